@@ -1,0 +1,1 @@
+"""The acoustic model, the one training loop, checkpoints."""

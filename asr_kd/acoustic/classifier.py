@@ -1,0 +1,51 @@
+"""The small net that the flat start trains and asks, on top of the one training loop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from asr_kd.acoustic.infer import all_log_posteriors
+from asr_kd.acoustic.loop import fit
+from asr_kd.acoustic.model import AcousticModel
+from asr_kd.acoustic.objectives import HardTargets
+from asr_kd.acoustic.precision import pick_device
+from asr_kd.config import AlignmentConfig, ModelConfig, TrainingConfig
+from asr_kd.frames.store import FrameStore
+from asr_kd.frames.windows import WindowedFrames
+
+FLAT_START_TRAINING = TrainingConfig(learning_rate=1e-3, schedule="constant", batch_size=256, epochs=1)
+
+
+class NetClassifier:
+    """A narrow-context net over monophone states (the aligner's `FrameClassifier`)."""
+
+    def __init__(self, store: FrameStore, num_classes: int, settings: AlignmentConfig, seed: int) -> None:
+        self._store, self._seed, self._rounds = store, seed, 0
+        layers, width = len(settings.hidden), settings.hidden[0]
+        model = ModelConfig(layers, width, left_context=settings.context, right_context=settings.context)
+        self._windows = WindowedFrames(store, left=settings.context, right=settings.context, device=str(pick_device()))
+        self._net = AcousticModel(model, self._windows.num_inputs, num_classes, [seed]).to(pick_device())
+
+    def fit(self, frames: np.ndarray, states: np.ndarray, *, epochs: int) -> None:
+        """Goes on training; frames (n,) numbers of the store's frames, states (n,) their labels."""
+        labels = np.full(self._windows.num_frames, -1, np.int64)
+        labels[frames] = states
+        fit(
+            self._net,
+            self._windows,
+            HardTargets(labels, self._net.device),
+            replace(FLAT_START_TRAINING, epochs=epochs),
+            seed=self._seed + self._rounds,  # another order in each round
+            valid=labels >= 0,
+        )
+        self._rounds += 1
+
+    def log_posteriors(self, utterance: int) -> np.ndarray:
+        """(T, C) float32 natural-log posteriors."""
+        return all_log_posteriors(self._net, self._store, utterance)[0]
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return self._net.state_dict()

@@ -1,0 +1,183 @@
+"""The acoustic model: fully connected, ReLU, softmax over tied states, with a leading member axis.
+
+An ensemble is ONE module: weights (M, in, out) and batched products, so that M members train and run together; a
+single model has M = 1.
+
+Shapes:  M members, B frames in a batch, D inputs, C tied states.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+import yaml
+from torch import Tensor, nn
+
+from asr_kd.acoustic.precision import compute_dtype
+from asr_kd.config import ModelConfig, from_mapping, to_mapping
+from asr_kd.errors import UserError
+
+
+class DropoutNoise:
+    """Dropout masks that are a function of (seed, step) alone, so that a resumed run draws the same ones."""
+
+    def __init__(self, seed: int, step: int, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cpu":
+            # random bytes from numpy: several times faster than torch's bernoulli_ on one core
+            self._numpy = np.random.Generator(np.random.SFC64([seed, step]))
+        else:
+            self._torch = torch.Generator(device).manual_seed((seed << 32) + step)
+
+    def mask(self, shape: tuple[int, ...], rate: float, dtype: torch.dtype) -> Tensor:
+        """0 with probability `rate` (in steps of 1/256), else 1 / (1 - rate)."""
+        dropped = round(rate * 256)
+        if self._device.type == "cpu":
+            noise = torch.from_numpy(np.frombuffer(self._numpy.bytes(math.prod(shape)), np.uint8).copy()).view(shape)
+        else:
+            noise = torch.randint(256, shape, generator=self._torch, device=self._device, dtype=torch.uint8)
+        return (noise >= dropped).to(dtype).mul_(256 / (256 - dropped))
+
+
+class MemberLinear(nn.Module):
+    """M affine maps side by side."""
+
+    def __init__(self, members: int, num_inputs: int, num_outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(members, num_inputs, num_outputs))
+        self.bias = nn.Parameter(torch.zeros(members, 1, num_outputs))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(M, B, in) -> (M, B, out), both in the type of `inputs`."""
+        return torch.bmm(inputs, self.weight.to(inputs.dtype)) + self.bias.to(inputs.dtype)
+
+
+class AcousticModel(nn.Module):
+    """M nets of one shape. Dropout is applied only where `forward` is given noise.
+
+    Args:
+      settings: layers, width, dropout, max-norm, context.
+      num_inputs: D.
+      num_states: C.
+      seeds: one per member; a member's first weights depend on its own seed alone.
+    """
+
+    def __init__(self, settings: ModelConfig, num_inputs: int, num_states: int, seeds: list[int]) -> None:
+        super().__init__()
+        self.settings = settings
+        self.num_inputs, self.num_states, self.seeds = num_inputs, num_states, list(seeds)
+        sizes = [num_inputs] + [settings.width] * settings.layers + [num_states]
+        self.layers = nn.ModuleList(
+            MemberLinear(len(seeds), before, after) for before, after in itertools.pairwise(sizes)
+        )
+        self.precision = "auto"
+        for member, seed in enumerate(seeds):
+            self._initialise(member, seed)
+
+    @property
+    def members(self) -> int:
+        return len(self.seeds)
+
+    @property
+    def parameters_per_member(self) -> int:
+        return sum(p[0].numel() for p in self.parameters())
+
+    @property
+    def device(self) -> torch.device:
+        return self.layers[0].weight.device
+
+    def _initialise(self, member: int, seed: int) -> None:
+        """He et al. (2015) for the hidden layers; the output layer starts small, near the uniform distribution."""
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for layer in self.layers:
+                weight = layer.weight[member]
+                scale = 0.1 if layer is self.layers[-1] else 1.0
+                weight.normal_(0.0, scale * math.sqrt(2.0 / weight.shape[0]), generator=generator)
+
+    def forward(self, inputs: Tensor, noise: DropoutNoise | None = None) -> Tensor:
+        """Logits.
+
+        Args:
+          inputs: (B, D), the same frames for every member, or (M, B, D).
+          noise: where dropout masks come from (training); None: no dropout.
+
+        Returns:
+          (M, B, C) float32.
+        """
+        dtype = compute_dtype(self.precision, self.device)
+        hidden = inputs.to(dtype)
+        if hidden.dim() == 2:
+            hidden = hidden.expand(self.members, -1, -1)
+        if noise is not None and self.settings.input_dropout:
+            hidden = hidden * noise.mask(tuple(hidden.shape), self.settings.input_dropout, dtype)
+        for layer in self.layers[:-1]:
+            hidden = torch.relu(layer(hidden))
+            if noise is not None and self.settings.hidden_dropout:
+                hidden = hidden * noise.mask(tuple(hidden.shape), self.settings.hidden_dropout, dtype)
+        logits: Tensor = self.layers[-1](hidden)
+        return logits.float()
+
+    @torch.no_grad()
+    def log_probabilities(self, inputs: Tensor) -> Tensor:
+        """(B, D) inputs -> (M, B, C) float32 natural-log posteriors at T = 1."""
+        return self(inputs).log_softmax(-1)
+
+    @torch.no_grad()
+    def constrain(self) -> None:
+        """Max-norm: each hidden unit's incoming weights are scaled back onto the ball where they left it."""
+        if not self.settings.max_norm:
+            return
+        for layer in self.layers[:-1]:
+            norms = layer.weight.norm(dim=1, keepdim=True)
+            if bool((norms > self.settings.max_norm).any()):
+                layer.weight.mul_((self.settings.max_norm / norms.clamp_min(1e-12)).clamp_max(1.0))
+
+
+def save_model(model: AcousticModel, folder: Path) -> None:
+    """Writes `model.yaml` and one `member_<k>.safetensors` per member (each is a whole single model)."""
+    for member in range(model.members):
+        tensors = {name: value[member].detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        safetensors.torch.save_file(tensors, str(folder / f"member_{member}.safetensors"))
+    description = {
+        "model": to_mapping(model.settings),
+        "num_inputs": model.num_inputs,
+        "num_states": model.num_states,
+        "seeds": model.seeds,
+    }
+    (folder / "model.yaml").write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
+
+
+def load_model(folder: Path, device: str | torch.device = "cpu") -> AcousticModel:
+    """Stacks the members of a folder into one model.
+
+    Raises:
+      UserError: the folder is no model, or a member's file is missing, damaged or of another shape.
+    """
+    try:
+        description = yaml.safe_load((folder / "model.yaml").read_text(encoding="utf-8"))
+        settings = from_mapping(ModelConfig, description["model"], str(folder / "model.yaml"))
+        model = AcousticModel(
+            settings, int(description["num_inputs"]), int(description["num_states"]), list(description["seeds"])
+        )
+        members = [
+            safetensors.torch.load_file(str(folder / f"member_{k}.safetensors")) for k in range(len(model.seeds))
+        ]
+        model.load_state_dict({name: torch.stack([m[name] for m in members]) for name in model.state_dict()})
+    except FileNotFoundError as error:
+        # safetensors tells the file in the message only
+        raise UserError(f"{folder}: a part of the model is missing ({error}); train it again.") from None
+    except (safetensors.SafetensorError, yaml.YAMLError, KeyError, TypeError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{folder}: this model is damaged ({reason}); delete it and train it again.") from None
+    return model.to(device).eval()
+
+
+def without_dropout(settings: ModelConfig) -> ModelConfig:
+    return replace(settings, input_dropout=0.0, hidden_dropout=0.0)

@@ -1,0 +1,59 @@
+"""Training on hard targets, and scoring on dev.
+
+Shapes:  M members, B frames in a batch, D inputs, C tied states.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from asr_kd.acoustic.loop import DevScores, Examples
+from asr_kd.acoustic.model import AcousticModel
+
+
+class HardTargets:
+    """Cross-entropy with the forced-alignment state of each frame.
+
+    Args:
+      states: (N,) int, one per frame of the set; negative states must not be drawn.
+      trains_on: (M, N) bool, which member learns from which frame (out-of-fold teachers); None: every one from all.
+    """
+
+    def __init__(self, states: np.ndarray, device: torch.device, trains_on: np.ndarray | None = None) -> None:
+        self._states = torch.from_numpy(np.asarray(states, np.int64)).to(device)
+        self._trains_on = None if trains_on is None else torch.from_numpy(trains_on).to(device)
+
+    def __call__(self, logits: Tensor, frames: Tensor, inputs: Tensor) -> dict[str, Tensor]:
+        states = self._states[frames].expand(logits.shape[0], -1)
+        loss = F.cross_entropy(logits.transpose(1, 2), states, reduction="none")  # (M, B)
+        correct = (logits.detach().argmax(-1) == states).float()
+        if self._trains_on is None:
+            return {"loss": loss.mean(1), "train_accuracy": correct.mean(1)}
+        weight = self._trains_on[:, frames].float()
+        total = weight.sum(1).clamp_min(1.0)
+        return {"loss": (loss * weight).sum(1) / total, "train_accuracy": (correct * weight).sum(1) / total}
+
+
+class DevScorer:
+    """Frame accuracy and cross-entropy of every member on the aligned frames of a set."""
+
+    def __init__(self, examples: Examples, states: np.ndarray, batch_size: int = 4096) -> None:
+        self._examples = examples
+        self._frames = torch.from_numpy(np.flatnonzero(np.asarray(states) >= 0))
+        self._states = torch.from_numpy(np.asarray(states, np.int64))
+        self._batch_size = batch_size
+
+    @torch.no_grad()
+    def __call__(self, model: AcousticModel) -> DevScores:
+        correct = torch.zeros(model.members, dtype=torch.float64)
+        entropy = torch.zeros(model.members, dtype=torch.float64)
+        for frames in self._frames.split(self._batch_size):
+            log_probabilities = model.log_probabilities(self._examples.inputs(frames.to(model.device))).cpu()
+            states = self._states[frames]
+            correct += (log_probabilities.argmax(-1) == states).sum(1)
+            entropy -= log_probabilities[:, torch.arange(len(frames)), states].sum(1).double()
+        count = max(1, len(self._frames))
+        return DevScores((correct / count).tolist(), (entropy / count).tolist())

@@ -1,0 +1,37 @@
+"""In which number format matrix products run: bfloat16 where the processor has it, else float32.
+
+Weights, losses and optimiser stay float32 in every case.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import torch
+
+
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """`precision` as in TrainingConfig: "auto", "float32" or "bfloat16"."""
+    if precision == "auto":
+        return torch.bfloat16 if has_bfloat16(device.type) else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+
+
+@functools.cache
+def has_bfloat16(device_type: str) -> bool:
+    """Whether bfloat16 products are done by the hardware (emulated, they are slower than float32)."""
+    if device_type == "cuda":
+        return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """ "auto" is the first CUDA device where there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)

@@ -1,0 +1,264 @@
+"""Stages that train on hard targets: the ensemble, the direct models and the monophone control."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from asr_kd.acoustic.checkpoint import Progress
+from asr_kd.acoustic.loop import Objective, fit, write_log
+from asr_kd.acoustic.model import AcousticModel, save_model
+from asr_kd.acoustic.objectives import DevScorer, HardTargets
+from asr_kd.acoustic.precision import pick_device
+from asr_kd.artifacts import Stamp, Work, reason_to_make, replacing_folder, require
+from asr_kd.config import Config, ModelConfig, StudentConfig, TrainingConfig, to_mapping
+from asr_kd.errors import UserError
+from asr_kd.frames.store import FrameStore
+from asr_kd.frames.windows import WindowedFrames
+
+log = logging.getLogger(__name__)
+
+FOLDERS = {  # student pair -> (direct, distilled)
+    "student": ("baseline", "student"),
+    "small": ("baseline_small", "student_small"),
+}
+SEEDS_OF_ENSEMBLE, SEEDS_OF_STUDENTS, SEEDS_OF_FOLDS = 0, 500, 700
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What does not change the result: where and how visibly training runs."""
+
+    device: str = "auto"
+    tensorboard: Path | None = None
+    quiet: bool = False
+    checkpoint_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training stage did."""
+
+    folder: Path
+    made: bool
+    members: int
+    parameters: int  # of one member
+    dev_accuracy: list[float]  # of each member, at its best epoch
+    best_epoch: list[int]
+    train_accuracy: list[float]
+
+    def __str__(self) -> str:
+        spread = f"{min(self.dev_accuracy):.1%} to {max(self.dev_accuracy):.1%}" if self.dev_accuracy else "-"
+        state = "trained" if self.made else "already trained"
+        return (
+            f"{self.folder.name}: {state}; {self.members} x {self.parameters:,} parameters, "
+            f"dev frame accuracy {spread} (best epochs {', '.join(map(str, self.best_epoch))})"
+        )
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Aligned frames of training and dev, opened once per stage."""
+
+    train: FrameStore
+    dev: FrameStore
+    states_name: str  # "states" or "states_monophone"
+    tree_name: str
+    num_states: int
+
+    @property
+    def states(self) -> np.ndarray:
+        return np.asarray(self.train.array(self.states_name))
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Digests for a stamp."""
+        found = {"train frames": self.train.digest, "dev frames": self.dev.digest}
+        for name, store in (("train states", self.train), ("dev states", self.dev)):
+            stamp = store.array_stamp(self.states_name)
+            assert stamp is not None  # array() was read before
+            found[name] = stamp["digest"]
+        return found
+
+
+def open_training_set(work: Work, *, monophone: bool = False) -> TrainingSet:
+    """Opens the FrameStores and the labels.
+
+    Raises:
+      UserError: a stage before has not run, or its artefacts do not fit together.
+    """
+    suffix = "_monophone" if monophone else ""
+    stamp = require(work.exp(f"tree{suffix}"), work, "align")
+    stores = []
+    for name in ("train", "dev"):
+        require(work.frames(name), work, "features")
+        store = FrameStore.open(work.frames(name))
+        labels = store.array_stamp(f"states{suffix}")
+        if labels is None:
+            raise UserError(f"{work.frames(name)} has no state labels yet; make them first: {work.command('align')}")
+        if labels["inputs"].get("tree") != stamp["digest"]:
+            raise UserError(
+                f"{work.frames(name)} is labelled with the states of tree {labels['inputs'].get('tree')}, but "
+                f"{work.exp('tree' + suffix)} is {stamp['digest']}; label it again: {work.command('align')}"
+            )
+        stores.append(store)
+    return TrainingSet(stores[0], stores[1], f"states{suffix}", f"tree{suffix}", int(stamp["facts"]["num_states"]))
+
+
+def train_model(
+    work: Work,
+    folder: str,
+    stamp: Stamp,
+    data: TrainingSet,
+    model: ModelConfig,
+    training: TrainingConfig,
+    seeds: list[int],
+    make_objective: Callable[[torch.device], Objective],
+    options: RunOptions,
+    *,
+    transfer: WindowedFrames | None = None,
+) -> TrainResult:
+    """Trains nets with the given objective into `exp/<folder>`, unless the stamp says that they are there.
+
+    Args:
+      seeds: one per member; the first also seeds the order of the frames and dropout.
+    """
+    path, checkpoint = work.exp(folder), work.exp(f".{folder}.checkpoint.pt")
+    reason = reason_to_make(path, stamp)
+    if reason is None:
+        facts = require(path, work, "train")["facts"]
+        return TrainResult(path, False, **{key: facts[key] for key in _FACTS})
+    log.info("training %s: %s", folder, reason)
+    device = pick_device(options.device)
+    window = {"left": model.left_context, "right": model.right_context, "device": str(device)}
+    examples = transfer or WindowedFrames(data.train, **window)
+    dev_frames = WindowedFrames(data.dev, **window)
+    net = AcousticModel(model, examples.num_inputs, data.num_states, seeds).to(device)
+    scorer = DevScorer(dev_frames, np.asarray(data.dev.array(data.states_name)))
+    progress = fit(
+        net,
+        examples,
+        make_objective(device),
+        training,
+        seed=seeds[0],
+        evaluate=scorer,
+        valid=data.states >= 0,
+        checkpoint=checkpoint,
+        checkpoint_seconds=options.checkpoint_seconds,
+        digest=stamp.digest,
+        label=None if options.quiet else folder,
+        writer=_tensorboard(options, folder),
+    )
+    facts = _facts(net, progress)
+    with replacing_folder(path, stamp, facts | {"tree": data.tree_name, "states": data.states_name}) as temporary:
+        save_model(net, temporary)
+        write_log(temporary / "log.jsonl", progress)
+    checkpoint.unlink(missing_ok=True)
+    return TrainResult(path, True, **facts)
+
+
+_FACTS = ("members", "parameters", "dev_accuracy", "best_epoch", "train_accuracy")
+
+
+def _facts(net: AcousticModel, progress: Progress) -> dict[str, Any]:
+    last = progress.rows[-1] if progress.rows else {}
+    return {
+        "members": net.members,
+        "parameters": net.parameters_per_member,
+        "dev_accuracy": progress.best_accuracy,
+        "best_epoch": progress.best_epoch,
+        "train_accuracy": last.get("train_accuracy", []),
+    }
+
+
+def train_ensemble(config: Config, work: Work, options: RunOptions, members: int | None = None) -> list[TrainResult]:
+    """The teachers; where soft targets are to be made out of fold, also the teachers that each miss a fold."""
+    data = open_training_set(work)
+    teacher = config.teacher
+    count = members or teacher.members
+    results = [_train_hard(config, work, data, "teacher", teacher.model, teacher.training, count, options)]
+    folds = config.soft_targets.out_of_fold
+    if folds > 1:
+        results.append(
+            _train_hard(
+                config, work, data, "teacher_folds", teacher.model, teacher.training, max(count, folds), options, folds
+            )
+        )
+    return results
+
+
+def train_direct(config: Config, work: Work, options: RunOptions, pair: str = "student") -> TrainResult:
+    """The student's net trained on the forced alignment alone."""
+    student = student_config(config, pair)
+    data = open_training_set(work)
+    return _train_hard(config, work, data, FOLDERS[pair][0], student.model, student.direct, student.seeds, options)
+
+
+def train_monophone(config: Config, work: Work, options: RunOptions) -> TrainResult:
+    """The control: the direct model on untied, context-independent states."""
+    student = config.student
+    data = open_training_set(work, monophone=True)
+    return _train_hard(config, work, data, "monophone", student.model, student.direct, student.seeds, options)
+
+
+def student_config(config: Config, pair: str) -> StudentConfig:
+    student = config.student if pair == "student" else config.small
+    if student is None:
+        raise UserError("the config has no section 'small'; add one, or leave --pair out.")
+    return student
+
+
+def seeds_of(config: Config, first: int, count: int) -> list[int]:
+    """Seeds of nets: direct and distilled students of one number start from the same weights."""
+    return [config.seed * 1000 + first + k for k in range(count)]
+
+
+def _train_hard(
+    config: Config,
+    work: Work,
+    data: TrainingSet,
+    folder: str,
+    model: ModelConfig,
+    training: TrainingConfig,
+    count: int,
+    options: RunOptions,
+    folds: int = 0,
+) -> TrainResult:
+    first = {"teacher": SEEDS_OF_ENSEMBLE, "teacher_folds": SEEDS_OF_FOLDS}.get(folder, SEEDS_OF_STUDENTS)
+    seeds = seeds_of(config, first, count)
+    settings = {"model": to_mapping(model), "training": to_mapping(training), "seeds": seeds, "folds": folds}
+    stamp = Stamp("train", settings, data.inputs, config.seed)
+
+    def objective(device: torch.device) -> HardTargets:
+        trains_on = None if not folds else ~answers_for(data.train, folds, count)
+        return HardTargets(data.states, device, trains_on)
+
+    return train_model(work, folder, stamp, data, model, training, seeds, objective, options)
+
+
+def answers_for(store: FrameStore, folds: int, members: int) -> np.ndarray:
+    """(M, N) bool: member m answers for the frames of fold m modulo `folds`, and trains on all others.
+
+    Altered copies of an utterance are in its fold: the copies sound alike.
+    """
+    originals = [name.rsplit("_sp", 1)[0] for name in store.ids]
+    order = {name: k for k, name in enumerate(dict.fromkeys(originals))}
+    fold_of_utterance = np.array([order[name] % folds for name in originals])
+    fold_of_frame = np.repeat(fold_of_utterance, np.diff(store.offsets))
+    return fold_of_frame[None, :] == (np.arange(members) % folds)[:, None]
+
+
+def _tensorboard(options: RunOptions, folder: str) -> Any:
+    if options.tensorboard is None:
+        return None
+    try:
+        from torch.utils.tensorboard.writer import SummaryWriter
+    except ImportError:
+        raise UserError("--tensorboard needs TensorBoard: install it with pip install 'asr_kd[tensorboard]'.") from None
+    return SummaryWriter(str(options.tensorboard / folder))

@@ -1,0 +1,197 @@
+"""What an utterance may sound like: its words as a graph of emitting HMM states, and a path through it as labels.
+
+Every phone has three states, left to right, each with a self-loop; a self-loop and the way on have probability 1/2
+each. A word has all its pronunciations; silence is optional (probability 1/2) between words and at both ends.
+
+Shapes:  N phones in the graph (nodes), S = 3 N emitting states, A arcs, T frames, P phones of the language.
+A node's number is smaller than those of its successors; state s is HMM state s % 3 of node s // 3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr_kd.lang.lexicon import Lang
+
+NUM_HMM_STATES = 3
+SIL = 0  # index of silence among the phones; also the context of the first and the last phone of an utterance
+LOG_HALF = math.log(0.5)
+
+
+class CannotAlignError(Exception):
+    """This utterance has no alignment; the message is the reason, to be read after the utterance's name."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Emitting states of one utterance, with the arcs that enter each state in CSR form."""
+
+    phone: NDArray[np.int32]  # (N,) phone of each node
+    word: NDArray[np.int32]  # (N,) which word of the transcript it belongs to, -1 for silence
+    classes: NDArray[np.int32]  # (S,) context-independent state, 3 * phone + HMM state
+    first: NDArray[np.int32]  # (S + 1,) arcs first[s]:first[s + 1] enter state s
+    source: NDArray[np.int32]  # (A,) state an arc comes from; never larger than the state it enters
+    weight: NDArray[np.float32]  # (A,) log-probability of an arc
+    initial: NDArray[np.float32]  # (S,) log-probability of starting here, -inf where impossible
+    final: NDArray[np.float32]  # (S,) log-probability of ending here, -inf where impossible
+    shortest: NDArray[np.int32]  # nodes of a path with the fewest states
+    plain: NDArray[np.int32]  # nodes of the path for the equal alignment: first pronunciations, silence at both ends
+
+    @property
+    def num_states(self) -> int:
+        return len(self.classes)
+
+    def check_frames(self, num_frames: int) -> None:
+        """Raises CannotAlignError where no path is short enough for this many frames."""
+        needed = NUM_HMM_STATES * len(self.shortest)
+        if num_frames < needed:
+            raise CannotAlignError(
+                f"it has {num_frames} frames, but the shortest pronunciation of its transcript takes {needed}"
+            )
+
+
+class _Builder:
+    """Collects nodes and the arcs between them; a front is a list of (last node, log-probability), -1 the start."""
+
+    def __init__(self) -> None:
+        self.phone: list[int] = []
+        self.word: list[int] = []
+        self.entries: list[list[tuple[int, float]]] = []
+
+    def chain(self, phones: Sequence[int], word: int, front: list[tuple[int, float]]) -> list[int]:
+        """Adds phones one after the other behind `front`; returns their nodes."""
+        nodes = range(len(self.phone), len(self.phone) + len(phones))
+        self.phone.extend(phones)
+        self.word.extend([word] * len(phones))
+        self.entries.append(front)
+        self.entries.extend([(node, 0.0)] for node in nodes[:-1])
+        return list(nodes)
+
+    def optional_silence(self, front: list[tuple[int, float]]) -> tuple[int, list[tuple[int, float]]]:
+        """Adds a silence that may be taken; returns its node, and the front behind both ways."""
+        halved = [(node, weight + LOG_HALF) for node, weight in front]
+        (silence,) = self.chain((SIL,), -1, halved)
+        return silence, [(silence, 0.0), *halved]
+
+
+def compile_graph(words: Sequence[str], lang: Lang) -> Graph:
+    """The graph of a transcript.
+
+    Raises:
+      CannotAlignError: the transcript is empty, or a word has no pronunciation.
+    """
+    if not words:
+        raise CannotAlignError("its transcript is empty")
+    builder = _Builder()
+    shortest: list[int] = []
+    plain: list[int] = []
+    silence, front = builder.optional_silence([(-1, 0.0)])
+    plain.append(silence)
+    for number, word in enumerate(words):
+        pronunciations = tuple(dict.fromkeys(p for p in lang.pronunciations.get(word, ()) if p))
+        if not pronunciations:
+            raise CannotAlignError(f"its word {word} has no pronunciation in the lexicon")
+        chains = [builder.chain(phones, number, front) for phones in pronunciations]
+        shortest += min(chains, key=len)
+        plain += chains[0]
+        silence, front = builder.optional_silence([(chain[-1], 0.0) for chain in chains])
+    plain.append(silence)
+    return _expand(builder, front, shortest, plain)
+
+
+def _expand(builder: _Builder, front: list[tuple[int, float]], shortest: list[int], plain: list[int]) -> Graph:
+    """Nodes to states: the first state of a node is entered from its predecessors' last, the others from the one before."""
+    phone = np.array(builder.phone, np.int32)
+    num_states = NUM_HMM_STATES * len(phone)
+    states = np.arange(num_states, dtype=np.int32)
+    inner = states[states % NUM_HMM_STATES != 0]
+    last = NUM_HMM_STATES - 1
+    initial = np.full(num_states, -np.inf, np.float32)
+    final = np.full(num_states, -np.inf, np.float32)
+    enter = []
+    for node, entries in enumerate(builder.entries):
+        for before, weight in entries:
+            if before < 0:
+                initial[NUM_HMM_STATES * node] = weight
+            else:
+                enter.append((NUM_HMM_STATES * node, NUM_HMM_STATES * before + last, weight + LOG_HALF))
+    for before, weight in front:
+        final[NUM_HMM_STATES * before + last] = weight + LOG_HALF
+    between = np.array(enter, np.float64).reshape(-1, 3)
+    target = np.concatenate([states, inner, between[:, 0].astype(np.int32)])
+    source = np.concatenate([states, inner - 1, between[:, 1].astype(np.int32)])
+    weight = np.concatenate([np.full(num_states + len(inner), LOG_HALF), between[:, 2]])
+    order = np.argsort(target, kind="stable")
+    return Graph(
+        phone=phone,
+        word=np.array(builder.word, np.int32),
+        classes=(NUM_HMM_STATES * phone[:, None] + np.arange(NUM_HMM_STATES, dtype=np.int32)).ravel(),
+        first=np.searchsorted(target[order], np.arange(num_states + 1)).astype(np.int32),
+        source=source[order].astype(np.int32),
+        weight=weight[order].astype(np.float32),
+        initial=initial,
+        final=final,
+        shortest=np.array(shortest, np.int32),
+        plain=np.array(plain, np.int32),
+    )
+
+
+def equal_alignment(graph: Graph, num_frames: int) -> NDArray[np.int32]:
+    """(T,) states that share the frames equally: the flat start's first guess.
+
+    Raises:
+      CannotAlignError: fewer frames than states.
+    """
+    graph.check_frames(num_frames)
+    nodes = graph.plain if num_frames >= NUM_HMM_STATES * len(graph.plain) else graph.shortest
+    states = (NUM_HMM_STATES * nodes[:, None] + np.arange(NUM_HMM_STATES, dtype=np.int32)).ravel()
+    return states[np.arange(num_frames) * len(states) // num_frames]
+
+
+@dataclass(frozen=True)
+class Segments:
+    """The phones along a path, in order; K of them."""
+
+    phone: NDArray[np.int32]  # (K,)
+    word: NDArray[np.int32]  # (K,) which word of the transcript, -1 for silence
+    start: NDArray[np.int64]  # (K + 1,) first frame of each; the last entry is T
+
+    def words(self) -> list[tuple[int, int, int]]:
+        """(word of the transcript, first frame, frame after the last), in order."""
+        change = np.flatnonzero(np.diff(self.word, prepend=-2))
+        ends = np.append(change[1:], len(self.word))
+        return [
+            (int(self.word[a]), int(self.start[a]), int(self.start[b]))
+            for a, b in zip(change, ends, strict=True)
+            if self.word[a] >= 0
+        ]
+
+
+def path_segments(graph: Graph, path: NDArray[np.int32]) -> Segments:
+    """The phones that a path (T,) of states goes through."""
+    nodes = path // NUM_HMM_STATES
+    start = np.flatnonzero(np.diff(nodes, prepend=-1))
+    inside = nodes[start]
+    return Segments(graph.phone[inside], graph.word[inside], np.append(start, len(path)))
+
+
+def path_contexts(graph: Graph, path: NDArray[np.int32], num_phones: int) -> NDArray[np.int32]:
+    """(T,) for each frame phone, HMM state, left and right phone on the path, as one number (see `context_key`)."""
+    segments = path_segments(graph, path)
+    left = np.concatenate([[SIL], segments.phone[:-1]])
+    right = np.concatenate([segments.phone[1:], [SIL]])
+    length = np.diff(segments.start)
+    phone, left, right = (np.repeat(of, length) for of in (segments.phone, left, right))
+    return context_key(phone, path % NUM_HMM_STATES, left, right, num_phones)
+
+
+def context_key(
+    phone: NDArray[np.int32], hmm: NDArray[np.int32], left: NDArray[np.int32], right: NDArray[np.int32], num_phones: int
+) -> NDArray[np.int32]:
+    """The flat index of [phone, HMM state, left, right] in a table (P, 3, P, P)."""
+    return (((phone * NUM_HMM_STATES + hmm) * num_phones + left) * num_phones + right).astype(np.int32)

@@ -1,0 +1,275 @@
+"""The commands: they parse, call a room of the package and print what it returns; no logic lives here."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+import asr_kd
+from asr_kd.artifacts import Work, replacing_file
+from asr_kd.config import Config, load_config
+from asr_kd.errors import UserError
+from asr_kd.parallel import default_nj
+
+
+class Commands(click.Group):
+    """Turns a UserError into one sentence on standard error and exit status 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"asr-kd {ctx.invoked_subcommand}: {error}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(asr_kd.__version__)
+def main() -> None:
+    """Distil an ensemble of acoustic models into one small model, and measure what it was worth.
+
+    The commands are the stages of a recipe, in order: prepare, features, align, train --ensemble, soft-targets,
+    train, distill, decode, report. Each resumes by itself and does nothing where its result is already there.
+    """
+
+
+def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """A command on a recipe: adds --config and --work-dir, logs to a file, notes the seconds it took."""
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        @click.option(
+            "--config",
+            "config_path",
+            type=click.Path(path_type=Path),
+            required=True,
+            help="Settings of the recipe (YAML).",
+        )
+        @click.option(
+            "--work-dir",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="Folder that holds data/ and exp/  [default: the recipe's own: the folder above the config's conf/]",
+        )
+        @functools.wraps(function)
+        def command(config_path: Path, work_dir: Path | None, **options: Any) -> None:
+            config = load_config(config_path)
+            work = Work(work_dir or _default_work_dir(config_path), config_path)
+            with _logging(work, name):
+                started = time.monotonic()
+                results = function(config, work, **options)
+                results = results if isinstance(results, list) else [results]
+                for result in results:
+                    click.echo(str(result))
+                if any(getattr(result, "made", False) for result in results):
+                    _note_seconds(work, name, time.monotonic() - started)
+
+        return main.command(name.split(" ")[0])(command)
+
+    return decorate
+
+
+def nj_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--nj", type=click.IntRange(1), default=default_nj, help="Processes.  [default: all cores]")(
+        function
+    )
+
+
+def executor_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--executor", default="processes", help="'processes', or the address of a Dask scheduler (tcp://host:8786)."
+    )(function)
+
+
+def device_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    function = click.option("--tensorboard", type=click.Path(path_type=Path), help="Also write TensorBoard logs here.")(
+        function
+    )
+    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")(function)
+
+
+@stage("prepare")
+@click.option("--corpus-dir", type=click.Path(path_type=Path), required=True, help="The corpus as stage 0 left it.")
+@click.option(
+    "--on-bad-utterance",
+    type=click.Choice(["fail", "skip"]),
+    help="What to do with an utterance that cannot be used  [default: the config's]",
+)
+@nj_option
+def prepare(config: Config, work: Work, corpus_dir: Path, on_bad_utterance: Any, nj: int) -> Any:
+    """Stage 1: corpus -> lhotse cuts, lexicon, language model."""
+    from asr_kd.corpora import prepare as run
+
+    if on_bad_utterance:
+        config = replace(config, corpus=replace(config.corpus, on_bad_utterance=on_bad_utterance))
+    return run(config, work, corpus_dir=corpus_dir, nj=nj)
+
+
+@stage("features")
+@nj_option
+@executor_option
+def features(config: Config, work: Work, nj: int, executor: str) -> Any:
+    """Stage 2: cuts -> FrameStores of log-mel filterbanks."""
+    from asr_kd.frames.stage import make_features as run
+
+    return run(config, work, nj=nj, executor=executor)
+
+
+@stage("align")
+@nj_option
+@click.option("--export", "export_format", type=click.Choice(["textgrid", "ctm"]), help="Only write times of words.")
+@click.argument("directory", type=click.Path(path_type=Path), required=False)
+def align(config: Config, work: Work, nj: int, export_format: str | None, directory: Path | None) -> Any:
+    """Stage 3: the tied state of every frame.
+
+    With --export FORMAT DIRECTORY: word and phone times of the finished alignment, for Praat (textgrid) or NIST tools
+    (ctm).
+    """
+    if export_format is not None:
+        from asr_kd.alignment.export import export
+
+        if directory is None:
+            raise UserError(f"--export {export_format} needs a folder to write to: add its name at the end.")
+        return f"{export(work, export_format, directory)} utterances exported to {directory}"
+    from asr_kd.acoustic.classifier import NetClassifier
+    from asr_kd.alignment.stage import align as run
+
+    return run(config, work, NetClassifier, nj=nj)
+
+
+@stage("train")
+@click.option(
+    "--ensemble",
+    type=click.IntRange(0),
+    is_flag=False,
+    flag_value=0,
+    metavar="[N]",
+    help="Train N teachers (without N: the config's), instead of direct models.",
+)
+@click.option(
+    "--pair",
+    "pairs",
+    multiple=True,
+    type=click.Choice(["student", "small", "monophone"]),
+    help="Which direct models to train; may be given again  [default: all that the config has]",
+)
+@device_options
+def train(
+    config: Config, work: Work, ensemble: int | None, pairs: tuple[str, ...], device: str, tensorboard: Path | None
+) -> Any:
+    """Stage 4 with --ensemble N: the teachers. Stage 6 without: models trained directly on the alignment."""
+    from asr_kd.acoustic.stage import RunOptions, train_direct, train_ensemble, train_monophone
+
+    options = RunOptions(device, tensorboard)
+    if ensemble is not None:
+        return train_ensemble(config, work, options, ensemble or None)
+    chosen = pairs or _pairs(config) + (("monophone",) if config.monophone else ())
+    return [
+        train_monophone(config, work, options) if pair == "monophone" else train_direct(config, work, options, pair)
+        for pair in chosen
+    ]
+
+
+@stage("soft-targets")
+@device_options
+def soft_targets(config: Config, work: Work, device: str, tensorboard: Path | None) -> Any:
+    """Stage 5: the ensemble's mean distribution at temperature T for every training frame."""
+    from asr_kd.acoustic.stage import RunOptions
+    from asr_kd.distillation.stage import make_soft_targets
+
+    return make_soft_targets(config, work, RunOptions(device, tensorboard))
+
+
+@stage("distill")
+@click.option("--online", is_flag=True, help="Run the teachers beside the student instead of reading a store.")
+@click.option("--pair", "pairs", multiple=True, type=click.Choice(["student", "small"]), help="[default: all]")
+@device_options
+def distill(
+    config: Config, work: Work, online: bool, pairs: tuple[str, ...], device: str, tensorboard: Path | None
+) -> Any:
+    """Stage 6: students that learn from the soft targets."""
+    from asr_kd.acoustic.stage import RunOptions
+    from asr_kd.distillation.stage import distill as run
+
+    options = RunOptions(device, tensorboard)
+    return [run(config, work, options, pair, online=online) for pair in pairs or _pairs(config)]
+
+
+@stage("decode")
+@click.option("--system", "systems", multiple=True, help="direct, ensemble, distilled, ...  [default: all trained]")
+@click.option("--set", "sets", multiple=True, default=("dev", "test"), show_default=True)
+@click.option("--decoder", type=click.Choice(["k2", "kaldi"]), default="k2", show_default=True)
+@nj_option
+def decode(
+    config: Config, work: Work, systems: tuple[str, ...], sets: tuple[str, ...], decoder: str, nj: int
+) -> Any:
+    """Stage 7: graph; scales chosen on dev; words of dev and test."""
+    from asr_kd.decoding.stage import decode as run
+
+    return run(config, work, systems=systems or None, sets=sets, backend=decoder, nj=nj)
+
+
+@stage("report")
+def report(config: Config, work: Work) -> Any:
+    """Stage 8: tables and figures of the whole run in exp/report/."""
+    from asr_kd.evaluation.report import report as run
+
+    return run(config, work)
+
+
+@main.command()
+def doctor() -> None:
+    """Check this installation; say how to mend what is missing."""
+    from asr_kd.doctor import diagnose
+
+    text, healthy = diagnose()
+    click.echo(text)
+    sys.exit(0 if healthy else 1)
+
+
+def _pairs(config: Config) -> tuple[str, ...]:
+    return ("student", "small") if config.small is not None else ("student",)
+
+
+def _default_work_dir(config_path: Path) -> Path:
+    folder = config_path.absolute().parent
+    return folder.parent if folder.name == "conf" else Path.cwd()
+
+
+class _logging:
+    """Messages to standard error and to exp/log/<stage>.log while a stage runs."""
+
+    def __init__(self, work: Work, name: str) -> None:
+        self._file = work.exp("log") / f"{name.replace(' ', '-')}.log"
+
+    def __enter__(self) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._handlers: list[logging.Handler] = [logging.StreamHandler(), logging.FileHandler(self._file)]
+        package = logging.getLogger("asr_kd")
+        package.setLevel(logging.INFO)
+        for handler in self._handlers:
+            handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+            package.addHandler(handler)
+
+    def __exit__(self, *exception: object) -> None:
+        for handler in self._handlers:
+            logging.getLogger("asr_kd").removeHandler(handler)
+            handler.close()
+
+
+def _note_seconds(work: Work, name: str, seconds: float) -> None:
+    path = work.exp("seconds.json")
+    noted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    with replacing_file(path) as temporary:
+        temporary.write_text(json.dumps(noted | {name: round(seconds, 2)}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

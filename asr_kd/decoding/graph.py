@@ -1,0 +1,316 @@
+"""The decoding graph HCLG: lexicon, language model and tree -> an epsilon-free acceptor of tied states.
+
+H o C o L o G by kaldifst up to physical triphones, then epsilon removal and the expansion into HMM states in numpy.
+Both back ends search the same arrays; nothing here needs k2.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import kaldifst
+import numpy as np
+
+from asr_kd.alignment.tree import Tree, read_tree
+from asr_kd.artifacts import STAMP, Stamp, Work, file_digest, read_stamp, reason_to_make, replacing_folder, require
+from asr_kd.config import Config
+from asr_kd.decoding.epsilon import Outputs, remove_epsilon
+from asr_kd.decoding.fst_io import Fst, from_kaldifst, to_kaldifst
+from asr_kd.decoding.grammar_fst import grammar_fst
+from asr_kd.decoding.lexicon_fst import lexicon_fst
+from asr_kd.errors import UserError
+from asr_kd.lang.lexicon import Lang, read_lang
+from asr_kd.lang.ngram import Arpa, read_arpa
+
+log = logging.getLogger(__name__)
+
+LOG_HALF = float(np.log(0.5))  # of staying in an HMM state and of leaving it, as in training
+STEP = "graph"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """HCLG; A arcs sorted by source. State 0 starts, the last one is final and only entered by arcs with pdf -1.
+
+    src, dst: (A,) int32. pdf: (A,) int32, the tied state whose frame the arc takes. score: (A,) float32, natural log.
+    output: (A,) int32: 0 nothing, 1..V the word `words[output - 1]`, above that `sequences[output - V - 1]`.
+    """
+
+    src: np.ndarray
+    dst: np.ndarray
+    pdf: np.ndarray
+    output: np.ndarray
+    score: np.ndarray
+    num_pdfs: int
+    words: tuple[str, ...]
+    sequences: tuple[tuple[int, ...], ...]
+
+    @property
+    def num_states(self) -> int:
+        return int(self.src[-1]) + 2 if len(self.src) else 0
+
+    @property
+    def num_arcs(self) -> int:
+        return len(self.src)
+
+    def spell(self, outputs: Iterable[int]) -> tuple[str, ...]:
+        """The words of a path, from the outputs of its arcs; anything below 1 is none."""
+        words: list[str] = []
+        for output in outputs:
+            if output > len(self.words):
+                words += [self.words[word - 1] for word in self.sequences[output - len(self.words) - 1]]
+            elif output > 0:
+                words.append(self.words[output - 1])
+        return tuple(words)
+
+    def words_per_output(self) -> np.ndarray:
+        """(V + 1 + sequences,) float32: how many words each output stands for."""
+        lengths = [0.0] + [1.0] * len(self.words) + [float(len(sequence)) for sequence in self.sequences]
+        return np.array(lengths, np.float32)
+
+
+def compile_graph(lang: Lang, arpa: Arpa, tree: Tree, silence_probability: float) -> Graph:
+    """Builds HCLG; sizes and seconds are logged.
+
+    Raises:
+      UserError: a word has no pronunciation, or lexicon and tree have other phones.
+    """
+    if tree.phones != lang.phones:
+        raise UserError(
+            f"the tree has {len(tree.phones)} phones and the lexicon {len(lang.phones)}, and they are not the same; "
+            "align again with this lexicon."
+        )
+    watch = _Watch()
+    lexicon = lexicon_fst(lang, silence_probability)
+    left, right = to_kaldifst(lexicon.fst), to_kaldifst(grammar_fst(arpa, lang.words))
+    kaldifst.arcsort(left, "olabel")
+    kaldifst.arcsort(right, "ilabel")
+    watch.say("L", left)
+    watch.say("G", right)
+    fst = kaldifst.compose(left, right)
+    watch.say("LG", fst)
+    kaldifst.determinize_star(fst)
+    kaldifst.minimize_encoded(fst)
+    watch.say("min det LG", fst)
+    fst, windows = kaldifst.compose_context(list(lexicon.disambiguation), 3, 1, fst)
+    watch.say("CLG", fst)
+
+    triphones, ids = physical_triphones(tree)
+    arrays = from_kaldifst(fst)
+    labels = _context_labels(windows, ids, len(triphones), lexicon.disambiguation.start)
+    fst = to_kaldifst(_with_ilabels(arrays, labels[arrays.ilabel]))
+    kaldifst.determinize_star(fst)
+    kaldifst.minimize_encoded(fst)
+    watch.say(f"min det CLG of {len(triphones)} physical triphones", fst)
+
+    arrays = from_kaldifst(fst)
+    arrays = _with_ilabels(arrays, np.where(arrays.ilabel > len(triphones), 0, arrays.ilabel))
+    outputs = Outputs(len(lang.words))
+    fst = to_kaldifst(remove_epsilon(arrays, outputs))
+    kaldifst.connect(fst)
+    watch.say("epsilon-free CLG", fst)
+    graph = expand_states(from_kaldifst(fst), triphones, tree.num_states, lang.words, tuple(outputs.sequences))
+    log.info("HCLG: %d states, %d arcs (%.1f s)", graph.num_states, graph.num_arcs, watch.lap())
+    return graph
+
+
+def physical_triphones(tree: Tree) -> tuple[np.ndarray, np.ndarray]:
+    """Triphones that share all three tied states are one.
+
+    Returns:
+      (N, 3) int32 tied states of each physical triphone, and (P, P, P) int32 [left, phone, right] -> its number from 1.
+    """
+    phones = len(tree.phones)
+    ids = np.zeros((phones, phones, phones), np.int32)
+    rows: list[np.ndarray] = []
+    count = 0
+    for phone in range(phones):  # never shared between phones: words with equal states must stay distinguishable
+        table = tree.tables[phone].reshape(3, phones * phones).T
+        unique, inverse = np.unique(table, axis=0, return_inverse=True)
+        ids[:, phone, :] = count + 1 + inverse.reshape(phones, phones)
+        rows.append(unique)
+        count += len(unique)
+    return np.concatenate(rows).astype(np.int32), ids
+
+
+def _context_labels(windows: list[list[int]], ids: np.ndarray, num_triphones: int, first_symbol: int) -> np.ndarray:
+    """compose_context's input labels -> physical triphones, then disambiguation symbols; beyond the edges is SIL."""
+    labels = np.zeros(len(windows), np.int32)
+    symbols = num_triphones + 1
+    for label, window in enumerate(windows):
+        if len(window) == 3:
+            left, phone, right = (max(0, entry - 1) for entry in window)
+            labels[label] = ids[left, phone, right]
+        elif len(window) == 1:  # minus a disambiguation symbol; or 0, Kaldi's #-1 before the first phone
+            labels[label] = symbols if window[0] == 0 else symbols + 1 + abs(window[0]) - first_symbol
+    return labels
+
+
+def _with_ilabels(fst: Fst, ilabel: np.ndarray) -> Fst:
+    return Fst(fst.src, fst.dst, ilabel.astype(np.int32), fst.olabel, fst.cost, fst.final, fst.start)
+
+
+def expand_states(
+    fst: Fst, triphones: np.ndarray, num_pdfs: int, words: tuple[str, ...], sequences: tuple[tuple[int, ...], ...]
+) -> Graph:
+    """Each triphone arc becomes three HMM states with self-loops.
+
+    A state of CLG is split by the last tied state of the arcs that enter it, so that it can carry their self-loop;
+    the two HMM states before it are shared by all arcs with the same triphone and destination.
+
+    Args:
+      fst: CLG without input epsilons; input labels are rows of `triphones` plus 1.
+      triphones: (N, 3) int32 tied states.
+    """
+    last_pdf = triphones[fst.ilabel - 1, 2].astype(np.int64)
+    splits, split_of_arc = np.unique(fst.dst * np.int64(num_pdfs) + last_pdf, return_inverse=True)
+    base = np.concatenate([[fst.start], splits // num_pdfs])  # the CLG state of each split state; number 0 starts
+    loop_pdf = splits % num_pdfs
+    chain_key = fst.dst * np.int64(len(triphones) + 1) + fst.ilabel
+    _, chain_arc, chain_of_arc = np.unique(chain_key, return_index=True, return_inverse=True)
+    chains = len(chain_arc)
+    second = len(base) + 2 * np.arange(chains)  # where the first tied state has been seen
+    third = second + 1
+    pdf = triphones[fst.ilabel[chain_arc] - 1]  # (chains, 3)
+
+    order = np.argsort(fst.src, kind="stable")
+    arcs_end = np.cumsum(np.bincount(fst.src, minlength=fst.num_states))
+    fan_out = np.bincount(fst.src, minlength=fst.num_states)[base]
+    source = np.repeat(np.arange(len(base)), fan_out)
+    within = np.arange(len(source)) - np.repeat(np.cumsum(fan_out) - fan_out, fan_out)
+    arc = order[arcs_end[base[source]] - fan_out[source] + within]
+    leaves = np.where(source > 0, LOG_HALF, 0.0)  # entering from the start leaves no HMM state
+
+    final_at = np.flatnonzero(np.isfinite(fst.final[base]) & (np.arange(len(base)) > 0))
+    end = len(base) + 2 * chains
+    looping = np.arange(1, len(base))
+    half = np.full(chains, LOG_HALF)
+    parts = [  # source, destination, tied state, output, score
+        (source, second[chain_of_arc.ravel()[arc]], triphones[fst.ilabel[arc] - 1, 0], fst.olabel[arc],
+         leaves - fst.cost[arc]),
+        (second, second, pdf[:, 0], None, half),
+        (second, third, pdf[:, 1], None, half),
+        (third, third, pdf[:, 1], None, half),
+        (third, split_of_arc.ravel()[chain_arc] + 1, pdf[:, 2], None, half),
+        (looping, looping, loop_pdf, None, np.full(len(looping), LOG_HALF)),
+        (final_at, np.full(len(final_at), end), np.full(len(final_at), -1), None, LOG_HALF - fst.final[base[final_at]]),
+    ]  # fmt: skip
+    columns = [np.concatenate([part[i] if part[i] is not None else np.zeros_like(part[0]) for part in parts])
+               for i in range(5)]  # fmt: skip
+    order = np.lexsort((columns[1], columns[2] == -1, columns[2], columns[0]))
+    order = order[np.lexsort((columns[2][order] == -1, columns[0][order]))]  # final arcs last
+    src, dst, pdfs, output = (column[order].astype(np.int32) for column in columns[:4])
+    return Graph(src, dst, pdfs, output, columns[4][order].astype(np.float32), num_pdfs, words, sequences)
+
+
+class _Watch:
+    """Logs the size of each intermediate and the seconds it took."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    def lap(self) -> float:
+        before, self._since = self._since, time.perf_counter()
+        return self._since - before
+
+    def say(self, what: str, fst: object) -> None:
+        states: Callable[[], int] | int = getattr(fst, "num_states")  # noqa: B009
+        count = states() if callable(states) else states
+        arcs = sum(fst.num_arcs(state) for state in range(count))  # type: ignore[attr-defined]
+        log.info("%s: %d states, %d arcs (%.1f s)", what, count, arcs, self.lap())
+
+
+def write_graph(graph: Graph, folder: Path) -> None:
+    """Writes `graph.npz` (arrays only, no pickle)."""
+    lengths = np.array([len(sequence) for sequence in graph.sequences], np.int64)
+    np.savez(
+        folder / "graph.npz",
+        src=graph.src,
+        dst=graph.dst,
+        pdf=graph.pdf,
+        output=graph.output,
+        score=graph.score,
+        num_pdfs=np.int64(graph.num_pdfs),
+        words=np.array(graph.words, dtype=np.str_),
+        sequence_lengths=lengths,
+        sequence_words=np.array([word for sequence in graph.sequences for word in sequence], np.int32),
+    )
+
+
+def read_graph(folder: Path) -> Graph:
+    """Raises UserError where the file is missing or damaged."""
+    try:
+        with np.load(folder / "graph.npz", allow_pickle=False) as file:
+            ends = np.cumsum(file["sequence_lengths"]).tolist()
+            flat = file["sequence_words"].tolist()
+            arrays = [file[name] for name in ("src", "dst", "pdf", "output", "score")]
+            return Graph(
+                *arrays,
+                num_pdfs=int(file["num_pdfs"]),
+                words=tuple(file["words"].tolist()),
+                sequences=tuple(tuple(flat[a:b]) for a, b in zip([0, *ends], ends, strict=False)),
+            )
+    except FileNotFoundError:
+        raise UserError(f"{folder}: there is no graph here; make it with asr-kd decode.") from None
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise UserError(f"{folder}/graph.npz is damaged ({error}); delete {folder} and decode again.") from None
+
+
+def graph_stamp(config: Config, work: Work, tree: str) -> Stamp:
+    """What exp/graph (tree "tree") or exp/graph_monophone (tree "tree_monophone") is made from."""
+    language_model = work.lm / "G.arpa"
+    if not language_model.is_file():
+        raise UserError(f"{language_model} is not there yet; make it first: {work.command('prepare')}")
+    inputs = {
+        "lang": require(work.lang, work, "prepare")["digest"],
+        "lm": file_digest(language_model)[:16],
+        "tree": require(work.exp(tree), work, "align")["digest"],
+    }
+    return Stamp(STEP, {"silence_probability": config.decoding.silence_probability}, inputs)
+
+
+def graph_folder(work: Work, tree: str) -> Path:
+    return work.exp(tree.replace("tree", "graph", 1))
+
+
+def make_graph(config: Config, work: Work, tree: str = "tree") -> Path:
+    """Makes the graph of a tree where it is not there yet or something that it depends on has changed."""
+    folder, stamp = graph_folder(work, tree), graph_stamp(config, work, tree)
+    why = reason_to_make(folder, stamp)
+    if why is None:
+        return folder
+    log.info("compiling %s: %s", folder, why)
+    facts: dict[str, object] = {}
+    with replacing_folder(folder, stamp, facts) as temporary:
+        started = time.perf_counter()
+        graph = compile_graph(
+            read_lang(work.lang),
+            read_arpa(work.lm / "G.arpa"),
+            read_tree(work.exp(tree)),
+            config.decoding.silence_probability,
+        )
+        write_graph(graph, temporary)
+        facts.update(states=graph.num_states, arcs=graph.num_arcs, seconds=round(time.perf_counter() - started, 2))
+    return folder
+
+
+def open_graph(folder: Path, stamp: Stamp, work: Work) -> Graph:
+    """The graph of a folder, provided that it was made from what `stamp` names.
+
+    Raises:
+      UserError: it was made from another tree, lexicon or language model; both are named.
+    """
+    old = read_stamp(folder) or {"digest": "", "inputs": {}}
+    if old["digest"] != stamp.digest:
+        for name, digest in stamp.inputs.items():
+            if old["inputs"].get(name) != digest:
+                raise UserError(
+                    f"{folder / STAMP}: this graph was made from {name} {old['inputs'].get(name)}, but {name} is "
+                    f"{digest} now; make it again: {work.command('decode')}"
+                )
+        raise UserError(f"{folder}: this graph was made with other settings; make it again: {work.command('decode')}")
+    return read_graph(folder)

@@ -1,0 +1,1 @@
+"""Ensemble -> soft targets -> the loss."""

@@ -1,0 +1,38 @@
+"""The ensemble's mean distribution at a temperature.
+
+Shapes:  M members, B frames in a batch, C tied states.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Mean = Literal["arithmetic", "geometric"]
+
+
+def ensemble_distribution(
+    logits: Tensor, *, temperature: float, mean: Mean = "arithmetic", weights: Tensor | None = None
+) -> Tensor:
+    """Tempers each member, then averages.
+
+    Args:
+      logits: (M, B, C) logits or log posteriors of the members (they differ by a constant, which cancels).
+      mean: "arithmetic": of probabilities; "geometric": of logits, normalised.
+      weights: (M, B), how much each member counts in each frame, summing to one over members; None: all alike.
+
+    Returns:
+      (B, C) natural-log probabilities.
+    """
+    tempered = F.log_softmax(logits / temperature, dim=-1)
+    if weights is None:
+        log_weights = torch.full(logits.shape[:2], -math.log(logits.shape[0]), dtype=tempered.dtype).to(tempered.device)
+    else:
+        log_weights = weights.to(tempered.dtype).log()
+    if mean == "arithmetic":
+        return torch.logsumexp(tempered + log_weights.unsqueeze(-1), dim=0)
+    return F.log_softmax((tempered * log_weights.exp().unsqueeze(-1)).sum(0), dim=-1)

@@ -1,0 +1,120 @@
+"""Distillation loss: soft targets at a temperature, mixed with hard labels.
+
+Shapes:  B frames in a batch, C tied states, M students side by side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class SoftTargets:
+    """The ensemble's distribution over tied states for the frames of a batch."""
+
+    log_probabilities: Tensor  # (B, C) natural log, each row sums to one in the exponential
+    temperature: float  # at which every member was tempered before the mean
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """What one batch contributed; means over valid frames, in nats: scalars, or (M,) for students side by side."""
+
+    total: Tensor
+    soft: Tensor  # T^2 * KL(teacher_T || student_T); for logit matching the squared error
+    hard: Tensor  # cross-entropy with the forced-alignment state, at T = 1
+
+
+def distillation_loss(
+    logits: Tensor,
+    teacher: SoftTargets,
+    states: Tensor,
+    *,
+    temperature: float,
+    soft_weight: float,
+    valid: Tensor | None = None,
+) -> LossTerms:
+    """Hinton, Vinyals, Dean (2015), section 2: alpha * T^2 * KL + (1 - alpha) * CE.
+
+    KL and the paper's cross-entropy with soft targets differ by the teacher's entropy, which has no gradient; KL's
+    floor is 0. Without T^2 the soft gradient would be (q - p) / T, and shrink as 1 / T^2 where T is high.
+
+    Args:
+      logits: (B, C) or (M, B, C) student logits, any float dtype; reduced in float32 at least.
+      teacher: the ensemble's distribution at this same temperature, B frames.
+      states: (B,) int64 tied-state labels.
+      temperature: T > 0; must equal the one the targets were made at.
+      soft_weight: alpha in [0, 1], the weight of the soft term.
+      valid: (B,) bool; frames that are False weigh nothing, in value and in gradient.
+
+    Raises:
+      ValueError: the targets were made at another temperature, lengths differ, or a setting is out of its range.
+    """
+    _check(logits, teacher, states, temperature, soft_weight)
+    logits = _at_least_float32(logits)
+    student = F.log_softmax(logits / temperature, dim=-1)
+    target = teacher.log_probabilities.to(student.dtype)
+    probabilities = target.exp()
+    # where p is 0, p log p is 0: its log of -inf must not turn into nan
+    entropy_terms = torch.where(probabilities > 0, probabilities * target, torch.zeros_like(target))
+    kl = entropy_terms.sum(-1) - (probabilities * student).sum(-1)
+    return _mix(kl * temperature**2, logits, states, soft_weight, valid)
+
+
+def logit_matching(
+    logits: Tensor,
+    teacher: SoftTargets,
+    states: Tensor,
+    *,
+    temperature: float,
+    soft_weight: float,
+    valid: Tensor | None = None,
+) -> LossTerms:
+    """The limit of high temperatures, section 2.1: 1/(2C) * sum (z - v)^2 on zero-mean logits z and v.
+
+    The teacher's logits are had back from its distribution: v = T * log p, up to the constant that zero mean fixes.
+    The factor 1/C makes it the limit of T^2 * KL (whose gradient is (z - v) / C). Arguments, result and errors as for
+    `distillation_loss`.
+    """
+    _check(logits, teacher, states, temperature, soft_weight)
+    logits = _at_least_float32(logits)
+    target = teacher.log_probabilities.to(logits.dtype) * temperature
+    error = (logits - logits.mean(-1, keepdim=True)) - (target - target.mean(-1, keepdim=True))
+    return _mix(0.5 * error.square().mean(-1), logits, states, soft_weight, valid)
+
+
+def _mix(soft: Tensor, logits: Tensor, states: Tensor, soft_weight: float, valid: Tensor | None) -> LossTerms:
+    labels = states if valid is None else torch.where(valid, states, torch.zeros_like(states))
+    log_posteriors = F.log_softmax(logits, dim=-1)
+    hard = -log_posteriors.gather(-1, labels.expand(logits.shape[:-1]).unsqueeze(-1)).squeeze(-1)
+    soft_mean, hard_mean = _mean(soft, valid), _mean(hard, valid)
+    return LossTerms(soft_weight * soft_mean + (1 - soft_weight) * hard_mean, soft_mean, hard_mean)
+
+
+def _mean(values: Tensor, valid: Tensor | None) -> Tensor:
+    """Over the last axis, valid entries only; a batch without any has mean 0."""
+    if valid is None:
+        return values.mean(-1)
+    # where, not a product: an invalid frame may hold inf or nan
+    kept = torch.where(valid, values, torch.zeros_like(values))
+    return kept.sum(-1) / valid.sum(-1).clamp_min(1)
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _check(logits: Tensor, teacher: SoftTargets, states: Tensor, temperature: float, soft_weight: float) -> None:
+    if temperature <= 0 or not 0 <= soft_weight <= 1:
+        raise ValueError(f"temperature {temperature} must be above 0 and soft_weight {soft_weight} within [0, 1]")
+    if teacher.temperature != temperature:
+        raise ValueError(f"soft targets were made at temperature {teacher.temperature}, the loss is at {temperature}")
+    if teacher.log_probabilities.shape != logits.shape[-2:] or states.shape != logits.shape[-2:-1]:
+        raise ValueError(
+            f"student logits are {tuple(logits.shape)}, soft targets {tuple(teacher.log_probabilities.shape)}, "
+            f"states {tuple(states.shape)}: frames and classes must agree"
+        )

@@ -1,0 +1,175 @@
+"""Soft targets on disk: ragged top entries per frame with log-probabilities, and the left-over mass.
+
+A folder holds `ids.npy` (E,) uint16 or int32, `log_probabilities.npy` (E,) float16 (float32 where everything is
+kept), `offsets.npy` (N + 1,) int64: frame n owns entries offsets[n]:offsets[n + 1], `rest.npy` (N,) float16, the log
+of the mass left over, and `background.npy` (C,) float32, the mean distribution over all frames. The left-over mass
+is given back to the entries that were not kept in proportion to the background. Frames are numbered as in the
+FrameStore.
+
+Shapes:  N frames of the set, E entries kept in all, B frames in a batch, C tied states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asr_kd.distillation.loss import SoftTargets
+from asr_kd.errors import UserError
+
+# below this the left-over mass is taken for none (float16 cannot hold a smaller log anyway)
+LOG_NOTHING = -60.0
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The kept entries of B frames, flat: frame b owns counts[b] entries in a row."""
+
+    ids: np.ndarray  # (E,) int64
+    log_probabilities: np.ndarray  # (E,) float32
+    counts: np.ndarray  # (B,) int64
+    rest: np.ndarray  # (B,) float32, log of the left-over mass
+
+
+def keep_largest(log_probabilities: Tensor, *, keep_mass: float, max_entries: int) -> Kept:
+    """For each frame the smallest set of entries that holds `keep_mass`, at most `max_entries`.
+
+    Args:
+      log_probabilities: (B, C).
+    """
+    everything = keep_mass >= 1 and max_entries >= log_probabilities.shape[1]
+    values, ids = log_probabilities.topk(min(max_entries, log_probabilities.shape[1]), dim=-1)
+    mass = values.exp().cumsum(-1)
+    # an entry is needed while the mass before it falls short
+    needed = torch.ones_like(mass, dtype=torch.bool)
+    if not everything:
+        needed[:, 1:] = mass[:, :-1] < keep_mass
+    left = (1 - torch.where(needed, values.exp(), torch.zeros_like(values)).double().sum(-1)).clamp_min(0)
+    rest = left.log().clamp_min(LOG_NOTHING) if not everything else torch.full_like(left, LOG_NOTHING)
+    return Kept(
+        ids[needed].cpu().numpy(),
+        values[needed].float().cpu().numpy(),
+        needed.sum(-1).cpu().numpy(),
+        rest.float().cpu().numpy(),
+    )
+
+
+class SoftTargetWriter:
+    """Appends frames in order; `close` makes the folder whole. Nothing but the offsets is held in memory."""
+
+    def __init__(self, folder: Path, num_states: int, background: np.ndarray, *, exact: bool) -> None:
+        """`exact`: float32 log-probabilities, for a store that cuts nothing."""
+        self._folder, self._background = folder, background
+        self._id_type = np.dtype(np.uint16 if num_states <= 1 << 16 else np.int32)
+        self._value_type = np.dtype(np.float32 if exact else np.float16)
+        self._ids = (folder / "ids.raw").open("wb")
+        self._values = (folder / "values.raw").open("wb")
+        self._counts: list[np.ndarray] = []
+        self._rest: list[np.ndarray] = []
+
+    def append(self, kept: Kept) -> None:
+        self._ids.write(kept.ids.astype(self._id_type).tobytes())
+        self._values.write(kept.log_probabilities.astype(self._value_type).tobytes())
+        self._counts.append(kept.counts)
+        self._rest.append(kept.rest.astype(np.float16))
+
+    def close(self) -> None:
+        self._ids.close()
+        self._values.close()
+        counts = np.concatenate(self._counts) if self._counts else np.zeros(0, np.int64)
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        np.save(self._folder / "offsets.npy", offsets)
+        np.save(self._folder / "rest.npy", np.concatenate(self._rest) if self._rest else np.zeros(0, np.float16))
+        np.save(self._folder / "background.npy", self._background.astype(np.float32))
+        _raw_to_npy(self._folder / "ids.raw", self._folder / "ids.npy", self._id_type)
+        _raw_to_npy(self._folder / "values.raw", self._folder / "log_probabilities.npy", self._value_type)
+
+
+class SoftTargetStore:
+    """Reads a folder that SoftTargetWriter made."""
+
+    def __init__(
+        self, folder: Path, *, temperature: float, num_frames: int, device: str | torch.device = "cpu"
+    ) -> None:
+        """Memory-maps the folder.
+
+        Raises:
+          UserError: a part is missing or the store is not for `num_frames` frames.
+        """
+        try:
+            self._ids = np.load(folder / "ids.npy", mmap_mode="r")
+            self._values = np.load(folder / "log_probabilities.npy", mmap_mode="r")
+            self._offsets = np.load(folder / "offsets.npy", mmap_mode="r")
+            self._rest = np.load(folder / "rest.npy", mmap_mode="r")
+            background = np.load(folder / "background.npy")
+        except (OSError, ValueError) as error:
+            raise UserError(f"{folder}: the soft targets are damaged ({error}); delete the folder and make them again.") from None
+        if len(self._offsets) != num_frames + 1 or self._offsets[-1] != len(self._ids):
+            raise UserError(
+                f"{folder} holds soft targets of {len(self._offsets) - 1} frames, but the training set has "
+                f"{num_frames}; make them again with asr-kd soft-targets."
+            )
+        self.temperature = temperature
+        self._background = torch.from_numpy(background).to(device)
+        self._device = torch.device(device)
+
+    @property
+    def num_frames(self) -> int:
+        return len(self._rest)
+
+    @property
+    def bytes_per_frame(self) -> float:
+        arrays = (self._ids, self._values, self._offsets, self._rest)
+        return sum(a.nbytes for a in arrays) / max(1, self.num_frames)
+
+    def read(self, frames: np.ndarray) -> SoftTargets:
+        """(B,) frame numbers -> the restored distributions of those frames."""
+        first, last = self._offsets[frames], self._offsets[frames + 1]
+        counts = last - first
+        flat = np.repeat(first - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) + np.arange(counts.sum())
+        kept = Kept(
+            self._ids[flat].astype(np.int64),
+            self._values[flat].astype(np.float32),
+            counts,
+            self._rest[frames].astype(np.float32),
+        )
+        return SoftTargets(restore(kept, self._background, self._device), self.temperature)
+
+
+def restore(kept: Kept, background: Tensor, device: torch.device | None = None) -> Tensor:
+    """(B, C) natural-log distributions: kept entries as they are, the rest spread as the background is.
+
+    Rows are normalised: rounding to float16 leaves a row's sum a little off one.
+    """
+    device = device or background.device
+    rows = torch.from_numpy(np.repeat(np.arange(len(kept.counts)), kept.counts)).to(device)
+    ids = torch.from_numpy(kept.ids).to(device)
+    rest = torch.from_numpy(kept.rest).to(device)
+    dense = background.to(device).repeat(len(kept.counts), 1)
+    dense[rows, ids] = 0.0
+    left = dense.sum(-1, keepdim=True).clamp_min(1e-30)
+    dense = dense.clamp_min(1e-30).log() + (rest.unsqueeze(1) - left.log())
+    dense[rows, ids] = torch.from_numpy(kept.log_probabilities).to(device)
+    return dense - torch.logsumexp(dense, -1, keepdim=True)
+
+
+def _raw_to_npy(raw: Path, target: Path, dtype: np.dtype) -> None:
+    """Puts a .npy header before a raw file without holding it in memory."""
+    count = raw.stat().st_size // dtype.itemsize
+    with target.open("wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in _blocks(raw):
+            file.write(block)
+    raw.unlink()
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            yield block

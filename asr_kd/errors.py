@@ -1,0 +1,8 @@
+"""The one exception that a user's mistake may raise."""
+
+
+class UserError(Exception):
+    """One clear sentence: what is wrong, where (file, utterance id), and what to do.
+
+    The command line prints it after the command's name and exits with status 2; nothing else is printed.
+    """

@@ -1,0 +1,175 @@
+"""What a model gets right frame by frame: every member alone, the ensemble's mean, and how the members differ.
+
+Shapes:  M members, B frames in a batch, N frames of a set, C tied states.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asr_kd.acoustic.model import AcousticModel
+from asr_kd.frames.store import FrameStore
+from asr_kd.frames.windows import WindowedFrames
+
+_NUMBERS_AT_ONCE = 1 << 23  # posteriors per batch over all members: 32 MiB in float32
+
+
+@dataclass(frozen=True)
+class FrameMetrics:
+    """Means over the frames that have a label. Accuracies are fractions, cross-entropies nats."""
+
+    frames: int
+    accuracy: list[float]  # per member
+    cross_entropy: list[float]  # per member
+    ensemble_accuracy: float  # of the members' arithmetic mean
+    ensemble_cross_entropy: float
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """What an ensemble is made of."""
+
+    disagreement: np.ndarray  # (M, M) float64: the share of frames where two members name different states
+    accuracy: np.ndarray  # (M, M) float64: [order r, k]: mean of the k + 1 members r, r + 1, ... (cyclic)
+    cross_entropy: np.ndarray  # (M, M) float64, likewise
+
+
+def frame_metrics(model: AcousticModel, store: FrameStore, states: np.ndarray) -> FrameMetrics:
+    """Scores a model on a set.
+
+    Args:
+      states: (N,) int, the label of each frame; negative: not aligned, ignored.
+
+    Raises:
+      ValueError: `states` and the store differ in length.
+    """
+    members = model.members
+    correct, nats = np.zeros(members + 1), np.zeros(members + 1)  # the last: the mean of all
+    count = 0
+    for log_probabilities, labels in _batches(model, store, states):
+        count += len(labels)
+        mean = torch.logsumexp(log_probabilities, dim=0, keepdim=True) - math.log(members)
+        both = torch.cat([log_probabilities, mean]) if members > 1 else log_probabilities.expand(2, -1, -1)
+        correct += (both.argmax(-1) == labels).sum(1).cpu().numpy()
+        nats -= both.gather(2, labels.expand(members + 1, -1).unsqueeze(2)).double().sum((1, 2)).cpu().numpy()
+    accuracy, cross_entropy = (correct / max(1, count)).tolist(), (nats / max(1, count)).tolist()
+    return FrameMetrics(count, accuracy[:-1], cross_entropy[:-1], accuracy[-1], cross_entropy[-1])
+
+
+def diversity(model: AcousticModel, store: FrameStore, states: np.ndarray) -> Diversity:
+    """How the members differ, and what each one adds.
+
+    The order in which members join is arbitrary, so all M rotations of it are followed: a curve over them shows what
+    the k-th member is worth, not what the k-th seed happened to be.
+
+    Args, Raises: as `frame_metrics`.
+    """
+    members = model.members
+    disagreement, correct, nats = (np.zeros((members, members)) for _ in range(3))
+    count = 0
+    for log_probabilities, labels in _batches(model, store, states):
+        count += len(labels)
+        best = log_probabilities.argmax(-1)  # (M, B)
+        disagreement += (best.unsqueeze(0) != best.unsqueeze(1)).sum(-1).cpu().numpy()
+        probabilities = log_probabilities.exp()
+        at_label = log_probabilities.gather(2, labels.expand(members, -1).unsqueeze(2)).squeeze(2).double()  # (M, B)
+        for first in range(members):
+            total = torch.zeros_like(probabilities[0])
+            joint = torch.full_like(at_label[0], -math.inf)
+            for k in range(members):
+                member = (first + k) % members
+                total += probabilities[member]
+                joint = torch.logaddexp(joint, at_label[member])
+                correct[first, k] += int((total.argmax(-1) == labels).sum())
+                nats[first, k] -= float((joint - math.log(k + 1)).sum())
+    count = max(1, count)
+    return Diversity(disagreement / count, correct / count, nats / count)
+
+
+def _batches(model: AcousticModel, store: FrameStore, states: np.ndarray):  # type: ignore[no-untyped-def]
+    """Yields ((M, B, C) log posteriors, (B,) int64 labels) over the frames with a label, on the model's device."""
+    windows = _windows(model, store, states)
+    labelled = torch.from_numpy(np.flatnonzero(np.asarray(states) >= 0))
+    labels = torch.from_numpy(np.asarray(states, np.int64))
+    size = min(4096, max(64, _NUMBERS_AT_ONCE // (model.members * model.num_states)))
+    for frames in labelled.split(size):
+        yield model.log_probabilities(windows.inputs(frames.to(model.device))), labels[frames].to(model.device)
+
+
+def _windows(model: AcousticModel, store: FrameStore, states: np.ndarray) -> WindowedFrames:
+    if len(states) != store.num_frames:
+        raise ValueError(f"{len(states)} states for {store.num_frames} frames of {store.folder}")
+    settings = model.settings
+    return WindowedFrames(store, left=settings.left_context, right=settings.right_context, device=str(model.device))
+
+
+@dataclass(frozen=True)
+class ExampleFrame:
+    """One real frame's soft targets at several temperatures."""
+
+    utterance: str
+    seconds: float  # from the utterance's start
+    label: int  # the tied state that the alignment gives it
+    temperatures: list[float]
+    states: list[int]  # the most probable ones at the lowest temperature, falling
+    probabilities: np.ndarray  # (temperatures, states)
+
+
+def example_frame(
+    model: AcousticModel,
+    store: FrameStore,
+    states: np.ndarray,
+    *,
+    temperatures: list[float],
+    mean: str = "arithmetic",
+    silence: frozenset[int] = frozenset(),
+    entries: int = 8,
+    limit: int = 50_000,
+) -> ExampleFrame | None:
+    """The frame that shows best what soft targets say: the ensemble is right and sure, and yet names two more states.
+
+    Among the first `limit` labelled frames that are no silence and whose label has 60 to 85 % of the mean, it is the one
+    with the most probability on its third state; so the choice depends on the model and the set alone.
+
+    Args:
+      states, Raises: as `frame_metrics`.
+      silence: tied states of silence.
+
+    Returns:
+      None where the set has no labelled frame.
+    """
+    from asr_kd.distillation.ensemble import ensemble_distribution
+
+    keep = np.flatnonzero((states >= 0) & ~np.isin(states, list(silence)))[:limit]
+    keep = keep if len(keep) else np.flatnonzero(states >= 0)[:limit]
+    if not len(keep):
+        return None
+    subset = np.full(len(states), -1, np.int64)
+    subset[keep] = np.asarray(states)[keep]
+    scores = []
+    for log_probabilities, labels in _batches(model, store, subset):
+        top, ids = log_probabilities.exp().mean(0).topk(min(3, model.num_states), dim=-1)
+        clear = (ids[:, 0] == labels) & (top[:, 0] >= 0.6) & (top[:, 0] <= 0.85)
+        scores.append((top[:, -1] + clear).cpu())  # clear ones first; any frame where none is clear
+    frame = int(keep[int(torch.cat(scores).argmax())])
+    inputs = _windows(model, store, states).inputs(torch.tensor([frame], device=model.device))
+    logits = model.log_probabilities(inputs)
+    rows: list[Tensor] = [
+        ensemble_distribution(logits, temperature=t, mean=mean)[0].exp().cpu()  # type: ignore[arg-type]
+        for t in temperatures
+    ]
+    order = rows[int(np.argmin(temperatures))].argsort(descending=True, stable=True)[:entries]
+    utterance = int(np.searchsorted(store.offsets, frame, side="right")) - 1
+    return ExampleFrame(
+        store.ids[utterance],
+        (frame - int(store.offsets[utterance])) * 0.01,
+        int(states[frame]),
+        list(temperatures),
+        order.tolist(),
+        torch.stack([row[order] for row in rows]).double().numpy(),
+    )

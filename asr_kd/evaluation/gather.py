@@ -1,0 +1,306 @@
+"""Everything that a run left in exp/ -> the results, in the form of `results.json`, and what the figures show.
+
+Nothing here is trusted to be already counted: word errors are counted from the hypotheses, frame metrics from the
+models, so that a number in the report is one number wherever it stands.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asr_kd.acoustic.model import AcousticModel, load_model
+from asr_kd.alignment.tree import Tree, read_tree
+from asr_kd.artifacts import Work, read_json_lines, read_stamp, require
+from asr_kd.config import Config
+from asr_kd.errors import UserError
+from asr_kd.evaluation.bootstrap import compare, wer_interval
+from asr_kd.evaluation.frames import Diversity, ExampleFrame, diversity, example_frame, frame_metrics
+from asr_kd.evaluation.hypotheses import Difference, Hypotheses, differences, read_hypotheses
+from asr_kd.frames.store import FrameStore
+
+SETS = ("dev", "test")
+FLAT_TEMPERATURE = 20.0  # of the figure: nearly uniform, as in the paper's MNIST experiments
+
+
+@dataclass(frozen=True)
+class System:
+    """A row of the headline table."""
+
+    name: str
+    folder: str  # in exp/
+    command: str  # what trains it
+    averaged: bool = False  # the members are one system; else each member is a seed of its own
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the report is written from."""
+
+    results: dict[str, Any]  # the form of results.json
+    logs: dict[str, list[dict[str, Any]]]  # system -> one row per epoch
+    differences: list[Difference]  # utterances that direct and distilled (first seeds) hear differently, test
+    example: ExampleFrame | None
+    state_names: list[str]  # of the example's states, then of its label
+
+
+def systems_of(config: Config) -> list[System]:
+    """The systems that a run with this config has, in the order of the table."""
+    systems = [
+        System("direct", "baseline", "train"),
+        System("ensemble", "teacher", f"train --ensemble {config.teacher.members}", averaged=True),
+        System("distilled", "student", "distill"),
+    ]
+    if config.small is not None:
+        systems.append(System("direct-small", "baseline_small", "train --pair small"))
+        systems.append(System("distilled-small", "student_small", "distill --pair small"))
+    if config.monophone:
+        systems.append(System("monophone", "monophone", "train --pair monophone"))
+    return systems
+
+
+def inputs(config: Config, work: Work) -> dict[str, str]:
+    """Digests of all that the report is made from.
+
+    Raises:
+      UserError: something is missing (the message names the command that makes it), or was made from what is no
+        longer there.
+    """
+    found = {"data": require(work.data, work, "prepare")["digest"]}
+    for name in SETS:
+        found[f"{name} frames"] = require(work.frames(name), work, "features")["digest"]
+    found["alignment"] = require(work.exp("align"), work, "align")["digest"]
+    for system in systems_of(config):
+        model = require(work.exp(system.folder), work, system.command)["digest"]
+        found[system.name] = model
+        for name in SETS:
+            folder = _decoded(work, system, name)
+            stamp = require(folder, work, f"decode --system {system.name}")
+            if model not in stamp["inputs"].values():
+                raise UserError(
+                    f"{folder} was decoded with another {work.exp(system.folder)} than the one there now ({model}); "
+                    f"decode again: {work.command('decode')}"
+                )
+            found[f"{system.name} {name}"] = stamp["digest"]
+    return found
+
+
+def gather(config: Config, work: Work) -> Evidence:
+    """Counts and measures everything; takes as long as running each model over dev and test once.
+
+    Raises:
+      UserError: as `inputs`.
+    """
+    inputs(config, work)
+    stores = {name: FrameStore.open(work.frames(name)) for name in SETS}
+    systems = systems_of(config)
+    models = {system.name: load_model(work.exp(system.folder)) for system in systems}
+    hypotheses = {(s.name, name): read_hypotheses(_decoded(work, s, name), work) for s in systems for name in SETS}
+    rows = {s.name: _system(config, work, s, models[s.name], stores, hypotheses) for s in systems}
+    students = require(work.exp("student"), work, "distill")
+    ensemble = models["ensemble"]
+    states = {name: _states(work, "teacher", stores[name]) for name in SETS}
+    tree = read_tree(work.exp(require(work.exp("teacher"), work, "train")["facts"]["tree"]))
+    curves = {name: diversity(ensemble, stores[name], states[name]) for name in SETS}
+    left_out = _left_out(work, hypotheses)
+    data = require(work.data, work, "prepare")["facts"]
+    results: dict[str, Any] = {
+        "corpus": config.corpus.name,
+        "systems": list(rows.values()),
+        "distillation": _distillation(config, work, students, rows, hypotheses, ""),
+        "alignment": _alignment(work, left_out),
+        "seconds": _seconds(work),
+        "members_curve": {name: _curve(curves[name]) for name in SETS},
+        "disagreement": {name: curves[name].disagreement.tolist() for name in SETS},
+        "soft_targets": (read_stamp(work.exp("soft_targets")) or {"facts": {}})["facts"],
+        "data": {"sets": data.get("sets", {}), "not_speech": data.get("not_speech", []), "lm": data.get("lm", {})},
+        "left_out": left_out,  # [{"stage", "utterance", "reason"}]
+        "seed": config.seed,
+    }
+    if config.small is not None:
+        small = require(work.exp("student_small"), work, "distill --pair small")
+        results["distillation_small"] = _distillation(config, work, small, rows, hypotheses, "-small")
+    example = example_frame(
+        ensemble,
+        stores["dev"],
+        states["dev"],
+        temperatures=sorted({1.0, results["distillation"]["temperature"], FLAT_TEMPERATURE}),
+        mean=config.soft_targets.mean,
+        silence=_silence(tree),
+    )
+    return Evidence(
+        results,
+        {s.name: _log(work.exp(s.folder)) for s in systems},
+        differences(hypotheses["direct", "test"], hypotheses["distilled", "test"]),
+        example,
+        [tree.name(state) for state in ([*example.states, example.label] if example else [])],
+    )
+
+
+def _decoded(work: Work, system: System, name: str) -> Path:
+    return work.exp(f"decode_{system.name}_{name}")
+
+
+def _states(work: Work, folder: str, store: FrameStore) -> np.ndarray:
+    return np.asarray(store.array(require(work.exp(folder), work, "train")["facts"]["states"]))
+
+
+def _system(
+    config: Config,
+    work: Work,
+    system: System,
+    model: AcousticModel,
+    stores: dict[str, FrameStore],
+    hypotheses: dict[tuple[str, str], Hypotheses],
+) -> dict[str, Any]:
+    """A system's row: each number is a mean over its seeds, word errors are their sum."""
+    frames = {name: frame_metrics(model, stores[name], _states(work, system.folder, stores[name])) for name in SETS}
+    words = {name: hypotheses[system.name, name] for name in SETS}
+    intervals = {
+        name: wer_interval(h.errors, h.words, samples=config.evaluation.bootstrap_samples, seed=config.seed)
+        for name, h in words.items()
+    }
+    sizes = [(work.exp(system.folder) / f"member_{m}.safetensors").stat().st_size for m in range(model.members)]
+    together = model.members if system.averaged else 1  # nets that run at once
+    test = words["test"].summary
+    return {
+        "name": system.name,
+        "members": together,
+        "parameters": model.parameters_per_member * together,
+        "bytes": sum(sizes[:together]),
+        "frame_accuracy": {
+            n: f.ensemble_accuracy if system.averaged else float(np.mean(f.accuracy)) for n, f in frames.items()
+        },
+        "cross_entropy": {
+            n: f.ensemble_cross_entropy if system.averaged else float(np.mean(f.cross_entropy))
+            for n, f in frames.items()
+        },
+        "wer": {name: h.total.wer for name, h in words.items()},
+        "wer_ci95": {name: [i.low, i.high] for name, i in intervals.items()},
+        "errors": {name: h.total.as_dict() for name, h in words.items()},
+        "rtf": test["rtf"],
+        "seeds": 1 if system.averaged else model.members,
+        "states": model.num_states,
+        "each": {  # of every seed (ensemble: of every member alone)
+            "frame_accuracy": {name: f.accuracy for name, f in frames.items()},
+            "cross_entropy": {name: f.cross_entropy for name, f in frames.items()},
+            "wer": {name: [counts.wer for counts in h.per_seed] for name, h in words.items()},
+        },
+        "best_epoch": require(work.exp(system.folder), work, system.command)["facts"].get("best_epoch", []),
+        "scales": {key: test.get(key) for key in ("acoustic_scale", "word_penalty", "prior_scale", "search_beam")},
+        "retried": {name: h.summary.get("retried", 0) for name, h in words.items()},
+        "failed": {name: h.summary.get("failed", []) for name, h in words.items()},
+        "oov": {
+            name: {"words": h.summary.get("oov_words", 0), "rate": h.summary.get("oov_rate", 0.0)}
+            for name, h in words.items()
+        },
+    }
+
+
+def _distillation(
+    config: Config,
+    work: Work,
+    student: dict[str, Any],
+    rows: dict[str, dict[str, Any]],
+    hypotheses: dict[tuple[str, str], Hypotheses],
+    suffix: str,
+) -> dict[str, Any]:
+    """What distilling was worth to one pair of models; the settings are those that the student was made with."""
+    direct, distilled, ensemble = rows[f"direct{suffix}"], rows[f"distilled{suffix}"], rows["ensemble"]
+    a, b = hypotheses[f"direct{suffix}", "test"], hypotheses[f"distilled{suffix}", "test"]
+    if a.ids != b.ids:
+        raise UserError(
+            f"{a.folder} and {b.folder} do not hold the same utterances; decode again: {work.command('decode')}"
+        )
+    paired = compare(a.errors, b.errors, a.words, samples=config.evaluation.bootstrap_samples, seed=config.seed)
+    made_with = student["settings"].get("distilled", {})
+    store = read_stamp(work.exp("soft_targets"))
+    targets = store["settings"] if store is not None else {}
+
+    def kept(metric: str, name: str) -> float | None:
+        gain = ensemble[metric][name] - direct[metric][name]
+        better = gain > 0 if metric == "frame_accuracy" else gain < 0
+        return (distilled[metric][name] - direct[metric][name]) / gain if better else None
+
+    return {
+        "temperature": targets.get("temperature", config.soft_targets.temperature),
+        "soft_weight": made_with.get("soft_weight", config.student.distilled.soft_weight),
+        # null where the ensemble is no better than the direct model: there is no gain of which a share could be kept
+        "gain_kept": {
+            "frame_accuracy": kept("frame_accuracy", "test"),
+            "frame_accuracy_dev": kept("frame_accuracy", "dev"),
+            "cross_entropy": kept("cross_entropy", "test"),
+            "wer": kept("wer", "test"),
+        },
+        "p_distilled_better": paired.probability_better,
+        "seeds": distilled["seeds"],
+        "wer_difference": {
+            "test": paired.difference.value,
+            "ci95": [paired.difference.low, paired.difference.high],
+        },
+        "mean": targets.get("mean", config.soft_targets.mean),
+        "out_of_fold": targets.get("out_of_fold", config.soft_targets.out_of_fold),
+        "loss": made_with.get("loss", config.student.distilled.loss),
+    }
+
+
+def _curve(found: Diversity) -> list[dict[str, Any]]:
+    return [
+        {
+            "members": k + 1,
+            "frame_accuracy": float(found.accuracy[:, k].mean()),
+            "range": [float(found.accuracy[:, k].min()), float(found.accuracy[:, k].max())],
+            "cross_entropy": float(found.cross_entropy[:, k].mean()),
+        }
+        for k in range(found.accuracy.shape[1])
+    ]
+
+
+def _silence(tree: Tree) -> frozenset[int]:
+    """Tied states of the first phone, SIL."""
+    return frozenset(np.unique(tree.tables[0]).tolist())
+
+
+def _alignment(work: Work, left_out: list[dict[str, str]]) -> dict[str, Any]:
+    facts = require(work.exp("align"), work, "align")["facts"]
+    failed = [bad["utterance"] for bad in left_out if bad["stage"] == "align"]
+    return {"utterances": int(facts.get("utterances", 0)), "failed": failed}
+
+
+def _left_out(work: Work, hypotheses: dict[tuple[str, str], Hypotheses]) -> list[dict[str, str]]:
+    """Every utterance that some stage could not use, and why."""
+    rows = [
+        {"stage": "prepare", "utterance": bad["utterance"], "reason": bad["reason"]}
+        for bad in require(work.data, work, "prepare")["facts"].get("left_out", [])
+    ]
+    for bad in require(work.exp("align"), work, "align")["facts"].get("failed", []):
+        name, reason = (bad, "failed to align") if isinstance(bad, str) else (bad["utterance"], bad["reason"])
+        rows.append({"stage": "align", "utterance": name, "reason": reason})
+    for (system, _), found in hypotheses.items():
+        reason = f"{system}: no path found, counted as deletions"
+        rows += [{"stage": "decode", "utterance": name, "reason": reason} for name in found.summary.get("failed", [])]
+    return rows
+
+
+def _seconds(work: Work) -> dict[str, float]:
+    """What cli.py noted of each stage; a stage that was run by other means is not in it."""
+    path = work.exp("seconds.json")
+    if not path.exists():
+        return {}
+    try:
+        return {stage: float(seconds) for stage, seconds in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (ValueError, AttributeError, TypeError):
+        raise UserError(f"{path}: this file is damaged; delete it and make the report again.") from None
+
+
+def _log(folder: Path) -> list[dict[str, Any]]:
+    try:
+        return read_json_lines(folder / "log.jsonl")
+    except FileNotFoundError:
+        return []
+    except ValueError:
+        raise UserError(f"{folder / 'log.jsonl'}: this log is damaged; delete {folder} and train it again.") from None

@@ -1,0 +1,183 @@
+"""What the results say, in words and in plain-text columns: the same sentences for the page, the Markdown and the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asr_kd.evaluation.plots import human_bytes
+
+Results = dict[str, Any]
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """0.2345 -> "23.5 %"; None -> a dash."""
+    return "–" if value is None else f"{value * 100:.{digits}f} %"
+
+
+def probability(value: float) -> str:
+    """Two digits, but never a certainty that a finite number of resamples cannot give."""
+    return "more than 0.99" if value > 0.995 else "less than 0.01" if value < 0.005 else f"{value:.2f}"
+
+
+def human_count(number: float) -> str:
+    """1234567 -> "1.23 M"."""
+    for unit in ("", " k", " M", " G"):
+        if number < 999.5:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g} T"
+
+
+def human_seconds(seconds: float) -> str:
+    """75.2 -> "1 min 15 s"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def rows_of(results: Results) -> dict[str, dict[str, Any]]:
+    """System -> its row."""
+    return {row["name"]: row for row in results["systems"]}
+
+
+def sentences(results: Results) -> list[str]:
+    """Three sentences: what was done, what it gave frame by frame, and what it gave in words."""
+    rows, distillation = rows_of(results), results["distillation"]
+    direct, ensemble, distilled = rows["direct"], rows["ensemble"], rows["distilled"]
+    seeds = distilled["seeds"]
+    done = (
+        f"On the corpus “{results['corpus']}”, the mean of {ensemble['members']} networks "
+        f"({human_count(ensemble['parameters'])} parameters together) taught one network of "
+        f"{human_count(distilled['parameters'])} parameters through soft targets at temperature "
+        f"{distillation['temperature']:g}; the same network was also trained directly on the forced alignment, "
+        f"{seeds} {'seed' if seeds == 1 else 'seeds'} of each."
+    )
+    kept = distillation["gain_kept"]["frame_accuracy"]
+    if kept is None:
+        frames = (
+            f"In frame accuracy on test the ensemble ({percent(ensemble['frame_accuracy']['test'])}) is not above the "
+            f"direct network ({percent(direct['frame_accuracy']['test'])}), so there is no gain of which the distilled "
+            f"network ({percent(distilled['frame_accuracy']['test'])}) could keep a share."
+        )
+    else:
+        frames = (
+            f"In frame accuracy on test the distilled network reaches {percent(distilled['frame_accuracy']['test'])}, "
+            f"the direct one {percent(direct['frame_accuracy']['test'])} and the ensemble "
+            f"{percent(ensemble['frame_accuracy']['test'])}: distilling keeps {percent(kept, 0)} of the ensemble's gain."
+        )
+    words = (
+        f"It makes {percent(distilled['wer']['test'])} word errors where the direct network makes "
+        f"{percent(direct['wer']['test'])} and the ensemble {percent(ensemble['wer']['test'])}; the probability that "
+        f"it is better than the direct one, whatever the test utterances, is "
+        f"{probability(distillation['p_distilled_better'])}."
+    )
+    return [done, frames, words]
+
+
+def small_pair(results: Results) -> str | None:
+    """What a device would run; None where the run has no second pair."""
+    rows = rows_of(results)
+    if "distillation_small" not in results:
+        return None
+    direct, distilled, ensemble = rows["direct-small"], rows["distilled-small"], rows["ensemble"]
+    found = results["distillation_small"]
+    return (
+        f"For a device: with {human_count(distilled['parameters'])} parameters ({human_bytes(distilled['bytes'])}, one "
+        f"{round(ensemble['parameters'] / distilled['parameters'])}th of the ensemble), distilling takes the word error "
+        f"rate on test from {percent(direct['wer']['test'])} to {percent(distilled['wer']['test'])} and the frame "
+        f"accuracy from {percent(direct['frame_accuracy']['test'])} to {percent(distilled['frame_accuracy']['test'])}; "
+        f"the probability that the distilled one is better in words is {probability(found['p_distilled_better'])}."
+    )
+
+
+def monophone_control(results: Results) -> str | None:
+    """What tying states over contexts is worth; None where the run has no control."""
+    rows = rows_of(results)
+    if "monophone" not in rows:
+        return None
+    mono, direct = rows["monophone"], rows["direct"]
+    return (
+        f"The control: the direct network on {mono['states']} context-independent states instead of "
+        f"{direct['states']} tied ones makes {percent(mono['wer']['test'])} word errors (tied: "
+        f"{percent(direct['wer']['test'])}). Its frame accuracy and cross-entropy are over other, fewer classes and "
+        f"cannot be held against the others'."
+    )
+
+
+def notes(results: Results) -> list[str]:
+    """How far the numbers can be trusted, and what they do not say."""
+    rows, distillation = rows_of(results), results["distillation"]
+    test = rows["direct"]["errors"]["test"]
+    seeds = distillation["seeds"]
+    words = test["words"] // max(1, rows["direct"]["seeds"])
+    low, high = distillation["wer_difference"]["ci95"]
+    difference = f"{100 * low:+.1f} to {100 * high:+.1f} points"
+    told = (
+        "it holds 0, so these words are too few to tell the two apart"
+        if low <= 0 <= high
+        else "it does not hold 0, so the difference is more than the choice of test utterances"
+    )
+    found = [
+        f"Each number of a direct or distilled network is the mean over {seeds} "
+        f"{'seed' if seeds == 1 else 'seeds'}; direct and distilled seeds of one number start from the same weights. "
+        f"Insertions, deletions and substitutions are sums over the seeds. The ensemble is one system.",
+        f"Intervals are 95 % bootstrap intervals over the test utterances ({words:,} words; the same resamples for "
+        f"all seeds and systems). They say how far the rates would move with other utterances of the same kind, not "
+        f"with other speakers, and not with other seeds.",
+        f"The WER of distilled minus direct has the interval {difference}: {told}. The paired probability counts the "
+        f"resamples in which the distilled network makes fewer errors (a tie counts one half).",
+        "Chosen on dev alone: each network's epoch, each system's acoustic scale and word penalty (table below), then "
+        "frozen. The test set was decoded with them once.",
+        "Frame accuracy is agreement with the tied states of this run's own forced alignment, not with a human's.",
+    ]
+    oov = rows["direct"]["oov"]["test"]
+    if oov["words"]:
+        found.append(
+            f"{oov['words']} words of the test set ({percent(oov['rate'])}) are not in the decoder's vocabulary: "
+            f"no system can get them right."
+        )
+    if distillation["gain_kept"]["frame_accuracy"] is None:
+        found.append("The share of the gain kept is not defined here: the ensemble has no gain in frame accuracy.")
+    return found
+
+
+def headline_table(results: Results) -> str:
+    """The headline table in aligned columns, for the terminal."""
+    head = ["system", "nets", "param.", "size", "frame acc. %", "cross-ent.", "WER %", "WER test, 95 %", "ins/del/sub", "RTF"]
+    under = ["", "", "", "", "dev   test", "dev  test", "dev", "", "test", ""]
+    lines = [head, under]
+    for row in results["systems"]:
+        accuracy, entropy, wer = row["frame_accuracy"], row["cross_entropy"], row["wer"]
+        low, high = row["wer_ci95"]["test"]
+        errors = row["errors"]["test"]
+        lines.append(
+            [
+                row["name"],
+                str(row["members"]),
+                human_count(row["parameters"]),
+                human_bytes(row["bytes"]),
+                f"{100 * accuracy['dev']:.1f}   {100 * accuracy['test']:.1f}",
+                f"{entropy['dev']:.2f}  {entropy['test']:.2f}",
+                f"{100 * wer['dev']:.1f}",
+                f"{100 * wer['test']:.1f} [{100 * low:.1f}, {100 * high:.1f}]",
+                f"{errors['ins']}/{errors['del']}/{errors['sub']}",
+                f"{row['rtf']:.3f}",
+            ]
+        )
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    text = [
+        "  ".join(cell.ljust(width) if k == 0 else cell.rjust(width) for k, (cell, width) in enumerate(zip(line, widths)))
+        for line in lines
+    ]
+    text.insert(2, "-" * len(text[0]))
+    distillation = results["distillation"]
+    text.append("")
+    text.append(
+        f"share of the ensemble's frame-accuracy gain kept: {percent(distillation['gain_kept']['frame_accuracy'], 0)}; "
+        f"probability that distilled beats direct in words: {probability(distillation['p_distilled_better'])}"
+    )
+    if "distillation_small" in results:
+        text[-1] += f" (small pair: {probability(results['distillation_small']['p_distilled_better'])})"
+    text.append(f"means over {distillation['seeds']} seeds; ins/del/sub are their sums")
+    return "\n".join(line.rstrip() for line in text)

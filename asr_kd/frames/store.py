@@ -1,0 +1,313 @@
+"""All features of a set as one memory-mapped array, with every per-frame array of the same numbering beside it.
+
+A folder `data/frames/<set>/` holds `features.npy` (N, D) float16, raw log-mel energies; `utterances.jsonl`, one line
+per utterance in the order of the frames; `cmvn.npz`, mean per group and scale; `stamp.json`; and, per attached array,
+`<name>.npy` with `<name>.stamp.json`. Features are stored raw, so that a mean per speaker can be had of any subset;
+`normalised` is what nets see.
+
+Shapes:  N frames of the set, D mel bins, U utterances, G normalisation groups, T frames of an utterance.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from asr_kd.artifacts import STAMP, Stamp, read_json_lines, read_stamp, replacing_file
+from asr_kd.errors import UserError
+
+FRAME_SHIFT = 0.01  # seconds
+FRAME_LENGTH = 0.025  # seconds
+_HEADER_BYTES = 128
+_MAKERS = {"states": "align", "states_monophone": "align"}  # per-frame array -> the command that makes it
+
+
+def num_frames(num_samples: int, sampling_rate: int) -> int:
+    """The frame count rule, for features, states and targets alike: one frame per 10 ms, rounded half up."""
+    shift = round(FRAME_SHIFT * sampling_rate)
+    return (num_samples + shift // 2) // shift
+
+
+def check_features(utterance_id: str, features: np.ndarray) -> None:
+    """Refuses features that would poison a whole set.
+
+    Raises:
+      UserError: no frame, NaN or infinity, or the same value everywhere (digital silence).
+    """
+    if len(features) == 0:
+        raise UserError(f"utterance {utterance_id} has no frame; leave it out of the set.")
+    if not np.isfinite(features).all():
+        raise UserError(f"utterance {utterance_id} has NaN or infinite features; mend its audio or leave it out.")
+    if features.min() == features.max():
+        raise UserError(f"utterance {utterance_id} is digital silence; mend its audio or leave it out.")
+
+
+class FrameStore:
+    """The frames of a set, read only; arrays may be attached.
+
+    Attributes:
+      ids: utterance ids in the order of the frames; a speed copy's is "<id>_sp0.9".
+      offsets: (U + 1,) int64; utterance u owns the frames offsets[u]:offsets[u + 1].
+      features: (N, D) float16 memory map, raw log-mel.
+      groups: (U,) int32, normalisation group: speaker and speed; the utterance itself where no speaker is known.
+      means: (G, D) float32. scale: (D,) float32, 1 / standard deviation over the training set.
+      speeds: (U,) float32, 1.0 for unaltered. texts: transcripts. durations: (U,) float64, seconds.
+      digest: of the store's stamp.
+    """
+
+    def __init__(self, folder: Path, rows: list[dict[str, Any]], features: np.memmap, cmvn: dict[str, np.ndarray]):
+        self.folder = folder
+        self.features = features
+        self.ids: list[str] = [row["id"] for row in rows]
+        self.texts: list[str] = [row["text"] for row in rows]
+        self.offsets = np.concatenate([[0], np.cumsum([row["frames"] for row in rows], dtype=np.int64)])
+        self.groups = np.array([row["group"] for row in rows], dtype=np.int32)
+        self.speeds = np.array([row["speed"] for row in rows], dtype=np.float32)
+        self.durations = np.array([row["duration"] for row in rows], dtype=np.float64)
+        self.means: np.ndarray = cmvn["means"]
+        self.scale: np.ndarray = cmvn["scale"]
+        self.digest = ""
+        self._index = {utterance_id: u for u, utterance_id in enumerate(self.ids)}
+
+    @classmethod
+    def open(cls, folder: Path) -> FrameStore:
+        """Raises UserError where the store is missing, damaged, or its parts do not fit together."""
+        stamp = read_stamp(folder)
+        if stamp is None:
+            raise UserError(f"{folder} holds no features yet; make them first: asr-kd features")
+        damaged = f"is damaged; delete {folder} and run asr-kd features again."
+        try:
+            rows = read_json_lines(folder / "utterances.jsonl")
+            features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
+            with np.load(folder / "cmvn.npz", allow_pickle=False) as file:
+                cmvn = {name: file[name] for name in ("means", "scale")}
+            store = cls(folder, rows, features, cmvn)
+        except FileNotFoundError as error:
+            raise UserError(f"{error.filename} is missing: the store {damaged}") from None
+        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"the store {folder} {damaged} ({error})") from None
+        store.digest = stamp["digest"]
+        store._check(damaged)
+        return store
+
+    def _check(self, damaged: str) -> None:
+        if self.features.ndim != 2 or self.features.dtype != np.float16:
+            raise UserError(f"{self.folder}/features.npy is not a float16 matrix: the store {damaged}")
+        if len(self.features) != self.offsets[-1]:
+            raise UserError(
+                f"{self.folder}/features.npy has {len(self.features)} frames but utterances.jsonl says "
+                f"{self.offsets[-1]}: the store {damaged}"
+            )
+        dims = self.features.shape[1]
+        if self.scale.shape != (dims,) or self.means.ndim != 2 or self.means.shape[1] != dims:
+            raise UserError(f"{self.folder}/cmvn.npz does not have {dims} dimensions: the store {damaged}")
+        if len(self.ids) == 0 or self.groups.min() < 0 or self.groups.max() >= len(self.means):
+            raise UserError(f"{self.folder}/cmvn.npz and utterances.jsonl do not fit together: the store {damaged}")
+        if len(self._index) != len(self.ids):
+            raise UserError(f"{self.folder}/utterances.jsonl names an utterance twice: the store {damaged}")
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.features)
+
+    @property
+    def num_dims(self) -> int:
+        return int(self.features.shape[1])
+
+    def span(self, utterance: int) -> slice:
+        """The frame numbers of an utterance."""
+        return slice(int(self.offsets[utterance]), int(self.offsets[utterance + 1]))
+
+    def index(self, utterance_id: str) -> int:
+        """The number of an utterance; UserError where the set has none of this id."""
+        try:
+            return self._index[utterance_id]
+        except KeyError:
+            raise UserError(f"{self.folder} has no utterance {utterance_id}; features are out of date?") from None
+
+    def normalised(self, first: int, end: int | None = None) -> np.ndarray:
+        """(T, D) float32: (x - mean of the group) * scale, of utterance `first`, or of all from `first` up to `end`."""
+        end = first + 1 if end is None else end
+        start = int(self.offsets[first])
+        frames = self.features[start : int(self.offsets[end])].astype(np.float32)
+        for u in range(first, end):
+            part = frames[int(self.offsets[u]) - start : int(self.offsets[u + 1]) - start]
+            part -= self.means[self.groups[u]]
+            part *= self.scale
+        return frames
+
+    def attach(self, name: str, array: np.ndarray, stamp: Stamp, facts: dict[str, Any] | None = None) -> None:
+        """Writes a per-frame array (N, ...) as `<name>.npy` with its stamp; an older one is replaced as a whole.
+
+        Raises:
+          UserError: the array does not have one entry per frame.
+        """
+        if name in ("features", "cmvn") or not name.isidentifier():
+            raise ValueError(f"{name!r} cannot name a per-frame array")
+        if array.ndim == 0 or len(array) != self.num_frames:
+            raise UserError(
+                f"{self.folder}: {name} has {array.shape[0] if array.ndim else 0} entries but the store has "
+                f"{self.num_frames} frames; it was made from other features, make it again."
+            )
+        stamp_file = self.folder / f"{name}.stamp.json"
+        # without its stamp an array counts as missing: a kill between the two writes never pairs new with old
+        stamp_file.unlink(missing_ok=True)
+        with replacing_file(self.folder / f"{name}.npy") as temporary:
+            np.save(temporary, array, allow_pickle=False)
+        with replacing_file(stamp_file) as temporary:
+            stamp.write(temporary, {"frames": self.digest, "length": self.num_frames, **(facts or {})})
+
+    def array(self, name: str) -> np.memmap:
+        """A per-frame array that was attached, read only; UserError where it is missing or of other features."""
+        stamp, file = self.array_stamp(name), self.folder / f"{name}.npy"
+        again = f"make it with: asr-kd {_MAKERS.get(name, name.replace('_', '-'))}"
+        if stamp is None or not file.exists():
+            raise UserError(f"{file} is not there yet; {again}")
+        try:
+            array: np.memmap = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (OSError, EOFError, ValueError) as error:
+            raise UserError(f"{file} is damaged ({error}); delete it and {again}") from None
+        if len(array) != self.num_frames or stamp["facts"].get("frames") != self.digest:
+            raise UserError(
+                f"{file} ({len(array)} entries, of features {stamp['facts'].get('frames')}) does not belong to "
+                f"{self.folder} ({self.num_frames} frames, features {self.digest}); {again}"
+            )
+        return array
+
+    def array_stamp(self, name: str) -> dict[str, Any] | None:
+        """The stamp of an attached array; None where there is none."""
+        return read_stamp(self.folder / f"{name}.stamp.json")
+
+
+@dataclass
+class _Group:
+    number: int
+    frames: int
+    total: np.ndarray  # (D,) float64
+
+
+class FrameStoreWriter:
+    """Writes a store into an existing folder, utterance by utterance; only one of them is ever in memory.
+
+    Statistics are summed in float64 over what is stored (after rounding to float16). Leave the `with` block to
+    finish; the caller writes the folder's stamp (`asr_kd.artifacts.replacing_folder` does).
+
+    Args:
+      scale: (D,) float32, the training set's; None: this is the training set.
+    """
+
+    def __init__(self, folder: Path, num_dims: int, scale: np.ndarray | None = None):
+        self.folder, self.num_dims, self.scale = folder, num_dims, scale
+        self.num_frames = self.num_utterances = 0
+        self._groups: dict[str, _Group] = {}
+        self._squares = np.zeros(num_dims)
+        self._features = (folder / "features.npy").open("wb")
+        self._features.write(bytes(_HEADER_BYTES))
+        self._rows = (folder / "utterances.jsonl").open("w", encoding="utf-8")
+
+    def append(
+        self, utterance_id: str, features: np.ndarray, *, group: str, text: str, duration: float, speed: float = 1.0
+    ) -> None:
+        """Adds an utterance.
+
+        Args:
+          features: (T, D), raw log-mel; stored as float16.
+          group: whoever has the same name shares one mean.
+          duration: seconds.
+
+        Raises:
+          UserError: see `check_features`.
+        """
+        if features.ndim != 2 or features.shape[1] != self.num_dims:
+            raise ValueError(f"{utterance_id}: features are {features.shape}, not (T, {self.num_dims})")
+        with np.errstate(over="ignore"):
+            stored = np.ascontiguousarray(features, dtype="<f2")
+        check_features(utterance_id, stored)
+        if group not in self._groups:
+            self._groups[group] = _Group(len(self._groups), 0, np.zeros(self.num_dims))
+        exact, entry = stored.astype(np.float64), self._groups[group]
+        entry.frames += len(exact)
+        entry.total += exact.sum(0)
+        self._squares += np.square(exact).sum(0)
+        self._features.write(stored.tobytes())
+        row = {"id": utterance_id, "frames": len(exact), "group": entry.number, "speed": speed, "duration": duration}
+        self._rows.write(json.dumps({**row, "text": text}, ensure_ascii=False) + "\n")
+        self.num_frames += len(exact)
+        self.num_utterances += 1
+
+    def __enter__(self) -> FrameStoreWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._features.close()
+            self._rows.close()
+
+    def _finish(self) -> None:
+        if self.num_frames == 0:
+            raise UserError(f"{self.folder.name.strip('.').removesuffix('.tmp')}: the set has no usable utterance.")
+        # the header could not be written before the number of frames was known
+        shape = f"({self.num_frames}, {self.num_dims})"
+        header = f"{{'descr': '<f2', 'fortran_order': False, 'shape': {shape}, }}".ljust(_HEADER_BYTES - 11) + "\n"
+        self._features.seek(0)
+        self._features.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
+        totals = np.stack([group.total for group in self._groups.values()])
+        frames = np.array([group.frames for group in self._groups.values()], dtype=np.int64)
+        means = totals / frames[:, None]
+        # variance that is left once each group has its own mean taken off: what the nets will see
+        variance = (self._squares - (totals * means).sum(0)) / self.num_frames
+        scale = 1 / np.sqrt(np.maximum(variance, 1e-6)) if self.scale is None else self.scale
+        np.savez(
+            self.folder / "cmvn.npz",
+            means=means.astype(np.float32),
+            scale=scale.astype(np.float32),
+            frames=frames,
+            names=np.array(list(self._groups)),
+        )
+
+
+def store_bytes(frames: int, utterances: int, num_dims: int) -> int:
+    """About how much disk a store takes, before anything is attached."""
+    return frames * num_dims * 2 + utterances * (300 + 4 * num_dims)
+
+
+def human_bytes(number: float) -> str:
+    """1536000 -> "1.5 MB"."""
+    power = min(4, int(math.log10(max(number, 1)) // 3))
+    return f"{number / 1000**power:.{1 if power else 0}f} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+def write_store(
+    folder: Path,
+    utterances: list[tuple[str, np.ndarray]],
+    *,
+    texts: list[str] | None = None,
+    scale: np.ndarray | None = None,
+    groups: list[str] | None = None,
+    speeds: list[float] | None = None,
+) -> FrameStore:
+    """A small store from features at hand, [(id, (T, D))]: for tests, and for features that others computed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with FrameStoreWriter(folder, utterances[0][1].shape[1], scale) as writer:
+        for u, (utterance_id, features) in enumerate(utterances):
+            writer.append(
+                utterance_id,
+                features,
+                group=groups[u] if groups else utterance_id,
+                text=texts[u] if texts else "",
+                duration=len(features) * FRAME_SHIFT,
+                speed=speeds[u] if speeds else 1.0,
+            )
+    Stamp("features", {"given": True}, {name: str(len(features)) for name, features in utterances}).write(
+        folder / STAMP
+    )
+    return FrameStore.open(folder)

@@ -1,0 +1,247 @@
+"""The n-gram language model: interpolated modified Kneser-Ney estimates, ARPA files, perplexity.
+
+Chen and Goodman (1998), section 3: three discounts per order, from its counts of counts. On a few hundred sentences
+those may be too small to trust (a discount comes out negative, or above its count); such an order has one discount.
+The unigrams are interpolated with a uniform distribution over the vocabulary, so that every word has some probability.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from asr_kd.errors import UserError
+
+BEGIN, END = "<s>", "</s>"
+NGram = tuple[str, ...]
+_LARGEST_DISCOUNT = 0.8  # where the counts of counts hardly tell
+_NEVER = -99.0  # ARPA's log10 of zero
+
+
+@dataclass(frozen=True)
+class Arpa:
+    """A back-off model. Logarithms are natural.
+
+    probabilities[n - 1]: n-gram -> log probability of its last word after the others.
+    backoffs: history -> log weight of the shorter history's probabilities; 0 where a history is not listed.
+    """
+
+    probabilities: tuple[Mapping[NGram, float], ...]
+    backoffs: Mapping[NGram, float]
+
+    @property
+    def order(self) -> int:
+        return len(self.probabilities)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The vocabulary, sorted, without the sentence marks."""
+        return tuple(sorted(word for (word,) in self.probabilities[0] if word not in (BEGIN, END)))
+
+    def log_probability(self, history: NGram, word: str) -> float:
+        """log P(word | history), backing off as needed; KeyError where the word is not in the vocabulary."""
+        history = history[max(0, len(history) - self.order + 1) :]
+        weight = 0.0
+        while history:
+            found = self.probabilities[len(history)].get((*history, word))
+            if found is not None:
+                return weight + found
+            weight += self.backoffs.get(history, 0.0)
+            history = history[1:]
+        return weight + self.probabilities[0][(word,)]
+
+
+def estimate(sentences: Iterable[Sequence[str]], order: int, vocabulary: Iterable[str] = ()) -> Arpa:
+    """Interpolated modified Kneser-Ney.
+
+    Args:
+      sentences: words of each, without sentence marks.
+      order: the longest n-gram; 1 or more.
+      vocabulary: words that get a probability even if no sentence has them.
+
+    Raises:
+      ValueError: there are no sentences, or the order is below 1.
+    """
+    if order < 1:
+        raise ValueError(f"the order of an n-gram model is at least 1, not {order}")
+    counts = _kneser_ney_counts(sentences, order)
+    if not counts[0]:
+        raise ValueError("no sentences to estimate a language model from")
+    words = sorted({END, *vocabulary, *(word for (word,) in counts[0])})
+    uniform = 1.0 / len(words)
+
+    probabilities: list[dict[NGram, float]] = []
+    backoffs: dict[NGram, float] = {}
+    for n, table in enumerate(counts, 1):
+        discounts = _discounts(table.values())
+        totals: Counter[NGram] = Counter()
+        kept_back: defaultdict[NGram, float] = defaultdict(float)  # the mass that discounting took from each history
+        for ngram, count in table.items():
+            totals[ngram[:-1]] += count
+            kept_back[ngram[:-1]] += discounts[min(count, 3) - 1]
+        weights = {history: kept_back[history] / total for history, total in totals.items()}
+        level = {}
+        for ngram, count in table.items():
+            lower = probabilities[-1][ngram[1:]] if n > 1 else uniform
+            share = (count - discounts[min(count, 3) - 1]) / totals[ngram[:-1]]
+            level[ngram] = share + weights[ngram[:-1]] * lower
+        if n == 1:
+            level.update({(word,): weights[()] * uniform for word in words if (word,) not in level})
+        else:
+            backoffs.update(weights)
+        probabilities.append(level)
+    return Arpa(
+        tuple({ngram: math.log(p) for ngram, p in level.items()} for level in probabilities),
+        {history: math.log(weight) for history, weight in backoffs.items()},
+    )
+
+
+def _kneser_ney_counts(sentences: Iterable[Sequence[str]], order: int) -> list[Counter[NGram]]:
+    """Per length: how often an n-gram occurs if it is the longest or begins a sentence, else after how many words."""
+    raw: list[Counter[NGram]] = [Counter() for _ in range(order)]
+    for sentence in sentences:
+        marked = (BEGIN, *sentence, END)
+        for end in range(2, len(marked) + 1):  # the last word is never <s>
+            for n in range(1, min(order, end) + 1):
+                raw[n - 1][marked[end - n : end]] += 1
+    counts = [raw[-1]]
+    for n in range(order - 1, 0, -1):
+        after: Counter[NGram] = Counter(ngram[1:] for ngram in raw[n])
+        after.update({ngram: count for ngram, count in raw[n - 1].items() if ngram[0] == BEGIN})
+        counts.insert(0, after)
+    return counts
+
+
+def _discounts(counts: Iterable[int]) -> tuple[float, float, float]:
+    of = Counter(count for count in counts if count <= 4)
+    n1, n2, n3, n4 = (of[i] for i in (1, 2, 3, 4))
+    if n1 and n2 and n3:
+        y = n1 / (n1 + 2 * n2)
+        found = (1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3)
+        if all(0 < discount < count for count, discount in enumerate(found, 1)):
+            return found
+    one = min(_LARGEST_DISCOUNT, (n1 + 0.5) / (n1 + 0.5 + 2 * (n2 + 0.5)))
+    return one, one, one
+
+
+def estimate_arpa(sentences: list[list[str]], order: int, path: Path, vocabulary: Iterable[str] = ()) -> Arpa:
+    """Estimates a model and writes it to `path` as ARPA text; see `estimate`."""
+    arpa = estimate(sentences, order, vocabulary)
+    write_arpa(path, arpa)
+    return arpa
+
+
+def write_arpa(path: Path, arpa: Arpa) -> None:
+    """Writes ARPA text, n-grams sorted, seven digits."""
+    levels = [dict(level) for level in arpa.probabilities]
+    levels[0].setdefault((BEGIN,), _NEVER * math.log(10))
+    with path.open("w", encoding="utf-8") as file:
+        file.write("\\data\\\n")
+        for n, level in enumerate(levels, 1):
+            file.write(f"ngram {n}={len(level)}\n")
+        for n, level in enumerate(levels, 1):
+            file.write(f"\n\\{n}-grams:\n")
+            for ngram, log_p in sorted(level.items()):
+                backoff = arpa.backoffs.get(ngram)
+                tail = "" if backoff is None else f"\t{backoff / math.log(10):.7f}"
+                file.write(f"{log_p / math.log(10):.7f}\t{' '.join(ngram)}{tail}\n")
+        file.write("\n\\end\\\n")
+
+
+def read_arpa(path: Path) -> Arpa:
+    """Reads ARPA text, ours or another tool's.
+
+    Raises:
+      UserError: the file cannot be read, is cut short, says other counts than it holds, or a line of it is wrong.
+    """
+    try:
+        lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+    except OSError as error:
+        raise UserError(f"{path}: the language model cannot be read ({error.strerror}); run asr-kd prepare.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: this is no ARPA text (not UTF-8); give an ARPA file, gunzipped.") from None
+    promised = _read_header(path, lines)
+    levels: list[dict[NGram, float]] = [{} for _ in promised]
+    backoffs: dict[NGram, float] = {}
+    current, ended = 1, False
+    for number, line in lines:
+        fields = line.split()
+        if not fields:
+            continue
+        if fields[0] == "\\end\\":
+            ended = True
+            break
+        if section := re.fullmatch(r"\\([0-9]+)-grams:", fields[0]):
+            current = int(section.group(1))
+            if not 1 <= current <= len(levels):
+                raise UserError(f"{path}:{number}: {fields[0]} was not announced in \\data\\; make the model again.")
+            continue
+        try:
+            if not current + 1 <= len(fields) <= current + 2:
+                raise ValueError
+            log_p, backoff = float(fields[0]), float(fields[current + 1]) if len(fields) == current + 2 else None
+            if math.isnan(log_p) or log_p > 0 or (backoff is not None and math.isnan(backoff)):
+                raise ValueError
+        except ValueError:
+            what = f"log10 probability, {current} word{'s' if current > 1 else ''}, perhaps log10 back-off weight"
+            raise UserError(f"{path}:{number}: expected {what}, found {line.strip()[:60]!r}.") from None
+        ngram = tuple(fields[1 : current + 1])
+        levels[current - 1][ngram] = log_p * math.log(10)
+        if backoff is not None:
+            backoffs[ngram] = backoff * math.log(10)
+    if not ended:
+        raise UserError(f"{path}: the file is cut short (no \\end\\); make the language model again.")
+    for n, (count, level) in enumerate(zip(promised, levels, strict=True), 1):
+        if count != len(level):
+            raise UserError(f"{path}: \\data\\ says {count} {n}-grams but the file has {len(level)}; make it again.")
+    return Arpa(tuple(levels), backoffs)
+
+
+def _read_header(path: Path, lines: Iterator[tuple[int, str]]) -> list[int]:
+    promised: list[int] = []
+    begun = False
+    for number, line in lines:
+        text = line.strip()
+        if text == "\\data\\":
+            begun = True
+        elif begun and (match := re.fullmatch(r"ngram\s+([0-9]+)\s*=\s*([0-9]+)", text)):
+            if int(match.group(1)) != len(promised) + 1:
+                raise UserError(f"{path}:{number}: expected the number of {len(promised) + 1}-grams, found {text!r}.")
+            promised.append(int(match.group(2)))
+        elif promised and text == "\\1-grams:":
+            return promised
+        elif begun and text:
+            raise UserError(f"{path}:{number}: expected 'ngram N=COUNT', found {text[:60]!r}; make the model again.")
+    raise UserError(f"{path}: this is no whole ARPA file (no \\data\\ and \\1-grams:); make the language model again.")
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """How well a model predicts text; sentence ends count as words, words outside the vocabulary are left out."""
+
+    perplexity: float
+    words: int  # predicted, sentence ends included
+    oov: int
+
+    def __str__(self) -> str:
+        return f"perplexity {self.perplexity:.1f} over {self.words} words, {self.oov} outside the vocabulary"
+
+
+def perplexity(arpa: Arpa, sentences: Iterable[Sequence[str]]) -> Perplexity:
+    """After a word outside the vocabulary the history begins anew, empty."""
+    total, words, oov = 0.0, 0, 0
+    for sentence in sentences:
+        history: NGram = (BEGIN,)
+        for word in (*sentence, END):
+            if (word,) not in arpa.probabilities[0]:
+                oov += 1
+                history = ()
+                continue
+            total += arpa.log_probability(history, word)
+            words += 1
+            history = (*history, word)[max(0, len(history) + 2 - arpa.order) :] if arpa.order > 1 else ()
+    return Perplexity(math.exp(-total / words) if words else math.nan, words, oov)

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Distils an ensemble of acoustic models on 25 minutes of telephone prompts, and reports what it was worth.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+help_message="Usage: recipes/prompts/run.sh [options]
+Stages: 0 download, 1 prepare, 2 features, 3 align, 4 teachers, 5 soft targets, 6 students, 7 decode, 8 report.
+A stage whose result is already there is skipped."
+stage=0                              # first stage to run
+stop_stage=8                         # last stage to run
+config=recipes/prompts/conf/demo.yaml # settings
+work_dir=recipes/prompts             # folder that gets download/, data/ and exp/
+prompts_dir=                         # a copy of the prompts already at hand: sounds/ and core-sounds-en.txt
+nj=$(nproc)                          # processes at once
+on_bad_utterance=fail                # fail, or skip: leave it out, count it, list it in the report
+decoder=k2                           # k2 or kaldi
+. local/parse_options.sh
+. local/log.sh
+
+if [ -x .venv/bin/asr-kd ]; then PATH="$PWD/.venv/bin:$PATH"; fi
+command -v asr-kd >/dev/null || {
+  echo "run.sh: asr-kd is not installed here; run 'make setup' first." >&2
+  exit 2
+}
+recipe=(--config "$config" --work-dir "$work_dir")
+
+if stage 0; then
+  log "Stage 0: fetch the prompts"
+  local/download_prompts.sh --prompts-dir "$prompts_dir" "$work_dir/download"
+fi
+
+if stage 1; then
+  log "Stage 1: prepare cuts, lexicon and language model"
+  asr-kd prepare "${recipe[@]}" --corpus-dir "$work_dir/download" --nj "$nj" --on-bad-utterance "$on_bad_utterance"
+fi
+
+if stage 2; then
+  log "Stage 2: compute features"
+  asr-kd features "${recipe[@]}" --nj "$nj"
+fi
+
+if stage 3; then
+  log "Stage 3: align every frame to a tied state"
+  asr-kd align "${recipe[@]}" --nj "$nj"
+fi
+
+if stage 4; then
+  log "Stage 4: train the ensemble"
+  asr-kd train "${recipe[@]}" --ensemble
+fi
+
+if stage 5; then
+  log "Stage 5: make soft targets"
+  asr-kd soft-targets "${recipe[@]}"
+fi
+
+if stage 6; then
+  log "Stage 6: train students, directly and distilled"
+  asr-kd train "${recipe[@]}"
+  asr-kd distill "${recipe[@]}"
+fi
+
+if stage 7; then
+  log "Stage 7: decode dev and test"
+  asr-kd decode "${recipe[@]}" --decoder "$decoder" --nj "$nj"
+fi
+
+if stage 8; then
+  log "Stage 8: report"
+  asr-kd report "${recipe[@]}"
+fi

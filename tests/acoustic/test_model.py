@@ -1,0 +1,73 @@
+"""The net with its member axis: the same as single nets, on disk and in memory."""
+
+import numpy as np
+import pytest
+import torch
+
+from asr_kd.acoustic.infer import ensemble_log_mean
+from asr_kd.acoustic.model import AcousticModel, DropoutNoise, load_model, save_model
+from asr_kd.config import ModelConfig
+from asr_kd.errors import UserError
+
+SETTINGS = ModelConfig(layers=2, width=8)
+
+
+def make(seeds, settings=SETTINGS):
+    model = AcousticModel(settings, 5, 7, list(seeds))
+    model.precision = "float32"
+    return model
+
+
+def test_members_are_the_nets_of_their_seeds():
+    inputs = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+    together = make([3, 4])(inputs)
+    for member, seed in enumerate((3, 4)):
+        assert torch.allclose(together[member], make([seed])(inputs)[0], atol=1e-6)
+    assert not torch.allclose(together[0], together[1])
+
+
+def test_forward_is_what_the_equations_say():
+    model, inputs = make([1]), torch.randn(4, 5)
+    hidden = inputs
+    for k, layer in enumerate(model.layers):
+        hidden = hidden @ layer.weight[0] + layer.bias[0]
+        hidden = hidden.clamp_min(0) if k < 2 else hidden
+    assert torch.allclose(model(inputs)[0], hidden, atol=1e-6)
+    assert model.parameters_per_member == 5 * 8 + 8 + 8 * 8 + 8 + 8 * 7 + 7
+
+
+def test_save_and_load(tmp_path):
+    model = make([1, 2, 3])
+    save_model(model, tmp_path)
+    loaded = load_model(tmp_path)
+    loaded.precision = "float32"
+    inputs = torch.randn(3, 5)
+    assert torch.equal(loaded(inputs), model(inputs))
+    assert loaded.seeds == [1, 2, 3]
+
+
+def test_missing_or_damaged_member_is_one_sentence(tmp_path):
+    save_model(make([1, 2]), tmp_path)
+    (tmp_path / "member_1.safetensors").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="damaged"):
+        load_model(tmp_path)
+    (tmp_path / "member_1.safetensors").unlink()
+    with pytest.raises(UserError, match="member_1"):
+        load_model(tmp_path)
+    with pytest.raises(UserError, match="missing"):
+        load_model(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_dropout_mask_is_a_function_of_seed_and_step(rate):
+    masks = [DropoutNoise(1, step, torch.device("cpu")).mask((200, 50), rate, torch.float32) for step in (5, 5, 6)]
+    assert torch.equal(masks[0], masks[1])
+    assert not torch.equal(masks[0], masks[2])
+    assert (masks[0] == 0).float().mean().item() == pytest.approx(rate, abs=0.02)
+    assert masks[0].mean().item() == pytest.approx(1.0, abs=0.05)
+
+
+def test_mean_of_members_is_arithmetic():
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(4), (3, 6))
+    mean = ensemble_log_mean(torch.from_numpy(np.log(probabilities)))
+    assert np.allclose(mean.exp().numpy(), probabilities.mean(0))

@@ -1,0 +1,28 @@
+"""What all tests share: one thread per process, hypothesis without deadlines, and the folder of real speech."""
+
+import os
+
+# Before numpy, torch and numba are imported: tests run side by side, and small arrays gain nothing from threads.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+# No deadline: the first example may compile numba code. The same examples on every run of CI.
+settings.register_profile(
+    "asr_kd", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("asr_kd")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder `shared` beside the checkout, which holds real speech; tests that need it are skipped without it."""
+    folder = Path(__file__).parents[1].parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("no folder `shared` with real speech beside the checkout")
+    return folder

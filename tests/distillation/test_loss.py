@@ -1,0 +1,206 @@
+"""The distillation loss against the paper's equations, in float64."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_kd.distillation.ensemble import ensemble_distribution
+from asr_kd.distillation.loss import LossTerms, SoftTargets, distillation_loss, logit_matching
+
+temperatures = st.floats(0.5, 50)
+
+
+@st.composite
+def problems(draw, frames=st.integers(1, 5), classes=st.integers(2, 7), scale=3.0):
+    """Student logits z and teacher logits v, (B, C) float64, and states (B,)."""
+    shape = (draw(frames), draw(classes))
+    seed = draw(st.integers(0, 2**32 - 1))
+    rng = np.random.default_rng(seed)
+    z, v = (torch.from_numpy(rng.normal(0, scale, shape)) for _ in range(2))
+    return z, v, torch.from_numpy(rng.integers(0, shape[1], shape[0]))
+
+
+def soften(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """q_i = exp(z_i / T) / sum_j exp(z_j / T), written out."""
+    powers = torch.exp(logits / temperature - (logits / temperature).max(-1, keepdim=True).values)
+    return powers / powers.sum(-1, keepdim=True)
+
+
+def targets(logits: torch.Tensor, temperature: float) -> SoftTargets:
+    return SoftTargets(soften(logits, temperature).log(), temperature)
+
+
+def gradient(z: torch.Tensor, loss) -> tuple[LossTerms, torch.Tensor]:
+    z = z.clone().requires_grad_(True)
+    terms = loss(z)
+    terms.total.backward()
+    return terms, z.grad
+
+
+@given(problem=problems(), temperature=temperatures)
+def test_ensemble_of_one_is_the_softmax_at_the_temperature(problem, temperature):
+    z, _, _ = problem
+    log_q = ensemble_distribution(z.unsqueeze(0), temperature=temperature)
+    assert torch.allclose(log_q.exp(), soften(z, temperature), atol=1e-12)
+
+
+@given(problem=problems(), temperature=temperatures)
+def test_soft_gradient_is_q_minus_p_over_t(problem, temperature):
+    """Hinton eq. 2 for the soft cross-entropy; the loss carries T^2 and a mean over B frames on top."""
+    z, v, states = problem
+    _, grad = gradient(
+        z, lambda x: distillation_loss(x, targets(v, temperature), states, temperature=temperature, soft_weight=1.0)
+    )
+    expected = (soften(z, temperature) - soften(v, temperature)) / temperature
+    assert torch.allclose(grad * len(z) / temperature**2, expected, atol=1e-10)
+
+
+@given(problem=problems(scale=1.0))
+def test_high_temperature_gradient_matches_logits(problem):
+    """N T^2 dC/dz -> z - v for zero-mean logits (eq. 4); `soft` already holds T^2 C."""
+    z, v, states = problem
+    z, v = z - z.mean(-1, keepdim=True), v - v.mean(-1, keepdim=True)
+    temperature, classes = 1e4, z.shape[1]
+    _, grad = gradient(
+        z, lambda x: distillation_loss(x, targets(v, temperature), states, temperature=temperature, soft_weight=1.0)
+    )
+    assert torch.allclose(classes * grad * len(z), z - v, atol=1e-3)
+
+
+@given(problem=problems(scale=1.0))
+def test_logit_matching_is_the_limit_of_high_temperatures(problem):
+    z, v, states = problem
+    temperature = 1e4
+    arguments = {"temperature": temperature, "soft_weight": 1.0}
+    soft, soft_grad = gradient(z, lambda x: distillation_loss(x, targets(v, temperature), states, **arguments))
+    match, match_grad = gradient(z, lambda x: logit_matching(x, targets(v, temperature), states, **arguments))
+    assert torch.allclose(soft_grad, match_grad, atol=1e-3)
+    assert soft.soft.item() == pytest.approx(match.soft.item(), rel=1e-2, abs=1e-3)
+
+
+def test_minimiser_at_high_temperature_is_that_of_half_the_squared_logit_error():
+    rng = np.random.default_rng(0)
+    v = torch.from_numpy(rng.normal(0, 1, (1, 6)))
+    z = torch.zeros(1, 6, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([z], max_iter=200, tolerance_grad=1e-14, tolerance_change=1e-16)
+
+    def closure():
+        optimizer.zero_grad()
+        state = torch.zeros(1, dtype=torch.int64)
+        loss = distillation_loss(z, targets(v, 200.0), state, temperature=200.0, soft_weight=1.0).total
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    found = z.detach() - z.detach().mean()
+    assert torch.allclose(found, v - v.mean(), atol=0.02)
+
+
+@given(problem=problems(), temperature=temperatures)
+def test_weight_zero_is_the_hard_loss_and_one_the_soft(problem, temperature):
+    z, v, states = problem
+    hard = distillation_loss(z, targets(v, temperature), states, temperature=temperature, soft_weight=0.0)
+    cross_entropy = -torch.stack([soften(z, 1.0)[b, s].log() for b, s in enumerate(states)]).mean()
+    assert hard.total.item() == pytest.approx(cross_entropy.item(), rel=1e-9)
+    soft = distillation_loss(z, targets(v, temperature), states, temperature=temperature, soft_weight=1.0)
+    p, q = soften(v, temperature), soften(z, temperature)
+    kl = (p * (p / q).log()).sum(-1).mean() * temperature**2
+    assert soft.total.item() == pytest.approx(kl.item(), rel=1e-7, abs=1e-9)
+
+
+@given(problem=problems(), temperature=temperatures)
+def test_kl_is_zero_at_the_teacher_and_positive_elsewhere(problem, temperature):
+    z, v, states = problem
+    arguments = {"temperature": temperature, "soft_weight": 1.0}
+    assert distillation_loss(v, targets(v, temperature), states, **arguments).soft.item() == pytest.approx(0, abs=1e-8)
+    assert distillation_loss(z, targets(v, temperature), states, **arguments).soft.item() >= -1e-9
+
+
+def test_t_squared_keeps_the_ratio_of_soft_and_hard_gradients():
+    rng = np.random.default_rng(1)
+    z, v = (torch.from_numpy(rng.normal(0, 0.3, (64, 20))) for _ in range(2))
+    states = torch.from_numpy(rng.integers(0, 20, 64))
+    sizes = []
+    for temperature in (2.0, 4.0, 8.0, 16.0):
+        _, grad = gradient(
+            z,
+            lambda x, t=temperature: distillation_loss(x, targets(v, t), states, temperature=t, soft_weight=1.0),
+        )
+        sizes.append(grad.norm().item())
+    assert max(sizes) / min(sizes) < 1.2  # without T^2 it would be (16 / 2)^2 = 64
+
+
+@given(problem=problems(frames=st.integers(3, 6)), temperature=temperatures, bad=st.sampled_from([0.0, math.inf, math.nan]))
+def test_masked_frames_have_no_value_and_no_gradient(problem, temperature, bad):
+    z, v, states = problem
+    valid = torch.arange(len(z)) % 2 == 0
+    broken = z.clone()
+    broken[~valid] += bad if math.isfinite(bad) else 100.0
+    teacher = targets(v, temperature).log_probabilities.clone()
+    teacher[~valid] = -1.0  # not even a distribution
+    wrong = torch.where(valid, states, torch.full_like(states, -1))
+    arguments = {"temperature": temperature, "soft_weight": 0.5}
+    terms, grad = gradient(
+        broken, lambda x: distillation_loss(x, SoftTargets(teacher, temperature), wrong, valid=valid, **arguments)
+    )
+    alone = distillation_loss(z[valid], targets(v[valid], temperature), states[valid], **arguments)
+    assert terms.total.item() == pytest.approx(alone.total.item(), rel=1e-9)
+    assert (grad[~valid] == 0).all()
+    assert (grad[valid] != 0).any()
+
+
+@given(problem=problems(frames=st.integers(2, 6)), temperature=temperatures)
+def test_splitting_a_batch_changes_nothing(problem, temperature):
+    z, v, states = problem
+    arguments = {"temperature": temperature, "soft_weight": 0.3}
+    whole = distillation_loss(z, targets(v, temperature), states, **arguments).total
+    cut = len(z) // 2
+    parts = [
+        distillation_loss(z[part], targets(v[part], temperature), states[part], **arguments).total * len(z[part])
+        for part in (slice(0, cut), slice(cut, None))
+    ]
+    assert whole.item() == pytest.approx(sum(parts).item() / len(z), rel=1e-9)
+
+
+@given(problem=problems(), temperature=temperatures)
+def test_students_side_by_side_have_the_losses_they_have_alone(problem, temperature):
+    z, v, states = problem
+    arguments = {"temperature": temperature, "soft_weight": 0.6}
+    both = distillation_loss(torch.stack([z, v]), targets(v, temperature), states, **arguments)
+    for member, logits in enumerate((z, v)):
+        alone = distillation_loss(logits, targets(v, temperature), states, **arguments)
+        assert both.total[member].item() == pytest.approx(alone.total.item(), rel=1e-9, abs=1e-12)
+
+
+def test_other_temperature_or_length_is_refused():
+    z, states = torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)
+    teacher = targets(torch.zeros(2, 3), 2.0)
+    with pytest.raises(ValueError, match=r"temperature 2\.0"):
+        distillation_loss(z, teacher, states, temperature=1.0, soft_weight=0.5)
+    with pytest.raises(ValueError, match="frames and classes"):
+        distillation_loss(z, teacher, states[:1], temperature=2.0, soft_weight=0.5)
+    with pytest.raises(ValueError, match="frames and classes"):
+        distillation_loss(torch.zeros(2, 4), teacher, states, temperature=2.0, soft_weight=0.5)
+    with pytest.raises(ValueError, match="soft_weight"):
+        distillation_loss(z, teacher, states, temperature=2.0, soft_weight=1.5)
+
+
+@given(seed=st.integers(0, 1000), temperature=temperatures)
+def test_means_of_the_ensemble(seed, temperature):
+    rng = np.random.default_rng(seed)
+    logits = torch.from_numpy(rng.normal(0, 2, (3, 4, 5)))
+    members = torch.stack([soften(member, temperature) for member in logits])
+    arithmetic = ensemble_distribution(logits, temperature=temperature)
+    assert torch.allclose(arithmetic.exp(), members.mean(0), atol=1e-12)
+    product = members.log().mean(0).exp()
+    geometric = ensemble_distribution(logits, temperature=temperature, mean="geometric")
+    assert torch.allclose(geometric.exp(), product / product.sum(-1, keepdim=True), atol=1e-12)
+    only_second = torch.zeros(3, 4)
+    only_second[1] = 1
+    for mean in ("arithmetic", "geometric"):
+        chosen = ensemble_distribution(logits, temperature=temperature, mean=mean, weights=only_second)
+        assert torch.allclose(chosen.exp(), members[1], atol=1e-12)

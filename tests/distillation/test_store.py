@@ -1,0 +1,83 @@
+"""The ragged store: what is kept, what is lost, and that nothing is lost when nothing is cut."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, keep_largest, restore
+from asr_kd.errors import UserError
+
+
+def distributions(seed: int, frames: int, classes: int, sharpness: float = 3.0) -> torch.Tensor:
+    logits = torch.from_numpy(np.random.default_rng(seed).normal(0, sharpness, (frames, classes)))
+    return logits.log_softmax(-1).float()
+
+
+def write(folder, full, *, keep_mass, max_entries, pieces=3):
+    folder.mkdir(exist_ok=True)
+    exact = keep_mass >= 1 and max_entries >= full.shape[1]
+    writer = SoftTargetWriter(folder, full.shape[1], full.exp().mean(0).numpy(), exact=exact)
+    for part in full.chunk(pieces):
+        writer.append(keep_largest(part, keep_mass=keep_mass, max_entries=max_entries))
+    writer.close()
+    return SoftTargetStore(folder, temperature=2.0, num_frames=len(full))
+
+
+@pytest.mark.parametrize("classes", [3, 40])
+def test_a_store_that_keeps_everything_equals_the_full_distribution(tmp_path, classes):
+    full = distributions(0, 50, classes)
+    store = write(tmp_path / "s", full, keep_mass=1.0, max_entries=classes)
+    frames = np.random.default_rng(1).permutation(50)
+    assert torch.allclose(store.read(frames).log_probabilities, full[frames], atol=2e-6)
+    assert store.read(frames).temperature == 2.0
+
+
+@given(seed=st.integers(0, 10**6), keep_mass=st.floats(0.3, 0.999), max_entries=st.integers(1, 12))
+def test_kept_entries_are_the_smallest_set_with_the_mass_and_rows_sum_to_one(seed, keep_mass, max_entries):
+    full = distributions(seed, 9, 12)
+    kept = keep_largest(full, keep_mass=keep_mass, max_entries=max_entries)
+    ends = np.cumsum(kept.counts)
+    for frame, (first, last) in enumerate(zip(ends - kept.counts, ends, strict=True)):
+        ordered = np.sort(full[frame].exp().double().numpy())[::-1]
+        assert np.allclose(np.exp(kept.log_probabilities[first:last]), ordered[: last - first], rtol=1e-5)
+        assert last - first == min(max_entries, int(np.searchsorted(np.cumsum(ordered), keep_mass - 1e-6) + 1))
+    restored = restore(kept, full.exp().mean(0))
+    assert torch.allclose(restored.exp().sum(-1), torch.ones(9), atol=1e-5)
+    ids = torch.from_numpy(kept.ids)
+    rows = torch.from_numpy(np.repeat(np.arange(9), kept.counts))
+    assert torch.allclose(restored[rows, ids], full[rows, ids], atol=1e-4)
+
+
+def test_left_over_mass_is_spread_as_the_background():
+    full = torch.tensor([[0.9, 0.06, 0.03, 0.01]]).log()
+    background = torch.tensor([0.1, 0.2, 0.4, 0.3])
+    restored = restore(keep_largest(full, keep_mass=0.8, max_entries=4), background).exp()[0]
+    assert restored[0].item() == pytest.approx(0.9, rel=1e-5)
+    assert (restored[1:] / restored[1:].sum()).tolist() == pytest.approx([2 / 9, 4 / 9, 3 / 9], rel=1e-4)
+
+
+def test_order_of_reading_and_ragged_rows(tmp_path):
+    full = distributions(3, 200, 30, sharpness=2.0)
+    store = write(tmp_path / "s", full, keep_mass=0.95, max_entries=20, pieces=7)
+    everything = store.read(np.arange(200)).log_probabilities
+    frames = np.array([199, 0, 7, 7, 100])
+    assert torch.equal(store.read(frames).log_probabilities, everything[frames])
+    kl = (full.exp() * (full - everything)).sum(-1)
+    assert kl.min() > -1e-3
+    assert kl.mean() < 0.05
+    assert store.bytes_per_frame < 20 * 4 + 10
+
+
+def test_store_of_another_length_is_refused(tmp_path):
+    write(tmp_path / "s", distributions(0, 10, 5), keep_mass=0.9, max_entries=5)
+    with pytest.raises(UserError, match=r"10 frames.*11"):
+        SoftTargetStore(tmp_path / "s", temperature=2.0, num_frames=11)
+
+
+def test_damaged_store_is_refused(tmp_path):
+    write(tmp_path / "s", distributions(0, 10, 5), keep_mass=0.9, max_entries=5)
+    (tmp_path / "s" / "ids.npy").write_bytes(b"not an array")
+    with pytest.raises(UserError, match="damaged"):
+        SoftTargetStore(tmp_path / "s", temperature=2.0, num_frames=10)

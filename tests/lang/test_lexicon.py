@@ -1,0 +1,69 @@
+"""The phone lexicon and its files."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_kd.errors import UserError
+from asr_kd.lang.lexicon import ARPABET, make_lang, pronounce, read_lang, read_lexicon, write_lang
+
+
+def test_cmudict_without_stress_and_each_pronunciation_once() -> None:
+    found = pronounce(["ASTERISK", "A", "THE", "QQQQ"], {})
+    assert found["ASTERISK"] == [("AE", "S", "T", "ER", "IH", "S", "K")]
+    assert found["A"] == [("AH",), ("EY",)]  # the article and the letter
+    assert found["THE"] == [("DH", "AH"), ("DH", "IY")]
+    assert "QQQQ" not in found
+
+
+def test_the_hand_written_lexicon_has_the_last_word(tmp_path: Path) -> None:
+    path = tmp_path / "lexicon.txt"
+    path.write_text("# ours\nip AY P IY1  # letters\n\nQQQQ K Y UW\nQQQQ K UW\n")
+    own = read_lexicon(path)
+    assert pronounce(["IP", "QQQQ", "QQQQ'S"], own) == {
+        "IP": [("AY", "P", "IY")],
+        "QQQQ": [("K", "Y", "UW"), ("K", "UW")],
+        "QQQQ'S": [("K", "Y", "UW", "Z"), ("K", "UW", "Z")],
+    }
+
+
+@pytest.mark.parametrize(("line", "says"), [("WORD", "WORD has no phones"), ("WORD W XX D", "XX is not one of")])
+def test_a_bad_line_is_named(tmp_path: Path, line: str, says: str) -> None:
+    path = tmp_path / "lexicon.txt"
+    path.write_text(f"GOOD G UH D\n{line}\n")
+    with pytest.raises(UserError, match=f"lexicon.txt:2: {says}"):
+        read_lexicon(path)
+
+
+WORDS = st.text("ABC'", min_size=1, max_size=4)
+
+
+@given(
+    st.dictionaries(
+        WORDS, st.lists(st.lists(st.sampled_from(ARPABET), min_size=1, max_size=4).map(tuple), min_size=1, unique=True)
+    ),
+    st.data(),
+)
+def test_read_gives_what_write_got(tmp_path_factory, pronunciations, data) -> None:  # type: ignore[no-untyped-def]
+    folder = tmp_path_factory.mktemp("lang")
+    vocabulary = [word for word in pronunciations if data.draw(st.booleans())]
+    lang = make_lang(vocabulary, pronunciations)
+    write_lang(folder, lang)
+    assert read_lang(folder) == lang
+    assert lang.phones[0] == "SIL" and len(lang.phones) == 40
+    assert list(lang.words) == sorted(vocabulary)
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    write_lang(tmp_path, make_lang(["A"], {"A": [("EY",)], "B": [("B", "IY")]}))
+    (tmp_path / "lexicon.txt").write_text("A EY\nB B XX\n")
+    with pytest.raises(UserError, match=r"lexicon.txt:2: XX is not in phones.txt"):
+        read_lang(tmp_path)
+    (tmp_path / "lexicon.txt").write_text("B B IY\n")
+    with pytest.raises(UserError, match=r"A of words\.txt has no pronunciation"):
+        read_lang(tmp_path)
+    (tmp_path / "words.txt").unlink()
+    with pytest.raises(UserError, match=r"words.txt: cannot be read .*asr-kd prepare"):
+        read_lang(tmp_path)
