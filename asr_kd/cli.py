@@ -207,9 +207,7 @@ def distill(
 @click.option("--set", "sets", multiple=True, default=("dev", "test"), show_default=True)
 @click.option("--decoder", type=click.Choice(["k2", "kaldi"]), default="k2", show_default=True)
 @nj_option
-def decode(
-    config: Config, work: Work, systems: tuple[str, ...], sets: tuple[str, ...], decoder: str, nj: int
-) -> Any:
+def decode(config: Config, work: Work, systems: tuple[str, ...], sets: tuple[str, ...], decoder: str, nj: int) -> Any:
     """Stage 7: graph; scales chosen on dev; words of dev and test."""
     from asr_kd.decoding.stage import decode as run
 

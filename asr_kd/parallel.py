@@ -42,9 +42,7 @@ def map_pieces(
         yield from tqdm(results, total=len(pieces), desc=progress, mininterval=0.5, dynamic_ncols=True)
 
 
-def _results(
-    function: Callable[[Piece], Result], pieces: Sequence[Piece], nj: int, executor: str
-) -> Iterator[Result]:
+def _results(function: Callable[[Piece], Result], pieces: Sequence[Piece], nj: int, executor: str) -> Iterator[Result]:
     if executor != "processes":
         yield from _on_dask(function, pieces, executor)
     elif nj <= 1 or len(pieces) <= 1:

@@ -29,6 +29,7 @@ else
 fi
 
 echo "set-up: making .venv from requirements.lock" >&2
+rm -f "$stamp"
 rm -rf .venv
 "$uv" venv --quiet --python 3.10 .venv ||
   die "there is no Python 3.10 here and uv could not fetch one; install it (pyenv install 3.10, or your system's python3.10), then run make again."

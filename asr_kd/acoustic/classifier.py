@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from asr_kd.acoustic.infer import all_log_posteriors
 from asr_kd.acoustic.loop import fit
@@ -23,7 +22,7 @@ class NetClassifier:
     """A narrow-context net over monophone states (the aligner's `FrameClassifier`)."""
 
     def __init__(self, store: FrameStore, num_classes: int, settings: AlignmentConfig, seed: int) -> None:
-        self._store, self._seed, self._rounds = store, seed, 0
+        self._seed, self._rounds = seed, 0
         layers, width = len(settings.hidden), settings.hidden[0]
         model = ModelConfig(layers, width, left_context=settings.context, right_context=settings.context)
         self._windows = WindowedFrames(store, left=settings.context, right=settings.context, device=str(pick_device()))
@@ -43,9 +42,6 @@ class NetClassifier:
         )
         self._rounds += 1
 
-    def log_posteriors(self, utterance: int) -> np.ndarray:
+    def log_posteriors(self, store: FrameStore, utterance: int) -> np.ndarray:
         """(T, C) float32 natural-log posteriors."""
-        return all_log_posteriors(self._net, self._store, utterance)[0]
-
-    def state(self) -> dict[str, torch.Tensor]:
-        return self._net.state_dict()
+        return all_log_posteriors(self._net, store, utterance)[0]

@@ -112,9 +112,7 @@ def remove_epsilon(fst: Fst, outputs: Outputs) -> Fst:
     )
 
 
-def _closures(
-    fst: Fst, sources: np.ndarray, outputs: Outputs
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _closures(fst: Fst, sources: np.ndarray, outputs: Outputs) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Best epsilon paths: (n,) from, to, output label, cost, sorted by `from`; each source reaches itself for nothing."""
     is_epsilon = np.flatnonzero(fst.ilabel == 0)
     is_epsilon = is_epsilon[np.argsort(fst.src[is_epsilon], kind="stable")]

@@ -108,7 +108,9 @@ class SoftTargetStore:
             self._rest = np.load(folder / "rest.npy", mmap_mode="r")
             background = np.load(folder / "background.npy")
         except (OSError, ValueError) as error:
-            raise UserError(f"{folder}: the soft targets are damaged ({error}); delete the folder and make them again.") from None
+            raise UserError(
+                f"{folder}: the soft targets are damaged ({error}); delete the folder and make them again."
+            ) from None
         if len(self._offsets) != num_frames + 1 or self._offsets[-1] != len(self._ids):
             raise UserError(
                 f"{folder} holds soft targets of {len(self._offsets) - 1} frames, but the training set has "

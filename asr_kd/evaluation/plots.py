@@ -69,6 +69,7 @@ def training_curves(logs: dict[str, list[dict[str, Any]]]) -> str:
         groups = [[s for s in logs if s != "monophone" and is_small(s) == small] for small in (False, True)]
         groups = [group for group in groups if group]
         figure = Figure(figsize=(9.6, 3.5 * len(groups)), layout="constrained")
+        figure.get_layout_engine().set(hspace=0.08, wspace=0.04)
         axes = figure.subplots(len(groups), 2, squeeze=False)
         for row, group in enumerate(groups):
             kind = ", small pair" if group[0].endswith("-small") else ""
@@ -120,7 +121,7 @@ def members(curve: dict[str, list[dict[str, Any]]], disagreement: Sequence[Seque
         left.set_xlabel("members of the ensemble")
         left.xaxis.set_major_locator(MaxNLocator(integer=True))
         left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
-        left.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
+        left.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9, handlelength=3.2)
         _heat(right, np.asarray(disagreement))
         return _svg(figure, "members", "Members of the ensemble")
 
@@ -138,7 +139,9 @@ def word_error_rates(rows: Rows) -> str:
             ax.plot(row["each"]["wer"]["test"], [y + 0.27] * row["seeds"], ".", color=tone, markersize=5, alpha=0.9)
             ax.plot(row["wer"]["dev"], y, "D", color=tone, markersize=5, fillstyle="none", markeredgewidth=1.3)
             ax.plot(row["wer"]["test"], y, "o", **_mark(name, 9))
-            ax.annotate(f"{row['wer']['test']:.1%}", (row["wer"]["test"], y), (0, 8), **_LABEL, ha="center", va="bottom")
+            ax.annotate(
+                f"{row['wer']['test']:.1%}", (row["wer"]["test"], y), (0, 8), **_LABEL, ha="center", va="bottom"
+            )
         ax.set_yticks(range(len(names)), names)
         ax.set_ylim(len(names) - 0.45, -0.75)
         ax.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
@@ -302,7 +305,9 @@ def _svg(figure: Figure, name: str, title: str) -> str:
     """Self-contained SVG text; its ids depend on `name` alone, so that several fit into one page."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        FigureCanvasSVG(figure).print_svg(
+            buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)

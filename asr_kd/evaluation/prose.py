@@ -10,13 +10,15 @@ Results = dict[str, Any]
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """0.2345 -> "23.5 %"; None -> a dash."""
-    return "–" if value is None else f"{value * 100:.{digits}f} %"
+    """0.2345 -> "23.5 %", with a no-break space; None -> a dash."""
+    return "–" if value is None else f"{value * 100:.{digits}f}\N{NO-BREAK SPACE}%".replace("-", "−")
 
 
 def probability(value: float) -> str:
     """Two digits, but never a certainty that a finite number of resamples cannot give."""
-    return "more than 0.99" if value > 0.995 else "less than 0.01" if value < 0.005 else f"{value:.2f}"
+    return (
+        ">\N{NO-BREAK SPACE}0.99" if value > 0.995 else "<\N{NO-BREAK SPACE}0.01" if value < 0.005 else f"{value:.2f}"
+    )
 
 
 def human_count(number: float) -> str:
@@ -61,15 +63,18 @@ def sentences(results: Results) -> list[str]:
             f"network ({percent(distilled['frame_accuracy']['test'])}) could keep a share."
         )
     else:
+        share = (
+            f"distilling keeps {percent(kept, 0)} of the ensemble's gain" if kept > 0 else "distilling keeps no gain"
+        )
         frames = (
             f"In frame accuracy on test the distilled network reaches {percent(distilled['frame_accuracy']['test'])}, "
             f"the direct one {percent(direct['frame_accuracy']['test'])} and the ensemble "
-            f"{percent(ensemble['frame_accuracy']['test'])}: distilling keeps {percent(kept, 0)} of the ensemble's gain."
+            f"{percent(ensemble['frame_accuracy']['test'])}: {share}."
         )
     words = (
         f"It makes {percent(distilled['wer']['test'])} word errors where the direct network makes "
         f"{percent(direct['wer']['test'])} and the ensemble {percent(ensemble['wer']['test'])}; the probability that "
-        f"it is better than the direct one, whatever the test utterances, is "
+        f"it is better than the direct one (paired bootstrap over the test utterances) is "
         f"{probability(distillation['p_distilled_better'])}."
     )
     return [done, frames, words]
@@ -83,8 +88,8 @@ def small_pair(results: Results) -> str | None:
     direct, distilled, ensemble = rows["direct-small"], rows["distilled-small"], rows["ensemble"]
     found = results["distillation_small"]
     return (
-        f"For a device: with {human_count(distilled['parameters'])} parameters ({human_bytes(distilled['bytes'])}, one "
-        f"{round(ensemble['parameters'] / distilled['parameters'])}th of the ensemble), distilling takes the word error "
+        f"For a device: with {human_count(distilled['parameters'])} parameters ({human_bytes(distilled['bytes'])}, a "
+        f"{round(ensemble['parameters'] / distilled['parameters'])}th of the ensemble's), distilling takes the word error "
         f"rate on test from {percent(direct['wer']['test'])} to {percent(distilled['wer']['test'])} and the frame "
         f"accuracy from {percent(direct['frame_accuracy']['test'])} to {percent(distilled['frame_accuracy']['test'])}; "
         f"the probability that the distilled one is better in words is {probability(found['p_distilled_better'])}."
@@ -144,7 +149,18 @@ def notes(results: Results) -> list[str]:
 
 def headline_table(results: Results) -> str:
     """The headline table in aligned columns, for the terminal."""
-    head = ["system", "nets", "param.", "size", "frame acc. %", "cross-ent.", "WER %", "WER test, 95 %", "ins/del/sub", "RTF"]
+    head = [
+        "system",
+        "nets",
+        "param.",
+        "size",
+        "frame acc. %",
+        "cross-ent.",
+        "WER %",
+        "WER test, 95 %",
+        "ins/del/sub",
+        "RTF",
+    ]
     under = ["", "", "", "", "dev   test", "dev  test", "dev", "", "test", ""]
     lines = [head, under]
     for row in results["systems"]:
@@ -167,7 +183,9 @@ def headline_table(results: Results) -> str:
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     text = [
-        "  ".join(cell.ljust(width) if k == 0 else cell.rjust(width) for k, (cell, width) in enumerate(zip(line, widths)))
+        "  ".join(
+            cell.ljust(width) if k == 0 else cell.rjust(width) for k, (cell, width) in enumerate(zip(line, widths))
+        )
         for line in lines
     ]
     text.insert(2, "-" * len(text[0]))

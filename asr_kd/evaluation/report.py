@@ -99,7 +99,9 @@ def render(template: str, evidence: Evidence, figures: dict[str, str], config: C
         "md": markdown_escaped,
     }
     results = evidence.results
-    return environment.get_template(template).render(
+    return environment.get_template(
+        template
+    ).render(
         results=results,
         rows=prose.rows_of(results),
         groups=_groups(results),
@@ -130,7 +132,10 @@ def _groups(results: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
     """(heading, rows) of the headline table."""
     rows = results["systems"]
     groups = [
-        ("The teachers, and one network trained in two ways", [r for r in rows if r["name"] in ("direct", "ensemble", "distilled")]),
+        (
+            "The teachers, and one network trained in two ways",
+            [r for r in rows if r["name"] in ("direct", "ensemble", "distilled")],
+        ),
         ("A small network, trained in two ways", [r for r in rows if plots.is_small(r["name"])]),
         ("The control, on untied states", [r for r in rows if r["name"] == "monophone"]),
     ]

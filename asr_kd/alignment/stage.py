@@ -1,0 +1,237 @@
+"""Stage 3, align: FrameStores and lexicon -> the tree, and the tied state of every frame of every set."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr_kd.alignment.flat_start import MakeClassifier, MonophoneAligner, choose_subset, flat_start
+from asr_kd.alignment.segments import Alignment, write_alignment
+from asr_kd.alignment.topology import (
+    NUM_HMM_STATES,
+    SIL,
+    CannotAlignError,
+    Graph,
+    compile_graph,
+    path_contexts,
+    path_segments,
+)
+from asr_kd.alignment.tree import Tree, monophone_tree, with_counts, write_tree
+from asr_kd.alignment.tree_growing import NUM_CEPSTRA, Statistics, cepstra, grow_tree
+from asr_kd.artifacts import Stamp, Work, read_stamp, reason_to_make, replacing_folder, require
+from asr_kd.config import Config, to_mapping
+from asr_kd.errors import UserError
+from asr_kd.frames.store import FrameStore
+from asr_kd.lang.lexicon import Lang, read_lang
+
+log = logging.getLogger(__name__)
+
+SETS = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class AlignResult:
+    """What was aligned, and what was not."""
+
+    made: bool
+    utterances: int  # of all sets, altered copies included
+    failed: list[dict[str, str]] = field(default_factory=list)  # {"utterance", "set", "reason"}
+    tied_states: int = 0
+    seconds_per_hour: float = 0.0  # of speech, flat start included
+
+    def __str__(self) -> str:
+        lines = [
+            f"{'aligned' if self.made else 'already aligned'}: {self.utterances:,} utterances, "
+            f"{self.tied_states} tied states, {len(self.failed)} utterances failed"
+        ]
+        lines += [f"  failed: {one['utterance']} ({one['set']}): {one['reason']}" for one in self.failed]
+        return "\n".join(lines)
+
+
+def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int = 1) -> AlignResult:
+    """Makes exp/tree, exp/tree_monophone, exp/align and the arrays `states` and `states_monophone` of each set.
+
+    Raises:
+      UserError: a stage before has not run, or more utterances than allowed fail to align (all are named).
+    """
+    lang_stamp = require(work.lang, work, "prepare")
+    for name in SETS:
+        require(work.frames(name), work, "features")
+    stores = {name: FrameStore.open(work.frames(name)) for name in SETS}
+    stamp = Stamp(
+        "align",
+        to_mapping(config.alignment),
+        {"lang": lang_stamp["digest"]} | {f"{name} frames": store.digest for name, store in stores.items()},
+        config.seed,
+    )
+    folder = work.exp("align")
+    reason = reason_to_make(folder, stamp) or _missing(work, stores)
+    if reason is None:
+        return AlignResult(False, **require(folder, work, "align")["facts"])
+    log.info("aligning: %s", reason)
+    started = time.perf_counter()
+    lang = read_lang(work.lang)
+    graphs, failed = _graphs(stores, lang)
+    subset = [u for u in choose_subset(stores["train"], config.alignment.subset_hours, config.seed)
+              if graphs["train"][u] is not None]  # fmt: skip
+    if not subset:
+        raise UserError(f"{work.frames('train')}: no utterance of the training set can be aligned.")
+    aligner = flat_start(
+        stores["train"],
+        subset,
+        [_known(graphs["train"][u]) for u in subset],
+        NUM_HMM_STATES * len(lang.phones),
+        config.alignment,
+        make_classifier,
+        seed=config.seed,
+        nj=nj,
+    )
+    alignments = {
+        name: _align_set(name, store, graphs[name], aligner, failed, len(lang.phones), nj)
+        for name, store in stores.items()
+    }
+    _check_failures(config, work, stores, failed)
+    trees = {
+        "": _grow(config, stores["train"], subset, alignments["train"], lang),
+        "_monophone": monophone_tree(lang.phones),
+    }
+    facts = {
+        "utterances": sum(len(store.ids) for store in stores.values()),
+        "failed": sorted(failed.values(), key=lambda one: (one["set"], one["utterance"])),
+        "tied_states": trees[""].num_states,
+    }
+    for suffix, tree in trees.items():
+        _write(work, stores, alignments, tree, suffix, stamp)
+    hours = sum(float(store.durations.sum()) for store in stores.values()) / 3600
+    facts["seconds_per_hour"] = round((time.perf_counter() - started) / max(hours, 1e-9), 1)
+    with replacing_folder(folder, stamp, facts) as temporary:
+        for name, alignment in alignments.items():
+            write_alignment(alignment, temporary / f"{name}.npz")
+        (temporary / "failed.json").write_text(json.dumps(facts["failed"], indent=1) + "\n", encoding="utf-8")
+    return AlignResult(True, **facts)  # type: ignore[arg-type]
+
+
+def _missing(work: Work, stores: dict[str, FrameStore]) -> str | None:
+    """Stores that were made anew have lost their labels; a tree may have been deleted."""
+    for suffix in ("", "_monophone"):
+        if read_stamp(work.exp(f"tree{suffix}")) is None:
+            return f"exp/tree{suffix} is not there"
+        for name, store in stores.items():
+            if store.array_stamp(f"states{suffix}") is None:
+                return f"the states of {name} are not there"
+    return None
+
+
+def _graphs(
+    stores: dict[str, FrameStore], lang: Lang
+) -> tuple[dict[str, list[Graph | None]], dict[tuple[str, int], dict[str, str]]]:
+    """A graph per utterance; None, and an entry in the failures, where there can be none."""
+    failed: dict[tuple[str, int], dict[str, str]] = {}
+    graphs: dict[str, list[Graph | None]] = {}
+    compiled: dict[str, Graph] = {}
+    for name, store in stores.items():
+        graphs[name] = []
+        for utterance, text in enumerate(store.texts):
+            try:
+                if text not in compiled:  # altered copies share their transcript
+                    compiled[text] = compile_graph(text.split(), lang)
+                graphs[name].append(compiled[text])
+            except CannotAlignError as error:
+                graphs[name].append(None)
+                failed[name, utterance] = {"utterance": store.ids[utterance], "set": name, "reason": str(error)}
+    return graphs, failed
+
+
+def _known(graph: Graph | None) -> Graph:
+    assert graph is not None  # callers ask only for utterances that have one
+    return graph
+
+
+def _align_set(
+    name: str,
+    store: FrameStore,
+    graphs: Sequence[Graph | None],
+    aligner: MonophoneAligner,
+    failed: dict[tuple[str, int], dict[str, str]],
+    num_phones: int,
+    nj: int,
+) -> Alignment:
+    utterances = [u for u, graph in enumerate(graphs) if graph is not None]
+    contexts = np.full(store.num_frames, -1, np.int32)
+    rows = []
+    found = aligner.paths(store, utterances, [_known(graphs[u]) for u in utterances], nj=nj, progress=f"align {name}")
+    for utterance, result in zip(utterances, found, strict=True):
+        if isinstance(result, CannotAlignError):
+            failed[name, utterance] = {"utterance": store.ids[utterance], "set": name, "reason": str(result)}
+            continue
+        graph = _known(graphs[utterance])
+        contexts[store.span(utterance)] = path_contexts(graph, result[0], num_phones)
+        segments = path_segments(graph, result[0])
+        rows.append(
+            np.stack(
+                [
+                    np.full(len(segments.phone), utterance),
+                    segments.phone,
+                    segments.word,
+                    segments.start[:-1],
+                    segments.start[1:],
+                ],
+                axis=1,
+            )
+        )
+    segments_of_set = np.concatenate(rows) if rows else np.zeros((0, 5))
+    return Alignment(contexts, segments_of_set.astype(np.int32))
+
+
+def _check_failures(
+    config: Config, work: Work, stores: dict[str, FrameStore], failed: dict[tuple[str, int], dict[str, str]]
+) -> None:
+    total = sum(len(store.ids) for store in stores.values())
+    if len(failed) > config.alignment.max_bad_fraction * total:
+        names = "; ".join(f"{one['utterance']}: {one['reason']}" for one in list(failed.values())[:5])
+        raise UserError(
+            f"{work.frames('train')}: {len(failed)} of {total} utterances cannot be aligned ({names}); mend their "
+            "transcripts or leave them out, or raise alignment.max_bad_fraction."
+        )
+
+
+def _grow(config: Config, store: FrameStore, subset: list[int], alignment: Alignment, lang: Lang) -> Tree:
+    """The tree, from the flat start's utterances; silence's context is ignored."""
+    used = [u for u in subset if alignment.contexts[store.offsets[u]] >= 0]
+    keys = np.unique(np.concatenate([_without_silence_context(alignment.contexts[store.span(u)], lang) for u in used]))
+    statistics = Statistics.empty(lang.phones, keys, 3 * NUM_CEPSTRA)
+    for utterance in used:
+        contexts = _without_silence_context(alignment.contexts[store.span(utterance)], lang)
+        statistics.add(contexts, cepstra(store.normalised(utterance)))
+    tree = grow_tree(statistics, leaves=config.alignment.leaves, min_count=config.alignment.min_count)
+    log.info("the tree has %d tied states for %d contexts", tree.num_states, len(keys))
+    return tree
+
+
+def _without_silence_context(keys: NDArray[np.int32], lang: Lang) -> NDArray[np.int32]:
+    """Silence sounds alike between all phones: its left and right phone become silence."""
+    size = len(lang.phones)
+    base = keys // (size * size)
+    return np.where(base // NUM_HMM_STATES == SIL, base * size * size + SIL * size + SIL, keys).astype(np.int32)
+
+
+def _write(
+    work: Work, stores: dict[str, FrameStore], alignments: dict[str, Alignment], tree: Tree, suffix: str, made_by: Stamp
+) -> None:
+    states = {
+        name: np.where(a.contexts >= 0, tree.states_of(np.maximum(a.contexts, 0)), -1).astype(np.int32)
+        for name, a in alignments.items()
+    }
+    of_training = states["train"][states["train"] >= 0]
+    tree = with_counts(tree, np.bincount(of_training, minlength=tree.num_states).astype(np.int64))
+    stamp = Stamp(f"tree{suffix}", dict(made_by.settings), dict(made_by.inputs), made_by.seed)
+    with replacing_folder(work.exp(f"tree{suffix}"), stamp, {"num_states": tree.num_states}) as temporary:
+        write_tree(tree, temporary)
+    for name, store in stores.items():
+        store.attach(f"states{suffix}", states[name], Stamp(f"states{suffix}", {"set": name}, {"tree": stamp.digest}))

@@ -1,0 +1,53 @@
+"""Acoustic scale and word penalty: chosen on dev by the word errors of all seeds together, then frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from kaldialign import edit_distance
+
+from asr_kd.decoding.decoder import Grid
+
+
+@dataclass(frozen=True)
+class Scales:
+    """What dev chose."""
+
+    acoustic_scale: float
+    word_penalty: float
+    errors: int  # on dev, over all seeds
+    words: int
+
+
+def grid_errors(references: Sequence[Sequence[str]], grids: Sequence[Grid]) -> np.ndarray:
+    """(scales, penalties) int64: word errors of all utterances together at each point of the grid."""
+    total = np.zeros((len(grids[0]), len(grids[0][0])), np.int64)
+    for reference, grid in zip(references, grids, strict=True):
+        known: dict[tuple[str, ...], int] = {}  # most points of the grid agree
+        for i, row in enumerate(grid):
+            for j, words in enumerate(row):
+                if words not in known:
+                    known[words] = edit_distance(list(reference), list(words))["total"]
+                total[i, j] += known[words]
+    return total
+
+
+def choose_scales(
+    errors: np.ndarray, scales: Sequence[float], penalties: Sequence[float], words: int = 0
+) -> Scales:
+    """The point with the fewest errors; of equals the nearest to the middle of the grid, then the smaller scale.
+
+    Args:
+      errors: (scales, penalties) summed over the dev sets of all seeds.
+      words: in the references, for the record.
+    """
+    middle = ((len(scales) - 1) / 2, (len(penalties) - 1) / 2)
+
+    def rank(point: tuple[int, int]) -> tuple[float, ...]:
+        i, j = point
+        return (errors[point], abs(i - middle[0]) + abs(j - middle[1]), scales[i], abs(penalties[j]), penalties[j])
+
+    i, j = best = min(np.ndindex(len(scales), len(penalties)), key=rank)  # type: ignore[arg-type, type-var]
+    return Scales(scales[i], penalties[j], int(errors[best]), words)
