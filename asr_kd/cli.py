@@ -69,7 +69,8 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
                 for result in results:
                     click.echo(str(result))
                 if any(getattr(result, "made", False) for result in results):
-                    _note_seconds(work, name, time.monotonic() - started)
+                    key = f"{name} --ensemble" if options.get("ensemble") is not None else name
+                    _note_seconds(work, key, time.monotonic() - started)
 
         return main.command(name.split(" ")[0])(command)
 

@@ -34,9 +34,7 @@ def grid_errors(references: Sequence[Sequence[str]], grids: Sequence[Grid]) -> n
     return total
 
 
-def choose_scales(
-    errors: np.ndarray, scales: Sequence[float], penalties: Sequence[float], words: int = 0
-) -> Scales:
+def choose_scales(errors: np.ndarray, scales: Sequence[float], penalties: Sequence[float], words: int = 0) -> Scales:
     """The point with the fewest errors; of equals the nearest to the middle of the grid, then the smaller scale.
 
     Args:

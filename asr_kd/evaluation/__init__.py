@@ -1,0 +1,1 @@
+"""Frame accuracy, word errors with their intervals, speed, and the report that compares the systems."""

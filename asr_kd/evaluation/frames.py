@@ -6,6 +6,7 @@ Shapes:  M members, B frames in a batch, N frames of a set, C tied states.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,9 +54,9 @@ def frame_metrics(model: AcousticModel, store: FrameStore, states: np.ndarray) -
     count = 0
     for log_probabilities, labels in _batches(model, store, states):
         count += len(labels)
-        mean = torch.logsumexp(log_probabilities, dim=0, keepdim=True) - math.log(members)
+        mean = torch.logsumexp(log_probabilities, dim=0, keepdim=True).sub(math.log(members))
         both = torch.cat([log_probabilities, mean]) if members > 1 else log_probabilities.expand(2, -1, -1)
-        correct += (both.argmax(-1) == labels).sum(1).cpu().numpy()
+        correct += both.argmax(-1).eq(labels).sum(1).cpu().numpy()
         nats -= both.gather(2, labels.expand(members + 1, -1).unsqueeze(2)).double().sum((1, 2)).cpu().numpy()
     accuracy, cross_entropy = (correct / max(1, count)).tolist(), (nats / max(1, count)).tolist()
     return FrameMetrics(count, accuracy[:-1], cross_entropy[:-1], accuracy[-1], cross_entropy[-1])
@@ -75,7 +76,7 @@ def diversity(model: AcousticModel, store: FrameStore, states: np.ndarray) -> Di
     for log_probabilities, labels in _batches(model, store, states):
         count += len(labels)
         best = log_probabilities.argmax(-1)  # (M, B)
-        disagreement += (best.unsqueeze(0) != best.unsqueeze(1)).sum(-1).cpu().numpy()
+        disagreement += best.unsqueeze(0).ne(best.unsqueeze(1)).sum(-1).cpu().numpy()
         probabilities = log_probabilities.exp()
         at_label = log_probabilities.gather(2, labels.expand(members, -1).unsqueeze(2)).squeeze(2).double()  # (M, B)
         for first in range(members):
@@ -86,12 +87,12 @@ def diversity(model: AcousticModel, store: FrameStore, states: np.ndarray) -> Di
                 total += probabilities[member]
                 joint = torch.logaddexp(joint, at_label[member])
                 correct[first, k] += int((total.argmax(-1) == labels).sum())
-                nats[first, k] -= float((joint - math.log(k + 1)).sum())
+                nats[first, k] -= float(joint.sub(math.log(k + 1)).sum())
     count = max(1, count)
     return Diversity(disagreement / count, correct / count, nats / count)
 
 
-def _batches(model: AcousticModel, store: FrameStore, states: np.ndarray):  # type: ignore[no-untyped-def]
+def _batches(model: AcousticModel, store: FrameStore, states: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields ((M, B, C) log posteriors, (B,) int64 labels) over the frames with a label, on the model's device."""
     windows = _windows(model, store, states)
     labelled = torch.from_numpy(np.flatnonzero(np.asarray(states) >= 0))
@@ -133,8 +134,8 @@ def example_frame(
 ) -> ExampleFrame | None:
     """The frame that shows best what soft targets say: the ensemble is right and sure, and yet names two more states.
 
-    Among the first `limit` labelled frames that are no silence and whose label has 60 to 85 % of the mean, it is the one
-    with the most probability on its third state; so the choice depends on the model and the set alone.
+    Among the first `limit` labelled frames that are no silence and whose label has 60 to 85 % of the mean, it is the
+    one with the most probability on its third state; so the choice depends on the model and the set alone.
 
     Args:
       states, Raises: as `frame_metrics`.

@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from asr_kd.evaluation.frames import ExampleFrame
@@ -68,8 +69,8 @@ def training_curves(logs: dict[str, list[dict[str, Any]]]) -> str:
     with mpl.rc_context(_STYLE):
         groups = [[s for s in logs if s != "monophone" and is_small(s) == small] for small in (False, True)]
         groups = [group for group in groups if group]
-        figure = Figure(figsize=(9.6, 3.5 * len(groups)), layout="constrained")
-        figure.get_layout_engine().set(hspace=0.08, wspace=0.04)
+        spaced = ConstrainedLayoutEngine(hspace=0.08, wspace=0.04)
+        figure = Figure(figsize=(9.6, 3.5 * len(groups)), layout=spaced)
         axes = figure.subplots(len(groups), 2, squeeze=False)
         for row, group in enumerate(groups):
             kind = ", small pair" if group[0].endswith("-small") else ""
@@ -136,7 +137,14 @@ def word_error_rates(rows: Rows) -> str:
             row, tone = rows[name], colour(name)
             low, high = row["wer_ci95"]["test"]
             ax.plot([low, high], [y, y], color=tone, linewidth=7, alpha=0.28, solid_capstyle="round")
-            ax.plot(row["each"]["wer"]["test"], [y + 0.27] * row["seeds"], ".", color=tone, markersize=5, alpha=0.9)
+            ax.plot(
+                row["each"]["wer"]["test"],
+                [y + 0.27] * len(row["each"]["wer"]["test"]),
+                ".",
+                color=tone,
+                markersize=5,
+                alpha=0.9,
+            )
             ax.plot(row["wer"]["dev"], y, "D", color=tone, markersize=5, fillstyle="none", markeredgewidth=1.3)
             ax.plot(row["wer"]["test"], y, "o", **_mark(name, 9))
             ax.annotate(
@@ -227,7 +235,7 @@ def soft_targets(example: ExampleFrame, names: Sequence[str]) -> str:
             ax.grid(visible=False)
             ax.spines["bottom"].set_visible(False)
             ax.tick_params(axis="y", length=0)
-        axes[0].set_yticks(range(count), [_short(name) for name in names])
+        axes[0].set_yticks(range(count), [_short(name) for name in names], fontsize=9)
         axes[0].invert_yaxis()
         return _svg(figure, "soft-targets", "Soft targets of one frame")
 
@@ -297,7 +305,7 @@ def _percent(value: float) -> str:
     return f"{value:.0%}" if value >= 0.095 else f"{value:.1%}" if value >= 0.00095 else "<0.1%"
 
 
-def _short(name: str, limit: int = 34) -> str:
+def _short(name: str, limit: int = 42) -> str:
     return name if len(name) <= limit else name[: limit - 1] + "…"
 
 

@@ -1,4 +1,4 @@
-"""What the results say, in words and in plain-text columns: the same sentences for the page, the Markdown and the terminal."""
+"""What the results say, in sentences and plain-text columns: the same for the page, the Markdown, the terminal."""
 
 from __future__ import annotations
 
@@ -14,11 +14,20 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{value * 100:.{digits}f}\N{NO-BREAK SPACE}%".replace("-", "−")
 
 
-def probability(value: float) -> str:
-    """Two digits, but never a certainty that a finite number of resamples cannot give."""
-    return (
-        ">\N{NO-BREAK SPACE}0.99" if value > 0.995 else "<\N{NO-BREAK SPACE}0.01" if value < 0.005 else f"{value:.2f}"
-    )
+def probability(value: float, *, above: str = ">", below: str = "<") -> str:
+    """Two digits, but never a certainty that a finite number of resamples cannot give: "> 0.99"."""
+    if value > 0.995:
+        return f"{above}\N{NO-BREAK SPACE}0.99"
+    return f"{below}\N{NO-BREAK SPACE}0.01" if value < 0.005 else f"{value:.2f}"
+
+
+def _in_words(value: float) -> str:
+    return probability(value, above="above", below="below")
+
+
+def plural(number: int, what: str) -> str:
+    """1, "seed" -> "1 seed"; 2 -> "2 seeds"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def human_count(number: float) -> str:
@@ -53,7 +62,7 @@ def sentences(results: Results) -> list[str]:
         f"({human_count(ensemble['parameters'])} parameters together) taught one network of "
         f"{human_count(distilled['parameters'])} parameters through soft targets at temperature "
         f"{distillation['temperature']:g}; the same network was also trained directly on the forced alignment, "
-        f"{seeds} {'seed' if seeds == 1 else 'seeds'} of each."
+        f"{plural(seeds, 'seed')} of each."
     )
     kept = distillation["gain_kept"]["frame_accuracy"]
     if kept is None:
@@ -75,7 +84,7 @@ def sentences(results: Results) -> list[str]:
         f"It makes {percent(distilled['wer']['test'])} word errors where the direct network makes "
         f"{percent(direct['wer']['test'])} and the ensemble {percent(ensemble['wer']['test'])}; the probability that "
         f"it is better than the direct one (paired bootstrap over the test utterances) is "
-        f"{probability(distillation['p_distilled_better'])}."
+        f"{_in_words(distillation['p_distilled_better'])}."
     )
     return [done, frames, words]
 
@@ -87,12 +96,13 @@ def small_pair(results: Results) -> str | None:
         return None
     direct, distilled, ensemble = rows["direct-small"], rows["distilled-small"], rows["ensemble"]
     found = results["distillation_small"]
+    accuracy = [percent(row["frame_accuracy"]["test"]) for row in (direct, distilled)]
     return (
         f"For a device: with {human_count(distilled['parameters'])} parameters ({human_bytes(distilled['bytes'])}, a "
-        f"{round(ensemble['parameters'] / distilled['parameters'])}th of the ensemble's), distilling takes the word error "
-        f"rate on test from {percent(direct['wer']['test'])} to {percent(distilled['wer']['test'])} and the frame "
-        f"accuracy from {percent(direct['frame_accuracy']['test'])} to {percent(distilled['frame_accuracy']['test'])}; "
-        f"the probability that the distilled one is better in words is {probability(found['p_distilled_better'])}."
+        f"{round(ensemble['parameters'] / distilled['parameters'])}th of the ensemble's), distilling takes the word "
+        f"error rate on test from {percent(direct['wer']['test'])} to {percent(distilled['wer']['test'])} and the "
+        f"frame accuracy from {accuracy[0]} to {accuracy[1]}; the probability that the distilled one is better in "
+        f"words is {_in_words(found['p_distilled_better'])}."
     )
 
 
@@ -117,30 +127,31 @@ def notes(results: Results) -> list[str]:
     seeds = distillation["seeds"]
     words = test["words"] // max(1, rows["direct"]["seeds"])
     low, high = distillation["wer_difference"]["ci95"]
-    difference = f"{100 * low:+.1f} to {100 * high:+.1f} points"
+    difference = f"{100 * low:+.1f} to {100 * high:+.1f} points".replace("-", "−")
     told = (
         "it holds 0, so these words are too few to tell the two apart"
         if low <= 0 <= high
         else "it does not hold 0, so the difference is more than the choice of test utterances"
     )
     found = [
-        f"Each number of a direct or distilled network is the mean over {seeds} "
-        f"{'seed' if seeds == 1 else 'seeds'}; direct and distilled seeds of one number start from the same weights. "
+        f"Each number of a direct or distilled network is the mean over "
+        f"{plural(seeds, 'seed')}; direct and distilled seeds of one number start from the same weights. "
         f"Insertions, deletions and substitutions are sums over the seeds. The ensemble is one system.",
-        f"Intervals are 95 % bootstrap intervals over the test utterances ({words:,} words; the same resamples for "
-        f"all seeds and systems). They say how far the rates would move with other utterances of the same kind, not "
-        f"with other speakers, and not with other seeds.",
+        f"Intervals are 95 % bootstrap intervals over the test utterances ({plural(words, 'word')}; the same resamples "
+        f"for all seeds and systems). They say how far the rates would move with other utterances of the same kind, "
+        f"not with other speakers, and not with other seeds.",
         f"The WER of distilled minus direct has the interval {difference}: {told}. The paired probability counts the "
         f"resamples in which the distilled network makes fewer errors (a tie counts one half).",
-        "Chosen on dev alone: each network's epoch, each system's acoustic scale and word penalty (table below), then "
-        "frozen. The test set was decoded with them once.",
+        "Chosen on dev alone: each network's epoch, each system's acoustic scale and word penalty (table below), and "
+        "then used on test as they are. Sizes, temperature, soft weight and numbers of epochs are the recipe's: "
+        "what they were chosen on, its own documents must say.",
         "Frame accuracy is agreement with the tied states of this run's own forced alignment, not with a human's.",
     ]
     oov = rows["direct"]["oov"]["test"]
     if oov["words"]:
         found.append(
-            f"{oov['words']} words of the test set ({percent(oov['rate'])}) are not in the decoder's vocabulary: "
-            f"no system can get them right."
+            f"{plural(oov['words'], 'word')} of the test set ({percent(oov['rate'])}), out of the decoder's "
+            f"vocabulary, cannot be got right by any system."
         )
     if distillation["gain_kept"]["frame_accuracy"] is None:
         found.append("The share of the gain kept is not defined here: the ensemble has no gain in frame accuracy.")
@@ -197,5 +208,5 @@ def headline_table(results: Results) -> str:
     )
     if "distillation_small" in results:
         text[-1] += f" (small pair: {probability(results['distillation_small']['p_distilled_better'])})"
-    text.append(f"means over {distillation['seeds']} seeds; ins/del/sub are their sums")
+    text.append(f"means over {plural(distillation['seeds'], 'seed')}; ins/del/sub are their sums")
     return "\n".join(line.rstrip() for line in text)

@@ -97,6 +97,7 @@ def render(template: str, evidence: Evidence, figures: dict[str, str], config: C
         "kind": kind,
         "points": lambda value: f"{100 * value:.1f}",
         "md": markdown_escaped,
+        "plural": prose.plural,
     }
     results = evidence.results
     return environment.get_template(
@@ -154,10 +155,15 @@ def _tally(evidence: Evidence) -> dict[str, int]:
 
 
 def _commands(work: Work) -> list[str]:
-    """What makes this report from what is there, and what makes all of it where the recipe has a run.sh."""
+    """What made this report from what was there, and what makes all of it where the recipe has a run.sh."""
+    config, root = shown(work.config_path), shown(work.root)
     recipe = work.config_path.parent.parent
-    commands = [work.command("report")]
-    if (recipe / "run.sh").exists():
-        config = work.config_path.relative_to(recipe)
-        commands.insert(0, f"{recipe / 'run.sh'} --config {config}")
-    return commands
+    where = f"--config {config}" if recipe.resolve() == work.root.resolve() else f"--config {config} --work-dir {root}"
+    everything = [f"{shown(recipe / 'run.sh')} {where}"] if (recipe / "run.sh").exists() else []
+    return [*everything, f"asr-kd report {where}"]
+
+
+def shown(path: Path) -> str:
+    """Relative to the current folder where it lies inside: a report is the same in another checkout."""
+    whole, here = path.absolute(), Path.cwd()
+    return str(whole.relative_to(here)) if whole.is_relative_to(here) else str(path)

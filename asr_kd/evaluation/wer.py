@@ -30,7 +30,7 @@ class WordErrors:
 
     @property
     def wer(self) -> float:
-        """Errors per reference word, a fraction. Without any reference word: 0 if nothing was inserted, else infinity."""
+        """Errors per reference word, a fraction; without a reference word 0 if nothing was inserted, else infinity."""
         if self.words == 0:
             return math.inf if self.errors else 0.0
         return self.errors / self.words

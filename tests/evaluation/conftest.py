@@ -11,6 +11,7 @@ import torch
 from asr_kd.acoustic.loop import fit, write_log
 from asr_kd.acoustic.model import AcousticModel, save_model
 from asr_kd.acoustic.objectives import DevScorer, HardTargets
+from asr_kd.alignment.tree import monophone_tree, write_tree
 from asr_kd.artifacts import STAMP, Stamp, Work, write_json_lines
 from asr_kd.config import Config, TrainingConfig, from_mapping
 from asr_kd.evaluation.wer import align_words
@@ -26,7 +27,8 @@ SETTINGS = {
     "small": {"seeds": 2, "model": SMALL},
     "evaluation": {"bootstrap_samples": 500},
 }
-WORDS = "PLEASE ENTER YOUR PASSWORD FOLLOWED BY THE POUND KEY PRESS ONE TWO THREE FOR SALES OR HOLD ON AGENT".split()
+PROMPT = "PLEASE ENTER YOUR PASSWORD FOLLOWED BY THE POUND KEY PRESS ONE TWO THREE FOR SALES OR HOLD ON AGENT"
+WORDS = PROMPT.split()
 EVIL = "<SCRIPT>ALERT(1)</SCRIPT>"
 NUM_STATES = 6
 SYSTEMS = {  # name -> folder, seeds, share of words that come out wrong
@@ -39,12 +41,7 @@ SYSTEMS = {  # name -> folder, seeds, share of words that come out wrong
 }
 
 
-class FakeTree(SimpleNamespace):
-    def name(self, state: int) -> str:
-        return f"AH.{state} (left: <{{M,N}}>)"
-
-
-FAKE_TREE = FakeTree(tables=np.zeros((2, 3, 2, 2), np.int32))  # phone 0 (SIL) has state 0
+PHONES = ("SIL", "<b>AH")  # three HMM states of each: six tied states
 
 
 def make_run(root: Path, *, settings: dict | None = None, utterances: int = 30, epochs: int = 4) -> tuple[Config, Work]:
@@ -63,6 +60,7 @@ def make_run(root: Path, *, settings: dict | None = None, utterances: int = 30, 
     _stamp(work.exp("align"), "align", facts={"utterances": 3 * utterances, "failed": failed})
     for folder in ("tree", "tree_monophone"):
         _stamp(work.exp(folder), "align", facts={"num_states": NUM_STATES})
+        write_tree(work.exp(folder), monophone_tree(PHONES, np.ones(NUM_STATES, np.int64)))
     soft = {"temperature": 2.0, "mean": "arithmetic", "out_of_fold": 0}
     numbers = ("frames", "bytes_per_frame", "full_bytes_per_frame", "retained_mass", "kl", "entropy", "entries")
     _stamp(work.exp("soft_targets"), "soft-targets", soft, facts=dict.fromkeys(numbers, 0.5) | {"frames": 600})
@@ -77,7 +75,9 @@ def make_run(root: Path, *, settings: dict | None = None, utterances: int = 30, 
     return config, work
 
 
-def _stamp(folder: Path, step: str, settings: dict | None = None, inputs: dict | None = None, facts: dict | None = None):
+def _stamp(
+    folder: Path, step: str, settings: dict | None = None, inputs: dict | None = None, facts: dict | None = None
+):
     folder.mkdir(parents=True, exist_ok=True)
     stamp = Stamp(step, settings or {}, inputs or {"folder": folder.name}, 1)
     stamp.write(folder / STAMP, facts)
@@ -133,9 +133,19 @@ def _decoded(work: Work, name: str, folder: str, set_name: str, store: FrameStor
             hyp = []
             for word in ref:
                 fate = random.random() / wrong
-                hyp += [word] if fate > 1 else [str(random.choice(WORDS))] if fate > 0.4 else [] if fate > 0.15 else [word, "A"]
+                hyp += (
+                    [word]
+                    if fate > 1
+                    else [str(random.choice(WORDS))]
+                    if fate > 0.4
+                    else []
+                    if fate > 0.15
+                    else [word, "A"]
+                )
             pairs = align_words(ref, hyp)
-            rows.append({"utterance": utterance, "seed": seed, "ref": ref, "hyp": hyp, "alignment": pairs, "retried": False})
+            rows.append(
+                {"utterance": utterance, "seed": seed, "ref": ref, "hyp": hyp, "alignment": pairs, "retried": False}
+            )
     write_json_lines(path / "hyps.jsonl", rows)
     summary = {
         "system": name,
@@ -155,11 +165,12 @@ def _decoded(work: Work, name: str, folder: str, set_name: str, store: FrameStor
 
 
 @pytest.fixture(scope="session")
+def fake() -> SimpleNamespace:
+    """What the tests know of the made-up run, and its maker."""
+    return SimpleNamespace(evil=EVIL, model=MODEL, systems=SYSTEMS, make_run=make_run)
+
+
+@pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Work]:
     """Made once; tests that break something copy it."""
     return make_run(tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture(autouse=True)
-def fake_tree(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asr_kd.evaluation.gather.read_tree", lambda folder: FAKE_TREE, raising=False)

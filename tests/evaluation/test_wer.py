@@ -35,7 +35,7 @@ def test_alignment_spells_both_sides_and_costs_the_edit_distance(ref: list[str],
 
 
 def test_counts_by_hand() -> None:
-    counts = word_errors("PRESS ONE FOR SALES".split(), "PRESS FOR MAILS NOW".split())
+    counts = word_errors(["PRESS", "ONE", "FOR", "SALES"], ["PRESS", "FOR", "MAILS", "NOW"])
     assert counts == WordErrors(insertions=1, deletions=1, substitutions=1, words=4)
     assert counts.wer == 0.75
     assert counts.as_dict() == {"ins": 1, "del": 1, "sub": 1, "words": 4}

@@ -1,0 +1,143 @@
+"""One piece of decoding: some utterances of a set, by one member of a system, in a process of its own.
+
+Loading is cached per process and not timed; the net's forward pass and the search are.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from asr_kd.acoustic.infer import log_posteriors
+from asr_kd.acoustic.model import AcousticModel, load_model
+from asr_kd.alignment.tree import read_tree
+from asr_kd.config import DecodingConfig
+from asr_kd.decoding.decoder import Decoder, Grid, Hypothesis, make_decoder
+from asr_kd.decoding.graph import Graph, read_graph
+from asr_kd.decoding.scales import grid_errors
+from asr_kd.frames.store import FrameStore
+
+
+@dataclass(frozen=True)
+class Net:
+    """One net, or the mean of a folder's nets, and the graph it speaks to."""
+
+    model: Path  # exp/baseline, ...
+    tree: Path
+    graph: Path
+    member: int | None  # None: the arithmetic mean of all members
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Utterances first to end (exclusive) of a store."""
+
+    net: Net
+    frames: Path
+    first: int
+    end: int
+    settings: DecodingConfig
+    backend: str
+    acoustic_scale: float
+    word_penalty: float = 0.0
+
+
+@dataclass(frozen=True)
+class PieceResult:
+    """What a piece gave: either hypotheses, or word errors over the grid of scales."""
+
+    hypotheses: tuple[Hypothesis, ...]
+    errors: np.ndarray | None  # (scales, penalties) int64
+    seconds: float  # forward pass and search, one thread
+
+
+def decode_piece(piece: Piece) -> PieceResult:
+    """Decodes at the piece's scales."""
+    decoder = _decoder(piece.net.graph, piece.settings, piece.backend, piece.acoustic_scale, piece.word_penalty)
+    loglikes, seconds = _timed_loglikes(piece)
+    started = time.perf_counter()
+    hypotheses = decoder.decode(loglikes)
+    return PieceResult(tuple(hypotheses), None, seconds + time.perf_counter() - started)
+
+
+def score_grid(piece: Piece) -> PieceResult:
+    """Counts word errors at every acoustic scale and word penalty of the settings."""
+    decoder = _decoder(piece.net.graph, piece.settings, piece.backend, piece.acoustic_scale, 0.0)
+    loglikes, seconds = _timed_loglikes(piece)
+    started = time.perf_counter()
+    settings = piece.settings
+    grids: list[Grid] = decoder.decode_grid(loglikes, settings.acoustic_scales, settings.word_penalties)
+    seconds += time.perf_counter() - started
+    references = [text.split() for text in _store(piece.frames).texts[piece.first : piece.end]]
+    return PieceResult((), grid_errors(references, grids), seconds)
+
+
+def loglikes_of(
+    net: Net, store: FrameStore, utterance: int, prior_scale: float, model: AcousticModel | None = None
+) -> np.ndarray:
+    """(T, C) float32: log posterior - prior_scale * log prior."""
+    model = model or _model(net.model, net.member)
+    posteriors = log_posteriors(model, store, utterance, 0 if net.member is not None else None)
+    return posteriors - np.float32(prior_scale) * _log_priors(net.tree)
+
+
+def _timed_loglikes(piece: Piece) -> tuple[list[np.ndarray], float]:
+    store, model = _store(piece.frames), _model(piece.net.model, piece.net.member)
+    _log_priors(piece.net.tree)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # speed is reported for one core
+    try:
+        started = time.perf_counter()
+        loglikes = [
+            loglikes_of(piece.net, store, u, piece.settings.prior_scale, model) for u in range(piece.first, piece.end)
+        ]
+        return loglikes, time.perf_counter() - started
+    finally:
+        torch.set_num_threads(threads)
+
+
+def one_member(model: AcousticModel, member: int) -> AcousticModel:
+    """The net of one member alone, so that the others do not run with it."""
+    alone = AcousticModel(model.settings, model.num_inputs, model.num_states, [model.seeds[member]])
+    alone.load_state_dict({name: value[member : member + 1] for name, value in model.state_dict().items()})
+    alone.precision = model.precision
+    return alone.to(model.device).eval()
+
+
+def clear_caches() -> None:
+    """Forgets what was loaded: after an artefact was replaced in this process."""
+    for cached in (_decoder, _graph, _model, _store, _log_priors):
+        cached.cache_clear()
+
+
+@lru_cache(maxsize=2)
+def _decoder(
+    graph: Path, settings: DecodingConfig, backend: str, acoustic_scale: float, word_penalty: float
+) -> Decoder:
+    return make_decoder(backend, _graph(graph), settings, acoustic_scale=acoustic_scale, word_penalty=word_penalty)
+
+
+@lru_cache(maxsize=1)
+def _graph(folder: Path) -> Graph:
+    return read_graph(folder)
+
+
+@lru_cache(maxsize=1)
+def _model(folder: Path, member: int | None) -> AcousticModel:
+    model = load_model(folder)
+    return model if member is None else one_member(model, member)
+
+
+@lru_cache(maxsize=2)
+def _store(folder: Path) -> FrameStore:
+    return FrameStore.open(folder)
+
+
+@lru_cache(maxsize=2)
+def _log_priors(folder: Path) -> np.ndarray:
+    return read_tree(folder).log_priors()

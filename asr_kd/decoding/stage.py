@@ -1,0 +1,341 @@
+"""Stage 7, decode: scales chosen on dev over all seeds of a system, then frozen; words of dev and test.
+
+Each system (and each of its seeds) is decoded by itself; an ensemble's members answer together.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import kaldialign
+
+from asr_kd.artifacts import Stamp, Work, read_stamp, reason_to_make, replacing_folder, require, write_json_lines
+from asr_kd.config import Config, to_mapping
+from asr_kd.decoding.decoder import BACKENDS, Hypothesis
+from asr_kd.decoding.graph import graph_stamp, make_graph, open_graph
+from asr_kd.decoding.pieces import Net, Piece, clear_caches, decode_piece, score_grid
+from asr_kd.decoding.scales import Scales, choose_scales
+from asr_kd.errors import UserError
+from asr_kd.frames.store import FrameStore
+from asr_kd.lang.lexicon import read_lang
+from asr_kd.parallel import map_pieces
+
+log = logging.getLogger(__name__)
+
+CHUNK_FRAMES = 12_000  # of a piece; a constant, so that neither words nor batches depend on how many run at once
+_GAP = ""  # no word is empty
+
+
+@dataclass(frozen=True)
+class System:
+    """What is decoded: a model's folder, its members answering each alone (seeds) or all together."""
+
+    name: str
+    folder: str
+    averaged: bool = False
+    command: str = "train"  # that makes it
+
+
+SYSTEMS = (
+    System("direct", "baseline"),
+    System("ensemble", "teacher", averaged=True),
+    System("distilled", "student", command="distill"),
+    System("direct-small", "baseline_small"),
+    System("distilled-small", "student_small", command="distill"),
+    System("monophone", "monophone"),
+)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """summary.json of one system on one set, and whether it was made now."""
+
+    made: bool
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class DecodeResult:
+    """What `asr-kd decode` did."""
+
+    decoded: list[Decoded]
+
+    @property
+    def made(self) -> bool:
+        return any(one.made for one in self.decoded)
+
+    def __str__(self) -> str:
+        lines = [f"{'system':<16} {'set':<5} {'WER':>7} {'ins':>5} {'del':>5} {'sub':>5}  scale penalty    RTF"]
+        for one in self.decoded:
+            row, errors = one.summary, one.summary["errors"]
+            line = (
+                f"{row['system']:<16} {row['set']:<5} {row['wer']:>7.2%} {errors['ins']:>5} {errors['del']:>5} "
+                f"{errors['sub']:>5}  {row['acoustic_scale']:<5} {row['word_penalty']:<7} {row['rtf']:>6.4f}"
+            )
+            lost = f"  {len(row['failed'])} failed" if row["failed"] else ""
+            lines.append(f"{line}{lost}{'' if one.made else '  (up to date)'}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A system with all that decoding it needs."""
+
+    system: System
+    nets: list[Net]  # one per seed
+    inputs: dict[str, str]
+
+
+def decode(
+    config: Config,
+    work: Work,
+    systems: Sequence[str] | None = None,
+    sets: Sequence[str] = ("dev", "test"),
+    backend: str = "k2",
+    nj: int = 1,
+) -> DecodeResult:
+    """Writes exp/decode_<system>_<set>/ wherever its stamp does not fit any more.
+
+    Scales always come from dev: it is decoded too where its result is missing.
+
+    Args:
+      systems: names of SYSTEMS; None: all whose model is there.
+      nj: pieces that are decoded at once; the words do not depend on it.
+
+    Raises:
+      UserError: no model, a missing input, parts that do not fit together, or no such back end.
+    """
+    chosen = _existing(work) if systems is None else [_system(name) for name in systems]
+    if not chosen:
+        raise UserError(f"{work.root / 'exp'} holds no model to decode; train one first: {work.command('train')}")
+    if backend not in BACKENDS:
+        raise UserError(f"there is no decoder {backend!r}; --decoder takes {' or '.join(BACKENDS)}.")
+    names = dict.fromkeys(("dev", *sets))
+    for name in names:
+        require(work.frames(name), work, "features")
+    stores = {name: FrameStore.open(work.frames(name)) for name in names}
+    tasks = [_task(config, work, system) for system in chosen]
+    stamps = {(task.system.name, name): _stamp(config, task, stores, name, backend) for task in tasks for name in names}
+    reasons = {key: reason_to_make(_folder(work, *key), stamp) for key, stamp in stamps.items()}
+    for (system, name), why in reasons.items():
+        if why is not None:
+            log.info("decoding %s on %s: %s", system, name, why)
+    clear_caches()
+
+    searched = [task for task in tasks if reasons[task.system.name, "dev"] is not None]
+    todo = [(task, name) for name in names for task in tasks if reasons[task.system.name, name] is not None]
+    if todo and backend == "k2":
+        from asr_kd.decoding.k2_decoder import import_k2
+
+        import_k2()  # before any process is started
+    scales = dict(_choose(config, searched, stores["dev"], backend, nj))
+    for task in tasks:
+        if task not in searched:
+            summary = _read_summary(work, task.system.name, "dev")
+            scales[task.system.name] = Scales(summary["acoustic_scale"], summary["word_penalty"], 0, 0)
+    vocabulary = set(read_lang(work.lang).words)
+    for task, name, seeds, seconds in _hypotheses(config, todo, stores, scales, backend, nj):
+        key = task.system.name, name
+        with replacing_folder(_folder(work, *key), stamps[key]) as temporary:
+            _write(temporary, config, task, name, stores[name], scales[task.system.name], seeds, seconds, vocabulary)
+    decoded = []
+    for system in chosen:
+        for name in sets:
+            made = reasons[system.name, name] is not None
+            decoded.append(Decoded(made, _read_summary(work, system.name, name)))
+    return DecodeResult(decoded)
+
+
+def _system(name: str) -> System:
+    for system in SYSTEMS:
+        if system.name == name:
+            return system
+    raise UserError(f"there is no system {name!r}; known: {', '.join(system.name for system in SYSTEMS)}.")
+
+
+def _existing(work: Work) -> list[System]:
+    return [system for system in SYSTEMS if read_stamp(work.exp(system.folder)) is not None]
+
+
+def _folder(work: Work, system: str, name: str) -> Path:
+    return work.exp(f"decode_{system}_{name}")
+
+
+def _task(config: Config, work: Work, system: System) -> _Task:
+    """Makes the graph where needed, and checks that the model fits to it."""
+    folder = work.exp(system.folder)
+    stamp = require(folder, work, system.command)
+    tree = str(stamp["facts"]["tree"])
+    expected = graph_stamp(config, work, tree)
+    _check_labels(work, folder, stamp, expected.inputs["tree"])
+    graph_at = make_graph(config, work, tree)
+    graph = open_graph(graph_at, expected, work)
+    members = sorted(folder.glob("member_*.safetensors"))
+    if not members:
+        raise UserError(f"{folder} holds no member_<k>.safetensors; train it again: {work.command(system.command)}")
+    numbers: list[int | None] = [None] if system.averaged else list(range(len(members)))
+    nets = [Net(folder, work.exp(tree), graph_at, number) for number in numbers]
+    log.info("%s: %d nets, graph of %d states, %d arcs", system.name, len(nets), graph.num_states, graph.num_arcs)
+    return _Task(system, nets, {"model": stamp["digest"], "graph": expected.digest})
+
+
+def _check_labels(work: Work, folder: Path, stamp: dict[str, Any], tree: str) -> None:
+    """The model must have been trained on labels of the tree that is there now."""
+    trained_on = stamp["inputs"].get("train states")
+    labels = read_stamp(work.frames("train") / f"{stamp['facts']['states']}.stamp.json")
+    if trained_on is None or labels is None:
+        return  # the training set may be gone where only decoding is wanted; the number of states is checked later
+    if labels["digest"] != trained_on or labels["inputs"].get("tree", tree) != tree:
+        raise UserError(
+            f"{folder} was trained on state labels {trained_on}, but those there now are {labels['digest']} of tree "
+            f"{labels['inputs'].get('tree', tree)} (exp/{stamp['facts']['tree']} is {tree}); train it again: "
+            f"{work.command('train')}"
+        )
+
+
+def _stamp(config: Config, task: _Task, stores: dict[str, FrameStore], name: str, backend: str) -> Stamp:
+    settings = {**to_mapping(config.decoding), "decoder": backend, "system": task.system.name}
+    frames = {f"{one} frames": stores[one].digest for one in dict.fromkeys(("dev", name))}
+    return Stamp("decode", settings, {**task.inputs, **frames})
+
+
+def _chunks(store: FrameStore) -> Iterator[tuple[int, int]]:
+    """Runs of whole utterances of about CHUNK_FRAMES frames."""
+    groups = groupby(range(len(store.ids)), key=lambda u: int(store.offsets[u]) // CHUNK_FRAMES)
+    for _, members in groups:
+        run = list(members)
+        yield run[0], run[-1] + 1
+
+
+def _choose(config: Config, tasks: list[_Task], dev: FrameStore, backend: str, nj: int) -> Iterator[tuple[str, Scales]]:
+    """System name -> scales, by the word errors of all its seeds on dev."""
+    settings = config.decoding
+    middle = sorted(settings.acoustic_scales)[len(settings.acoustic_scales) // 2]
+    pieces = [
+        Piece(net, dev.folder, first, end, settings, backend, middle)
+        for task in tasks
+        for net in task.nets
+        for first, end in _chunks(dev)
+    ]
+    results = map_pieces(score_grid, pieces, nj=nj, progress="scales on dev" if pieces else None)
+    words = sum(len(text.split()) for text in dev.texts)
+    per_net = sum(1 for _ in _chunks(dev))
+    for task in tasks:
+        errors = sum(next(results).errors for _ in range(per_net * len(task.nets)))
+        scales = choose_scales(errors, settings.acoustic_scales, settings.word_penalties, words * len(task.nets))
+        log.info(
+            "%s: acoustic scale %g, word penalty %g chosen on dev (%d errors in %d words)",
+            task.system.name, scales.acoustic_scale, scales.word_penalty, scales.errors, scales.words,
+        )  # fmt: skip
+        yield task.system.name, scales
+    for _ in results:  # lets the progress bar and the processes end
+        pass
+
+
+def _hypotheses(
+    config: Config,
+    todo: list[tuple[_Task, str]],
+    stores: dict[str, FrameStore],
+    scales: dict[str, Scales],
+    backend: str,
+    nj: int,
+) -> Iterator[tuple[_Task, str, list[list[Hypothesis]], list[float]]]:
+    """For each system and set: the hypotheses [seed][utterance], and the seconds that each seed took."""
+    pieces = []
+    for task, name in todo:
+        frozen = scales[task.system.name]
+        pieces += [
+            Piece(net, stores[name].folder, first, end, config.decoding, backend, frozen.acoustic_scale,
+                  frozen.word_penalty)
+            for net in task.nets
+            for first, end in _chunks(stores[name])
+        ]  # fmt: skip
+    results = map_pieces(decode_piece, pieces, nj=nj, progress="decoding" if pieces else None)
+    for task, name in todo:
+        chunks = sum(1 for _ in _chunks(stores[name]))
+        seeds, seconds = [], []
+        for _ in task.nets:
+            of_seed = [next(results) for _ in range(chunks)]
+            seeds.append([hypothesis for result in of_seed for hypothesis in result.hypotheses])
+            seconds.append(sum(result.seconds for result in of_seed))
+        yield task, name, seeds, seconds
+    for _ in results:
+        pass
+
+
+def align_words(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[str | None, str | None]]:
+    """The cheapest alignment at costs 1/1/1; None where the other side has one word more."""
+    pairs = kaldialign.align(list(reference), list(hypothesis), _GAP)
+    return [(ref or None, hyp or None) for ref, hyp in pairs]
+
+
+def _write(
+    folder: Path,
+    config: Config,
+    task: _Task,
+    name: str,
+    store: FrameStore,
+    scales: Scales,
+    seeds: list[list[Hypothesis]],
+    seconds: list[float],
+    vocabulary: set[str],
+) -> None:
+    """hyps.jsonl and summary.json of one system on one set."""
+    references = [text.split() for text in store.texts]
+    words = sum(map(len, references))
+    oov = sum(word not in vocabulary for reference in references for word in reference)
+    rows, wrong, kinds = [], [], {"ins": 0, "del": 0, "sub": 0}
+    failed: dict[str, None] = {}
+    for seed, hypotheses in enumerate(seeds):
+        before = sum(kinds.values())
+        for utterance, reference, hypothesis in zip(store.ids, references, hypotheses, strict=True):
+            alignment = align_words(reference, hypothesis.words)
+            kinds["ins"] += sum(ref is None for ref, _ in alignment)
+            kinds["del"] += sum(hyp is None for _, hyp in alignment)
+            kinds["sub"] += sum(ref is not None and hyp is not None and ref != hyp for ref, hyp in alignment)
+            rows.append(
+                {"utterance": utterance, "seed": seed, "ref": reference, "hyp": hypothesis.words,
+                 "alignment": alignment, "retried": hypothesis.retried}
+            )  # fmt: skip
+            if hypothesis.failed:
+                failed[utterance] = None
+                log.warning("%s seed %d found no words for %s", task.system.name, seed, utterance)
+        wrong.append(sum(kinds.values()) - before)
+    audio = float(store.durations.sum())
+    total = words * len(seeds)
+    summary = {
+        "system": task.system.name,
+        "set": name,
+        "acoustic_scale": scales.acoustic_scale,
+        "word_penalty": scales.word_penalty,
+        "prior_scale": config.decoding.prior_scale,
+        "search_beam": config.decoding.search_beam,
+        "seeds": len(seeds),
+        "wer": sum(wrong) / max(1, total),
+        "wer_per_seed": [errors / max(1, words) for errors in wrong],
+        "errors": {**kinds, "words": total},
+        "rtf": sum(seconds) / len(seeds) / audio,
+        "seconds": round(sum(seconds), 3),
+        "audio_seconds": round(audio, 3),
+        "retried": sum(row["retried"] is True for row in rows),
+        "failed": list(failed),
+        "oov_words": oov,
+        "oov_rate": oov / max(1, words),
+    }
+    write_json_lines(folder / "hyps.jsonl", rows)
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_summary(work: Work, system: str, name: str) -> dict[str, Any]:
+    file = _folder(work, system, name) / "summary.json"
+    try:
+        summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{file} is missing or damaged; delete {file.parent} and decode again.") from None
+    return summary

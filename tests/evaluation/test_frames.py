@@ -1,0 +1,121 @@
+"""Frame metrics against plain float64 arithmetic on the same weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from asr_kd.acoustic.model import AcousticModel
+from asr_kd.config import ModelConfig
+from asr_kd.evaluation import frames as frames_module
+from asr_kd.evaluation.frames import diversity, example_frame, frame_metrics
+from asr_kd.frames.store import FrameStore, write_store
+
+LEFT, RIGHT, NUM_STATES, MEMBERS = 2, 1, 5, 3
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
+    random = np.random.default_rng(0)
+    folder: Path = tmp_path_factory.mktemp("store")
+    return write_store(folder, [(f"u{u}", random.normal(0, 1, (n, 4))) for u, n in enumerate((40, 3, 77))])
+
+
+@pytest.fixture
+def model() -> AcousticModel:
+    made = AcousticModel(ModelConfig(1, 8, LEFT, RIGHT), 4 * (LEFT + 1 + RIGHT), NUM_STATES, [1, 2, 3])
+    with torch.no_grad():
+        made.layers[-1].weight.mul_(20)  # far from uniform
+    made.precision = "float32"
+    return made
+
+
+@pytest.fixture
+def states(store: FrameStore) -> np.ndarray:
+    labels = np.random.default_rng(1).integers(0, NUM_STATES, store.num_frames).astype(np.int32)
+    labels[5:30] = -1
+    return labels
+
+
+def posteriors(model: AcousticModel, store: FrameStore) -> np.ndarray:
+    """(M, N, C) float64, frame by frame."""
+    rows = []
+    for u in range(len(store.ids)):
+        x = store.normalised(u).astype(np.float64)
+        for t in range(len(x)):
+            rows.append(np.concatenate([x[min(max(t + d, 0), len(x) - 1)] for d in range(-LEFT, RIGHT + 1)]))
+    hidden = np.stack(rows)
+    result = []
+    for m in range(MEMBERS):
+        h = hidden
+        for k, layer in enumerate(model.layers):
+            h = h @ layer.weight[m].detach().double().numpy() + layer.bias[m].detach().double().numpy()
+            h = np.maximum(h, 0) if k == 0 else h
+        p = np.exp(h - h.max(1, keepdims=True))
+        result.append(p / p.sum(1, keepdims=True))
+    return np.stack(result)
+
+
+def test_metrics_equal_the_float64_reference(
+    model: AcousticModel, store: FrameStore, states: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # batches of 64, the smallest: a batch's edge must not show
+    monkeypatch.setattr(frames_module, "_NUMBERS_AT_ONCE", 1)
+    found = frame_metrics(model, store, states)
+    p, keep = posteriors(model, store), states >= 0
+    at_label = p[:, np.flatnonzero(keep), states[keep]]
+    assert found.frames == keep.sum()
+    np.testing.assert_allclose(found.cross_entropy, -np.log(at_label).mean(1), rtol=1e-5)
+    np.testing.assert_allclose(found.accuracy, (p.argmax(2) == states)[:, keep].mean(1), atol=1e-12)
+    np.testing.assert_allclose(found.ensemble_cross_entropy, -np.log(at_label.mean(0)).mean(), rtol=1e-5)
+    assert found.ensemble_accuracy == pytest.approx((p.mean(0).argmax(1) == states)[keep].mean())
+
+
+def test_diversity_equals_the_float64_reference(model: AcousticModel, store: FrameStore, states: np.ndarray) -> None:
+    found = diversity(model, store, states)
+    p, keep = posteriors(model, store), np.flatnonzero(states >= 0)
+    best = p.argmax(2)[:, keep]
+    for a in range(MEMBERS):
+        for b in range(MEMBERS):
+            assert found.disagreement[a, b] == pytest.approx((best[a] != best[b]).mean())
+            mean = p[[(a + k) % MEMBERS for k in range(b + 1)]].mean(0)[keep]
+            assert found.accuracy[a, b] == pytest.approx((mean.argmax(1) == states[keep]).mean())
+            nats = -np.log(mean[np.arange(len(keep)), states[keep]]).mean()
+            assert found.cross_entropy[a, b] == pytest.approx(nats, rel=1e-5)
+    assert np.allclose(found.accuracy[:, -1], found.accuracy[0, -1])
+
+
+def test_unaligned_frames_weigh_nothing(model: AcousticModel, store: FrameStore, states: np.ndarray) -> None:
+    nothing = frame_metrics(model, store, np.full_like(states, -1))
+    assert (nothing.frames, nothing.ensemble_accuracy, nothing.cross_entropy) == (0, 0.0, [0.0] * MEMBERS)
+    one = np.full_like(states, -1)
+    one[50] = states[50]
+    assert frame_metrics(model, store, one).frames == 1
+
+
+def test_a_single_net_is_its_own_ensemble(store: FrameStore, states: np.ndarray) -> None:
+    single = AcousticModel(ModelConfig(1, 8, LEFT, RIGHT), 4 * (LEFT + 1 + RIGHT), NUM_STATES, [1])
+    found = frame_metrics(single, store, states)
+    assert found.accuracy == [found.ensemble_accuracy]
+    assert found.cross_entropy == [pytest.approx(found.ensemble_cross_entropy)]
+
+
+def test_states_of_another_length_are_refused(model: AcousticModel, store: FrameStore, states: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="states for"):
+        frame_metrics(model, store, states[:-1])
+
+
+def test_example_frame_is_a_real_frame_and_its_rows_are_the_tempered_mean(
+    model: AcousticModel, store: FrameStore, states: np.ndarray
+) -> None:
+    found = example_frame(model, store, states, temperatures=[1.0, 3.0], silence=frozenset({0}), entries=4)
+    assert found is not None
+    frame = int(store.offsets[store.index(found.utterance)]) + round(found.seconds * 100)
+    assert states[frame] == found.label != 0
+    logits = np.log(posteriors(model, store)[:, frame])
+    for temperature, row in zip(found.temperatures, found.probabilities, strict=True):
+        p = np.exp(logits / temperature)
+        np.testing.assert_allclose(row, (p / p.sum(1, keepdims=True)).mean(0)[found.states], rtol=1e-4)
+    assert list(found.probabilities[0]) == sorted(found.probabilities[0], reverse=True)
+    assert example_frame(model, store, np.full_like(states, -1), temperatures=[1.0]) is None
