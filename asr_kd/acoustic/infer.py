@@ -20,7 +20,8 @@ FRAMES_AT_ONCE = 4096
 
 def ensemble_log_mean(log_probabilities: Tensor) -> Tensor:
     """(M, B, C) log posteriors -> (B, C) log of the members' arithmetic mean."""
-    return torch.logsumexp(log_probabilities, dim=0) - math.log(log_probabilities.shape[0])
+    mean: Tensor = torch.logsumexp(log_probabilities, dim=0).sub(math.log(log_probabilities.shape[0]))
+    return mean
 
 
 def log_posteriors(model: AcousticModel, store: FrameStore, utterance: int, member: int | None) -> np.ndarray:

@@ -56,4 +56,4 @@ class DevScorer:
             correct += (log_probabilities.argmax(-1) == states).sum(1)
             entropy -= log_probabilities[:, torch.arange(len(frames)), states].sum(1).double()
         count = max(1, len(self._frames))
-        return DevScores((correct / count).tolist(), (entropy / count).tolist())
+        return DevScores(correct.div(count).tolist(), entropy.div(count).tolist())

@@ -121,8 +121,6 @@ def train_model(
     seeds: list[int],
     make_objective: Callable[[torch.device], Objective],
     options: RunOptions,
-    *,
-    transfer: WindowedFrames | None = None,
 ) -> TrainResult:
     """Trains nets with the given objective into `exp/<folder>`, unless the stamp says that they are there.
 
@@ -136,9 +134,9 @@ def train_model(
         return TrainResult(path, False, **{key: facts[key] for key in _FACTS})
     log.info("training %s: %s", folder, reason)
     device = pick_device(options.device)
-    window = {"left": model.left_context, "right": model.right_context, "device": str(device)}
-    examples = transfer or WindowedFrames(data.train, **window)
-    dev_frames = WindowedFrames(data.dev, **window)
+    left, right = model.left_context, model.right_context
+    examples = WindowedFrames(data.train, left=left, right=right, device=device)
+    dev_frames = WindowedFrames(data.dev, left=left, right=right, device=device)
     net = AcousticModel(model, examples.num_inputs, data.num_states, seeds).to(device)
     scorer = DevScorer(dev_frames, np.asarray(data.dev.array(data.states_name)))
     progress = fit(

@@ -63,15 +63,16 @@ def read_times(work: Work, name: str) -> Iterator[Times]:
             continue
         duration = float(store.durations[utterance])
         words = store.texts[utterance].split()
-        phones, spans = [], []
+        phones: list[Interval] = []
+        spans: list[tuple[Interval, int]] = []
         for k, (_, phone, word, first, end) in enumerate(rows.tolist()):
             # the last frame may reach a little past the audio or end before it
             begin, stop = first * FRAME_SHIFT, duration if k == len(rows) - 1 else end * FRAME_SHIFT
             phones.append(Interval(begin, stop, "" if word < 0 else lang.phones[phone]))
             if spans and word >= 0 and spans[-1][1] == word:
-                spans[-1][0] = Interval(spans[-1][0].start, stop, words[word])
+                spans[-1] = (Interval(spans[-1][0].start, stop, words[word]), word)
             else:
-                spans.append([Interval(begin, stop, "" if word < 0 else words[word]), word])
+                spans.append((Interval(begin, stop, "" if word < 0 else words[word]), word))
         yield Times(identity, duration, [span for span, _ in spans], phones)
 
 

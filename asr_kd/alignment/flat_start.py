@@ -1,161 +1,137 @@
-"""From no alignment at all to a good one, without Gaussian mixtures (Senior et al. 2014).
+"""The GMM-free flat start (Senior et al. 2014): an equal alignment, then rounds of {train a small net, realign}.
 
-Every utterance is first cut into equal parts; then rounds of {train a small net for one epoch on the present states;
-posterior over prior is a likelihood; Viterbi gives new states}. The net sees little context, so that it cannot
-memorise the equal alignment, and goes on from round to round.
+The net comes from outside (`FrameClassifier`): aligning knows nothing of how nets are trained.
 
-Shapes:  T frames of an utterance, C = 3 * phones context-independent states.
+Shapes:  T frames of an utterance, C context-independent states, U utterances.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from asr_kd.alignment.topology import NUM_HMM_STATES, CannotAlignError, Graph, compile_graph, equal_alignment
+from asr_kd.alignment.topology import CannotAlignError, Graph, equal_alignment
 from asr_kd.alignment.viterbi import viterbi
 from asr_kd.config import AlignmentConfig
-from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
-from asr_kd.lang.lexicon import Lang
 
 log = logging.getLogger(__name__)
 
+SMOOTHING = 1.0  # frames added to each state's count before the prior is taken
+_BLOCK = 64  # utterances whose posteriors are held at once
+
 
 class FrameClassifier(Protocol):
-    """What the flat start needs of a net: it is trained further and further, and asked in between."""
+    """What the flat start needs from a net over context-independent states."""
 
     def fit(self, frames: np.ndarray, states: np.ndarray, *, epochs: int) -> None:
-        """Trains on frames (n,) int64, numbers in the store it was made for, and their states (n,) int32."""
+        """Goes on training on these frames (numbers of the training store) and their states, both (n,)."""
 
-    def log_posteriors(self, utterance: int, store: FrameStore | None = None) -> np.ndarray:
-        """(T, C) float32 natural logarithms for an utterance of `store`; None: the store it was made for."""
-        ...
-
-
-ClassifierFactory = Callable[[FrameStore, int, AlignmentConfig, int], FrameClassifier]  # store, classes, config, seed
+    def log_posteriors(self, store: FrameStore, utterance: int) -> np.ndarray:
+        """(T, C) float32 natural logarithms."""
 
 
-@dataclass(frozen=True)
-class Round:
-    """What one round of the flat start did."""
-
-    frame_accuracy: float  # of the net just trained, on the states it was trained on
-    log_likelihood: float  # of the new best paths, per frame, in nats (up to the frames' own probability)
-    changed: float  # share of frames that got another state
+MakeClassifier = Callable[[FrameStore, int, AlignmentConfig, int], FrameClassifier]
+Found = tuple[NDArray[np.int32], float] | CannotAlignError
 
 
-@dataclass(frozen=True)
-class Aligned:
-    """One utterance's best path."""
+class MonophoneAligner:
+    """A trained net with the priors of its states: aligns any utterance of any set."""
 
-    graph: Graph
-    path: NDArray[np.int32]  # (T,) states of the graph
-    log_likelihood: float  # of the whole path, in nats
+    def __init__(self, classifier: FrameClassifier, log_priors: np.ndarray, beam: float) -> None:
+        self._classifier, self._log_priors, self._beam = classifier, log_priors, beam
 
-    @property
-    def classes(self) -> NDArray[np.int32]:
-        """(T,) context-independent states, 3 * phone + HMM state."""
-        return self.graph.classes[self.path]
+    def paths(
+        self, store: FrameStore, utterances: Sequence[int], graphs: Sequence[Graph], *, nj: int, progress: str | None
+    ) -> Iterator[Found]:
+        """For each utterance (T,) states of its graph and the score, or why there is none.
 
-
-@dataclass(frozen=True)
-class Aligner:
-    """A trained classifier with what turns its posteriors into an alignment."""
-
-    lang: Lang
-    classifier: FrameClassifier
-    log_priors: NDArray[np.float32]  # (C,)
-    beam: float = 0.0
-
-    def align(
-        self, store: FrameStore, utterances: Sequence[int], *, nj: int = 1
-    ) -> Iterator[tuple[int, Aligned | CannotAlignError]]:
-        """Yields (utterance, its best path or why it has none), in order.
-
-        The net runs in this thread, the searches in `nj` others: compiled code needs no process of its own.
+        The net runs in this thread; Viterbi, which is compiled and holds no lock, on `nj` others.
         """
-        waiting: deque[tuple[int, Future[Aligned | CannotAlignError]]] = deque()
-        with ThreadPoolExecutor(nj) as pool:
-            for utterance in utterances:
-                posteriors = self.classifier.log_posteriors(utterance, store)
-                waiting.append((utterance, pool.submit(self._best_path, store.texts[utterance], posteriors)))
-                if len(waiting) > 4 * nj:
-                    ready, result = waiting.popleft()
-                    yield ready, result.result()
-            for ready, result in waiting:
-                yield ready, result.result()
 
-    def _best_path(self, text: str, log_posteriors: np.ndarray) -> Aligned | CannotAlignError:
-        try:
-            graph = compile_graph(text.split(), self.lang)
-            return Aligned(graph, *viterbi(log_posteriors - self.log_priors, graph, beam=self.beam))
-        except CannotAlignError as error:
-            return error
+        def search(item: tuple[Graph, np.ndarray]) -> Found:
+            try:
+                return viterbi(item[1], item[0], beam=self._beam)
+            except CannotAlignError as error:
+                return error
 
-
-def pick_subset(store: FrameStore, hours: float, seed: int) -> NDArray[np.int64]:
-    """Random unaltered utterances of at most `hours` in all (at least one), in the store's order."""
-    unaltered = np.flatnonzero(store.speeds == 1.0)
-    order = np.random.default_rng(seed).permutation(unaltered)
-    fits = np.cumsum(store.durations[order]) <= hours * 3600
-    return np.sort(order[: max(1, int(fits.sum()))])
+        with (
+            ThreadPoolExecutor(nj) as pool,
+            tqdm(total=len(utterances), desc=progress, disable=progress is None, unit="utt", mininterval=1.0) as bar,
+        ):
+            for first in range(0, len(utterances), _BLOCK):
+                block = range(first, min(first + _BLOCK, len(utterances)))
+                posteriors = (self._classifier.log_posteriors(store, utterances[k]) for k in block)
+                items = [(graphs[k], p - self._log_priors) for k, p in zip(block, posteriors, strict=True)]
+                yield from pool.map(search, items)
+                bar.update(len(block))
 
 
 def flat_start(
     store: FrameStore,
-    lang: Lang,
-    classifier: FrameClassifier,
+    utterances: Sequence[int],
+    graphs: Sequence[Graph],
+    num_classes: int,
     settings: AlignmentConfig,
-    utterances: NDArray[np.int64],
+    make_classifier: MakeClassifier,
     *,
+    seed: int,
     nj: int = 1,
-) -> tuple[Aligner, list[Round]]:
-    """Trains `classifier` from nothing on these utterances of `store`; those that cannot be aligned are passed over.
+    quiet: bool = False,
+) -> MonophoneAligner:
+    """Trains an aligner on these utterances of the training store.
 
-    Raises:
-      UserError: no utterance can be aligned.
+    Args:
+      utterances: their numbers, with their `graphs`; those that are too short for their transcript take no part.
     """
-    num_classes = NUM_HMM_STATES * len(lang.phones)
-    frames, states, usable = _equal_start(store, lang, utterances)
-    rounds = []
-    for number in range(1, settings.rounds + 1):
-        began = time.monotonic()
-        classifier.fit(frames, states, epochs=1)
-        aligner = Aligner(lang, classifier, log_priors(states, num_classes), settings.beam)
-        new = np.empty_like(states)
-        score = hits = 0.0
-        done = 0
-        paths = aligner.align(store, usable, nj=nj)
-        for utterance, result in tqdm(paths, total=len(usable), desc=f"round {number}", leave=False, mininterval=0.5):
-            if isinstance(result, CannotAlignError):
-                raise UserError(
-                    f"utterance {store.ids[utterance]}: {result}, in round {number} of the flat start; "
-                    "look at its features, or lower alignment.rounds."
-                )
-            classes = result.classes
-            new[done : done + len(classes)] = classes
-            done += len(classes)
-            score += result.log_likelihood
-        hits = _frame_accuracy(classifier, store, usable, states)
-        rounds.append(Round(hits, score / len(states), float((new != states).mean())))
-        states = new
+    classifier = make_classifier(store, num_classes, settings, seed)
+    paths: dict[int, NDArray[np.int32]] = {}
+    for k, utterance in enumerate(utterances):
+        try:
+            paths[k] = equal_alignment(graphs[k], int(store.offsets[utterance + 1] - store.offsets[utterance]))
+        except CannotAlignError:
+            continue  # the final pass names it
+    kept = sorted(paths)
+    frames = np.concatenate([np.arange(store.offsets[utterances[k]], store.offsets[utterances[k] + 1]) for k in kept])
+    labels = _labels(graphs, paths, kept)
+    for number in range(settings.rounds):
+        classifier.fit(frames, labels, epochs=1)
+        aligner = MonophoneAligner(classifier, _log_priors(labels, num_classes), settings.beam)
+        progress = None if quiet else f"flat start, round {number + 1} of {settings.rounds}"
+        found = aligner.paths(store, [utterances[k] for k in kept], [graphs[k] for k in kept], nj=nj, progress=progress)
+        total = 0.0
+        for k, result in zip(kept, found, strict=True):
+            if not isinstance(result, CannotAlignError):
+                paths[k] = result[0]
+                total += result[1]
+        before, labels = labels, _labels(graphs, paths, kept)
         log.info(
-            "round %d of %d: frame accuracy %.1f %%, log-likelihood %.3f per frame, %.1f %% of frames changed, %.1f s",
-            number,
-            settings.rounds,
-            100 * rounds[-1].frame_accuracy,
-            rounds[-1].log_likelihood,
-            100 * rounds[-1].changed,
-            time.monotonic() - began,
+            "flat start, round %d: score %.3f a frame, %.1f %% of the frames changed their state",
+            number + 1,
+            total / len(frames),
+            100 * float((before != labels).mean()),
         )
-    return aligner, rounds
+    return MonophoneAligner(classifier, _log_priors(labels, num_classes), settings.beam)
+
+
+def choose_subset(store: FrameStore, hours: float, seed: int) -> list[int]:
+    """Unaltered utterances in random order until `hours` of speech are there; their numbers, sorted."""
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(store.speeds == 1.0))
+    until = int(np.searchsorted(np.cumsum(store.durations[order]), hours * 3600, side="left")) + 1
+    chosen: list[int] = sorted(order[:until].tolist())
+    return chosen
+
+
+def _labels(graphs: Sequence[Graph], paths: dict[int, NDArray[np.int32]], kept: list[int]) -> NDArray[np.int32]:
+    return np.concatenate([graphs[k].classes[paths[k]] for k in kept]).astype(np.int32)
+
+
+def _log_priors(labels: NDArray[np.int32], num_classes: int) -> np.ndarray:
+    counts = np.bincount(labels, minlength=num_classes) + SMOOTHING
+    return np.log(counts / counts.sum()).astype(np.float32)

@@ -97,7 +97,7 @@ def compile_graph(words: Sequence[str], lang: Lang) -> Graph:
         if not pronunciations:
             raise CannotAlignError(f"its word {word} has no pronunciation in the lexicon")
         chains = [builder.chain(phones, number, front) for phones in pronunciations]
-        shortest += min(chains, key=len)
+        shortest += chains[min(range(len(chains)), key=lambda k: len(chains[k]))]
         plain += chains[0]
         silence, front = builder.optional_silence([(chain[-1], 0.0) for chain in chains])
     plain.append(silence)
@@ -105,7 +105,7 @@ def compile_graph(words: Sequence[str], lang: Lang) -> Graph:
 
 
 def _expand(builder: _Builder, front: list[tuple[int, float]], shortest: list[int], plain: list[int]) -> Graph:
-    """Nodes to states: the first state of a node is entered from its predecessors' last, the others from the one before."""
+    """Nodes to states: a node's first is entered from its predecessors' last ones, the others from the one before."""
     phone = np.array(builder.phone, np.int32)
     num_states = NUM_HMM_STATES * len(phone)
     states = np.arange(num_states, dtype=np.int32)

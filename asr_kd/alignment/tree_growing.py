@@ -151,9 +151,9 @@ def _best_split(
     asked = questions.astype(np.float64)
     for side, phones in enumerate(sides):
         per_phone = _sum_by(phones[rows], questions.shape[1], count, sums, squares)
-        yes = tuple(asked @ part for part in per_phone)
-        no = tuple(part.sum(0) - has for part, has in zip(per_phone, yes, strict=True))
-        gain = _log_likelihood(*yes, floor) + _log_likelihood(*no, floor) - whole
+        yes = [asked @ part for part in per_phone]
+        no = [part.sum(0) - has for part, has in zip(per_phone, yes, strict=True)]
+        gain = sum(_log_likelihood(n, s, q, floor) for n, s, q in (yes, no)) - whole
         gain[(yes[0] < min_count) | (no[0] < min_count)] = -1.0
         question = int(gain.argmax())
         if gain[question] > best[0]:
@@ -188,7 +188,7 @@ def _questions(statistics: Statistics, base: NDArray[np.int64], floor: Array) ->
         one, other = np.unravel_index(loss.argmin(), loss.shape)
         parts = [clusters.pop(names[k]) for k in (one, other)]
         both = names[one] | names[other]
-        clusters[both] = tuple(a + b for a, b in zip(*parts, strict=True))  # type: ignore[assignment]
+        clusters[both] = tuple(a + b for a, b in zip(*parts, strict=True))
         found.append(both)
     questions = np.zeros((len(found), size), bool)
     for row, members in enumerate(found):

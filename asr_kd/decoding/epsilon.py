@@ -113,7 +113,7 @@ def remove_epsilon(fst: Fst, outputs: Outputs) -> Fst:
 
 
 def _closures(fst: Fst, sources: np.ndarray, outputs: Outputs) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Best epsilon paths: (n,) from, to, output label, cost, sorted by `from`; each source reaches itself for nothing."""
+    """Best epsilon paths: (n,) from, to, output label, cost, sorted by `from`; each source reaches itself at 0."""
     is_epsilon = np.flatnonzero(fst.ilabel == 0)
     is_epsilon = is_epsilon[np.argsort(fst.src[is_epsilon], kind="stable")]
     first, last = _spans(fst.src[is_epsilon], fst.num_states)

@@ -31,8 +31,7 @@ def grammar_fst(arpa: Arpa, words: tuple[str, ...]) -> Fst:
     final = np.full(len(states), np.inf, np.float32)
     for level in levels:
         for ngram, log_p in sorted(level.items()):
-            *history, word = ngram
-            source = states[tuple(history)]
+            source, word = states[ngram[:-1]], ngram[-1]
             if word == END:
                 final[source] = -log_p
             elif word != BEGIN:

@@ -247,9 +247,8 @@ def read_graph(folder: Path) -> Graph:
         with np.load(folder / "graph.npz", allow_pickle=False) as file:
             ends = np.cumsum(file["sequence_lengths"]).tolist()
             flat = file["sequence_words"].tolist()
-            arrays = [file[name] for name in ("src", "dst", "pdf", "output", "score")]
             return Graph(
-                *arrays,
+                **{name: file[name] for name in ("src", "dst", "pdf", "output", "score")},
                 num_pdfs=int(file["num_pdfs"]),
                 words=tuple(file["words"].tolist()),
                 sequences=tuple(tuple(flat[a:b]) for a, b in zip([0, *ends], ends, strict=False)),

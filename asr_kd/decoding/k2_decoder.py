@@ -5,6 +5,7 @@ Graph and acoustic scores stay apart on the lattice, so that other scales can be
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -168,4 +169,4 @@ class K2Decoder:
         arcs = paths.arcs.row_splits(2)
         ends = arcs[states.long()].tolist()
         outputs = paths.aux_labels.tolist()
-        return [(outputs[begin:end], begin, end) for begin, end in zip(ends, ends[1:], strict=False)]
+        return [(outputs[begin:end], begin, end) for begin, end in itertools.pairwise(ends)]

@@ -31,10 +31,10 @@ def lexicon_fst(lang: Lang, silence_probability: float) -> LexiconFst:
       UserError: a word of the vocabulary has no pronunciation.
     """
     entries = []
-    for index, word in enumerate(lang.words):
-        pronunciations = sorted(set(lang.pronunciations.get(word, ())))
+    for index, spelling in enumerate(lang.words):
+        pronunciations = sorted(set(lang.pronunciations.get(spelling, ())))
         if not pronunciations:
-            raise UserError(f"the word {word!r} of the vocabulary has no pronunciation; add one to the lexicon.")
+            raise UserError(f"the word {spelling!r} of the vocabulary has no pronunciation; add one to the lexicon.")
         entries += [(index + 1, pronunciation) for pronunciation in pronunciations]
     owners = Counter(pronunciation for _, pronunciation in entries)
     beginnings = {pronunciation[:length] for pronunciation in owners for length in range(1, len(pronunciation))}

@@ -17,7 +17,7 @@ from asr_kd.acoustic.infer import log_posteriors
 from asr_kd.acoustic.model import AcousticModel, load_model
 from asr_kd.alignment.tree import read_tree
 from asr_kd.config import DecodingConfig
-from asr_kd.decoding.decoder import Decoder, Grid, Hypothesis, make_decoder
+from asr_kd.decoding.decoder import Decoder, Hypothesis, make_decoder
 from asr_kd.decoding.graph import Graph, read_graph
 from asr_kd.decoding.scales import grid_errors
 from asr_kd.frames.store import FrameStore
@@ -47,34 +47,21 @@ class Piece:
     word_penalty: float = 0.0
 
 
-@dataclass(frozen=True)
-class PieceResult:
-    """What a piece gave: either hypotheses, or word errors over the grid of scales."""
-
-    hypotheses: tuple[Hypothesis, ...]
-    errors: np.ndarray | None  # (scales, penalties) int64
-    seconds: float  # forward pass and search, one thread
-
-
-def decode_piece(piece: Piece) -> PieceResult:
-    """Decodes at the piece's scales."""
+def decode_piece(piece: Piece) -> tuple[list[Hypothesis], float]:
+    """The best paths at the piece's scales, and the seconds that one thread took for forward pass and search."""
     decoder = _decoder(piece.net.graph, piece.settings, piece.backend, piece.acoustic_scale, piece.word_penalty)
     loglikes, seconds = _timed_loglikes(piece)
     started = time.perf_counter()
-    hypotheses = decoder.decode(loglikes)
-    return PieceResult(tuple(hypotheses), None, seconds + time.perf_counter() - started)
+    return decoder.decode(loglikes), seconds + time.perf_counter() - started
 
 
-def score_grid(piece: Piece) -> PieceResult:
-    """Counts word errors at every acoustic scale and word penalty of the settings."""
+def score_grid(piece: Piece) -> np.ndarray:
+    """(scales, penalties) int64: word errors at every acoustic scale and word penalty of the settings."""
     decoder = _decoder(piece.net.graph, piece.settings, piece.backend, piece.acoustic_scale, 0.0)
-    loglikes, seconds = _timed_loglikes(piece)
-    started = time.perf_counter()
-    settings = piece.settings
-    grids: list[Grid] = decoder.decode_grid(loglikes, settings.acoustic_scales, settings.word_penalties)
-    seconds += time.perf_counter() - started
+    loglikes, _ = _timed_loglikes(piece)
     references = [text.split() for text in _store(piece.frames).texts[piece.first : piece.end]]
-    return PieceResult((), grid_errors(references, grids), seconds)
+    settings = piece.settings
+    return grid_errors(references, decoder.decode_grid(loglikes, settings.acoustic_scales, settings.word_penalties))
 
 
 def loglikes_of(

@@ -47,5 +47,5 @@ def choose_scales(errors: np.ndarray, scales: Sequence[float], penalties: Sequen
         i, j = point
         return (errors[point], abs(i - middle[0]) + abs(j - middle[1]), scales[i], abs(penalties[j]), penalties[j])
 
-    i, j = best = min(np.ndindex(len(scales), len(penalties)), key=rank)  # type: ignore[arg-type, type-var]
+    i, j = best = min(np.ndindex(len(scales), len(penalties)), key=rank)  # type: ignore[arg-type]
     return Scales(scales[i], penalties[j], int(errors[best]), words)

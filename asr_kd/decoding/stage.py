@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import kaldialign
+import numpy as np
 
 from asr_kd.artifacts import Stamp, Work, read_stamp, reason_to_make, replacing_folder, require, write_json_lines
 from asr_kd.config import Config, to_mapping
@@ -123,9 +124,9 @@ def decode(
     tasks = [_task(config, work, system) for system in chosen]
     stamps = {(task.system.name, name): _stamp(config, task, stores, name, backend) for task in tasks for name in names}
     reasons = {key: reason_to_make(_folder(work, *key), stamp) for key, stamp in stamps.items()}
-    for (system, name), why in reasons.items():
+    for (who, name), why in reasons.items():
         if why is not None:
-            log.info("decoding %s on %s: %s", system, name, why)
+            log.info("decoding %s on %s: %s", who, name, why)
     clear_caches()
 
     searched = [task for task in tasks if reasons[task.system.name, "dev"] is not None]
@@ -145,10 +146,10 @@ def decode(
         with replacing_folder(_folder(work, *key), stamps[key]) as temporary:
             _write(temporary, config, task, name, stores[name], scales[task.system.name], seeds, seconds, vocabulary)
     decoded = []
-    for system in chosen:
+    for task in tasks:
         for name in sets:
-            made = reasons[system.name, name] is not None
-            decoded.append(Decoded(made, _read_summary(work, system.name, name)))
+            made = reasons[task.system.name, name] is not None
+            decoded.append(Decoded(made, _read_summary(work, task.system.name, name)))
     return DecodeResult(decoded)
 
 
@@ -227,7 +228,7 @@ def _choose(config: Config, tasks: list[_Task], dev: FrameStore, backend: str, n
     words = sum(len(text.split()) for text in dev.texts)
     per_net = sum(1 for _ in _chunks(dev))
     for task in tasks:
-        errors = sum(next(results).errors for _ in range(per_net * len(task.nets)))
+        errors = np.sum([next(results) for _ in range(per_net * len(task.nets))], axis=0)
         scales = choose_scales(errors, settings.acoustic_scales, settings.word_penalties, words * len(task.nets))
         log.info(
             "%s: acoustic scale %g, word penalty %g chosen on dev (%d errors in %d words)",
@@ -262,8 +263,8 @@ def _hypotheses(
         seeds, seconds = [], []
         for _ in task.nets:
             of_seed = [next(results) for _ in range(chunks)]
-            seeds.append([hypothesis for result in of_seed for hypothesis in result.hypotheses])
-            seconds.append(sum(result.seconds for result in of_seed))
+            seeds.append([hypothesis for hypotheses, _ in of_seed for hypothesis in hypotheses])
+            seconds.append(sum(spent for _, spent in of_seed))
         yield task, name, seeds, seconds
     for _ in results:
         pass

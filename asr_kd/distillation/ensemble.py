@@ -28,7 +28,7 @@ def ensemble_distribution(
     Returns:
       (B, C) natural-log probabilities.
     """
-    tempered = F.log_softmax(logits / temperature, dim=-1)
+    tempered = F.log_softmax(logits.div(temperature), dim=-1)
     if weights is None:
         log_weights = torch.full(logits.shape[:2], -math.log(logits.shape[0]), dtype=tempered.dtype).to(tempered.device)
     else:

@@ -56,7 +56,8 @@ def distillation_loss(
     """
     _check(logits, teacher, states, temperature, soft_weight)
     logits = _at_least_float32(logits)
-    student = F.log_softmax(logits / temperature, dim=-1)
+    tempered: Tensor = logits.div(temperature)
+    student = F.log_softmax(tempered, dim=-1)
     target = teacher.log_probabilities.to(student.dtype)
     probabilities = target.exp()
     # where p is 0, p log p is 0: its log of -inf must not turn into nan
@@ -92,7 +93,8 @@ def _mix(soft: Tensor, logits: Tensor, states: Tensor, soft_weight: float, valid
     log_posteriors = F.log_softmax(logits, dim=-1)
     hard = -log_posteriors.gather(-1, labels.expand(logits.shape[:-1]).unsqueeze(-1)).squeeze(-1)
     soft_mean, hard_mean = _mean(soft, valid), _mean(hard, valid)
-    return LossTerms(soft_weight * soft_mean + (1 - soft_weight) * hard_mean, soft_mean, hard_mean)
+    total: Tensor = soft_mean.mul(soft_weight).add(hard_mean, alpha=1 - soft_weight)
+    return LossTerms(total, soft_mean, hard_mean)
 
 
 def _mean(values: Tensor, valid: Tensor | None) -> Tensor:

@@ -86,7 +86,9 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, killed_after):
         assert torch.equal(value, resumed.state_dict()[name]), name
     timings = ("seconds", "frames_per_second")
     for row, again in zip(expected.rows, found.rows, strict=True):
-        assert {k: v for k, v in row.items() if k not in timings} == {k: v for k, v in again.items() if k not in timings}
+        assert {k: v for k, v in row.items() if k not in timings} == {
+            k: v for k, v in again.items() if k not in timings
+        }
 
 
 def test_checkpoint_of_another_run_or_damaged_is_not_used(tmp_path):

@@ -1,0 +1,193 @@
+"""Graphs, Viterbi, flat start and tree on problems whose answer is known."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_kd.alignment.export import Interval, Times, ctm_lines, textgrid
+from asr_kd.alignment.flat_start import choose_subset, flat_start
+from asr_kd.alignment.topology import CannotAlignError, compile_graph, context_key, equal_alignment, path_segments
+from asr_kd.alignment.tree import monophone_tree, read_tree, with_counts, write_tree
+from asr_kd.alignment.tree_growing import Statistics, grow_tree
+from asr_kd.alignment.viterbi import viterbi
+from asr_kd.config import AlignmentConfig
+from asr_kd.errors import UserError
+from asr_kd.frames.store import FrameStore, write_store
+from asr_kd.lang.lexicon import Lang
+
+LANG = Lang(
+    phones=("SIL", "A", "B", "C"),
+    words=("AB", "C"),
+    pronunciations={"AB": ((1, 2), (1,)), "C": ((3,),)},
+)
+
+
+def brute_force(loglikes, graph):
+    """The best score over every path, in float64, from the arcs themselves."""
+    target = np.repeat(np.arange(graph.num_states), np.diff(graph.first))
+    arcs = {(int(s), int(t)): float(w) for s, t, w in zip(graph.source, target, graph.weight, strict=True)}
+    paths = [([s], float(graph.initial[s]) + loglikes[0, graph.classes[s]]) for s in range(graph.num_states)]
+    paths = [(path, score) for path, score in paths if np.isfinite(score)]
+    for frame in loglikes[1:]:
+        paths = [
+            ([*path, t], score + weight + frame[graph.classes[t]])
+            for path, score in paths
+            for (s, t), weight in arcs.items()
+            if s == path[-1]
+        ]
+    return max(score + float(graph.final[path[-1]]) for path, score in paths)
+
+
+@given(seed=st.integers(0, 10**6), frames=st.integers(3, 8))
+def test_viterbi_finds_the_best_of_all_paths(seed, frames):
+    graph = compile_graph(["AB"], LANG)
+    loglikes = np.random.default_rng(seed).normal(0, 3, (frames, 12)).astype(np.float32)
+    path, score = viterbi(loglikes, graph)
+    assert score == pytest.approx(brute_force(loglikes.astype(np.float64), graph), rel=1e-6)
+    assert len(path) == frames
+
+
+def test_path_takes_the_pronunciation_and_the_silences_that_fit():
+    graph = compile_graph(["AB", "C"], LANG)
+    phones = [0, 0, 1, 1, 3, 3, 0, 0]  # silence, the short AB, C, silence: three frames per phone or more
+    classes = np.repeat([[3 * p + k for k in range(3)] for p in (0, 1, 3, 0)], 2, axis=1).ravel()
+    loglikes = np.full((len(classes), 12), -20.0, np.float32)
+    loglikes[np.arange(len(classes)), classes] = 0.0
+    segments = path_segments(graph, viterbi(loglikes, graph)[0])
+    assert segments.phone.tolist() == [0, 1, 3, 0]
+    assert segments.start.tolist() == [0, 6, 12, 18, 24]
+    assert segments.words() == [(0, 6, 12), (1, 12, 18)]
+    assert len(phones) == 8
+
+
+def test_too_short_and_unknown_words_cannot_be_aligned():
+    graph = compile_graph(["AB", "C"], LANG)
+    with pytest.raises(CannotAlignError, match="5 frames.*6"):
+        viterbi(np.zeros((5, 12), np.float32), graph)
+    with pytest.raises(CannotAlignError, match="5 frames"):
+        equal_alignment(graph, 5)
+    with pytest.raises(CannotAlignError, match="XYZ"):
+        compile_graph(["XYZ"], LANG)
+    with pytest.raises(CannotAlignError, match="empty"):
+        compile_graph([], LANG)
+
+
+def speech(tmp_path, count=40):
+    """Utterances of AB and C with a Gaussian per monophone state; returns the store and each frame's true phone."""
+    rng = np.random.default_rng(1)
+    centres = rng.normal(0, 4, (12, 6))
+    utterances, texts, truth = [], [], []
+    for number in range(count):
+        words = [["AB", "C"][k] for k in rng.integers(0, 2, 4)]
+        phones = [0, *itertools.chain(*([1, 2] if w == "AB" else [3] for w in words)), 0]
+        states = np.repeat([3 * p + k for p in phones for k in range(3)], rng.integers(1, 14, 3 * len(phones)))
+        utterances.append((f"u{number}", (centres[states] + rng.normal(0, 0.7, (len(states), 6))).astype(np.float32)))
+        texts.append(" ".join(words))
+        truth.append(states // 3)
+    write_store(tmp_path / "store", utterances, texts=texts)
+    return FrameStore.open(tmp_path / "store"), np.concatenate(truth)
+
+
+class Gaussians:
+    """A FrameClassifier: one Gaussian with unit variance per class."""
+
+    def __init__(self, store, num_classes, settings, seed):
+        self._store, self._num_classes = store, num_classes
+
+    def fit(self, frames, states, *, epochs):
+        every = np.concatenate([self._store.normalised(u) for u in range(len(self._store.ids))])
+        overall = every.mean(0)
+        self._means = np.stack(
+            [every[frames[states == c]].mean(0) if (states == c).any() else overall for c in range(self._num_classes)]
+        )
+
+    def log_posteriors(self, store, utterance):
+        scores = -0.5 * ((store.normalised(utterance)[:, None] - self._means) ** 2).sum(-1) * 10
+        return (scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_flat_start_finds_the_phones(tmp_path):
+    store, truth = speech(tmp_path)
+    graphs = [compile_graph(text.split(), LANG) for text in store.texts]
+    everyone = list(range(len(graphs)))
+    aligner = flat_start(store, everyone, graphs, 12, AlignmentConfig(rounds=8), Gaussians, seed=1, nj=2, quiet=True)
+    found = []
+    for graph, result in zip(graphs, aligner.paths(store, everyone, graphs, nj=1, progress=None), strict=True):
+        found.append(graph.classes[result[0]] // 3)
+    assert (np.concatenate(found) == truth).mean() > 0.9
+    equal = np.concatenate(
+        [g.classes[equal_alignment(g, int(n))] // 3 for g, n in zip(graphs, np.diff(store.offsets), strict=True)]
+    )
+    assert (equal == truth).mean() < (np.concatenate(found) == truth).mean() - 0.1  # the start was not the answer
+
+
+def test_subset_is_a_function_of_the_seed(tmp_path):
+    store, _ = speech(tmp_path)
+    hours = float(store.durations.sum()) / 3600 / 3
+    assert choose_subset(store, hours, 1) == choose_subset(store, hours, 1) != choose_subset(store, hours, 2)
+    assert len(choose_subset(store, hours, 1)) < len(store.ids) / 2
+    assert choose_subset(store, 100.0, 1) == list(range(len(store.ids)))
+
+
+def statistics(num_phones=6, frames_each=60):
+    """Phone 1's middle state sounds different after the phones 4 and 5; nothing else depends on context."""
+    rng = np.random.default_rng(0)
+    keys, features = [], []
+    for phone, hmm, left, right in itertools.product(range(1, num_phones), range(3), range(num_phones), range(2)):
+        centre = 10.0 * phone + (5.0 if (phone, hmm) == (1, 1) and left in (4, 5) else 0.0) + 100 * (phone > 3)
+        keys.append(np.full(frames_each, context_key(phone, hmm, left, right, num_phones)))
+        features.append(centre + rng.normal(0, 1, (frames_each, 3)))
+    keys, features = np.concatenate(keys).astype(np.int32), np.concatenate(features)
+    collected = Statistics.empty(tuple("SABCDE"), np.unique(keys), 3)
+    for part in np.array_split(np.random.default_rng(1).permutation(len(keys)), 5):
+        collected.add(keys[part], features[part])
+    return collected
+
+
+def test_the_first_split_is_the_one_that_matters():
+    tree = grow_tree(statistics(), leaves=19, min_count=50)
+    assert tree.num_states == 19  # 18 roots and one split
+    table = tree.tables[1, 1]
+    assert len(np.unique(table)) == 2
+    assert len(np.unique(table[[4, 5]])) == 1
+    assert not set(np.unique(table[[4, 5]])) & set(np.unique(table[[0, 1, 2, 3]]))
+    assert len(np.unique(tree.tables[2, 1])) == 1
+
+
+def test_every_tied_state_is_used_and_belongs_to_one_phone_and_position():
+    tree = grow_tree(statistics(), leaves=30, min_count=50)
+    owners = {}
+    for phone, hmm in itertools.product(range(6), range(3)):
+        for state in np.unique(tree.tables[phone, hmm]).tolist():
+            assert owners.setdefault(state, (phone, hmm)) == (phone, hmm)
+    assert sorted(owners) == list(range(tree.num_states))
+    assert tree.name(int(tree.tables[1, 1, 4, 0])).startswith("A.2 (left")
+
+
+def test_min_count_forbids_small_leaves():
+    assert grow_tree(statistics(frames_each=5), leaves=40, min_count=10**6).num_states == 18
+
+
+def test_tree_on_disk(tmp_path):
+    tree = with_counts(monophone_tree(("SIL", "A")), np.arange(6))
+    write_tree(tree, tmp_path)
+    again = read_tree(tmp_path)
+    assert again.phones == tree.phones
+    assert np.array_equal(again.tables, tree.tables)
+    assert np.exp(again.log_priors()).sum() == pytest.approx(1.0, abs=1e-6)
+    (tmp_path / "tree.npz").write_bytes(b"PK damaged")
+    with pytest.raises(UserError, match="damaged"):
+        read_tree(tmp_path)
+    with pytest.raises(UserError, match="asr-kd align"):
+        read_tree(tmp_path / "nowhere")
+
+
+def test_exported_times():
+    times = Times("u", 1.0, [Interval(0, 0.4, ""), Interval(0.4, 1.0, 'SAY "')], [Interval(0, 1.0, "A")])
+    assert list(ctm_lines([times], "words")) == ['u 1 0.40 0.60 SAY "\n']
+    grid = textgrid(times)
+    assert 'text = "SAY """' in grid
+    assert grid.count("intervals [") == 3

@@ -1,0 +1,127 @@
+"""Both back ends: the same best path, retries, failures, and what is said where k2 is missing."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from asr_kd.config import DecodingConfig
+from asr_kd.decoding.decoder import make_decoder
+from asr_kd.decoding.graph import compile_graph
+from asr_kd.errors import UserError
+
+_spec = importlib.util.spec_from_file_location("toy", Path(__file__).parent / "toy.py")
+toy = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(toy)
+
+EXHAUSTIVE = DecodingConfig(search_beam=1000.0, output_beam=1000.0, max_active=100_000)
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return compile_graph(toy.LANG, toy.ARPA, toy.toy_tree(np.random.default_rng(3), 2), toy.SILENCE)
+
+
+@pytest.fixture(params=["k2", "kaldi"])
+def backend(request) -> str:
+    if request.param == "k2":
+        pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
+    return request.param
+
+
+def noise(graph, lengths, seed=0, spread=3.0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [(spread * rng.normal(size=(length, graph.num_pdfs))).astype(np.float32) for length in lengths]
+
+
+def test_both_back_ends_find_the_same_best_path(graph):
+    pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
+    loglikes = noise(graph, [3, 50, 17, 120, 80, 9, 33])
+    found = [
+        make_decoder(name, graph, EXHAUSTIVE, acoustic_scale=0.4, word_penalty=-0.3).decode(loglikes)
+        for name in ("k2", "kaldi")
+    ]
+    for k2, kaldi in zip(*found, strict=True):
+        assert k2.score == pytest.approx(kaldi.score, rel=1e-3)
+        assert k2.words == kaldi.words
+
+
+def test_answers_do_not_depend_on_the_batch(graph, backend):
+    loglikes = noise(graph, [40, 3, 90, 25])
+    decoder = make_decoder(backend, graph, EXHAUSTIVE, acoustic_scale=0.5)
+    together = decoder.decode(loglikes)
+    for alone, hypothesis in zip(loglikes, together, strict=True):
+        (by_itself,) = decoder.decode([alone])
+        assert by_itself.words == hypothesis.words
+        assert by_itself.score == pytest.approx(hypothesis.score, rel=1e-6)
+
+
+def test_grid_from_one_lattice_equals_decoding_at_each_point(graph, backend):
+    loglikes, scales, penalties = noise(graph, [30, 45, 12]), (0.2, 0.4, 0.8), (-1.0, 0.0, 1.5)
+    grids = make_decoder(backend, graph, EXHAUSTIVE, acoustic_scale=0.4).decode_grid(loglikes, scales, penalties)
+    for i, scale in enumerate(scales):
+        for j, penalty in enumerate(penalties):
+            decoder = make_decoder(backend, graph, EXHAUSTIVE, acoustic_scale=scale, word_penalty=penalty)
+            assert [grid[i][j] for grid in grids] == [h.words for h in decoder.decode(loglikes)]
+
+
+def misleading(graph) -> np.ndarray:
+    """15 frames in which one state is far better than all others, and then no path can go on from it in time."""
+    loglikes = np.full((15, graph.num_pdfs), -5.0, np.float32)
+    loglikes[:14, graph.pdf[(graph.src == 0)][0]] = 0.0
+    return loglikes
+
+
+def test_an_utterance_without_a_path_is_tried_again_with_wider_beams(graph, backend):
+    narrow = DecodingConfig(search_beam=0.5, output_beam=0.5, min_active=0, max_active=1000, retry_beams=(1.0, 100.0))
+    ordinary, hard = noise(graph, [30], spread=0.0)[0], misleading(graph)
+    plain, retried = make_decoder(backend, graph, narrow, acoustic_scale=1.0).decode([ordinary, hard])
+    assert retried.retried and not retried.failed
+    (best,) = make_decoder(backend, graph, EXHAUSTIVE, acoustic_scale=1.0).decode([hard])
+    assert retried.score == pytest.approx(best.score, rel=1e-4)
+    assert not plain.failed
+    grid = make_decoder(backend, graph, narrow, acoustic_scale=1.0).decode_grid([hard], (1.0,), (0.0,))
+    assert grid == [((best.words,),)]
+
+
+def test_an_utterance_too_short_for_any_path_fails_and_the_others_do_not(graph, backend):
+    short, long = noise(graph, [2, 30])
+    decoder = make_decoder(backend, graph, EXHAUSTIVE, acoustic_scale=0.5)
+    failed, found = decoder.decode([short, long])
+    assert failed.failed and failed.retried and failed.words == ()
+    assert not found.failed
+    assert decoder.decode_grid([short], (0.5, 1.0), (0.0,)) == [(((),), ((),))]
+
+
+def test_a_model_of_another_tree_is_refused(graph, backend):
+    decoder = make_decoder(backend, graph, EXHAUSTIVE, acoustic_scale=1.0)
+    wrong = np.zeros((9, graph.num_pdfs + 1), np.float32)
+    with pytest.raises(UserError, match=f"{graph.num_pdfs + 1} tied states but the graph has {graph.num_pdfs}"):
+        decoder.decode([wrong])
+
+
+def test_likelihoods_that_are_not_numbers_are_refused(graph, backend):
+    broken = np.full((9, graph.num_pdfs), np.nan, np.float32)
+    with pytest.raises(UserError, match="not finite"):
+        make_decoder(backend, graph, EXHAUSTIVE, acoustic_scale=1.0).decode([broken])
+
+
+def test_where_k2_is_missing_the_message_says_what_mends_it(graph, monkeypatch):
+    monkeypatch.setitem(sys.modules, "k2", None)  # importing it raises ImportError
+    with pytest.raises(UserError, match=r"requirements\.lock.*--decoder kaldi"):
+        make_decoder("k2", graph, EXHAUSTIVE, acoustic_scale=1.0)
+    (found,) = make_decoder("kaldi", graph, EXHAUSTIVE, acoustic_scale=1.0).decode(noise(graph, [12]))
+    assert not found.failed
+
+
+def test_an_unknown_decoder_is_named(graph):
+    with pytest.raises(UserError, match="'sphinx'"):
+        make_decoder("sphinx", graph, EXHAUSTIVE, acoustic_scale=1.0)
+
+
+def test_gradients_are_not_recorded(graph, backend):
+    with torch.enable_grad():
+        assert make_decoder(backend, graph, EXHAUSTIVE, acoustic_scale=1.0).decode(noise(graph, [12]))

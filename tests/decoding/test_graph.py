@@ -1,0 +1,189 @@
+"""HCLG finds what trying everything finds, and no word is lost on the way."""
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asr_kd.artifacts import Stamp, Work, replacing_folder
+from asr_kd.config import DecodingConfig
+from asr_kd.decoding.decoder import make_decoder
+from asr_kd.decoding.epsilon import Outputs, remove_epsilon
+from asr_kd.decoding.fst_io import Fst, from_kaldifst, to_kaldifst
+from asr_kd.decoding.grammar_fst import grammar_fst
+from asr_kd.decoding.graph import Graph, compile_graph, open_graph, physical_triphones, read_graph, write_graph
+from asr_kd.errors import UserError
+from asr_kd.lang.lexicon import Lang
+from asr_kd.lang.ngram import estimate
+
+_spec = importlib.util.spec_from_file_location("toy", Path(__file__).parent / "toy.py")
+toy = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(toy)
+
+EXHAUSTIVE = DecodingConfig(search_beam=1000.0, output_beam=20.0, max_active=100_000)
+QUANTISED = 0.01  # minimising rounds each arc's cost to 1/1024
+
+
+@pytest.fixture(scope="module")
+def graphs() -> dict[int, tuple]:
+    rng = np.random.default_rng(7)
+    trees = {variants: toy.toy_tree(rng, variants) for variants in (1, 2, 3)}
+    return {v: (tree, compile_graph(toy.LANG, toy.ARPA, tree, toy.SILENCE)) for v, tree in trees.items()}
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    frames=st.integers(3, 12),
+    variants=st.sampled_from([1, 2, 3]),
+    scale=st.sampled_from([0.1, 0.5, 1.0]),
+    penalty=st.sampled_from([-1.0, 0.0, 2.0]),
+)
+def test_best_path_is_the_one_found_by_trying_everything(graphs, seed, frames, variants, scale, penalty):
+    tree, graph = graphs[variants]
+    loglikes = (4 * np.random.default_rng(seed).normal(size=(frames, tree.num_states))).astype(np.float32)
+    score, words = toy.best_by_trying_all(tree, loglikes, scale=scale, penalty=penalty)
+    decoder = make_decoder("kaldi", graph, EXHAUSTIVE, acoustic_scale=scale, word_penalty=penalty)
+    (found,) = decoder.decode([loglikes])
+    assert found.score == pytest.approx(score, abs=QUANTISED)
+    assert found.words in words
+
+
+def test_every_word_sequence_survives_with_its_score(graphs):
+    """Frames that spell a sentence out without doubt bring that sentence back, homophones by language model."""
+    tree, graph = graphs[2]
+    decoder = make_decoder("kaldi", graph, EXHAUSTIVE, acoustic_scale=1.0)
+    sure, unsure = 0.0, -200.0
+    for words, phones, _ in toy.sentences(4):
+        context = (0, *phones, 0)
+        path = [
+            tree.tables[context[i], s, context[i - 1], context[i + 1]]
+            for i in range(1, len(context) - 1)
+            for s in range(3)
+        ]
+        loglikes = np.full((len(path), tree.num_states), unsure, np.float32)
+        loglikes[np.arange(len(path)), path] = sure
+        (found,) = decoder.decode([loglikes])
+        rivals = toy.best_by_trying_all(tree, loglikes, scale=1.0, penalty=0.0)[1]
+        assert found.words in rivals, (words, phones)
+
+
+def _accepted(fst: Fst, outputs: Outputs, max_length: int) -> dict[tuple, float]:
+    """(input labels, words) -> cost of the best path, by walking every path."""
+    found: dict[tuple, float] = {}
+    stack = [(fst.start, (), (), 0.0, 0)]
+    while stack:
+        state, inputs, words, cost, epsilons = stack.pop()
+        if np.isfinite(fst.final[state]) and inputs:
+            key = inputs, words
+            found[key] = min(found.get(key, np.inf), cost + float(fst.final[state]))
+        for arc in np.flatnonzero(fst.src == state):
+            label = int(fst.ilabel[arc])
+            if (label and len(inputs) == max_length) or (not label and epsilons > 8):
+                continue
+            stack.append(
+                (
+                    int(fst.dst[arc]),
+                    inputs + ((label,) if label else ()),
+                    words + outputs.words(int(fst.olabel[arc])),
+                    cost + float(fst.cost[arc]),
+                    epsilons + (not label),
+                )
+            )
+    return found
+
+
+@st.composite
+def transducers(draw) -> Fst:
+    """Small ones whose epsilon arcs only go to higher states, so that there is no epsilon cycle."""
+    states = draw(st.integers(2, 5))
+    rows = []
+    for _ in range(draw(st.integers(1, 9))):
+        a, b = draw(st.integers(0, states - 1)), draw(st.integers(0, states - 1))
+        epsilon = draw(st.booleans()) and a != b
+        src, dst = (min(a, b), max(a, b)) if epsilon else (a, b)
+        rows.append(
+            (src, dst, 0 if epsilon else draw(st.integers(1, 2)), draw(st.integers(0, 3)), draw(st.integers(0, 9)))
+        )
+    table = np.array(rows, np.int32)
+    final = np.array([draw(st.sampled_from([np.inf, 0.0, 1.0])) for _ in range(states)], np.float32)
+    return Fst(*table[:, :4].T.copy(), table[:, 4].astype(np.float32), final, 0)
+
+
+@settings(max_examples=200)
+@given(transducers())
+def test_removing_epsilons_changes_no_path(fst):
+    outputs = Outputs(3)
+    removed = remove_epsilon(fst, outputs)
+    assert (removed.ilabel != 0).all()
+    assert _accepted(removed, outputs, 4) == _accepted(fst, outputs, 4)
+
+
+def test_an_epsilon_cycle_is_refused():
+    loop = np.array([0, 1, 1], np.int32)
+    fst = Fst(loop, np.array([1, 0, 1], np.int32), np.array([0, 0, 1], np.int32), np.zeros(3, np.int32),
+              np.zeros(3, np.float32), np.zeros(2, np.float32))  # fmt: skip
+    with pytest.raises(ValueError, match="epsilon cycle"):
+        remove_epsilon(fst, Outputs(1))
+
+
+@given(transducers())
+def test_kaldifst_and_back_is_the_same_transducer(fst):
+    back = from_kaldifst(to_kaldifst(fst))
+    order = np.argsort(fst.src, kind="stable")
+    for name in ("src", "dst", "ilabel", "olabel", "cost"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(fst, name)[order])
+    np.testing.assert_array_equal(back.final, fst.final)
+    assert back.start == fst.start
+
+
+def test_physical_triphones_are_the_distinct_triples():
+    tree = toy.toy_tree(np.random.default_rng(1), 2)
+    triphones, ids = physical_triphones(tree)
+    for left, phone, right in np.ndindex(ids.shape):
+        np.testing.assert_array_equal(triphones[ids[left, phone, right] - 1], tree.tables[phone, :, left, right])
+    assert len(triphones) == ids.max()
+
+
+def test_a_model_word_outside_the_vocabulary_cannot_be_recognised():
+    arpa = estimate([["A", "B"], ["B", "A"]], 2)
+    fst = grammar_fst(arpa, ("A",))
+    assert set(fst.ilabel.tolist()) == {1, 2}  # A, and backing off
+
+
+def test_a_word_without_pronunciation_is_named():
+    lang = Lang(toy.PHONES, ("AB", "ODD"), {"AB": ((1,),)})
+    with pytest.raises(UserError, match="'ODD'"):
+        compile_graph(lang, toy.ARPA, toy.toy_tree(np.random.default_rng(0), 1), 0.5)
+
+
+def test_a_tree_with_other_phones_is_refused():
+    lang = dataclasses.replace(toy.LANG, phones=("SIL", "x", "y", "z"))
+    with pytest.raises(UserError, match="align again"):
+        compile_graph(lang, toy.ARPA, toy.toy_tree(np.random.default_rng(0), 1), 0.5)
+
+
+def test_written_graph_is_read_back(graphs, tmp_path):
+    graph = graphs[3][1]
+    write_graph(graph, tmp_path)
+    back = read_graph(tmp_path)
+    for field in dataclasses.fields(Graph):
+        before, after = getattr(graph, field.name), getattr(back, field.name)
+        assert np.array_equal(before, after) if isinstance(before, np.ndarray) else before == after, field.name
+    (tmp_path / "graph.npz").write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(UserError, match="damaged"):
+        read_graph(tmp_path)
+
+
+def test_a_graph_of_another_tree_is_refused_naming_both(graphs, tmp_path):
+    work = Work(tmp_path, Path("demo.yaml"))
+    folder, old = work.exp("graph"), Stamp("graph", {}, {"lang": "aa", "tree": "first"})
+    with replacing_folder(folder, old) as temporary:
+        write_graph(graphs[1][1], temporary)
+    open_graph(folder, old, work)
+    with pytest.raises(UserError, match=r"tree first, but tree is second"):
+        open_graph(folder, Stamp("graph", {}, {"lang": "aa", "tree": "second"}), work)
