@@ -43,7 +43,7 @@ class Outputs:
 
 
 def remove_epsilon(fst: Fst, outputs: Outputs) -> Fst:
-    """The same weighted relation without input epsilons, under the tropical semiring; the empty input is dropped.
+    """The same weighted relation without input epsilons, under the tropical semiring; on empty input the words may be lost.
 
     Args:
       fst: input label 0 is epsilon; output labels are those of `outputs`. No state has words on an epsilon cycle.
@@ -72,10 +72,11 @@ def remove_epsilon(fst: Fst, outputs: Outputs) -> Fst:
     following = np.bincount(at, fan_out[to], minlength=states)
     forward = following - fan_out < fan_in * (size - 1)
     forward[at[(words != 0) & np.isfinite(fst.final[to])]] = False  # a final weight cannot carry words
-    forward[fst.start] = True
+    whole = forward.copy()
+    whole[fst.start] = True  # no arc leads to the start that could be copied
 
     # State x keeps only its own arcs; state `states + x` is x with everything that its epsilons lead to.
-    chosen = np.flatnonzero(forward[at])
+    chosen = np.flatnonzero(whole[at])
     pick, entry = _repeat(first[to[chosen]], last[to[chosen]])
     entry = chosen[entry]
     from_full = (states + at[entry], dst[pick], ilabel[pick], outputs.concatenate(words[entry], olabel[pick]))
@@ -96,7 +97,6 @@ def remove_epsilon(fst: Fst, outputs: Outputs) -> Fst:
     final = np.full(2 * states, np.inf, np.float32)
     final[:states] = fst.final
     np.minimum.at(final, states + at[chosen], weight[chosen] + fst.final[to[chosen]])
-    final[states + fst.start] = np.inf  # an utterance has at least one frame
 
     order = np.lexsort((cost, olabel, ilabel, dst, src))
     key = np.stack([src, dst, ilabel, olabel], 1)[order]

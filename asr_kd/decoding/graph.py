@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -255,7 +256,7 @@ def read_graph(folder: Path) -> Graph:
             )
     except FileNotFoundError:
         raise UserError(f"{folder}: there is no graph here; make it with asr-kd decode.") from None
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{folder}/graph.npz is damaged ({error}); delete {folder} and decode again.") from None
 
 
