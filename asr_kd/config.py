@@ -125,12 +125,12 @@ class StudentConfig:
 class DecodingConfig:
     """Beams, and the grids from which dev chooses the scales."""
 
-    search_beam: float = 15.0
+    search_beam: float = 20.0
     output_beam: float = 8.0
     min_active: int = 30
-    max_active: int = 7000
-    retry_beams: tuple[float, ...] = (30.0, 60.0)  # for utterances that come back empty
-    acoustic_scales: tuple[float, ...] = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+    max_active: int = 10000
+    retry_beams: tuple[float, ...] = (40.0, 80.0)  # for utterances that come back empty
+    acoustic_scales: tuple[float, ...] = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
     word_penalties: tuple[float, ...] = (-1.0, -0.5, 0.0, 0.5, 1.0)  # added to the score of each word
     prior_scale: float = 1.0
     silence_probability: float = 0.5  # of a silence after each word

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from asr_kd.alignment.topology import CannotAlignError, Graph, equal_alignment
 from asr_kd.alignment.viterbi import viterbi
 from asr_kd.config import AlignmentConfig
+from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
 
 log = logging.getLogger(__name__)
@@ -98,6 +99,10 @@ def flat_start(
         except CannotAlignError:
             continue  # the final pass names it
     kept = sorted(paths)
+    if not kept:
+        raise UserError(
+            f"{store.folder}: every utterance is too short for its transcript; check that they belong together."
+        )
     frames = np.concatenate([np.arange(store.offsets[utterances[k]], store.offsets[utterances[k] + 1]) for k in kept])
     labels = _labels(graphs, paths, kept)
     for number in range(settings.rounds):

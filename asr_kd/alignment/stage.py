@@ -24,7 +24,7 @@ from asr_kd.alignment.topology import (
 )
 from asr_kd.alignment.tree import Tree, monophone_tree, with_counts, write_tree
 from asr_kd.alignment.tree_growing import NUM_CEPSTRA, Statistics, cepstra, grow_tree
-from asr_kd.artifacts import Stamp, Work, read_stamp, reason_to_make, replacing_folder, require
+from asr_kd.artifacts import Stamp, Work, reason_to_make, replacing_folder, require
 from asr_kd.config import Config, to_mapping
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
@@ -71,7 +71,7 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
         config.seed,
     )
     folder = work.exp("align")
-    reason = reason_to_make(folder, stamp) or _missing(work, stores)
+    reason = reason_to_make(folder, stamp) or _out_of_date(work, stores, stamp)
     if reason is None:
         return AlignResult(False, **require(folder, work, "align")["facts"])
     log.info("aligning: %s", reason)
@@ -117,15 +117,21 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
     return AlignResult(True, **facts)  # type: ignore[arg-type]
 
 
-def _missing(work: Work, stores: dict[str, FrameStore]) -> str | None:
-    """Stores that were made anew have lost their labels; a tree may have been deleted."""
+def _out_of_date(work: Work, stores: dict[str, FrameStore], made_by: Stamp) -> str | None:
+    """A killed run with other settings may have left its trees; stores that were made anew have lost their labels."""
     for suffix in ("", "_monophone"):
-        if read_stamp(work.exp(f"tree{suffix}")) is None:
-            return f"exp/tree{suffix} is not there"
+        tree = _tree_stamp(suffix, made_by)
+        if (reason := reason_to_make(work.exp(f"tree{suffix}"), tree)) is not None:
+            return f"exp/tree{suffix}: {reason}"
         for name, store in stores.items():
-            if store.array_stamp(f"states{suffix}") is None:
-                return f"the states of {name} are not there"
+            labels = store.array_stamp(f"states{suffix}")
+            if labels is None or labels["inputs"].get("tree") != tree.digest:
+                return f"the states of {name} are not there, or those of another tree"
     return None
+
+
+def _tree_stamp(suffix: str, made_by: Stamp) -> Stamp:
+    return Stamp(f"tree{suffix}", dict(made_by.settings), dict(made_by.inputs), made_by.seed)
 
 
 def _graphs(
@@ -230,7 +236,7 @@ def _write(
     }
     of_training = states["train"][states["train"] >= 0]
     tree = with_counts(tree, np.bincount(of_training, minlength=tree.num_states).astype(np.int64))
-    stamp = Stamp(f"tree{suffix}", dict(made_by.settings), dict(made_by.inputs), made_by.seed)
+    stamp = _tree_stamp(suffix, made_by)
     with replacing_folder(work.exp(f"tree{suffix}"), stamp, {"num_states": tree.num_states}) as temporary:
         write_tree(tree, temporary)
     for name, store in stores.items():

@@ -43,7 +43,7 @@ class Outputs:
 
 
 def remove_epsilon(fst: Fst, outputs: Outputs) -> Fst:
-    """The same weighted relation without input epsilons, under the tropical semiring; on empty input the words may be lost.
+    """The same weighted relation without input epsilons, tropical semiring; the words of the empty input may be lost.
 
     Args:
       fst: input label 0 is epsilon; output labels are those of `outputs`. No state has words on an epsilon cycle.

@@ -20,6 +20,7 @@ from asr_kd.config import DecodingConfig
 from asr_kd.decoding.decoder import Decoder, Hypothesis, make_decoder
 from asr_kd.decoding.graph import Graph, read_graph
 from asr_kd.decoding.scales import grid_errors
+from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
 
 
@@ -67,10 +68,23 @@ def score_grid(piece: Piece) -> np.ndarray:
 def loglikes_of(
     net: Net, store: FrameStore, utterance: int, prior_scale: float, model: AcousticModel | None = None
 ) -> np.ndarray:
-    """(T, C) float32: log posterior - prior_scale * log prior."""
+    """(T, C) float32: log posterior - prior_scale * log prior.
+
+    Args:
+      model: the net of `net`, where it is at hand already.
+
+    Raises:
+      UserError: the model has other tied states than the tree.
+    """
     model = model or _model(net.model, net.member)
+    log_priors = _log_priors(net.tree)
+    if len(log_priors) != model.num_states:
+        raise UserError(
+            f"{net.model} gives {model.num_states} tied states but {net.tree} has {len(log_priors)}: the model was "
+            "trained with another tree; train it again."
+        )
     posteriors = log_posteriors(model, store, utterance, 0 if net.member is not None else None)
-    return posteriors - np.float32(prior_scale) * _log_priors(net.tree)
+    return posteriors - np.float32(prior_scale) * log_priors
 
 
 def _timed_loglikes(piece: Piece) -> tuple[list[np.ndarray], float]:

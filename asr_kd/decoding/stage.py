@@ -85,7 +85,7 @@ class DecodeResult:
 
 
 @dataclass(frozen=True)
-class _Task:
+class Task:
     """A system with all that decoding it needs."""
 
     system: System
@@ -112,7 +112,7 @@ def decode(
     Raises:
       UserError: no model, a missing input, parts that do not fit together, or no such back end.
     """
-    chosen = _existing(work) if systems is None else [_system(name) for name in systems]
+    chosen = _existing(work) if systems is None else [system_named(name) for name in systems]
     if not chosen:
         raise UserError(f"{work.root / 'exp'} holds no model to decode; train one first: {work.command('train')}")
     if backend not in BACKENDS:
@@ -121,7 +121,7 @@ def decode(
     for name in names:
         require(work.frames(name), work, "features")
     stores = {name: FrameStore.open(work.frames(name)) for name in names}
-    tasks = [_task(config, work, system) for system in chosen]
+    tasks = [task_of(config, work, system) for system in chosen]
     stamps = {(task.system.name, name): _stamp(config, task, stores, name, backend) for task in tasks for name in names}
     reasons = {key: reason_to_make(_folder(work, *key), stamp) for key, stamp in stamps.items()}
     for (who, name), why in reasons.items():
@@ -138,7 +138,7 @@ def decode(
     scales = dict(_choose(config, searched, stores["dev"], backend, nj))
     for task in tasks:
         if task not in searched:
-            summary = _read_summary(work, task.system.name, "dev")
+            summary = read_summary(work, task.system.name, "dev")
             scales[task.system.name] = Scales(summary["acoustic_scale"], summary["word_penalty"], 0, 0)
     vocabulary = set(read_lang(work.lang).words)
     for task, name, seeds, seconds in _hypotheses(config, todo, stores, scales, backend, nj):
@@ -149,11 +149,11 @@ def decode(
     for task in tasks:
         for name in sets:
             made = reasons[task.system.name, name] is not None
-            decoded.append(Decoded(made, _read_summary(work, task.system.name, name)))
+            decoded.append(Decoded(made, read_summary(work, task.system.name, name)))
     return DecodeResult(decoded)
 
 
-def _system(name: str) -> System:
+def system_named(name: str) -> System:
     for system in SYSTEMS:
         if system.name == name:
             return system
@@ -168,7 +168,7 @@ def _folder(work: Work, system: str, name: str) -> Path:
     return work.exp(f"decode_{system}_{name}")
 
 
-def _task(config: Config, work: Work, system: System) -> _Task:
+def task_of(config: Config, work: Work, system: System) -> Task:
     """Makes the graph where needed, and checks that the model fits to it."""
     folder = work.exp(system.folder)
     stamp = require(folder, work, system.command)
@@ -183,7 +183,7 @@ def _task(config: Config, work: Work, system: System) -> _Task:
     numbers: list[int | None] = [None] if system.averaged else list(range(len(members)))
     nets = [Net(folder, work.exp(tree), graph_at, number) for number in numbers]
     log.info("%s: %d nets, graph of %d states, %d arcs", system.name, len(nets), graph.num_states, graph.num_arcs)
-    return _Task(system, nets, {"model": stamp["digest"], "graph": expected.digest})
+    return Task(system, nets, {"model": stamp["digest"], "graph": expected.digest})
 
 
 def _check_labels(work: Work, folder: Path, stamp: dict[str, Any], tree: str) -> None:
@@ -200,7 +200,7 @@ def _check_labels(work: Work, folder: Path, stamp: dict[str, Any], tree: str) ->
         )
 
 
-def _stamp(config: Config, task: _Task, stores: dict[str, FrameStore], name: str, backend: str) -> Stamp:
+def _stamp(config: Config, task: Task, stores: dict[str, FrameStore], name: str, backend: str) -> Stamp:
     settings = {**to_mapping(config.decoding), "decoder": backend, "system": task.system.name}
     frames = {f"{one} frames": stores[one].digest for one in dict.fromkeys(("dev", name))}
     return Stamp("decode", settings, {**task.inputs, **frames})
@@ -214,7 +214,7 @@ def _chunks(store: FrameStore) -> Iterator[tuple[int, int]]:
         yield run[0], run[-1] + 1
 
 
-def _choose(config: Config, tasks: list[_Task], dev: FrameStore, backend: str, nj: int) -> Iterator[tuple[str, Scales]]:
+def _choose(config: Config, tasks: list[Task], dev: FrameStore, backend: str, nj: int) -> Iterator[tuple[str, Scales]]:
     """System name -> scales, by the word errors of all its seeds on dev."""
     settings = config.decoding
     middle = sorted(settings.acoustic_scales)[len(settings.acoustic_scales) // 2]
@@ -241,12 +241,12 @@ def _choose(config: Config, tasks: list[_Task], dev: FrameStore, backend: str, n
 
 def _hypotheses(
     config: Config,
-    todo: list[tuple[_Task, str]],
+    todo: list[tuple[Task, str]],
     stores: dict[str, FrameStore],
     scales: dict[str, Scales],
     backend: str,
     nj: int,
-) -> Iterator[tuple[_Task, str, list[list[Hypothesis]], list[float]]]:
+) -> Iterator[tuple[Task, str, list[list[Hypothesis]], list[float]]]:
     """For each system and set: the hypotheses [seed][utterance], and the seconds that each seed took."""
     pieces = []
     for task, name in todo:
@@ -279,7 +279,7 @@ def align_words(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tup
 def _write(
     folder: Path,
     config: Config,
-    task: _Task,
+    task: Task,
     name: str,
     store: FrameStore,
     scales: Scales,
@@ -333,8 +333,11 @@ def _write(
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
 
-def _read_summary(work: Work, system: str, name: str) -> dict[str, Any]:
+def read_summary(work: Work, system: str, name: str) -> dict[str, Any]:
+    """What decoding a system on a set gave; UserError where that was not done."""
     file = _folder(work, system, name) / "summary.json"
+    if not file.parent.exists():
+        raise UserError(f"{file.parent} is not there yet; make it first: {work.command(f'decode --system {system}')}")
     try:
         summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -11,7 +11,7 @@ import torch
 from asr_kd.acoustic.loop import fit, write_log
 from asr_kd.acoustic.model import AcousticModel, save_model
 from asr_kd.acoustic.objectives import DevScorer, HardTargets
-from asr_kd.alignment.tree import monophone_tree, write_tree
+from asr_kd.alignment.tree import monophone_tree, with_counts, write_tree
 from asr_kd.artifacts import STAMP, Stamp, Work, write_json_lines
 from asr_kd.config import Config, TrainingConfig, from_mapping
 from asr_kd.evaluation.wer import align_words
@@ -60,7 +60,7 @@ def make_run(root: Path, *, settings: dict | None = None, utterances: int = 30, 
     _stamp(work.exp("align"), "align", facts={"utterances": 3 * utterances, "failed": failed})
     for folder in ("tree", "tree_monophone"):
         _stamp(work.exp(folder), "align", facts={"num_states": NUM_STATES})
-        write_tree(work.exp(folder), monophone_tree(PHONES, np.ones(NUM_STATES, np.int64)))
+        write_tree(with_counts(monophone_tree(PHONES), np.ones(NUM_STATES, np.int64)), work.exp(folder))
     soft = {"temperature": 2.0, "mean": "arithmetic", "out_of_fold": 0}
     numbers = ("frames", "bytes_per_frame", "full_bytes_per_frame", "retained_mass", "kl", "entropy", "entries")
     _stamp(work.exp("soft_targets"), "soft-targets", soft, facts=dict.fromkeys(numbers, 0.5) | {"frames": 600})

@@ -1,0 +1,205 @@
+"""The whole recipe on speech made of tones: every command, its second run, and `kill -9` in the middle."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from click.testing import CliRunner
+
+from asr_kd.cli import main
+
+RATE = 8000
+LEXICON = {"BA": "B AA", "BI": "B IY", "SA": "S AA", "SI": "S IY", "BASI": "B AA S IY"}
+TONES = {"B": (300, 900), "AA": (700, 1200), "IY": (350, 2400), "S": (2900, 3600)}  # Hz, two for each phone
+
+CONFIG = {
+    "corpus": {"name": "folder", "sampling_rate": RATE},
+    "features": {"speeds": [1.0, 0.9]},
+    "alignment": {"rounds": 4, "leaves": 18, "min_count": 30, "hidden": [32]},
+    "teacher": {
+        "members": 2,
+        "model": {"layers": 1, "width": 24, "hidden_dropout": 0.1},
+        "training": {"epochs": 3, "batch_size": 64, "learning_rate": 5.0e-3},
+    },
+    "student": {
+        "seeds": 2,
+        "model": {"layers": 1, "width": 16},
+        "direct": {"epochs": 3, "batch_size": 64, "learning_rate": 5.0e-3},
+        "distilled": {"soft_weight": 0.5, "training": {"epochs": 3, "batch_size": 64, "learning_rate": 5.0e-3}},
+    },
+    "decoding": {"acoustic_scales": [0.2, 0.5], "word_penalties": [0.0]},
+    "evaluation": {"bootstrap_samples": 200},
+}
+STAGES = [
+    ["prepare"],
+    ["features", "--nj", "1"],
+    ["align", "--nj", "1"],
+    ["train", "--ensemble"],
+    ["soft-targets"],
+    ["train"],
+    ["distill"],
+    ["decode", "--nj", "1"],
+    ["report"],
+]
+
+
+def say(words: list[str], rng: np.random.Generator) -> np.ndarray:
+    """Tones for phones, noise everywhere, silence around."""
+    parts = [np.zeros(int(0.2 * RATE))]
+    for word in words:
+        for phone in LEXICON[word].split():
+            time = np.arange(int(rng.uniform(0.08, 0.16) * RATE)) / RATE
+            parts.append(sum(np.sin(2 * np.pi * tone * time) for tone in TONES[phone]))
+    parts.append(np.zeros(int(0.2 * RATE)))
+    samples = np.concatenate(parts)
+    return 0.1 * samples + rng.normal(0, 0.005, len(samples))
+
+
+def make_recipe(root: Path) -> Path:
+    """A work folder with conf/ and corpus/; returns the config's path."""
+    rng = np.random.default_rng(3)
+    for name, count in (("train", 40), ("dev", 8), ("test", 10)):
+        folder = root / "corpus" / name
+        folder.mkdir(parents=True)
+        lines = []
+        for number in range(count):
+            words = rng.choice(list(LEXICON), rng.integers(2, 6)).tolist()
+            soundfile.write(folder / f"{name}{number:02d}.wav", say(words, rng), RATE)
+            lines.append(f"{name}{number:02d} {' '.join(words)}\n")
+        (folder / "text").write_text("".join(lines))
+    (root / "conf").mkdir()
+    (root / "conf" / "lexicon.txt").write_text("".join(f"{word} {phones}\n" for word, phones in LEXICON.items()))
+    config = root / "conf" / "tiny.yaml"
+    config.write_text(yaml.safe_dump(CONFIG))
+    return config
+
+
+def arguments(config: Path, stage: list[str]) -> list[str]:
+    extra = ["--corpus-dir", str(config.parent.parent / "corpus")] if stage[0] == "prepare" else []
+    return [*stage, "--config", str(config), *extra]
+
+
+def run(config: Path, stages: list[list[str]]) -> list[str]:
+    outputs = []
+    for stage in stages:
+        result = CliRunner().invoke(main, arguments(config, stage), catch_exceptions=False)
+        assert result.exit_code == 0, f"{stage}: {result.output}"
+        outputs.append(result.output)
+    return outputs
+
+
+def comparable(path: Path) -> dict:
+    """results.json without what depends on the clock."""
+    results = json.loads(path.read_text())
+    results.pop("seconds")
+    for system in results["systems"]:
+        system.pop("rtf")
+        system.get("each", None)
+    return json.loads(json.dumps(results), object_hook=lambda d: {k: v for k, v in d.items() if k not in CLOCK})
+
+
+CLOCK = ("rtf", "seconds_per_hour", "frames_per_second", "seconds")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
+    config = make_recipe(tmp_path_factory.mktemp("recipe"))
+    run(config, STAGES)
+    return config
+
+
+def test_the_report_has_every_system_and_the_words_were_found(finished):
+    results = json.loads((finished.parent.parent / "exp" / "report" / "results.json").read_text())
+    systems = {system["name"]: system for system in results["systems"]}
+    assert {"direct", "ensemble", "distilled"} <= systems.keys()
+    for name, system in systems.items():
+        errors = system["errors"]["test"]
+        wrong = errors["ins"] + errors["del"] + errors["sub"]
+        assert system["wer"]["test"] == pytest.approx(wrong / errors["words"]), name
+    assert systems["ensemble"]["wer"]["test"] < 0.5  # tones are easy; a broken graph or alignment is not
+    assert results["alignment"]["failed"] == []
+
+
+def test_a_second_run_does_nothing(finished):
+    page = finished.parent.parent / "exp" / "report" / "index.html"
+    before = page.stat().st_mtime_ns
+    run(finished, STAGES)
+    assert page.stat().st_mtime_ns == before
+
+
+def test_kaldi_decoder_finds_the_same_words(finished):
+    folder = finished.parent.parent / "exp" / "decode_ensemble_test" / "hyps.jsonl"
+    k2_rows = [json.loads(line)["hyp"] for line in folder.read_text().splitlines()]
+    run(finished, [["decode", "--system", "ensemble", "--decoder", "kaldi", "--nj", "1"]])
+    kaldi_rows = [json.loads(line)["hyp"] for line in folder.read_text().splitlines()]
+    run(finished, [["decode", "--system", "ensemble", "--nj", "1"]])
+    assert sum(a == b for a, b in zip(k2_rows, kaldi_rows, strict=True)) >= len(k2_rows) - 1
+
+
+def test_other_settings_make_only_what_depends_on_them_anew(finished):
+    config = finished.with_name("other.yaml")
+    changed = json.loads(json.dumps(CONFIG))
+    changed["student"]["distilled"]["soft_weight"] = 0.9
+    config.write_text(yaml.safe_dump(changed))
+    outputs = run(config, [["align", "--nj", "1"], ["train", "--ensemble"], ["soft-targets"], ["distill"]])
+    assert ["already" in output for output in outputs] == [True, True, True, False]
+    run(finished, [["distill"]])
+
+
+@pytest.mark.parametrize("stage", [["align"], ["train", "--ensemble"], ["soft-targets"], ["distill"], ["report"]])
+def test_a_stage_before_its_inputs_says_what_to_run(tmp_path, stage):
+    config = tmp_path / "conf" / "tiny.yaml"
+    config.parent.mkdir()
+    config.write_text("seed: 1\n")
+    result = CliRunner().invoke(main, arguments(config, stage))
+    assert result.exit_code == 2
+    assert "asr-kd" in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sed: 1\n", "unknown key 'sed'"),
+        ("seed: one\n", "seed must be a whole number"),
+        ("student: {model: {width: 1.5}}\n", "width must be a whole number"),
+        ("student: {distilled: {loss: mse}}\n", "must be one of"),
+        ("- 1\n", "expected a mapping"),
+        ("a: [\n", "not YAML"),
+    ],
+)
+def test_a_bad_config_is_one_sentence(tmp_path, text, message):
+    config = tmp_path / "bad.yaml"
+    config.write_text(text)
+    result = CliRunner().invoke(main, ["features", "--config", str(config), "--work-dir", str(tmp_path)])
+    assert result.exit_code == 2
+    assert message in result.output
+    assert str(config) in result.output
+
+
+def test_killed_runs_end_with_the_results_of_a_whole_one(finished, tmp_path):
+    """`kill -9` at ten random moments of the pipeline, then on to the end."""
+    config = make_recipe(tmp_path)
+    script = (
+        "import sys; from asr_kd.cli import main; [main(a.split('\\t'), standalone_mode=False) for a in sys.argv[1:]]"
+    )
+    command = [sys.executable, "-c", script, *("\t".join(arguments(config, stage)) for stage in STAGES)]
+    rng = np.random.default_rng(4)
+    for _ in range(10):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
+        try:
+            process.wait(float(rng.uniform(2.0, 8.0)))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    run(config, STAGES)
+    report = Path("exp") / "report" / "results.json"
+    assert comparable(tmp_path / report) == comparable(finished.parent.parent / report)
