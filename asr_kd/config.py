@@ -108,6 +108,7 @@ class DistillationConfig:
 
     soft_weight: float = 0.67  # alpha: weight of the soft term; the hard term has 1 - alpha
     loss: Literal["kl", "logits"] = "kl"
+    hidden_dropout: float | None = None  # while distilling, in place of the model's; soft targets regularise already
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
 
@@ -128,7 +129,7 @@ class DecodingConfig:
     search_beam: float = 20.0
     output_beam: float = 8.0
     min_active: int = 30
-    max_active: int = 10000
+    max_active: int = 3000  # bounds the time where a small acoustic scale makes the beam wide
     retry_beams: tuple[float, ...] = (40.0, 80.0)  # for utterances that come back empty
     acoustic_scales: tuple[float, ...] = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
     word_penalties: tuple[float, ...] = (-1.0, -0.5, 0.0, 0.5, 1.0)  # added to the score of each word

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -121,9 +121,12 @@ def distill(
     if not online:
         _check_store(work, data, expected)
     seeds = seeds_of(config, SEEDS_OF_STUDENTS, student.seeds)
+    model = student.model
+    if settings.hidden_dropout is not None:
+        model = replace(model, hidden_dropout=settings.hidden_dropout)
     stamp = Stamp(
         "distill",
-        {"model": to_mapping(student.model), "distilled": to_mapping(settings), "seeds": seeds, "online": online},
+        {"model": to_mapping(model), "distilled": to_mapping(settings), "seeds": seeds, "online": online},
         data.inputs | {"soft targets": expected.digest},
         config.seed,
     )
@@ -137,7 +140,7 @@ def distill(
             device=device,
         )
 
-    return train_model(work, FOLDERS[pair][1], stamp, data, student.model, settings.training, seeds, objective, options)
+    return train_model(work, FOLDERS[pair][1], stamp, data, model, settings.training, seeds, objective, options)
 
 
 def _stamp(config: Config, work: Work, data: TrainingSet) -> Stamp:
