@@ -132,7 +132,7 @@ class DecodingConfig:
     max_active: int = 3000  # bounds the time where a small acoustic scale makes the beam wide
     retry_beams: tuple[float, ...] = (40.0, 80.0)  # for utterances that come back empty
     acoustic_scales: tuple[float, ...] = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
-    word_penalties: tuple[float, ...] = (-1.0, -0.5, 0.0, 0.5, 1.0)  # added to the score of each word
+    word_penalties: tuple[float, ...] = (-2.0, -1.0, 0.0, 1.0, 2.0)  # added to the score of each word
     prior_scale: float = 1.0
     silence_probability: float = 0.5  # of a silence after each word
 

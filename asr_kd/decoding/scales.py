@@ -35,17 +35,32 @@ def grid_errors(references: Sequence[Sequence[str]], grids: Sequence[Grid]) -> n
 
 
 def choose_scales(errors: np.ndarray, scales: Sequence[float], penalties: Sequence[float], words: int = 0) -> Scales:
-    """The point with the fewest errors; of equals the nearest to the middle of the grid, then the smaller scale.
+    """The point whose neighbourhood has the fewest errors.
+
+    Errors on a small dev set jump by chance from point to point, while the true rate changes slowly over the grid: so
+    each point is judged by its mean with its neighbours (weights 1, 2, 1 along each axis). Of equals the one with
+    fewer errors itself is taken, then the nearest to the middle of the grid, then the smaller scale.
 
     Args:
       errors: (scales, penalties) summed over the dev sets of all seeds.
       words: in the references, for the record.
     """
     middle = ((len(scales) - 1) / 2, (len(penalties) - 1) / 2)
+    smooth = _smoothed(errors)
 
     def rank(point: tuple[int, int]) -> tuple[float, ...]:
         i, j = point
-        return (errors[point], abs(i - middle[0]) + abs(j - middle[1]), scales[i], abs(penalties[j]), penalties[j])
+        distance = abs(i - middle[0]) + abs(j - middle[1])
+        return (round(smooth[point], 6), errors[point], distance, scales[i], abs(penalties[j]), penalties[j])
 
     i, j = best = min(np.ndindex(len(scales), len(penalties)), key=rank)  # type: ignore[arg-type]
     return Scales(scales[i], penalties[j], int(errors[best]), words)
+
+
+def _smoothed(errors: np.ndarray) -> np.ndarray:
+    """Means with weights 1, 2, 1 along both axes, over those neighbours that are there."""
+    smooth = errors.astype(np.float64)
+    for axis, size in enumerate(errors.shape):
+        weights = 2.0 * np.eye(size) + np.eye(size, k=1) + np.eye(size, k=-1)
+        smooth = np.moveaxis(np.tensordot(weights / weights.sum(1, keepdims=True), smooth, axes=(1, axis)), 0, axis)
+    return smooth

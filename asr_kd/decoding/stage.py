@@ -13,7 +13,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import kaldialign
 import numpy as np
 
 from asr_kd.artifacts import Stamp, Work, read_stamp, reason_to_make, replacing_folder, require, write_json_lines
@@ -22,6 +21,7 @@ from asr_kd.decoding.decoder import BACKENDS, Hypothesis
 from asr_kd.decoding.graph import graph_stamp, make_graph, open_graph
 from asr_kd.decoding.pieces import Net, Piece, clear_caches, decode_piece, score_grid
 from asr_kd.decoding.scales import Scales, choose_scales
+from asr_kd.decoding.wer import WordErrors, align_words, count_errors, pooled
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
 from asr_kd.lang.lexicon import read_lang
@@ -30,7 +30,6 @@ from asr_kd.parallel import map_pieces
 log = logging.getLogger(__name__)
 
 CHUNK_FRAMES = 12_000  # of a piece; a constant, so that neither words nor batches depend on how many run at once
-_GAP = ""  # no word is empty
 
 
 @dataclass(frozen=True)
@@ -280,12 +279,6 @@ def _hypotheses(
         pass
 
 
-def align_words(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[str | None, str | None]]:
-    """The cheapest alignment at costs 1/1/1; None where the other side has one word more."""
-    pairs = kaldialign.align(list(reference), list(hypothesis), _GAP)
-    return [(ref or None, hyp or None) for ref, hyp in pairs]
-
-
 def _write(
     folder: Path,
     config: Config,
@@ -301,15 +294,14 @@ def _write(
     references = [text.split() for text in store.texts]
     words = sum(map(len, references))
     oov = sum(word not in vocabulary for reference in references for word in reference)
-    rows, wrong, kinds = [], [], {"ins": 0, "del": 0, "sub": 0}
+    rows: list[dict[str, Any]] = []
+    per_seed: list[WordErrors] = []
     failed: dict[str, None] = {}
     for seed, hypotheses in enumerate(seeds):
-        before = sum(kinds.values())
+        counts = []
         for utterance, reference, hypothesis in zip(store.ids, references, hypotheses, strict=True):
             alignment = align_words(reference, hypothesis.words)
-            kinds["ins"] += sum(ref is None for ref, _ in alignment)
-            kinds["del"] += sum(hyp is None for _, hyp in alignment)
-            kinds["sub"] += sum(ref is not None and hyp is not None and ref != hyp for ref, hyp in alignment)
+            counts.append(count_errors(alignment))
             rows.append(
                 {"utterance": utterance, "seed": seed, "ref": reference, "hyp": hypothesis.words,
                  "alignment": alignment, "retried": hypothesis.retried}
@@ -317,9 +309,9 @@ def _write(
             if hypothesis.failed:
                 failed[utterance] = None
                 log.warning("%s seed %d found no words for %s", task.system.name, seed, utterance)
-        wrong.append(sum(kinds.values()) - before)
+        per_seed.append(pooled(counts))
     audio = float(store.durations.sum())
-    total = words * len(seeds)
+    total = pooled(per_seed)
     summary = {
         "system": task.system.name,
         "set": name,
@@ -328,9 +320,9 @@ def _write(
         "prior_scale": config.decoding.prior_scale,
         "search_beam": config.decoding.search_beam,
         "seeds": len(seeds),
-        "wer": sum(wrong) / max(1, total),
-        "wer_per_seed": [errors / max(1, words) for errors in wrong],
-        "errors": {**kinds, "words": total},
+        "wer": total.errors / max(1, total.words),
+        "wer_per_seed": [one.errors / max(1, one.words) for one in per_seed],
+        "errors": total.as_dict(),
         "rtf": sum(seconds) / len(seeds) / audio,
         "seconds": round(sum(seconds), 3),
         "audio_seconds": round(audio, 3),

@@ -16,7 +16,7 @@ import numpy as np
 
 from asr_kd.artifacts import Work, read_json_lines
 from asr_kd.errors import UserError
-from asr_kd.evaluation.wer import Pair, WordErrors, align_words, count_errors, pooled
+from asr_kd.decoding.wer import Pair, WordErrors, align_words, count_errors, pooled
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from asr_kd.alignment.tree import write_tree
 from asr_kd.artifacts import Stamp, Work, read_json_lines, read_stamp, replacing_folder
 from asr_kd.config import Config, DecodingConfig, ModelConfig
 from asr_kd.decoding import stage
-from asr_kd.decoding.stage import align_words, decode
+from asr_kd.decoding.stage import decode
+from asr_kd.decoding.wer import align_words
 from asr_kd.errors import UserError
 from asr_kd.frames.store import write_store
 from asr_kd.lang.lexicon import write_lang

@@ -14,7 +14,7 @@ from asr_kd.acoustic.objectives import DevScorer, HardTargets
 from asr_kd.alignment.tree import monophone_tree, with_counts, write_tree
 from asr_kd.artifacts import STAMP, Stamp, Work, write_json_lines
 from asr_kd.config import Config, TrainingConfig, from_mapping
-from asr_kd.evaluation.wer import align_words
+from asr_kd.decoding.wer import align_words
 from asr_kd.frames.store import FrameStore, write_store
 from asr_kd.frames.windows import WindowedFrames
 
