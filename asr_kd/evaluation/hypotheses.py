@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from asr_kd.artifacts import Work, read_json_lines
-from asr_kd.errors import UserError
 from asr_kd.decoding.wer import Pair, WordErrors, align_words, count_errors, pooled
+from asr_kd.errors import UserError
 
 
 @dataclass(frozen=True)

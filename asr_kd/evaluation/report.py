@@ -15,9 +15,9 @@ from markupsafe import Markup
 import asr_kd
 from asr_kd.artifacts import Stamp, Work, reason_to_make, replacing_folder
 from asr_kd.config import Config, to_mapping
+from asr_kd.decoding.wer import kind
 from asr_kd.evaluation import plots, prose
 from asr_kd.evaluation.gather import Evidence, gather, inputs
-from asr_kd.decoding.wer import kind
 
 log = logging.getLogger(__name__)
 

@@ -1,11 +1,8 @@
 """Word errors, against references written out by hand."""
 
-import itertools
 import math
 
-import numpy as np
-import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.decoding.wer import WordErrors, align_words, count_errors, kind, pooled, word_errors

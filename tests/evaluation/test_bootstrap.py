@@ -1,14 +1,12 @@
 """Bootstrap intervals and paired comparison, against exact and plain references."""
 
 import itertools
-import math
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_kd.decoding.wer import WordErrors, align_words, count_errors, kind, pooled, word_errors
 from asr_kd.evaluation.bootstrap import compare, wer_interval
 
 
