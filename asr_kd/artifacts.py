@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -159,10 +160,20 @@ def full_disk_is_an_error(path: Path) -> Iterator[None]:
     """Turns 'no space left' into one sentence."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if not _means_full_disk(error):
             raise
         raise UserError(f"{path}: the disk is full; make room, then run the same command again.") from None
+
+
+# numpy, torch and safetensors say it in words where they write files themselves
+_FULL_DISK = re.compile(r"No space left|requested and \d+ written|PytorchStreamWriter failed|unexpected pos")
+
+
+def _means_full_disk(error: Exception) -> bool:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return bool(_FULL_DISK.search(str(error)))
 
 
 def file_digest(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
@@ -15,7 +16,7 @@ from typing import Any
 import click
 
 import asr_kd
-from asr_kd.artifacts import Work, replacing_file
+from asr_kd.artifacts import Work, full_disk_is_an_error, replacing_file
 from asr_kd.config import Config, load_config
 from asr_kd.errors import UserError
 from asr_kd.parallel import default_nj
@@ -62,7 +63,7 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
         def command(config_path: Path, work_dir: Path | None, **options: Any) -> None:
             config = load_config(config_path)
             work = Work(work_dir or _default_work_dir(config_path), config_path)
-            with _logging(work, name):
+            with full_disk_is_an_error(work.root), _logging(work, name):
                 started = time.monotonic()
                 results = function(config, work, **options)
                 results = results if isinstance(results, list) else [results]
@@ -242,6 +243,17 @@ def _default_work_dir(config_path: Path) -> Path:
     return folder.parent if folder.name == "conf" else Path.cwd()
 
 
+class _LogFile(logging.FileHandler):
+    """A copy of what stands on the terminal: where the disk is full it falls silent, the stage itself says why."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 class _logging:
     """Messages to standard error and to exp/log/<stage>.log while a stage runs."""
 
@@ -250,7 +262,7 @@ class _logging:
 
     def __enter__(self) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        self._handlers: list[logging.Handler] = [logging.StreamHandler(), logging.FileHandler(self._file)]
+        self._handlers: list[logging.Handler] = [logging.StreamHandler(), _LogFile(self._file)]
         package = logging.getLogger("asr_kd")
         package.setLevel(logging.INFO)
         for handler in self._handlers:

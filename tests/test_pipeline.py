@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -183,6 +184,45 @@ def test_a_bad_config_is_one_sentence(tmp_path, text, message):
     assert result.exit_code == 2
     assert message in result.output
     assert str(config) in result.output
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own, 16 KiB at first; yields its folder and a function that sets its size in KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(*options: str) -> bool:
+        command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    if sys.platform != "linux" or os.geteuid() != 0 or not mount("size=16k"):
+        pytest.skip("filling a disk for real needs the right to mount one")
+    try:
+        yield folder, lambda size: mount("remount", f"size={size}k")
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_every_stage_says_that_the_disk_is_full_and_goes_on_when_there_is_room(finished, small_disk, tmp_path):
+    folder, resize = small_disk
+    config = make_recipe(tmp_path)
+    size, stages, refused = 16, list(STAGES), set()
+    while stages:
+        command = [*arguments(config, stages[0]), "--work-dir", str(folder)]
+        result = CliRunner().invoke(main, command)
+        if result.exit_code == 0:
+            stages.pop(0)
+            continue
+        assert result.exit_code == 2 and re.search("the disk is full; make room|needs .* of disk", result.output), (
+            f"{command}, {size} KiB: {result.output} {result.exception!r}"
+        )
+        refused.add(stages[0][0])
+        size += max(16, size // 8)
+        assert size < 1 << 14 and resize(size)
+    assert {"prepare", "features", "train"} <= refused
+    report = Path("exp") / "report" / "results.json"
+    assert comparable(folder / report) == comparable(finished.parent.parent / report)
 
 
 def test_killed_runs_end_with_the_results_of_a_whole_one(finished, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import logging
 from dataclasses import dataclass, field
@@ -49,8 +50,11 @@ def save_checkpoint(
         "best": best,
         "progress": json.dumps(dataclasses.asdict(progress)),
     }
+    # by way of memory: where the disk is full torch's own file writer aborts the process
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
     with replacing_file(path) as temporary:
-        torch.save(state, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load_checkpoint(
