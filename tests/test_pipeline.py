@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -184,6 +185,36 @@ def test_a_bad_config_is_one_sentence(tmp_path, text, message):
     assert result.exit_code == 2
     assert message in result.output
     assert str(config) in result.output
+
+
+@pytest.mark.parametrize(
+    ("change", "redone", "stage", "says"),
+    [
+        ({"alignment": {"leaves": 12}}, [["align", "--nj", "1"]], ["soft-targets"], "train it again: .* --ensemble"),
+        ({"alignment": {"leaves": 12}}, [["align", "--nj", "1"]], ["distill"], "teacher was trained on train states"),
+        ({"alignment": {"leaves": 12}}, [["align", "--nj", "1"]], ["decode"], "trained on state labels .* of tree"),
+        ({"features": {"speeds": [1.0]}}, [["features", "--nj", "1"]], ["train"], "no state labels .*asr-kd align"),
+        ({"features": {"speeds": [1.0]}}, [["features", "--nj", "1"]], ["distill"], "no state labels .*asr-kd align"),
+        ({"teacher": {"members": 3}}, [["train", "--ensemble"]], ["distill"], "was made from teacher .*soft-targets"),
+        ({"soft_targets": {"temperature": 3.0}}, [], ["distill"], "other settings than the config's soft_targets"),
+    ],
+)
+def test_artefacts_that_do_not_fit_together_are_refused(finished, tmp_path, change, redone, stage, says):
+    work = tmp_path / "work"
+    shutil.copytree(finished.parent.parent, work)
+    config = work / "conf" / "tiny.yaml"
+    changed = json.loads(json.dumps(CONFIG))
+    for section, values in change.items():
+        changed.setdefault(section, {}).update(values)
+    config.write_text(yaml.safe_dump(changed))
+    run(config, redone)
+    before = sorted(str(path) for path in (work / "exp").rglob("*") if "log" not in path.parts)
+    result = CliRunner().invoke(main, arguments(config, stage))
+    assert result.exit_code == 2
+    message = result.output.strip().splitlines()[-1]
+    assert re.search(says, message), result.output
+    assert message.startswith(f"asr-kd {stage[0]}: ")
+    assert sorted(str(path) for path in (work / "exp").rglob("*") if "log" not in path.parts) == before
 
 
 @pytest.fixture
