@@ -216,6 +216,19 @@ def decode(config: Config, work: Work, systems: tuple[str, ...], sets: tuple[str
     return run(config, work, systems=systems or None, sets=sets, backend=decoder, nj=nj)
 
 
+@stage("transcribe")
+@click.option(
+    "--system", default="distilled", show_default=True, help="Which model answers; of several seeds the first."
+)
+@click.option("--decoder", type=click.Choice(["k2", "kaldi"]), default="k2", show_default=True)
+@click.argument("recordings", nargs=-1, required=True, type=click.Path(path_type=Path))
+def transcribe(config: Config, work: Work, system: str, decoder: str, recordings: tuple[Path, ...]) -> Any:
+    """The words of own RECORDINGS (WAV or FLAC, one channel, the config's sampling rate), one line each."""
+    from asr_kd.decoding.transcribe import transcribe as run
+
+    return [f"{path}\t{words}" for path, words in run(config, work, system, recordings, backend=decoder)]
+
+
 @stage("report")
 def report(config: Config, work: Work) -> Any:
     """Stage 8: tables and figures of the whole run in exp/report/."""

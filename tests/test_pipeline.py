@@ -146,6 +146,19 @@ def test_kaldi_decoder_finds_the_same_words(finished):
     assert sum(a == b for a, b in zip(k2_rows, kaldi_rows, strict=True)) >= len(k2_rows) - 1
 
 
+def test_own_recordings_become_words(finished):
+    recordings = sorted((finished.parent.parent / "corpus" / "train").glob("*.wav"))[:2]
+    command = ["transcribe", "--config", str(finished), *map(str, recordings)]
+    result = CliRunner().invoke(main, command, catch_exceptions=False)
+    assert result.exit_code == 0
+    lines = [line.split("\t") for line in result.output.splitlines() if "\t" in line]
+    assert [path for path, _ in lines] == list(map(str, recordings))
+    assert all(word in LEXICON for _, words in lines for word in words.split())
+    assert all(words for _, words in lines)
+    result = CliRunner().invoke(main, [*command, "gone.wav"])
+    assert result.exit_code == 2 and "gone.wav is missing" in result.output
+
+
 def test_other_settings_make_only_what_depends_on_them_anew(finished):
     config = finished.with_name("other.yaml")
     changed = json.loads(json.dumps(CONFIG))

@@ -44,11 +44,11 @@ class System:
 
 SYSTEMS = (
     System("direct", "baseline"),
-    System("ensemble", "teacher", averaged=True),
+    System("ensemble", "teacher", averaged=True, command="train --ensemble"),
     System("distilled", "student", command="distill"),
-    System("direct-small", "baseline_small"),
-    System("distilled-small", "student_small", command="distill"),
-    System("monophone", "monophone"),
+    System("direct-small", "baseline_small", command="train --pair small"),
+    System("distilled-small", "student_small", command="distill --pair small"),
+    System("monophone", "monophone", command="train --pair monophone"),
 )
 
 

@@ -17,6 +17,7 @@ from asr_kd.acoustic.model import AcousticModel, load_model
 from asr_kd.alignment.tree import Tree, read_tree
 from asr_kd.artifacts import Work, read_json_lines, read_stamp, require
 from asr_kd.config import Config
+from asr_kd.decoding.stage import SYSTEMS, System
 from asr_kd.errors import UserError
 from asr_kd.evaluation.bootstrap import compare, wer_interval
 from asr_kd.evaluation.frames import Diversity, ExampleFrame, diversity, example_frame, frame_metrics
@@ -25,16 +26,6 @@ from asr_kd.frames.store import FrameStore
 
 SETS = ("dev", "test")
 FLAT_TEMPERATURE = 20.0  # of the figure: nearly uniform, as in the paper's MNIST experiments
-
-
-@dataclass(frozen=True)
-class System:
-    """A row of the headline table."""
-
-    name: str
-    folder: str  # in exp/
-    command: str  # what trains it
-    averaged: bool = False  # the members are one system; else each member is a seed of its own
 
 
 @dataclass(frozen=True)
@@ -50,17 +41,10 @@ class Evidence:
 
 def systems_of(config: Config) -> list[System]:
     """The systems that a run with this config has, in the order of the table."""
-    systems = [
-        System("direct", "baseline", "train"),
-        System("ensemble", "teacher", f"train --ensemble {config.teacher.members}", averaged=True),
-        System("distilled", "student", "distill"),
-    ]
-    if config.small is not None:
-        systems.append(System("direct-small", "baseline_small", "train --pair small"))
-        systems.append(System("distilled-small", "student_small", "distill --pair small"))
-    if config.monophone:
-        systems.append(System("monophone", "monophone", "train --pair monophone"))
-    return systems
+    left_out = set() if config.small is not None else {"direct-small", "distilled-small"}
+    if not config.monophone:
+        left_out.add("monophone")
+    return [system for system in SYSTEMS if system.name not in left_out]
 
 
 def inputs(config: Config, work: Work) -> dict[str, str]:

@@ -238,7 +238,7 @@ def test_a_run_without_small_pair_and_control_has_a_page_too(tmp_path: Path, fak
         ("data/frames/dev", "asr-kd features"),
         ("exp/align", "asr-kd align"),
         ("data/frames/test/states.npy", "align"),
-        ("exp/teacher", "asr-kd train --ensemble 4"),
+        ("exp/teacher", "asr-kd train --ensemble"),
         ("exp/baseline", "asr-kd train "),
         ("exp/student", "asr-kd distill "),
         ("exp/student_small", "asr-kd distill --pair small"),
