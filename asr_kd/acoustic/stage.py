@@ -20,7 +20,7 @@ from asr_kd.artifacts import Stamp, Work, reason_to_make, replacing_folder, requ
 from asr_kd.config import Config, ModelConfig, StudentConfig, TrainingConfig, to_mapping
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
-from asr_kd.frames.windows import WindowedFrames
+from asr_kd.frames.windows import windows_of
 
 log = logging.getLogger(__name__)
 
@@ -135,8 +135,8 @@ def train_model(
     log.info("training %s: %s", folder, reason)
     device = pick_device(options.device)
     left, right = model.left_context, model.right_context
-    examples = WindowedFrames(data.train, left=left, right=right, device=device)
-    dev_frames = WindowedFrames(data.dev, left=left, right=right, device=device)
+    examples = windows_of(data.train, left=left, right=right, device=device)
+    dev_frames = windows_of(data.dev, left=left, right=right, device=device)
     net = AcousticModel(model, examples.num_inputs, data.num_states, seeds).to(device)
     scorer = DevScorer(dev_frames, np.asarray(data.dev.array(data.states_name)))
     progress = fit(

@@ -55,7 +55,7 @@ class AlignResult:
 
 
 def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int = 1) -> AlignResult:
-    """Makes exp/tree, exp/tree_monophone, exp/align and the arrays `states` and `states_monophone` of each set.
+    """Makes exp/tree, exp/align and the array `states` of each set; with `monophone` also those of the control.
 
     Raises:
       UserError: a stage before has not run, or more utterances than allowed fail to align (all are named).
@@ -66,7 +66,7 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
     stores = {name: FrameStore.open(work.frames(name)) for name in SETS}
     stamp = Stamp(
         "align",
-        to_mapping(config.alignment),
+        to_mapping(config.alignment) | {"monophone": config.monophone},
         {"lang": lang_stamp["digest"]} | {f"{name} frames": store.digest for name, store in stores.items()},
         config.seed,
     )
@@ -97,10 +97,9 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
         for name, store in stores.items()
     }
     _check_failures(config, work, stores, failed)
-    trees = {
-        "": _grow(config, stores["train"], subset, alignments["train"], lang),
-        "_monophone": monophone_tree(lang.phones),
-    }
+    trees = {"": _grow(config, stores["train"], subset, alignments["train"], lang)}
+    if config.monophone:
+        trees["_monophone"] = monophone_tree(lang.phones)
     facts = {
         "utterances": sum(len(store.ids) for store in stores.values()),
         "failed": sorted(failed.values(), key=lambda one: (one["set"], one["utterance"])),
@@ -119,7 +118,7 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
 
 def _out_of_date(work: Work, stores: dict[str, FrameStore], made_by: Stamp) -> str | None:
     """A killed run with other settings may have left its trees; stores that were made anew have lost their labels."""
-    for suffix in ("", "_monophone"):
+    for suffix in ("", "_monophone") if made_by.settings["monophone"] else ("",):
         tree = _tree_stamp(suffix, made_by)
         if (reason := reason_to_make(work.exp(f"tree{suffix}"), tree)) is not None:
             return f"exp/tree{suffix}: {reason}"
@@ -217,6 +216,11 @@ def _grow(config: Config, store: FrameStore, subset: list[int], alignment: Align
         statistics.add(contexts, cepstra(store.normalised(utterance)))
     tree = grow_tree(statistics, leaves=config.alignment.leaves, min_count=config.alignment.min_count)
     log.info("the tree has %d tied states for %d contexts", tree.num_states, len(keys))
+    if tree.num_states > config.alignment.leaves:
+        log.warning(
+            "alignment.leaves is %d, but no tree has fewer than one tied state for each state of each phone: %d",
+            config.alignment.leaves, tree.num_states,
+        )  # fmt: skip
     return tree
 
 

@@ -84,8 +84,6 @@ def prepare(config: Config, work: Work, *, corpus_dir: Path, nj: int = 1) -> Pre
     reader = READERS.get(config.corpus.name)
     if reader is None:
         raise UserError(f"{work.config_path}: there is no corpus {config.corpus.name!r}; known: {', '.join(READERS)}.")
-    if config.lang.ngram_order < 1:
-        raise UserError(f"{work.config_path}: lang.ngram_order must be 1 or more, not {config.lang.ngram_order}.")
     if not corpus_dir.is_dir():
         raise UserError(f"{corpus_dir}: there is no such folder; fetch the corpus first (stage 0).")
     listing = reader(corpus_dir, work.config_path.parent)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from asr_kd.artifacts import Stamp, Work, read_stamp, reason_to_make, replacing_folder, require, write_json_lines
-from asr_kd.config import Config, DecodingConfig, to_mapping
+from asr_kd.config import Config, to_mapping
 from asr_kd.decoding.decoder import BACKENDS, Hypothesis
 from asr_kd.decoding.graph import graph_stamp, make_graph, open_graph
 from asr_kd.decoding.pieces import Net, Piece, clear_caches, decode_piece, score_grid
@@ -116,7 +116,8 @@ def decode(
         raise UserError(f"{work.root / 'exp'} holds no model to decode; train one first: {work.command('train')}")
     if backend not in BACKENDS:
         raise UserError(f"there is no decoder {backend!r}; --decoder takes {' or '.join(BACKENDS)}.")
-    _check_settings(config.decoding)
+    if not config.decoding.acoustic_scales or not config.decoding.word_penalties:
+        raise UserError("decoding.acoustic_scales and decoding.word_penalties need one entry or more each.")
     names = dict.fromkeys(("dev", *sets))
     for name in names:
         require(work.frames(name), work, "features")
@@ -151,15 +152,6 @@ def decode(
             made = reasons[task.system.name, name] is not None
             decoded.append(Decoded(made, read_summary(work, task.system.name, name)))
     return DecodeResult(decoded)
-
-
-def _check_settings(settings: DecodingConfig) -> None:
-    if not 0 < settings.silence_probability < 1:
-        raise UserError(f"decoding.silence_probability: {settings.silence_probability} must lie between 0 and 1.")
-    if not settings.acoustic_scales or not settings.word_penalties or min(settings.acoustic_scales) <= 0:
-        raise UserError(
-            "decoding.acoustic_scales and decoding.word_penalties need one entry or more, and scales above 0."
-        )
 
 
 def system_named(name: str) -> System:

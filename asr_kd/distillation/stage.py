@@ -30,7 +30,7 @@ from asr_kd.config import Config, to_mapping
 from asr_kd.distillation.objective import DistillationObjective, OnlineTargets, StoredTargets, TargetProvider
 from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, keep_largest, restore
 from asr_kd.errors import UserError
-from asr_kd.frames.windows import WindowedFrames
+from asr_kd.frames.windows import ChunkedFrames, WindowedFrames, windows_of
 
 log = logging.getLogger(__name__)
 
@@ -197,12 +197,12 @@ def _teacher_folder(config: Config) -> str:
     return "teacher_folds" if config.soft_targets.out_of_fold > 1 else "teacher"
 
 
-def _windows(data: TrainingSet, model: AcousticModel, device: torch.device) -> WindowedFrames:
+def _windows(data: TrainingSet, model: AcousticModel, device: torch.device) -> WindowedFrames | ChunkedFrames:
     settings = model.settings
-    return WindowedFrames(data.train, left=settings.left_context, right=settings.right_context, device=str(device))
+    return windows_of(data.train, left=settings.left_context, right=settings.right_context, device=device)
 
 
-def _background(provider: TargetProvider, frames: WindowedFrames, seed: int) -> Tensor:
+def _background(provider: TargetProvider, frames: WindowedFrames | ChunkedFrames, seed: int) -> Tensor:
     """(C,) the mean distribution over a random sample of frames."""
     generator = torch.Generator().manual_seed(seed)
     sample = torch.randperm(frames.num_frames, generator=generator)[:BACKGROUND_FRAMES].sort().values

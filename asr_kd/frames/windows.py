@@ -17,9 +17,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asr_kd.frames.order import CHUNK_FRAMES
 from asr_kd.frames.store import FrameStore
 
 _BLOCK_FRAMES = 1 << 18  # normalised at once on the way in
+
+
+def windows_of(
+    store: FrameStore, *, left: int, right: int, device: str | torch.device = "cpu", chunk_frames: int = CHUNK_FRAMES
+) -> WindowedFrames | ChunkedFrames:
+    """All windows of a store: held whole, or chunk by chunk where `asr_kd.frames.order` draws them so."""
+    if store.num_frames <= chunk_frames:
+        return WindowedFrames(store, left=left, right=right, device=device)
+    return ChunkedFrames(store, left=left, right=right, device=device, chunk_frames=chunk_frames)
 
 
 class WindowedFrames:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from asr_kd.frames.order import frame_batches
 from asr_kd.frames.store import FrameStore, write_store
-from asr_kd.frames.windows import ChunkedFrames, WindowedFrames
+from asr_kd.frames.windows import ChunkedFrames, WindowedFrames, windows_of
 
 
 def random_store(folder: str | Path, lengths: list[int], dims: int, seed: int) -> FrameStore:
@@ -105,3 +105,13 @@ def test_on_cuda(tmp_path: Path, dtype: torch.dtype) -> None:
     here = WindowedFrames(store, left=4, right=1, dtype=dtype).inputs(frames)
     there = WindowedFrames(store, left=4, right=1, dtype=dtype, device="cuda").inputs(frames.cuda())
     assert torch.equal(there.cpu(), here)
+
+
+def test_a_large_store_is_held_in_chunks(tmp_path: Path) -> None:
+    store = random_store(tmp_path, [5, 1, 9], 4, 0)
+    whole = windows_of(store, left=2, right=1, chunk_frames=15)
+    chunked = windows_of(store, left=2, right=1, chunk_frames=14)
+    assert isinstance(whole, WindowedFrames)
+    assert isinstance(chunked, ChunkedFrames)
+    frames = torch.tensor([14, 0, 7])
+    assert torch.allclose(whole.inputs(frames), chunked.inputs(frames), atol=1e-2)
