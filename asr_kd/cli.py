@@ -70,8 +70,7 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
                 for result in results:
                     click.echo(str(result))
                 if any(getattr(result, "made", False) for result in results):
-                    key = f"{name} --ensemble" if options.get("ensemble") is not None else name
-                    _note_seconds(work, key, time.monotonic() - started)
+                    _note_seconds(work, _key(name, options), time.monotonic() - started)
 
         return main.command(name.split(" ")[0])(command)
 
@@ -286,6 +285,13 @@ class _logging:
         for handler in self._handlers:
             logging.getLogger("asr_kd").removeHandler(handler)
             handler.close()
+
+
+def _key(name: str, options: dict[str, Any]) -> str:
+    """The name under which a stage's seconds are noted: parts of a stage that are called apart have their own."""
+    if options.get("ensemble") is not None:
+        return f"{name} --ensemble"
+    return " ".join([name, *(f"--pair {pair}" for pair in options.get("pairs", ()))])
 
 
 def _note_seconds(work: Work, name: str, seconds: float) -> None:

@@ -1,0 +1,114 @@
+"""How far a training step is from the bare matrix products that it cannot do without.
+
+    python benchmarks/bench_training.py [--members 5] [--layers 2] [--width 320] [--batch 1024] [--threads 2] ...
+
+The floor: the products of forward and backward pass alone (three per layer, two for the first, whose input needs no
+gradient), of the same shapes, in the same number format, on tensors that are already there. The loop does them and
+gathers windows, draws dropout, takes the loss and its gradient, and steps the optimiser. `hard` trains on states,
+`soft` on a store of soft targets as `asr-kd soft-targets` writes it (32 entries a frame).
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from asr_kd.acoustic.loop import Objective, fit
+from asr_kd.acoustic.model import AcousticModel
+from asr_kd.acoustic.objectives import HardTargets
+from asr_kd.acoustic.precision import compute_dtype
+from asr_kd.config import ModelConfig, TrainingConfig
+from asr_kd.distillation.objective import DistillationObjective, StoredTargets
+from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, keep_largest
+from asr_kd.frames.store import write_store
+from asr_kd.frames.windows import WindowedFrames
+
+LENGTH = 300  # frames of an utterance
+
+
+def floor_seconds(members: int, sizes: list[int], batch: int, dtype: torch.dtype, steps: int) -> float:
+    """Of the matrix products of one step."""
+    layers = [
+        (torch.randn(members, batch, a).to(dtype), torch.randn(members, a, b).to(dtype),
+         torch.randn(members, batch, b).to(dtype))
+        for a, b in itertools.pairwise(sizes)
+    ]  # fmt: skip
+    best = float("inf")
+    for _ in range(3):
+        started = time.perf_counter()
+        for _ in range(steps):
+            for number, (inputs, weight, gradient) in enumerate(layers):
+                torch.bmm(inputs, weight)
+                torch.bmm(inputs.transpose(1, 2), gradient)
+                if number:
+                    torch.bmm(gradient, weight.transpose(1, 2))
+        best = min(best, (time.perf_counter() - started) / steps)
+    return best
+
+
+def step_seconds(model: AcousticModel, examples: WindowedFrames, objective: Objective, batch: int) -> float:
+    """Of one step of the loop: the mean over an epoch, best of three."""
+    settings = TrainingConfig(batch_size=batch, epochs=1)
+    best = float("inf")
+    for _ in range(3):
+        progress = fit(model, examples, objective, settings, seed=1)
+        best = min(best, progress.rows[-1]["seconds"] / progress.step)
+    return best
+
+
+def soft_objective(folder: Path, states: np.ndarray, num_states: int, device: torch.device) -> Objective:
+    rng = torch.Generator().manual_seed(0)
+    writer = SoftTargetWriter(folder, num_states, np.full(num_states, 1 / num_states, np.float32), exact=False)
+    for _ in range(len(states) // LENGTH):
+        logits = 2.0 * torch.randn(LENGTH, num_states, generator=rng)
+        writer.append(keep_largest(logits.log_softmax(-1), keep_mass=0.99, max_entries=32))
+    writer.close()
+    store = SoftTargetStore(folder, temperature=2.0, num_frames=len(states), device=device)
+    return DistillationObjective(StoredTargets(store), states, soft_weight=0.5, loss="kl", device=device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, value in (("members", 5), ("layers", 2), ("width", 320), ("states", 400), ("batch", 1024),
+                        ("frames", 60_000), ("threads", 2)):  # fmt: skip
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--dropout", type=float, default=0.2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = torch.device("cpu")
+    rng = np.random.default_rng(0)
+    utterances = [(f"u{k}", rng.normal(size=(LENGTH, 40))) for k in range(options.frames // LENGTH)]
+    states = rng.integers(0, options.states, len(utterances) * LENGTH)
+    shape = ModelConfig(layers=options.layers, width=options.width, hidden_dropout=options.dropout)
+    with tempfile.TemporaryDirectory() as name:
+        store = write_store(Path(name) / "frames", utterances, groups=["all"] * len(utterances))
+        examples = WindowedFrames(store, left=shape.left_context, right=shape.right_context)
+        (Path(name) / "soft").mkdir()
+        objectives = {
+            "hard": HardTargets(states, device),
+            "soft": soft_objective(Path(name) / "soft", states, options.states, device),
+        }
+        sizes = [examples.num_inputs] + [options.width] * options.layers + [options.states]
+        dtype = compute_dtype("auto", device)
+        floor = floor_seconds(options.members, sizes, options.batch, dtype, 20)
+        pairs = list(itertools.pairwise(sizes))
+        flops = 2 * options.members * options.batch * (3 * sum(a * b for a, b in pairs) - pairs[0][0] * pairs[0][1])
+        print(f"{options.members} x {sizes}, batch {options.batch}, {options.threads} threads, {dtype}")
+        print(f"products alone  {floor * 1e3:7.2f} ms a step  {flops / floor / 1e9:6.0f} GFLOP/s")
+        for kind, objective in objectives.items():
+            model = AcousticModel(shape, examples.num_inputs, options.states, list(range(options.members)))
+            took = step_seconds(model, examples, objective, options.batch)
+            print(
+                f"loop, {kind}      {took * 1e3:7.2f} ms a step  {flops / took / 1e9:6.0f} GFLOP/s  "
+                f"{options.batch / took:8.0f} frames/s  {took / floor:.2f} of the floor"
+            )
+
+
+if __name__ == "__main__":
+    main()
