@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from asr_kd.acoustic.checkpoint import Progress, load_checkpoint, save_checkpoint
-from asr_kd.acoustic.model import AcousticModel, DropoutNoise
+from asr_kd.acoustic.model import AcousticModel, StepNoise
 from asr_kd.config import TrainingConfig
 from asr_kd.frames.order import frame_batches
 
@@ -43,6 +43,9 @@ class Objective(Protocol):
         """(M, B, C) logits of the frames -> {"loss": (M,), others to be logged: (M,)}, means over valid frames."""
 
 
+Augment = Callable[[Tensor, StepNoise], Tensor]  # (B, D) inputs -> (B, D)
+
+
 @dataclass(frozen=True)
 class DevScores:
     """Per member: frame accuracy (a fraction) and cross-entropy (nats)."""
@@ -60,6 +63,7 @@ def fit(
     seed: int,
     evaluate: Callable[[AcousticModel], DevScores] | None = None,
     valid: np.ndarray | None = None,
+    augment: Augment | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 60.0,
     digest: str = "",
@@ -74,6 +78,7 @@ def fit(
     Args:
       seed: of the order of the frames and of dropout; members differ by their first weights and by dropout.
       valid: (N,) bool, the frames to draw from; None: all.
+      augment: alters the inputs of each batch anew; teachers that run online see the altered ones too.
       checkpoint: file for exact resume; written every `checkpoint_seconds` and after each epoch.
       digest: of all that determines the run; a checkpoint with another digest is ignored.
       label: the progress bar's name; None: no bar.
@@ -113,7 +118,7 @@ def fit(
             for numbers in batches:
                 rate = settings.learning_rate * _schedule(settings, progress.step / max(1, total_steps))
                 frames = torch.from_numpy(numbers).to(model.device)
-                _step(model, examples, objective, optimizer, frames, rate, seed, progress)
+                _step(model, examples, objective, optimizer, frames, rate, seed, progress, augment)
                 bar.update(len(numbers))
                 if checkpoint is not None and time.monotonic() - saved > checkpoint_seconds:
                     save_checkpoint(checkpoint, digest, model, optimizer, best, progress)
@@ -140,11 +145,15 @@ def _step(
     learning_rate: float,
     seed: int,
     progress: Progress,
+    augment: Augment | None,
 ) -> None:
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
+    noise = StepNoise(seed, progress.step, model.device)
     inputs = examples.inputs(frames)
-    terms = objective(model(inputs, DropoutNoise(seed, progress.step, model.device)), frames, inputs)
+    if augment is not None:
+        inputs = augment(inputs, noise)
+    terms = objective(model(inputs, noise), frames, inputs)
     optimizer.zero_grad(set_to_none=True)
     # the sum over members: each member's gradient is that of its own mean loss, as if it were trained alone
     terms["loss"].sum().backward()

@@ -24,8 +24,8 @@ from asr_kd.config import ModelConfig, from_mapping, to_mapping
 from asr_kd.errors import UserError
 
 
-class DropoutNoise:
-    """Dropout masks that are a function of (seed, step) alone, so that a resumed run draws the same ones."""
+class StepNoise:
+    """Random numbers of a training step: a function of (seed, step) alone, so that a resumed run draws them again."""
 
     def __init__(self, seed: int, step: int, device: torch.device) -> None:
         self._device = device
@@ -43,6 +43,12 @@ class DropoutNoise:
         else:
             noise = torch.randint(256, shape, generator=self._torch, device=self._device, dtype=torch.uint8)
         return (noise >= dropped).to(dtype).mul_(256 / (256 - dropped))
+
+    def integers(self, shape: tuple[int, ...], end: int) -> Tensor:
+        """int64, uniform over 0 up to `end` (exclusive)."""
+        if self._device.type == "cpu":
+            return torch.from_numpy(self._numpy.integers(0, end, shape))
+        return torch.randint(end, shape, generator=self._torch, device=self._device)
 
 
 class MemberLinear(nn.Module):
@@ -101,7 +107,7 @@ class AcousticModel(nn.Module):
                 scale = 0.1 if layer is self.layers[-1] else 1.0
                 weight.normal_(0.0, scale * math.sqrt(2.0 / weight.shape[0]), generator=generator)
 
-    def forward(self, inputs: Tensor, noise: DropoutNoise | None = None) -> Tensor:
+    def forward(self, inputs: Tensor, noise: StepNoise | None = None) -> Tensor:
         """Logits.
 
         Args:

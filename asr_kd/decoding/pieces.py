@@ -20,6 +20,7 @@ from asr_kd.config import DecodingConfig
 from asr_kd.decoding.decoder import Decoder, Hypothesis, make_decoder
 from asr_kd.decoding.graph import Graph, read_graph
 from asr_kd.decoding.scales import grid_errors
+from asr_kd.distillation.bias import scaled_likelihoods
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
 
@@ -84,7 +85,7 @@ def loglikes_of(
             "trained with another tree; train it again."
         )
     posteriors = log_posteriors(model, store, utterance, 0 if net.member is not None else None)
-    return posteriors - np.float32(prior_scale) * log_priors
+    return scaled_likelihoods(posteriors, log_priors, prior_scale)
 
 
 def _timed_loglikes(piece: Piece) -> tuple[list[np.ndarray], float]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from asr_kd.acoustic.infer import ensemble_log_mean
-from asr_kd.acoustic.model import AcousticModel, DropoutNoise, load_model, save_model
+from asr_kd.acoustic.model import AcousticModel, StepNoise, load_model, save_model
 from asr_kd.config import ModelConfig
 from asr_kd.errors import UserError
 
@@ -60,7 +60,7 @@ def test_missing_or_damaged_member_is_one_sentence(tmp_path):
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_dropout_mask_is_a_function_of_seed_and_step(rate):
-    masks = [DropoutNoise(1, step, torch.device("cpu")).mask((200, 50), rate, torch.float32) for step in (5, 5, 6)]
+    masks = [StepNoise(1, step, torch.device("cpu")).mask((200, 50), rate, torch.float32) for step in (5, 5, 6)]
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
     assert (masks[0] == 0).float().mean().item() == pytest.approx(rate, abs=0.02)
