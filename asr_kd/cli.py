@@ -166,7 +166,8 @@ def train(
     config: Config, work: Work, ensemble: int | None, pairs: tuple[str, ...], device: str, tensorboard: Path | None
 ) -> Any:
     """Stage 4 with --ensemble N: the teachers. Stage 6 without: models trained directly on the alignment."""
-    from asr_kd.acoustic.stage import RunOptions, train_direct, train_ensemble, train_monophone
+    from asr_kd.acoustic.job import RunOptions
+    from asr_kd.acoustic.stage import train_direct, train_ensemble, train_monophone
 
     options = RunOptions(device, tensorboard)
     if ensemble is not None:
@@ -182,7 +183,7 @@ def train(
 @device_options
 def soft_targets(config: Config, work: Work, device: str, tensorboard: Path | None) -> Any:
     """Stage 5: the ensemble's mean distribution at temperature T for every training frame."""
-    from asr_kd.acoustic.stage import RunOptions
+    from asr_kd.acoustic.job import RunOptions
     from asr_kd.distillation.stage import make_soft_targets
 
     return make_soft_targets(config, work, RunOptions(device, tensorboard))
@@ -196,7 +197,7 @@ def distill(
     config: Config, work: Work, online: bool, pairs: tuple[str, ...], device: str, tensorboard: Path | None
 ) -> Any:
     """Stage 6: students that learn from the soft targets."""
-    from asr_kd.acoustic.stage import RunOptions
+    from asr_kd.acoustic.job import RunOptions
     from asr_kd.distillation.stage import distill as run
 
     options = RunOptions(device, tensorboard)

@@ -5,18 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from asr_kd.acoustic.checkpoint import Progress
-from asr_kd.acoustic.loop import Objective, fit, write_log
-from asr_kd.acoustic.model import AcousticModel, save_model
+from asr_kd.acoustic.job import Lesson, RunOptions, TrainResult, train_nets
+from asr_kd.acoustic.loop import Objective
 from asr_kd.acoustic.objectives import DevScorer, HardTargets
-from asr_kd.acoustic.precision import pick_device
-from asr_kd.artifacts import Stamp, Work, reason_to_make, replacing_folder, require
+from asr_kd.artifacts import Stamp, Work, require
 from asr_kd.config import Config, ModelConfig, StudentConfig, TrainingConfig, to_mapping
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
@@ -29,37 +25,6 @@ FOLDERS = {  # student pair -> (direct, distilled)
     "small": ("baseline_small", "student_small"),
 }
 SEEDS_OF_ENSEMBLE, SEEDS_OF_STUDENTS, SEEDS_OF_FOLDS = 0, 500, 700
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What does not change the result: where and how visibly training runs."""
-
-    device: str = "auto"
-    tensorboard: Path | None = None
-    quiet: bool = False
-    checkpoint_seconds: float = 60.0
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a training stage did."""
-
-    folder: Path
-    made: bool
-    members: int
-    parameters: int  # of one member
-    dev_accuracy: list[float]  # of each member, at its best epoch
-    best_epoch: list[int]
-    train_accuracy: list[float]
-
-    def __str__(self) -> str:
-        spread = f"{min(self.dev_accuracy):.1%} to {max(self.dev_accuracy):.1%}" if self.dev_accuracy else "-"
-        state = "trained" if self.made else "already trained"
-        return (
-            f"{self.folder.name}: {state}; {self.members} x {self.parameters:,} parameters, "
-            f"dev frame accuracy {spread} (best epochs {', '.join(map(str, self.best_epoch))})"
-        )
 
 
 @dataclass(frozen=True)
@@ -122,57 +87,27 @@ def train_model(
     make_objective: Callable[[torch.device], Objective],
     options: RunOptions,
 ) -> TrainResult:
-    """Trains nets with the given objective into `exp/<folder>`, unless the stamp says that they are there.
+    """Trains nets on speech with the given objective into `exp/<folder>`, unless the stamp says that they are there.
 
     Args:
       seeds: one per member; the first also seeds the order of the frames and dropout.
     """
-    path, checkpoint = work.exp(folder), work.exp(f".{folder}.checkpoint.pt")
-    reason = reason_to_make(path, stamp)
-    if reason is None:
-        facts = require(path, work, "train")["facts"]
-        return TrainResult(path, False, **{key: facts[key] for key in _FACTS})
-    log.info("training %s: %s", folder, reason)
-    device = pick_device(options.device)
-    left, right = model.left_context, model.right_context
-    examples = windows_of(data.train, left=left, right=right, device=device)
-    dev_frames = windows_of(data.dev, left=left, right=right, device=device)
-    net = AcousticModel(model, examples.num_inputs, data.num_states, seeds).to(device)
-    scorer = DevScorer(dev_frames, np.asarray(data.dev.array(data.states_name)))
-    progress = fit(
-        net,
-        examples,
-        make_objective(device),
-        training,
-        seed=seeds[0],
-        evaluate=scorer,
-        valid=data.states >= 0,
-        checkpoint=checkpoint,
-        checkpoint_seconds=options.checkpoint_seconds,
-        digest=stamp.digest,
-        label=None if options.quiet else folder,
-        writer=_tensorboard(options, folder),
-    )
-    facts = _facts(net, progress)
-    with replacing_folder(path, stamp, facts | {"tree": data.tree_name, "states": data.states_name}) as temporary:
-        save_model(net, temporary)
-        write_log(temporary / "log.jsonl", progress)
-    checkpoint.unlink(missing_ok=True)
-    return TrainResult(path, True, **facts)
 
+    def lesson(device: torch.device) -> Lesson:
+        context = {"left": model.left_context, "right": model.right_context}
+        examples = windows_of(data.train, device=device, **context)
+        dev = windows_of(data.dev, device=device, **context)
+        return Lesson(
+            examples,
+            examples.num_inputs,
+            data.num_states,
+            make_objective(device),
+            DevScorer(dev, np.asarray(data.dev.array(data.states_name))),
+            valid=data.states >= 0,
+        )
 
-_FACTS = ("members", "parameters", "dev_accuracy", "best_epoch", "train_accuracy")
-
-
-def _facts(net: AcousticModel, progress: Progress) -> dict[str, Any]:
-    last = progress.rows[-1] if progress.rows else {}
-    return {
-        "members": net.members,
-        "parameters": net.parameters_per_member,
-        "dev_accuracy": progress.best_accuracy,
-        "best_epoch": progress.best_epoch,
-        "train_accuracy": last.get("train_accuracy", []),
-    }
+    facts = {"tree": data.tree_name, "states": data.states_name}
+    return train_nets(work.exp(folder), stamp, model, training, seeds, lesson, options, **facts)
 
 
 def train_ensemble(config: Config, work: Work, options: RunOptions, members: int | None = None) -> list[TrainResult]:
@@ -250,13 +185,3 @@ def answers_for(store: FrameStore, folds: int, members: int) -> np.ndarray:
     fold_of_utterance = np.array([order[name] % folds for name in originals])
     fold_of_frame = np.repeat(fold_of_utterance, np.diff(store.offsets))
     return fold_of_frame[None, :] == (np.arange(members) % folds)[:, None]
-
-
-def _tensorboard(options: RunOptions, folder: str) -> Any:
-    if options.tensorboard is None:
-        return None
-    try:
-        from torch.utils.tensorboard.writer import SummaryWriter
-    except ImportError:
-        raise UserError("--tensorboard needs TensorBoard: install it with pip install 'asr_kd[tensorboard]'.") from None
-    return SummaryWriter(str(options.tensorboard / folder))

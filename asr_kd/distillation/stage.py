@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from asr_kd.acoustic.job import RunOptions, TrainResult
 from asr_kd.acoustic.model import AcousticModel, load_model
 from asr_kd.acoustic.precision import pick_device
 from asr_kd.acoustic.stage import (
     FOLDERS,
     SEEDS_OF_STUDENTS,
-    RunOptions,
     TrainingSet,
-    TrainResult,
     answers_for,
     open_training_set,
     seeds_of,

@@ -1,0 +1,139 @@
+"""One training job: the nets of one folder, trained unless their stamp says that they are there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from asr_kd.acoustic.checkpoint import Progress
+from asr_kd.acoustic.loop import Augment, DevScores, Examples, Objective, fit, write_log
+from asr_kd.acoustic.model import AcousticModel, save_model
+from asr_kd.acoustic.precision import pick_device
+from asr_kd.artifacts import Stamp, read_stamp, reason_to_make, replacing_folder
+from asr_kd.config import ModelConfig, TrainingConfig
+from asr_kd.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What does not change the result: where and how visibly training runs."""
+
+    device: str = "auto"
+    tensorboard: Path | None = None
+    quiet: bool = False
+    checkpoint_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training stage did."""
+
+    folder: Path
+    made: bool
+    members: int
+    parameters: int  # of one member
+    dev_accuracy: list[float]  # of each member, at its best epoch
+    best_epoch: list[int]
+    train_accuracy: list[float]
+
+    def __str__(self) -> str:
+        spread = f"{min(self.dev_accuracy):.1%} to {max(self.dev_accuracy):.1%}" if self.dev_accuracy else "-"
+        state = "trained" if self.made else "already trained"
+        return (
+            f"{self.folder.name}: {state}; {self.members} x {self.parameters:,} parameters, "
+            f"dev frame accuracy {spread} (best epochs {', '.join(map(str, self.best_epoch))})"
+        )
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What nets learn from; arguments of `fit`."""
+
+    examples: Examples
+    num_inputs: int
+    num_classes: int
+    objective: Objective
+    evaluate: Callable[[AcousticModel], DevScores] | None = None
+    valid: np.ndarray | None = None
+    augment: Augment | None = None
+
+
+def train_nets(
+    path: Path,
+    stamp: Stamp,
+    model: ModelConfig,
+    training: TrainingConfig,
+    seeds: list[int],
+    make_lesson: Callable[[torch.device], Lesson],
+    options: RunOptions,
+    **facts: Any,
+) -> TrainResult:
+    """Trains nets into the folder `path`.
+
+    Args:
+      seeds: one per member; the first also seeds the order of the examples and dropout.
+      make_lesson: called only where there is something to train.
+      facts: what the stamp is to tell besides.
+    """
+    checkpoint = path.with_name(f".{path.name}.checkpoint.pt")
+    reason = reason_to_make(path, stamp)
+    if reason is None:
+        known = (read_stamp(path) or {})["facts"]
+        return TrainResult(path, False, **{key: known[key] for key in _FACTS})
+    log.info("training %s: %s", path.name, reason)
+    device = pick_device(options.device)
+    lesson = make_lesson(device)
+    net = AcousticModel(model, lesson.num_inputs, lesson.num_classes, seeds).to(device)
+    progress = fit(
+        net,
+        lesson.examples,
+        lesson.objective,
+        training,
+        seed=seeds[0],
+        evaluate=lesson.evaluate,
+        valid=lesson.valid,
+        augment=lesson.augment,
+        checkpoint=checkpoint,
+        checkpoint_seconds=options.checkpoint_seconds,
+        digest=stamp.digest,
+        label=None if options.quiet else path.name,
+        writer=_tensorboard(options, path.name),
+    )
+    result = _facts(net, progress)
+    with replacing_folder(path, stamp, result | facts) as temporary:
+        save_model(net, temporary)
+        write_log(temporary / "log.jsonl", progress)
+    checkpoint.unlink(missing_ok=True)
+    return TrainResult(path, True, **result)
+
+
+_FACTS = ("members", "parameters", "dev_accuracy", "best_epoch", "train_accuracy")
+
+
+def _facts(net: AcousticModel, progress: Progress) -> dict[str, Any]:
+    last = progress.rows[-1] if progress.rows else {}
+    return {
+        "members": net.members,
+        "parameters": net.parameters_per_member,
+        "dev_accuracy": progress.best_accuracy,
+        "best_epoch": progress.best_epoch,
+        "train_accuracy": last.get("train_accuracy", []),
+    }
+
+
+def _tensorboard(options: RunOptions, folder: str) -> Any:
+    if options.tensorboard is None:
+        return None
+    try:
+        from torch.utils.tensorboard.writer import SummaryWriter
+    except ImportError:
+        raise UserError("--tensorboard needs TensorBoard: install it with pip install 'asr_kd[tensorboard]'.") from None
+    return SummaryWriter(str(options.tensorboard / folder))

