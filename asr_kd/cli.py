@@ -230,11 +230,44 @@ def transcribe(config: Config, work: Work, system: str, decoder: str, recordings
 
 
 @stage("report")
-def report(config: Config, work: Work) -> Any:
+@click.option("--mnist", "mnist_root", type=click.Path(path_type=Path), help="Results of asr-kd mnist, for a section.")
+def report(config: Config, work: Work, mnist_root: Path | None) -> Any:
     """Stage 8: tables and figures of the whole run in exp/report/."""
     from asr_kd.evaluation.report import report as run
 
-    return run(config, work)
+    if mnist_root is None:
+        return run(config, work)
+    from asr_kd.mnist.stage import sanity
+
+    return run(config, work, sanity(mnist_root))
+
+
+@main.command()
+@click.option("--config", "config_path", type=click.Path(path_type=Path), required=True, help="Settings (YAML).")
+@click.option("--work-dir", type=click.Path(path_type=Path, file_okay=False), help="[default: as for the stages]")
+@click.option("--mnist-dir", type=click.Path(path_type=Path), help="The four files  [default: WORK_DIR/download]")
+@click.option("--experiment", "only", multiple=True, help="Run this one; may be given again  [default: the config's]")
+@device_options
+def mnist(
+    config_path: Path,
+    work_dir: Path | None,
+    mnist_dir: Path | None,
+    only: tuple[str, ...],
+    device: str,
+    tensorboard: Path | None,
+) -> None:
+    """The paper's MNIST experiments, through the loss and the loop that speech uses."""
+    from asr_kd.acoustic.job import RunOptions
+    from asr_kd.mnist.config import load_mnist_config
+    from asr_kd.mnist.report import write_report
+    from asr_kd.mnist.stage import known_results, run
+
+    config = load_mnist_config(config_path)
+    work = Work(work_dir or _default_work_dir(config_path), config_path)
+    with full_disk_is_an_error(work.root), _logging(work, "mnist"):
+        root = work.exp(config_path.stem)
+        click.echo(str(run(config, root, mnist_dir or work.root / "download", RunOptions(device, tensorboard), only)))
+        click.echo(write_report(config, root, known_results(root), [f"asr-kd mnist --config {config_path}"]))
 
 
 @main.command()

@@ -194,7 +194,16 @@ def load_config(path: Path) -> Config:
     """Reads a YAML file.
 
     Raises:
-      UserError: the file cannot be read, is no YAML mapping, has an unknown key or a value of the wrong type.
+      UserError: the file cannot be read, is no YAML mapping, has an unknown key or a value of the wrong type or range.
+    """
+    return from_mapping(Config, load_yaml(path), str(path))
+
+
+def load_yaml(path: Path) -> Any:
+    """Plain data; an empty file is an empty mapping.
+
+    Raises:
+      UserError: the file cannot be read, or is not YAML.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -202,7 +211,7 @@ def load_config(path: Path) -> Config:
         raise UserError(f"{path}: the config cannot be read ({error.strerror}); give one with --config.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: this is not YAML: {' '.join(str(error).split())}.") from None
-    return from_mapping(Config, {} if raw is None else raw, str(path))
+    return {} if raw is None else raw
 
 
 def from_mapping(cls: type[T], raw: Any, where: str) -> T:

@@ -130,6 +130,13 @@ class AcousticModel(nn.Module):
         logits: Tensor = self.layers[-1](hidden)
         return logits.float()
 
+    def some(self, members: list[int]) -> AcousticModel:
+        """Another model, of these members alone, so that the others do not run with them; to be used, not trained."""
+        model = AcousticModel(self.settings, self.num_inputs, self.num_states, [self.seeds[m] for m in members])
+        model.load_state_dict({name: value[members] for name, value in self.state_dict().items()})
+        model.precision = self.precision
+        return model.to(self.device).eval()
+
     @torch.no_grad()
     def log_probabilities(self, inputs: Tensor) -> Tensor:
         """(B, D) inputs -> (M, B, C) float32 natural-log posteriors at T = 1."""

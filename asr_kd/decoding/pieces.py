@@ -103,14 +103,6 @@ def _timed_loglikes(piece: Piece) -> tuple[list[np.ndarray], float]:
         torch.set_num_threads(threads)
 
 
-def one_member(model: AcousticModel, member: int) -> AcousticModel:
-    """The net of one member alone, so that the others do not run with it."""
-    alone = AcousticModel(model.settings, model.num_inputs, model.num_states, [model.seeds[member]])
-    alone.load_state_dict({name: value[member : member + 1] for name, value in model.state_dict().items()})
-    alone.precision = model.precision
-    return alone.to(model.device).eval()
-
-
 def clear_caches() -> None:
     """Forgets what was loaded: after an artefact was replaced in this process."""
     for cached in (_decoder, _graph, _model, _store, _log_priors):
@@ -132,7 +124,7 @@ def _graph(folder: Path) -> Graph:
 @lru_cache(maxsize=1)
 def _model(folder: Path, member: int | None) -> AcousticModel:
     model = load_model(folder)
-    return model if member is None else one_member(model, member)
+    return model if member is None else model.some([member])
 
 
 @lru_cache(maxsize=2)

@@ -37,6 +37,21 @@ class StoredTargets:
         return self._store.read(frames.cpu().numpy())
 
 
+class TableTargets:
+    """All distributions in memory, for sets that are small enough.
+
+    Args:
+      log_probabilities: (N, C), on the device where the student is trained.
+    """
+
+    def __init__(self, log_probabilities: Tensor, temperature: float) -> None:
+        self._table = log_probabilities
+        self.temperature = temperature
+
+    def targets(self, frames: Tensor, inputs: Tensor) -> SoftTargets:
+        return SoftTargets(self._table[frames], self.temperature)
+
+
 class OnlineTargets:
     """The teachers run beside the student.
 

@@ -1,54 +1,21 @@
-"""The report's figures: matplotlib -> SVG text that reads on light and on dark ground and is the same on every run.
-
-Text and axes take the colour of the page around them (`currentColor`), the ground is left out, and each system has one
-colour in all figures. A pair's small model has its big model's colour, hollow.
-"""
+"""The report's figures. Each system has one colour in all of them; a pair's small model has its big model's, hollow."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from asr_kd.evaluation.frames import ExampleFrame
+from asr_kd.evaluation.svg import INK, STYLE, to_svg
 
 COLOURS = {"direct": "#e0763a", "ensemble": "#5b78e5", "distilled": "#12a383", "monophone": "#a88bb4"}
-_INK = "#010203"  # replaced by currentColor
-_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
-_STYLE = {
-    "svg.fonttype": "none",
-    "font.family": "DejaVu Sans",  # wide: what is laid out for it has room for any other
-    "font.size": 10.0,
-    "axes.titlesize": 11.0,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 10.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.alpha": 0.14,
-    "grid.linewidth": 0.8,
-    "legend.frameon": False,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _INK,
-    "axes.linewidth": 0.7,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "grid.color": _INK,
-    "lines.linewidth": 2.0,
-}
-
 Rows = dict[str, dict[str, Any]]  # system -> its row of results["systems"]
 
 
@@ -66,7 +33,7 @@ def training_curves(logs: dict[str, list[dict[str, Any]]]) -> str:
     Args:
       logs: system -> rows of log.jsonl. Monophones are left out: another set of states is another scale.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         groups = [[s for s in logs if s != "monophone" and is_small(s) == small] for small in (False, True)]
         groups = [group for group in groups if group]
         spaced = ConstrainedLayoutEngine(hspace=0.08, wspace=0.04)
@@ -99,12 +66,12 @@ def training_curves(logs: dict[str, list[dict[str, Any]]]) -> str:
                 if key == "dev_accuracy":
                     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
                     ax.legend(loc="lower right")
-        return _svg(figure, "training-curves", "Training curves")
+        return to_svg(figure, "training-curves", "Training curves")
 
 
 def members(curve: dict[str, list[dict[str, Any]]], disagreement: Sequence[Sequence[float]], rows: Rows) -> str:
     """What each further member adds to the ensemble, and how often two members disagree (test)."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 3.7), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=[1.65, 1])
         for name, dash in (("test", "-"), ("dev", (0, (4, 2)))):
@@ -124,12 +91,12 @@ def members(curve: dict[str, list[dict[str, Any]]], disagreement: Sequence[Seque
         left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
         left.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9, handlelength=3.2)
         _heat(right, np.asarray(disagreement))
-        return _svg(figure, "members", "Members of the ensemble")
+        return to_svg(figure, "members", "Members of the ensemble")
 
 
 def word_error_rates(rows: Rows) -> str:
     """WER on test with its 95 % interval; small dots are single seeds, diamonds the dev set."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         names = list(rows)
         figure = Figure(figsize=(9.6, 0.85 + 0.52 * len(names)), layout="constrained")
         ax = figure.subplots()
@@ -158,12 +125,12 @@ def word_error_rates(rows: Rows) -> str:
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
         ax.set_xlabel("word error rate on test: mean, 95 % interval, single seeds below; open diamond: dev")
-        return _svg(figure, "wer", "Word error rates")
+        return to_svg(figure, "wer", "Word error rates")
 
 
 def size_and_wer(rows: Rows) -> str:
     """What a model's size buys: bytes on disk against WER on test."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 3.7), layout="constrained")
         ax = figure.subplots()
         shown = {name: row for name, row in rows.items() if name != "monophone"}
@@ -179,7 +146,7 @@ def size_and_wer(rows: Rows) -> str:
                     "",
                     (x, y[1]),
                     (x, y[0]),
-                    arrowprops={"arrowstyle": "->", "color": _INK, "alpha": 0.55, "shrinkA": 6, "shrinkB": 6},
+                    arrowprops={"arrowstyle": "->", "color": INK, "alpha": 0.55, "shrinkA": 6, "shrinkB": 6},
                 )
         ax.set_xscale("log")
         sizes = [row["bytes"] for row in shown.values()]
@@ -189,12 +156,12 @@ def size_and_wer(rows: Rows) -> str:
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         ax.set_xlabel("size of the weights on disk")
         ax.set_ylabel("word error rate on test")
-        return _svg(figure, "size", "Size and word error rate")
+        return to_svg(figure, "size", "Size and word error rate")
 
 
 def speed(rows: Rows) -> str:
     """Real-time factor of decoding test: seconds of work per second of speech; less is faster."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         names = list(rows)
         figure = Figure(figsize=(9.6, 0.75 + 0.36 * len(names)), layout="constrained")
         ax = figure.subplots()
@@ -210,7 +177,7 @@ def speed(rows: Rows) -> str:
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
         ax.set_xlabel("real-time factor (net and search) on test")
-        return _svg(figure, "rtf", "Real-time factor")
+        return to_svg(figure, "rtf", "Real-time factor")
 
 
 def soft_targets(example: ExampleFrame, names: Sequence[str]) -> str:
@@ -219,7 +186,7 @@ def soft_targets(example: ExampleFrame, names: Sequence[str]) -> str:
     Args:
       names: of example.states.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         count = len(example.states)
         figure = Figure(figsize=(9.6, 1.1 + 0.34 * count), layout="constrained")
         axes = np.atleast_1d(figure.subplots(1, len(example.temperatures), sharey=True))
@@ -237,7 +204,7 @@ def soft_targets(example: ExampleFrame, names: Sequence[str]) -> str:
             ax.tick_params(axis="y", length=0)
         axes[0].set_yticks(range(count), [_short(name) for name in names], fontsize=9)
         axes[0].invert_yaxis()
-        return _svg(figure, "soft-targets", "Soft targets of one frame")
+        return to_svg(figure, "soft-targets", "Soft targets of one frame")
 
 
 def human_bytes(number: float) -> str:
@@ -307,26 +274,3 @@ def _percent(value: float) -> str:
 
 def _short(name: str, limit: int = 42) -> str:
     return name if len(name) <= limit else name[: limit - 1] + "…"
-
-
-def _svg(figure: Figure, name: str, title: str) -> str:
-    """Self-contained SVG text; its ids depend on `name` alone, so that several fit into one page."""
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": name}):
-        FigureCanvasSVG(figure).print_svg(
-            buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = text.replace(_INK, "currentColor").replace("'DejaVu Sans'", _FONT)
-    # the white sheets behind the figure and the axes
-    text = re.sub(r'(<g id="patch_1">\s*<path d="[^"]*" style=")[^"]*', r"\1fill: none", text)
-    text = re.sub(r"fill: #ffffff", "fill: none", text)
-    text = re.sub(r'\bid="(?!p[0-9a-f]{10}|m[0-9a-f]{10})([^"]+)"', rf'id="{name}-\1"', text)
-    width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)[0]
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
-        f'aria-label="{title}" viewBox="0 0 {width} {height}" class="figure">'
-    )
-    return head + f"<title>{title}</title>" + text[text.index(">") + 1 :]

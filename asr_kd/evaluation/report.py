@@ -21,7 +21,7 @@ from asr_kd.evaluation.gather import Evidence, gather, inputs
 
 log = logging.getLogger(__name__)
 
-_FORM = 1  # of the page; raise it when templates or figures change, so that old reports are made anew
+_FORM = 2  # of the page; raise it when templates or figures change, so that old reports are made anew
 _SHOWN = 300  # differing utterances on the page; a large test set has thousands
 
 
@@ -37,20 +37,26 @@ class ReportResult:
         return f"{self.text}\n\n{self.path / 'index.html'}{'' if self.made else ' (already made)'}"
 
 
-def report(config: Config, work: Work) -> ReportResult:
+def report(config: Config, work: Work, mnist: dict[str, Any] | None = None) -> ReportResult:
     """Writes exp/report/, unless its stamp says that nothing has changed since it was made.
+
+    Args:
+      mnist: what the MNIST experiments measured, for a section of their own (`asr_kd.mnist.stage.sanity`).
 
     Raises:
       UserError: a stage before is missing (it is named), or what it left is damaged or out of date.
     """
     path = work.exp("report")
-    stamp = Stamp("report", {"config": to_mapping(config), "form": _FORM}, inputs(config, work), config.seed)
+    settings = {"config": to_mapping(config), "form": _FORM, "mnist": mnist}
+    stamp = Stamp("report", settings, inputs(config, work), config.seed)
     reason = reason_to_make(path, stamp)
     if reason is None and (path / "results.json").exists():
         results = json.loads((path / "results.json").read_text(encoding="utf-8"))
         return ReportResult(prose.headline_table(results), path, False)
     log.info("making the report: %s", reason or "a file of it is gone")
     evidence = gather(config, work)
+    if mnist is not None:
+        evidence.results["mnist"] = mnist
     figures = draw(evidence)
     with replacing_folder(path, stamp) as temporary:
         text = json.dumps(evidence.results, indent=1, ensure_ascii=False, allow_nan=False)

@@ -14,6 +14,7 @@ prompts_dir=                         # a copy of the prompts already at hand: so
 nj=$(nproc)                          # processes at once
 on_bad_utterance=fail                # fail, or skip: leave it out, count it, list it in the report
 decoder=k2                           # k2 or kaldi
+mnist=                               # results of recipes/mnist, for a section of the report
 . local/parse_options.sh
 . local/log.sh
 
@@ -67,5 +68,5 @@ fi
 
 if stage 8; then
   log "Stage 8: report"
-  asr-kd report "${recipe[@]}"
+  asr-kd report "${recipe[@]}" ${mnist:+--mnist "$mnist"}
 fi

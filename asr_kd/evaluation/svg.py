@@ -1,0 +1,63 @@
+"""matplotlib figures as SVG text that reads on light and on dark ground and is the same on every run.
+
+Text and axes take the colour of the page around them (`currentColor`), and the ground is left out.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+
+import matplotlib as mpl
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+INK = "#010203"  # replaced by currentColor
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
+STYLE = {
+    "svg.fonttype": "none",
+    "font.family": "DejaVu Sans",  # wide: what is laid out for it has room for any other
+    "font.size": 10.0,
+    "axes.titlesize": 11.0,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.14,
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.linewidth": 0.7,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": INK,
+    "lines.linewidth": 2.0,
+}
+
+
+def to_svg(figure: Figure, name: str, title: str) -> str:
+    """Self-contained SVG text; its ids depend on `name` alone, so that several fit into one page."""
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": name}):
+        FigureCanvasSVG(figure).print_svg(
+            buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = text.replace(INK, "currentColor").replace("'DejaVu Sans'", _FONT)
+    # the white sheets behind the figure and the axes
+    text = re.sub(r'(<g id="patch_1">\s*<path d="[^"]*" style=")[^"]*', r"\1fill: none", text)
+    text = re.sub(r"fill: #ffffff", "fill: none", text)
+    text = re.sub(r'\bid="(?!p[0-9a-f]{10}|m[0-9a-f]{10})([^"]+)"', rf'id="{name}-\1"', text)
+    width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)[0]
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
+        f'aria-label="{title}" viewBox="0 0 {width} {height}" class="figure">'
+    )
+    return head + f"<title>{title}</title>" + text[text.index(">") + 1 :]

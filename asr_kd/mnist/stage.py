@@ -1,0 +1,142 @@
+"""`asr-kd mnist`: runs the experiments that the config names, each one kept as soon as it is done."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asr_kd.acoustic.job import RunOptions
+from asr_kd.artifacts import Stamp, read_stamp, reason_to_make, replacing_folder
+from asr_kd.config import to_mapping
+from asr_kd.errors import UserError
+from asr_kd.mnist.config import EXPERIMENTS, MnistConfig
+from asr_kd.mnist.data import SUMS
+from asr_kd.mnist.experiments import RUN
+from asr_kd.mnist.lab import Lab
+
+log = logging.getLogger(__name__)
+
+_FORM = 1  # of the results; raise it when an experiment measures something else
+
+
+@dataclass(frozen=True)
+class MnistResult:
+    """What was run, and what the report is made from."""
+
+    made: bool
+    results: dict[str, Any]  # experiment -> its result with the "seconds" it took
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:<13} {summary(name, result)}" for name, result in self.results.items())
+
+
+def run(
+    config: MnistConfig, root: Path, mnist: Path, options: RunOptions, only: Sequence[str] | None = None
+) -> MnistResult:
+    """Runs what is not there yet; nets that experiments share are trained once.
+
+    Args:
+      root: gets nets/ and results/.
+      mnist: the folder with the four files.
+      only: experiments to run, instead of the config's.
+    """
+    for name in only or ():
+        if name not in EXPERIMENTS:
+            raise UserError(f"there is no experiment {name!r}; known: {', '.join(EXPERIMENTS)}.")
+    lab = Lab(config, root, mnist, options)
+    results, made = {}, False
+    settings = to_mapping(config)
+    settings.pop("experiments")
+    for name in only or config.experiments:
+        stamp = Stamp("mnist results", settings | {"experiment": name, "form": _FORM}, SUMS, config.seed)
+        folder = root / "results" / name
+        reason = reason_to_make(folder, stamp)
+        if reason is not None:
+            log.info("experiment %s: %s", name, reason)
+            started = time.monotonic()
+            result = RUN[name](lab)
+            seconds = round(time.monotonic() - started, 1)
+            with replacing_folder(folder, stamp) as temporary:
+                (temporary / "result.json").write_text(json.dumps(result | {"seconds": seconds}) + "\n", "utf-8")
+            made = True
+        results[name] = read_result(root, name)
+    return MnistResult(made, results)
+
+
+def read_result(root: Path, name: str) -> dict[str, Any]:
+    """What an experiment measured."""
+    file = root / "results" / name / "result.json"
+    try:
+        result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{file} is missing or damaged; delete {file.parent} and run asr-kd mnist again.") from None
+    return result
+
+
+def known_results(root: Path) -> dict[str, dict[str, Any]]:
+    """Every experiment that was run, in the paper's order."""
+    return {name: read_result(root, name) for name in EXPERIMENTS if read_stamp(root / "results" / name) is not None}
+
+
+def sanity(root: Path) -> dict[str, Any]:
+    """The few numbers that a speech report shows: mean errors; or {"missing": why} where they are not there."""
+    found = known_results(root)
+    missing = [name for name in ("teacher", "hard", "distilled") if name not in found]
+    if missing:
+        return {"missing": f"the experiment {missing[0]!r} was not run (recipes/mnist/run.sh runs it)"}
+    numbers: dict[str, Any] = {name: _mean(found[name]["errors"]) for name in ("teacher", "hard", "distilled")}
+    numbers["seeds"] = len(found["distilled"]["errors"])
+    if "no3s" in found:
+        threes = found["no3s"]["scored_of_digits"]
+        after = found["no3s"]["one_offset"]
+        numbers["no3"] = {
+            "before": _mean(found["no3s"]["before"]["errors"]),
+            "after": _mean(after["errors"]),
+            "threes_right": 1 - _mean(after["of_digits"]) / threes,
+        }
+    return numbers
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def spread(errors: Sequence[float]) -> str:
+    """Mean, and the seeds' standard deviation where there are several."""
+    mean = _mean(errors)
+    if len(errors) == 1:
+        return f"{mean:.0f}"
+    deviation = (sum((e - mean) ** 2 for e in errors) / (len(errors) - 1)) ** 0.5
+    return f"{mean:.1f} ± {deviation:.1f}"
+
+
+def summary(name: str, result: dict[str, Any]) -> str:
+    """One line for the terminal."""
+    if "errors" in result:
+        text = f"{spread(result['errors'])} errors"
+        if "averaged_over_shifts" in result:
+            text += f"; averaged over {result['shifts']} shifts {spread(result['averaged_over_shifts'])}"
+        return text + (f"; ensemble {result['ensemble']}" if "ensemble" in result else "")
+    if "before" in result:
+        parts = [
+            f"{kind.replace('_', ' ')} {spread(result[kind]['errors'])} ({spread(result[kind]['of_digits'])} of "
+            f"{'s and '.join(map(str, result['digits']))}s)"
+            for kind in ("before", "one_offset", "all_offsets", "from_targets", "tuned_on_test")
+        ]
+        return "; ".join(parts)
+    if name == "few":
+        return "; ".join(
+            f"{row['targets']}{' stopped' if row['stopped'] else ''} {spread(row['errors'])}" for row in result["rows"]
+        )
+    if "rows" in result:
+        return "; ".join(
+            " ".join(f"{key} {value:g}" for key, value in row.items() if key in ("width", "temperature", "teachers"))
+            + f": {spread(row['errors'])}"
+            for row in result["rows"]
+        )
+    return f"{len(result['examples'])} images"

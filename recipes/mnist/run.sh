@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# The MNIST experiments of Hinton, Vinyals and Dean (2015), section 3.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+help_message="Usage: recipes/mnist/run.sh [options]
+Stages: 0 download, 1 experiments and their report.
+An experiment whose result is already there is skipped."
+stage=0                                # first stage to run
+stop_stage=1                           # last stage to run
+config=recipes/mnist/conf/quick.yaml   # settings: quick.yaml (minutes) or paper.yaml (hours)
+work_dir=recipes/mnist                 # folder that gets download/ and exp/
+mnist_dir=                             # a copy of MNIST already at hand: the four idx files, or their .gz
+. local/parse_options.sh
+. local/log.sh
+
+if [ -d .venv/bin ]; then PATH="$PWD/.venv/bin:$PATH"; fi
+command -v asr-kd >/dev/null || {
+  echo "run.sh: asr-kd is not installed here; run 'make setup' first." >&2
+  exit 2
+}
+recipe=(--config "$config" --work-dir "$work_dir")
+
+if stage 0; then
+  log "Stage 0: fetch MNIST"
+  python -m asr_kd.mnist.download ${mnist_dir:+--mnist-dir "$mnist_dir"} "$work_dir/download"
+fi
+
+if stage 1; then
+  log "Stage 1: run the experiments"
+  asr-kd mnist "${recipe[@]}"
+fi
