@@ -1,9 +1,7 @@
 """MNIST's files are those of the pinned sums, and anything else is named; the download takes what is at hand first."""
 
 import gzip
-import hashlib
 import io
-import struct
 import tarfile
 import urllib.error
 
@@ -16,41 +14,23 @@ from asr_kd.errors import UserError
 from asr_kd.mnist import data, download
 from asr_kd.mnist.data import parse_idx, read_mnist
 
-COUNTS = {"train": 30, "t10k": 10}
-
-
-def idx(array: np.ndarray) -> bytes:
-    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+from .conftest import idx
 
 
 @pytest.fixture
-def files(monkeypatch) -> dict[str, bytes]:
-    """A small data set whose sums and sizes stand for MNIST's."""
-    rng = np.random.default_rng(0)
-    found = {}
-    for part, count in COUNTS.items():
-        found[f"{part}-images-idx3-ubyte"] = idx(rng.integers(0, 256, (count, 28, 28)).astype(np.uint8))
-        found[f"{part}-labels-idx1-ubyte"] = idx(rng.integers(0, 10, count).astype(np.uint8))
-    sums = {name: hashlib.sha256(contents).hexdigest() for name, contents in found.items()}
-    shapes = {f"{part}-images": (count, 28, 28) for part, count in COUNTS.items()}
-    shapes |= {f"{part}-labels": (count,) for part, count in COUNTS.items()}
-    for module in (data, download):
-        monkeypatch.setattr(module, "SUMS", sums)
-    monkeypatch.setattr(data, "SHAPES", shapes)
-    return found
+def files(made_up_files):
+    return made_up_files
 
 
 @pytest.fixture
-def folder(tmp_path, files):
-    for name, contents in files.items():
-        (tmp_path / name).write_bytes(contents)
-    return tmp_path
+def folder(made_up_mnist):
+    return made_up_mnist
 
 
 def test_images_and_labels_are_read(folder, files):
     train, test = read_mnist(folder)
-    assert (len(train), len(test)) == (30, 10)
-    assert train.images.shape == (30, 784) and train.labels.dtype == np.int64
+    assert (len(train), len(test)) == (600, 200)
+    assert train.images.shape == (600, 784) and train.labels.dtype == np.int64
     assert test.images.tobytes() == files["t10k-images-idx3-ubyte"][16:]
     assert len(train.where(train.labels != 3)) == (train.labels != 3).sum()
 
@@ -58,13 +38,13 @@ def test_images_and_labels_are_read(folder, files):
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (lambda c: c[:-7], "promises 10 bytes .10., 3 are there"),
-        (lambda c: c + b"x", "promises 10 bytes .10., 11 are there"),
+        (lambda c: c[:-7], "promises 200 bytes .200., 193 are there"),
+        (lambda c: c + b"x", "promises 200 bytes .200., 201 are there"),
         (lambda c: c[:6], "its header of 1 axes is not whole"),
         (lambda c: c[:2], "2 bytes are no idx file"),
         (lambda c: b"\x1f\x8b" + c[2:], "begins with 1f8b0801"),
         (lambda c: c[:2] + b"\x0d" + c[3:], "begins with 00000d01"),
-        (lambda c: idx(np.zeros(11, np.uint8)), r"holds \(11,\) numbers, MNIST's has \(10,\)"),
+        (lambda c: idx(np.zeros(11, np.uint8)), r"holds \(11,\) numbers, MNIST's has \(200,\)"),
         (lambda c: c[:-1] + bytes([c[-1] ^ 1]), "its SHA-256 differs"),
     ],
 )

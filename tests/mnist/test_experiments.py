@@ -1,0 +1,173 @@
+"""All experiments on made-up digits: what they measure, that they are run once, and that the report shows them."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from asr_kd.acoustic.job import RunOptions
+from asr_kd.cli import main
+from asr_kd.config import ModelConfig, TrainingConfig
+from asr_kd.errors import UserError
+from asr_kd.mnist.config import (
+    EXPERIMENTS,
+    EnsemblesConfig,
+    FewConfig,
+    LogitsConfig,
+    MnistConfig,
+    SoftConfig,
+    SweepConfig,
+    TeacherConfig,
+    load_mnist_config,
+)
+from asr_kd.mnist.report import table, write_report
+from asr_kd.mnist.stage import known_results, run, sanity, spread
+
+TRAINING = TrainingConfig(epochs=8, batch_size=30, learning_rate=5e-3)
+SOFT = SoftConfig(temperature=4.0, training=TRAINING)
+SMALL = ModelConfig(layers=1, width=24)
+CONFIG = MnistConfig(
+    seeds=2,
+    experiments=EXPERIMENTS,
+    teacher=TeacherConfig(2, ModelConfig(layers=1, width=48, hidden_dropout=0.1), TRAINING, shift=1),
+    small=SMALL,
+    hard=TRAINING,
+    distilled=SOFT,
+    shifted=SOFT,
+    biased=SOFT,
+    temperatures=SweepConfig((2.0, 8.0), (24, 8), TRAINING),
+    logits=LogitsConfig((4.0, 400.0), TRAINING),
+    ensembles=EnsemblesConfig((1, 2)),
+    few=FewConfig(60, TRAINING),
+)
+QUIET = RunOptions(device="cpu", quiet=True)
+
+
+@pytest.fixture
+def done(made_up_mnist, tmp_path, monkeypatch):
+    monkeypatch.setattr("asr_kd.mnist.experiments.UNLABELLED", 300)
+    return run(CONFIG, tmp_path / "exp", made_up_mnist, QUIET), tmp_path / "exp", made_up_mnist
+
+
+def test_everything_is_measured_once_and_shown(done):
+    first, root, mnist = done
+    results = first.results
+    assert list(results) == list(EXPERIMENTS)
+    assert len(results["teacher"]["errors"]) == 2 and len(results["hard"]["errors"]) == 2
+    for errors in (results["teacher"]["errors"], results["hard"]["errors"], results["distilled"]["errors"]):
+        assert max(errors) < 60  # of 200: the patterns are learnt
+    assert results["teacher"]["shifts"] == 9
+    for name, digits in (("no3s", [3]), ("only7s8s", [7, 8])):
+        biased = results[name]
+        assert biased["digits"] == digits
+        assert np.mean(biased["tuned_on_test"]["errors"]) <= np.mean(biased["before"]["errors"])
+        assert all(a <= b for a, b in zip(biased["before"]["of_digits"], biased["before"]["errors"], strict=True))
+    assert np.mean(results["no3s"]["one_offset"]["of_digits"]) < np.mean(results["no3s"]["before"]["of_digits"])
+    assert [(row["width"], row["temperature"]) for row in results["temperatures"]["rows"]] == [
+        (24, 2.0), (24, 8.0), (8, 2.0), (8, 8.0)
+    ]  # fmt: skip
+    near, far = results["logits"]["rows"][1]["apart"], results["logits"]["rows"][2]["apart"]
+    assert far < near  # the higher the temperature, the nearer to matching logits
+    assert {(row["targets"], row["stopped"]) for row in results["few"]["rows"]} == {
+        ("hard", False), ("hard", True), ("soft", False), ("soft", True)
+    }  # fmt: skip
+    for example in results["knowledge"]["examples"]:
+        assert np.argmax(example["targets"]["1"]) == example["label"]
+        assert sum(example["targets"]["20"]) == pytest.approx(1)
+
+    nets = sorted((root / "nets").rglob("*.safetensors"))
+    before = [path.stat().st_mtime_ns for path in nets]
+    again = run(CONFIG, root, mnist, QUIET)
+    assert not again.made and again.results == results
+    assert [path.stat().st_mtime_ns for path in nets] == before
+    assert known_results(root) == results
+
+    page = write_report(CONFIG, root, results, ["asr-kd mnist"])
+    html = (page / "index.html").read_text()
+    assert "http" not in re.sub(r'xmlns(:xlink)?="[^"]*"', "", html)
+    assert {path.stem for path in page.glob("*.svg")} == {"temperatures", "biases", "few", "knowledge"}
+    for what, here, _ in table(results):
+        assert what in (page / "report.md").read_text()
+        assert here in html
+    stamped = (page / "index.html").stat().st_mtime_ns
+    write_report(CONFIG, root, results, ["asr-kd mnist"])
+    assert (page / "index.html").stat().st_mtime_ns == stamped
+
+    short = sanity(root)
+    assert short["hard"] == np.mean(results["hard"]["errors"])
+    right = 1 - np.mean(results["no3s"]["one_offset"]["of_digits"]) / results["no3s"]["scored_of_digits"]
+    assert short["no3"]["threes_right"] == pytest.approx(right)
+
+
+def test_a_changed_setting_runs_only_what_depends_on_it(made_up_mnist, tmp_path):
+    def results(config, *names):
+        return run(config, tmp_path, made_up_mnist, QUIET, names).made
+
+    short = replace(TRAINING, epochs=1)
+    config = replace(CONFIG, hard=short, distilled=replace(SOFT, training=short))
+    assert results(config, "hard", "distilled")
+    teacher = (tmp_path / "nets" / "teacher" / "stamp.json").stat().st_mtime_ns
+    changed = replace(config, hard=replace(short, epochs=2))
+    assert results(changed, "hard", "distilled")
+    assert (tmp_path / "nets" / "teacher" / "stamp.json").stat().st_mtime_ns == teacher
+    assert not results(changed, "hard", "distilled")
+
+
+def test_held_out_images_take_the_test_sets_place(made_up_mnist, tmp_path):
+    config = replace(CONFIG, held_out=100, experiments=("hard",))
+    from asr_kd.mnist.lab import Lab
+
+    lab = Lab(config, tmp_path, made_up_mnist, QUIET)
+    assert (len(lab.train), len(lab.scored)) == (500, 100)
+    train = {image.tobytes() for image in lab.train.images}
+    assert not any(image.tobytes() in train for image in lab.scored.images)
+
+
+def test_nothing_run_is_said(tmp_path):
+    assert "'teacher' was not run" in sanity(tmp_path)["missing"]
+    assert known_results(tmp_path) == {}
+    assert spread([3]) == "3" and spread([1, 3]) == "2.0 ± 1.4"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("experiments: [hard, soft]\n", "there is no 'soft'; known: teacher, hard"),
+        ("experiments: [ensembles]\n", "ensembles asks 5 teachers, but teacher.members is 1"),
+        ("teacher: {shift: 20}\n", "shift must be 0 or more and at most 8"),
+        ("teachers: 1\n", "unknown key 'teachers'"),
+    ],
+)
+def test_a_bad_config_is_one_sentence(tmp_path, text, says):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=re.escape(says)):
+        load_mnist_config(path)
+    result = CliRunner().invoke(main, ["mnist", "--config", str(path), "--work-dir", str(tmp_path)])
+    assert result.exit_code == 2 and says in result.output and "Traceback" not in result.output
+
+
+def test_the_command_without_digits_says_where_to_get_them(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"experiments": ["hard"]}))
+    result = CliRunner().invoke(main, ["mnist", "--config", str(path), "--work-dir", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "train-images-idx3-ubyte cannot be read" in result.output and "recipes/mnist/run.sh" in result.output
+
+
+def test_real_digits_distilled_beat_hard_labels(real_mnist, tmp_path):
+    """Two epochs on 2,000 images; the teacher has seen 12,000."""
+    from asr_kd.mnist.lab import Lab
+
+    teacher = TeacherConfig(1, ModelConfig(layers=2, width=200), TrainingConfig(epochs=8, learning_rate=4e-3), shift=0)
+    student = TrainingConfig(epochs=2, batch_size=16, learning_rate=3e-3)
+    config = MnistConfig(held_out=48000, teacher=teacher, small=ModelConfig(layers=2, width=100))
+    lab = Lab(config, tmp_path, real_mnist, QUIET)
+    chosen = np.zeros(len(lab.train), bool)
+    chosen[:2000] = True
+    hard = lab.errors(lab.student("hard", student, chosen=chosen))
+    soft = lab.errors(lab.student("soft", student, SoftConfig(4.0, training=student), chosen=chosen))
+    assert max(soft) < min(hard), f"hard {hard}, soft {soft}"
