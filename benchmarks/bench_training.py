@@ -1,11 +1,13 @@
 """How far a training step is from the bare matrix products that it cannot do without.
 
     python benchmarks/bench_training.py [--members 5] [--layers 2] [--width 320] [--batch 1024] [--threads 2] ...
+    python benchmarks/bench_training.py --digits --members 1 --width 1200 --batch 256
 
 The floor: the products of forward and backward pass alone (three per layer, two for the first, whose input needs no
 gradient), of the same shapes, in the same number format, on tensors that are already there. The loop does them and
 gathers windows, draws dropout, takes the loss and its gradient, and steps the optimiser. `hard` trains on states,
-`soft` on a store of soft targets as `asr-kd soft-targets` writes it (32 entries a frame).
+`soft` on a store of soft targets as `asr-kd soft-targets` writes it (32 entries a frame). With --digits the examples
+are images of 784 pixels, shifted at random, with dropout on the input too, as the MNIST teacher has them.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ import argparse
 import itertools
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from asr_kd.acoustic.loop import Objective, fit
+from asr_kd.acoustic.loop import Augment, Examples, Objective, fit
 from asr_kd.acoustic.model import AcousticModel
 from asr_kd.acoustic.objectives import HardTargets
 from asr_kd.acoustic.precision import compute_dtype
@@ -28,6 +31,8 @@ from asr_kd.distillation.objective import DistillationObjective, StoredTargets
 from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, keep_largest
 from asr_kd.frames.store import write_store
 from asr_kd.frames.windows import WindowedFrames
+from asr_kd.mnist.data import SIDE, Digits
+from asr_kd.mnist.images import Images, Shift
 
 LENGTH = 300  # frames of an utterance
 
@@ -52,12 +57,14 @@ def floor_seconds(members: int, sizes: list[int], batch: int, dtype: torch.dtype
     return best
 
 
-def step_seconds(model: AcousticModel, examples: WindowedFrames, objective: Objective, batch: int) -> float:
+def step_seconds(
+    model: AcousticModel, examples: Examples, objective: Objective, batch: int, augment: Augment | None
+) -> float:
     """Of one step of the loop: the mean over an epoch, best of three."""
     settings = TrainingConfig(batch_size=batch, epochs=1)
     best = float("inf")
     for _ in range(3):
-        progress = fit(model, examples, objective, settings, seed=1)
+        progress = fit(model, examples, objective, settings, seed=1, augment=augment)
         best = min(best, progress.rows[-1]["seconds"] / progress.step)
     return best
 
@@ -79,35 +86,63 @@ def main() -> None:
                         ("frames", 60_000), ("threads", 2)):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--dropout", type=float, default=0.2)
+    parser.add_argument("--digits", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device("cpu")
+    with tempfile.TemporaryDirectory() as name:
+        if options.digits:
+            digits(options, device)
+        else:
+            speech(options, device, Path(name))
+
+
+def speech(options: argparse.Namespace, device: torch.device, folder: Path) -> None:
     rng = np.random.default_rng(0)
     utterances = [(f"u{k}", rng.normal(size=(LENGTH, 40))) for k in range(options.frames // LENGTH)]
     states = rng.integers(0, options.states, len(utterances) * LENGTH)
     shape = ModelConfig(layers=options.layers, width=options.width, hidden_dropout=options.dropout)
-    with tempfile.TemporaryDirectory() as name:
-        store = write_store(Path(name) / "frames", utterances, groups=["all"] * len(utterances))
-        examples = WindowedFrames(store, left=shape.left_context, right=shape.right_context)
-        (Path(name) / "soft").mkdir()
-        objectives = {
-            "hard": HardTargets(states, device),
-            "soft": soft_objective(Path(name) / "soft", states, options.states, device),
-        }
-        sizes = [examples.num_inputs] + [options.width] * options.layers + [options.states]
-        dtype = compute_dtype("auto", device)
-        floor = floor_seconds(options.members, sizes, options.batch, dtype, 20)
-        pairs = list(itertools.pairwise(sizes))
-        flops = 2 * options.members * options.batch * (3 * sum(a * b for a, b in pairs) - pairs[0][0] * pairs[0][1])
-        print(f"{options.members} x {sizes}, batch {options.batch}, {options.threads} threads, {dtype}")
-        print(f"products alone  {floor * 1e3:7.2f} ms a step  {flops / floor / 1e9:6.0f} GFLOP/s")
-        for kind, objective in objectives.items():
-            model = AcousticModel(shape, examples.num_inputs, options.states, list(range(options.members)))
-            took = step_seconds(model, examples, objective, options.batch)
-            print(
-                f"loop, {kind}      {took * 1e3:7.2f} ms a step  {flops / took / 1e9:6.0f} GFLOP/s  "
-                f"{options.batch / took:8.0f} frames/s  {took / floor:.2f} of the floor"
-            )
+    store = write_store(folder / "frames", utterances, groups=["all"] * len(utterances))
+    examples = WindowedFrames(store, left=shape.left_context, right=shape.right_context)
+    (folder / "soft").mkdir()
+    objectives = {
+        "hard": HardTargets(states, device),
+        "soft": soft_objective(folder / "soft", states, options.states, device),
+    }
+    compare(options, shape, examples, examples.num_inputs, options.states, objectives, None)
+
+
+def digits(options: argparse.Namespace, device: torch.device) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, options.frames)
+    images = Images(Digits(rng.integers(0, 256, (options.frames, SIDE * SIDE)).astype(np.uint8), labels), device)
+    shape = ModelConfig(layers=options.layers, width=options.width, input_dropout=0.1, hidden_dropout=0.3, max_norm=3.0)
+    compare(options, shape, images, SIDE * SIDE, 10, {"hard": HardTargets(labels, device)}, Shift(2))
+
+
+def compare(
+    options: argparse.Namespace,
+    shape: ModelConfig,
+    examples: Examples,
+    num_inputs: int,
+    num_classes: int,
+    objectives: Mapping[str, Objective],
+    augment: Augment | None,
+) -> None:
+    dtype = compute_dtype("auto", torch.device("cpu"))
+    sizes = [num_inputs] + [options.width] * options.layers + [num_classes]
+    floor = floor_seconds(options.members, sizes, options.batch, dtype, 20)
+    pairs = list(itertools.pairwise(sizes))
+    flops = 2 * options.members * options.batch * (3 * sum(a * b for a, b in pairs) - pairs[0][0] * pairs[0][1])
+    print(f"{options.members} x {sizes}, batch {options.batch}, {options.threads} threads, {dtype}")
+    print(f"products alone  {floor * 1e3:7.2f} ms a step  {flops / floor / 1e9:6.0f} GFLOP/s")
+    for kind, objective in objectives.items():
+        model = AcousticModel(shape, num_inputs, num_classes, list(range(options.members)))
+        took = step_seconds(model, examples, objective, options.batch, augment)
+        print(
+            f"loop, {kind}      {took * 1e3:7.2f} ms a step  {flops / took / 1e9:6.0f} GFLOP/s  "
+            f"{options.batch / took:8.0f} examples/s  {took / floor:.2f} of the floor"
+        )
 
 
 if __name__ == "__main__":
