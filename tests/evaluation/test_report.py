@@ -314,3 +314,32 @@ def test_small_helpers() -> None:
     assert prose.human_seconds(7260) == "2 h 1 min"
     assert plots.human_bytes(1_536_000) == "1.54 MB"
     assert markdown_escaped("a_b|<c>") == "a\\_b\\|\\<c\\>"
+
+
+MNIST = {
+    "teacher": 75.0,
+    "hard": 147.0,
+    "distilled": 95.5,
+    "seeds": 2,
+    "no3": {"before": 170.0, "after": 128.5, "threes_right": 0.982},
+}
+
+
+def test_digits_get_a_section_of_their_own(broken: tuple[Config, Work]) -> None:
+    made = report(*broken, MNIST)
+    results = json.loads((made.path / "results.json").read_text(encoding="utf-8"))
+    assert results["mnist"] == MNIST
+    html, markdown = ((made.path / name).read_text(encoding="utf-8") for name in ("index.html", "report.md"))
+    text = " ".join("".join(Page(html).words).split())
+    assert "the teacher gets 75 wrong, a small net trained on labels 147, the same net distilled 96" in text
+    assert "98.2 %" in text
+    assert "| here (2 seeds) | 75 | 147 | 96 | 170 | 128 | 98.2 % |" in markdown
+    assert report(*broken, MNIST).made is False
+    assert report(*broken, MNIST | {"hard": 150.0}).made
+
+
+def test_digits_that_were_not_run_are_said_to_be_missing(broken: tuple[Config, Work]) -> None:
+    made = report(*broken, {"missing": "the experiment 'hard' was <not> run"})
+    for name in ("index.html", "report.md"):
+        page = (made.path / name).read_text(encoding="utf-8")
+        assert "Not shown: the experiment" in page and "<not>" not in page
