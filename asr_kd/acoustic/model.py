@@ -60,8 +60,14 @@ class MemberLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(members, 1, num_outputs))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(M, B, in) -> (M, B, out), both in the type of `inputs`."""
-        return torch.bmm(inputs, self.weight.to(inputs.dtype)) + self.bias.to(inputs.dtype)
+        """(M, B, in), or (B, in) that all members share, -> (M, B, out), both in the type of `inputs`."""
+        weight = self.weight.to(inputs.dtype)
+        if inputs.dim() == 3:
+            return torch.bmm(inputs, weight) + self.bias.to(inputs.dtype)
+        # one wide product: a batched one would copy the inputs for every member, forwards and backwards
+        members, _, outputs = weight.shape
+        wide = inputs @ weight.transpose(0, 1).flatten(1)
+        return wide.view(-1, members, outputs).transpose(0, 1) + self.bias.to(inputs.dtype)
 
 
 class AcousticModel(nn.Module):
@@ -119,12 +125,11 @@ class AcousticModel(nn.Module):
         """
         dtype = compute_dtype(self.precision, self.device)
         hidden = inputs.to(dtype)
-        if hidden.dim() == 2:
-            hidden = hidden.expand(self.members, -1, -1)
         if noise is not None and self.settings.input_dropout:
-            hidden = hidden * noise.mask(tuple(hidden.shape), self.settings.input_dropout, dtype)
+            mask = noise.mask((self.members, *hidden.shape[-2:]), self.settings.input_dropout, dtype)
+            hidden = hidden * mask
         for layer in self.layers[:-1]:
-            hidden = torch.relu(layer(hidden))
+            hidden = torch.relu(layer(hidden)).contiguous()
             if noise is not None and self.settings.hidden_dropout:
                 hidden = hidden * noise.mask(tuple(hidden.shape), self.settings.hidden_dropout, dtype)
         logits: Tensor = self.layers[-1](hidden)
