@@ -35,11 +35,13 @@ def grid_errors(references: Sequence[Sequence[str]], grids: Sequence[Grid]) -> n
 
 
 def choose_scales(errors: np.ndarray, scales: Sequence[float], penalties: Sequence[float], words: int = 0) -> Scales:
-    """The point whose neighbourhood has the fewest errors.
+    """The point nearest to the middle of the grid among those that dev cannot tell from the best one.
 
     Errors on a small dev set jump by chance from point to point, while the true rate changes slowly over the grid: so
-    each point is judged by its mean with its neighbours (weights 1, 2, 1 along each axis). Of equals the one with
-    fewer errors itself is taken, then the nearest to the middle of the grid, then the smaller scale.
+    each point is judged by its mean with its neighbours (weights 1, 2, 1 along each axis). What is within one standard
+    error of the lowest such mean (of a Poisson count, its square root) is taken for as good: the optimum is flat, and
+    its lowest point wanders along it by chance. Of equally near ones the one with fewer errors is taken, then the
+    smaller scale.
 
     Args:
       errors: (scales, penalties) summed over the dev sets of all seeds.
@@ -47,13 +49,15 @@ def choose_scales(errors: np.ndarray, scales: Sequence[float], penalties: Sequen
     """
     middle = ((len(scales) - 1) / 2, (len(penalties) - 1) / 2)
     smooth = _smoothed(errors)
+    bound = smooth.min() + np.sqrt(smooth.min()) + 1e-9
 
     def rank(point: tuple[int, int]) -> tuple[float, ...]:
         i, j = point
         distance = abs(i - middle[0]) + abs(j - middle[1])
-        return (round(smooth[point], 6), errors[point], distance, scales[i], abs(penalties[j]), penalties[j])
+        return (distance, round(smooth[point], 6), scales[i], abs(penalties[j]), penalties[j])
 
-    i, j = best = min(np.ndindex(len(scales), len(penalties)), key=rank)  # type: ignore[arg-type]
+    good = [(i, j) for i in range(len(scales)) for j in range(len(penalties)) if smooth[i, j] <= bound]
+    i, j = best = min(good, key=rank)
     return Scales(scales[i], penalties[j], int(errors[best]), words)
 
 

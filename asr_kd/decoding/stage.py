@@ -29,6 +29,7 @@ from asr_kd.parallel import map_pieces
 
 log = logging.getLogger(__name__)
 
+_FORM = 2  # of the results; raise it when scales are chosen or words are found in another way
 CHUNK_FRAMES = 12_000  # of a piece; a constant, so that neither words nor batches depend on how many run at once
 
 
@@ -202,7 +203,7 @@ def _check_labels(work: Work, folder: Path, stamp: dict[str, Any], tree: str) ->
 
 
 def _stamp(config: Config, task: Task, stores: dict[str, FrameStore], name: str, backend: str) -> Stamp:
-    settings = {**to_mapping(config.decoding), "decoder": backend, "system": task.system.name}
+    settings = {**to_mapping(config.decoding), "decoder": backend, "system": task.system.name, "form": _FORM}
     frames = {f"{one} frames": stores[one].digest for one in dict.fromkeys(("dev", name))}
     return Stamp("decode", settings, {**task.inputs, **frames})
 
