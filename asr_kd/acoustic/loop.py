@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from asr_kd.acoustic.adam import FusedAdamW
 from asr_kd.acoustic.checkpoint import Progress, load_checkpoint, save_checkpoint
 from asr_kd.acoustic.model import AcousticModel, StepNoise
 from asr_kd.config import TrainingConfig
@@ -217,8 +216,11 @@ def _optimizer(model: AcousticModel, settings: TrainingConfig) -> torch.optim.Op
             nesterov=settings.momentum > 0,
             weight_decay=settings.weight_decay,
         )
-    adam = FusedAdamW if model.device.type == "cpu" else torch.optim.AdamW
-    return adam(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    if model.device.type != "cpu":
+        return torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    from asr_kd.acoustic.adam import FusedAdamW  # here: numba takes half a second to load, a finished stage needs none
+
+    return FusedAdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
 
 def _schedule(settings: TrainingConfig, done: float) -> float:

@@ -14,7 +14,6 @@ import asr_kd
 from asr_kd.artifacts import Stamp, reason_to_make, replacing_folder
 from asr_kd.config import to_mapping
 from asr_kd.mnist.config import MnistConfig
-from asr_kd.mnist.figures import draw
 from asr_kd.mnist.stage import spread, summary
 
 _FORM = 1  # of the page; raise it when templates or figures change
@@ -28,6 +27,8 @@ def write_report(config: MnistConfig, root: Path, results: dict[str, dict[str, A
     stamp = Stamp("mnist report", {"results": results, "form": _FORM, "commands": commands}, {}, config.seed)
     if reason_to_make(folder, stamp) is None:
         return folder
+    from asr_kd.mnist.figures import draw  # here: matplotlib takes long to load, and a finished report needs none
+
     figures = draw(results)
     with replacing_folder(folder, stamp) as temporary:
         (temporary / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
