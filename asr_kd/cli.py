@@ -139,10 +139,14 @@ def align(config: Config, work: Work, nj: int, export_format: str | None, direct
         if directory is None:
             raise UserError(f"--export {export_format} needs a folder to write to: add its name at the end.")
         return f"{export(work, export_format, directory)} utterances exported to {directory}"
-    from asr_kd.acoustic.classifier import NetClassifier
     from asr_kd.alignment.stage import align as run
 
-    return run(config, work, NetClassifier, nj=nj)
+    def net(*arguments: Any) -> Any:
+        from asr_kd.acoustic.classifier import NetClassifier  # here: a finished stage needs no torch
+
+        return NetClassifier(*arguments)
+
+    return run(config, work, net, nj=nj)
 
 
 @stage("train")

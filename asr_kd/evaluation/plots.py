@@ -13,18 +13,10 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from asr_kd.evaluation.frames import ExampleFrame
+from asr_kd.evaluation.look import COLOURS, colour, human_bytes, is_small
 from asr_kd.evaluation.svg import INK, STYLE, to_svg
 
-COLOURS = {"direct": "#e0763a", "ensemble": "#5b78e5", "distilled": "#12a383", "monophone": "#a88bb4"}
 Rows = dict[str, dict[str, Any]]  # system -> its row of results["systems"]
-
-
-def colour(system: str) -> str:
-    return COLOURS[system.removesuffix("-small")]
-
-
-def is_small(system: str) -> bool:
-    return system.endswith("-small")
 
 
 def training_curves(logs: dict[str, list[dict[str, Any]]]) -> str:
@@ -205,15 +197,6 @@ def soft_targets(example: ExampleFrame, names: Sequence[str]) -> str:
         axes[0].set_yticks(range(count), [_short(name) for name in names], fontsize=9)
         axes[0].invert_yaxis()
         return to_svg(figure, "soft-targets", "Soft targets of one frame")
-
-
-def human_bytes(number: float) -> str:
-    """1536000 -> "1.5 MB"."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} TB"
 
 
 _LABEL: dict[str, Any] = {"textcoords": "offset points"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from asr_kd.evaluation.plots import human_bytes
+from asr_kd.evaluation.look import human_bytes
 
 Results = dict[str, Any]
 

@@ -16,7 +16,7 @@ import asr_kd
 from asr_kd.artifacts import Stamp, Work, reason_to_make, replacing_folder
 from asr_kd.config import Config, to_mapping
 from asr_kd.decoding.wer import kind
-from asr_kd.evaluation import plots, prose
+from asr_kd.evaluation import look, prose
 from asr_kd.evaluation.gather import Evidence, gather, inputs
 
 log = logging.getLogger(__name__)
@@ -71,6 +71,8 @@ def report(config: Config, work: Work, mnist: dict[str, Any] | None = None) -> R
 
 def draw(evidence: Evidence) -> dict[str, str]:
     """Name -> SVG of every figure; the soft targets are missing where the dev set has no labelled frame."""
+    from asr_kd.evaluation import plots  # here: matplotlib takes long to load, and a finished report needs none
+
     results = evidence.results
     rows = prose.rows_of(results)
     figures = {
@@ -97,7 +99,7 @@ def render(template: str, evidence: Evidence, figures: dict[str, str], config: C
     environment.filters |= {
         "percent": prose.percent,
         "count": prose.human_count,
-        "size": plots.human_bytes,
+        "size": look.human_bytes,
         "seconds": prose.human_seconds,
         "probability": prose.probability,
         "kind": kind,
@@ -117,7 +119,7 @@ def render(template: str, evidence: Evidence, figures: dict[str, str], config: C
         monophone=prose.monophone_control(results),
         notes=prose.notes(results),
         figures={name: Markup(svg) for name, svg in figures.items()},  # our own drawing: matplotlib escapes its text
-        colour=plots.colour,
+        colour=look.colour,
         example=evidence.example,
         example_label=evidence.state_names[-1] if evidence.state_names else "",
         differences=evidence.differences[:_SHOWN],
@@ -143,7 +145,7 @@ def _groups(results: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
             "The teachers, and one network trained in two ways",
             [r for r in rows if r["name"] in ("direct", "ensemble", "distilled")],
         ),
-        ("A small network, trained in two ways", [r for r in rows if plots.is_small(r["name"])]),
+        ("A small network, trained in two ways", [r for r in rows if look.is_small(r["name"])]),
         ("The control, on untied states", [r for r in rows if r["name"] == "monophone"]),
     ]
     return [(heading, members) for heading, members in groups if members]

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from asr_kd.artifacts import Stamp, Work, reason_to_make, replacing_folder, require
@@ -302,6 +301,8 @@ def _resample(samples: np.ndarray, sampling_rate: int, speed: float) -> np.ndarr
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
     """Utterances are spread over processes; and sums must not depend on how many cores there are."""
+    import torch  # here: it takes a second to load, and a finished stage needs none
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
-from asr_kd.evaluation.plots import COLOURS
+from asr_kd.evaluation.look import COLOURS
 from asr_kd.evaluation.svg import INK, STYLE, to_svg
 from asr_kd.mnist.data import SIDE
 

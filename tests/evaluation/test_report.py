@@ -17,7 +17,7 @@ import pytest
 from asr_kd.artifacts import Work, read_json_lines
 from asr_kd.config import Config
 from asr_kd.errors import UserError
-from asr_kd.evaluation import plots, prose
+from asr_kd.evaluation import look, plots, prose
 from asr_kd.evaluation.gather import gather
 from asr_kd.evaluation.report import ReportResult, markdown_escaped, report
 
@@ -312,7 +312,7 @@ def test_small_helpers() -> None:
     assert prose.human_count(85_000_000) == "85 M" and prose.human_count(999_600) == "1 M"
     assert prose.human_seconds(75.2) == "1 min 15 s" and prose.human_seconds(3.21) == "3.2 s"
     assert prose.human_seconds(7260) == "2 h 1 min"
-    assert plots.human_bytes(1_536_000) == "1.54 MB"
+    assert look.human_bytes(1_536_000) == "1.54 MB"
     assert markdown_escaped("a_b|<c>") == "a\\_b\\|\\<c\\>"
 
 
