@@ -170,7 +170,7 @@ def train(
     config: Config, work: Work, ensemble: int | None, pairs: tuple[str, ...], device: str, tensorboard: Path | None
 ) -> Any:
     """Stage 4 with --ensemble N: the teachers. Stage 6 without: models trained directly on the alignment."""
-    from asr_kd.acoustic.job import RunOptions
+    from asr_kd.acoustic.options import RunOptions
     from asr_kd.acoustic.stage import train_direct, train_ensemble, train_monophone
 
     options = RunOptions(device, tensorboard)
@@ -187,7 +187,7 @@ def train(
 @device_options
 def soft_targets(config: Config, work: Work, device: str, tensorboard: Path | None) -> Any:
     """Stage 5: the ensemble's mean distribution at temperature T for every training frame."""
-    from asr_kd.acoustic.job import RunOptions
+    from asr_kd.acoustic.options import RunOptions
     from asr_kd.distillation.stage import make_soft_targets
 
     return make_soft_targets(config, work, RunOptions(device, tensorboard))
@@ -201,7 +201,7 @@ def distill(
     config: Config, work: Work, online: bool, pairs: tuple[str, ...], device: str, tensorboard: Path | None
 ) -> Any:
     """Stage 6: students that learn from the soft targets."""
-    from asr_kd.acoustic.job import RunOptions
+    from asr_kd.acoustic.options import RunOptions
     from asr_kd.distillation.stage import distill as run
 
     options = RunOptions(device, tensorboard)
@@ -261,7 +261,7 @@ def mnist(
     tensorboard: Path | None,
 ) -> None:
     """The paper's MNIST experiments, through the loss and the loop that speech uses."""
-    from asr_kd.acoustic.job import RunOptions
+    from asr_kd.acoustic.options import RunOptions
     from asr_kd.mnist.config import load_mnist_config
     from asr_kd.mnist.report import write_report
     from asr_kd.mnist.stage import known_results, run

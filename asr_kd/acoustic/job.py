@@ -14,22 +14,13 @@ import torch
 from asr_kd.acoustic.checkpoint import Progress
 from asr_kd.acoustic.loop import Augment, DevScores, Examples, Objective, fit, write_log
 from asr_kd.acoustic.model import AcousticModel, save_model
+from asr_kd.acoustic.options import RunOptions
 from asr_kd.acoustic.precision import pick_device
 from asr_kd.artifacts import Stamp, read_stamp, reason_to_make, replacing_folder
 from asr_kd.config import ModelConfig, TrainingConfig
 from asr_kd.errors import UserError
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What does not change the result: where and how visibly training runs."""
-
-    device: str = "auto"
-    tensorboard: Path | None = None
-    quiet: bool = False
-    checkpoint_seconds: float = 60.0
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from asr_kd.acoustic.job import Lesson, RunOptions, TrainResult, train_nets
+from asr_kd.acoustic.job import Lesson, TrainResult, train_nets
 from asr_kd.acoustic.loop import Objective
 from asr_kd.acoustic.objectives import DevScorer, HardTargets
+from asr_kd.acoustic.options import RunOptions
 from asr_kd.artifacts import Stamp, Work, require
 from asr_kd.config import Config, ModelConfig, StudentConfig, TrainingConfig, to_mapping
 from asr_kd.errors import UserError

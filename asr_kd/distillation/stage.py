@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from asr_kd.acoustic.job import RunOptions, TrainResult
+from asr_kd.acoustic.job import TrainResult
 from asr_kd.acoustic.model import AcousticModel, load_model
+from asr_kd.acoustic.options import RunOptions
 from asr_kd.acoustic.precision import pick_device
 from asr_kd.acoustic.stage import (
     FOLDERS,

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_kd.acoustic.job import Lesson, RunOptions, train_nets
+from asr_kd.acoustic.job import Lesson, train_nets
 from asr_kd.acoustic.loop import Augment
 from asr_kd.acoustic.model import AcousticModel, load_model
 from asr_kd.acoustic.objectives import DevScorer, HardTargets
+from asr_kd.acoustic.options import RunOptions
 from asr_kd.acoustic.precision import pick_device
 from asr_kd.artifacts import Stamp
 from asr_kd.config import ModelConfig, TrainingConfig, to_mapping

@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asr_kd.acoustic.job import RunOptions
+from asr_kd.acoustic.options import RunOptions
 from asr_kd.artifacts import Stamp, read_stamp, reason_to_make, replacing_folder
 from asr_kd.config import to_mapping
 from asr_kd.errors import UserError
 from asr_kd.mnist.config import EXPERIMENTS, MnistConfig
 from asr_kd.mnist.data import SUMS
-from asr_kd.mnist.experiments import RUN
-from asr_kd.mnist.lab import Lab
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +46,7 @@ def run(
     for name in only or ():
         if name not in EXPERIMENTS:
             raise UserError(f"there is no experiment {name!r}; known: {', '.join(EXPERIMENTS)}.")
-    lab = Lab(config, root, mnist, options)
+    lab = None
     results, made = {}, False
     settings = to_mapping(config)
     settings.pop("experiments")
@@ -58,7 +56,11 @@ def run(
         reason = reason_to_make(folder, stamp)
         if reason is not None:
             log.info("experiment %s: %s", name, reason)
+            from asr_kd.mnist.experiments import RUN  # here: torch takes long to load, finished experiments need none
+            from asr_kd.mnist.lab import Lab
+
             started = time.monotonic()
+            lab = lab or Lab(config, root, mnist, options)
             result = RUN[name](lab)
             seconds = round(time.monotonic() - started, 1)
             with replacing_folder(folder, stamp) as temporary:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from asr_kd.acoustic.job import RunOptions
+from asr_kd.acoustic.options import RunOptions
 from asr_kd.cli import main
 from asr_kd.config import ModelConfig, TrainingConfig
 from asr_kd.errors import UserError
