@@ -166,8 +166,8 @@ def full_disk_is_an_error(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: the disk is full; make room, then run the same command again.") from None
 
 
-# numpy, torch and safetensors say it in words where they write files themselves
-_FULL_DISK = re.compile(r"No space left|requested and \d+ written|PytorchStreamWriter failed|unexpected pos")
+# safetensors and numpy say it in words alone where they write files themselves
+_FULL_DISK = re.compile(r"No space left|requested and \d+ written")
 
 
 def _means_full_disk(error: Exception) -> bool:

@@ -271,7 +271,7 @@ def mnist(
     with full_disk_is_an_error(work.root), _logging(work, "mnist"):
         root = work.exp(config_path.stem)
         click.echo(str(run(config, root, mnist_dir or work.root / "download", RunOptions(device, tensorboard), only)))
-        click.echo(write_report(config, root, known_results(root), [f"asr-kd mnist --config {config_path}"]))
+        click.echo(write_report(config, root, known_results(root, config), [f"asr-kd mnist --config {config_path}"]))
 
 
 @main.command()

@@ -8,6 +8,9 @@ gradient), of the same shapes, in the same number format, on tensors that are al
 gathers windows, draws dropout, takes the loss and its gradient, and steps the optimiser. `hard` trains on states,
 `soft` on a store of soft targets as `asr-kd soft-targets` writes it (32 entries a frame). With --digits the examples
 are images of 784 pixels, shifted at random, with dropout on the input too, as the MNIST teacher has them.
+
+Measured with torch 1.13.1 on two cores of an AMD EPYC with avx512_bf16, milliseconds a step: the first command 35.9 for
+the products alone, 53.1 hard (1.48 times), 65.4 soft (1.82 times); the second 9.2 and 17.3 (1.88 times).
 """
 
 from __future__ import annotations

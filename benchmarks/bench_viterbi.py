@@ -5,6 +5,8 @@
 One utterance through the graph of its transcript, exact search, one thread. The floor: every frame writes one score
 (8 bytes) and one back-pointer (1 byte) for each live state and reads two scores, timed as a plain numpy update of
 arrays of that size.
+
+Measured on one core of an AMD EPYC: 2.7 ns an arc, 2,600 times real time, 3.1 times as long as the traffic.
 """
 
 from __future__ import annotations

@@ -7,12 +7,13 @@ costs as much as the matrix products of a step where batches are small. Here eac
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numba
 import numpy as np
 import torch
 from torch import nn
+
+from asr_kd.compiled import compiled
 
 _TINY = np.float32(1e-36)
 _MOST_THREADS = numba.get_num_threads()  # before anyone asked for fewer
@@ -64,14 +65,7 @@ class FusedAdamW(torch.optim.Optimizer):
                 _update(*(a.view(-1).numpy() for a in arrays), *map(np.float32, numbers))
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    try:
-        return numba.njit(parallel=True, nogil=True, cache=True, error_model="numpy")(function)
-    except RuntimeError:  # no folder that the machine code could be kept in: compile it anew in each process
-        return numba.njit(parallel=True, nogil=True, error_model="numpy")(function)
-
-
-@_compiled
+@compiled(parallel=True, error_model="numpy")
 def _update(weight, gradient, mean, square, kept, rate, first, second, correction, eps):  # type: ignore[no-untyped-def]
     one, nothing = np.float32(1.0), np.float32(0.0)
     for i in numba.prange(weight.size):
@@ -79,7 +73,7 @@ def _update(weight, gradient, mean, square, kept, rate, first, second, correctio
         m = first * mean[i] + (one - first) * g
         s = second * square[i] + (one - second) * g * g
         # the moments of a weight without gradient (a dead unit, a pixel that is always background) would shrink into
-        # denormal numbers, and stay there: a hundred times slower, and of no effect beside eps
+        # denormal numbers, with which processors are slow, and stay there; beside eps they have no effect
         m = m if abs(m) > _TINY else nothing
         s = s if s > _TINY else nothing
         mean[i] = m

@@ -5,14 +5,11 @@ Shapes:  T frames, C classes (context-independent states), S states and A arcs o
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from asr_kd.alignment.topology import CannotAlignError, Graph
+from asr_kd.compiled import compiled
 
 
 def viterbi(
@@ -65,14 +62,7 @@ def _reach(graph: Graph) -> NDArray[np.int32]:
     return np.maximum.accumulate(reach)
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # no folder that the machine code could be kept in: compile it anew in each process
-        return numba.njit(nogil=True)(function)
-
-
-@_compiled
+@compiled()
 def _search(ll, classes, first, source, weight, initial, final, reach, beam, back):  # type: ignore[no-untyped-def]
     num_frames, num_states = back.shape
     # float64: the score of a long utterance would swallow the differences that decide in float32

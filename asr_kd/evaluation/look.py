@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from asr_kd.frames import store
+
 COLOURS = {"direct": "#e0763a", "ensemble": "#5b78e5", "distilled": "#12a383", "monophone": "#a88bb4"}
 
 
@@ -14,9 +16,5 @@ def is_small(system: str) -> bool:
 
 
 def human_bytes(number: float) -> str:
-    """1536000 -> "1.5 MB"."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} TB"
+    """1536000 -> "1.54 MB"."""
+    return store.human_bytes(number, ".3g")

@@ -280,10 +280,10 @@ def store_bytes(frames: int, utterances: int, num_dims: int) -> int:
     return frames * num_dims * 2 + utterances * (300 + 4 * num_dims)
 
 
-def human_bytes(number: float) -> str:
-    """1536000 -> "1.5 MB"."""
+def human_bytes(number: float, form: str = ".1f") -> str:
+    """1536000 -> "1.5 MB"; `form` is the number's from a kilobyte on."""
     power = min(4, int(math.log10(max(number, 1)) // 3))
-    return f"{number / 1000**power:.{1 if power else 0}f} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
+    return f"{number / 1000**power:{form if power else '.0f'}} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def write_store(

@@ -104,7 +104,8 @@ def ensembles(lab: Lab) -> Result:
     rows = []
     for count in lab.config.ensembles.teachers:
         soft = replace(lab.config.distilled, teachers=count)
-        model = lab.student(f"of{count}", soft.training, soft)
+        name = "distilled" if soft == lab.config.distilled else f"of{count}"  # that net is there, or will be asked for
+        model = lab.student(name, soft.training, soft)
         rows.append({"teachers": count, "errors": lab.errors(model)})
     return {"rows": rows}
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from asr_kd.acoustic.job import Lesson, train_nets
-from asr_kd.acoustic.loop import Augment
+from asr_kd.acoustic.loop import Objective
 from asr_kd.acoustic.model import AcousticModel, load_model
 from asr_kd.acoustic.objectives import DevScorer, HardTargets
 from asr_kd.acoustic.options import RunOptions
@@ -147,16 +147,15 @@ class Lab:
 
         def lesson(device: torch.device) -> Lesson:
             images = Images(self.train, device)
-            objective = HardTargets(self.train.labels, device)
+            objective: Objective = HardTargets(self.train.labels, device)
             if soft is not None:
                 provider = self._provider(soft, online=augment is not None)
                 objective = DistillationObjective(
                     provider, self.train.labels, soft_weight=soft.soft_weight, loss=loss, device=device
-                )  # type: ignore[assignment]
+                )
             watched = None if watch is None else self.train.where(watch)
             scorer = None if watched is None else DevScorer(Images(watched, device), watched.labels)
-            move: Augment | None = augment
-            return Lesson(images, images.num_inputs, CLASSES, objective, scorer, chosen, move)
+            return Lesson(images, images.num_inputs, CLASSES, objective, scorer, chosen, augment)
 
         path = self.root / "nets" / name
         path.parent.mkdir(parents=True, exist_ok=True)

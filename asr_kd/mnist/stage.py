@@ -48,10 +48,8 @@ def run(
             raise UserError(f"there is no experiment {name!r}; known: {', '.join(EXPERIMENTS)}.")
     lab = None
     results, made = {}, False
-    settings = to_mapping(config)
-    settings.pop("experiments")
     for name in only or config.experiments:
-        stamp = Stamp("mnist results", settings | {"experiment": name, "form": _FORM}, SUMS, config.seed)
+        stamp = _stamp(config, name)
         folder = root / "results" / name
         reason = reason_to_make(folder, stamp)
         if reason is not None:
@@ -70,6 +68,12 @@ def run(
     return MnistResult(made, results)
 
 
+def _stamp(config: MnistConfig, name: str) -> Stamp:
+    settings = to_mapping(config)
+    settings.pop("experiments")
+    return Stamp("mnist results", settings | {"experiment": name, "form": _FORM}, SUMS, config.seed)
+
+
 def read_result(root: Path, name: str) -> dict[str, Any]:
     """What an experiment measured."""
     file = root / "results" / name / "result.json"
@@ -80,9 +84,14 @@ def read_result(root: Path, name: str) -> dict[str, Any]:
     return result
 
 
-def known_results(root: Path) -> dict[str, dict[str, Any]]:
-    """Every experiment that was run, in the paper's order."""
-    return {name: read_result(root, name) for name in EXPERIMENTS if read_stamp(root / "results" / name) is not None}
+def known_results(root: Path, config: MnistConfig | None = None) -> dict[str, dict[str, Any]]:
+    """Every experiment that was run, in the paper's order; with `config` only those that were run with its settings."""
+    found = {}
+    for name in EXPERIMENTS:
+        stamp = read_stamp(root / "results" / name)
+        if stamp is not None and (config is None or stamp["digest"] == _stamp(config, name).digest):
+            found[name] = read_result(root, name)
+    return found
 
 
 def sanity(root: Path) -> dict[str, Any]:

@@ -13,12 +13,7 @@ work_dir=recipes/mnist                 # folder that gets download/ and exp/
 mnist_dir=                             # a copy of MNIST already at hand: the four idx files, or their .gz
 . local/parse_options.sh
 . local/log.sh
-
-if [ -d .venv/bin ]; then PATH="$PWD/.venv/bin:$PATH"; fi
-command -v asr-kd >/dev/null || {
-  echo "run.sh: asr-kd is not installed here; run 'make setup' first." >&2
-  exit 2
-}
+. local/path.sh
 recipe=(--config "$config" --work-dir "$work_dir")
 
 if stage 0; then

@@ -17,12 +17,7 @@ decoder=k2                           # k2 or kaldi
 mnist=                               # results of recipes/mnist, for a section of the report
 . local/parse_options.sh
 . local/log.sh
-
-if [ -x .venv/bin/asr-kd ]; then PATH="$PWD/.venv/bin:$PATH"; fi
-command -v asr-kd >/dev/null || {
-  echo "run.sh: asr-kd is not installed here; run 'make setup' first." >&2
-  exit 2
-}
+. local/path.sh
 recipe=(--config "$config" --work-dir "$work_dir")
 
 if stage 0; then

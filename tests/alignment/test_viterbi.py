@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import pytest
@@ -158,20 +157,3 @@ def test_equal_alignment_visits_every_state_of_the_plain_path_equally() -> None:
     _, counts = np.unique(equal_alignment(graph, 60), return_counts=True)
     assert counts.tolist() == [4] * 15  # SIL A B B SIL
     assert len(np.unique(equal_alignment(graph, 6))) == 6  # the shortest: C B, without silence
-
-
-def test_machine_code_needs_no_folder_to_be_kept_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installation that nobody may write to, for a user without a home."""
-    from asr_kd.alignment import viterbi as module
-
-    calls = []
-
-    def njit(**options: Any) -> Any:
-        calls.append(options)
-        if options.get("cache"):
-            raise RuntimeError("cannot cache function: no locator available")
-        return lambda function: function
-
-    monkeypatch.setattr(module.numba, "njit", njit)
-    assert module._compiled(len) is len
-    assert [bool(options.get("cache")) for options in calls] == [True, False]

@@ -83,7 +83,8 @@ def test_everything_is_measured_once_and_shown(done):
     again = run(CONFIG, root, mnist, QUIET)
     assert not again.made and again.results == results
     assert [path.stat().st_mtime_ns for path in nets] == before
-    assert known_results(root) == results
+    assert known_results(root) == known_results(root, CONFIG) == results
+    assert known_results(root, replace(CONFIG, seed=2)) == {}  # a report never mixes settings
 
     page = write_report(CONFIG, root, results, ["asr-kd mnist"])
     html = (page / "index.html").read_text()
