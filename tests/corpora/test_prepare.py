@@ -9,6 +9,7 @@ import pytest
 from lhotse import CutSet
 
 from asr_kd.artifacts import read_stamp
+from asr_kd.corpora import cuts
 from asr_kd.errors import UserError
 from asr_kd.lang.lexicon import read_lang
 from asr_kd.lang.ngram import read_arpa
@@ -81,7 +82,7 @@ def test_other_things_in_data_stay(folder_recipe: Recipe) -> None:
     assert (frames / "features.npy").read_text() == "frames"
 
 
-WRITERS = ["_write_cuts", "write_lang", "estimate_arpa"]
+WRITERS = ["write_cuts", "write_lang", "write_arpa"]
 
 
 @pytest.mark.parametrize("killed_in", WRITERS)
@@ -112,7 +113,7 @@ def test_a_full_disk_is_one_sentence_and_the_next_run_mends_it(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(MODULE, "_write_cuts", full)
+        patch.setattr(MODULE, "write_cuts", full)
         with pytest.raises(UserError, match="the disk is full"):
             folder_recipe.prepare()
     assert contents(folder_recipe.work.data) == {}
@@ -120,7 +121,7 @@ def test_a_full_disk_is_one_sentence_and_the_next_run_mends_it(
 
 
 def test_a_large_corpus_is_compared_by_size_and_time(folder_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MODULE, "_HASHED_BYTES", 100)
+    monkeypatch.setattr(cuts, "_HASHED_BYTES", 100)
     folder_recipe.prepare()
     assert not folder_recipe.prepare().made
     write_wav(folder_recipe.corpus / "train" / "t1.wav", 1.2)

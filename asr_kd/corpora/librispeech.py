@@ -1,0 +1,115 @@
+"""LibriSpeech in its makers' layout: <part>/<speaker>/<chapter>/<speaker>-<chapter>-<number>.flac and .trans.txt.
+
+A set is one or more parts. Where a sample has no part for dev, some of the training speakers are taken for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from asr_kd.config import Config
+from asr_kd.corpora.listing import Listing, Problem, Utterance, read_lines
+from asr_kd.errors import UserError
+from asr_kd.lang.normalise import normalise
+
+_ID = re.compile(r"[0-9]+-[0-9]+-[0-9]+")
+_FETCH = "fetch the part again (stage 0)"
+
+
+def read(corpus_dir: Path, conf_dir: Path, config: Config) -> Listing:
+    """Lists the utterances of the config's parts, in the order of their ids within each part.
+
+    Args:
+      corpus_dir: the folder of the parts, or the one that holds it as LibriSpeech/.
+
+    Raises:
+      UserError: a part is missing or empty, a chapter has no transcripts or malformed ones, an utterance is in two
+        parts, or there are too few speakers to take dev's from.
+    """
+    corpus = config.corpus
+    root = corpus_dir / "LibriSpeech" if (corpus_dir / "LibriSpeech").is_dir() else corpus_dir
+    parts = {"train": corpus.train_parts, "dev": corpus.dev_parts, "test": corpus.test_parts}
+    listing = Listing([], [])
+    where: dict[str, str] = {}
+    for name, of_set in parts.items():
+        for part in of_set:
+            _check_part(root, part)
+            _read_part(root / part, name, listing, where)
+    if corpus.dev_speakers:
+        return _take_dev_speakers(listing, corpus.dev_speakers, config.seed, root)
+    return listing
+
+
+def _check_part(root: Path, part: str) -> None:
+    if (root / part).is_dir() and Path(part).name == part:
+        return
+    there = sorted(path.name for path in root.iterdir() if path.is_dir())
+    raise UserError(
+        f"{root} has no part {part!r}, only {', '.join(there) or 'nothing'}; fetch it (stage 0), or name other parts "
+        "(--train-parts, --dev-parts, --test-parts; --dev-speakers takes dev from the training speakers)."
+    )
+
+
+def _read_part(part: Path, name: str, listing: Listing, where: dict[str, str]) -> None:
+    chapters = sorted(path for path in part.glob("*/*") if path.is_dir())
+    if not chapters:
+        raise UserError(f"{part}: there is no <speaker>/<chapter> folder in it; {_FETCH}.")
+    for chapter in chapters:
+        speaker = chapter.parent.name
+        transcripts = chapter / f"{speaker}-{chapter.name}.trans.txt"
+        texts = _read_transcripts(transcripts)
+        listing.transcripts.append(transcripts)
+        audio = {path.stem: path for path in chapter.iterdir() if path.suffix == ".flac"}
+        for utterance in sorted({*texts, *audio}):
+            if utterance in where:
+                raise UserError(
+                    f"{chapter}: utterance {utterance} is in {where[utterance]} too; take one of the parts out."
+                )
+            where[utterance] = part.name
+            if utterance not in texts:
+                reason = f"{audio[utterance]} has no line in {transcripts}; {_FETCH}"
+                listing.problems.append(Problem(utterance, reason))
+            elif utterance not in audio:
+                reason = f"{chapter / utterance}.flac is missing, but {transcripts.name} has its text; {_FETCH}"
+                listing.problems.append(Problem(utterance, reason))
+            else:
+                listing.utterances.append(Utterance(utterance, audio[utterance], texts[utterance], speaker, name))
+
+
+def _read_transcripts(path: Path) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for number, line in read_lines(path, _FETCH):
+        utterance, _, text = line.strip().partition(" ")
+        text = normalise(text)
+        if not _ID.fullmatch(utterance) or not text:
+            raise UserError(f"{path}:{number}: expected 'speaker-chapter-number WORDS', found {line[:60]!r}; {_FETCH}.")
+        if utterance in texts:
+            raise UserError(f"{path}:{number}: {utterance} is there twice; take one of the lines out.")
+        texts[utterance] = text
+    return texts
+
+
+def _take_dev_speakers(listing: Listing, count: int, seed: int, root: Path) -> Listing:
+    """Those with the fewest utterances, so that training loses the least; ties are settled by the seed."""
+    utterances = Counter(u.speaker for u in listing.utterances if u.set == "train")
+    if count >= len(utterances):
+        raise UserError(
+            f"{root}: {count} speakers are wanted for dev, but training has {len(utterances)}; lower --dev-speakers."
+        )
+    speakers = sorted(utterances)
+    order = np.random.default_rng(seed).permutation(len(speakers))
+    taken = set(sorted((speakers[k] for k in order), key=lambda speaker: utterances[speaker])[:count])
+    moved = [replace(u, set="dev") if u.set == "train" and u.speaker in taken else u for u in listing.utterances]
+    return replace(listing, utterances=moved)
+
+
+def shared_speakers(utterances: Sequence[Utterance]) -> list[str]:
+    """Speakers of the test set whom training or dev has heard, sorted."""
+    test = {u.speaker for u in utterances if u.set == "test"}
+    return sorted(test & {u.speaker for u in utterances if u.set != "test"})

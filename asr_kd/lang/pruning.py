@@ -1,0 +1,93 @@
+"""A smaller n-gram model that predicts nearly as well: Stolcke (1998), "Entropy-based pruning of backoff models".
+
+An n-gram goes where the model's perplexity would rise by less than a threshold without it, as seen by the model itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+
+from asr_kd.lang.ngram import BEGIN, Arpa, NGram
+
+_LEAST = 1e-12  # below this a left-over mass is rounding error
+
+
+def prune(arpa: Arpa, threshold: float) -> Arpa:
+    """Drops n-grams of two words and more, the longest first, and makes the back-off weights fit what is left.
+
+    Args:
+      threshold: relative rise of perplexity (1e-7, say) below which an n-gram is dropped; 0 drops none.
+    """
+    if threshold <= 0:
+        return arpa
+    probabilities = [dict(level) for level in arpa.probabilities]
+    backoffs = dict(arpa.backoffs)
+    for order in range(arpa.order, 1, -1):
+        kept_histories = {ngram[:-1] for ngram in probabilities[order]} if order < arpa.order else set()
+        for history, words in _by_history(probabilities[order - 1]).items():
+            model = Arpa(tuple(probabilities[:order]), backoffs)
+            weight = _prune_history(model, history, words, threshold, kept_histories)
+            if weight is None:
+                backoffs.pop(history, None)
+            else:
+                backoffs[history] = weight
+    return Arpa(tuple(probabilities), backoffs)
+
+
+def _by_history(level: Mapping[NGram, float]) -> dict[NGram, list[str]]:
+    words: defaultdict[NGram, list[str]] = defaultdict(list)
+    for ngram in level:
+        words[ngram[:-1]].append(ngram[-1])
+    return dict(words)
+
+
+def _prune_history(
+    model: Arpa, history: NGram, words: list[str], threshold: float, kept_histories: set[NGram]
+) -> float | None:
+    """Takes n-grams of one history out of the model's last level.
+
+    Returns:
+      The history's new back-off weight; None where no n-gram of it is left.
+    """
+    level = model.probabilities[-1]
+    assert isinstance(level, dict)
+    ngrams = {word: (*history, word) for word in words}
+    higher = {word: math.exp(level[ngrams[word]]) for word in words}
+    lower = {word: math.exp(model.log_probability(history[1:], word)) for word in words}
+    left_higher, left_lower = 1.0 - sum(higher.values()), 1.0 - sum(lower.values())
+    if left_higher < _LEAST or left_lower < _LEAST:
+        return model.backoffs.get(history, 0.0)  # it never backs off: without some of it no weight could be had
+    weight = left_higher / left_lower
+    of_history = math.exp(_log_probability_of(model, history))
+    for word in words:
+        if ngrams[word] in kept_histories:
+            continue
+        p, q = higher[word], lower[word]
+        changed = (left_higher + p) / (left_lower + q)
+        # equation 6 of the paper: this word is predicted by backing off, and so are all that did already, otherwise
+        loss = -of_history * (p * (math.log(q * changed) - math.log(p)) + left_higher * math.log(changed / weight))
+        if math.expm1(loss) < threshold:
+            del level[ngrams[word]], higher[word], lower[word]
+    if not higher:
+        return None
+    return math.log((1.0 - sum(higher.values())) / (1.0 - sum(lower.values())))
+
+
+def _log_probability_of(model: Arpa, history: NGram) -> float:
+    """log P(history), as the words of a text; the start of a sentence is as likely as its end."""
+    total = 0.0
+    for position, word in enumerate(history):
+        if word == BEGIN:
+            total += model.log_probability((), "</s>")
+        else:
+            total += model.log_probability(history[:position], word)
+    return total
+
+
+def restrict(arpa: Arpa, words: set[str]) -> Arpa:
+    """Drops n-grams with other words than these and the sentence marks; back-off weights stay as they are."""
+    known = words | {BEGIN, "</s>"}
+    levels = tuple({ngram: p for ngram, p in level.items() if known.issuperset(ngram)} for level in arpa.probabilities)
+    return Arpa(levels, {history: w for history, w in arpa.backoffs.items() if known.issuperset(history)})

@@ -1,0 +1,38 @@
+# Stages 2 to 8, which are the same for every corpus. To be sourced by bash after local/log.sh: needs $recipe (--config
+# and --work-dir), $nj, $decoder and, where the recipe has it, $mnist.
+
+if stage 2; then
+  log "Stage 2: compute features"
+  asr-kd features "${recipe[@]}" --nj "$nj"
+fi
+
+if stage 3; then
+  log "Stage 3: align every frame to a tied state"
+  asr-kd align "${recipe[@]}" --nj "$nj"
+fi
+
+if stage 4; then
+  log "Stage 4: train the ensemble"
+  asr-kd train "${recipe[@]}" --ensemble
+fi
+
+if stage 5; then
+  log "Stage 5: make soft targets"
+  asr-kd soft-targets "${recipe[@]}"
+fi
+
+if stage 6; then
+  log "Stage 6: train students, directly and distilled"
+  asr-kd train "${recipe[@]}"
+  asr-kd distill "${recipe[@]}"
+fi
+
+if stage 7; then
+  log "Stage 7: decode dev and test"
+  asr-kd decode "${recipe[@]}" --decoder "$decoder" --nj "$nj"
+fi
+
+if stage 8; then
+  log "Stage 8: report"
+  asr-kd report "${recipe[@]}" ${mnist:+--mnist "$mnist"}
+fi

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Distils an ensemble of acoustic models on LibriSpeech, from a few hours to all 960, and reports what it was worth.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+help_message="Usage: recipes/librispeech/run.sh [options]
+Stages: 0 download, 1 prepare, 2 features, 3 align, 4 teachers, 5 soft targets, 6 students, 7 decode, 8 report.
+A stage whose result is already there is skipped. Only stage 0 uses the network; --corpus-dir makes it needless."
+stage=0                       # first stage to run
+stop_stage=8                  # last stage to run
+config=recipes/librispeech/conf/clean100.yaml # settings
+work_dir=                     # folder that gets download/, data/ and exp/ (default: the config's name in this folder)
+corpus_dir=                   # LibriSpeech at hand: the folder that holds train-clean-100 and so on
+train_parts=                  # parts to train on, with commas between (default, here and below: the config's)
+dev_parts=                    # parts to choose settings on
+test_parts=                   # parts to score
+dev_speakers=                 # take so many training speakers for dev
+lexicon=                      # WORD PH1 PH2 ... lines, such as librispeech-lexicon.txt
+lm=                           # an ARPA file, gzipped or not
+lm_text=                      # sentences to estimate a language model from, gzipped or not
+nj=$(nproc)                   # processes at once
+on_bad_utterance=             # fail, or skip: leave it out, count it, list it in the report
+decoder=k2                    # k2 or kaldi
+. local/parse_options.sh
+. local/log.sh
+. local/path.sh
+work_dir=${work_dir:-recipes/librispeech/$(basename "$config" .yaml)}
+recipe=(--config "$config" --work-dir "$work_dir")
+
+if stage 0 && [[ -z $corpus_dir ]]; then
+  log "Stage 0: fetch the corpus"
+  asr-kd fetch-librispeech "${recipe[@]}" ${train_parts:+--train-parts "$train_parts"} \
+    ${dev_parts:+--dev-parts "$dev_parts"} ${test_parts:+--test-parts "$test_parts"}
+fi
+
+if stage 1; then
+  log "Stage 1: prepare cuts, lexicon and language model"
+  asr-kd prepare "${recipe[@]}" --corpus-dir "${corpus_dir:-$work_dir/download}" --nj "$nj" \
+    ${train_parts:+--train-parts "$train_parts"} ${dev_parts:+--dev-parts "$dev_parts"} \
+    ${test_parts:+--test-parts "$test_parts"} ${dev_speakers:+--dev-speakers "$dev_speakers"} \
+    ${lexicon:+--lexicon "$lexicon"} ${lm:+--lm "$lm"} ${lm_text:+--lm-text "$lm_text"} \
+    ${on_bad_utterance:+--on-bad-utterance "$on_bad_utterance"}
+fi
+
+. local/stages.sh
