@@ -80,7 +80,8 @@ def _language_model(name: str, size: int, md5: str) -> tuple[str, RemoteFile]:
 
 
 # Sums. Resource 12: torchaudio.datasets.librispeech; resource 31: recorded by several projects beside the MD5 sums that
-# OpenSLR publishes for it; resource 11: MD5 as github.com/sdrobert lists them with those OpenSLR publishes for 12.
+# OpenSLR publishes for it; resource 11: MD5, as github.com/sdrobert/pytorch-database-prep has them in librispeech.py
+# together with those that OpenSLR publishes for 12.
 # Sizes: Kaldi's egs/{librispeech,mini_librispeech}/s5/local/download_{and_untar,lm}.sh.
 OPENSLR = Release(
     parts=dict(
