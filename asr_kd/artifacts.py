@@ -176,6 +176,11 @@ def _means_full_disk(error: Exception) -> bool:
     return bool(_FULL_DISK.search(str(error)))
 
 
+def digest_of(data: Any) -> str:
+    """SHA-256 of plain data, hexadecimal; the order of lists counts."""
+    return hashlib.sha256(json.dumps(data).encode()).hexdigest()
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
     digest = hashlib.sha256()

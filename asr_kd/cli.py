@@ -142,18 +142,27 @@ def features(config: Config, work: Work, nj: int, executor: str) -> Any:
 @stage("align")
 @nj_option
 @click.option("--export", "export_format", type=click.Choice(["textgrid", "ctm"]), help="Only write times of words.")
+@click.option(
+    "--compare", "compare_form", type=click.Choice(["textgrid"]), help="Only hold the times against other files' times."
+)
 @click.argument("directory", type=click.Path(path_type=Path), required=False)
-def align(config: Config, work: Work, nj: int, export_format: str | None, directory: Path | None) -> Any:
+def align(
+    config: Config, work: Work, nj: int, export_format: str | None, compare_form: str | None, directory: Path | None
+) -> Any:
     """Stage 3: the tied state of every frame.
 
     With --export FORMAT DIRECTORY: word and phone times of the finished alignment, for Praat (textgrid) or NIST tools
-    (ctm).
+    (ctm). With --compare FORMAT DIRECTORY: how far they are from those of the files below DIRECTORY.
     """
-    if export_format is not None:
+    if compare_form is not None or export_format is not None:
+        if directory is None:
+            raise UserError("--export and --compare need a folder: add its name at the end.")
+        if compare_form is not None:
+            from asr_kd.alignment.compare import compare
+
+            return compare(work, compare_form, directory)
         from asr_kd.alignment.export import export
 
-        if directory is None:
-            raise UserError(f"--export {export_format} needs a folder to write to: add its name at the end.")
         return f"{export(work, export_format, directory)} utterances exported to {directory}"
     from asr_kd.alignment.stage import align as run
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asr_kd.artifacts import Work, file_digest
+from asr_kd.artifacts import Work, digest_of, file_digest
 from asr_kd.corpora.listing import Listing, Utterance
 
 _HASHED_BYTES = 2 << 30  # of a corpus above this only sizes and times are compared, not contents
@@ -59,7 +58,3 @@ def audio_digest(utterances: list[Utterance], corpus_dir: Path, work: Work) -> s
         known = [] if stat is None else [stat.st_size, file_digest(path) if hashed else stat.st_mtime_ns]
         rows.append([_relative(path, work.root), *known])
     return digest_of(rows)
-
-
-def digest_of(data: Any) -> str:
-    return hashlib.sha256(json.dumps(data).encode()).hexdigest()

@@ -17,6 +17,7 @@ from asr_kd.artifacts import (
     STAMP,
     Stamp,
     Work,
+    digest_of,
     file_digest,
     read_stamp,
     reason_to_make,
@@ -26,7 +27,7 @@ from asr_kd.artifacts import (
 from asr_kd.config import Config, to_mapping
 from asr_kd.corpora import folder, librispeech, prompts
 from asr_kd.corpora.audio import BadAudio, check_audio
-from asr_kd.corpora.cuts import audio_digest, digest_of, transcript_digests, write_cuts
+from asr_kd.corpora.cuts import audio_digest, transcript_digests, write_cuts
 from asr_kd.corpora.language import (
     LanguageModel,
     Pronouncer,

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asr_kd.alignment.export import export, read_times
+from asr_kd.alignment.export import export
 from asr_kd.alignment.segments import Alignment, write_alignment
+from asr_kd.alignment.times import read_times
 from asr_kd.artifacts import STAMP, Stamp, Work
 from asr_kd.errors import UserError
 from asr_kd.frames.store import write_store
