@@ -154,16 +154,14 @@ def align(
     With --export FORMAT DIRECTORY: word and phone times of the finished alignment, for Praat (textgrid) or NIST tools
     (ctm). With --compare FORMAT DIRECTORY: how far they are from those of the files below DIRECTORY.
     """
-    if compare_form is not None or export_format is not None:
-        if directory is None:
-            raise UserError("--export and --compare need a folder: add its name at the end.")
-        if compare_form is not None:
-            from asr_kd.alignment.compare import compare
+    if compare_form is not None:
+        from asr_kd.alignment.compare import compare
 
-            return compare(work, compare_form, directory)
+        return compare(work, compare_form, _needed(directory))
+    if export_format is not None:
         from asr_kd.alignment.export import export
 
-        return f"{export(work, export_format, directory)} utterances exported to {directory}"
+        return f"{export(work, export_format, _needed(directory))} utterances exported to {directory}"
     from asr_kd.alignment.stage import align as run
 
     def net(*arguments: Any) -> Any:
@@ -172,6 +170,12 @@ def align(
         return NetClassifier(*arguments)
 
     return run(config, work, net, nj=nj)
+
+
+def _needed(directory: Path | None) -> Path:
+    if directory is None:
+        raise UserError("--export and --compare need a folder: add its name at the end.")
+    return directory
 
 
 @stage("train")
