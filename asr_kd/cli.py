@@ -105,6 +105,29 @@ def _file(context: click.Context, parameter: click.Parameter, value: Path | None
     return None if value is None else str(value.absolute())
 
 
+def parts_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for name, meaning in (
+        ("test", "that are scored"),
+        ("dev", "that settings are chosen on; may be ''"),
+        ("train", "to train on, with commas between"),
+    ):
+        function = click.option(f"--{name}-parts", callback=_names, help=f"LibriSpeech: the parts {meaning}.")(function)
+    return function
+
+
+@stage("download")
+@parts_options
+@click.option("--lexicon", is_flag=True, help="Also OpenSLR's lexicon.")
+@click.option("--lm", "language_models", multiple=True, help="Also this language model of OpenSLR's; may be repeated.")
+def download(config: Config, work: Work, lexicon: bool, language_models: tuple[str, ...], **parts: Any) -> Any:
+    """Stage 0 of LibriSpeech: the parts that the config names, from OpenSLR, into WORK_DIR/download."""
+    from asr_kd.corpora.openslr import download_librispeech
+
+    corpus = with_settings(config, {f"corpus.{name}": value for name, value in parts.items()}).corpus
+    wanted = dict.fromkeys((*corpus.train_parts, *corpus.dev_parts, *corpus.test_parts))
+    return download_librispeech(work.root / "download", list(wanted), lexicon=lexicon, language_models=language_models)
+
+
 @stage("prepare")
 @click.option("--corpus-dir", type=click.Path(path_type=Path), required=True, help="The corpus as stage 0 left it.")
 @click.option(
@@ -112,9 +135,7 @@ def _file(context: click.Context, parameter: click.Parameter, value: Path | None
     type=click.Choice(["fail", "skip"]),
     help="What to do with an utterance that cannot be used  [default, here and below: the config's]",
 )
-@click.option("--train-parts", callback=_names, help="LibriSpeech: the parts to train on, with commas between.")
-@click.option("--dev-parts", callback=_names, help="LibriSpeech: the parts that settings are chosen on; may be ''.")
-@click.option("--test-parts", callback=_names, help="LibriSpeech: the parts that are scored.")
+@parts_options
 @click.option("--dev-speakers", type=int, help="LibriSpeech: take so many training speakers for dev.")
 @click.option("--lexicon", type=click.Path(path_type=Path), callback=_file, help="WORD PH1 PH2 ... lines.")
 @click.option("--lm", type=click.Path(path_type=Path), callback=_file, help="An ARPA file to decode with.")

@@ -17,6 +17,7 @@ test_parts=                   # parts to score
 dev_speakers=                 # take so many training speakers for dev
 lexicon=                      # WORD PH1 PH2 ... lines, such as librispeech-lexicon.txt
 lm=                           # an ARPA file, gzipped or not
+openslr_lm=3-gram.pruned.3e-7 # the language model that stage 0 fetches where none is named
 lm_text=                      # sentences to estimate a language model from, gzipped or not
 nj=$(nproc)                   # processes at once
 on_bad_utterance=             # fail, or skip: leave it out, count it, list it in the report
@@ -27,19 +28,26 @@ decoder=k2                    # k2 or kaldi
 work_dir=${work_dir:-recipes/librispeech/$(basename "$config" .yaml)}
 recipe=(--config "$config" --work-dir "$work_dir")
 
+parts=(${train_parts:+--train-parts "$train_parts"} ${dev_parts:+--dev-parts "$dev_parts"}
+  ${test_parts:+--test-parts "$test_parts"})
+
 if stage 0 && [[ -z $corpus_dir ]]; then
   log "Stage 0: fetch the corpus"
-  asr-kd fetch-librispeech "${recipe[@]}" ${train_parts:+--train-parts "$train_parts"} \
-    ${dev_parts:+--dev-parts "$dev_parts"} ${test_parts:+--test-parts "$test_parts"}
+  wanted=()
+  if [[ -z $lexicon ]]; then wanted+=(--lexicon); fi
+  if [[ -z $lm$lm_text ]]; then wanted+=(--lm "$openslr_lm"); fi
+  asr-kd download "${recipe[@]}" "${parts[@]}" "${wanted[@]}"
 fi
+# what stage 0 has fetched, now or earlier, is used unless something else is named
+fetched=$work_dir/download
+if [[ -z $lexicon && -f $fetched/librispeech-lexicon.txt ]]; then lexicon=$fetched/librispeech-lexicon.txt; fi
+if [[ -z $lm$lm_text && -f $fetched/$openslr_lm.arpa.gz ]]; then lm=$fetched/$openslr_lm.arpa.gz; fi
 
 if stage 1; then
   log "Stage 1: prepare cuts, lexicon and language model"
-  asr-kd prepare "${recipe[@]}" --corpus-dir "${corpus_dir:-$work_dir/download}" --nj "$nj" \
-    ${train_parts:+--train-parts "$train_parts"} ${dev_parts:+--dev-parts "$dev_parts"} \
-    ${test_parts:+--test-parts "$test_parts"} ${dev_speakers:+--dev-speakers "$dev_speakers"} \
-    ${lexicon:+--lexicon "$lexicon"} ${lm:+--lm "$lm"} ${lm_text:+--lm-text "$lm_text"} \
-    ${on_bad_utterance:+--on-bad-utterance "$on_bad_utterance"}
+  asr-kd prepare "${recipe[@]}" "${parts[@]}" --corpus-dir "${corpus_dir:-$fetched}" --nj "$nj" \
+    ${dev_speakers:+--dev-speakers "$dev_speakers"} ${lexicon:+--lexicon "$lexicon"} ${lm:+--lm "$lm"} \
+    ${lm_text:+--lm-text "$lm_text"} ${on_bad_utterance:+--on-bad-utterance "$on_bad_utterance"}
 fi
 
 . local/stages.sh
