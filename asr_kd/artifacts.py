@@ -50,7 +50,14 @@ class Work:
 
     def command(self, name: str) -> str:
         """The command that makes a missing artefact, for error messages."""
-        return f"asr-kd {name} --config {self.config_path}"
+        elsewhere = self.root.absolute() != default_root(self.config_path).absolute()
+        return f"asr-kd {name} --config {self.config_path}" + (f" --work-dir {self.root}" if elsewhere else "")
+
+
+def default_root(config_path: Path) -> Path:
+    """Where a recipe works unless told otherwise: the folder above the config's conf/, else the current one."""
+    folder = config_path.absolute().parent
+    return folder.parent if folder.name == "conf" else Path.cwd()
 
 
 @dataclass(frozen=True)

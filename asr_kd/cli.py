@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 import asr_kd
-from asr_kd.artifacts import Work, full_disk_is_an_error, replacing_file
+from asr_kd.artifacts import Work, default_root, full_disk_is_an_error, replacing_file
 from asr_kd.config import Config, load_config, with_settings
 from asr_kd.errors import UserError
 from asr_kd.parallel import default_nj
@@ -61,7 +61,7 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
         @functools.wraps(function)
         def command(config_path: Path, work_dir: Path | None, **options: Any) -> None:
             config = load_config(config_path)
-            work = Work(work_dir or _default_work_dir(config_path), config_path)
+            work = Work(work_dir or default_root(config_path), config_path)
             with full_disk_is_an_error(work.root), _logging(work, name):
                 started = time.monotonic()
                 results = function(config, work, **options)
@@ -317,7 +317,7 @@ def mnist(
     from asr_kd.mnist.stage import known_results, run
 
     config = load_mnist_config(config_path)
-    work = Work(work_dir or _default_work_dir(config_path), config_path)
+    work = Work(work_dir or default_root(config_path), config_path)
     with full_disk_is_an_error(work.root), _logging(work, "mnist"):
         root = work.exp(config_path.stem)
         click.echo(str(run(config, root, mnist_dir or work.root / "download", RunOptions(device, tensorboard), only)))
@@ -336,11 +336,6 @@ def doctor() -> None:
 
 def _pairs(config: Config) -> tuple[str, ...]:
     return ("student", "small") if config.small is not None else ("student",)
-
-
-def _default_work_dir(config_path: Path) -> Path:
-    folder = config_path.absolute().parent
-    return folder.parent if folder.name == "conf" else Path.cwd()
 
 
 class _LogFile(logging.FileHandler):

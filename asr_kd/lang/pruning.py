@@ -27,13 +27,15 @@ def prune(arpa: Arpa, threshold: float) -> Arpa:
     for order in range(arpa.order, 1, -1):
         kept_histories = {ngram[:-1] for ngram in probabilities[order]} if order < arpa.order else set()
         for history, words in _by_history(probabilities[order - 1]).items():
-            model = Arpa(tuple(probabilities[:order]), backoffs)
-            weight = _prune_history(model, history, words, threshold, kept_histories)
-            if weight is None:
-                backoffs.pop(history, None)
-            else:
-                backoffs[history] = weight
-    return Arpa(tuple(probabilities), backoffs)
+            _prune_history(Arpa(tuple(probabilities[:order]), backoffs), history, words, threshold, kept_histories)
+    # the shorter ones first: a weight depends on what the shorter history predicts now
+    weights: dict[NGram, float] = {}
+    for order in range(2, arpa.order + 1):
+        model = Arpa(tuple(probabilities[:order]), weights)
+        for history, words in _by_history(probabilities[order - 1]).items():
+            left = _left_over(model, history, words)
+            weights[history] = backoffs.get(history, 0.0) if left is None else math.log(left[0] / left[1])
+    return Arpa(tuple(probabilities), weights)
 
 
 def _by_history(level: Mapping[NGram, float]) -> dict[NGram, list[str]]:
@@ -43,36 +45,38 @@ def _by_history(level: Mapping[NGram, float]) -> dict[NGram, list[str]]:
     return dict(words)
 
 
-def _prune_history(
-    model: Arpa, history: NGram, words: list[str], threshold: float, kept_histories: set[NGram]
-) -> float | None:
-    """Takes n-grams of one history out of the model's last level.
+def _left_over(model: Arpa, history: NGram, words: list[str]) -> tuple[float, float] | None:
+    """What is left of the mass 1 beside these words, after the history and after the shorter one.
 
-    Returns:
-      The history's new back-off weight; None where no n-gram of it is left.
+    None where nothing is: such a history never backs off.
     """
+    level = model.probabilities[len(history)]
+    higher = 1.0 - sum(math.exp(level[ngram]) for ngram in ((*history, word) for word in words))
+    lower = 1.0 - sum(math.exp(model.log_probability(history[1:], word)) for word in words)
+    return (higher, lower) if higher > _LEAST and lower > _LEAST else None
+
+
+def _prune_history(model: Arpa, history: NGram, words: list[str], threshold: float, kept_histories: set[NGram]) -> None:
+    """Takes n-grams of one history out of the model's last level."""
     level = model.probabilities[-1]
     assert isinstance(level, dict)
-    ngrams = {word: (*history, word) for word in words}
-    higher = {word: math.exp(level[ngrams[word]]) for word in words}
-    lower = {word: math.exp(model.log_probability(history[1:], word)) for word in words}
-    left_higher, left_lower = 1.0 - sum(higher.values()), 1.0 - sum(lower.values())
-    if left_higher < _LEAST or left_lower < _LEAST:
-        return model.backoffs.get(history, 0.0)  # it never backs off: without some of it no weight could be had
+    left = _left_over(model, history, words)
+    if left is None:
+        return
+    left_higher, left_lower = left
     weight = left_higher / left_lower
     of_history = math.exp(_log_probability_of(model, history))
-    for word in words:
-        if ngrams[word] in kept_histories:
+    predictions = [(word, model.log_probability(history[1:], word)) for word in words]  # before anything is dropped
+    for word, log_q in predictions:
+        ngram = (*history, word)
+        if ngram in kept_histories:
             continue
-        p, q = higher[word], lower[word]
-        changed = (left_higher + p) / (left_lower + q)
+        p = math.exp(level[ngram])
+        changed = (left_higher + p) / (left_lower + math.exp(log_q))
         # equation 6 of the paper: this word is predicted by backing off, and so are all that did already, otherwise
-        loss = -of_history * (p * (math.log(q * changed) - math.log(p)) + left_higher * math.log(changed / weight))
+        loss = -of_history * (p * (log_q + math.log(changed / p)) + left_higher * math.log(changed / weight))
         if math.expm1(loss) < threshold:
-            del level[ngrams[word]], higher[word], lower[word]
-    if not higher:
-        return None
-    return math.log((1.0 - sum(higher.values())) / (1.0 - sum(lower.values())))
+            del level[ngram]
 
 
 def _log_probability_of(model: Arpa, history: NGram) -> float:

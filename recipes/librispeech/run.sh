@@ -9,7 +9,7 @@ A stage whose result is already there is skipped. Only stage 0 uses the network;
 stage=0                       # first stage to run
 stop_stage=8                  # last stage to run
 config=recipes/librispeech/conf/clean100.yaml # settings
-work_dir=                     # folder that gets download/, data/ and exp/ (default: the config's name in this folder)
+work_dir=                     # folder that gets download/, data/ and exp/ (default: work/<config> in this folder)
 corpus_dir=                   # LibriSpeech at hand: the folder that holds train-clean-100 and so on
 train_parts=                  # parts to train on, with commas between (default, here and below: the config's)
 dev_parts=                    # parts to choose settings on
@@ -25,7 +25,7 @@ decoder=k2                    # k2 or kaldi
 . local/parse_options.sh
 . local/log.sh
 . local/path.sh
-work_dir=${work_dir:-recipes/librispeech/$(basename "$config" .yaml)}
+work_dir=${work_dir:-recipes/librispeech/work/$(basename "$config" .yaml)}
 recipe=(--config "$config" --work-dir "$work_dir")
 
 parts=(${train_parts:+--train-parts "$train_parts"} ${dev_parts:+--dev-parts "$dev_parts"}

@@ -17,7 +17,7 @@ def mass(arpa, history):
     return sum(math.exp(arpa.log_probability(history, word)) for word in (*arpa.words, END))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(texts, st.sampled_from([1e-6, 1e-3, 1e-2, 0.1]), st.integers(2, 3))
 def test_every_history_still_has_the_mass_one(sentences, threshold, order):
     pruned = prune(estimate(sentences, order), threshold)
@@ -29,7 +29,7 @@ def test_every_history_still_has_the_mass_one(sentences, threshold, order):
             assert mass(pruned, history) == pytest.approx(1, abs=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(texts)
 def test_no_threshold_no_change_and_a_higher_one_keeps_a_part(sentences):
     full = estimate(sentences, 3)
