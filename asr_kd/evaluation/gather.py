@@ -58,6 +58,8 @@ def inputs(config: Config, work: Work) -> dict[str, str]:
     for name in SETS:
         found[f"{name} frames"] = require(work.frames(name), work, "features")["digest"]
     found["alignment"] = require(work.exp("align"), work, "align")["digest"]
+    if (compared := read_stamp(work.exp("align_compare"))) is not None:
+        found["compared"] = compared["digest"]
     for system in systems_of(config):
         model = require(work.exp(system.folder), work, system.command)["digest"]
         found[system.name] = model
@@ -101,7 +103,13 @@ def gather(config: Config, work: Work) -> Evidence:
         "members_curve": {name: _curve(curves[name]) for name in SETS},
         "disagreement": {name: curves[name].disagreement.tolist() for name in SETS},
         "soft_targets": (read_stamp(work.exp("soft_targets")) or {"facts": {}})["facts"],
-        "data": {"sets": data.get("sets", {}), "not_speech": data.get("not_speech", []), "lm": data.get("lm", {})},
+        "data": {
+            "sets": data.get("sets", {}),
+            "not_speech": data.get("not_speech", []),
+            "lm": data.get("lm", {}),
+            "shared_speakers": data.get("shared_speakers", []),
+            "guessed_pronunciations": len(data.get("guessed_pronunciations", {})),
+        },
         "left_out": left_out,  # [{"stage", "utterance", "reason"}]
         "seed": config.seed,
     }
@@ -252,7 +260,17 @@ def _silence(tree: Tree) -> frozenset[int]:
 def _alignment(work: Work, left_out: list[dict[str, str]]) -> dict[str, Any]:
     facts = require(work.exp("align"), work, "align")["facts"]
     failed = [bad["utterance"] for bad in left_out if bad["stage"] == "align"]
-    return {"utterances": int(facts.get("utterances", 0)), "failed": failed}
+    return {"utterances": int(facts.get("utterances", 0)), "failed": failed} | _boundaries(work)
+
+
+def _boundaries(work: Work) -> dict[str, Any]:
+    """What `asr-kd align --compare` found, where it was run on the alignment that is there now."""
+    folder = work.exp("align_compare")
+    stamp = read_stamp(folder)
+    if stamp is None or stamp["inputs"].get("align") != require(work.exp("align"), work, "align")["digest"]:
+        return {}
+    found = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
+    return {"boundaries": found["phones"], "words": found["words"], "compared": found["utterances"]}
 
 
 def _left_out(work: Work, hypotheses: dict[tuple[str, str], Hypotheses]) -> list[dict[str, str]]:

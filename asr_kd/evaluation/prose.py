@@ -147,6 +147,7 @@ def notes(results: Results) -> list[str]:
         "what they were chosen on, its own documents must say.",
         "Frame accuracy is agreement with the tied states of this run's own forced alignment, not with a human's.",
     ]
+    found += _of_the_data(results)
     oov = rows["direct"]["oov"]["test"]
     if oov["words"]:
         found.append(
@@ -155,6 +156,35 @@ def notes(results: Results) -> list[str]:
         )
     if distillation["gain_kept"]["frame_accuracy"] is None:
         found.append("The share of the gain kept is not defined here: the ensemble has no gain in frame accuracy.")
+    return found
+
+
+def _of_the_data(results: Results) -> list[str]:
+    """What a reader must know of the corpus before believing the numbers."""
+    data, found = results["data"], []
+    if shared := data["shared_speakers"]:
+        found.append(
+            f"Warning: {plural(len(shared), 'speaker')} of the test set ({', '.join(shared)}) can be heard in training "
+            f"or dev too, so the rates do not say what strangers would get."
+        )
+    if guessed := data["guessed_pronunciations"]:
+        found.append(
+            f"{plural(guessed, 'word')} are in no lexicon; how they are said was guessed from their letters, and those "
+            f"of the test set are recognised the worse for every wrong guess."
+        )
+    if left_out := data["lm"].get("sentences_left_out"):
+        found.append(
+            f"The language model was estimated without {plural(left_out, 'sentence')} of its text that are also said "
+            f"in dev or test."
+        )
+    alignment = results["alignment"]
+    if "words" in alignment:
+        words, phones = alignment["words"], alignment["boundaries"]
+        found.append(
+            f"Against a second opinion on {plural(alignment['compared'], 'utterance')}, "
+            f"{percent(words.get('within_20ms'))} of {words['boundaries']:,} word boundaries and "
+            f"{percent(phones.get('within_20ms'))} of {phones['boundaries']:,} phone boundaries are within 20 ms."
+        )
     return found
 
 

@@ -1,0 +1,96 @@
+"""recipes/librispeech/run.sh on a slice of real LibriSpeech: through, and again from the middle."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SPEAKERS = ["19", "27", "32", "911", "909", "61", "121"]  # the first five in training, one of which dev gets
+
+CONFIG = {
+    "corpus": {
+        "name": "librispeech",
+        "sampling_rate": 16000,
+        "dev_parts": [],
+        "dev_speakers": 3,
+    },
+    "lang": {"guess_pronunciations": True, "prune": 1e-6},
+    "alignment": {"rounds": 6, "leaves": 150},
+    "teacher": {
+        "members": 2,
+        "model": {"layers": 1, "width": 64, "hidden_dropout": 0.1},
+        "training": {"epochs": 2, "learning_rate": 3.0e-3},
+    },
+    "student": {
+        "seeds": 1,
+        "model": {"layers": 1, "width": 48},
+        "direct": {"epochs": 2, "learning_rate": 3.0e-3},
+        "distilled": {"training": {"epochs": 2, "learning_rate": 3.0e-3}},
+    },
+    "monophone": False,
+    "decoding": {
+        "search_beam": 10.0,
+        "output_beam": 4.0,
+        "max_active": 1000,
+        "acoustic_scales": [0.1, 0.15],
+        "word_penalties": [0.0],
+    },
+    "evaluation": {"bootstrap_samples": 200},
+}
+
+
+@pytest.fixture(scope="module")
+def slice_of_librispeech(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("librispeech")
+    unpack = shared / "data" / "librispeech" / "unpack.py"
+    subprocess.run([sys.executable, unpack, folder, "--speakers", *SPEAKERS], check=True, capture_output=True)
+    for part, chapters in (("train-clean-100", 40), ("test-clean", 8)):  # utterances to keep of each chapter
+        for transcripts in (folder / "LibriSpeech" / part).rglob("*.trans.txt"):
+            lines = transcripts.read_text().splitlines(keepends=True)
+            transcripts.write_text("".join(lines[:chapters]))
+            for line in lines[chapters:]:
+                (transcripts.parent / f"{line.split()[0]}.flac").unlink()
+    return folder / "LibriSpeech"
+
+
+def recipe(tmp_path: Path, *options: object) -> subprocess.CompletedProcess[str]:
+    config = tmp_path / "conf" / "slice.yaml"
+    config.parent.mkdir(exist_ok=True)
+    config.write_text(yaml.safe_dump(CONFIG))
+    command = [ROOT / "recipes/librispeech/run.sh", "--config", config, "--work-dir", tmp_path, "--nj", 2, *options]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return subprocess.run([str(word) for word in command], text=True, capture_output=True, env=environment)
+
+
+def test_the_recipe_runs_through_and_from_the_middle(slice_of_librispeech: Path, tmp_path: Path) -> None:
+    pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
+    done = recipe(tmp_path, "--corpus-dir", slice_of_librispeech)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((tmp_path / "exp/report/results.json").read_text())
+    assert results["corpus"] == "librispeech" and results["alignment"]["failed"] == []
+    systems = {system["name"]: system for system in results["systems"]}
+    assert set(systems) == {"direct", "ensemble", "distilled"}
+    # chance is under 1 in 100; two epochs on minutes of speech get this far
+    assert systems["ensemble"]["frame_accuracy"]["test"] > 0.15
+    assert 0.2 < systems["ensemble"]["wer"]["test"] < 1.0
+    assert results["data"]["guessed_pronunciations"] > 0 and not results["data"]["shared_speakers"]
+
+    made = (tmp_path / "exp/report/results.json").stat().st_mtime_ns
+    for stage in ("3", "7"):
+        again = recipe(tmp_path, "--stage", stage, "--corpus-dir", slice_of_librispeech)
+        assert again.returncode == 0, again.stderr[-3000:]
+        assert "Stage 8" in again.stderr and "Stage 2" not in again.stderr
+    assert (tmp_path / "exp/report/results.json").stat().st_mtime_ns == made
+
+
+def test_a_missing_part_is_one_sentence_and_status_2(slice_of_librispeech: Path, tmp_path: Path) -> None:
+    done = recipe(tmp_path, "--corpus-dir", slice_of_librispeech, "--dev-parts", "dev-clean", "--stop-stage", "1")
+    assert done.returncode == 2
+    assert "has no part 'dev-clean', only test-clean, train-clean-100" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "data").exists()
