@@ -296,6 +296,40 @@ def report(config: Config, work: Work, mnist_root: Path | None) -> Any:
     return run(config, work, sanity(mnist_root))
 
 
+@stage("sweep")
+@click.option("--grid", "entries", multiple=True, required=True, help="KEY=VALUE,VALUE,...; may be given again.")
+@click.option("--name", help="Folder in exp/sweep  [default: the keys]")
+@click.option("--system", "systems", multiple=True, default=("distilled",), show_default=True, help="May be repeated.")
+@click.option("--decode", "sets", multiple=True, type=click.Choice(["dev", "test"]), help="Also the words of this set.")
+@click.option("--decoder", type=click.Choice(["k2", "kaldi"]), default="k2", show_default=True)
+@click.option("--nj", type=click.IntRange(1), default=1, show_default=True, help="Points that run at once.")
+@device_options
+def sweep(
+    config: Config,
+    work: Work,
+    entries: tuple[str, ...],
+    name: str | None,
+    systems: tuple[str, ...],
+    sets: tuple[str, ...],
+    decoder: str,
+    nj: int,
+    device: str,
+    tensorboard: Path | None,
+) -> Any:
+    """Train systems at every point of a grid over the config's keys; one table, one figure; goes on where it stopped.
+
+    For example --grid soft_targets.temperature=1,2,5 --grid student.distilled.soft_weight=0.5,0.9
+    """
+    from asr_kd.acoustic.options import RunOptions
+    from asr_kd.evaluation.sweep import parse_grid
+    from asr_kd.evaluation.sweep import sweep as run
+
+    options = RunOptions(device, tensorboard, quiet=nj > 1)
+    return run(
+        config, work, parse_grid(entries), options, name=name, systems=systems, sets=sets, backend=decoder, nj=nj
+    )
+
+
 @main.command()
 @click.option("--config", "config_path", type=click.Path(path_type=Path), required=True, help="Settings (YAML).")
 @click.option("--work-dir", type=click.Path(path_type=Path, file_okay=False), help="[default: as for the stages]")
