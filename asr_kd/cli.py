@@ -296,6 +296,21 @@ def report(config: Config, work: Work, mnist_root: Path | None) -> Any:
     return run(config, work, sanity(mnist_root))
 
 
+@stage("plan")
+@click.option(
+    "--gpu-tflops",
+    type=click.FloatRange(0, min_open=True),
+    default=312.0,
+    show_default=True,
+    help="Peak speed of the GPU whose hours are given; an A100's in bf16 is the default.",
+)
+def plan(config: Config, work: Work, gpu_tflops: float) -> Any:
+    """What this config will take, before any of it is run: frames, FLOPs, disk, memory, and hours here and on GPUs."""
+    from asr_kd.plan import plan as run
+
+    return run(config, work, gpu_tflops=gpu_tflops)
+
+
 @stage("sweep")
 @click.option("--grid", "entries", multiple=True, required=True, help="KEY=VALUE,VALUE,...; may be given again.")
 @click.option("--name", help="Folder in exp/sweep  [default: the keys]")
