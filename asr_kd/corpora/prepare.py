@@ -30,17 +30,17 @@ from asr_kd.corpora.audio import BadAudio, check_audio
 from asr_kd.corpora.cuts import audio_digest, transcript_digests, write_cuts
 from asr_kd.corpora.language import (
     LanguageModel,
-    Pronouncer,
-    Pronunciations,
     Sources,
     check_vocabulary,
     language_model,
     sources,
+    speller,
 )
 from asr_kd.corpora.listing import SETS, Listing, Problem, Utterance
 from asr_kd.errors import UserError
 from asr_kd.lang.lexicon import make_lang, write_lang
 from asr_kd.lang.ngram import perplexity, write_arpa
+from asr_kd.lang.units import Pronunciations
 from asr_kd.parallel import map_pieces
 
 Reader = Callable[[Path, Path, Config], Listing]  # of the corpus's folder and the config's
@@ -111,7 +111,7 @@ def prepare(config: Config, work: Work, *, corpus_dir: Path, nj: int = 1) -> Pre
         return PrepareResult(False, (read_stamp(work.data) or {})["facts"])
     logger.info("preparing %s: %s", work.data, reason)
 
-    say = Pronouncer(found.lexicon, guess=config.lang.guess_pronunciations)
+    say = speller(config.lang, found.lexicon, [u.text for u in listing.utterances if u.set == "train"])
     pronunciations = say({word for utterance in listing.utterances for word in utterance.text.split()})
     samples, problems = _check(listing.utterances, pronunciations, config, found.lexicon, nj)
     problems = sorted([*listing.problems, *problems], key=lambda problem: problem.utterance)
@@ -123,8 +123,9 @@ def prepare(config: Config, work: Work, *, corpus_dir: Path, nj: int = 1) -> Pre
     lm = language_model(config, found, {name: [u.text for u in members] for name, members in sets.items()})
     pronunciations |= say(lm.words)
     check_vocabulary(lm.words, pronunciations, found)
-    _write(config, work, sets, samples, lm, pronunciations)
-    facts = _facts(config, listing, problems, sets, samples, lm, pronunciations, say.guessed)
+    _write(config, work, sets, samples, lm, pronunciations, say.symbols)
+    guessed: set[str] = getattr(say, "guessed", set())
+    facts = _facts(config, listing, problems, sets, samples, lm, pronunciations, guessed)
     with replacing_file(work.data / STAMP) as path:
         stamp.write(path, facts)
     return PrepareResult(True, facts)
@@ -237,6 +238,7 @@ def _write(
     samples: Mapping[str, int],
     lm: LanguageModel,
     pronunciations: Pronunciations,
+    symbols: tuple[str, ...],
 ) -> None:
     work.data.mkdir(parents=True, exist_ok=True)
     (work.data / STAMP).unlink(missing_ok=True)
@@ -244,7 +246,7 @@ def _write(
         with replacing_file(work.cuts(name)) as path:
             write_cuts(path, members, samples, config.corpus.sampling_rate, work)
     used = lm.words.union(*(u.text.split() for members in sets.values() for u in members))
-    lang = make_lang(lm.words, {word: pronunciations[word] for word in used})
+    lang = make_lang(lm.words, {word: pronunciations[word] for word in used}, symbols)
     contents = {"words": digest_of(lang.words), "lexicon": digest_of(sorted(lang.pronunciations.items()))}
     with replacing_folder(work.lang, Stamp("lang", {}, contents)) as path:
         write_lang(path, lang)

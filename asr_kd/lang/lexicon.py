@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,13 +88,17 @@ def _possessive(last: str) -> tuple[str, ...]:
     return ("S",) if last in ("P", "T", "K", "F", "TH") else ("Z",)
 
 
-def make_lang(vocabulary: Iterable[str], pronunciations: Mapping[str, list[tuple[str, ...]]]) -> Lang:
-    """Turns phones into indices. All of cmudict's phones are in, used or not: words are added later more easily.
+def make_lang(
+    vocabulary: Iterable[str],
+    pronunciations: Mapping[str, list[tuple[str, ...]]],
+    symbols: Sequence[str] = ARPABET,
+) -> Lang:
+    """Turns phones into indices. All `symbols` are in, used or not: words are added later more easily.
 
     Raises:
       KeyError: a word of the vocabulary has no pronunciation.
     """
-    phones = (SILENCE, *ARPABET)
+    phones = (SILENCE, *symbols)
     index = {phone: i for i, phone in enumerate(phones)}
     words = tuple(sorted(set(vocabulary)))
     table = {

@@ -9,6 +9,7 @@ import pytest
 from lhotse import CutSet
 
 from asr_kd.artifacts import read_stamp
+from asr_kd.config import with_settings
 from asr_kd.corpora import cuts
 from asr_kd.errors import UserError
 from asr_kd.lang.lexicon import read_lang
@@ -135,3 +136,16 @@ def test_speakers_are_read_and_unknown_ones_are_the_utterances(folder_recipe: Re
     dev = CutSet.from_file(folder_recipe.work.cuts("dev"))
     assert dev[0].supervisions[0].speaker == "d1"
     assert json.loads((folder_recipe.work.data / "stamp.json").read_text())["facts"] == facts
+
+
+@pytest.mark.parametrize("units", ["characters", "bpe"])
+def test_units_other_than_phones_need_no_lexicon(folder_recipe: Recipe, units: str) -> None:
+    folder_recipe.prepare()
+    (folder_recipe.corpus / "train" / "text").write_text("t1 hello blorpling\nt2 press 1\nt3 good bye\n")
+    (folder_recipe.corpus / "dev" / "text").write_text("d1 hello bye\n")
+    folder_recipe.config = with_settings(folder_recipe.config, {"lang.units": units, "lang.bpe_size": 20})
+    assert folder_recipe.prepare().made
+    lang = read_lang(folder_recipe.work.lang)
+    assert "BLORPLING" in lang.words
+    spelt = "".join(lang.phones[unit] for unit in lang.pronunciations["BLORPLING"][0])
+    assert spelt.lstrip("\N{LOWER ONE EIGHTH BLOCK}") == "BLORPLING"
