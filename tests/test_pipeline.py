@@ -169,6 +169,18 @@ def test_other_settings_make_only_what_depends_on_them_anew(finished):
     run(finished, [["distill"]])
 
 
+@pytest.mark.parametrize("units", ["characters", "bpe"])
+def test_words_without_a_lexicon_are_recognised_too(tmp_path, units):
+    pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
+    config = make_recipe(tmp_path)
+    changed = CONFIG | {"lang": {"units": units, "bpe_size": 8}, "monophone": False}
+    config.write_text(yaml.safe_dump(changed))
+    (config.parent / "lexicon.txt").unlink()
+    run(config, [*STAGES[:4], ["decode", "--system", "ensemble", "--set", "test", "--nj", "1"]])
+    summary = json.loads((tmp_path / "exp" / "decode_ensemble_test" / "summary.json").read_text())
+    assert summary["wer"] < 0.5
+
+
 @pytest.mark.parametrize("stage", [["align"], ["train", "--ensemble"], ["soft-targets"], ["distill"], ["report"]])
 def test_a_stage_before_its_inputs_says_what_to_run(tmp_path, stage):
     config = tmp_path / "conf" / "tiny.yaml"

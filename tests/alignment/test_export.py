@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from asr_kd.alignment.compare import compare
 from asr_kd.alignment.export import export
 from asr_kd.alignment.segments import Alignment, write_alignment
 from asr_kd.alignment.times import read_times
@@ -99,3 +101,25 @@ def test_a_damaged_alignment_is_one_sentence(work: Work, tmp_path: Path) -> None
     (work.exp("align") / "dev.npz").write_bytes(b"PK\x03\x04 torn")
     with pytest.raises(UserError, match=r"dev\.npz.*damaged"):
         export(work, "ctm", tmp_path / "out")
+
+
+def test_an_exported_alignment_is_its_own_reference(work: Work, tmp_path: Path) -> None:
+    export(work, "textgrid", tmp_path / "grids")
+    result = compare(work, "textgrid", tmp_path / "grids")
+    assert result.utterances == 3 and result.missing == 0
+    assert result.words["within_10ms"] == 1.0 == result.phones["within_10ms"]
+    assert result.words["mean_abs_ms"] == pytest.approx(0, abs=1e-6)
+    kept = json.loads((work.exp("align_compare") / "compare.json").read_text())
+    assert kept["phones"]["boundaries"] == result.phones["boundaries"] > 0
+
+
+def test_comparing_with_nothing_is_one_sentence(work: Work, tmp_path: Path) -> None:
+    (tmp_path / "grids").mkdir()
+    with pytest.raises(UserError, match=r"there is no \.TextGrid file in it"):
+        compare(work, "textgrid", tmp_path / "grids")
+    export(work, "textgrid", tmp_path / "grids")
+    for path in (tmp_path / "grids").iterdir():
+        path.rename(path.with_name(f"other-{path.name}"))
+    with pytest.raises(UserError, match="none of its 3 files has the name of an aligned utterance"):
+        compare(work, "textgrid", tmp_path / "grids")
+    assert not work.exp("align_compare").exists()
