@@ -22,6 +22,7 @@ from asr_kd.config import Config
 from asr_kd.decoding.epsilon import Outputs, remove_epsilon
 from asr_kd.decoding.fst_io import Fst, from_kaldifst, to_kaldifst
 from asr_kd.decoding.grammar_fst import grammar_fst
+from asr_kd.decoding.graph_size import check_memory
 from asr_kd.decoding.lexicon_fst import lexicon_fst
 from asr_kd.errors import UserError
 from asr_kd.lang.lexicon import Lang, read_lang
@@ -285,11 +286,13 @@ def make_graph(config: Config, work: Work, tree: str = "tree") -> Path:
         return folder
     log.info("compiling %s: %s", folder, why)
     facts: dict[str, object] = {}
+    arpa = read_arpa(work.lm / "G.arpa")
+    check_memory(arpa, work.lm / "G.arpa")
     with replacing_folder(folder, stamp, facts) as temporary:
         started = time.perf_counter()
         graph = compile_graph(
             read_lang(work.lang),
-            read_arpa(work.lm / "G.arpa"),
+            arpa,
             read_tree(work.exp(tree)),
             config.decoding.silence_probability,
         )
