@@ -86,9 +86,13 @@ def test_every_stage_is_timed_and_summed_up(tmp_path):
     assert "624 TFLOP/s" in str(faster) and all(row.seconds is None for row in faster.rows)
 
 
-def test_longer_training_and_more_members_take_as_much_longer(tmp_path):
-    assert step_seconds(SMALL, 8) > 0
-    config = load_config(CONF / "mini.yaml")
-    one = next(_nets(config))
+def test_memory_and_work_grow_with_members_frames_and_states():
+    one = next(_nets(load_config(CONF / "mini.yaml")))
     assert one.memory(10**6) < replace(one, members=20).memory(10**6)
-    assert replace(one, num_states=5000).flops_per_frame > one.flops_per_frame
+    assert one.memory(10**6) < one.memory(2 * 10**6)
+    assert replace(one, num_states=one.num_states + 100).flops_per_frame == one.flops_per_frame + 600 * one.model.width
+
+
+def test_a_step_is_timed_whatever_the_net():
+    wide = replace(SMALL, model=ModelConfig(layers=6, width=1024), members=4)
+    assert step_seconds(wide, 64) > 2 * step_seconds(SMALL, 8)  # 1,700 times the work

@@ -6,7 +6,6 @@ text that are dev's or test's transcripts are left out of it: they would make de
 
 from __future__ import annotations
 
-import gzip
 import logging
 import re
 from collections import Counter
@@ -22,6 +21,7 @@ from asr_kd.lang.lexicon import ARPABET, everything_known, pronounce, read_lexic
 from asr_kd.lang.ngram import Arpa, estimate, read_arpa
 from asr_kd.lang.normalise import normalise
 from asr_kd.lang.pruning import prune, restrict
+from asr_kd.lang.text import open_text
 from asr_kd.lang.units import Characters, Pieces, Pronunciations
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class LanguageModel:
 
     @property
     def words(self) -> set[str]:
-        return {word for word in self.arpa.words if not word.startswith("<")}
+        return self.arpa.spoken_words
 
 
 def language_model(config: Config, found: Sources, texts: Mapping[str, Sequence[str]]) -> LanguageModel:
@@ -89,8 +89,7 @@ def language_model(config: Config, found: Sources, texts: Mapping[str, Sequence[
     settings = config.lang
     if found.lm is not None:
         arpa = read_arpa(found.lm)
-        words = {word for word in arpa.words if not word.startswith("<")}
-        return LanguageModel(restrict(arpa, words), full_ngrams=sum(map(len, arpa.probabilities)))
+        return LanguageModel(restrict(arpa, arpa.spoken_words), full_ngrams=sum(map(len, arpa.probabilities)))
     sentences: Iterable[str] = texts["train"]
     left_out = 0
     if found.lm_text is not None:
@@ -104,16 +103,13 @@ def language_model(config: Config, found: Sources, texts: Mapping[str, Sequence[
     arpa = estimate(split, settings.ngram_order)
     full = sum(map(len, arpa.probabilities))
     if settings.vocabulary:
-        arpa = restrict(arpa, {word for word in arpa.words if word != UNKNOWN})
+        arpa = restrict(arpa, arpa.spoken_words)
     return LanguageModel(prune(arpa, settings.prune), left_out, full)
 
 
 def _read_sentences(path: Path) -> list[str]:
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-            found = [normalise(_UTTERANCE_ID.sub("", line, count=1)) for line in file]
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as text ({error}); give UTF-8 text, a sentence a line.") from None
+    with open_text(path, "the language model's text", "give UTF-8 text, a sentence a line (.gz where gzipped)") as file:
+        found = [normalise(_UTTERANCE_ID.sub("", line, count=1)) for line in file]
     sentences = [sentence for sentence in found if sentence]
     if not sentences:
         raise UserError(f"{path} holds no sentence; give UTF-8 text, a sentence a line.")

@@ -140,6 +140,16 @@ def _count_near(letters, sounds, letter_ends, sound_ends, near):  # type: ignore
 
 
 @compiled()
+def _unit(sounds, end, length, num_phones):  # type: ignore[no-untyped-def]
+    """The number of the unit that the `length` phones before `end` are."""
+    if length == 0:
+        return 0
+    if length == 1:
+        return 1 + sounds[end - 1]
+    return 1 + num_phones + sounds[end - 2] * num_phones + sounds[end - 1]
+
+
+@compiled()
 def _best_units(letters, sounds, letter_ends, sound_ends, scores, num_phones, units):  # type: ignore[no-untyped-def]
     """Writes the unit of each letter (L,) on the best path through every word."""
     for word in range(len(letter_ends) - 1):
@@ -152,22 +162,12 @@ def _best_units(letters, sounds, letter_ends, sound_ends, scores, num_phones, un
             letter = letters[first + i - 1]
             for j in range(m + 1):
                 for k in range(min(2, j) + 1):
-                    unit = 0
-                    if k == 1:
-                        unit = 1 + sounds[begin + j - 1]
-                    elif k == 2:
-                        unit = 1 + num_phones + sounds[begin + j - 2] * num_phones + sounds[begin + j - 1]
-                    score = best[i - 1, j - k] + scores[letter, unit]
+                    score = best[i - 1, j - k] + scores[letter, _unit(sounds, begin + j, k, num_phones)]
                     if score > best[i, j]:
                         best[i, j] = score
                         taken[i, j] = k
         j = m
         for i in range(n, 0, -1):
             k = taken[i, j]
-            unit = 0
-            if k == 1:
-                unit = 1 + sounds[begin + j - 1]
-            elif k == 2:
-                unit = 1 + num_phones + sounds[begin + j - 2] * num_phones + sounds[begin + j - 1]
-            units[first + i - 1] = unit
+            units[first + i - 1] = _unit(sounds, begin + j, k, num_phones)
             j -= k

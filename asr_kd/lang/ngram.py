@@ -7,7 +7,6 @@ The unigrams are interpolated with a uniform distribution over the vocabulary, s
 
 from __future__ import annotations
 
-import gzip
 import math
 import re
 from collections import Counter, defaultdict
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asr_kd.errors import UserError
+from asr_kd.lang.text import open_text
 
 BEGIN, END = "<s>", "</s>"
 NGram = tuple[str, ...]
@@ -42,6 +42,11 @@ class Arpa:
     def words(self) -> tuple[str, ...]:
         """The vocabulary, sorted, without the sentence marks."""
         return tuple(sorted(word for (word,) in self.probabilities[0] if word not in (BEGIN, END)))
+
+    @property
+    def spoken_words(self) -> set[str]:
+        """The vocabulary without marks of any kind (<UNK>, <NOISE>): what a lexicon can have a pronunciation of."""
+        return {word for word in self.words if not word.startswith("<")}
 
     def log_probability(self, history: NGram, word: str) -> float:
         """log P(word | history), backing off as needed; KeyError where the word is not in the vocabulary."""
@@ -159,16 +164,8 @@ def read_arpa(path: Path) -> Arpa:
     Raises:
       UserError: the file cannot be read, is cut short, says other counts than it holds, or a line of it is wrong.
     """
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-            return _parse_arpa(path, file)
-    except EOFError:
-        raise UserError(f"{path}: the file is cut short; fetch it, or make the language model, again.") from None
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"{path}: the language model cannot be read ({reason}); run asr-kd prepare.") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: this is no ARPA text (not UTF-8); give an ARPA file (.gz where gzipped).") from None
+    with open_text(path, "the language model", "fetch it or make it again (ARPA text, .gz where gzipped)") as file:
+        return _parse_arpa(path, file)
 
 
 def _parse_arpa(path: Path, file: Iterable[str]) -> Arpa:

@@ -9,7 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping
 
-from asr_kd.lang.ngram import BEGIN, Arpa, NGram
+from asr_kd.lang.ngram import BEGIN, END, Arpa, NGram
 
 _LEAST = 1e-12  # below this a left-over mass is rounding error
 
@@ -84,7 +84,7 @@ def _log_probability_of(model: Arpa, history: NGram) -> float:
     total = 0.0
     for position, word in enumerate(history):
         if word == BEGIN:
-            total += model.log_probability((), "</s>")
+            total += model.log_probability((), END)
         else:
             total += model.log_probability(history[:position], word)
     return total
@@ -92,6 +92,6 @@ def _log_probability_of(model: Arpa, history: NGram) -> float:
 
 def restrict(arpa: Arpa, words: set[str]) -> Arpa:
     """Drops n-grams with other words than these and the sentence marks; back-off weights stay as they are."""
-    known = words | {BEGIN, "</s>"}
+    known = words | {BEGIN, END}
     levels = tuple({ngram: p for ngram, p in level.items() if known.issuperset(ngram)} for level in arpa.probabilities)
     return Arpa(levels, {history: w for history, w in arpa.backoffs.items() if known.issuperset(history)})

@@ -1,0 +1,35 @@
+"""Text files that a user brings, plain or gzipped."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from asr_kd.errors import UserError
+
+
+@contextmanager
+def open_text(path: Path, what: str, mend: str) -> Iterator[TextIO]:
+    """UTF-8 text, unpacked on the way where the name ends in .gz.
+
+    Args:
+      what: the file's part in the run, for messages: "the language model".
+      mend: what to do about a file that cannot be read.
+
+    Raises:
+      UserError: the file is missing, cut short, damaged or not UTF-8; on opening it or anywhere within the block.
+    """
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+            yield file
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        reason = "it is cut short" if isinstance(error, EOFError) else f"it is no whole gzip file ({error})"
+        raise UserError(f"{path}: {what} cannot be read: {reason}; {mend}.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: {what} cannot be read: it is not UTF-8 text; {mend}.") from None
+    except OSError as error:
+        raise UserError(f"{path}: {what} cannot be read: {error.strerror or error}; {mend}.") from None
