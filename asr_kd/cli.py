@@ -345,6 +345,16 @@ def sweep(
     )
 
 
+@stage("fewshot")
+@device_options
+def fewshot(config: Config, work: Work, device: str, tensorboard: Path | None) -> Any:
+    """A share of the training data (the config's `few`) on hard and on soft targets, against all data on hard ones."""
+    from asr_kd.acoustic.options import RunOptions
+    from asr_kd.evaluation.fewshot import fewshot as run
+
+    return run(config, work, RunOptions(device, tensorboard))
+
+
 @main.command()
 @click.option("--config", "config_path", type=click.Path(path_type=Path), required=True, help="Settings (YAML).")
 @click.option("--work-dir", type=click.Path(path_type=Path, file_okay=False), help="[default: as for the stages]")

@@ -154,6 +154,7 @@ class StudentConfig:
     """One model trained twice: directly on the forced alignment, and distilled. Several seeds of each."""
 
     seeds: Count = 3
+    share: Annotated[float, Range(0, 1, open=True)] = 1.0  # of the training utterances, drawn by the recipe's seed
     model: ModelConfig = field(default_factory=ModelConfig)
     direct: TrainingConfig = field(default_factory=TrainingConfig)
     distilled: DistillationConfig = field(default_factory=DistillationConfig)
@@ -194,6 +195,7 @@ class Config:
     soft_targets: SoftTargetsConfig = field(default_factory=SoftTargetsConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
     small: StudentConfig | None = None  # a second pair: what a device would run
+    few: StudentConfig | None = None  # a pair that sees only a share of the utterances: see asr-kd fewshot
     monophone: bool = True  # train and decode a control on untied context-independent states
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

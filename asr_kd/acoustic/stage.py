@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 FOLDERS = {  # student pair -> (direct, distilled)
     "student": ("baseline", "student"),
     "small": ("baseline_small", "student_small"),
+    "few": ("baseline_few", "student_few"),
 }
 SEEDS_OF_ENSEMBLE, SEEDS_OF_STUDENTS, SEEDS_OF_FOLDS = 0, 500, 700
 
@@ -87,12 +88,15 @@ def train_model(
     seeds: list[int],
     make_objective: Callable[[torch.device], Objective],
     options: RunOptions,
+    chosen: np.ndarray | None = None,
 ) -> TrainResult:
     """Trains nets on speech with the given objective into `exp/<folder>`, unless the stamp says that they are there.
 
     Args:
       seeds: one per member; the first also seeds the order of the frames and dropout.
+      chosen: (N,) bool, the training frames to learn from; None: all that have a label.
     """
+    valid = data.states >= 0 if chosen is None else chosen & (data.states >= 0)
 
     def lesson(device: torch.device) -> Lesson:
         context = {"left": model.left_context, "right": model.right_context}
@@ -104,7 +108,7 @@ def train_model(
             data.num_states,
             make_objective(device),
             DevScorer(dev, np.asarray(data.dev.array(data.states_name))),
-            valid=data.states >= 0,
+            valid=valid,
         )
 
     facts = {"tree": data.tree_name, "states": data.states_name}
@@ -131,7 +135,9 @@ def train_direct(config: Config, work: Work, options: RunOptions, pair: str = "s
     """The student's net trained on the forced alignment alone."""
     student = student_config(config, pair)
     data = open_training_set(work)
-    return _train_hard(config, work, data, FOLDERS[pair][0], student.model, student.direct, student.seeds, options)
+    return _train_hard(
+        config, work, data, FOLDERS[pair][0], student.model, student.direct, student.seeds, options, share=student.share
+    )
 
 
 def train_monophone(config: Config, work: Work, options: RunOptions) -> TrainResult:
@@ -142,9 +148,9 @@ def train_monophone(config: Config, work: Work, options: RunOptions) -> TrainRes
 
 
 def student_config(config: Config, pair: str) -> StudentConfig:
-    student = config.student if pair == "student" else config.small
+    student: StudentConfig | None = getattr(config, pair)
     if student is None:
-        raise UserError("the config has no section 'small'; add one, or leave --pair out.")
+        raise UserError(f"the config has no section {pair!r}; add one, or leave --pair out.")
     return student
 
 
@@ -163,17 +169,33 @@ def _train_hard(
     count: int,
     options: RunOptions,
     folds: int = 0,
+    share: float = 1.0,
 ) -> TrainResult:
     first = {"teacher": SEEDS_OF_ENSEMBLE, "teacher_folds": SEEDS_OF_FOLDS}.get(folder, SEEDS_OF_STUDENTS)
     seeds = seeds_of(config, first, count)
     settings = {"model": to_mapping(model), "training": to_mapping(training), "seeds": seeds, "folds": folds}
+    settings["share"] = share
     stamp = Stamp("train", settings, data.inputs, config.seed)
 
     def objective(device: torch.device) -> HardTargets:
         trains_on = None if not folds else ~answers_for(data.train, folds, count)
         return HardTargets(data.states, device, trains_on)
 
-    return train_model(work, folder, stamp, data, model, training, seeds, objective, options)
+    chosen = share_of(data.train, share, config.seed)
+    return train_model(work, folder, stamp, data, model, training, seeds, objective, options, chosen)
+
+
+def share_of(store: FrameStore, share: float, seed: int) -> np.ndarray | None:
+    """(N,) bool: the frames of a share of the utterances, one or more; a smaller share is part of a larger one.
+
+    Altered copies of an utterance go with it. None where all are meant.
+    """
+    if share >= 1:
+        return None
+    original = _originals(store)
+    count = int(original.max()) + 1
+    drawn = np.random.default_rng([seed, 3]).permutation(count)[: max(1, round(share * count))]
+    return np.repeat(np.isin(original, drawn), np.diff(store.offsets))
 
 
 def answers_for(store: FrameStore, folds: int, members: int) -> np.ndarray:
@@ -181,8 +203,12 @@ def answers_for(store: FrameStore, folds: int, members: int) -> np.ndarray:
 
     Altered copies of an utterance are in its fold: the copies sound alike.
     """
-    originals = [name.rsplit("_sp", 1)[0] for name in store.ids]
-    order = {name: k for k, name in enumerate(dict.fromkeys(originals))}
-    fold_of_utterance = np.array([order[name] % folds for name in originals])
-    fold_of_frame = np.repeat(fold_of_utterance, np.diff(store.offsets))
+    fold_of_frame = np.repeat(_originals(store) % folds, np.diff(store.offsets))
     return fold_of_frame[None, :] == (np.arange(members) % folds)[:, None]
+
+
+def _originals(store: FrameStore) -> np.ndarray:
+    """(U,) int64: utterances by number, where altered copies have the number of what they are copies of."""
+    names = [name.rsplit("_sp", 1)[0] for name in store.ids]
+    order = {name: k for k, name in enumerate(dict.fromkeys(names))}
+    return np.array([order[name] for name in names])

@@ -22,6 +22,7 @@ from asr_kd.acoustic.stage import (
     answers_for,
     open_training_set,
     seeds_of,
+    share_of,
     student_config,
     train_model,
 )
@@ -126,7 +127,13 @@ def distill(
         model = replace(model, hidden_dropout=settings.hidden_dropout)
     stamp = Stamp(
         "distill",
-        {"model": to_mapping(model), "distilled": to_mapping(settings), "seeds": seeds, "online": online},
+        {
+            "model": to_mapping(model),
+            "distilled": to_mapping(settings),
+            "seeds": seeds,
+            "online": online,
+            "share": student.share,
+        },
         data.inputs | {"soft targets": expected.digest},
         config.seed,
     )
@@ -140,7 +147,8 @@ def distill(
             device=device,
         )
 
-    return train_model(work, FOLDERS[pair][1], stamp, data, model, settings.training, seeds, objective, options)
+    chosen = share_of(data.train, student.share, config.seed)
+    return train_model(work, FOLDERS[pair][1], stamp, data, model, settings.training, seeds, objective, options, chosen)
 
 
 def _stamp(config: Config, work: Work, data: TrainingSet) -> Stamp:

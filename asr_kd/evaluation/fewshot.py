@@ -1,0 +1,109 @@
+"""`asr-kd fewshot`: a small share of the training data, with hard and with soft targets, against all of it.
+
+Hinton, Vinyals, Dean (2015), section 6: on 3 % of the data a net on hard targets overfits and must be stopped early; on
+soft targets of a teacher that saw everything it keeps nearly all of what that teacher knows, and needs no stopping.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asr_kd.acoustic.job import TrainResult
+from asr_kd.acoustic.model import load_model
+from asr_kd.acoustic.options import RunOptions
+from asr_kd.acoustic.stage import student_config, train_direct, train_ensemble
+from asr_kd.artifacts import Stamp, Work, read_json_lines, read_stamp, reason_to_make, replacing_folder, require
+from asr_kd.config import Config
+from asr_kd.distillation.stage import distill, make_soft_targets
+from asr_kd.evaluation.frames import frame_metrics
+from asr_kd.frames.store import FrameStore
+
+_FORM = 1  # of the report; raise it when what it holds changes
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FewshotResult:
+    """One row per system: the targets, the share of the data, accuracies; each number one per seed."""
+
+    folder: Path
+    made: bool
+    rows: list[Row]
+
+    def __str__(self) -> str:
+        return f"{markdown(self.rows)}\n{self.folder}/fewshot.md"
+
+
+def fewshot(config: Config, work: Work, options: RunOptions) -> FewshotResult:
+    """Trains the three systems, with what they need, and writes exp/fewshot/.
+
+    `config.student` is the net that sees everything, `config.few` the one that sees a share.
+
+    Raises:
+      UserError: the config has no `few`, or a stage before has not run.
+    """
+    few = student_config(config, "few")
+    train_ensemble(config, work, options)
+    make_soft_targets(config, work, options)
+    trained = {
+        ("hard", few.share): train_direct(config, work, options, "few"),
+        ("soft", few.share): distill(config, work, options, "few"),
+        ("hard", config.student.share): train_direct(config, work, options),
+    }
+    stamps = {result.folder.name: (read_stamp(result.folder) or {})["digest"] for result in trained.values()}
+    require(work.frames("test"), work, "features")
+    test = FrameStore.open(work.frames("test"))
+    folder = work.exp("fewshot")
+    stamp = Stamp("fewshot", {"form": _FORM}, stamps | {"test frames": test.digest})
+    if reason_to_make(folder, stamp) is None:
+        return FewshotResult(folder, False, json.loads((folder / "fewshot.json").read_text(encoding="utf-8")))
+    rows = [_row(targets, share, result, test) for (targets, share), result in trained.items()]
+    from asr_kd.evaluation.fewshot_figure import draw  # here: matplotlib takes a second to load
+
+    with replacing_folder(folder, stamp) as temporary:
+        (temporary / "fewshot.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        (temporary / "fewshot.svg").write_text(draw(rows), encoding="utf-8")
+        text = f"{markdown(rows)}\n\n{_KEY}\n\n![Frame accuracy per epoch](fewshot.svg)\n"
+        (temporary / "fewshot.md").write_text(text, encoding="utf-8")
+    return FewshotResult(folder, True, rows)
+
+
+def _row(targets: str, share: float, result: TrainResult, test: FrameStore) -> Row:
+    epochs = read_json_lines(result.folder / "log.jsonl")
+    facts = (read_stamp(result.folder) or {})["facts"]
+    scored = frame_metrics(load_model(result.folder), test, np.asarray(test.array(facts["states"])))
+    return {
+        "targets": targets,
+        "share": share,
+        "train_accuracy": [epoch["train_accuracy"] for epoch in epochs],  # [epoch][seed]
+        "dev_accuracy": [epoch["dev_accuracy"] for epoch in epochs],
+        "best_epoch": result.best_epoch,
+        "test_accuracy": scored.accuracy,
+    }
+
+
+def markdown(rows: list[Row]) -> str:
+    """The table of the paper's section 6, with dev beside test."""
+    lines = ["| targets | data | training | dev, last epoch | dev, best epoch | test | best epoch |"]
+    lines.append("|---|--:|--:|--:|--:|--:|--:|")
+    for row in rows:
+        best = [row["dev_accuracy"][epoch - 1][seed] for seed, epoch in enumerate(row["best_epoch"])]
+        cells = [_percent(row["train_accuracy"][-1]), _percent(row["dev_accuracy"][-1]), _percent(best)]
+        cells += [_percent(row["test_accuracy"]), ", ".join(map(str, row["best_epoch"]))]
+        lines.append(f"| {row['targets']} | {100 * row['share']:g} % | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+_KEY = (
+    "Frame accuracy, mean over the seeds. Training: over the last epoch, while the net was learning. Test: the net of "
+    "the best epoch on dev, which is what stopping early gives."
+)
+
+
+def _percent(values: list[float]) -> str:
+    return f"{100 * float(np.mean(values)):.1f} %"

@@ -1,0 +1,70 @@
+"""Few data: the share is of whole utterances, is the same for every system, and the report says what the nets did."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from asr_kd.acoustic.stage import share_of
+from asr_kd.artifacts import read_stamp
+from asr_kd.cli import main
+from asr_kd.frames.store import write_store
+
+from .test_pipeline import CONFIG, STAGES, arguments, make_recipe, run
+
+
+def test_a_share_is_of_whole_utterances_with_their_copies_and_grows(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = [f"u{k}{suffix}" for suffix in ("", "_sp0.9", "_sp1.1") for k in range(20)]
+    store = write_store(
+        tmp_path / "s", [(name, rng.normal(size=(3 + k % 4, 2)).astype(np.float32)) for k, name in enumerate(names)]
+    )
+    assert share_of(store, 1.0, 1) is None
+    before: set[str] = set()
+    for share, expected in ((0.001, 1), (0.1, 2), (0.5, 10), (0.95, 19)):
+        chosen = share_of(store, share, 1)
+        assert chosen is not None
+        parts = [chosen[a:b] for a, b in zip(store.offsets, store.offsets[1:], strict=False)]
+        assert all(part.all() or not part.any() for part in parts)
+        seen = {name.partition("_")[0] for name, part in zip(names, parts, strict=True) if part.all()}
+        assert len(seen) == expected and sum(part.all() for part in parts) == 3 * expected
+        assert before <= seen
+        before = seen
+    assert not np.array_equal(share_of(store, 0.5, 1), share_of(store, 0.5, 2))
+
+
+def test_three_systems_one_table_and_nothing_twice(tmp_path: Path) -> None:
+    config = make_recipe(tmp_path)
+    few = {**CONFIG["student"], "share": 0.25, "direct": {**CONFIG["student"]["direct"], "epochs": 5}}
+    config.write_text(yaml.safe_dump({**CONFIG, "few": few}))
+    run(config, STAGES[:3])
+    told = run(config, [["fewshot"]])[0]
+    folder = tmp_path / "exp" / "fewshot"
+    rows = json.loads((folder / "fewshot.json").read_text())
+    assert [(row["targets"], row["share"]) for row in rows] == [("hard", 0.25), ("soft", 0.25), ("hard", 1.0)]
+    assert [len(row["train_accuracy"]) for row in rows] == [5, 3, 3]
+    assert all(0 < value <= 1 for row in rows for value in row["test_accuracy"])
+    assert rows[0]["train_accuracy"] != rows[2]["train_accuracy"]
+    assert "| hard | 25 % |" in told and (folder / "fewshot.svg").read_text().startswith("<svg")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "exp").rglob("*") if path.is_file()}
+    run(config, [["fewshot"]])
+    after = {path: path.stat().st_mtime_ns for path in before}
+    assert {path for path in before if before[path] != after[path]} <= {tmp_path / "exp/log/fewshot.log"}
+    assert (read_stamp(tmp_path / "exp" / "baseline_few") or {})["facts"]["members"] == 2
+
+
+def test_without_the_section_it_says_so(tmp_path: Path) -> None:
+    config = make_recipe(tmp_path)
+    result = CliRunner().invoke(main, arguments(config, ["fewshot"]))
+    assert result.exit_code == 2 and "the config has no section 'few'" in result.output
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5])
+def test_a_share_is_above_none_and_at_most_all(tmp_path: Path, share: float) -> None:
+    config = make_recipe(tmp_path)
+    config.write_text(yaml.safe_dump({**CONFIG, "few": {"share": share}}))
+    result = CliRunner().invoke(main, arguments(config, ["fewshot"]))
+    assert result.exit_code == 2 and "share must be above 0 and at most 1" in result.output
