@@ -1,0 +1,166 @@
+"""How a command runs: its common options, its messages and log file, the seconds it took, and how it fails."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+import asr_kd
+from asr_kd.artifacts import Work, default_root, full_disk_is_an_error, replacing_file
+from asr_kd.config import load_config
+from asr_kd.errors import UserError
+from asr_kd.parallel import default_nj
+
+
+class Commands(click.Group):
+    """Turns a UserError into one sentence on standard error and exit status 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"asr-kd {ctx.invoked_subcommand}: {error}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(asr_kd.__version__)
+def main() -> None:
+    """Distil an ensemble of acoustic models into one small model, and measure what it was worth.
+
+    The commands are the stages of a recipe, in order: prepare, features, align, train --ensemble, soft-targets,
+    train, distill, decode, report. Each resumes by itself and does nothing where its result is already there.
+    """
+
+
+def stage(name: str, load: Callable[[Path], Any] = load_config) -> Callable[[Callable[..., Any]], click.Command]:
+    """A command on a recipe: adds --config and --work-dir, logs to a file, notes the seconds it took.
+
+    Args:
+      load: reads what stands in the file of --config.
+    """
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        @click.option(
+            "--config",
+            "config_path",
+            type=click.Path(path_type=Path),
+            required=True,
+            help="Settings of the recipe (YAML).",
+        )
+        @click.option(
+            "--work-dir",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="Folder that holds data/ and exp/  [default: the recipe's own: the folder above the config's conf/]",
+        )
+        @functools.wraps(function)
+        def command(config_path: Path, work_dir: Path | None, **options: Any) -> None:
+            config = load(config_path)
+            work = Work(work_dir or default_root(config_path), config_path)
+            with full_disk_is_an_error(work.root), _logging(work, name):
+                started = time.monotonic()
+                results = function(config, work, **options)
+                results = results if isinstance(results, list) else [results]
+                for result in results:
+                    click.echo(str(result))
+                if any(getattr(result, "made", False) for result in results):
+                    _note_seconds(work, _key(name, options), time.monotonic() - started)
+
+        return main.command(name.split(" ")[0])(command)
+
+    return decorate
+
+
+def nj_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--nj", type=click.IntRange(1), default=default_nj, help="Processes.  [default: all cores]")(
+        function
+    )
+
+
+def executor_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--executor", default="processes", help="'processes', or the address of a Dask scheduler (tcp://host:8786)."
+    )(function)
+
+
+def device_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    function = click.option("--tensorboard", type=click.Path(path_type=Path), help="Also write TensorBoard logs here.")(
+        function
+    )
+    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")(function)
+
+
+def names_of(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
+    """ "a,b c" -> ["a", "b", "c"]."""
+    return None if value is None else value.replace(",", " ").split()
+
+
+def absolute_file(context: click.Context, parameter: click.Parameter, value: Path | None) -> str | None:
+    """Absolute: in a config a name is relative to the config's folder, on the command line to the current one."""
+    return None if value is None else str(value.absolute())
+
+
+def parts_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for name, meaning in (
+        ("test", "that are scored"),
+        ("dev", "that settings are chosen on; may be ''"),
+        ("train", "to train on, with commas between"),
+    ):
+        function = click.option(f"--{name}-parts", callback=names_of, help=f"LibriSpeech: the parts {meaning}.")(
+            function
+        )
+    return function
+
+
+class _LogFile(logging.FileHandler):
+    """A copy of what stands on the terminal: where the disk is full it falls silent, the stage itself says why."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+class _logging:
+    """Messages to standard error and to exp/log/<stage>.log while a stage runs."""
+
+    def __init__(self, work: Work, name: str) -> None:
+        self._file = work.exp("log") / f"{name.replace(' ', '-')}.log"
+
+    def __enter__(self) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._handlers: list[logging.Handler] = [logging.StreamHandler(), _LogFile(self._file)]
+        package = logging.getLogger("asr_kd")
+        package.setLevel(logging.INFO)
+        for handler in self._handlers:
+            handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+            package.addHandler(handler)
+
+    def __exit__(self, *exception: object) -> None:
+        for handler in self._handlers:
+            logging.getLogger("asr_kd").removeHandler(handler)
+            handler.close()
+
+
+def _key(name: str, options: dict[str, Any]) -> str:
+    """The name under which a stage's seconds are noted: parts of a stage that are called apart have their own."""
+    if options.get("ensemble") is not None:
+        return f"{name} --ensemble"
+    return " ".join([name, *(f"--pair {pair}" for pair in options.get("pairs", ()))])
+
+
+def _note_seconds(work: Work, name: str, seconds: float) -> None:
+    path = work.exp("seconds.json")
+    noted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    with replacing_file(path) as temporary:
+        temporary.write_text(json.dumps(noted | {name: round(seconds, 2)}, indent=1) + "\n", encoding="utf-8")
