@@ -163,12 +163,32 @@ def distill(
 @click.option("--system", "systems", multiple=True, help="direct, ensemble, distilled, ...  [default: all trained]")
 @click.option("--set", "sets", multiple=True, default=("dev", "test"), show_default=True)
 @click.option("--decoder", type=click.Choice(["k2", "kaldi"]), default="k2", show_default=True)
+@click.option(
+    "--rescore-lm",
+    type=click.Path(path_type=Path),
+    help="Then list the hypotheses of k2's lattices and score them with this larger ARPA model; in exp/rescored_*.",
+)
 @nj_option
-def decode(config: Config, work: Work, systems: tuple[str, ...], sets: tuple[str, ...], decoder: str, nj: int) -> Any:
+def decode(
+    config: Config,
+    work: Work,
+    systems: tuple[str, ...],
+    sets: tuple[str, ...],
+    decoder: str,
+    rescore_lm: Path | None,
+    nj: int,
+) -> Any:
     """Stage 7: graph; scales chosen on dev; words of dev and test."""
     from asr_kd.decoding.stage import decode as run
 
-    return run(config, work, systems=systems or None, sets=sets, backend=decoder, nj=nj)
+    if rescore_lm is not None and decoder != "k2":
+        raise UserError("--rescore-lm needs the lattices of --decoder k2.")
+    first = run(config, work, systems=systems or None, sets=sets, backend=decoder, nj=nj)
+    if rescore_lm is None:
+        return first
+    from asr_kd.decoding.rescore import rescore
+
+    return [first, rescore(config, work, rescore_lm, systems=systems or None, sets=sets, nj=nj)]
 
 
 @stage("transcribe")

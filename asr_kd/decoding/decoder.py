@@ -29,6 +29,15 @@ class Hypothesis:
         return self.score == -np.inf
 
 
+@dataclass(frozen=True)
+class NBest:
+    """Different word sequences of one utterance that a lattice holds, the likeliest first; none where it failed."""
+
+    words: tuple[tuple[str, ...], ...]
+    acoustic: np.ndarray  # (n,) float64: sum of log-likelihoods along each one's best path, unscaled
+    graph: np.ndarray  # (n,) float64: log probability of pronunciations, silences and language model along it
+
+
 class Decoder(Protocol):
     """A search over one graph at fixed scales. Log-likelihoods are (T, C) float32 arrays, natural log."""
 

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from asr_kd.config import DecodingConfig
-from asr_kd.decoding.decoder import Grid, Hypothesis, check_loglikes
+from asr_kd.decoding.decoder import Grid, Hypothesis, NBest, check_loglikes
 from asr_kd.decoding.graph import Graph
 from asr_kd.errors import UserError
 
 MAX_FRAMES = 4000  # of a batch, padding included: on a CPU larger ones win nothing and only take memory
+_FLATTER = 0.5  # of a lattice's scores while paths are drawn: the likeliest would come again and again
 _IMPOSSIBLE = -1e9  # the score of epsilon and of padding
 
 
@@ -93,6 +94,47 @@ class K2Decoder:
                 nothing = (((),) * len(penalties),) * len(scales)
                 found[number] = self._grid(lattice, scales, penalties)[0] if lattice else nothing
         return [found[number] for number in range(len(loglikes))]
+
+    def nbest(self, loglikes: Sequence[np.ndarray], draws: int) -> list[NBest]:
+        """The best path of each utterance, and other word sequences among `draws` paths drawn from its lattice.
+
+        Drawing needs no random numbers: the same lattice gives the same paths. The decoder's word penalty must be 0.
+        """
+        if self._penalty:
+            raise ValueError("a list of hypotheses needs a decoder whose word penalty is 0")
+        check_loglikes(loglikes, self._graph)
+        found: dict[int, NBest] = {}
+        for batch, lattice in self._lattices(loglikes):
+            found.update(zip(batch, self._draw(lattice, draws), strict=True))
+        for number, one in found.items():
+            if not one.words and (lattice := self._retry(loglikes[number])):
+                found[number] = self._draw(lattice, draws)[0]
+        return [found[number] for number in range(len(loglikes))]
+
+    def _draw(self, lattice: Any, draws: int) -> list[NBest]:
+        scores, graph = lattice.scores.double(), lattice.graph_scores.double()
+        acoustic = (scores - graph) / self._scale
+        lattice.arc = torch.arange(len(scores), dtype=torch.int32)  # carried to the best path
+        best = self._k2.shortest_path(lattice, use_double_scores=True)
+        splits = best.arcs.row_splits(2)[best.arcs.row_splits(1).long()].tolist()
+        first = [best.arc[begin:end] for begin, end in itertools.pairwise(splits)]
+        lattice.scores = _FLATTER * scores.float()
+        drawn = self._k2.random_paths(lattice, use_double_scores=True, num_paths=draws).tolist()
+        outputs = lattice.aux_labels
+        lists = []
+        for arcs, paths in zip(first, drawn, strict=True):
+            heard: dict[tuple[str, ...], tuple[float, float, float]] = {}
+            for path in [*([arcs] if len(arcs) else []), *(torch.tensor(path) for path in paths)]:
+                path = path.long()
+                words = self._graph.spell(outputs[path].tolist())
+                heard[words] = max(
+                    heard.get(words, (-np.inf, 0.0, 0.0)),
+                    (float(scores[path].sum()), float(acoustic[path].sum()), float(graph[path].sum())),
+                )
+            ranked = sorted(heard.items(), key=lambda item: item[1], reverse=True)
+            found = np.array([three for _, three in ranked]).reshape(-1, 3)
+            lists.append(NBest(tuple(words for words, _ in ranked), found[:, 1], found[:, 2]))
+        return lists
 
     def _lattices(self, loglikes: Sequence[np.ndarray]) -> Iterator[tuple[list[int], Any]]:
         """Batches of utterances of similar length, longest first, with their lattices."""

@@ -17,7 +17,7 @@ from asr_kd.acoustic.infer import log_posteriors
 from asr_kd.acoustic.model import AcousticModel, load_model
 from asr_kd.alignment.tree import read_tree
 from asr_kd.config import DecodingConfig
-from asr_kd.decoding.decoder import Decoder, Hypothesis, make_decoder
+from asr_kd.decoding.decoder import Decoder, Hypothesis, NBest, make_decoder
 from asr_kd.decoding.graph import Graph, read_graph
 from asr_kd.decoding.scales import grid_errors
 from asr_kd.distillation.bias import scaled_likelihoods
@@ -64,6 +64,15 @@ def score_grid(piece: Piece) -> np.ndarray:
     references = [text.split() for text in _store(piece.frames).texts[piece.first : piece.end]]
     settings = piece.settings
     return grid_errors(references, decoder.decode_grid(loglikes, settings.acoustic_scales, settings.word_penalties))
+
+
+def list_hypotheses(piece: Piece, draws: int) -> list[NBest]:
+    """The hypotheses of each utterance's lattice at the piece's scale; the back end is k2."""
+    from asr_kd.decoding.k2_decoder import K2Decoder
+
+    decoder = _decoder(piece.net.graph, piece.settings, "k2", piece.acoustic_scale, 0.0)
+    assert isinstance(decoder, K2Decoder)
+    return decoder.nbest(_timed_loglikes(piece)[0], draws)
 
 
 def loglikes_of(

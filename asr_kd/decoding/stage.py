@@ -5,7 +5,6 @@ Each system (and each of its seeds) is decoded by itself; an ensemble's members 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from asr_kd.artifacts import Stamp, Work, read_stamp, reason_to_make, replacing_folder, require, write_json_lines
+from asr_kd.artifacts import Stamp, Work, read_stamp, reason_to_make, replacing_folder, require
 from asr_kd.config import Config, to_mapping
 from asr_kd.decoding.decoder import BACKENDS, Hypothesis
 from asr_kd.decoding.graph import graph_stamp, make_graph, open_graph
 from asr_kd.decoding.pieces import Net, Piece, clear_caches, decode_piece, score_grid
+from asr_kd.decoding.results import decoded_folder, read_summary, write_results
 from asr_kd.decoding.scales import Scales, choose_scales
-from asr_kd.decoding.wer import WordErrors, align_words, count_errors, pooled
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
 from asr_kd.lang.lexicon import read_lang
@@ -112,7 +111,7 @@ def decode(
     Raises:
       UserError: no model, a missing input, parts that do not fit together, or no such back end.
     """
-    chosen = _existing(work) if systems is None else [system_named(name) for name in systems]
+    chosen = existing_systems(work) if systems is None else [system_named(name) for name in systems]
     if not chosen:
         raise UserError(f"{work.root / 'exp'} holds no model to decode; train one first: {work.command('train')}")
     if backend not in BACKENDS:
@@ -125,7 +124,7 @@ def decode(
     stores = {name: FrameStore.open(work.frames(name)) for name in names}
     tasks = [task_of(config, work, system) for system in chosen]
     stamps = {(task.system.name, name): _stamp(config, task, stores, name, backend) for task in tasks for name in names}
-    reasons = {key: reason_to_make(_folder(work, *key), stamp) for key, stamp in stamps.items()}
+    reasons = {key: reason_to_make(decoded_folder(work, *key), stamp) for key, stamp in stamps.items()}
     for (who, name), why in reasons.items():
         if why is not None:
             log.info("decoding %s on %s: %s", who, name, why)
@@ -145,8 +144,9 @@ def decode(
     vocabulary = set(read_lang(work.lang).words)
     for task, name, seeds, seconds in _hypotheses(config, todo, stores, scales, backend, nj):
         key = task.system.name, name
-        with replacing_folder(_folder(work, *key), stamps[key]) as temporary:
-            _write(temporary, config, task, name, stores[name], scales[task.system.name], seeds, seconds, vocabulary)
+        with replacing_folder(decoded_folder(work, *key), stamps[key]) as temporary:
+            who = task.system.name
+            write_results(temporary, config, who, name, stores[name], scales[who], seeds, seconds, vocabulary)
     decoded = []
     for task in tasks:
         for name in sets:
@@ -162,12 +162,8 @@ def system_named(name: str) -> System:
     raise UserError(f"there is no system {name!r}; known: {', '.join(system.name for system in SYSTEMS)}.")
 
 
-def _existing(work: Work) -> list[System]:
+def existing_systems(work: Work) -> list[System]:
     return [system for system in SYSTEMS if read_stamp(work.exp(system.folder)) is not None]
-
-
-def _folder(work: Work, system: str, name: str) -> Path:
-    return work.exp(f"decode_{system}_{name}")
 
 
 def task_of(config: Config, work: Work, system: System) -> Task:
@@ -208,7 +204,7 @@ def _stamp(config: Config, task: Task, stores: dict[str, FrameStore], name: str,
     return Stamp("decode", settings, {**task.inputs, **frames})
 
 
-def _chunks(store: FrameStore) -> Iterator[tuple[int, int]]:
+def chunks_of(store: FrameStore) -> Iterator[tuple[int, int]]:
     """Runs of whole utterances of about CHUNK_FRAMES frames."""
     groups = groupby(range(len(store.ids)), key=lambda u: int(store.offsets[u]) // CHUNK_FRAMES)
     for _, members in groups:
@@ -224,11 +220,11 @@ def _choose(config: Config, tasks: list[Task], dev: FrameStore, backend: str, nj
         Piece(net, dev.folder, first, end, settings, backend, middle)
         for task in tasks
         for net in task.nets
-        for first, end in _chunks(dev)
+        for first, end in chunks_of(dev)
     ]
     results = map_pieces(score_grid, pieces, nj=nj, progress="scales on dev" if pieces else None)
     words = sum(len(text.split()) for text in dev.texts)
-    per_net = sum(1 for _ in _chunks(dev))
+    per_net = sum(1 for _ in chunks_of(dev))
     for task in tasks:
         errors = np.sum([next(results) for _ in range(per_net * len(task.nets))], axis=0)
         scales = choose_scales(errors, settings.acoustic_scales, settings.word_penalties, words * len(task.nets))
@@ -257,11 +253,11 @@ def _hypotheses(
             Piece(net, stores[name].folder, first, end, config.decoding, backend, frozen.acoustic_scale,
                   frozen.word_penalty)
             for net in task.nets
-            for first, end in _chunks(stores[name])
+            for first, end in chunks_of(stores[name])
         ]  # fmt: skip
     results = map_pieces(decode_piece, pieces, nj=nj, progress="decoding" if pieces else None)
     for task, name in todo:
-        chunks = sum(1 for _ in _chunks(stores[name]))
+        chunks = sum(1 for _ in chunks_of(stores[name]))
         seeds, seconds = [], []
         for _ in task.nets:
             of_seed = [next(results) for _ in range(chunks)]
@@ -270,71 +266,3 @@ def _hypotheses(
         yield task, name, seeds, seconds
     for _ in results:
         pass
-
-
-def _write(
-    folder: Path,
-    config: Config,
-    task: Task,
-    name: str,
-    store: FrameStore,
-    scales: Scales,
-    seeds: list[list[Hypothesis]],
-    seconds: list[float],
-    vocabulary: set[str],
-) -> None:
-    """hyps.jsonl and summary.json of one system on one set."""
-    references = [text.split() for text in store.texts]
-    words = sum(map(len, references))
-    oov = sum(word not in vocabulary for reference in references for word in reference)
-    rows: list[dict[str, Any]] = []
-    per_seed: list[WordErrors] = []
-    failed: dict[str, None] = {}
-    for seed, hypotheses in enumerate(seeds):
-        counts = []
-        for utterance, reference, hypothesis in zip(store.ids, references, hypotheses, strict=True):
-            alignment = align_words(reference, hypothesis.words)
-            counts.append(count_errors(alignment))
-            rows.append(
-                {"utterance": utterance, "seed": seed, "ref": reference, "hyp": hypothesis.words,
-                 "alignment": alignment, "retried": hypothesis.retried}
-            )  # fmt: skip
-            if hypothesis.failed:
-                failed[utterance] = None
-                log.warning("%s seed %d found no words for %s", task.system.name, seed, utterance)
-        per_seed.append(pooled(counts))
-    audio = float(store.durations.sum())
-    total = pooled(per_seed)
-    summary = {
-        "system": task.system.name,
-        "set": name,
-        "acoustic_scale": scales.acoustic_scale,
-        "word_penalty": scales.word_penalty,
-        "prior_scale": config.decoding.prior_scale,
-        "search_beam": config.decoding.search_beam,
-        "seeds": len(seeds),
-        "wer": total.errors / max(1, total.words),
-        "wer_per_seed": [one.errors / max(1, one.words) for one in per_seed],
-        "errors": total.as_dict(),
-        "rtf": sum(seconds) / len(seeds) / audio,
-        "seconds": round(sum(seconds), 3),
-        "audio_seconds": round(audio, 3),
-        "retried": sum(row["retried"] is True for row in rows),
-        "failed": list(failed),
-        "oov_words": oov,
-        "oov_rate": oov / max(1, words),
-    }
-    write_json_lines(folder / "hyps.jsonl", rows)
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-
-
-def read_summary(work: Work, system: str, name: str) -> dict[str, Any]:
-    """What decoding a system on a set gave; UserError where that was not done."""
-    file = _folder(work, system, name) / "summary.json"
-    if not file.parent.exists():
-        raise UserError(f"{file.parent} is not there yet; make it first: {work.command(f'decode --system {system}')}")
-    try:
-        summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UserError(f"{file} is missing or damaged; delete {file.parent} and decode again.") from None
-    return summary

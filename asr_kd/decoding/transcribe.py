@@ -14,7 +14,8 @@ from asr_kd.corpora.audio import BadAudio, check_audio
 from asr_kd.decoding.decoder import make_decoder
 from asr_kd.decoding.graph import read_graph
 from asr_kd.decoding.pieces import loglikes_of
-from asr_kd.decoding.stage import read_summary, system_named, task_of
+from asr_kd.decoding.results import read_summary
+from asr_kd.decoding.stage import system_named, task_of
 from asr_kd.errors import UserError
 from asr_kd.frames.stage import fbank
 from asr_kd.frames.store import FRAME_LENGTH, FrameStore, write_store

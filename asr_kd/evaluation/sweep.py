@@ -24,7 +24,8 @@ from asr_kd.acoustic.stage import train_direct, train_ensemble
 from asr_kd.artifacts import Stamp, Work, digest_of, read_json_lines, replacing_folder, require
 from asr_kd.config import Config, to_mapping, with_settings
 from asr_kd.decoding.graph import make_graph
-from asr_kd.decoding.stage import decode, read_summary
+from asr_kd.decoding.results import read_summary
+from asr_kd.decoding.stage import decode
 from asr_kd.distillation.stage import distill, make_soft_targets
 from asr_kd.errors import UserError
 from asr_kd.parallel import map_pieces

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from asr_kd.lang.text import open_text
 BEGIN, END = "<s>", "</s>"
 NGram = tuple[str, ...]
 _LARGEST_DISCOUNT = 0.8  # where the counts of counts hardly tell
+_MENDING = ("the language model", "fetch it or make it again (ARPA text, .gz where gzipped)")
 _NEVER = -99.0  # ARPA's log10 of zero
 
 
@@ -37,6 +38,11 @@ class Arpa:
     @property
     def order(self) -> int:
         return len(self.probabilities)
+
+    def sentence_score(self, words: Sequence[str]) -> float:
+        """log P(words and the sentence's end); KeyError as for `log_probability`."""
+        sentence = (BEGIN, *words, END)
+        return math.fsum(self.log_probability(sentence[:k], sentence[k]) for k in range(1, len(sentence)))
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -158,21 +164,31 @@ def write_arpa(path: Path, arpa: Arpa) -> None:
         file.write("\n\\end\\\n")
 
 
-def read_arpa(path: Path) -> Arpa:
+def read_arpa(path: Path, only: Container[NGram] | None = None) -> Arpa:
     """Reads ARPA text, gzipped or not, ours or another tool's.
+
+    Args:
+      only: the n-grams to keep, of any length; None: all. A large model's few that some text needs fit into memory.
 
     Raises:
       UserError: the file cannot be read, is cut short, says other counts than it holds, or a line of it is wrong.
     """
-    with open_text(path, "the language model", "fetch it or make it again (ARPA text, .gz where gzipped)") as file:
-        return _parse_arpa(path, file)
+    with open_text(path, *_MENDING) as file:
+        return _parse_arpa(path, file, only)
 
 
-def _parse_arpa(path: Path, file: Iterable[str]) -> Arpa:
+def read_order(path: Path) -> int:
+    """How long an ARPA file's longest n-grams are; errors as for `read_arpa`."""
+    with open_text(path, *_MENDING) as file:
+        return len(_read_header(path, enumerate(file, 1)))
+
+
+def _parse_arpa(path: Path, file: Iterable[str], only: Container[NGram] | None) -> Arpa:
     lines = enumerate(file, 1)
     promised = _read_header(path, lines)
     levels: list[dict[NGram, float]] = [{} for _ in promised]
     backoffs: dict[NGram, float] = {}
+    read = [0] * len(levels)
     current, ended = 1, False
     for number, line in lines:
         fields = line.split()
@@ -195,15 +211,19 @@ def _parse_arpa(path: Path, file: Iterable[str]) -> Arpa:
         except ValueError:
             what = f"log10 probability, {current} word{'s' if current > 1 else ''}, perhaps log10 back-off weight"
             raise UserError(f"{path}:{number}: expected {what}, found {line.strip()[:60]!r}.") from None
+        read[current - 1] += 1
         ngram = tuple(fields[1 : current + 1])
+        if only is not None and ngram not in only:
+            continue
         levels[current - 1][ngram] = log_p * math.log(10)
         if backoff is not None:
             backoffs[ngram] = backoff * math.log(10)
     if not ended:
         raise UserError(f"{path}: the file is cut short (no \\end\\); make the language model again.")
-    for n, (count, level) in enumerate(zip(promised, levels, strict=True), 1):
-        if count != len(level):
-            raise UserError(f"{path}: \\data\\ says {count} {n}-grams but the file has {len(level)}; make it again.")
+    for n, (count, found, level) in enumerate(zip(promised, read, levels, strict=True), 1):
+        has = len(level) if only is None else found
+        if count != has:
+            raise UserError(f"{path}: \\data\\ says {count} {n}-grams but the file has {has}; make it again.")
     return Arpa(tuple(levels), backoffs)
 
 

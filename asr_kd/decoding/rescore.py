@@ -1,0 +1,222 @@
+"""A second pass: lists of hypotheses from k2's lattices, their language scores taken from a larger model.
+
+Each system's lists are an artefact of their own, exp/nbest_<system>_<set>/; what a language model makes of them is
+exp/rescored_<system>_<set>/. Scales are chosen anew on dev. Of the larger model only those n-grams are kept in memory
+that some hypothesis has.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asr_kd.artifacts import Stamp, Work, file_digest, read_stamp, reason_to_make, replacing_folder
+from asr_kd.config import Config, DecodingConfig, to_mapping
+from asr_kd.decoding.decoder import Grid, Hypothesis
+from asr_kd.decoding.nbest import ListedUtterance, make_lists, read_lists
+from asr_kd.decoding.results import decoded_folder, read_summary, write_results
+from asr_kd.decoding.scales import Scales, choose_scales, grid_errors
+from asr_kd.decoding.stage import Task, existing_systems, system_named, task_of
+from asr_kd.decoding.wer import word_errors
+from asr_kd.errors import UserError
+from asr_kd.frames.store import FrameStore
+from asr_kd.lang.lexicon import read_lang
+from asr_kd.lang.ngram import BEGIN, END, NGram, read_arpa, read_order
+
+log = logging.getLogger(__name__)
+
+ORACLES = (1, 10, 100)  # hypotheses of which the best is looked for
+UNKNOWN = ("<unk>", "<UNK>")  # how language models name a word that they do not have
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class RescoreResult:
+    """Summaries of the rescored systems and sets, and whether any was made now."""
+
+    lm: Path
+    made: bool
+    summaries: list[dict[str, Any]]
+
+    def __str__(self) -> str:
+        head = f"rescored with {self.lm}\n{'system':<16} {'set':<5} {'WER':>7}  first pass  scale penalty  best of "
+        lines = [head + " / ".join(map(str, ORACLES))]
+        for row in self.summaries:
+            best = " / ".join(f"{row['oracle'][str(n)]:.2%}" for n in ORACLES)
+            lines.append(
+                f"{row['system']:<16} {row['set']:<5} {row['wer']:>7.2%} {row['first_pass_wer']:>11.2%}  "
+                f"{row['acoustic_scale']:<5} {row['word_penalty']:<7}  {best}"
+            )
+        return "\n".join(lines)
+
+
+def rescore(
+    config: Config,
+    work: Work,
+    lm: Path,
+    systems: Sequence[str] | None = None,
+    sets: Sequence[str] = ("dev", "test"),
+    nj: int = 1,
+) -> RescoreResult:
+    """Rescores systems that were decoded with k2.
+
+    Args:
+      lm: an ARPA file, gzipped or not, that takes the place of the first pass's model.
+      systems: names of SYSTEMS; None: all whose model is there.
+
+    Raises:
+      UserError: a system was not decoded, k2 is missing, or the language model cannot be read or lacks words.
+    """
+    if not lm.is_file():
+        raise UserError(f"{lm}: there is no such file; name an ARPA file with --rescore-lm.")
+    chosen = existing_systems(work) if systems is None else [system_named(name) for name in systems]
+    tasks = [task_of(config, work, system) for system in chosen]
+    names = list(dict.fromkeys(("dev", *sets)))
+    stores = {name: FrameStore.open(work.frames(name)) for name in names}
+    for task in tasks:
+        for name in names:
+            read_summary(work, task.system.name, name)
+    lists = make_lists(config, work, tasks, stores, nj)
+    inputs = {"lm": file_digest(lm), "first lm": file_digest(work.lm / "G.arpa")}
+    settings = {key: to_mapping(config.decoding)[key] for key in ("acoustic_scales", "word_penalties")}
+    stamps = {key: Stamp("rescore", settings, inputs | _digests(work, lists, *key)) for key in lists}
+    todo = [key for key in lists if reason_to_make(_folder(work, *key), stamps[key]) is not None]
+    if todo:
+        score = _difference(work, lm, [lists[key] for key in todo + [(who, "dev") for who, _ in todo]])
+        for task in tasks:
+            mine = [name for who, name in todo if who == task.system.name]
+            if mine:
+                _rescore_task(config, work, task, mine, stores, lists, stamps, score, lm)
+    summaries = [_summary(_folder(work, task.system.name, name)) for task in tasks for name in sets]
+    return RescoreResult(lm, bool(todo), summaries)
+
+
+def _folder(work: Work, system: str, name: str) -> Path:
+    return work.exp(f"rescored_{system}_{name}")
+
+
+def _digests(work: Work, lists: dict[tuple[str, str], Path], system: str, name: str) -> dict[str, str]:
+    found = {f"{one} list": (read_stamp(lists[system, one]) or {})["digest"] for one in dict.fromkeys(("dev", name))}
+    return found | {"decoded": (read_stamp(decoded_folder(work, system, name)) or {})["digest"]}
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return summary
+
+
+Score = Callable[[tuple[str, ...]], float]
+
+
+def _difference(work: Work, lm: Path, lists: Sequence[Path]) -> Score:
+    """words -> log probability by the larger model minus that by the first pass's."""
+    first = read_arpa(work.lm / "G.arpa")
+    needed = _needed_ngrams(lists, read_order(lm))
+    log.info("reading %s: %d n-grams of the hypotheses are looked for", lm, len(needed))
+    larger = read_arpa(lm, needed)
+    known = {word for (word,) in larger.probabilities[0]}
+    unknown = next((word for word in UNKNOWN if word in known), None)
+    missing = sorted({ngram[0] for ngram in needed if len(ngram) == 1} - known - {BEGIN, *UNKNOWN})
+    if missing and unknown is None:
+        names = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
+        raise UserError(f"{lm}: {len(missing)} words of the hypotheses are not in this language model ({names}).")
+    if missing:
+        log.warning("%s: %d words of the hypotheses are not in it, and count as %s", lm, len(missing), unknown)
+    spelling = dict.fromkeys(missing, unknown or "")
+
+    @cache
+    def score(words: tuple[str, ...]) -> float:
+        return larger.sentence_score([spelling.get(word, word) for word in words]) - first.sentence_score(words)
+
+    return score
+
+
+def _needed_ngrams(lists: Sequence[Path], order: int) -> set[NGram]:
+    found: set[NGram] = {(word,) for word in (BEGIN, END, *UNKNOWN)}
+    for path in dict.fromkeys(lists):
+        for utterance in read_lists(path):
+            for words in utterance.hypotheses.words:
+                sentence = (BEGIN, *words, END)
+                for length in range(1, order + 1):
+                    found.update(zip(*(sentence[k:] for k in range(length)), strict=False))
+    return found
+
+
+def _rescore_task(
+    config: Config,
+    work: Work,
+    task: Task,
+    names: Sequence[str],
+    stores: dict[str, FrameStore],
+    lists: dict[tuple[str, str], Path],
+    stamps: dict[tuple[str, str], Stamp],
+    score: Score,
+    lm: Path,
+) -> None:
+    who, settings = task.system.name, config.decoding
+    dev = list(read_lists(lists[who, "dev"]))
+    references = [text.split() for text in stores["dev"].texts] * len(task.nets)
+    errors = grid_errors(references, [_grid(utterance, settings, score) for utterance in dev])
+    words = sum(map(len, references))
+    scales = choose_scales(errors, settings.acoustic_scales, settings.word_penalties, words)
+    vocabulary = set(read_lang(work.lang).words)
+    for name in names:
+        listed = list(read_lists(lists[who, name]))
+        best = [_best(utterance, scales, score) for utterance in listed]
+        count = len(stores[name].ids)
+        seeds = [best[k * count : (k + 1) * count] for k in range(len(task.nets))]
+        first = read_summary(work, who, name)
+        more = {
+            "lm": lm.name,
+            "first_pass_wer": first["wer"],
+            "oracle": _oracle([text.split() for text in stores[name].texts] * len(task.nets), listed),
+            "hypotheses": float(np.mean([len(utterance.hypotheses.words) for utterance in listed])),
+        }
+        seconds = [first["seconds"] / first["seeds"]] * len(seeds)
+        with replacing_folder(_folder(work, who, name), stamps[who, name]) as temporary:
+            write_results(temporary, config, who, name, stores[name], scales, seeds, seconds, vocabulary, **more)
+
+
+def _totals(utterance: ListedUtterance, scale: float, penalty: float, language: np.ndarray) -> np.ndarray:
+    hypotheses = utterance.hypotheses
+    lengths = np.array([len(words) for words in hypotheses.words])
+    total: np.ndarray = scale * hypotheses.acoustic + hypotheses.graph + language + penalty * lengths
+    return total
+
+
+def _grid(utterance: ListedUtterance, settings: DecodingConfig, score: Score) -> Grid:
+    words = utterance.hypotheses.words
+    if not words:
+        return (((),) * len(settings.word_penalties),) * len(settings.acoustic_scales)
+    language = np.array([score(one) for one in words])
+    return tuple(
+        tuple(words[int(_totals(utterance, scale, penalty, language).argmax())] for penalty in settings.word_penalties)
+        for scale in settings.acoustic_scales
+    )
+
+
+def _best(utterance: ListedUtterance, scales: Scales, score: Score) -> Hypothesis:
+    words = utterance.hypotheses.words
+    if not words:
+        return Hypothesis((), -np.inf, True)
+    language = np.array([score(one) for one in words])
+    totals = _totals(utterance, scales.acoustic_scale, scales.word_penalty, language)
+    return Hypothesis(words[int(totals.argmax())], float(totals.max()))
+
+
+def _oracle(references: Sequence[list[str]], listed: Sequence[ListedUtterance]) -> dict[str, float]:
+    """n -> WER if the best of the first n hypotheses were taken."""
+    wrong = dict.fromkeys(ORACLES, 0)
+    for reference, utterance in zip(references, listed, strict=True):
+        each = [word_errors(reference, words).errors for words in utterance.hypotheses.words[: max(ORACLES)]]
+        for n in ORACLES:
+            wrong[n] += min(each[:n], default=len(reference))
+    words = sum(map(len, references))
+    return {str(n): errors / max(1, words) for n, errors in wrong.items()}
