@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from asr_kd.acoustic.infer import all_log_posteriors
 from asr_kd.acoustic.loop import fit
@@ -13,7 +14,7 @@ from asr_kd.acoustic.objectives import HardTargets
 from asr_kd.acoustic.precision import pick_device
 from asr_kd.config import AlignmentConfig, ModelConfig, TrainingConfig
 from asr_kd.frames.store import FrameStore
-from asr_kd.frames.windows import WindowedFrames
+from asr_kd.frames.windows import windows_of
 
 FLAT_START_TRAINING = TrainingConfig(learning_rate=1e-3, schedule="constant", batch_size=256, epochs=1)
 
@@ -25,7 +26,7 @@ class NetClassifier:
         self._seed, self._rounds = seed, 0
         layers, width = len(settings.hidden), settings.hidden[0]
         model = ModelConfig(layers, width, left_context=settings.context, right_context=settings.context)
-        self._windows = WindowedFrames(store, left=settings.context, right=settings.context, device=str(pick_device()))
+        self._windows = windows_of(store, left=settings.context, right=settings.context, device=pick_device())
         self._net = AcousticModel(model, self._windows.num_inputs, num_classes, [seed]).to(pick_device())
 
     def fit(self, frames: np.ndarray, states: np.ndarray, *, epochs: int) -> None:
@@ -41,6 +42,16 @@ class NetClassifier:
             valid=labels >= 0,
         )
         self._rounds += 1
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that makes it what it is after the rounds so far."""
+        weights = {name: value.detach().cpu().numpy() for name, value in self._net.state_dict().items()}
+        return weights | {"rounds": np.array(self._rounds)}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Goes back to what `state` gave."""
+        self._rounds = int(state["rounds"])
+        self._net.load_state_dict({name: torch.from_numpy(state[name]) for name in self._net.state_dict()})
 
     def log_posteriors(self, store: FrameStore, utterance: int) -> np.ndarray:
         """(T, C) float32 natural-log posteriors."""

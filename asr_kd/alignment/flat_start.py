@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from asr_kd.alignment.topology import CannotAlignError, Graph, equal_alignment
 from asr_kd.alignment.viterbi import viterbi
+from asr_kd.artifacts import replacing_file
 from asr_kd.config import AlignmentConfig
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
@@ -36,6 +38,12 @@ class FrameClassifier(Protocol):
 
     def log_posteriors(self, store: FrameStore, utterance: int) -> np.ndarray:
         """(T, C) float32 natural logarithms."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that makes it what it is after the rounds so far."""
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Goes back to what `state` gave."""
 
 
 MakeClassifier = Callable[[FrameStore, int, AlignmentConfig, int], FrameClassifier]
@@ -85,11 +93,13 @@ def flat_start(
     seed: int,
     nj: int = 1,
     quiet: bool = False,
+    checkpoint: Path | None = None,
 ) -> MonophoneAligner:
     """Trains an aligner on these utterances of the training store.
 
     Args:
       utterances: their numbers, with their `graphs`; those that are too short for their transcript take no part.
+      checkpoint: a file that is written after each round, and gone on from where it is there.
     """
     classifier = make_classifier(store, num_classes, settings, seed)
     paths: dict[int, NDArray[np.int32]] = {}
@@ -104,8 +114,9 @@ def flat_start(
             f"{store.folder}: every utterance is too short for its transcript; check that they belong together."
         )
     frames = np.concatenate([np.arange(store.offsets[utterances[k]], store.offsets[utterances[k] + 1]) for k in kept])
+    done = 0 if checkpoint is None or not checkpoint.exists() else _resume(checkpoint, classifier, paths, kept)
     labels = _labels(graphs, paths, kept)
-    for number in range(settings.rounds):
+    for number in range(done, settings.rounds):
         classifier.fit(frames, labels, epochs=1)
         aligner = MonophoneAligner(classifier, _log_priors(labels, num_classes), settings.beam)
         progress = None if quiet else f"flat start, round {number + 1} of {settings.rounds}"
@@ -122,7 +133,27 @@ def flat_start(
             total / len(frames),
             100 * float((before != labels).mean()),
         )
+        if checkpoint is not None:
+            _save(checkpoint, number + 1, classifier, paths, kept)
     return MonophoneAligner(classifier, _log_priors(labels, num_classes), settings.beam)
+
+
+def _save(
+    file: Path, rounds: int, classifier: FrameClassifier, paths: dict[int, NDArray[np.int32]], kept: list[int]
+) -> None:
+    with replacing_file(file) as temporary:
+        states = {f"net.{name}": value for name, value in classifier.state().items()}
+        np.savez(temporary, rounds=rounds, paths=np.concatenate([paths[k] for k in kept]), **states)
+
+
+def _resume(file: Path, classifier: FrameClassifier, paths: dict[int, NDArray[np.int32]], kept: list[int]) -> int:
+    """Puts classifier and paths back; returns the rounds that are done."""
+    with np.load(file, allow_pickle=False) as saved:
+        classifier.restore({name[4:]: saved[name] for name in saved.files if name.startswith("net.")})
+        ends = np.cumsum([len(paths[k]) for k in kept])
+        for k, path in zip(kept, np.split(saved["paths"], ends[:-1]), strict=True):
+            paths[k] = path
+        return int(saved["rounds"])
 
 
 def choose_subset(store: FrameStore, hours: float, seed: int) -> list[int]:

@@ -1,11 +1,12 @@
 """The alignment of a set on disk: each frame's context, and the phones with their times.
 
+Both are plain arrays that are read in place: 960 hours have 345 million frames and 43 million phones.
+
 Shapes:  N frames of the set, K phone segments.
 """
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr_kd.errors import UserError
+
+COLUMNS = 5  # of a segment
 
 
 @dataclass(frozen=True)
@@ -23,16 +26,28 @@ class Alignment:
     segments: NDArray[np.int32]  # (K, 5): utterance, phone, word of its transcript (-1: silence), first frame, end
 
 
-def write_alignment(alignment: Alignment, path: Path) -> None:
-    np.savez_compressed(path, contexts=alignment.contexts, segments=alignment.segments)
+def contexts_file(folder: Path, name: str) -> Path:
+    return folder / f"{name}_contexts.npy"
 
 
-def read_alignment(path: Path) -> Alignment:
-    """Raises UserError where the file is missing or damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return Alignment(file["contexts"], file["segments"])
-    except FileNotFoundError:
-        raise UserError(f"{path} is not there yet; make it with asr-kd align.") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged ({error}); delete {path.parent} and align again.") from None
+def segments_file(folder: Path, name: str) -> Path:
+    return folder / f"{name}_segments.npy"
+
+
+def write_alignment(alignment: Alignment, folder: Path, name: str) -> None:
+    """For an alignment that is in memory; a set is written by `set_alignment.align_set`."""
+    np.save(contexts_file(folder, name), alignment.contexts, allow_pickle=False)
+    np.save(segments_file(folder, name), alignment.segments, allow_pickle=False)
+
+
+def read_alignment(folder: Path, name: str) -> Alignment:
+    """What exp/align has of a set, mapped into memory; raises UserError where it is missing or damaged."""
+    arrays = []
+    for path in (contexts_file(folder, name), segments_file(folder, name)):
+        try:
+            arrays.append(np.load(path, mmap_mode="r", allow_pickle=False))
+        except FileNotFoundError:
+            raise UserError(f"{path} is not there yet; make it with asr-kd align.") from None
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"{path} is damaged ({error}); delete {folder} and align again.") from None
+    return Alignment(*arrays)

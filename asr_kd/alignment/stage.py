@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asr_kd.alignment.flat_start import MakeClassifier, MonophoneAligner, choose_subset, flat_start
-from asr_kd.alignment.segments import Alignment, write_alignment
-from asr_kd.alignment.topology import (
-    NUM_HMM_STATES,
-    SIL,
-    CannotAlignError,
-    Graph,
-    compile_graph,
-    path_contexts,
-    path_segments,
-)
+from asr_kd.alignment.segments import Alignment
+from asr_kd.alignment.set_alignment import align_set, compile_graphs, named, put_in_place
+from asr_kd.alignment.topology import NUM_HMM_STATES, SIL
 from asr_kd.alignment.tree import Tree, monophone_tree, with_counts, write_tree
 from asr_kd.alignment.tree_growing import NUM_CEPSTRA, Statistics, cepstra, grow_tree
-from asr_kd.artifacts import Stamp, Work, reason_to_make, replacing_folder, require
+from asr_kd.artifacts import Stamp, Work, reason_to_make, replacing_file, replacing_folder, require
 from asr_kd.config import Config, to_mapping
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
@@ -33,6 +28,8 @@ from asr_kd.lang.lexicon import Lang, read_lang
 log = logging.getLogger(__name__)
 
 SETS = ("train", "dev", "test")
+FRAMES_AT_ONCE = 1 << 22
+_FORM = 2  # of what is left on disk; raise it when that changes
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
     stores = {name: FrameStore.open(work.frames(name)) for name in SETS}
     stamp = Stamp(
         "align",
-        to_mapping(config.alignment) | {"monophone": config.monophone},
+        to_mapping(config.alignment) | {"monophone": config.monophone, "form": _FORM},
         {"lang": lang_stamp["digest"]} | {f"{name} frames": store.digest for name, store in stores.items()},
         config.seed,
     )
@@ -77,32 +74,18 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
     log.info("aligning: %s", reason)
     started = time.perf_counter()
     lang = read_lang(work.lang)
-    graphs, failed = _graphs(stores, lang)
-    subset = [u for u in choose_subset(stores["train"], config.alignment.subset_hours, config.seed)
-              if graphs["train"][u] is not None]  # fmt: skip
-    if not subset:
-        raise UserError(f"{work.frames('train')}: no utterance of the training set can be aligned.")
-    aligner = flat_start(
-        stores["train"],
-        subset,
-        [_known(graphs["train"][u]) for u in subset],
-        NUM_HMM_STATES * len(lang.phones),
-        config.alignment,
-        make_classifier,
-        seed=config.seed,
-        nj=nj,
-    )
-    alignments = {
-        name: _align_set(name, store, graphs[name], aligner, failed, len(lang.phones), nj)
-        for name, store in stores.items()
-    }
+    partial = _partial(work, stamp)
+    subset, aligner = _flat_start(config, work, stores["train"], lang, make_classifier, partial, nj)
+    aligned = {name: align_set(partial, name, store, lang, aligner, nj=nj) for name, store in stores.items()}
+    failed = named({name: one.failed for name, one in aligned.items()}, stores)
     _check_failures(config, work, stores, failed)
+    alignments = {name: one.read() for name, one in aligned.items()}
     trees = {"": _grow(config, stores["train"], subset, alignments["train"], lang)}
     if config.monophone:
         trees["_monophone"] = monophone_tree(lang.phones)
     facts = {
         "utterances": sum(len(store.ids) for store in stores.values()),
-        "failed": sorted(failed.values(), key=lambda one: (one["set"], one["utterance"])),
+        "failed": failed,
         "tied_states": trees[""].num_states,
     }
     for suffix, tree in trees.items():
@@ -110,10 +93,50 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
     hours = sum(float(store.durations.sum()) for store in stores.values()) / 3600
     facts["seconds_per_hour"] = round((time.perf_counter() - started) / max(hours, 1e-9), 1)
     with replacing_folder(folder, stamp, facts) as temporary:
-        for name, alignment in alignments.items():
-            write_alignment(alignment, temporary / f"{name}.npz")
-        (temporary / "failed.json").write_text(json.dumps(facts["failed"], indent=1) + "\n", encoding="utf-8")
+        for one in aligned.values():
+            put_in_place(one, temporary)
+        (temporary / "failed.json").write_text(json.dumps(failed, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(partial, ignore_errors=True)
     return AlignResult(True, **facts)  # type: ignore[arg-type]
+
+
+def _partial(work: Work, stamp: Stamp) -> Path:
+    """What a killed run of the same stamp has left to go on from; another one's is deleted."""
+    folder = work.exp(".align.partial")
+    mark = folder / "made_by"
+    if not mark.exists() or mark.read_text(encoding="utf-8") != stamp.digest:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        with replacing_file(mark) as temporary:
+            temporary.write_text(stamp.digest, encoding="utf-8")
+    return folder
+
+
+def _flat_start(
+    config: Config,
+    work: Work,
+    store: FrameStore,
+    lang: Lang,
+    make_classifier: MakeClassifier,
+    partial: Path,
+    nj: int,
+) -> tuple[list[int], MonophoneAligner]:
+    """The utterances that it used, and what it made; their graphs are in memory while it runs."""
+    graphs, _ = compile_graphs(store, choose_subset(store, config.alignment.subset_hours, config.seed), lang)
+    if not graphs:
+        raise UserError(f"{work.frames('train')}: no utterance of the training set can be aligned.")
+    aligner = flat_start(
+        store,
+        list(graphs),
+        list(graphs.values()),
+        NUM_HMM_STATES * len(lang.phones),
+        config.alignment,
+        make_classifier,
+        seed=config.seed,
+        nj=nj,
+        checkpoint=partial / "flat_start.npz",
+    )
+    return list(graphs), aligner
 
 
 def _out_of_date(work: Work, stores: dict[str, FrameStore], made_by: Stamp) -> str | None:
@@ -133,73 +156,10 @@ def _tree_stamp(suffix: str, made_by: Stamp) -> Stamp:
     return Stamp(f"tree{suffix}", dict(made_by.settings), dict(made_by.inputs), made_by.seed)
 
 
-def _graphs(
-    stores: dict[str, FrameStore], lang: Lang
-) -> tuple[dict[str, list[Graph | None]], dict[tuple[str, int], dict[str, str]]]:
-    """A graph per utterance; None, and an entry in the failures, where there can be none."""
-    failed: dict[tuple[str, int], dict[str, str]] = {}
-    graphs: dict[str, list[Graph | None]] = {}
-    compiled: dict[str, Graph] = {}
-    for name, store in stores.items():
-        graphs[name] = []
-        for utterance, text in enumerate(store.texts):
-            try:
-                if text not in compiled:  # altered copies share their transcript
-                    compiled[text] = compile_graph(text.split(), lang)
-                graphs[name].append(compiled[text])
-            except CannotAlignError as error:
-                graphs[name].append(None)
-                failed[name, utterance] = {"utterance": store.ids[utterance], "set": name, "reason": str(error)}
-    return graphs, failed
-
-
-def _known(graph: Graph | None) -> Graph:
-    assert graph is not None  # callers ask only for utterances that have one
-    return graph
-
-
-def _align_set(
-    name: str,
-    store: FrameStore,
-    graphs: Sequence[Graph | None],
-    aligner: MonophoneAligner,
-    failed: dict[tuple[str, int], dict[str, str]],
-    num_phones: int,
-    nj: int,
-) -> Alignment:
-    utterances = [u for u, graph in enumerate(graphs) if graph is not None]
-    contexts = np.full(store.num_frames, -1, np.int32)
-    rows = []
-    found = aligner.paths(store, utterances, [_known(graphs[u]) for u in utterances], nj=nj, progress=f"align {name}")
-    for utterance, result in zip(utterances, found, strict=True):
-        if isinstance(result, CannotAlignError):
-            failed[name, utterance] = {"utterance": store.ids[utterance], "set": name, "reason": str(result)}
-            continue
-        graph = _known(graphs[utterance])
-        contexts[store.span(utterance)] = path_contexts(graph, result[0], num_phones)
-        segments = path_segments(graph, result[0])
-        rows.append(
-            np.stack(
-                [
-                    np.full(len(segments.phone), utterance),
-                    segments.phone,
-                    segments.word,
-                    segments.start[:-1],
-                    segments.start[1:],
-                ],
-                axis=1,
-            )
-        )
-    segments_of_set = np.concatenate(rows) if rows else np.zeros((0, 5))
-    return Alignment(contexts, segments_of_set.astype(np.int32))
-
-
-def _check_failures(
-    config: Config, work: Work, stores: dict[str, FrameStore], failed: dict[tuple[str, int], dict[str, str]]
-) -> None:
+def _check_failures(config: Config, work: Work, stores: dict[str, FrameStore], failed: list[dict[str, str]]) -> None:
     total = sum(len(store.ids) for store in stores.values())
     if len(failed) > config.alignment.max_bad_fraction * total:
-        names = "; ".join(f"{one['utterance']}: {one['reason']}" for one in list(failed.values())[:5])
+        names = "; ".join(f"{one['utterance']}: {one['reason']}" for one in failed[:5])
         raise UserError(
             f"{work.frames('train')}: {len(failed)} of {total} utterances cannot be aligned ({names}); mend their "
             "transcripts or leave them out, or raise alignment.max_bad_fraction."
@@ -234,14 +194,20 @@ def _without_silence_context(keys: NDArray[np.int32], lang: Lang) -> NDArray[np.
 def _write(
     work: Work, stores: dict[str, FrameStore], alignments: dict[str, Alignment], tree: Tree, suffix: str, made_by: Stamp
 ) -> None:
-    states = {
-        name: np.where(a.contexts >= 0, tree.states_of(np.maximum(a.contexts, 0)), -1).astype(np.int32)
-        for name, a in alignments.items()
-    }
-    of_training = states["train"][states["train"] >= 0]
-    tree = with_counts(tree, np.bincount(of_training, minlength=tree.num_states).astype(np.int64))
+    counts = np.zeros(tree.num_states, np.int64)
+    for block in _states(alignments["train"], tree):
+        counts += np.bincount(block[block >= 0], minlength=tree.num_states)
+    tree = with_counts(tree, counts)
     stamp = _tree_stamp(suffix, made_by)
     with replacing_folder(work.exp(f"tree{suffix}"), stamp, {"num_states": tree.num_states}) as temporary:
         write_tree(tree, temporary)
     for name, store in stores.items():
-        store.attach(f"states{suffix}", states[name], Stamp(f"states{suffix}", {"set": name}, {"tree": stamp.digest}))
+        of_set = Stamp(f"states{suffix}", {"set": name}, {"tree": stamp.digest})
+        store.attach_blocks(f"states{suffix}", _states(alignments[name], tree), np.int32, of_set)
+
+
+def _states(alignment: Alignment, tree: Tree) -> Iterator[NDArray[np.int32]]:
+    """The tied states of all frames in order, -1 where there is none."""
+    for first in range(0, len(alignment.contexts), FRAMES_AT_ONCE):
+        contexts = np.asarray(alignment.contexts[first : first + FRAMES_AT_ONCE])
+        yield np.where(contexts >= 0, tree.states_of(np.maximum(contexts, 0)), -1).astype(np.int32)

@@ -35,7 +35,7 @@ class Times:
 def read_times(work: Work, name: str) -> Iterator[Times]:
     """The aligned, unaltered utterances of a set."""
     store, lang = FrameStore.open(work.frames(name)), read_lang(work.lang)
-    segments = read_alignment(work.exp("align") / f"{name}.npz").segments
+    segments = read_alignment(work.exp("align"), name).segments
     bounds = np.searchsorted(segments[:, 0], np.arange(len(store.ids) + 1))
     for utterance, identity in enumerate(store.ids):
         rows = segments[bounds[utterance] : bounds[utterance + 1]]

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -148,18 +150,35 @@ class FrameStore:
         Raises:
           UserError: the array does not have one entry per frame.
         """
-        if name in ("features", "cmvn") or not name.isidentifier():
-            raise ValueError(f"{name!r} cannot name a per-frame array")
         if array.ndim == 0 or len(array) != self.num_frames:
             raise UserError(
                 f"{self.folder}: {name} has {array.shape[0] if array.ndim else 0} entries but the store has "
                 f"{self.num_frames} frames; it was made from other features, make it again."
             )
+        with self._attaching(name, stamp, facts) as temporary:
+            np.save(temporary, array, allow_pickle=False)
+
+    def attach_blocks(self, name: str, blocks: Iterable[np.ndarray], dtype: Any, stamp: Stamp) -> None:
+        """As `attach`, for a one-dimensional array that comes in pieces, one after the other."""
+        with self._attaching(name, stamp, None) as temporary:
+            array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=(self.num_frames,))
+            first = 0
+            for block in blocks:
+                array[first : first + len(block)] = block
+                first += len(block)
+            if first != self.num_frames:
+                raise ValueError(f"{name}: blocks of {first} entries for {self.num_frames} frames")
+            array.flush()
+
+    @contextmanager
+    def _attaching(self, name: str, stamp: Stamp, facts: dict[str, Any] | None) -> Iterator[Path]:
+        if name in ("features", "cmvn") or not name.isidentifier():
+            raise ValueError(f"{name!r} cannot name a per-frame array")
         stamp_file = self.folder / f"{name}.stamp.json"
         # without its stamp an array counts as missing: a kill between the two writes never pairs new with old
         stamp_file.unlink(missing_ok=True)
         with replacing_file(self.folder / f"{name}.npy") as temporary:
-            np.save(temporary, array, allow_pickle=False)
+            yield temporary
         with replacing_file(stamp_file) as temporary:
             stamp.write(temporary, {"frames": self.digest, "length": self.num_frames, **(facts or {})})
 

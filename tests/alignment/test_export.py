@@ -37,7 +37,7 @@ def work(tmp_path: Path) -> Work:
         utterances = [(f"{name}-{k}", np.random.default_rng(7).normal(size=(80, 5))) for k in ("2", "1_sp0.9", "0")]
         write_store(work.frames(name), utterances, texts=[TEXTS[0], TEXTS[0], TEXTS[1]], speeds=[1.0, 0.9, 1.0])
         segments = np.array(rows + copy, np.int32)
-        write_alignment(Alignment(np.zeros(240, np.int32), segments), work.exp("align") / f"{name}.npz")
+        write_alignment(Alignment(np.zeros(240, np.int32), segments), work.exp("align"), name)
     Stamp("align", {}, {}).write(work.exp("align") / STAMP)
     return work
 
@@ -98,8 +98,8 @@ def test_export_before_align_names_the_command(tmp_path: Path) -> None:
 
 
 def test_a_damaged_alignment_is_one_sentence(work: Work, tmp_path: Path) -> None:
-    (work.exp("align") / "dev.npz").write_bytes(b"PK\x03\x04 torn")
-    with pytest.raises(UserError, match=r"dev\.npz.*damaged"):
+    (work.exp("align") / "dev_segments.npy").write_bytes(b"\x93NUMPY torn")
+    with pytest.raises(UserError, match=r"dev_segments\.npy.*damaged"):
         export(work, "ctm", tmp_path / "out")
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from asr_kd.alignment import set_alignment
 from asr_kd.alignment.segments import read_alignment
 from asr_kd.alignment.stage import SETS, align
 from asr_kd.alignment.tree import read_tree
@@ -39,6 +41,12 @@ class Gaussians:
         np.add.at(sums, states, x)
         self.means = np.where(seen[:, None] > 0, sums / np.maximum(seen, 1)[:, None], x.mean(0))
         self.variance = float(((x - self.means[states]) ** 2).mean())
+
+    def state(self) -> Arrays:
+        return {"means": self.means, "variance": np.array(self.variance)}
+
+    def restore(self, state: Arrays) -> None:
+        self.means, self.variance = state["means"], float(state["variance"])
 
     def log_posteriors(self, store: FrameStore, utterance: int) -> np.ndarray:
         distance = ((store.normalised(utterance)[:, None] - self.means) ** 2).sum(-1)
@@ -75,8 +83,9 @@ def labels(work: Work) -> Arrays:
         store = FrameStore.open(work.frames(name))
         for kind in ("states", "states_monophone"):
             found[f"{name} {kind}"] = np.array(store.array(kind))
-        alignment = read_alignment(work.exp("align") / f"{name}.npz")
-        found[f"{name} contexts"], found[f"{name} segments"] = alignment.contexts, alignment.segments
+        alignment = read_alignment(work.exp("align"), name)
+        found[f"{name} contexts"] = np.array(alignment.contexts)
+        found[f"{name} segments"] = np.array(alignment.segments)
     for kind in ("tree", "tree_monophone"):
         tree = read_tree(work.exp(kind))
         found[f"{kind} tables"], found[f"{kind} counts"] = tree.tables, tree.counts
@@ -225,6 +234,7 @@ def test_killed_at_any_rename_the_next_run_ends_the_same(tmp_path: Path) -> None
     assert total[0] >= 15  # two trees, six arrays with their stamps, the alignment
     work, _ = make_work(tmp_path / "killed")
     for die_at in range(1, total[0] + 1):
+        shutil.rmtree(work.exp(".align.partial"), ignore_errors=True)  # else a run has fewer renames than `total`
         with pytest.MonkeyPatch.context() as patch:
             renames(patch, die_at)
             with pytest.raises(Killed):
@@ -233,3 +243,82 @@ def test_killed_at_any_rename_the_next_run_ends_the_same(tmp_path: Path) -> None
             assert align(CONFIG, work, Gaussians).made
             assert_same(labels(work), expected)
             (work.exp("align") / STAMP).unlink()  # so that it is made again, over what is there
+
+
+def test_killed_again_and_again_it_gets_done(tmp_path: Path) -> None:
+    whole, _ = make_work(tmp_path / "whole")
+    align(CONFIG, whole, Gaussians)
+    work, _ = make_work(tmp_path / "killed")
+    for _ in range(30):  # more often than there are files in exp/.align.partial
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            renames(patch, 2)  # so each run gets one file further, until the trees are all that is left
+            align(CONFIG, work, Gaussians)
+    assert len(list(work.exp(".align.partial").glob("*.npz"))) == 1 + len(SETS)  # the flat start, and a block a set
+    assert align(CONFIG, work, Gaussians).made
+    assert_same(labels(work), labels(whole))
+
+
+def test_blocks_and_rounds_that_are_done_are_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after its first round and in the middle of the training set, it goes on there, to the same end."""
+    monkeypatch.setattr(set_alignment, "BLOCK", 7)
+    whole, _ = make_work(tmp_path / "whole")
+    align(CONFIG, whole, Gaussians)
+    work, _ = make_work(tmp_path / "killed")
+    rounds: list[int] = []
+    asked: list[int] = []
+
+    class Counting(Gaussians):
+        die_in_round = 2
+
+        def fit(self, frames: np.ndarray, states: np.ndarray, *, epochs: int) -> None:
+            rounds.append(1)
+            if len(rounds) == self.die_in_round:
+                raise Killed
+            super().fit(frames, states, epochs=epochs)
+
+        def log_posteriors(self, store: FrameStore, utterance: int) -> np.ndarray:
+            asked.append(utterance)
+            return super().log_posteriors(store, utterance)
+
+    with pytest.raises(Killed):
+        align(CONFIG, work, Counting)
+    assert len(rounds) == 2
+
+    Counting.die_in_round = 0
+    real, blocks = set_alignment._align_block, []
+
+    def dying(store: FrameStore, utterances: range, *rest: Any) -> Any:
+        blocks.append(utterances.start)
+        if len(blocks) == 4:
+            raise Killed
+        return real(store, utterances, *rest)
+
+    monkeypatch.setattr(set_alignment, "_align_block", dying)
+    with pytest.raises(Killed):
+        align(CONFIG, work, Counting)
+    assert len(rounds) == 2 + CONFIG.alignment.rounds - 1  # the first round was not done again
+    assert blocks == [0, 7, 14, 21]
+    asked.clear()
+    assert align(CONFIG, work, Counting).made
+    assert blocks[4:8] == [21, 28, 35, 0]  # the rest of training, then dev
+    assert len(rounds) == 2 + CONFIG.alignment.rounds - 1 and min(asked[:19]) == 21
+    assert_same(labels(work), labels(whole))
+    assert not list(work.exp("align").parent.glob(".align*"))
+
+
+def test_what_another_setting_left_half_done_is_not_used(tmp_path: Path) -> None:
+    work, _ = make_work(tmp_path)
+
+    class Dying(Gaussians):
+        def log_posteriors(self, store: FrameStore, utterance: int) -> np.ndarray:
+            if "dev" in str(store.folder):
+                raise Killed
+            return super().log_posteriors(store, utterance)
+
+    with pytest.raises(Killed):
+        align(CONFIG, work, Dying)
+    fewer = dataclasses.replace(CONFIG, alignment=dataclasses.replace(CONFIG.alignment, rounds=2))
+    align(fewer, work, Gaussians)
+    fresh, _ = make_work(tmp_path / "fresh")
+    align(fewer, fresh, Gaussians)
+    assert_same(labels(work), labels(fresh))
