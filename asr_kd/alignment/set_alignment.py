@@ -68,8 +68,9 @@ def align_set(
         with np.load(file, allow_pickle=False) as block:
             failures |= {int(u): reason for u, reason in json.loads(str(block["failed"])).items()}
             total += len(block["segments"])
-    with replacing_file(segments_file(folder, name)) as temporary:
-        _concatenate(temporary, files, total)
+    if not segments_file(folder, name).exists():
+        with replacing_file(segments_file(folder, name)) as temporary:
+            _concatenate(temporary, files, total)
     return AlignedSet(folder, name, failures)
 
 
