@@ -6,6 +6,8 @@ import contextlib
 import functools
 import json
 import logging
+import resource
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -72,7 +74,9 @@ def stage(name: str, load: Callable[[Path], Any] = load_config) -> Callable[[Cal
                 for result in results:
                     click.echo(str(result))
                 if any(getattr(result, "made", False) for result in results):
-                    _note_seconds(work, _key(name, options), time.monotonic() - started)
+                    key = _key(name, options)
+                    _note(work.exp("seconds.json"), key, round(time.monotonic() - started, 2))
+                    _note(work.exp("memory.json"), key, _peak_memory(options.get("nj", 1)))
 
         return main.command(name.split(" ")[0])(command)
 
@@ -159,8 +163,14 @@ def _key(name: str, options: dict[str, Any]) -> str:
     return " ".join([name, *(f"--pair {pair}" for pair in options.get("pairs", ()))])
 
 
-def _note_seconds(work: Work, name: str, seconds: float) -> None:
-    path = work.exp("seconds.json")
+def _note(path: Path, name: str, number: float) -> None:
     noted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     with replacing_file(path) as temporary:
-        temporary.write_text(json.dumps(noted | {name: round(seconds, 2)}, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(noted | {name: number}, indent=1) + "\n", encoding="utf-8")
+
+
+def _peak_memory(helpers: int) -> int:
+    """Bytes that this process held at most, and its helpers if all held at once what the largest of them did."""
+    kibibyte = 1024 if sys.platform != "darwin" else 1  # macOS counts bytes
+    mine, largest = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return kibibyte * (mine + helpers * largest)

@@ -101,6 +101,7 @@ def comparable(path: Path) -> dict:
     """results.json without what depends on the clock."""
     results = json.loads(path.read_text())
     results.pop("seconds")
+    results.pop("memory")
     for system in results["systems"]:
         system.pop("rtf")
         system.get("each", None)

@@ -99,7 +99,8 @@ def gather(config: Config, work: Work) -> Evidence:
         "systems": list(rows.values()),
         "distillation": _distillation(config, work, students, rows, hypotheses, ""),
         "alignment": _alignment(work, left_out),
-        "seconds": _seconds(work),
+        "seconds": _noted(work, "seconds.json"),
+        "memory": _noted(work, "memory.json"),
         "members_curve": {name: _curve(curves[name]) for name in SETS},
         "disagreement": {name: curves[name].disagreement.tolist() for name in SETS},
         "soft_targets": (read_stamp(work.exp("soft_targets")) or {"facts": {}})["facts"],
@@ -288,13 +289,13 @@ def _left_out(work: Work, hypotheses: dict[tuple[str, str], Hypotheses]) -> list
     return rows
 
 
-def _seconds(work: Work) -> dict[str, float]:
-    """What cli.py noted of each stage; a stage that was run by other means is not in it."""
-    path = work.exp("seconds.json")
+def _noted(work: Work, name: str) -> dict[str, float]:
+    """What the commands noted of each stage; a stage that was run by other means is not in it."""
+    path = work.exp(name)
     if not path.exists():
         return {}
     try:
-        return {stage: float(seconds) for stage, seconds in json.loads(path.read_text(encoding="utf-8")).items()}
+        return {stage: float(number) for stage, number in json.loads(path.read_text(encoding="utf-8")).items()}
     except (ValueError, AttributeError, TypeError):
         raise UserError(f"{path}: this file is damaged; delete it and make the report again.") from None
 
