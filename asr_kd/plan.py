@@ -20,12 +20,13 @@ from asr_kd.acoustic.objectives import HardTargets
 from asr_kd.alignment.topology import NUM_HMM_STATES, compile_graph
 from asr_kd.alignment.viterbi import viterbi
 from asr_kd.artifacts import Work, read_stamp
+from asr_kd.capacity import human_bytes
 from asr_kd.config import Config, ModelConfig, TrainingConfig
 from asr_kd.corpora.openslr import OPENSLR
 from asr_kd.errors import UserError
 from asr_kd.frames.order import CHUNK_FRAMES
 from asr_kd.frames.stage import fbank
-from asr_kd.frames.store import FRAME_SHIFT, human_bytes, store_bytes
+from asr_kd.frames.store import FRAME_SHIFT, store_bytes
 from asr_kd.lang.lexicon import make_lang
 from asr_kd.parallel import default_nj
 

@@ -20,6 +20,7 @@ from asr_kd.alignment.topology import NUM_HMM_STATES, SIL
 from asr_kd.alignment.tree import Tree, monophone_tree, with_counts, write_tree
 from asr_kd.alignment.tree_growing import NUM_CEPSTRA, Statistics, cepstra, grow_tree
 from asr_kd.artifacts import Stamp, Work, reason_to_make, replacing_file, replacing_folder, require
+from asr_kd.capacity import check_disk
 from asr_kd.config import Config, to_mapping
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
@@ -72,6 +73,8 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
     if reason is None:
         return AlignResult(False, **require(folder, work, "align")["facts"])
     log.info("aligning: %s", reason)
+    # contexts, and the states of one tree or two; a phone's segment has five numbers and lasts eight frames or so
+    check_disk(folder, sum(store.num_frames for store in stores.values()) * (4 + 4 * (1 + config.monophone) + 2 * 2.5))
     started = time.perf_counter()
     lang = read_lang(work.lang)
     partial = _partial(work, stamp)

@@ -21,8 +21,8 @@ from asr_kd.lang.lexicon import ARPABET, everything_known, pronounce, read_lexic
 from asr_kd.lang.ngram import Arpa, estimate, read_arpa
 from asr_kd.lang.normalise import normalise
 from asr_kd.lang.pruning import prune, restrict
-from asr_kd.lang.text import open_text
 from asr_kd.lang.units import Characters, Pieces, Pronunciations
+from asr_kd.text_files import open_text
 
 if TYPE_CHECKING:
     from asr_kd.lang.letters import LetterToSound

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from asr_kd.capacity import human_bytes
 from asr_kd.errors import UserError
-from asr_kd.frames.store import human_bytes
 from asr_kd.lang.ngram import Arpa
 
 # Peaks measured: 448 thousand n-grams over 34 thousand words 1.7 GB (7.7 million arcs); 433 thousand over 20 thousand

@@ -27,6 +27,7 @@ from asr_kd.acoustic.stage import (
     train_model,
 )
 from asr_kd.artifacts import Stamp, Work, reason_to_make, replacing_folder, require
+from asr_kd.capacity import check_disk, human_bytes
 from asr_kd.config import Config, to_mapping
 from asr_kd.distillation.objective import DistillationObjective, OnlineTargets, StoredTargets, TargetProvider
 from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, keep_largest, restore
@@ -79,7 +80,9 @@ def make_soft_targets(config: Config, work: Work, options: RunOptions) -> SoftTa
     teachers = load_model(work.exp(_teacher_folder(config)), device)
     frames = _windows(data, teachers, device)
     provider = _online(config, data, teachers)
-    log.info("at most %.1f MB of disk will be needed", frames.num_frames * (settings.max_entries * 4 + 10) / 1e6)
+    needed = frames.num_frames * (min(settings.max_entries, data.num_states) * 4 + 10)
+    log.info("at most %s of disk will be needed", human_bytes(needed))
+    check_disk(folder, needed)
     exact = settings.keep_mass >= 1 and settings.max_entries >= data.num_states
     background = _background(provider, frames, config.seed)
     sums = {"retained_mass": 0.0, "kl": 0.0, "entropy": 0.0, "entries": 0.0}

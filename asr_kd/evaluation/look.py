@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asr_kd.frames import store
+from asr_kd import capacity
 
 COLOURS = {"direct": "#e0763a", "ensemble": "#5b78e5", "distilled": "#12a383", "monophone": "#a88bb4"}
 
@@ -17,4 +17,4 @@ def is_small(system: str) -> bool:
 
 def human_bytes(number: float) -> str:
     """1536000 -> "1.54 MB"."""
-    return store.human_bytes(number, ".3g")
+    return capacity.human_bytes(number, ".3g")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import json
 import logging
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from asr_kd.artifacts import Stamp, Work, reason_to_make, replacing_folder, require
+from asr_kd.capacity import check_disk, human_bytes
 from asr_kd.config import Config
 from asr_kd.errors import UserError
 from asr_kd.frames.store import (
@@ -30,11 +31,11 @@ from asr_kd.frames.store import (
     FrameStore,
     FrameStoreWriter,
     check_features,
-    human_bytes,
     num_frames,
     store_bytes,
 )
 from asr_kd.parallel import map_pieces
+from asr_kd.text_files import open_text
 
 SETS = ("train", "dev", "test")
 _PIECE = 50  # utterances that a process works on at a time: seconds of work, a few MB of results
@@ -117,6 +118,7 @@ def _make_set(config: Config, work: Work, name: str, nj: int, executor: str) -> 
         "sampling_rate": config.corpus.sampling_rate,
         "on_bad_utterance": config.corpus.on_bad_utterance,
     }
+    _check_unchanged(cuts, work)
     stamp = Stamp("features", settings, inputs)
     why = reason_to_make(folder, stamp)
     if why is None:
@@ -128,13 +130,7 @@ def _make_set(config: Config, work: Work, name: str, nj: int, executor: str) -> 
     copies = sum(1 / speed for speed in speeds)
     needed = store_bytes(round(duration * copies / FRAME_SHIFT), count * len(speeds), config.features.num_mel_bins)
     log.info("features of %s: %s; %d cuts, %s of disk needed", name, why, count, human_bytes(needed))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder.parent).free
-    if free < needed:
-        raise UserError(
-            f"{folder} needs {human_bytes(needed)} of disk, but {human_bytes(free)} are free; "
-            f"make room, then run the same command again."
-        )
+    check_disk(folder, needed)
     facts: dict[str, Any] = {}
     task = _Task(work.root.resolve(), config.corpus.sampling_rate, config.features.num_mel_bins, speeds)
     skip = config.corpus.on_bad_utterance == "skip"
@@ -319,6 +315,25 @@ def _read_cuts(path: Path) -> Iterator[Any]:
         yield from load_manifest_lazy(path)
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}); make it again with asr-kd prepare.") from None
+
+
+def _check_unchanged(cuts: Path, work: Work) -> None:
+    """Raises UserError where a recording was altered since prepare looked at it; one that is gone is not asked for."""
+    prepared = (work.data / "stamp.json").stat().st_mtime_ns
+    altered, first = 0, ""
+    mend = "make it again with asr-kd prepare"
+    with open_text(cuts, "the list of cuts", mend) as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                sources = [source["source"] for source in json.loads(line)["recording"]["sources"]]
+            except (ValueError, KeyError, TypeError):
+                raise UserError(f"{cuts}:{number}: this is no cut with a recording; {mend}.") from None
+            for path in (work.root / source for source in sources):
+                if path.exists() and path.stat().st_mtime_ns > prepared:
+                    altered, first = altered + 1, first or str(path)
+    if altered:
+        more = f" and {altered - 1} more" if altered > 1 else ""
+        raise UserError(f"{first}{more} changed after {cuts} was made; look at the corpus again: asr-kd prepare.")
 
 
 def _count(path: Path) -> tuple[int, float]:

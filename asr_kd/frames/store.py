@@ -11,7 +11,6 @@ Shapes:  N frames of the set, D mel bins, U utterances, G normalisation groups, 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -297,12 +296,6 @@ class FrameStoreWriter:
 def store_bytes(frames: int, utterances: int, num_dims: int) -> int:
     """About how much disk a store takes, before anything is attached."""
     return frames * num_dims * 2 + utterances * (300 + 4 * num_dims)
-
-
-def human_bytes(number: float, form: str = ".1f") -> str:
-    """1536000 -> "1.5 MB"; `form` is the number's from a kilobyte on."""
-    power = min(4, int(math.log10(max(number, 1)) // 3))
-    return f"{number / 1000**power:{form if power else '.0f'}} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def write_store(

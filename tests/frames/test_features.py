@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class Corpus:
 
     def write(self, name: str, cuts: list[Any]) -> None:
         CutSet.from_cuts(cuts).to_file(self.work.cuts(name))
+        (self.work.data / "stamp.json").touch()
 
 
 @pytest.fixture
@@ -103,6 +105,17 @@ def test_second_run_makes_nothing_and_changes_spread(corpus: Corpus) -> None:
     assert [one.made for one in make_features(config(), corpus.work).sets] == [False, False, True]
     # other features of the training set: another scale for dev and test
     assert [one.made for one in make_features(SPEEDS, corpus.work).sets] == [True, True, True]
+
+
+def test_a_recording_that_changed_since_prepare_is_named(corpus: Corpus) -> None:
+    make_features(SPEEDS, corpus.work, nj=1)
+    stamp = (corpus.work.data / "stamp.json").stat().st_mtime_ns
+    os.utime(corpus.work.root / "wav/u1.wav", ns=(stamp + 10**9, stamp + 10**9))
+    with pytest.raises(UserError, match=r"u1.wav changed after .*cuts_train.*asr-kd prepare"):
+        make_features(SPEEDS, corpus.work, nj=1)
+    os.utime(corpus.work.data / "stamp.json", ns=(stamp + 2 * 10**9, stamp + 2 * 10**9))
+    (corpus.work.root / "wav/u2.wav").unlink()  # whoever needs the room may delete the audio
+    assert not make_features(SPEEDS, corpus.work, nj=1).made
 
 
 def test_result_does_not_depend_on_the_number_of_processes(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +179,7 @@ def test_bad_utterance_is_named_or_left_out(corpus: Corpus, kind: str) -> None:
 
 def test_too_little_disk_is_refused_before_anything_is_written(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("asr_kd.frames.stage.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("asr_kd.capacity.shutil.disk_usage", lambda _: usage)
     with pytest.raises(UserError, match=r"needs .* of disk, but 1\.0 kB are free"):
         make_features(config(), corpus.work)
     assert list(corpus.work.frames("train").parent.iterdir()) == []

@@ -14,7 +14,7 @@ from lhotse.utils import compute_num_frames, compute_num_frames_from_samples
 
 from asr_kd.artifacts import Stamp
 from asr_kd.errors import UserError
-from asr_kd.frames.store import FrameStore, FrameStoreWriter, human_bytes, num_frames, write_store
+from asr_kd.frames.store import FrameStore, FrameStoreWriter, num_frames, write_store
 
 STAMP = Stamp("align", {}, {})
 
@@ -208,9 +208,3 @@ def test_missing_store_and_unknown_utterance(store: FrameStore, tmp_path: Path) 
         FrameStore.open(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no utterance u9"):
         store.index("u9")
-
-
-def test_human_bytes() -> None:
-    assert [human_bytes(n) for n in (0, 999, 1500, 36e6, 2.9e9, 5e15)] == [
-        "0 bytes", "999 bytes", "1.5 kB", "36.0 MB", "2.9 GB", "5000.0 TB",
-    ]  # fmt: skip

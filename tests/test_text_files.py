@@ -7,7 +7,7 @@ import pytest
 
 from asr_kd.errors import UserError
 from asr_kd.lang.ngram import read_arpa
-from asr_kd.lang.text import open_text
+from asr_kd.text_files import open_text
 
 WORDS = "A LINE\nUND NÖCH EINE\n" * 200
 
