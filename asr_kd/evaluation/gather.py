@@ -22,6 +22,7 @@ from asr_kd.errors import UserError
 from asr_kd.evaluation.bootstrap import compare, wer_interval
 from asr_kd.evaluation.frames import Diversity, ExampleFrame, diversity, example_frame, frame_metrics
 from asr_kd.evaluation.hypotheses import Difference, Hypotheses, differences, read_hypotheses
+from asr_kd.evaluation.rescored import rescored_digests, rescored_rows
 from asr_kd.frames.store import FrameStore
 
 SETS = ("dev", "test")
@@ -72,7 +73,7 @@ def inputs(config: Config, work: Work) -> dict[str, str]:
                     f"decode again: {work.command('decode')}"
                 )
             found[f"{system.name} {name}"] = stamp["digest"]
-    return found
+    return found | rescored_digests(work, systems_of(config))
 
 
 def gather(config: Config, work: Work) -> Evidence:
@@ -111,6 +112,7 @@ def gather(config: Config, work: Work) -> Evidence:
             "shared_speakers": data.get("shared_speakers", []),
             "guessed_pronunciations": len(data.get("guessed_pronunciations", {})),
         },
+        "rescored": rescored_rows(config, work, systems),
         "left_out": left_out,  # [{"stage", "utterance", "reason"}]
         "seed": config.seed,
     }

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from asr_kd.artifacts import Work, read_json_lines
+from asr_kd.artifacts import STAMP, Stamp, Work, read_json_lines
 from asr_kd.config import Config
 from asr_kd.errors import UserError
 from asr_kd.evaluation import look, plots, prose
@@ -343,3 +343,40 @@ def test_digits_that_were_not_run_are_said_to_be_missing(broken: tuple[Config, W
     for name in ("index.html", "report.md"):
         page = (made.path / name).read_text(encoding="utf-8")
         assert "Not shown: the experiment" in page and "<not>" not in page
+
+
+def put_rescored(work: Work, system: str) -> None:
+    """As asr-kd decode --rescore-lm leaves it: the same words, a language model with an evil name."""
+    decoded, folder = work.exp(f"decode_{system}_test"), work.exp(f"rescored_{system}_test")
+    folder.mkdir()
+    shutil.copy(decoded / "hyps.jsonl", folder)
+    summary = json.loads((decoded / "summary.json").read_text())
+    oracle = {"1": 0.375, "10": 0.25, "100": 0.125}
+    summary |= {"lm": "<b>large|model</b>", "first_pass_wer": 0.375, "oracle": oracle, "hypotheses": 71.6}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    digest = json.loads((decoded / STAMP).read_text())["digest"]
+    Stamp("rescore", {}, {"decoded": digest}).write(folder / STAMP)
+
+
+def test_rescored_systems_have_a_table_as_long_as_their_first_pass_is_there(broken: tuple[Config, Work]) -> None:
+    config, work = broken
+    report(config, work)
+    assert "larger language model" not in (work.exp("report") / "index.html").read_text()
+    put_rescored(work, "direct")
+    result = report(config, work)
+    assert result.made
+    (row,) = json.loads((work.exp("report") / "results.json").read_text())["rescored"]
+    assert (row["name"], row["first_pass_wer"], row["oracle"]["100"]) == ("direct", 0.375, 0.125)
+    page = (work.exp("report") / "index.html").read_text()
+    assert "72 in the mean" in page and "&lt;b&gt;large|model" in page and "<b>large" not in page
+    assert "best of 100" in page and "12.5" in page
+    lines = (work.exp("report") / "report.md").read_text().splitlines()
+    table = lines[
+        lines.index("| system | first pass | rescored | 95 % interval | best of 1 | best of 10 | best of 100 |") :
+    ]
+    assert {line.count("|") for line in table[:3]} == {8} and table[3] == ""
+    Stamp("decode", {"again": 1}, json.loads((work.exp("decode_direct_test") / STAMP).read_text())["inputs"]).write(
+        work.exp("decode_direct_test") / STAMP
+    )
+    again = report(config, work)
+    assert again.made and json.loads((work.exp("report") / "results.json").read_text())["rescored"] == []

@@ -1,0 +1,55 @@
+"""What `asr-kd decode --rescore-lm` left, where it belongs to the words that are there now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from asr_kd.artifacts import Work, read_stamp
+from asr_kd.config import Config
+from asr_kd.decoding.results import decoded_folder
+from asr_kd.decoding.stage import System
+from asr_kd.evaluation.bootstrap import wer_interval
+from asr_kd.evaluation.hypotheses import read_hypotheses
+
+
+def rescored_digests(work: Work, systems: Sequence[System]) -> dict[str, str]:
+    """For the report's stamp: "<system> rescored" -> digest."""
+    return {f"{name} rescored": stamp["digest"] for name, (_, stamp) in _current(work, systems).items()}
+
+
+def rescored_rows(config: Config, work: Work, systems: Sequence[System]) -> list[dict[str, Any]]:
+    """One row for each rescored system, on test: the first pass's WER, the new one with its interval, the lists' best.
+
+    Raises:
+      UserError: a file is missing or damaged.
+    """
+    rows = []
+    for name, (folder, _) in _current(work, systems).items():
+        found = read_hypotheses(folder, work)
+        interval = wer_interval(
+            found.errors, found.words, samples=config.evaluation.bootstrap_samples, seed=config.seed
+        )  # fmt: skip
+        rows.append(
+            {
+                "name": name,
+                "lm": found.summary["lm"],
+                "first_pass_wer": found.summary["first_pass_wer"],
+                "wer": found.total.wer,
+                "wer_ci95": [interval.low, interval.high],
+                "oracle": found.summary["oracle"],
+                "hypotheses": found.summary["hypotheses"],
+            }
+        )
+    return rows
+
+
+def _current(work: Work, systems: Sequence[System]) -> dict[str, tuple[Path, dict[str, Any]]]:
+    found = {}
+    for system in systems:
+        folder = work.exp(f"rescored_{system.name}_test")
+        stamp, decoded = read_stamp(folder), read_stamp(decoded_folder(work, system.name, "test"))
+        if stamp is not None and decoded is not None and stamp["inputs"]["decoded"] == decoded["digest"]:
+            found[system.name] = (folder, stamp)
+    return found
