@@ -22,7 +22,7 @@ from asr_kd.alignment.viterbi import viterbi
 from asr_kd.artifacts import Work, read_stamp
 from asr_kd.capacity import human_bytes
 from asr_kd.config import Config, ModelConfig, TrainingConfig
-from asr_kd.corpora.openslr import OPENSLR
+from asr_kd.corpora.openslr_files import OPENSLR
 from asr_kd.errors import UserError
 from asr_kd.frames.order import CHUNK_FRAMES
 from asr_kd.frames.stage import fbank

@@ -11,17 +11,11 @@ any moment, is gone on with by the next one. Archives are deleted once they are 
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import logging
 import os
-import re
 import shutil
 import sys
 import tarfile
-import time
-import urllib.error
-import urllib.request
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,89 +25,16 @@ import click
 from tqdm import tqdm
 
 from asr_kd.artifacts import full_disk_is_an_error
+from asr_kd.corpora.openslr_files import OPENSLR, Release
+from asr_kd.corpora.transfer import RemoteFile, byte_bar, fetch, partial_file, size_of
 from asr_kd.errors import UserError
 
 CORPUS = "LibriSpeech"  # the one folder that the archives hold
 COMPLETED = ".completed"  # marks a part as whole; lhotse's downloader leaves a file of this name too
-_SECONDS = 60  # without an answer
-_TRIES = 5  # connections in a row that bring nothing, after one that did
-_PAUSE = 5.0  # seconds before the next of them
-_BLOCK = 1 << 18  # bytes
 # FLAC hardly shrinks in gzip; the rest is what 4 KiB blocks add to files of 220 KB
 _UNPACKED = 1.05  # bytes on disk per byte of archive
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file on a server, and how to know that it is the right one."""
-
-    url: str
-    size: int  # bytes; for planning, the sum decides
-    checksum: str  # algorithm:hexadecimal digits
-    option: str  # the recipe's option that takes a copy of it instead
-
-    @property
-    def name(self) -> str:
-        return self.url.rsplit("/", 1)[1]
-
-
-@dataclass(frozen=True)
-class Release:
-    """What can be had: archives by the name of their part, the lexicon, language models by their name."""
-
-    parts: Mapping[str, RemoteFile]
-    lexicon: RemoteFile
-    language_models: Mapping[str, RemoteFile]
-
-
-_SITE = "https://www.openslr.org/resources"
-
-
-def _part(resource: int, name: str, size: int, sha256: str) -> tuple[str, RemoteFile]:
-    return name, RemoteFile(f"{_SITE}/{resource}/{name}.tar.gz", size, f"sha256:{sha256}", "--corpus-dir")
-
-
-def _language_model(name: str, size: int, md5: str) -> tuple[str, RemoteFile]:
-    return name, RemoteFile(f"{_SITE}/11/{name}.arpa.gz", size, f"md5:{md5}", "--lm")
-
-
-# Sums. Resource 12: torchaudio.datasets.librispeech; resource 31: recorded by several projects beside the MD5 sums that
-# OpenSLR publishes for it; resource 11: MD5, as github.com/sdrobert/pytorch-database-prep has them in librispeech.py
-# together with those that OpenSLR publishes for 12.
-# Sizes: Kaldi's egs/{librispeech,mini_librispeech}/s5/local/download_{and_untar,lm}.sh.
-OPENSLR = Release(
-    parts=dict(
-        [
-            _part(12, "dev-clean", 337926286, "76f87d090650617fca0cac8f88b9416e0ebf80350acb97b343a85fa903728ab3"),
-            _part(12, "dev-other", 314305928, "12661c48e8c3fe1de2c1caa4c3e135193bfb1811584f11f569dd12645aa84365"),
-            _part(12, "test-clean", 346663984, "39fde525e59672dc6d1551919b1478f724438a95aa55f874b576be21967e6c23"),
-            _part(12, "test-other", 328757843, "d09c181bba5cf717b3dee7d4d592af11a3ee3a09e08ae025c5506f6ebe961c29"),
-            _part(
-                12, "train-clean-100", 6387309499, "d4ddd1d5a6ab303066f14971d768ee43278a5f2a0aa43dc716b0e64ecbbbf6e2"
-            ),
-            _part(
-                12, "train-clean-360", 23049477885, "146a56496217e96c14334a160df97fffedd6e0a04e66b9c5af0d40be3c792ecf"
-            ),
-            _part(
-                12, "train-other-500", 30593501606, "ddb22f27f96ec163645d53215559df6aa36515f26e01dd70798188350adcb6d2"
-            ),
-            _part(31, "dev-clean-2", 126046265, "176ec501490eced2d6c1f89f4f0ddc7dfe799e649e5322f8ba49fe3ff50c8012"),
-            _part(31, "train-clean-5", 332954390, "47805806c8b15f7549f3c51bd6b7da72ec0128a34d32830c8014a88658c0292d"),
-        ]
-    ),
-    lexicon=RemoteFile(
-        f"{_SITE}/11/librispeech-lexicon.txt", 5627653, "md5:28f72663f6bfed7cd346283c064c315b", "--lexicon"
-    ),
-    language_models=dict(
-        [
-            _language_model("3-gram.pruned.3e-7", 13654242, "8f67ec741827742eee05799ab7605b50"),
-            _language_model("3-gram.pruned.1e-7", 34094057, "9a0f1325bcaf3a0f7b7be4be10823c2a"),
-            _language_model("3-gram", 759636181, "74cbb837e582378c26c602e1c8cbcb9c"),
-        ]
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -166,9 +87,9 @@ def download_librispeech(
             raise UserError(f"{target} cannot be written to; give another folder.")
         for item in plan.items:
             if item.part is None:
-                _fetch(item.file, target)
+                fetch(item.file, target)
             elif not item.done:
-                archive = _fetch(item.file, target)
+                archive = fetch(item.file, target)
                 _unpack(archive, item.part, item.file, target)
                 archive.unlink()
     return DownloadResult(
@@ -258,140 +179,12 @@ def _check_names(what: str, names: Sequence[str], known: Mapping[str, RemoteFile
 
 
 def _look(file: RemoteFile, target: Path, part: str | None, result: Path) -> Item:
-    there = _size(target / file.name) or _size(_partial(target, file))
+    there = size_of(target / file.name) or size_of(partial_file(target, file))
     return Item(file, part, done=result.exists(), there=there)
-
-
-def _partial(target: Path, file: RemoteFile) -> Path:
-    return target / f"{file.name}.part"
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
 
 
 def _in_words(size: int) -> str:
     return str(tqdm.format_sizeof(size, "B"))
-
-
-def _fetch(file: RemoteFile, target: Path) -> Path:
-    """The file in `target`, its sum right; gone on with where a part of it is there."""
-    path, partial = target / file.name, _partial(target, file)
-    if path.exists():
-        if wrong := _wrong(path, file):
-            raise UserError(f"{path}: {wrong}; delete it to have it fetched again, or give a copy with {file.option}.")
-        return path
-    _transfer(file, partial)
-    if wrong := _wrong(partial, file):
-        partial.unlink()  # nothing says which bytes are bad
-        raise UserError(
-            f"{file.url}: {wrong}; what came was deleted: run the same command again, "
-            f"or give a copy with {file.option}."
-        )
-    partial.rename(path)
-    return path
-
-
-def _wrong(path: Path, file: RemoteFile) -> str | None:
-    """What is wrong with it, None where nothing is."""
-    algorithm, expected = file.checksum.split(":")
-    digest = hashlib.new(algorithm, usedforsecurity=False)  # MD5 is there to find damage, which it does
-    with path.open("rb") as data, _bar(f"checking {file.name}", _size(path), delay=2.0) as bar:
-        while block := data.read(1 << 20):
-            digest.update(block)
-            bar.update(len(block))
-    if digest.hexdigest() == expected:
-        return None
-    size = _size(path)
-    lengths = "" if size == file.size else f", it has {size:,} bytes and not {file.size:,}"
-    return f"its {algorithm.upper()} sum is {digest.hexdigest()}, not {expected}{lengths}"
-
-
-def _bar(description: str, total: int, *, initial: int = 0, delay: float = 0.0) -> tqdm:
-    return tqdm(
-        desc=description, total=total, initial=initial, delay=delay, unit="B", unit_scale=True,
-        mininterval=0.5, dynamic_ncols=True,
-    )  # fmt: skip
-
-
-class _BrokenOffError(Exception):
-    """The connection, or the server, failed; another try may go on."""
-
-
-def _transfer(file: RemoteFile, partial: Path) -> None:
-    """Fetches until the server says that this was all of it; a connection that breaks is made anew."""
-    tries = 0  # where not even the first connection brings anything, waiting will not help
-    with _bar(file.name, file.size, initial=_size(partial)) as bar:
-        while True:
-            before = _size(partial)
-            try:
-                return _receive(file, partial, bar)
-            except _BrokenOffError as error:
-                tries = _TRIES if _size(partial) > before else tries - 1
-                if tries < 0:
-                    raise UserError(
-                        f"{file.url} cannot be fetched ({error}); run the same command again to go on with it, "
-                        f"or give a copy with {file.option}."
-                    ) from None
-            time.sleep(_PAUSE)
-
-
-def _receive(file: RemoteFile, partial: Path, bar: tqdm) -> None:
-    """One connection: asks for what `partial` lacks and appends it.
-
-    Raises:
-      _BrokenOffError: it ended before the file did.
-    """
-    have = _size(partial)
-    answer = _ask(file.url, have)
-    if answer is None:  # nothing lies beyond what is there
-        return
-    with answer, partial.open("r+b" if have else "wb") as out:
-        start, total = _extent(answer, file)
-        if start > have:
-            raise _BrokenOffError(f"the server answers from byte {start:,}, not from {have:,}")
-        out.seek(start)
-        out.truncate()
-        bar.total, bar.n = total, start
-        while block := _read(answer):
-            out.write(block)
-            bar.update(len(block))
-        if out.tell() < total:
-            raise _BrokenOffError(f"the connection ended after {out.tell():,} of {total:,} bytes")
-
-
-def _ask(url: str, have: int) -> http.client.HTTPResponse | None:
-    """The answer to a request for all bytes from `have` on; None where there are exactly that many."""
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=_SECONDS)
-        return answer
-    except urllib.error.HTTPError as error:
-        with error:
-            if error.code != 416 or not have:
-                raise _BrokenOffError(f"{error.code} {error.reason}") from None
-            if error.headers.get("Content-Range", "").strip() == f"bytes */{have}":
-                return None
-        return _ask(url, 0)  # what is there is longer than the server's file, so it is no beginning of it
-    except (OSError, http.client.HTTPException) as error:
-        raise _BrokenOffError(str(getattr(error, "reason", error)) or type(error).__name__) from None
-
-
-def _extent(answer: http.client.HTTPResponse, file: RemoteFile) -> tuple[int, int]:
-    """Where the answer begins in the file, and the file's size, in bytes."""
-    if answer.status == 206:
-        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", "").strip())
-        if found is None:
-            raise _BrokenOffError("the server does not say which bytes it sends")
-        return int(found[1]), int(found[2])
-    return 0, int(answer.headers.get("Content-Length") or file.size)  # all of it: the server ignores Range
-
-
-def _read(answer: http.client.HTTPResponse) -> bytes:
-    try:
-        return answer.read(_BLOCK)
-    except (OSError, http.client.HTTPException) as error:
-        raise _BrokenOffError(str(error) or type(error).__name__) from None
 
 
 def _unpack(archive: Path, part: str, file: RemoteFile, target: Path) -> None:
@@ -418,7 +211,7 @@ def _write_members(archive: Path, part: str, folder: Path) -> None:
     try:
         with (
             archive.open("rb") as packed,
-            _bar(f"unpacking {archive.name}", _size(archive)) as bar,
+            byte_bar(f"unpacking {archive.name}", size_of(archive)) as bar,
             tarfile.open(fileobj=packed, mode="r|gz") as tar,
         ):
             for member in tar:

@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from asr_kd.corpora import openslr
-from asr_kd.corpora.openslr import OPENSLR, Release, RemoteFile, download_librispeech, make_plan
+from asr_kd.corpora import openslr, transfer
+from asr_kd.corpora.openslr import download_librispeech, make_plan
+from asr_kd.corpora.openslr_files import OPENSLR, Release
+from asr_kd.corpora.transfer import RemoteFile
 from asr_kd.errors import UserError
 
 LEXICON = b"A\tAH0\n" * 1000
@@ -108,7 +110,7 @@ def release_of(server: Server) -> Release:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(openslr, "_PAUSE", 0.0)
+    monkeypatch.setattr(transfer, "_PAUSE", 0.0)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     server = Server()
@@ -193,7 +195,7 @@ def test_a_killed_run_is_gone_on_with_by_the_next(
 
     server.ends_after = 60_000
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(openslr.time, "sleep", killed)
+        patch.setattr(transfer.time, "sleep", killed)
         dev(tmp_path, release)
     assert (tmp_path / "dev-clean-2.tar.gz.part").stat().st_size == 60_000
     plan = make_plan(tmp_path, ["dev-clean-2"], lexicon=False, language_models=[], release=release)
