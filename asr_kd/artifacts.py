@@ -137,10 +137,15 @@ def replacing_folder(path: Path, stamp: Stamp, facts: dict[str, Any] | None = No
         temporary.mkdir(parents=True)
         try:
             yield temporary
-            stamp.write(temporary / STAMP, facts)
+            put_in_place(temporary, path, stamp, facts)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+def put_in_place(temporary: Path, path: Path, stamp: Stamp, facts: dict[str, Any] | None = None) -> None:
+    """A finished folder gets its stamp and takes the place of `path`, whatever was there."""
+    stamp.write(temporary / STAMP, facts)
     old = path.with_name(f".{path.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():

@@ -26,13 +26,14 @@ from asr_kd.acoustic.stage import (
     student_config,
     train_model,
 )
-from asr_kd.artifacts import Stamp, Work, reason_to_make, replacing_folder, require
+from asr_kd.artifacts import Stamp, Work, reason_to_make, require
 from asr_kd.capacity import check_disk, human_bytes
 from asr_kd.config import Config, to_mapping
 from asr_kd.distillation.objective import DistillationObjective, OnlineTargets, StoredTargets, TargetProvider
 from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, keep_largest, restore
 from asr_kd.errors import UserError
 from asr_kd.frames.windows import ChunkedFrames, WindowedFrames, windows_of
+from asr_kd.growing import resuming_folder
 
 log = logging.getLogger(__name__)
 
@@ -85,12 +86,16 @@ def make_soft_targets(config: Config, work: Work, options: RunOptions) -> SoftTa
     check_disk(folder, needed)
     exact = settings.keep_mass >= 1 and settings.max_entries >= data.num_states
     background = _background(provider, frames, config.seed)
-    sums = {"retained_mass": 0.0, "kl": 0.0, "entropy": 0.0, "entries": 0.0}
     facts = {"temperature": settings.temperature, "num_states": data.num_states, "frames": frames.num_frames}
-    with replacing_folder(folder, stamp, facts) as temporary:
+    with resuming_folder(folder, stamp, facts) as temporary:
         writer = SoftTargetWriter(temporary, data.num_states, background.cpu().numpy(), exact=exact)
-        numbers = torch.arange(frames.num_frames, device=device)
-        for part in tqdm(numbers.split(FRAMES_AT_ONCE), desc="soft targets", disable=options.quiet, mininterval=1.0):
+        sums = writer.note or {"frames": 0, "retained_mass": 0.0, "kl": 0.0, "entropy": 0.0, "entries": 0.0}
+        bar = tqdm(
+            desc="soft targets", total=frames.num_frames, initial=sums["frames"], unit="frame", unit_scale=True,
+            disable=options.quiet, mininterval=1.0,
+        )  # fmt: skip
+        for first in range(sums["frames"], frames.num_frames, FRAMES_AT_ONCE):
+            part = torch.arange(first, min(first + FRAMES_AT_ONCE, frames.num_frames), device=device)
             full = provider.targets(part, frames.inputs(part)).log_probabilities
             kept = keep_largest(full, keep_mass=settings.keep_mass, max_entries=settings.max_entries)
             writer.append(kept)
@@ -99,9 +104,15 @@ def make_soft_targets(config: Config, work: Work, options: RunOptions) -> SoftTa
             sums["kl"] += float((full.exp() * (full - restored)).sum())
             sums["entropy"] -= float((full.exp() * full).sum())
             sums["entries"] += len(kept.ids)
+            sums["frames"] += len(part)
+            writer.mark(sums)
+            bar.update(len(part))
+        bar.close()
         writer.close()
         store = SoftTargetStore(temporary, temperature=settings.temperature, num_frames=frames.num_frames)
-        facts |= {name: value / max(1, frames.num_frames) for name, value in sums.items()}
+        facts |= {
+            name: sums[name] / max(1, frames.num_frames) for name in ("retained_mass", "kl", "entropy", "entries")
+        }
         facts |= {"bytes_per_frame": store.bytes_per_frame, "full_bytes_per_frame": 2 * data.num_states}
     return SoftTargetsResult(folder, True, **{key: facts[key] for key in _FACTS})
 

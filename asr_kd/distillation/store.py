@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from asr_kd.distillation.loss import SoftTargets
 from asr_kd.errors import UserError
+from asr_kd.growing import GrowingFiles
 
 # below this the left-over mass is taken for none (float16 cannot hold a smaller log anyway)
 LOG_NOTHING = -60.0
@@ -60,34 +62,58 @@ def keep_largest(log_probabilities: Tensor, *, keep_mass: float, max_entries: in
 
 
 class SoftTargetWriter:
-    """Appends frames in order; `close` makes the folder whole. Nothing but the offsets is held in memory."""
+    """Appends frames in order; `close` makes the folder whole. Nothing that grows with the set is held in memory.
+
+    A folder in which a killed writer had made a mark is gone on with from there.
+    """
 
     def __init__(self, folder: Path, num_states: int, background: np.ndarray, *, exact: bool) -> None:
         """`exact`: float32 log-probabilities, for a store that cuts nothing."""
         self._folder, self._background = folder, background
-        self._id_type = np.dtype(np.uint16 if num_states <= 1 << 16 else np.int32)
-        self._value_type = np.dtype(np.float32 if exact else np.float16)
-        self._ids = (folder / "ids.raw").open("wb")
-        self._values = (folder / "values.raw").open("wb")
-        self._counts: list[np.ndarray] = []
-        self._rest: list[np.ndarray] = []
+        self._types = {
+            "ids": np.dtype(np.uint16 if num_states <= 1 << 16 else np.int32),
+            "log_probabilities": np.dtype(np.float32 if exact else np.float16),
+            "rest": np.dtype(np.float16),
+            "counts": np.dtype(np.int32),
+        }
+        self._growing = GrowingFiles(folder, [f"{name}.raw" for name in self._types])
+        self.note: Any = self._growing.note  # what the last mark said
 
     def append(self, kept: Kept) -> None:
-        self._ids.write(kept.ids.astype(self._id_type).tobytes())
-        self._values.write(kept.log_probabilities.astype(self._value_type).tobytes())
-        self._counts.append(kept.counts)
-        self._rest.append(kept.rest.astype(np.float16))
+        arrays = {
+            "ids": kept.ids,
+            "log_probabilities": kept.log_probabilities,
+            "rest": kept.rest,
+            "counts": kept.counts,
+        }
+        for name, array in arrays.items():
+            self._growing.files[f"{name}.raw"].write(array.astype(self._types[name]).tobytes())
+
+    def mark(self, note: Any, *, only_if_due: bool = True) -> None:
+        """Notes that everything appended so far is whole, with what the caller wants to know then (plain data)."""
+        if self._growing.mark_is_due or not only_if_due:
+            self._growing.mark(note)
 
     def close(self) -> None:
-        self._ids.close()
-        self._values.close()
-        counts = np.concatenate(self._counts) if self._counts else np.zeros(0, np.int64)
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        np.save(self._folder / "offsets.npy", offsets)
-        np.save(self._folder / "rest.npy", np.concatenate(self._rest) if self._rest else np.zeros(0, np.float16))
+        self._growing.close()
+        _write_offsets(self._folder / "counts.raw", self._folder / "offsets.npy")
         np.save(self._folder / "background.npy", self._background.astype(np.float32))
-        _raw_to_npy(self._folder / "ids.raw", self._folder / "ids.npy", self._id_type)
-        _raw_to_npy(self._folder / "values.raw", self._folder / "log_probabilities.npy", self._value_type)
+        for name in ("ids", "log_probabilities", "rest"):
+            _raw_to_npy(self._folder / f"{name}.raw", self._folder / f"{name}.npy", self._types[name])
+        for name in self._types:
+            (self._folder / f"{name}.raw").unlink()
+        self._growing.finish()
+
+
+def _write_offsets(counts: Path, target: Path) -> None:
+    frames = counts.stat().st_size // 4
+    offsets = np.lib.format.open_memmap(target, mode="w+", dtype=np.int64, shape=(frames + 1,))
+    offsets[0] = first = 0
+    for block in _blocks(counts):
+        sums = offsets[first] + np.cumsum(np.frombuffer(block, np.int32), dtype=np.int64)
+        offsets[first + 1 : first + 1 + len(sums)] = sums
+        first += len(sums)
+    offsets.flush()
 
 
 class SoftTargetStore:
@@ -168,7 +194,6 @@ def _raw_to_npy(raw: Path, target: Path, dtype: np.dtype) -> None:
         np.lib.format.write_array_header_1_0(file, header)
         for block in _blocks(raw):
             file.write(block)
-    raw.unlink()
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from asr_kd.artifacts import Stamp, Work, reason_to_make, replacing_folder, require
+from asr_kd.artifacts import Stamp, Work, reason_to_make, require
 from asr_kd.capacity import check_disk, human_bytes
 from asr_kd.config import Config
 from asr_kd.errors import UserError
@@ -34,6 +34,7 @@ from asr_kd.frames.store import (
     num_frames,
     store_bytes,
 )
+from asr_kd.growing import resuming_folder
 from asr_kd.parallel import map_pieces
 from asr_kd.text_files import open_text
 
@@ -136,9 +137,9 @@ def _make_set(config: Config, work: Work, name: str, nj: int, executor: str) -> 
     skip = config.corpus.on_bad_utterance == "skip"
     if executor == "processes" and duration * copies < _SMALL:
         nj = 1
-    with replacing_folder(folder, stamp, facts) as temporary:
+    with resuming_folder(folder, stamp, facts) as temporary:
         with FrameStoreWriter(temporary, task.num_mel_bins, scale) as writer:
-            left_out = list(_fill(writer, task, cuts, count, skip, nj, executor, name))
+            left_out = _fill(writer, task, cuts, count, skip, nj, executor, name)
         facts |= {
             "utterances": writer.num_utterances,
             "frames": writer.num_frames,
@@ -153,10 +154,14 @@ def _make_set(config: Config, work: Work, name: str, nj: int, executor: str) -> 
 
 def _fill(
     writer: FrameStoreWriter, task: _Task, cuts: Path, count: int, skip: bool, nj: int, executor: str, name: str
-) -> Iterator[dict[str, str]]:
-    """Appends every cut of the file, in its order; yields what was left out."""
-    reader = iter(_read_cuts(cuts))
-    with tqdm(total=count, desc=f"features of {name}", unit="utt", mininterval=0.5, dynamic_ncols=True) as bar:
+) -> list[dict[str, str]]:
+    """Appends every cut of the file, in its order, from where a killed run was; returns what was left out."""
+    marked = writer.note or {"cuts": 0, "left_out": []}
+    done, left_out = marked["cuts"], marked["left_out"]
+    reader = islice(_read_cuts(cuts), done, None)
+    with tqdm(
+        total=count, initial=done, desc=f"features of {name}", unit="utt", mininterval=0.5, dynamic_ncols=True
+    ) as bar:
         while block := list(islice(reader, _BLOCK)):
             # small sets are cut finer, so that every process has something to do
             size = max(1, min(_PIECE, len(block) // (4 * max(1, nj))))
@@ -166,10 +171,13 @@ def _fill(
                     if result.error and not skip:
                         raise UserError(f"{result.error} Or run with --on-bad-utterance skip.")
                     if result.error:
-                        yield {"utterance": result.id, "reason": result.error}
+                        left_out.append({"utterance": result.id, "reason": result.error})
                     for copy in result.copies:
                         writer.append(**copy)
+                done += len(results)
+                writer.mark({"cuts": done, "left_out": left_out})
                 bar.update(len(results))
+    return left_out
 
 
 @dataclass(frozen=True)

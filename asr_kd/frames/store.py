@@ -22,6 +22,7 @@ import numpy as np
 
 from asr_kd.artifacts import STAMP, Stamp, read_json_lines, read_stamp, replacing_file
 from asr_kd.errors import UserError
+from asr_kd.growing import GrowingFiles
 
 FRAME_SHIFT = 0.01  # seconds
 FRAME_LENGTH = 0.025  # seconds
@@ -216,6 +217,8 @@ class FrameStoreWriter:
     Statistics are summed in float64 over what is stored (after rounding to float16). Leave the `with` block to
     finish; the caller writes the folder's stamp (`asr_kd.artifacts.replacing_folder` does).
 
+    A folder in which a killed writer had made a mark is gone on with from there.
+
     Args:
       scale: (D,) float32, the training set's; None: this is the training set.
     """
@@ -223,11 +226,32 @@ class FrameStoreWriter:
     def __init__(self, folder: Path, num_dims: int, scale: np.ndarray | None = None):
         self.folder, self.num_dims, self.scale = folder, num_dims, scale
         self.num_frames = self.num_utterances = 0
+        self.note: Any = None  # what the caller's last mark said
         self._groups: dict[str, _Group] = {}
         self._squares = np.zeros(num_dims)
-        self._features = (folder / "features.npy").open("wb")
-        self._features.write(bytes(_HEADER_BYTES))
-        self._rows = (folder / "utterances.jsonl").open("w", encoding="utf-8")
+        self._growing = GrowingFiles(folder, ["features.npy", "utterances.jsonl"])
+        self._features, self._rows = (self._growing.files[name] for name in ("features.npy", "utterances.jsonl"))
+        if (marked := self._growing.note) is None:
+            self._features.write(bytes(_HEADER_BYTES))
+            return
+        self.num_frames, self.num_utterances, self.note = marked["frames"], marked["utterances"], marked["note"]
+        self._squares = np.array(marked["squares"])
+        for number, (name, frames, total) in enumerate(marked["groups"]):
+            self._groups[name] = _Group(number, frames, np.array(total))
+
+    def mark(self, note: Any, *, only_if_due: bool = True) -> None:
+        """Notes that everything appended so far is whole, with what the caller wants to know then (plain data)."""
+        if only_if_due and not self._growing.mark_is_due:
+            return
+        self._growing.mark(
+            {
+                "frames": self.num_frames,
+                "utterances": self.num_utterances,
+                "squares": self._squares.tolist(),
+                "groups": [[name, group.frames, group.total.tolist()] for name, group in self._groups.items()],
+                "note": note,
+            }
+        )
 
     def append(
         self, utterance_id: str, features: np.ndarray, *, group: str, text: str, duration: float, speed: float = 1.0
@@ -255,7 +279,7 @@ class FrameStoreWriter:
         self._squares += np.square(exact).sum(0)
         self._features.write(stored.tobytes())
         row = {"id": utterance_id, "frames": len(exact), "group": entry.number, "speed": speed, "duration": duration}
-        self._rows.write(json.dumps({**row, "text": text}, ensure_ascii=False) + "\n")
+        self._rows.write(json.dumps({**row, "text": text}, ensure_ascii=False).encode() + b"\n")
         self.num_frames += len(exact)
         self.num_utterances += 1
 
@@ -266,9 +290,9 @@ class FrameStoreWriter:
         try:
             if kind is None:
                 self._finish()
+                self._growing.finish()
         finally:
-            self._features.close()
-            self._rows.close()
+            self._growing.close()
 
     def _finish(self) -> None:
         if self.num_frames == 0:

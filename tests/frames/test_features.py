@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import soundfile
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from lhotse.utils import compute_num_frames
 
+from asr_kd import growing
 from asr_kd.artifacts import Stamp, Work
 from asr_kd.config import Config, CorpusConfig, FeaturesConfig
 from asr_kd.errors import UserError
+from asr_kd.frames import stage
 from asr_kd.frames.stage import fbank, make_features
-from asr_kd.frames.store import FrameStore, num_frames
+from asr_kd.frames.store import FrameStore, FrameStoreWriter, num_frames
 
 RATE = 8000
 SPEEDS = Config(features=FeaturesConfig(speeds=(1.0, 0.9, 1.1)))
@@ -116,6 +119,37 @@ def test_a_recording_that_changed_since_prepare_is_named(corpus: Corpus) -> None
     os.utime(corpus.work.data / "stamp.json", ns=(stamp + 2 * 10**9, stamp + 2 * 10**9))
     (corpus.work.root / "wav/u2.wav").unlink()  # whoever needs the room may delete the audio
     assert not make_features(SPEEDS, corpus.work, nj=1).made
+
+
+class Killed(BaseException):
+    """What no code catches by mistake."""
+
+
+def test_killed_features_go_on_where_they_were(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_features(SPEEDS, corpus.work, nj=1)
+    files = ("features.npy", "utterances.jsonl", "cmvn.npz")
+    whole = {name: (corpus.work.frames("train") / name).read_bytes() for name in files}
+    shutil.rmtree(corpus.work.frames("train"))
+    monkeypatch.setattr(growing, "MARK_SECONDS", -1.0)
+    monkeypatch.setattr(stage, "_PIECE", 1)
+    real, appended = FrameStoreWriter.append, []
+
+    def append(self: FrameStoreWriter, utterance_id: str, *rest: Any, **more: Any) -> None:
+        if len(appended) == 10:
+            appended.clear()
+            raise Killed
+        appended.append(utterance_id)
+        real(self, utterance_id, *rest, **more)
+
+    monkeypatch.setattr(FrameStoreWriter, "append", append)
+    with pytest.raises(Killed):
+        make_features(SPEEDS, corpus.work, nj=1, sets=("train",))
+    make_features(SPEEDS, corpus.work, nj=1, sets=("train",))
+    assert appended[0] == "u3"  # of the fourth recording's three copies one had been written; it begins anew
+    assert {name: (corpus.work.frames("train") / name).read_bytes() for name in files} == whole
+    assert [folder.name for folder in corpus.work.frames("train").parent.iterdir() if "train" in folder.name] == [
+        "train"
+    ]
 
 
 def test_result_does_not_depend_on_the_number_of_processes(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
