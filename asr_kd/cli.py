@@ -65,7 +65,10 @@ def features(config: Config, work: Work, nj: int, executor: str) -> Any:
 @nj_option
 @click.option("--export", "export_format", type=click.Choice(["textgrid", "ctm"]), help="Only write times of words.")
 @click.option(
-    "--compare", "compare_form", type=click.Choice(["textgrid"]), help="Only hold the times against other files' times."
+    "--compare",
+    "compare_form",
+    type=click.Choice(["textgrid", "timit"]),
+    help="Only hold the times against other files' times.",
 )
 @click.argument("directory", type=click.Path(path_type=Path), required=False)
 def align(
@@ -79,7 +82,7 @@ def align(
     if compare_form is not None:
         from asr_kd.alignment.compare import compare
 
-        return compare(work, compare_form, _needed(directory))
+        return compare(config, work, compare_form, _needed(directory))
     if export_format is not None:
         from asr_kd.alignment.export import export
 

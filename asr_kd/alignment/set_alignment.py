@@ -43,7 +43,14 @@ class AlignedSet:
 
 
 def align_set(
-    folder: Path, name: str, store: FrameStore, lang: Lang, aligner: MonophoneAligner, *, nj: int
+    folder: Path,
+    name: str,
+    store: FrameStore,
+    lang: Lang,
+    aligner: MonophoneAligner,
+    *,
+    optional_silence: bool = True,
+    nj: int = 1,
 ) -> AlignedSet:
     """Writes <name>_contexts.npy and <name>_segments.npy into `folder`, with what is needed to go on.
 
@@ -56,7 +63,8 @@ def align_set(
     with tqdm(total=len(store.ids), desc=f"align {name}", unit="utt", mininterval=1.0) as bar:
         for utterances, file in zip(blocks, files, strict=True):
             if not file.exists():
-                segments, failed = _align_block(store, utterances, lang, aligner, contexts, nj)
+                graphs, failed = compile_graphs(store, utterances, lang, optional_silence=optional_silence)
+                segments = _align_block(store, graphs, failed, len(lang.phones), aligner, contexts, nj)
                 contexts.flush()  # before the file that says that they are there
                 with replacing_file(file) as temporary:
                     np.savez(temporary, segments=segments, failed=json.dumps(failed))
@@ -96,27 +104,30 @@ def _open_contexts(path: Path, num_frames: int) -> np.memmap:
 
 def _align_block(
     store: FrameStore,
-    utterances: range,
-    lang: Lang,
+    graphs: Mapping[int, Graph],
+    failed: Failures,
+    num_phones: int,
     aligner: MonophoneAligner,
     contexts: np.memmap,
     nj: int,
-) -> tuple[NDArray[np.int32], Failures]:
-    graphs, failed = compile_graphs(store, utterances, lang)
+) -> NDArray[np.int32]:
+    """Fills in `contexts` of the graphs' utterances, and `failed` where there is no path; returns their segments."""
     rows = [np.zeros((0, COLUMNS), np.int32)]
     found = aligner.paths(store, list(graphs), list(graphs.values()), nj=nj, progress=None)
     for (utterance, graph), result in zip(graphs.items(), found, strict=True):
         if isinstance(result, CannotAlignError):
             failed[utterance] = str(result)
             continue
-        contexts[store.span(utterance)] = path_contexts(graph, result[0], len(lang.phones))
+        contexts[store.span(utterance)] = path_contexts(graph, result[0], num_phones)
         segments = path_segments(graph, result[0])
         columns = [np.full(len(segments.phone), utterance), segments.phone, segments.word]
         rows.append(np.stack([*columns, segments.start[:-1], segments.start[1:]], axis=1).astype(np.int32))
-    return np.concatenate(rows), failed
+    return np.concatenate(rows)
 
 
-def compile_graphs(store: FrameStore, utterances: Iterable[int], lang: Lang) -> tuple[dict[int, Graph], Failures]:
+def compile_graphs(
+    store: FrameStore, utterances: Iterable[int], lang: Lang, *, optional_silence: bool = True
+) -> tuple[dict[int, Graph], Failures]:
     """A graph for each utterance that can have one, and why the others cannot; equal transcripts share theirs."""
     compiled: dict[str, Graph] = {}
     graphs: dict[int, Graph] = {}
@@ -125,7 +136,7 @@ def compile_graphs(store: FrameStore, utterances: Iterable[int], lang: Lang) -> 
         text = store.texts[utterance]
         try:
             if text not in compiled:
-                compiled[text] = compile_graph(text.split(), lang)
+                compiled[text] = compile_graph(text.split(), lang, optional_silence=optional_silence)
             graphs[utterance] = compiled[text]
         except CannotAlignError as error:
             failed[utterance] = str(error)

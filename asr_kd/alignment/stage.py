@@ -79,7 +79,11 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
     lang = read_lang(work.lang)
     partial = _partial(work, stamp)
     subset, aligner = _flat_start(config, work, stores["train"], lang, make_classifier, partial, nj)
-    aligned = {name: align_set(partial, name, store, lang, aligner, nj=nj) for name, store in stores.items()}
+    silence = config.alignment.optional_silence
+    aligned = {
+        name: align_set(partial, name, store, lang, aligner, optional_silence=silence, nj=nj)
+        for name, store in stores.items()
+    }
     failed = named({name: one.failed for name, one in aligned.items()}, stores)
     _check_failures(config, work, stores, failed)
     alignments = {name: one.read() for name, one in aligned.items()}
@@ -125,7 +129,8 @@ def _flat_start(
     nj: int,
 ) -> tuple[list[int], MonophoneAligner]:
     """The utterances that it used, and what it made; their graphs are in memory while it runs."""
-    graphs, _ = compile_graphs(store, choose_subset(store, config.alignment.subset_hours, config.seed), lang)
+    subset = choose_subset(store, config.alignment.subset_hours, config.seed)
+    graphs, _ = compile_graphs(store, subset, lang, optional_silence=config.alignment.optional_silence)
     if not graphs:
         raise UserError(f"{work.frames('train')}: no utterance of the training set can be aligned.")
     aligner = flat_start(

@@ -79,8 +79,11 @@ class _Builder:
         return silence, [(silence, 0.0), *halved]
 
 
-def compile_graph(words: Sequence[str], lang: Lang) -> Graph:
+def compile_graph(words: Sequence[str], lang: Lang, *, optional_silence: bool = True) -> Graph:
     """The graph of a transcript.
+
+    Args:
+      optional_silence: whether there may be silence that the transcript does not name.
 
     Raises:
       CannotAlignError: the transcript is empty, or a word has no pronunciation.
@@ -90,8 +93,10 @@ def compile_graph(words: Sequence[str], lang: Lang) -> Graph:
     builder = _Builder()
     shortest: list[int] = []
     plain: list[int] = []
-    silence, front = builder.optional_silence([(-1, 0.0)])
-    plain.append(silence)
+    front: list[tuple[int, float]] = [(-1, 0.0)]
+    if optional_silence:
+        silence, front = builder.optional_silence(front)
+        plain.append(silence)
     for number, word in enumerate(words):
         pronunciations = tuple(dict.fromkeys(p for p in lang.pronunciations.get(word, ()) if p))
         if not pronunciations:
@@ -99,8 +104,11 @@ def compile_graph(words: Sequence[str], lang: Lang) -> Graph:
         chains = [builder.chain(phones, number, front) for phones in pronunciations]
         shortest += chains[min(range(len(chains)), key=lambda k: len(chains[k]))]
         plain += chains[0]
-        silence, front = builder.optional_silence([(chain[-1], 0.0) for chain in chains])
-    plain.append(silence)
+        front = [(chain[-1], 0.0) for chain in chains]
+        if optional_silence:
+            silence, front = builder.optional_silence(front)
+    if optional_silence:
+        plain.append(silence)
     return _expand(builder, front, shortest, plain)
 
 

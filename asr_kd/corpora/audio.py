@@ -28,6 +28,7 @@ def check_audio(path: Path, sampling_rate: int) -> int:
         if path.suffix.lower() == ".wav":
             with path.open("rb") as file:
                 _check_wav_length(path, file)
+                _check_sphere_length(path, file)
         with soundfile.SoundFile(path) as sound:
             if sound.samplerate != sampling_rate:
                 raise BadAudio(
@@ -53,6 +54,24 @@ def check_audio(path: Path, sampling_rate: int) -> int:
     if samples.min() == samples.max():
         raise BadAudio(f"{path} is digital silence; record it again, or take its transcript out")
     return len(samples)
+
+
+def _check_sphere_length(path: Path, file: BinaryIO) -> None:
+    """The same for NIST SPHERE, uncompressed: its header is text, of as many bytes as its second line says."""
+    file.seek(0)
+    if file.read(8) != b"NIST_1A\n":
+        return
+    header = file.read(1016).decode("ascii", "replace")
+    fields = {line.split()[0]: line.split()[-1] for line in header.splitlines()[1:] if len(line.split()) == 3}
+    try:
+        start, samples, width = int(header.split()[0]), int(fields["sample_count"]), int(fields["sample_n_bytes"])
+    except (KeyError, ValueError, IndexError):
+        return  # whatever it is, libsndfile has the word
+    there = path.stat().st_size - start
+    if fields.get("sample_coding", "pcm") == "pcm" and there < samples * width:
+        raise BadAudio(
+            f"{path} is cut short: its header promises {samples * width} bytes, {there} are there; fetch it again"
+        )
 
 
 def _check_wav_length(path: Path, file: BinaryIO) -> None:

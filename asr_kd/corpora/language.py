@@ -21,7 +21,7 @@ from asr_kd.lang.lexicon import ARPABET, everything_known, pronounce, read_lexic
 from asr_kd.lang.ngram import Arpa, estimate, read_arpa
 from asr_kd.lang.normalise import normalise
 from asr_kd.lang.pruning import prune, restrict
-from asr_kd.lang.units import Characters, Pieces, Pronunciations
+from asr_kd.lang.units import Characters, Pieces, Pronunciations, WholeWords
 from asr_kd.text_files import open_text
 
 if TYPE_CHECKING:
@@ -136,6 +136,8 @@ def speller(settings: LangConfig, lexicon: Path, sentences: Sequence[str]) -> Sp
     """The one that the config asks for; pieces of words are learnt from `sentences`."""
     if settings.units == "characters":
         return Characters()
+    if settings.units == "words":
+        return WholeWords(sentences)
     if settings.units == "bpe":
         return Pieces(sentences, settings.bpe_size)
     return Pronouncer(lexicon, guess=settings.guess_pronunciations)

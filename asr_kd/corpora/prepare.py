@@ -25,7 +25,7 @@ from asr_kd.artifacts import (
     replacing_folder,
 )
 from asr_kd.config import Config, to_mapping
-from asr_kd.corpora import folder, librispeech, prompts
+from asr_kd.corpora import folder, librispeech, prompts, timit
 from asr_kd.corpora.audio import BadAudio, check_audio
 from asr_kd.corpora.cuts import audio_digest, transcript_digests, write_cuts
 from asr_kd.corpora.language import (
@@ -48,6 +48,7 @@ READERS: Mapping[str, Reader] = {
     "prompts": lambda corpus, conf, config: prompts.read(corpus, conf),
     "folder": lambda corpus, conf, config: folder.read(corpus, conf),
     "librispeech": librispeech.read,
+    "timit": timit.read,
 }
 
 FRAMES_PER_PHONE = 3  # one per HMM state
@@ -268,7 +269,7 @@ def _facts(
     sentences = {name: [u.text.split() for u in members] for name, members in sets.items()}
     vocabulary = lm.words
     # elsewhere speakers are often not known, or there is but one
-    shared = librispeech.shared_speakers(listing.utterances) if config.corpus.name == "librispeech" else []
+    shared = librispeech.shared_speakers(listing.utterances) if config.corpus.name in ("librispeech", "timit") else []
     duplicates = Counter(u.text for u in listing.utterances if u.id in samples)
     where = defaultdict(set)
     for name, members in sets.items():

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from asr_kd.errors import UserError
+from asr_kd.lang.lexicon import SILENCE
 
 CHARACTERS = ("'", *string.ascii_uppercase)  # what `normalise` leaves
 LARGEST = 400  # units: the tree's table has 3 states x units to the third entries
@@ -27,6 +28,28 @@ class Characters:
     def __call__(self, words: Iterable[str]) -> Pronunciations:
         """Those words that have no other character."""
         return {word: [tuple(word)] for word in words if word and set(word) <= set(CHARACTERS)}
+
+
+class WholeWords:
+    """A word is one unit; the word SIL is silence. For recognising phones, where a transcript's words are phones.
+
+    Args:
+      sentences: whose words are the units.
+
+    Raises:
+      UserError: there are too many for a tree.
+    """
+
+    def __init__(self, sentences: Iterable[str]) -> None:
+        words = {word for sentence in sentences for word in sentence.split()} - {SILENCE}
+        if len(words) > LARGEST:
+            raise UserError(f"lang.units: words: {len(words)} are too many for triphones of them; at most {LARGEST}.")
+        self.symbols = tuple(sorted(words))
+
+    def __call__(self, words: Iterable[str]) -> Pronunciations:
+        """Those words that were in the sentences."""
+        known = {*self.symbols, SILENCE}
+        return {word: [(word,)] for word in words if word in known}
 
 
 class Pieces:

@@ -14,6 +14,7 @@ from asr_kd.alignment.export import export
 from asr_kd.alignment.segments import Alignment, write_alignment
 from asr_kd.alignment.times import read_times
 from asr_kd.artifacts import STAMP, Stamp, Work
+from asr_kd.config import Config
 from asr_kd.errors import UserError
 from asr_kd.frames.store import write_store
 from asr_kd.lang.lexicon import Lang, write_lang
@@ -105,7 +106,7 @@ def test_a_damaged_alignment_is_one_sentence(work: Work, tmp_path: Path) -> None
 
 def test_an_exported_alignment_is_its_own_reference(work: Work, tmp_path: Path) -> None:
     export(work, "textgrid", tmp_path / "grids")
-    result = compare(work, "textgrid", tmp_path / "grids")
+    result = compare(Config(), work, "textgrid", tmp_path / "grids")
     assert result.utterances == 3 and result.missing == 0
     assert result.words["within_10ms"] == 1.0 == result.phones["within_10ms"]
     assert result.words["mean_abs_ms"] == pytest.approx(0, abs=1e-6)
@@ -116,10 +117,10 @@ def test_an_exported_alignment_is_its_own_reference(work: Work, tmp_path: Path) 
 def test_comparing_with_nothing_is_one_sentence(work: Work, tmp_path: Path) -> None:
     (tmp_path / "grids").mkdir()
     with pytest.raises(UserError, match=r"there is no \.TextGrid file in it"):
-        compare(work, "textgrid", tmp_path / "grids")
+        compare(Config(), work, "textgrid", tmp_path / "grids")
     export(work, "textgrid", tmp_path / "grids")
     for path in (tmp_path / "grids").iterdir():
         path.rename(path.with_name(f"other-{path.name}"))
     with pytest.raises(UserError, match="none of its 3 files has the name of an aligned utterance"):
-        compare(work, "textgrid", tmp_path / "grids")
+        compare(Config(), work, "textgrid", tmp_path / "grids")
     assert not work.exp("align_compare").exists()

@@ -287,11 +287,11 @@ def test_blocks_and_rounds_that_are_done_are_not_done_again(tmp_path: Path, monk
     Counting.die_in_round = 0
     real, blocks = set_alignment._align_block, []
 
-    def dying(store: FrameStore, utterances: range, *rest: Any) -> Any:
-        blocks.append(utterances.start)
+    def dying(store: FrameStore, graphs: dict[int, Any], *rest: Any) -> Any:
+        blocks.append(min(graphs))
         if len(blocks) == 4:
             raise Killed
-        return real(store, utterances, *rest)
+        return real(store, graphs, *rest)
 
     monkeypatch.setattr(set_alignment, "_align_block", dying)
     with pytest.raises(Killed):

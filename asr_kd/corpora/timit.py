@@ -1,0 +1,174 @@
+"""TIMIT in the layout of the LDC's disc: {TRAIN,TEST}/<dialect>/<speaker>/<sentence>.{WAV,PHN,WRD}, in either case.
+
+The sentences that everybody reads (SA) are left out. Dev and test are the speakers that Kaldi's and lhotse's recipes
+take: 50 and the 24 of the core test, so that there are 3696, 400 and 192 utterances. A copy that has no TEST is split
+by speaker.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from asr_kd.config import Config
+from asr_kd.corpora.audio import BadAudio, check_audio
+from asr_kd.corpora.listing import Listing, Problem, Utterance
+from asr_kd.corpora.timit_times import mapped, read_phone_map, read_phones, read_words
+from asr_kd.errors import UserError
+from asr_kd.lang.normalise import normalise
+
+UTTERANCES = {"train": 3696, "dev": 400, "test": 192}  # of the whole corpus
+_DIALECT_SENTENCES = "SA"
+_TEXTS = {"phones": ".PHN", "words": ".WRD"}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Sentence:
+    """One recording and the files beside it, by their suffix in upper case."""
+
+    part: str  # TRAIN or TEST
+    speaker: str
+    name: str
+    files: Mapping[str, Path]
+
+    @property
+    def id(self) -> str:
+        return f"{self.speaker}-{self.name}"
+
+
+def read(corpus_dir: Path, conf_dir: Path, config: Config) -> Listing:
+    """Lists the utterances; their transcripts are phones or words, as `corpus.transcripts` says.
+
+    Raises:
+      UserError: there is no TRAIN, a file of times is malformed, the table of phones is missing, a whole copy has
+        not as many utterances as it should, or there are too few speakers to split.
+    """
+    parts = _find_parts(corpus_dir)
+    sentences = [sentence for name, folder in parts.items() for sentence in _sentences(name, folder)]
+    sets = _official(corpus_dir, sentences, config) if "TEST" in parts else _drawn(corpus_dir, sentences, config)
+    table = read_phone_map(conf_dir, config.corpus.phone_set)
+    listing = Listing([], [])
+    for sentence in sentences:
+        if (name := sets.get(sentence.speaker)) is not None:
+            _add(listing, sentence, name, table, config)
+    return listing
+
+
+def _find_parts(corpus_dir: Path) -> dict[str, Path]:
+    """TRAIN and, where it is there, TEST: in the folder itself, or in one called data, timit or timit/data in it."""
+    for folder in (corpus_dir, *(_child(corpus_dir, name) for name in ("data", "timit"))):
+        for root in (folder, _child(folder, "data") if folder else None):
+            if root is not None and (train := _child(root, "TRAIN")) is not None:
+                test = _child(root, "TEST")
+                return {"TRAIN": train} | ({"TEST": test} if test is not None else {})
+    raise UserError(f"{corpus_dir}: there is no folder TRAIN in it (nor in data/); name the corpus with --timit-dir.")
+
+
+def _child(folder: Path | None, name: str) -> Path | None:
+    if folder is None or not folder.is_dir():
+        return None
+    return next(
+        (path for path in sorted(folder.iterdir()) if path.is_dir() and path.name.upper() == name.upper()), None
+    )
+
+
+def _sentences(part: str, folder: Path) -> list[_Sentence]:
+    """Sorted, without SA."""
+    found = []
+    for speaker in sorted(folder.glob("*/*")):
+        if not speaker.is_dir():
+            continue
+        files: dict[str, dict[str, Path]] = {}
+        for path in sorted(speaker.iterdir()):
+            name, suffix = path.stem.upper(), path.suffix.upper()
+            # converted copies keep the original as X.WAV and add X.WAV.wav: the RIFF one is as good
+            files.setdefault(name.removesuffix(".WAV"), {}).setdefault(suffix, path)
+        for name, of_sentence in files.items():
+            if not name.startswith(_DIALECT_SENTENCES) and of_sentence.keys() & {".WAV", ".PHN", ".WRD"}:
+                found.append(_Sentence(part, speaker.name.upper(), name, of_sentence))
+    return found
+
+
+def _official(corpus_dir: Path, sentences: list[_Sentence], config: Config) -> dict[str, str]:
+    """Speaker -> set, for a copy with TEST; speakers of TEST in neither dev nor the core test are left out."""
+    from lhotse.recipes.timit import get_speakers
+
+    if config.corpus.dev_speakers or config.corpus.test_speakers:
+        raise UserError(
+            f"{corpus_dir} has the official TEST speakers; --dev-speakers and --test-speakers are for copies without."
+        )
+    dev, test = ({name.upper() for name in names} for names in get_speakers())
+    sets = {s.speaker: "train" for s in sentences if s.part == "TRAIN"}
+    sets |= {s.speaker: "dev" if s.speaker in dev else "test" for s in sentences
+             if s.part == "TEST" and s.speaker in dev | test}  # fmt: skip
+    counts = Counter(sets[s.speaker] for s in sentences if s.speaker in sets)
+    if counts != UTTERANCES:
+        have = ", ".join(f"{counts[name]} of {count} {name}" for name, count in UTTERANCES.items())
+        raise UserError(
+            f"{corpus_dir}: this copy is not whole: {have} utterances. Mend it; or take its TEST away, to have "
+            "--dev-speakers and --test-speakers of TRAIN."
+        )
+    log.info("%s: %s utterances, without SA", corpus_dir, ", ".join(f"{n} {name}" for name, n in UTTERANCES.items()))
+    return sets
+
+
+def _drawn(corpus_dir: Path, sentences: list[_Sentence], config: Config) -> dict[str, str]:
+    """Speaker -> set, for a copy without TEST: women and men, of whom every set gets its share, in an order by seed."""
+    speakers = sorted({sentence.speaker for sentence in sentences})
+    dev, test = config.corpus.dev_speakers, config.corpus.test_speakers
+    if not dev or not test:
+        raise UserError(
+            f"{corpus_dir} has no TEST: say how many of its {len(speakers)} speakers are for dev and for test "
+            "(--dev-speakers, --test-speakers)."
+        )
+    if dev + test >= len(speakers):
+        raise UserError(
+            f"{corpus_dir}: {dev} speakers for dev and {test} for test leave none of {len(speakers)} to train on; "
+            "lower --dev-speakers or --test-speakers."
+        )
+    order = [speakers[k] for k in np.random.default_rng(config.seed).permutation(len(speakers))]
+    women, men = ([s for s in order if s.startswith("F") == woman] for woman in (True, False))
+    longer, shorter = (women, men) if len(women) >= len(men) else (men, women)
+    mixed = [one for pair in zip(longer, shorter, strict=False) for one in pair] + longer[len(shorter) :]
+    sets = {speaker: "test" if k < test else "dev" if k < test + dev else "train" for k, speaker in enumerate(mixed)}
+    counts = Counter(sets[sentence.speaker] for sentence in sentences)
+    log.info(
+        "%s has no TEST, its speakers are split: %s utterances of %s to train on, %s of %s for dev, %s of %s for test",
+        corpus_dir,
+        *(x for name in ("train", "dev", "test")
+          for x in (counts[name], ", ".join(s for s in speakers if sets[s] == name))),
+    )  # fmt: skip
+    return sets
+
+
+def _add(listing: Listing, sentence: _Sentence, name: str, table: Mapping[str, str | None], config: Config) -> None:
+    suffix = _TEXTS[config.corpus.transcripts]
+    for needed in (".WAV", suffix):
+        if needed not in sentence.files:
+            beside = next(iter(sentence.files.values())).parent
+            reason = f"{beside / sentence.name}{needed} is missing; fetch it again, or leave the utterance out"
+            listing.problems.append(Problem(sentence.id, reason))
+            return
+    audio, times = sentence.files[".WAV"], sentence.files[suffix]
+    listing.transcripts.append(times)
+    length = _num_samples(audio, config)
+    if suffix == ".PHN":
+        text = " ".join(span.label for span in mapped(read_phones(times, table, length), table))
+    else:
+        text = normalise(" ".join(span.label for span in read_words(times, length)))
+    listing.utterances.append(Utterance(sentence.id, audio, text, sentence.speaker, name))
+
+
+def _num_samples(path: Path, config: Config) -> int | None:
+    """None where the recording cannot be used, which prepare will tell."""
+    try:
+        return check_audio(path, config.corpus.sampling_rate)
+    except BadAudio:
+        return None

@@ -1,0 +1,117 @@
+"""TIMIT's hand-made times: .PHN and .WRD files, and the sets of phones they are mapped to.
+
+A line of either is "FIRST END LABEL", in samples. The phones of an utterance follow each other without gaps; words may
+overlap, where two of them share a sound.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from asr_kd.corpora.listing import read_lines
+from asr_kd.errors import UserError
+from asr_kd.lang.lexicon import SILENCE
+
+PHONES_FILE = "phones.txt"
+_SILENT = "sil"
+_DROPPED = "-"
+_MEND = "mend the line or fetch the file again"
+
+
+@dataclass(frozen=True)
+class Span:
+    """What is said from one sample up to another."""
+
+    first: int
+    end: int
+    label: str
+
+
+def read_phone_map(conf_dir: Path, phone_set: int) -> dict[str, str | None]:
+    """TIMIT's phone -> the one of the set of 61, 48 or 39, upper case; None: left out. Silence of any kind is SIL.
+
+    Raises:
+      UserError: the file is missing, or a line has not three columns.
+    """
+    path = conf_dir / PHONES_FILE
+    column = {61: 0, 48: 1, 39: 2}[phone_set]
+    table: dict[str, str | None] = {}
+    for number, line in read_lines(path, "put the table of phones beside the config"):
+        if line.startswith("#"):
+            continue
+        columns = line.split()
+        if len(columns) != 3:
+            raise UserError(f"{path}:{number}: expected the phones of the sets of 61, 48 and 39, found {line!r}.")
+        name = columns[column]
+        # silence is silence in every set, and so is what a smaller set makes of it
+        silent = columns[1] == _SILENT or name == _SILENT
+        table[columns[0]] = SILENCE if silent else None if columns[1] == _DROPPED and column else name.upper()
+    return table
+
+
+def read_phones(path: Path, known: Mapping[str, str | None], num_samples: int | None) -> list[Span]:
+    """The phones of a .PHN file as they are written.
+
+    Args:
+      num_samples: of the recording; None: not known.
+
+    Raises:
+      UserError: the file is missing, a line is malformed, a phone is unknown, times overlap, leave a gap, or run past
+        the recording.
+    """
+    spans = _read(path, num_samples)
+    for number, (before, span) in enumerate(itertools.pairwise(spans), 2):
+        if span.first != before.end:
+            how = "overlaps with" if span.first < before.end else "leaves a gap after"
+            raise UserError(
+                f"{path}:{number}: {span.label} {how} the phone before, which ends at {before.end}; {_MEND}."
+            )
+    for number, span in enumerate(spans, 1):
+        if span.label not in known:
+            raise UserError(f"{path}:{number}: {span.label} is none of the phones of {PHONES_FILE}; {_MEND}.")
+    return spans
+
+
+def read_words(path: Path, num_samples: int | None) -> list[Span]:
+    """The words of a .WRD file, in order; errors as `read_phones` but for overlaps and gaps."""
+    spans = _read(path, num_samples)
+    for number, (before, span) in enumerate(itertools.pairwise(spans), 2):
+        if span.first < before.first:
+            raise UserError(f"{path}:{number}: {span.label} begins before the word above it; {_MEND}.")
+    return spans
+
+
+def _read(path: Path, num_samples: int | None) -> list[Span]:
+    spans = []
+    for number, line in read_lines(path, "fetch it again, or leave the utterance out"):
+        fields = line.split()
+        if len(fields) != 3 or not (fields[0].isdigit() and fields[1].isdigit()):
+            raise UserError(f"{path}:{number}: expected FIRST END LABEL, found {line[:60]!r}; {_MEND}.")
+        span = Span(int(fields[0]), int(fields[1]), fields[2].lower())
+        if span.end <= span.first:
+            raise UserError(f"{path}:{number}: {span.label} ends at {span.end}, where it begins or before; {_MEND}.")
+        if num_samples is not None and span.end > num_samples:
+            raise UserError(
+                f"{path}:{number}: {span.label} ends at {span.end}, but the recording has {num_samples} samples; "
+                f"{_MEND}."
+            )
+        spans.append(span)
+    if not spans:
+        raise UserError(f"{path} is empty; fetch it again, or leave the utterance out.")
+    return spans
+
+
+def mapped(spans: list[Span], table: Mapping[str, str | None]) -> list[Span]:
+    """Phones of another set: what is left out belongs to the phone before it, and silences that meet are one."""
+    found: list[Span] = []
+    for span in spans:
+        label = table[span.label]
+        if found and (label is None or label == found[-1].label == SILENCE):
+            found[-1] = Span(found[-1].first, span.end, found[-1].label)
+        else:
+            # an utterance that begins with what is left out: its time goes to silence
+            found.append(Span(span.first, span.end, SILENCE if label is None else label))
+    return found

@@ -1,0 +1,35 @@
+"""The aligner on TIMIT's sample, by the commands: aligned from the order of the phones, held against hands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from asr_kd.cli import main
+
+CONF = Path(__file__).parents[1] / "recipes" / "timit" / "conf" / "align.yaml"
+
+
+def run(work: Path, *arguments: str) -> str:
+    options = ["--config", str(CONF), "--work-dir", str(work)]
+    result = CliRunner().invoke(main, [arguments[0], *options, *arguments[1:]], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_boundaries_between_phones_are_where_hands_put_them(shared: Path, tmp_path: Path) -> None:
+    sample = shared / "data" / "timit-sample"
+    if not sample.is_dir():
+        pytest.skip("no TIMIT sample in the folder `shared`")
+    prepared = run(tmp_path, "prepare", "--corpus-dir", str(sample), "--nj", "1")
+    assert "train: 96 utterances" in prepared and "test: 16 utterances" in prepared
+    run(tmp_path, "features", "--nj", "1")
+    assert "0 utterances failed" in run(tmp_path, "align", "--nj", "1")
+    told = run(tmp_path, "align", "--compare", "timit", str(sample))
+    assert "128 utterances compared, 32 references have no alignment here" in told  # the two SA of each speaker
+    found = json.loads((tmp_path / "exp" / "align_compare" / "compare.json").read_text())["phones"]
+    assert found["boundaries"] > 4000 and found["unmatched"] == 0
+    assert found["within_20ms"] >= 0.8, found
