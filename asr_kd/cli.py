@@ -35,7 +35,8 @@ def download(config: Config, work: Work, lexicon: bool, language_models: tuple[s
     help="What to do with an utterance that cannot be used  [default, here and below: the config's]",
 )
 @parts_options
-@click.option("--dev-speakers", type=int, help="LibriSpeech: take so many training speakers for dev.")
+@click.option("--dev-speakers", type=int, help="LibriSpeech, TIMIT: take so many training speakers for dev.")
+@click.option("--test-speakers", type=int, help="TIMIT: so many for test, where there is no TEST.")
 @click.option("--lexicon", type=click.Path(path_type=Path), callback=absolute_file, help="WORD PH1 PH2 ... lines.")
 @click.option("--lm", type=click.Path(path_type=Path), callback=absolute_file, help="An ARPA file to decode with.")
 @click.option(
