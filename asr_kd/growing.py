@@ -62,12 +62,8 @@ class GrowingFiles:
         self._note.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def resuming_folder(path: Path, stamp: Stamp, facts: dict[str, Any] | None = None) -> Iterator[Path]:
-    """As `replacing_folder`, but what a killed run with the same stamp has left is there again.
-
-    Where the body raises UserError it is deleted: the input has to be mended first.
-    """
+def partial_folder(path: Path, stamp: Stamp) -> Path:
+    """Where a killed run that was to make `path` left what it had; empty where there was none with this stamp."""
     partial = path.with_name(f".{path.name}.partial")
     mark = partial / _MADE_BY
     if not mark.exists() or mark.read_text(encoding="utf-8") != stamp.digest:
@@ -76,6 +72,16 @@ def resuming_folder(path: Path, stamp: Stamp, facts: dict[str, Any] | None = Non
             partial.mkdir(parents=True)
             with replacing_file(mark) as temporary:
                 temporary.write_text(stamp.digest, encoding="utf-8")
+    return partial
+
+
+@contextlib.contextmanager
+def resuming_folder(path: Path, stamp: Stamp, facts: dict[str, Any] | None = None) -> Iterator[Path]:
+    """As `replacing_folder`, but what a killed run with the same stamp has left is there again.
+
+    Where the body raises UserError it is deleted: the input has to be mended first.
+    """
+    partial = partial_folder(path, stamp)
     with full_disk_is_an_error(path):
         try:
             yield partial

@@ -19,11 +19,12 @@ from asr_kd.alignment.set_alignment import align_set, compile_graphs, named, put
 from asr_kd.alignment.topology import NUM_HMM_STATES, SIL
 from asr_kd.alignment.tree import Tree, monophone_tree, with_counts, write_tree
 from asr_kd.alignment.tree_growing import NUM_CEPSTRA, Statistics, cepstra, grow_tree
-from asr_kd.artifacts import Stamp, Work, reason_to_make, replacing_file, replacing_folder, require
+from asr_kd.artifacts import Stamp, Work, reason_to_make, replacing_folder, require
 from asr_kd.capacity import check_disk
 from asr_kd.config import Config, to_mapping
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
+from asr_kd.growing import partial_folder
 from asr_kd.lang.lexicon import Lang, read_lang
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
     check_disk(folder, sum(store.num_frames for store in stores.values()) * (4 + 4 * (1 + config.monophone) + 2 * 2.5))
     started = time.perf_counter()
     lang = read_lang(work.lang)
-    partial = _partial(work, stamp)
+    partial = partial_folder(folder, stamp)
     subset, aligner = _flat_start(config, work, stores["train"], lang, make_classifier, partial, nj)
     silence = config.alignment.optional_silence
     aligned = {
@@ -105,18 +106,6 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
         (temporary / "failed.json").write_text(json.dumps(failed, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(partial, ignore_errors=True)
     return AlignResult(True, **facts)  # type: ignore[arg-type]
-
-
-def _partial(work: Work, stamp: Stamp) -> Path:
-    """What a killed run of the same stamp has left to go on from; another one's is deleted."""
-    folder = work.exp(".align.partial")
-    mark = folder / "made_by"
-    if not mark.exists() or mark.read_text(encoding="utf-8") != stamp.digest:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        with replacing_file(mark) as temporary:
-            temporary.write_text(stamp.digest, encoding="utf-8")
-    return folder
 
 
 def _flat_start(

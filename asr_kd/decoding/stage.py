@@ -6,6 +6,7 @@ Each system (and each of its seeds) is decoded by itself; an ensemble's members 
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,13 +19,14 @@ from asr_kd.artifacts import Stamp, Work, read_stamp, reason_to_make, replacing_
 from asr_kd.config import Config, to_mapping
 from asr_kd.decoding.decoder import BACKENDS, Hypothesis
 from asr_kd.decoding.graph import graph_stamp, make_graph, open_graph
-from asr_kd.decoding.pieces import Net, Piece, clear_caches, decode_piece, score_grid
+from asr_kd.decoding.kept import GRIDS, WORDS, map_kept
+from asr_kd.decoding.pieces import Net, Piece, clear_caches
 from asr_kd.decoding.results import decoded_folder, read_summary, write_results
 from asr_kd.decoding.scales import Scales, choose_scales
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
+from asr_kd.growing import partial_folder
 from asr_kd.lang.lexicon import read_lang
-from asr_kd.parallel import map_pieces
 
 log = logging.getLogger(__name__)
 
@@ -136,17 +138,20 @@ def decode(
         from asr_kd.decoding.k2_decoder import import_k2
 
         import_k2()  # before any process is started
-    scales = dict(_choose(config, searched, stores["dev"], backend, nj))
+    kept = {key: partial_folder(decoded_folder(work, *key), stamps[key]) for key, why in reasons.items() if why}
+    on_dev = {task.system.name: kept[task.system.name, "dev"] for task in searched}
+    scales = dict(_choose(config, searched, stores["dev"], backend, nj, on_dev))
     for task in tasks:
         if task not in searched:
             summary = read_summary(work, task.system.name, "dev")
             scales[task.system.name] = Scales(summary["acoustic_scale"], summary["word_penalty"], 0, 0)
     vocabulary = set(read_lang(work.lang).words)
-    for task, name, seeds, seconds in _hypotheses(config, todo, stores, scales, backend, nj):
+    for task, name, seeds, seconds in _hypotheses(config, todo, stores, scales, backend, nj, kept):
         key = task.system.name, name
         with replacing_folder(decoded_folder(work, *key), stamps[key]) as temporary:
             who = task.system.name
             write_results(temporary, config, who, name, stores[name], scales[who], seeds, seconds, vocabulary)
+        shutil.rmtree(kept[key], ignore_errors=True)
     decoded = []
     for task in tasks:
         for name in sets:
@@ -212,7 +217,9 @@ def chunks_of(store: FrameStore) -> Iterator[tuple[int, int]]:
         yield run[0], run[-1] + 1
 
 
-def _choose(config: Config, tasks: list[Task], dev: FrameStore, backend: str, nj: int) -> Iterator[tuple[str, Scales]]:
+def _choose(
+    config: Config, tasks: list[Task], dev: FrameStore, backend: str, nj: int, folders: dict[str, Path]
+) -> Iterator[tuple[str, Scales]]:
     """System name -> scales, by the word errors of all its seeds on dev."""
     settings = config.decoding
     middle = sorted(settings.acoustic_scales)[len(settings.acoustic_scales) // 2]
@@ -222,9 +229,14 @@ def _choose(config: Config, tasks: list[Task], dev: FrameStore, backend: str, nj
         for net in task.nets
         for first, end in chunks_of(dev)
     ]
-    results = map_pieces(score_grid, pieces, nj=nj, progress="scales on dev" if pieces else None)
-    words = sum(len(text.split()) for text in dev.texts)
     per_net = sum(1 for _ in chunks_of(dev))
+    files = [
+        folders[task.system.name] / f"grid-{number}.json"
+        for task in tasks
+        for number in range(per_net * len(task.nets))
+    ]
+    results = map_kept(GRIDS, pieces, files, nj=nj, progress="scales on dev")
+    words = sum(len(text.split()) for text in dev.texts)
     for task in tasks:
         errors = np.sum([next(results) for _ in range(per_net * len(task.nets))], axis=0)
         scales = choose_scales(errors, settings.acoustic_scales, settings.word_penalties, words * len(task.nets))
@@ -244,18 +256,21 @@ def _hypotheses(
     scales: dict[str, Scales],
     backend: str,
     nj: int,
+    folders: dict[tuple[str, str], Path],
 ) -> Iterator[tuple[Task, str, list[list[Hypothesis]], list[float]]]:
     """For each system and set: the hypotheses [seed][utterance], and the seconds that each seed took."""
-    pieces = []
+    pieces, files = [], []
     for task, name in todo:
         frozen = scales[task.system.name]
-        pieces += [
+        of_task = [
             Piece(net, stores[name].folder, first, end, config.decoding, backend, frozen.acoustic_scale,
                   frozen.word_penalty)
             for net in task.nets
             for first, end in chunks_of(stores[name])
         ]  # fmt: skip
-    results = map_pieces(decode_piece, pieces, nj=nj, progress="decoding" if pieces else None)
+        pieces += of_task
+        files += [folders[task.system.name, name] / f"words-{number}.json" for number in range(len(of_task))]
+    results = map_kept(WORDS, pieces, files, nj=nj, progress="decoding")
     for task, name in todo:
         chunks = sum(1 for _ in chunks_of(stores[name]))
         seeds, seconds = [], []

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from asr_kd.alignment.tree import write_tree
 from asr_kd.artifacts import Stamp, Work, read_json_lines, read_stamp, replacing_folder
 from asr_kd.config import Config, DecodingConfig, ModelConfig
 from asr_kd.decoding import stage
+from asr_kd.decoding.kept import GRIDS, WORDS
 from asr_kd.decoding.stage import decode
 from asr_kd.decoding.wer import align_words
 from asr_kd.errors import UserError
-from asr_kd.frames.store import write_store
+from asr_kd.frames.store import FrameStore, write_store
 from asr_kd.lang.lexicon import write_lang
 from asr_kd.lang.ngram import write_arpa
 
@@ -101,16 +103,15 @@ def test_a_second_run_does_nothing_and_a_changed_test_set_redoes_test_alone(work
 
 def test_scales_are_frozen_on_dev_before_test_is_decoded(work, monkeypatch):
     seen = []
-    monkeypatch.setattr(stage, "score_grid", lambda piece: seen.append(("grid", piece)) or real_grid(piece))
-    monkeypatch.setattr(stage, "decode_piece", lambda piece: seen.append(("decode", piece)) or real_decode(piece))
-    from asr_kd.decoding.pieces import decode_piece as real_decode
-    from asr_kd.decoding.pieces import score_grid as real_grid
+    for name, kind in (("GRIDS", GRIDS), ("WORDS", WORDS)):
+        watched = lambda piece, what=name, work=kind.work: seen.append((what, piece)) or work(piece)  # noqa: E731
+        monkeypatch.setattr(stage, name, dataclasses.replace(kind, work=watched))
 
     decode(CONFIG, work, backend="kaldi")
-    assert {piece.frames.name for what, piece in seen if what == "grid"} == {"dev"}
+    assert {piece.frames.name for what, piece in seen if what == "GRIDS"} == {"dev"}
     kinds = [what for what, _ in seen]
-    assert kinds == sorted(kinds, reverse=True), "every grid comes before any decoding"
-    scales = {(p.net.model.name, p.acoustic_scale, p.word_penalty) for what, p in seen if what == "decode"}
+    assert kinds == sorted(kinds), "every grid comes before any decoding"
+    scales = {(p.net.model.name, p.acoustic_scale, p.word_penalty) for what, p in seen if what == "WORDS"}
     assert len(scales) == 2, "one pair of scales per system, for all seeds and both sets"
 
     before = {system: json.loads((work.exp(f"decode_{system}_test") / "summary.json").read_text())
@@ -126,6 +127,40 @@ def test_decoding_test_alone_still_takes_its_scales_from_dev(work):
     result = decode(CONFIG, work, systems=["direct"], sets=["test"], backend="kaldi")
     assert [one.summary["set"] for one in result.decoded] == ["test"]
     assert read_stamp(work.exp("decode_direct_dev")) is not None
+
+
+class Killed(BaseException):
+    """What no code catches by mistake."""
+
+
+def test_pieces_that_are_done_are_not_done_again(work, monkeypatch):
+    """Killed in the middle of the words, and before that of the grids, it goes on there, to the same files."""
+    monkeypatch.setattr(stage, "CHUNK_FRAMES", 25)
+    decode(CONFIG, work, backend="kaldi")
+    expected = {p: p.read_text() for p in work.root.glob("exp/decode_*/hyps.jsonl")}
+    assert len(expected) == 4 and not list(work.root.glob("exp/.decode*"))
+    for folder in work.root.glob("exp/decode_*"):
+        shutil.rmtree(folder)
+    done = []
+    for name, kind in (("GRIDS", GRIDS), ("WORDS", WORDS)):
+
+        def dying(piece, what=name, work=kind.work):
+            if len(done) in (3, 10):
+                done.append("died")
+                raise Killed
+            done.append(what)
+            return work(piece)
+
+        monkeypatch.setattr(stage, name, dataclasses.replace(kind, work=dying))
+    for _ in range(2):
+        with pytest.raises(Killed):
+            decode(CONFIG, work, backend="kaldi")
+    assert done.count("died") == 2
+    decode(CONFIG, work, backend="kaldi")
+    dev, test = (len(list(stage.chunks_of(FrameStore.open(work.frames(name))))) for name in ("dev", "test"))
+    assert dev > 1 and done.count("GRIDS") == 3 * dev and done.count("WORDS") == 3 * (dev + test)  # of three nets
+    assert {p: p.read_text() for p in work.root.glob("exp/decode_*/hyps.jsonl")} == expected
+    assert not list(work.root.glob("exp/.decode*"))
 
 
 def test_words_do_not_depend_on_how_many_run_at_once(work, monkeypatch):
