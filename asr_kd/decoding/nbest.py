@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,13 @@ import numpy as np
 from asr_kd.artifacts import Stamp, Work, reason_to_make, replacing_folder
 from asr_kd.config import Config, to_mapping
 from asr_kd.decoding.decoder import NBest
+from asr_kd.decoding.kept import Kind, map_kept
 from asr_kd.decoding.pieces import Piece, clear_caches, list_hypotheses
 from asr_kd.decoding.results import read_summary
 from asr_kd.decoding.stage import Task, chunks_of
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
-from asr_kd.parallel import map_pieces
+from asr_kd.growing import partial_folder
 
 DRAWS = 500  # paths drawn from each lattice
 KEPT = 100  # hypotheses at most, the likeliest
@@ -59,13 +60,20 @@ def make_lists(
         return folders
     import_k2()  # before any process is started
     clear_caches()
+    kept = {key: partial_folder(folders[key], stamps[key]) for key in ((task.system.name, name) for task, name in todo)}
     pieces = [
         Piece(net, stores[name].folder, first, end, config.decoding, "k2", scales[task.system.name])
         for task, name in todo
         for net in task.nets
         for first, end in chunks_of(stores[name])
     ]
-    results = map_pieces(partial(list_hypotheses, draws=DRAWS), pieces, nj=nj, progress="lists of hypotheses")
+    files = [
+        kept[task.system.name, name] / f"{seed}-{first}.json"
+        for task, name in todo
+        for seed in range(len(task.nets))
+        for first, _ in chunks_of(stores[name])
+    ]
+    results = map_kept(_LISTS, pieces, files, nj=nj, progress="lists of hypotheses")
     for task, name in todo:
         key = task.system.name, name
         with (
@@ -74,16 +82,27 @@ def make_lists(
         ):
             for seed in range(len(task.nets)):
                 for first, end in chunks_of(stores[name]):
-                    for utterance, found in zip(stores[name].ids[first:end], next(results), strict=True):
-                        file.write(json.dumps({"utterance": utterance, "seed": seed, "hyps": _rows(found)}) + "\n")
+                    for utterance, rows in zip(stores[name].ids[first:end], next(results), strict=True):
+                        file.write(json.dumps({"utterance": utterance, "seed": seed, "hyps": rows}) + "\n")
+        shutil.rmtree(kept[key], ignore_errors=True)
     for _ in results:  # lets the progress bar and the processes end
         pass
     return folders
 
 
-def _rows(found: NBest) -> list[tuple[str, float, float]]:
+Rows = list[tuple[str, float, float]]  # the words of each hypothesis, its acoustic score and its graph score
+
+
+def _list_piece(piece: Piece) -> list[Rows]:
+    return [_rows(found) for found in list_hypotheses(piece, DRAWS)]
+
+
+def _rows(found: NBest) -> Rows:
     rows = zip(found.words, found.acoustic.tolist(), found.graph.tolist(), strict=True)
     return [(" ".join(words), round(acoustic, 4), round(graph, 4)) for words, acoustic, graph in rows][:KEPT]
+
+
+_LISTS: Kind[list[Rows]] = Kind(_list_piece, lambda lists: lists, lambda data: data)
 
 
 def read_lists(folder: Path) -> Iterator[ListedUtterance]:
