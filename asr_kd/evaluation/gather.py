@@ -17,6 +17,7 @@ from asr_kd.acoustic.model import AcousticModel, load_model
 from asr_kd.alignment.tree import Tree, read_tree
 from asr_kd.artifacts import Work, read_json_lines, read_stamp, require
 from asr_kd.config import Config
+from asr_kd.decoding.results import decoded_folder
 from asr_kd.decoding.stage import SYSTEMS, System
 from asr_kd.errors import UserError
 from asr_kd.evaluation.bootstrap import compare, wer_interval
@@ -65,7 +66,7 @@ def inputs(config: Config, work: Work) -> dict[str, str]:
         model = require(work.exp(system.folder), work, system.command)["digest"]
         found[system.name] = model
         for name in SETS:
-            folder = _decoded(work, system, name)
+            folder = decoded_folder(work, system.name, name)
             stamp = require(folder, work, f"decode --system {system.name}")
             if model not in stamp["inputs"].values():
                 raise UserError(
@@ -86,7 +87,9 @@ def gather(config: Config, work: Work) -> Evidence:
     stores = {name: FrameStore.open(work.frames(name)) for name in SETS}
     systems = systems_of(config)
     models = {system.name: load_model(work.exp(system.folder)) for system in systems}
-    hypotheses = {(s.name, name): read_hypotheses(_decoded(work, s, name), work) for s in systems for name in SETS}
+    hypotheses = {
+        (s.name, name): read_hypotheses(decoded_folder(work, s.name, name), work) for s in systems for name in SETS
+    }
     rows = {s.name: _system(config, work, s, models[s.name], stores, hypotheses) for s in systems}
     students = require(work.exp("student"), work, "distill")
     ensemble = models["ensemble"]
@@ -134,10 +137,6 @@ def gather(config: Config, work: Work) -> Evidence:
         example,
         [tree.name(state) for state in ([*example.states, example.label] if example else [])],
     )
-
-
-def _decoded(work: Work, system: System, name: str) -> Path:
-    return work.exp(f"decode_{system.name}_{name}")
 
 
 def _states(work: Work, folder: str, store: FrameStore) -> np.ndarray:
