@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from asr_kd.cli import main
@@ -13,8 +15,8 @@ from asr_kd.cli import main
 CONF = Path(__file__).parents[1] / "recipes" / "timit" / "conf" / "align.yaml"
 
 
-def run(work: Path, *arguments: str) -> str:
-    options = ["--config", str(CONF), "--work-dir", str(work)]
+def run(work: Path, *arguments: str, config: Path = CONF) -> str:
+    options = ["--config", str(config), "--work-dir", str(work)]
     result = CliRunner().invoke(main, [arguments[0], *options, *arguments[1:]], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
@@ -33,3 +35,13 @@ def test_boundaries_between_phones_are_where_hands_put_them(shared: Path, tmp_pa
     found = json.loads((tmp_path / "exp" / "align_compare" / "compare.json").read_text())["phones"]
     assert found["boundaries"] > 4000 and found["unmatched"] == 0
     assert found["within_20ms"] >= 0.8, found
+
+    by_hand = tmp_path / "by_hand.yaml"
+    settings = yaml.safe_load(CONF.read_text())
+    settings["alignment"] |= {"labels": "manual", "rounds": 2}
+    by_hand.write_text(yaml.safe_dump(settings))
+    shutil.copy(CONF.parent / "phones.txt", tmp_path)
+    assert "0 utterances failed" in run(tmp_path, "align", "--nj", "1", config=by_hand)
+    run(tmp_path, "align", "--compare", "timit", str(sample), config=by_hand)
+    found = json.loads((tmp_path / "exp" / "align_compare" / "compare.json").read_text())["phones"]
+    assert found["within_10ms"] == 1.0 and found["mean_abs_ms"] < 3  # what rounding to frames leaves

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from asr_kd.alignment.hand_made import best_split, equal_split
 from asr_kd.alignment.topology import CannotAlignError, Graph, equal_alignment
 from asr_kd.alignment.viterbi import viterbi
 from asr_kd.artifacts import replacing_file
@@ -65,8 +66,11 @@ class MonophoneAligner:
         """
 
         def search(item: tuple[Graph, np.ndarray]) -> Found:
+            graph, scores = item
             try:
-                return viterbi(item[1], item[0], beam=self._beam)
+                if graph.starts is not None:
+                    return best_split(scores, graph)
+                return viterbi(scores, graph, beam=self._beam)
             except CannotAlignError as error:
                 return error
 
@@ -105,7 +109,8 @@ def flat_start(
     paths: dict[int, NDArray[np.int32]] = {}
     for k, utterance in enumerate(utterances):
         try:
-            paths[k] = equal_alignment(graphs[k], int(store.offsets[utterance + 1] - store.offsets[utterance]))
+            graph, num_frames = graphs[k], int(store.offsets[utterance + 1] - store.offsets[utterance])
+            paths[k] = equal_alignment(graph, num_frames) if graph.starts is None else equal_split(graph)
         except CannotAlignError:
             continue  # the final pass names it
     kept = sorted(paths)

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from asr_kd.alignment.flat_start import MonophoneAligner
+from asr_kd.alignment.hand_made import Starts
 from asr_kd.alignment.segments import COLUMNS, Alignment, contexts_file, read_alignment, segments_file
 from asr_kd.alignment.topology import CannotAlignError, Graph, compile_graph, path_contexts, path_segments
 from asr_kd.artifacts import replacing_file
@@ -50,12 +51,14 @@ def align_set(
     aligner: MonophoneAligner,
     *,
     optional_silence: bool = True,
+    starts: Starts | None = None,
     nj: int = 1,
 ) -> AlignedSet:
     """Writes <name>_contexts.npy and <name>_segments.npy into `folder`, with what is needed to go on.
 
     Args:
       folder: holds what an earlier run with the same settings and inputs has left, or is empty.
+      optional_silence, starts: see `compile_graphs`.
     """
     blocks = [range(first, min(first + BLOCK, len(store.ids))) for first in range(0, len(store.ids), BLOCK)]
     contexts = _open_contexts(contexts_file(folder, name), store.num_frames)
@@ -63,7 +66,9 @@ def align_set(
     with tqdm(total=len(store.ids), desc=f"align {name}", unit="utt", mininterval=1.0) as bar:
         for utterances, file in zip(blocks, files, strict=True):
             if not file.exists():
-                graphs, failed = compile_graphs(store, utterances, lang, optional_silence=optional_silence)
+                graphs, failed = compile_graphs(
+                    store, utterances, lang, optional_silence=optional_silence, starts=starts
+                )
                 segments = _align_block(store, graphs, failed, len(lang.phones), aligner, contexts, nj)
                 contexts.flush()  # before the file that says that they are there
                 with replacing_file(file) as temporary:
@@ -126,21 +131,42 @@ def _align_block(
 
 
 def compile_graphs(
-    store: FrameStore, utterances: Iterable[int], lang: Lang, *, optional_silence: bool = True
+    store: FrameStore,
+    utterances: Iterable[int],
+    lang: Lang,
+    *,
+    optional_silence: bool = True,
+    starts: Starts | None = None,
 ) -> tuple[dict[int, Graph], Failures]:
-    """A graph for each utterance that can have one, and why the others cannot; equal transcripts share theirs."""
+    """A graph for each utterance that can have one, and why the others cannot; equal transcripts share theirs.
+
+    Args:
+      optional_silence: whether there may be silence that a transcript does not name.
+      starts: where each phone of the transcripts begins, if that is known; then there is no optional silence.
+    """
     compiled: dict[str, Graph] = {}
     graphs: dict[int, Graph] = {}
     failed: Failures = {}
+    optional_silence = optional_silence and starts is None
     for utterance in utterances:
         text = store.texts[utterance]
         try:
             if text not in compiled:
                 compiled[text] = compile_graph(text.split(), lang, optional_silence=optional_silence)
-            graphs[utterance] = compiled[text]
+            graphs[utterance] = compiled[text] if starts is None else _fixed(compiled[text], starts.get(utterance))
         except CannotAlignError as error:
             failed[utterance] = str(error)
     return graphs, failed
+
+
+def _fixed(graph: Graph, starts: NDArray[np.int32] | None) -> Graph:
+    if starts is None:
+        raise CannotAlignError("it has fewer frames than phones")
+    if len(starts) - 1 != len(graph.phone):
+        raise CannotAlignError(
+            f"its transcript has {len(graph.phone)} phones, but there are times of {len(starts) - 1}"
+        )
+    return replace(graph, starts=starts)
 
 
 def _concatenate(path: Path, files: list[Path], total: int) -> None:

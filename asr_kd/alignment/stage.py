@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr_kd.alignment.flat_start import MakeClassifier, MonophoneAligner, choose_subset, flat_start
+from asr_kd.alignment.hand_made import Starts, read_starts
 from asr_kd.alignment.segments import Alignment
 from asr_kd.alignment.set_alignment import align_set, compile_graphs, named, put_in_place
 from asr_kd.alignment.topology import NUM_HMM_STATES, SIL
@@ -82,7 +83,16 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
     subset, aligner = _flat_start(config, work, stores["train"], lang, make_classifier, partial, nj)
     silence = config.alignment.optional_silence
     aligned = {
-        name: align_set(partial, name, store, lang, aligner, optional_silence=silence, nj=nj)
+        name: align_set(
+            partial,
+            name,
+            store,
+            lang,
+            aligner,
+            optional_silence=silence,
+            starts=_starts(config, work, name, store),
+            nj=nj,
+        )
         for name, store in stores.items()
     }
     failed = named({name: one.failed for name, one in aligned.items()}, stores)
@@ -108,6 +118,10 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
     return AlignResult(True, **facts)  # type: ignore[arg-type]
 
 
+def _starts(config: Config, work: Work, name: str, store: FrameStore) -> Starts | None:
+    return read_starts(work.cuts(name), store) if config.alignment.labels == "manual" else None
+
+
 def _flat_start(
     config: Config,
     work: Work,
@@ -119,7 +133,8 @@ def _flat_start(
 ) -> tuple[list[int], MonophoneAligner]:
     """The utterances that it used, and what it made; their graphs are in memory while it runs."""
     subset = choose_subset(store, config.alignment.subset_hours, config.seed)
-    graphs, _ = compile_graphs(store, subset, lang, optional_silence=config.alignment.optional_silence)
+    silence, starts = config.alignment.optional_silence, _starts(config, work, "train", store)
+    graphs, _ = compile_graphs(store, subset, lang, optional_silence=silence, starts=starts)
     if not graphs:
         raise UserError(f"{work.frames('train')}: no utterance of the training set can be aligned.")
     aligner = flat_start(

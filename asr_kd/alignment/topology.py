@@ -41,6 +41,9 @@ class Graph:
     final: NDArray[np.float32]  # (S,) log-probability of ending here, -inf where impossible
     shortest: NDArray[np.int32]  # nodes of a path with the fewest states
     plain: NDArray[np.int32]  # nodes of the path for the equal alignment: first pronunciations, silence at both ends
+    starts: NDArray[np.int32] | None = (
+        None  # (N + 1,) where each node begins, then T; given by hand, no other way is left
+    )
 
     @property
     def num_states(self) -> int:

@@ -17,6 +17,7 @@ _NAMED_FILES = 20  # transcripts that a stamp tells apart
 
 def write_cuts(path: Path, members: list[Utterance], samples: Mapping[str, int], rate: int, work: Work) -> None:
     from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
+    from lhotse.supervision import AlignmentItem
 
     # by hand rather than CutSet.to_file: without a time in the gzip header the same cuts are the same bytes
     with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
@@ -24,9 +25,11 @@ def write_cuts(path: Path, members: list[Utterance], samples: Mapping[str, int],
             duration = samples[u.id] / rate
             source = AudioSource("file", [0], _relative(u.audio, work.root))
             recording = Recording(u.id, [source], rate, samples[u.id], duration)
+            items = [AlignmentItem(label, start, round(end - start, 6)) for label, start, end in u.phones]
             supervision = SupervisionSegment(
-                u.id, u.id, 0.0, duration, channel=0, text=u.text, language="English", speaker=u.speaker
-            )
+                u.id, u.id, 0.0, duration, channel=0, text=u.text, language="English", speaker=u.speaker,
+                alignment={"phone": items} if items else None,
+            )  # fmt: skip
             cut = MonoCut(u.id, 0.0, duration, channel=0, supervisions=[supervision], recording=recording)
             file.write(json.dumps(cut.to_dict(), ensure_ascii=False).encode() + b"\n")
 

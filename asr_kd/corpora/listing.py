@@ -19,6 +19,9 @@ class Utterance:
     text: str  # as `lang.normalise` gives it, never empty
     speaker: str
     set: str  # one of SETS
+    phones: tuple[
+        tuple[str, float, float], ...
+    ] = ()  # hand-made: label, start and end in seconds; () where there are none
 
 
 @dataclass(frozen=True)

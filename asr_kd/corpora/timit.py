@@ -160,10 +160,14 @@ def _add(listing: Listing, sentence: _Sentence, name: str, table: Mapping[str, s
     listing.transcripts.append(times)
     length = _num_samples(audio, config)
     if suffix == ".PHN":
-        text = " ".join(span.label for span in mapped(read_phones(times, table, length), table))
+        spans = mapped(read_phones(times, table, length), table)
+        text = " ".join(span.label for span in spans)
     else:
+        spans = []
         text = normalise(" ".join(span.label for span in read_words(times, length)))
-    listing.utterances.append(Utterance(sentence.id, audio, text, sentence.speaker, name))
+    rate = config.corpus.sampling_rate
+    phones = tuple((span.label, span.first / rate, span.end / rate) for span in spans)
+    listing.utterances.append(Utterance(sentence.id, audio, text, sentence.speaker, name, phones))
 
 
 def _num_samples(path: Path, config: Config) -> int | None:
