@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import asr_kd
-from asr_kd.errors import UserError
+from asr_kd.errors import FullDiskError, UserError
 
 STAMP = "stamp.json"
 
@@ -175,7 +175,7 @@ def full_disk_is_an_error(path: Path) -> Iterator[None]:
     except Exception as error:
         if not _means_full_disk(error):
             raise
-        raise UserError(f"{path}: the disk is full; make room, then run the same command again.") from None
+        raise FullDiskError(f"{path}: the disk is full; make room, then run the same command again.") from None
 
 
 # safetensors and numpy say it in words alone where they write files themselves

@@ -16,9 +16,14 @@ def human_bytes(number: float, form: str = ".1f") -> str:
 
 
 def check_disk(path: Path, needed: float) -> None:
-    """Raises UserError where what will be written as `path` does not fit onto its disk."""
+    """Raises UserError where what will be written as `path` does not fit onto its disk.
+
+    What a killed run has left to go on from (see `growing.partial_folder`) is counted as there.
+    """
     existing = next(folder for folder in path.absolute().parents if folder.exists())
     free = shutil.disk_usage(existing).free
+    partial = path.with_name(f".{path.name}.partial")
+    needed -= sum(file.stat().st_size for file in partial.rglob("*") if file.is_file())
     if free < needed:
         raise UserError(
             f"{path} needs {human_bytes(needed)} of disk, but {human_bytes(free)} are free; "

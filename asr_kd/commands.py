@@ -158,8 +158,9 @@ class _logging:
 
 def _key(name: str, options: dict[str, Any]) -> str:
     """The name under which a stage's seconds are noted: parts of a stage that are called apart have their own."""
-    if options.get("ensemble") is not None:
-        return f"{name} --ensemble"
+    for option in ("ensemble", "rescore_lm"):
+        if options.get(option) is not None:
+            return f"{name} --{option.replace('_', '-')}"
     return " ".join([name, *(f"--pair {pair}" for pair in options.get("pairs", ()))])
 
 

@@ -6,21 +6,26 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from asr_kd.artifacts import Stamp, full_disk_is_an_error, put_in_place, replacing_file
-from asr_kd.errors import UserError
+from asr_kd.errors import FullDiskError, UserError
 
 _NOTE, _MADE_BY = "growing.json", "made_by"
-MARK_SECONDS = 30.0  # between two marks
+MARK_SECONDS = 30.0  # between two marks, at least
+_LEAST_WORK = 50.0  # times as long as the last mark took, at least
+_HEADER_BYTES = 128
 
 
 class GrowingFiles:
     """Files that are appended to together, with a mark up to which they belong together.
 
-    What stands in them beyond the last mark is cut off when they are opened again.
+    What stands in them beyond the last mark is cut off when they are opened again; where a file is missing, or shorter
+    than the mark says, they begin anew.
 
     Args:
       folder: an existing folder.
@@ -29,7 +34,7 @@ class GrowingFiles:
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self._note = folder / _NOTE
-        marked = json.loads(self._note.read_text(encoding="utf-8")) if self._note.exists() else None
+        marked = self._read_mark(folder)
         self.note: dict[str, Any] | None = marked["note"] if marked else None  # what the last mark said
         self.files: dict[str, BinaryIO] = {}
         for name in names:
@@ -37,20 +42,33 @@ class GrowingFiles:
             file.truncate(marked["sizes"][name] if marked else 0)
             file.seek(0, 2)
             self.files[name] = file
-        self._marked = time.monotonic()
+        self._due = time.monotonic() + MARK_SECONDS
 
-    @property
-    def mark_is_due(self) -> bool:
-        return time.monotonic() - self._marked > MARK_SECONDS
+    def _read_mark(self, folder: Path) -> dict[str, Any] | None:
+        if not self._note.exists():
+            return None
+        marked: dict[str, Any] = json.loads(self._note.read_text(encoding="utf-8"))
+        sizes = {name: (folder / name).stat().st_size if (folder / name).exists() else -1 for name in marked["sizes"]}
+        if any(sizes[name] < size for name, size in marked["sizes"].items()):
+            self._note.unlink()
+            return None
+        return marked
+
+    def mark_if_due(self, note: Callable[[], dict[str, Any]]) -> None:
+        """As `mark`, where it was not done for a while."""
+        if time.monotonic() > self._due:
+            self.mark(note())
 
     def mark(self, note: dict[str, Any]) -> None:
         """All that was written so far is good; `note` (plain data) says what it is."""
+        started = time.monotonic()
         for file in self.files.values():
             file.flush()
         sizes = {name: file.tell() for name, file in self.files.items()}
         with replacing_file(self._note) as temporary:
             temporary.write_text(json.dumps({"sizes": sizes, "note": note}), encoding="utf-8")
-        self._marked = time.monotonic()
+        ended = time.monotonic()
+        self._due = ended + max(MARK_SECONDS, _LEAST_WORK * (ended - started))
 
     def close(self) -> None:
         for file in self.files.values():
@@ -60,6 +78,19 @@ class GrowingFiles:
         """Closes them for good: the mark goes."""
         self.close()
         self._note.unlink(missing_ok=True)
+
+
+def reserve_header(file: BinaryIO) -> None:
+    """Leaves room for what `write_header` writes once the length is known."""
+    file.write(bytes(_HEADER_BYTES))
+
+
+def write_header(file: BinaryIO, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    """Makes the bytes that were written after `reserve_header` a .npy file."""
+    fields = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    header = repr(fields).ljust(_HEADER_BYTES - 11) + "\n"
+    file.seek(0)
+    file.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
 
 
 def partial_folder(path: Path, stamp: Stamp) -> Path:
@@ -75,16 +106,24 @@ def partial_folder(path: Path, stamp: Stamp) -> Path:
     return partial
 
 
+def discard_partial(path: Path) -> None:
+    """Frees what a killed run left that nobody will go on with, where `path` is as it should be."""
+    shutil.rmtree(path.with_name(f".{path.name}.partial"), ignore_errors=True)
+
+
 @contextlib.contextmanager
 def resuming_folder(path: Path, stamp: Stamp, facts: dict[str, Any] | None = None) -> Iterator[Path]:
     """As `replacing_folder`, but what a killed run with the same stamp has left is there again.
 
-    Where the body raises UserError it is deleted: the input has to be mended first.
+    Where the body raises UserError it is deleted, for the input has to be mended first; but not where only the disk is
+    full.
     """
     partial = partial_folder(path, stamp)
     with full_disk_is_an_error(path):
         try:
             yield partial
+        except FullDiskError:
+            raise
         except UserError:
             shutil.rmtree(partial, ignore_errors=True)
             raise

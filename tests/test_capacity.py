@@ -23,3 +23,7 @@ def test_a_disk_that_is_too_small_is_named_before_anything_is_written(
     with pytest.raises(UserError, match=r"yet needs 6.0 MB of disk, but 5.0 MB are free; make room"):
         check_disk(tmp_path / "not" / "there" / "yet", 6e6)
     assert list(tmp_path.iterdir()) == []
+    partial = tmp_path / ".yet.partial"
+    partial.mkdir()
+    (partial / "begun").write_bytes(bytes(1_000_000))
+    check_disk(tmp_path / "yet", 6e6)  # a killed run has written the first million bytes

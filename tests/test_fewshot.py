@@ -1,6 +1,7 @@
 """Few data: the share is of whole utterances, is the same for every system, and the report says what the nets did."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 from asr_kd.acoustic.stage import share_of
 from asr_kd.artifacts import read_stamp
 from asr_kd.cli import main
+from asr_kd.config import load_config
 from asr_kd.frames.store import write_store
 
 from .test_pipeline import CONFIG, STAGES, arguments, make_recipe, run
@@ -18,10 +20,10 @@ from .test_pipeline import CONFIG, STAGES, arguments, make_recipe, run
 
 def test_a_share_is_of_whole_utterances_with_their_copies_and_grows(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    names = [f"u{k}{suffix}" for suffix in ("", "_sp0.9", "_sp1.1") for k in range(20)]
-    store = write_store(
-        tmp_path / "s", [(name, rng.normal(size=(3 + k % 4, 2)).astype(np.float32)) for k, name in enumerate(names)]
-    )
+    speeds = {"": 1.0, "_sp0.9": 0.9, "_sp1.1": 1.1}
+    names = [f"dr_spock_{k}{suffix}" for suffix in speeds for k in range(20)]
+    arrays = [(name, rng.normal(size=(3 + k % 4, 2)).astype(np.float32)) for k, name in enumerate(names)]
+    store = write_store(tmp_path / "s", arrays, speeds=[speed for speed in speeds.values() for _ in range(20)])
     assert share_of(store, 1.0, 1) is None
     before: set[str] = set()
     for share, expected in ((0.001, 1), (0.1, 2), (0.5, 10), (0.95, 19)):
@@ -29,7 +31,7 @@ def test_a_share_is_of_whole_utterances_with_their_copies_and_grows(tmp_path: Pa
         assert chosen is not None
         parts = [chosen[a:b] for a, b in zip(store.offsets, store.offsets[1:], strict=False)]
         assert all(part.all() or not part.any() for part in parts)
-        seen = {name.partition("_")[0] for name, part in zip(names, parts, strict=True) if part.all()}
+        seen = {name.split("_sp0")[0].split("_sp1")[0] for name, part in zip(names, parts, strict=True) if part.all()}
         assert len(seen) == expected and sum(part.all() for part in parts) == 3 * expected
         assert before <= seen
         before = seen
@@ -54,6 +56,21 @@ def test_three_systems_one_table_and_nothing_twice(tmp_path: Path) -> None:
     after = {path: path.stat().st_mtime_ns for path in before}
     assert {path for path in before if before[path] != after[path]} <= {tmp_path / "exp/log/fewshot.log"}
     assert (read_stamp(tmp_path / "exp" / "baseline_few") or {})["facts"]["members"] == 2
+
+
+def test_shares_must_tell_few_from_all(tmp_path: Path) -> None:
+    config = make_recipe(tmp_path)
+    for few, student in ((1.0, 1.0), (0.5, 0.5)):
+        config.write_text(yaml.safe_dump({**CONFIG, "few": {"share": few}, "student": {"share": student}}))
+        result = CliRunner().invoke(main, arguments(config, ["fewshot"]))
+        assert result.exit_code == 2 and "fewshot needs a share below 1 for few" in result.output
+
+
+def test_the_recipes_fewshot_is_mini_with_few() -> None:
+    conf = Path(__file__).parents[1] / "recipes" / "librispeech" / "conf"
+    few = load_config(conf / "fewshot.yaml")
+    assert few.few is not None and few.few.share == 0.03
+    assert replace(few, few=None) == load_config(conf / "mini.yaml")
 
 
 def test_without_the_section_it_says_so(tmp_path: Path) -> None:

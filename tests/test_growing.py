@@ -1,18 +1,21 @@
 """What a killed run had finished is there again, to the byte; what it had not is gone."""
 
+import errno
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asr_kd import growing
 from asr_kd.artifacts import Stamp, read_stamp
 from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, keep_largest
-from asr_kd.errors import UserError
+from asr_kd.errors import FullDiskError, UserError
 from asr_kd.frames.store import FrameStore, FrameStoreWriter
-from asr_kd.growing import GrowingFiles, resuming_folder
+from asr_kd.growing import GrowingFiles, discard_partial, resuming_folder
 
 STAMP = Stamp("grown", {"a": 1}, {})
 
@@ -44,6 +47,32 @@ def test_files_are_cut_back_to_their_last_mark(tmp_path_factory, writes) -> None
     assert not (folder / "growing.json").exists()
 
 
+@pytest.mark.parametrize("damage", ["gone", "short"])
+def test_files_that_are_less_than_their_mark_begin_anew(tmp_path: Path, damage: str) -> None:
+    files = GrowingFiles(tmp_path, ["a", "b"])
+    files.files["a"].write(b"12345")
+    files.mark({"n": 1})
+    files.close()
+    if damage == "gone":
+        (tmp_path / "a").unlink()
+    else:
+        (tmp_path / "a").write_bytes(b"123")
+    again = GrowingFiles(tmp_path, ["a", "b"])
+    assert again.note is None and again.files["a"].tell() == 0
+    again.close()
+
+
+def test_a_full_disk_loses_nothing_and_a_finished_run_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "made"
+    with pytest.raises(FullDiskError), resuming_folder(path, STAMP) as folder:
+        (folder / "half").write_text("done")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    partial = path.with_name(".made.partial")
+    assert (partial / "half").read_text() == "done"
+    discard_partial(path)
+    assert not partial.exists()
+
+
 def test_a_folder_is_gone_on_with_only_under_its_own_stamp(tmp_path: Path) -> None:
     path = tmp_path / "made"
     with pytest.raises(Killed), resuming_folder(path, STAMP) as folder:
@@ -72,13 +101,15 @@ def _write(folder: Path, features: list[np.ndarray], first: int, mark_at: int, e
     writer = FrameStoreWriter(folder, 4)
     for number in range(first, end):
         if number == mark_at:
-            writer.mark({"next": number}, only_if_due=False)
+            writer.mark({"next": number})
         array = features[number]
         writer.append(f"u{number}", array, group=f"g{number % 3}", text="ÄÖ", duration=0.01 * len(array))
     return writer
 
 
-def test_a_store_that_was_killed_ends_as_a_whole_one(tmp_path: Path) -> None:
+def test_a_store_that_was_killed_ends_as_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growing, "MARK_SECONDS", -1.0)
+    monkeypatch.setattr(growing, "_LEAST_WORK", 0.0)
     features = _features(np.random.default_rng(1))
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
@@ -98,8 +129,9 @@ def test_a_store_that_was_killed_ends_as_a_whole_one(tmp_path: Path) -> None:
     assert FrameStore.open(tmp_path / "killed").ids == [f"u{k}" for k in range(20)]
 
 
-def test_soft_targets_that_were_killed_end_as_whole_ones(tmp_path: Path) -> None:
-    import torch
+def test_soft_targets_that_were_killed_end_as_whole_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growing, "MARK_SECONDS", -1.0)
+    monkeypatch.setattr(growing, "_LEAST_WORK", 0.0)
 
     log_probabilities = torch.randn(50, 9, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
     kept = [keep_largest(part, keep_mass=0.8, max_entries=5) for part in log_probabilities.split(10)]
@@ -110,7 +142,7 @@ def test_soft_targets_that_were_killed_end_as_whole_ones(tmp_path: Path) -> None
         for number, part in enumerate(parts):
             writer.append(part)
             if number == mark_after:
-                writer.mark({"parts": number + 1}, only_if_due=False)
+                writer.mark({"parts": number + 1})
         if close:
             writer.close()
         else:
@@ -120,7 +152,7 @@ def test_soft_targets_that_were_killed_end_as_whole_ones(tmp_path: Path) -> None
         (tmp_path / name).mkdir()
     write("whole", kept, -1, True)
     write("killed", kept[:4], 1, False)
-    assert json.loads((tmp_path / "killed" / "growing.json").read_text())["note"] == {"parts": 2}
+    assert json.loads((tmp_path / "killed" / "growing.json").read_text())["note"]["note"] == {"parts": 2}
     write("killed", kept[2:], -1, True)
     assert sorted(f.name for f in (tmp_path / "killed").iterdir()) == sorted(
         f.name for f in (tmp_path / "whole").iterdir()

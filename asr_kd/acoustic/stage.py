@@ -150,7 +150,7 @@ def train_monophone(config: Config, work: Work, options: RunOptions) -> TrainRes
 def student_config(config: Config, pair: str) -> StudentConfig:
     student: StudentConfig | None = getattr(config, pair)
     if student is None:
-        raise UserError(f"the config has no section {pair!r}; add one, or leave --pair out.")
+        raise UserError(f"the config has no section {pair!r}; add one.")
     return student
 
 
@@ -209,6 +209,6 @@ def answers_for(store: FrameStore, folds: int, members: int) -> np.ndarray:
 
 def _originals(store: FrameStore) -> np.ndarray:
     """(U,) int64: utterances by number, where altered copies have the number of what they are copies of."""
-    names = [name.rsplit("_sp", 1)[0] for name in store.ids]
+    names = store.originals
     order = {name: k for k, name in enumerate(dict.fromkeys(names))}
     return np.array([order[name] for name in names])

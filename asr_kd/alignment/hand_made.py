@@ -41,9 +41,10 @@ def read_starts(cuts: Path, store: FrameStore) -> Starts:
                 )
             seconds[cut["id"]] = np.array([start for _, start, *_ in phones])
     found: Starts = {}
-    for utterance, name in enumerate(store.ids):
+    for utterance, original in enumerate(store.originals):
         speed = float(store.speeds[utterance])
-        original = name if name in seconds else name.rsplit("_sp", 1)[0]
+        if original not in seconds:
+            raise UserError(f"{store.folder} has an utterance {original} that {cuts} has not; make features again.")
         starts = frames_of(seconds[original] / speed, int(store.offsets[utterance + 1] - store.offsets[utterance]))
         if starts is not None:
             found[utterance] = starts

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from asr_kd.capacity import check_disk
 from asr_kd.config import Config, to_mapping
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
-from asr_kd.growing import partial_folder
+from asr_kd.growing import discard_partial, partial_folder
 from asr_kd.lang.lexicon import Lang, read_lang
 
 log = logging.getLogger(__name__)
@@ -66,13 +67,14 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
     stores = {name: FrameStore.open(work.frames(name)) for name in SETS}
     stamp = Stamp(
         "align",
-        to_mapping(config.alignment) | {"monophone": config.monophone, "form": _FORM},
+        _settings(config) | {"monophone": config.monophone, "form": _FORM},
         {"lang": lang_stamp["digest"]} | {f"{name} frames": store.digest for name, store in stores.items()},
         config.seed,
     )
     folder = work.exp("align")
     reason = reason_to_make(folder, stamp) or _out_of_date(work, stores, stamp)
     if reason is None:
+        discard_partial(folder)
         return AlignResult(False, **require(folder, work, "align")["facts"])
     log.info("aligning: %s", reason)
     # contexts, and the states of one tree or two; a phone's segment has five numbers and lasts eight frames or so
@@ -116,6 +118,11 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
         (temporary / "failed.json").write_text(json.dumps(failed, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(partial, ignore_errors=True)
     return AlignResult(True, **facts)  # type: ignore[arg-type]
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """What the alignment depends on; how many utterances may fail is not part of it."""
+    return {key: value for key, value in to_mapping(config.alignment).items() if key != "max_bad_fraction"}
 
 
 def _starts(config: Config, work: Work, name: str, store: FrameStore) -> Starts | None:

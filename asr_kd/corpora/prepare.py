@@ -148,7 +148,7 @@ def _stamp(config: Config, work: Work, listing: Listing, found: Sources, corpus_
     inputs = {
         **transcript_digests(listing, corpus_dir),
         **{name: file_digest(path) for name, path in found.files.items()},
-        "sets": digest_of([[u.id, u.set] for u in listing.utterances]),
+        "utterances": digest_of([[u.id, u.set, u.text, u.phones] for u in listing.utterances]),
         "audio": audio_digest(listing.utterances, corpus_dir, work),
     }
     return Stamp("prepare", settings, inputs)

@@ -18,7 +18,7 @@ import numpy as np
 from asr_kd.config import Config
 from asr_kd.corpora.audio import BadAudio, check_audio
 from asr_kd.corpora.listing import Listing, Problem, Utterance
-from asr_kd.corpora.timit_times import mapped, read_phone_map, read_phones, read_words
+from asr_kd.corpora.timit_times import Span, mapped, read_phone_map, read_phones, read_words
 from asr_kd.errors import UserError
 from asr_kd.lang.normalise import normalise
 
@@ -47,8 +47,8 @@ def read(corpus_dir: Path, conf_dir: Path, config: Config) -> Listing:
     """Lists the utterances; their transcripts are phones or words, as `corpus.transcripts` says.
 
     Raises:
-      UserError: there is no TRAIN, a file of times is malformed, the table of phones is missing, a whole copy has
-        not as many utterances as it should, or there are too few speakers to split.
+      UserError: there is no TRAIN, the table of phones is missing, a whole copy has not as many utterances as it
+        should, or there are too few speakers to split.
     """
     parts = _find_parts(corpus_dir)
     sentences = [sentence for name, folder in parts.items() for sentence in _sentences(name, folder)]
@@ -120,7 +120,7 @@ def _official(corpus_dir: Path, sentences: list[_Sentence], config: Config) -> d
 
 
 def _drawn(corpus_dir: Path, sentences: list[_Sentence], config: Config) -> dict[str, str]:
-    """Speaker -> set, for a copy without TEST: women and men, of whom every set gets its share, in an order by seed."""
+    """Speaker -> set, for a copy without TEST: women and men in turn, in an order by seed: test, dev, the rest."""
     speakers = sorted({sentence.speaker for sentence in sentences})
     dev, test = config.corpus.dev_speakers, config.corpus.test_speakers
     if not dev or not test:
@@ -159,12 +159,16 @@ def _add(listing: Listing, sentence: _Sentence, name: str, table: Mapping[str, s
     audio, times = sentence.files[".WAV"], sentence.files[suffix]
     listing.transcripts.append(times)
     length = _num_samples(audio, config)
-    if suffix == ".PHN":
-        spans = mapped(read_phones(times, table, length), table)
-        text = " ".join(span.label for span in spans)
-    else:
-        spans = []
-        text = normalise(" ".join(span.label for span in read_words(times, length)))
+    spans: list[Span] = []
+    try:
+        if suffix == ".PHN":
+            spans = mapped(read_phones(times, table, length), table)
+            text = " ".join(span.label for span in spans)
+        else:
+            text = normalise(" ".join(span.label for span in read_words(times, length)))
+    except UserError as error:
+        listing.problems.append(Problem(sentence.id, str(error).rstrip(".")))
+        return
     rate = config.corpus.sampling_rate
     phones = tuple((span.label, span.first / rate, span.end / rate) for span in spans)
     listing.utterances.append(Utterance(sentence.id, audio, text, sentence.speaker, name, phones))

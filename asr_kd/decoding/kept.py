@@ -1,4 +1,4 @@
-"""Results of decoding's pieces, each in a file of its own from the moment it is there: a killed run loses none."""
+"""Results of decoding's pieces, each kept in a file of its own: a killed run loses only those that it was at."""
 
 from __future__ import annotations
 

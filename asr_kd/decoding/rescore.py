@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -118,18 +118,13 @@ Score = Callable[[tuple[str, ...]], float]
 def _difference(work: Work, lm: Path, lists: Sequence[Path]) -> Score:
     """words -> log probability by the larger model minus that by the first pass's."""
     first = read_arpa(work.lm / "G.arpa")
-    needed = _needed_ngrams(lists, read_order(lm))
+    heard = {hypothesis for path in lists for one in read_lists(path) for hypothesis in one.hypotheses.words}
+    words = {word for hypothesis in heard for word in hypothesis}
+    known = read_arpa(lm, {(word,) for word in words.union(UNKNOWN)}).probabilities[0]
+    spelling = _spelling(lm, words, {word for (word,) in known})
+    needed = _needed_ngrams(([spelling.get(word, word) for word in one] for one in heard), read_order(lm))
     log.info("reading %s: %d n-grams of the hypotheses are looked for", lm, len(needed))
     larger = read_arpa(lm, needed)
-    known = {word for (word,) in larger.probabilities[0]}
-    unknown = next((word for word in UNKNOWN if word in known), None)
-    missing = sorted({ngram[0] for ngram in needed if len(ngram) == 1} - known - {BEGIN, *UNKNOWN})
-    if missing and unknown is None:
-        names = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
-        raise UserError(f"{lm}: {len(missing)} words of the hypotheses are not in this language model ({names}).")
-    if missing:
-        log.warning("%s: %d words of the hypotheses are not in it, and count as %s", lm, len(missing), unknown)
-    spelling = dict.fromkeys(missing, unknown or "")
 
     @cache
     def score(words: tuple[str, ...]) -> float:
@@ -138,14 +133,32 @@ def _difference(work: Work, lm: Path, lists: Sequence[Path]) -> Score:
     return score
 
 
-def _needed_ngrams(lists: Sequence[Path], order: int) -> set[NGram]:
-    found: set[NGram] = {(word,) for word in (BEGIN, END, *UNKNOWN)}
-    for path in dict.fromkeys(lists):
-        for utterance in read_lists(path):
-            for words in utterance.hypotheses.words:
-                sentence = (BEGIN, *words, END)
-                for length in range(1, order + 1):
-                    found.update(zip(*(sentence[k:] for k in range(length)), strict=False))
+def _spelling(lm: Path, words: set[str], known: set[str]) -> dict[str, str]:
+    """What stands for each word that the larger model does not have: its unknown word.
+
+    Raises:
+      UserError: it has none, or most of the words are unknown to it.
+    """
+    missing = sorted(words - known)
+    if not missing:
+        return {}
+    names = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
+    unknown = next((word for word in UNKNOWN if word in known), None)
+    if unknown is None or 2 * len(missing) > len(words):
+        raise UserError(
+            f"{lm}: {len(missing)} of {len(words)} words of the hypotheses are not in this language model ({names}); "
+            "name one of the same words, written as here."
+        )
+    log.warning("%s: %d words of the hypotheses are not in it (%s), and count as %s", lm, len(missing), names, unknown)
+    return dict.fromkeys(missing, unknown)
+
+
+def _needed_ngrams(sentences: Iterable[Sequence[str]], order: int) -> set[NGram]:
+    found: set[NGram] = set()
+    for words in sentences:
+        sentence = (BEGIN, *words, END)
+        for length in range(1, order + 1):
+            found.update(zip(*(sentence[k:] for k in range(length)), strict=False))
     return found
 
 
@@ -177,6 +190,7 @@ def _rescore_task(
             "lm": lm.name,
             "first_pass_wer": first["wer"],
             "oracle": _oracle([text.split() for text in stores[name].texts] * len(task.nets), listed),
+            "rtf": None,  # of the second pass alone it would say nothing
             "hypotheses": float(np.mean([len(utterance.hypotheses.words) for utterance in listed])),
         }
         seconds = [first["seconds"] / first["seeds"]] * len(seeds)

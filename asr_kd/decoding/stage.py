@@ -25,7 +25,7 @@ from asr_kd.decoding.results import decoded_folder, read_summary, write_results
 from asr_kd.decoding.scales import Scales, choose_scales
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
-from asr_kd.growing import partial_folder
+from asr_kd.growing import discard_partial, partial_folder
 from asr_kd.lang.lexicon import read_lang
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,9 @@ def decode(
     stamps = {(task.system.name, name): _stamp(config, task, stores, name, backend) for task in tasks for name in names}
     reasons = {key: reason_to_make(decoded_folder(work, *key), stamp) for key, stamp in stamps.items()}
     for (who, name), why in reasons.items():
-        if why is not None:
+        if why is None:
+            discard_partial(decoded_folder(work, who, name))
+        else:
             log.info("decoding %s on %s: %s", who, name, why)
     clear_caches()
 

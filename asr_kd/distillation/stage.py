@@ -33,7 +33,7 @@ from asr_kd.distillation.objective import DistillationObjective, OnlineTargets, 
 from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, keep_largest, restore
 from asr_kd.errors import UserError
 from asr_kd.frames.windows import ChunkedFrames, WindowedFrames, windows_of
-from asr_kd.growing import resuming_folder
+from asr_kd.growing import discard_partial, resuming_folder
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,7 @@ def make_soft_targets(config: Config, work: Work, options: RunOptions) -> SoftTa
     stamp = _stamp(config, work, data)
     reason = reason_to_make(folder, stamp)
     if reason is None:
+        discard_partial(folder)
         facts = require(folder, work, "soft-targets")["facts"]
         return SoftTargetsResult(folder, False, **{key: facts[key] for key in _FACTS})
     log.info("making soft targets: %s", reason)
@@ -81,10 +82,11 @@ def make_soft_targets(config: Config, work: Work, options: RunOptions) -> SoftTa
     teachers = load_model(work.exp(_teacher_folder(config)), device)
     frames = _windows(data, teachers, device)
     provider = _online(config, data, teachers)
-    needed = frames.num_frames * (min(settings.max_entries, data.num_states) * 4 + 10)
+    # an entry's number and value; per frame an offset, a count and what is left over
+    exact = settings.keep_mass >= 1 and settings.max_entries >= data.num_states
+    needed = frames.num_frames * (min(settings.max_entries, data.num_states) * (6 if exact else 4) + 14)
     log.info("at most %s of disk will be needed", human_bytes(needed))
     check_disk(folder, needed)
-    exact = settings.keep_mass >= 1 and settings.max_entries >= data.num_states
     background = _background(provider, frames, config.seed)
     facts = {"temperature": settings.temperature, "num_states": data.num_states, "frames": frames.num_frames}
     with resuming_folder(folder, stamp, facts) as temporary:

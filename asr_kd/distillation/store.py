@@ -11,7 +11,6 @@ Shapes:  N frames of the set, E entries kept in all, B frames in a batch, C tied
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,11 @@ from torch import Tensor
 
 from asr_kd.distillation.loss import SoftTargets
 from asr_kd.errors import UserError
-from asr_kd.growing import GrowingFiles
+from asr_kd.growing import GrowingFiles, reserve_header, write_header
 
 # below this the left-over mass is taken for none (float16 cannot hold a smaller log anyway)
 LOG_NOTHING = -60.0
+_AT_ONCE = 1 << 22  # frames
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,18 @@ class SoftTargetWriter:
             "rest": np.dtype(np.float16),
             "counts": np.dtype(np.int32),
         }
-        self._growing = GrowingFiles(folder, [f"{name}.raw" for name in self._types])
+        self._growing = GrowingFiles(folder, [self._file(name) for name in self._types])
         self.note: Any = self._growing.note  # what the last mark said
+        self._frames = self._entries = 0
+        if self.note is not None:
+            self._frames, self._entries, self.note = self.note["frames"], self.note["entries"], self.note["note"]
+        else:
+            for name in self._types:
+                reserve_header(self._growing.files[self._file(name)])
+
+    @staticmethod
+    def _file(name: str) -> str:
+        return f"{name}.npy"
 
     def append(self, kept: Kept) -> None:
         arrays = {
@@ -87,32 +97,33 @@ class SoftTargetWriter:
             "counts": kept.counts,
         }
         for name, array in arrays.items():
-            self._growing.files[f"{name}.raw"].write(array.astype(self._types[name]).tobytes())
+            self._growing.files[self._file(name)].write(array.astype(self._types[name]).tobytes())
+        self._frames += len(kept.counts)
+        self._entries += len(kept.ids)
 
-    def mark(self, note: Any, *, only_if_due: bool = True) -> None:
-        """Notes that everything appended so far is whole, with what the caller wants to know then (plain data)."""
-        if self._growing.mark_is_due or not only_if_due:
-            self._growing.mark(note)
+    def mark(self, note: Any) -> None:
+        """Now and then notes that all so far is whole, with what the caller wants to know then (plain data)."""
+        self._growing.mark_if_due(lambda: {"frames": self._frames, "entries": self._entries, "note": note})
 
     def close(self) -> None:
+        for name, dtype in self._types.items():
+            length = self._frames if name in ("rest", "counts") else self._entries
+            write_header(self._growing.files[self._file(name)], dtype, (length,))
         self._growing.close()
-        _write_offsets(self._folder / "counts.raw", self._folder / "offsets.npy")
+        counts = self._folder / self._file("counts")
+        _write_offsets(counts, self._folder / "offsets.npy")
         np.save(self._folder / "background.npy", self._background.astype(np.float32))
-        for name in ("ids", "log_probabilities", "rest"):
-            _raw_to_npy(self._folder / f"{name}.raw", self._folder / f"{name}.npy", self._types[name])
-        for name in self._types:
-            (self._folder / f"{name}.raw").unlink()
+        counts.unlink()
         self._growing.finish()
 
 
 def _write_offsets(counts: Path, target: Path) -> None:
-    frames = counts.stat().st_size // 4
-    offsets = np.lib.format.open_memmap(target, mode="w+", dtype=np.int64, shape=(frames + 1,))
-    offsets[0] = first = 0
-    for block in _blocks(counts):
-        sums = offsets[first] + np.cumsum(np.frombuffer(block, np.int32), dtype=np.int64)
+    of_frames = np.load(counts, mmap_mode="r") if counts.stat().st_size > 128 else np.zeros(0, np.int32)
+    offsets = np.lib.format.open_memmap(target, mode="w+", dtype=np.int64, shape=(len(of_frames) + 1,))
+    offsets[0] = 0
+    for first in range(0, len(of_frames), _AT_ONCE):
+        sums = offsets[first] + np.cumsum(of_frames[first : first + _AT_ONCE], dtype=np.int64)
         offsets[first + 1 : first + 1 + len(sums)] = sums
-        first += len(sums)
     offsets.flush()
 
 
@@ -184,19 +195,3 @@ def restore(kept: Kept, background: Tensor, device: torch.device | None = None) 
     dense = dense.clamp_min(1e-30).log() + (rest.unsqueeze(1) - left.log())
     dense[rows, ids] = torch.from_numpy(kept.log_probabilities).to(device)
     return dense - torch.logsumexp(dense, -1, keepdim=True)
-
-
-def _raw_to_npy(raw: Path, target: Path, dtype: np.dtype) -> None:
-    """Puts a .npy header before a raw file without holding it in memory."""
-    count = raw.stat().st_size // dtype.itemsize
-    with target.open("wb") as file:
-        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)}
-        np.lib.format.write_array_header_1_0(file, header)
-        for block in _blocks(raw):
-            file.write(block)
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            yield block

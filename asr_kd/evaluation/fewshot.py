@@ -20,6 +20,7 @@ from asr_kd.acoustic.stage import student_config, train_direct, train_ensemble
 from asr_kd.artifacts import Stamp, Work, read_json_lines, read_stamp, reason_to_make, replacing_folder, require
 from asr_kd.config import Config
 from asr_kd.distillation.stage import distill, make_soft_targets
+from asr_kd.errors import UserError
 from asr_kd.evaluation.frames import frame_metrics
 from asr_kd.frames.store import FrameStore
 
@@ -45,24 +46,29 @@ def fewshot(config: Config, work: Work, options: RunOptions) -> FewshotResult:
     `config.student` is the net that sees everything, `config.few` the one that sees a share.
 
     Raises:
-      UserError: the config has no `few`, or a stage before has not run.
+      UserError: the config has no `few`, its shares are not as they must be, or a stage before has not run.
     """
     few = student_config(config, "few")
+    if not few.share < config.student.share == 1:
+        raise UserError(
+            f"{work.config_path}: few.share is {few.share:g} and student.share {config.student.share:g}; fewshot needs "
+            "a share below 1 for few, and all of the data (1) for student."
+        )
     train_ensemble(config, work, options)
     make_soft_targets(config, work, options)
-    trained = {
-        ("hard", few.share): train_direct(config, work, options, "few"),
-        ("soft", few.share): distill(config, work, options, "few"),
-        ("hard", config.student.share): train_direct(config, work, options),
-    }
-    stamps = {result.folder.name: (read_stamp(result.folder) or {})["digest"] for result in trained.values()}
+    trained = [
+        ("hard", few.share, train_direct(config, work, options, "few")),
+        ("soft", few.share, distill(config, work, options, "few")),
+        ("hard", 1.0, train_direct(config, work, options)),
+    ]
+    stamps = {result.folder.name: (read_stamp(result.folder) or {})["digest"] for _, _, result in trained}
     require(work.frames("test"), work, "features")
     test = FrameStore.open(work.frames("test"))
     folder = work.exp("fewshot")
     stamp = Stamp("fewshot", {"form": _FORM}, stamps | {"test frames": test.digest})
     if reason_to_make(folder, stamp) is None:
         return FewshotResult(folder, False, json.loads((folder / "fewshot.json").read_text(encoding="utf-8")))
-    rows = [_row(targets, share, result, test) for (targets, share), result in trained.items()]
+    rows = [_row(targets, share, result, test) for targets, share, result in trained]
     from asr_kd.evaluation.fewshot_figure import draw  # here: matplotlib takes a second to load
 
     with replacing_folder(folder, stamp) as temporary:

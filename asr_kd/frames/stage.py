@@ -34,7 +34,7 @@ from asr_kd.frames.store import (
     num_frames,
     store_bytes,
 )
-from asr_kd.growing import resuming_folder
+from asr_kd.growing import discard_partial, resuming_folder
 from asr_kd.parallel import map_pieces
 from asr_kd.text_files import open_text
 
@@ -123,6 +123,7 @@ def _make_set(config: Config, work: Work, name: str, nj: int, executor: str) -> 
     stamp = Stamp("features", settings, inputs)
     why = reason_to_make(folder, stamp)
     if why is None:
+        discard_partial(folder)
         return SetFeatures(
             name, False, seconds=time.monotonic() - started, **require(folder, work, "features")["facts"]
         )

@@ -22,11 +22,10 @@ import numpy as np
 
 from asr_kd.artifacts import STAMP, Stamp, read_json_lines, read_stamp, replacing_file
 from asr_kd.errors import UserError
-from asr_kd.growing import GrowingFiles
+from asr_kd.growing import GrowingFiles, reserve_header, write_header
 
 FRAME_SHIFT = 0.01  # seconds
 FRAME_LENGTH = 0.025  # seconds
-_HEADER_BYTES = 128
 _MAKERS = {"states": "align", "states_monophone": "align"}  # per-frame array -> the command that makes it
 
 
@@ -113,6 +112,12 @@ class FrameStore:
             raise UserError(f"{self.folder}/cmvn.npz and utterances.jsonl do not fit together: the store {damaged}")
         if len(self._index) != len(self.ids):
             raise UserError(f"{self.folder}/utterances.jsonl names an utterance twice: the store {damaged}")
+
+    @property
+    def originals(self) -> list[str]:
+        """(U,) ids, where an altered copy has the id of what it is a copy of."""
+        pairs = zip(self.ids, self.speeds, strict=True)
+        return [name if speed == 1.0 else name.removesuffix(f"_sp{speed:g}") for name, speed in pairs]
 
     @property
     def num_frames(self) -> int:
@@ -232,19 +237,17 @@ class FrameStoreWriter:
         self._growing = GrowingFiles(folder, ["features.npy", "utterances.jsonl"])
         self._features, self._rows = (self._growing.files[name] for name in ("features.npy", "utterances.jsonl"))
         if (marked := self._growing.note) is None:
-            self._features.write(bytes(_HEADER_BYTES))
+            reserve_header(self._features)
             return
         self.num_frames, self.num_utterances, self.note = marked["frames"], marked["utterances"], marked["note"]
         self._squares = np.array(marked["squares"])
         for number, (name, frames, total) in enumerate(marked["groups"]):
             self._groups[name] = _Group(number, frames, np.array(total))
 
-    def mark(self, note: Any, *, only_if_due: bool = True) -> None:
-        """Notes that everything appended so far is whole, with what the caller wants to know then (plain data)."""
-        if only_if_due and not self._growing.mark_is_due:
-            return
-        self._growing.mark(
-            {
+    def mark(self, note: Any) -> None:
+        """Now and then notes that all so far is whole, with what the caller wants to know then (plain data)."""
+        self._growing.mark_if_due(
+            lambda: {
                 "frames": self.num_frames,
                 "utterances": self.num_utterances,
                 "squares": self._squares.tolist(),
@@ -296,12 +299,8 @@ class FrameStoreWriter:
 
     def _finish(self) -> None:
         if self.num_frames == 0:
-            raise UserError(f"{self.folder.name.strip('.').removesuffix('.tmp')}: the set has no usable utterance.")
-        # the header could not be written before the number of frames was known
-        shape = f"({self.num_frames}, {self.num_dims})"
-        header = f"{{'descr': '<f2', 'fortran_order': False, 'shape': {shape}, }}".ljust(_HEADER_BYTES - 11) + "\n"
-        self._features.seek(0)
-        self._features.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
+            raise UserError(f"{self.folder.name.strip('.').partition('.')[0]}: the set has no usable utterance.")
+        write_header(self._features, np.dtype("<f2"), (self.num_frames, self.num_dims))
         totals = np.stack([group.total for group in self._groups.values()])
         frames = np.array([group.frames for group in self._groups.values()], dtype=np.int64)
         means = totals / frames[:, None]

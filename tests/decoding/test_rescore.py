@@ -2,6 +2,7 @@
 
 import gzip
 import importlib.util
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from asr_kd.config import DecodingConfig
 from asr_kd.decoding.decoder import make_decoder
 from asr_kd.decoding.graph import compile_graph
 from asr_kd.decoding.nbest import read_lists
-from asr_kd.decoding.rescore import rescore
+from asr_kd.decoding.rescore import _difference, rescore
 from asr_kd.decoding.stage import decode
 from asr_kd.errors import UserError
 from asr_kd.lang.ngram import Arpa, estimate, read_arpa, read_order, write_arpa
@@ -57,13 +58,20 @@ def test_a_list_begins_with_the_best_path_and_has_each_word_sequence_once(graph)
 
 
 def test_scores_of_a_list_are_those_of_its_words(graph, tree) -> None:
-    """Acoustic and graph scores by trying every path through a short utterance."""
+    """Graph scores by the language model, and the best total by trying every path through a short utterance."""
     loglike = (3 * np.random.default_rng(5).normal(size=(7, graph.num_pdfs))).astype(np.float32)
     (found,) = make_decoder("k2", graph, EXHAUSTIVE, acoustic_scale=SCALE).nbest([loglike], 300)
     best, words = toy.best_by_trying_all(tree, loglike, scale=SCALE, penalty=0.0)
     assert found.words[0] in words
     total = SCALE * found.acoustic[0] + found.graph[0]
     assert total == pytest.approx(best, rel=1e-3)  # the graph is rounded to 1/1024
+    # A graph score has, beside the language model's, a silence or none in each place, and one way on for each frame.
+    # Of rare hypotheses a worse path through the back-off model may have been drawn: the likeliest ones are looked at.
+    for hypothesis, score in list(zip(found.words, found.graph, strict=True))[:8]:
+        rest = score - toy.language_score(toy.ARPA, hypothesis) - len(loglike) * np.log(0.5)
+        places = len(hypothesis) + 1
+        silences = [k * np.log(toy.SILENCE) + (places - k) * np.log(1 - toy.SILENCE) for k in range(places + 1)]
+        assert min(abs(rest - silence) for silence in silences) < 0.02
 
 
 def test_only_the_ngrams_asked_for_are_kept(tmp_path: Path) -> None:
@@ -118,13 +126,36 @@ def test_a_model_that_knows_the_words_is_believed(work: Work, tmp_path: Path) ->
     assert rescore(CONFIG, work, lm_file(tmp_path, toy.ARPA), ["direct"], ["dev"]).made
 
 
+def test_the_choice_is_that_of_a_sum_by_hand(work: Work, tmp_path: Path) -> None:  # noqa: F811
+    decode(CONFIG, work)
+    larger = estimate([["SEA", "C"], ["BEER", "C"], ["AB", "BEE"]] * 9 + [["C"]], 3, toy.LANG.words)
+    rescore(CONFIG, work, lm_file(tmp_path, larger), ["direct"])
+    summary = json.loads((work.exp("rescored_direct_test") / "summary.json").read_text())
+    scale, penalty = summary["acoustic_scale"], summary["word_penalty"]
+    chosen = words_of(work.exp("rescored_direct_test"))
+    for utterance, words in zip(read_lists(work.exp("nbest_direct_test")), chosen, strict=True):
+        found = utterance.hypotheses
+        totals = [
+            scale * acoustic + graph - toy.ARPA.sentence_score(one) + larger.sentence_score(one) + penalty * len(one)
+            for one, acoustic, graph in zip(found.words, found.acoustic, found.graph, strict=True)
+        ]
+        assert list(found.words[int(np.argmax(totals))]) == words
+
+
 def test_words_that_the_larger_model_lacks(work: Work, tmp_path: Path) -> None:  # noqa: F811
     decode(CONFIG, work)
-    small = estimate([["BEE", "C"]], 2)
-    with pytest.raises(UserError, match=r"words of the hypotheses are not in this language model \(AB"):
+    small = estimate([["BEE", "C", "SEA"]], 2)
+    with pytest.raises(UserError, match=r"2 of 5 words of the hypotheses are not in this language model \(AB, BEER"):
         rescore(CONFIG, work, lm_file(tmp_path, small), ["direct"])
+    other_case = estimate([["bee", "c", "<unk>"]], 2)
+    with pytest.raises(UserError, match=r"5 of 5 words .* name one of the same words, written as here"):
+        rescore(CONFIG, work, lm_file(tmp_path, other_case), ["direct"])
     assert not work.exp("rescored_direct_dev").exists()
-    with_unknown = estimate([["BEE", "C", "<unk>"]], 2)
+    with_unknown = estimate([["BEE", "<unk>", "C", "SEA", "<unk>"]] * 5, 2)
+    score = _difference(work, lm_file(tmp_path, with_unknown), [work.exp("nbest_direct_dev")])
+    spelled = with_unknown.sentence_score(["BEE", "<unk>", "C"])
+    words = ("BEE", "AB", "C")
+    assert score(words) == pytest.approx(spelled - toy.ARPA.sentence_score(words), abs=1e-4)
     assert rescore(CONFIG, work, lm_file(tmp_path, with_unknown), ["direct"]).made
 
 
