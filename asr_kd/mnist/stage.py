@@ -19,7 +19,7 @@ from asr_kd.mnist.data import SUMS
 
 log = logging.getLogger(__name__)
 
-_FORM = 1  # of the results; raise it when an experiment measures something else
+_FORM = 2  # of the results; raise it when an experiment measures something else
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,25 @@ def run(
     return MnistResult(made, results)
 
 
+# what each experiment's result depends on, beside the seeds and the images: sections of the config
+_SECTIONS = {
+    "teacher": ("teacher",),
+    "hard": ("small", "hard"),
+    "distilled": ("teacher", "small", "distilled"),
+    "shifted": ("teacher", "small", "shifted"),
+    "no3s": ("teacher", "small", "biased"),
+    "only7s8s": ("teacher", "small", "biased"),
+    "temperatures": ("teacher", "small", "distilled", "temperatures"),
+    "logits": ("teacher", "small", "distilled", "logits"),
+    "ensembles": ("teacher", "small", "distilled", "ensembles"),
+    "few": ("teacher", "small", "distilled", "few"),
+    "knowledge": ("teacher",),
+}
+
+
 def _stamp(config: MnistConfig, name: str) -> Stamp:
-    settings = to_mapping(config)
-    settings.pop("experiments")
+    whole = to_mapping(config)
+    settings = {section: whole[section] for section in (*_SECTIONS[name], "seeds", "held_out")}
     return Stamp("mnist results", settings | {"experiment": name, "form": _FORM}, SUMS, config.seed)
 
 
@@ -146,8 +162,8 @@ def summary(name: str, result: dict[str, Any]) -> str:
         )
     if "rows" in result:
         return "; ".join(
-            " ".join(f"{key} {value:g}" for key, value in row.items() if key in ("width", "temperature", "teachers"))
-            + f": {spread(row['errors'])}"
+            " ".join(f"{key} {row[key]:g}" for key in ("width", "temperature", "teachers") if key in row)
+            + f"{'' if row.get('loss') != 'logits' else 'logits'}: {spread(row['errors'])}"
             for row in result["rows"]
         )
     return f"{len(result['examples'])} images"
