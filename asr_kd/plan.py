@@ -39,6 +39,9 @@ GPU_TFLOPS = 312.0  # an A100's bf16 peak, from its maker's data sheet
 GPU_SHARE = 0.35  # of a GPU's peak that training steps of this kind reach; an assumption
 EIGHT = 0.85  # of eight times one GPU's speed; an assumption
 _UTTERANCE = 12.3  # seconds, LibriSpeech's mean
+# Measured on 3.5 hours (recipes/librispeech/RESULTS.md): a process with torch and numba loaded, one that makes
+# features, an hour's graphs in the flat start; and what a frame's label takes in training, once as numpy, once as torch.
+_PROCESS, _HELPER, _GRAPH, _LABEL = 0.6e9, 0.4e9, 6e6, 17.0
 _BYTES_PER_WEIGHT = 18  # weight, gradient, two moments in float32, and a copy in bf16
 _MEASURED_BATCHES = (32, 128)
 _STEPS = 3
@@ -71,10 +74,10 @@ class NetPlan:
         return 3 * sum(products) - products[0]
 
     def memory(self, frames: int) -> float:
-        """Bytes: weights with all that training keeps of them, a batch's activations, and the frames."""
-        held = min(frames, 2 * CHUNK_FRAMES) * 4.0 * 40
+        """Bytes: weights with all that training keeps of them, a batch's activations, the frames and their labels."""
+        held = min(frames, 2 * CHUNK_FRAMES) * 4.0 * 40 + _LABEL * frames
         activations = 2 * 4.0 * self.training.batch_size * (sum(self.sizes) + 2 * self.num_states)
-        return self.members * (self.parameters * _BYTES_PER_WEIGHT + activations) + held
+        return _PROCESS + self.members * (self.parameters * _BYTES_PER_WEIGHT + activations) + held
 
 
 @dataclass(frozen=True)
@@ -202,12 +205,20 @@ def _before_training(config: Config, frames: int, hours: float, *, measure: bool
     utterances = round(hours * 3600 / _UTTERANCE * len(config.features.speeds))
     disk = store_bytes(frames, utterances, config.features.num_mel_bins)
     seconds = frames / (_feature_rate(config) * default_nj()) if measure else None
-    yield Row("features", f"{config.features.num_mel_bins} log-mel filterbanks", 0.0, disk, 1e9, seconds)
+    yield Row(
+        "features",
+        f"{config.features.num_mel_bins} log-mel filterbanks",
+        0.0,
+        disk,
+        (1 + default_nj()) * _HELPER,
+        seconds,
+    )
     subset = min(config.alignment.subset_hours, hours) * 3600 / FRAME_SHIFT
     searched = frames + config.alignment.rounds * subset
     seconds = searched / (_viterbi_rate() * default_nj()) if measure else None
-    arrays = 8 if config.monophone else 4
-    yield Row("align", f"{config.alignment.leaves} tied states", 0.0, frames * arrays, 20.0 * frames + 1e9, seconds)
+    arrays = 4 + 4 * (1 + config.monophone) + 2.1  # contexts, the states of each tree, segments
+    memory = 2 * _PROCESS + _GRAPH * min(config.alignment.subset_hours, hours) + _LABEL * frames
+    yield Row("align", f"{config.alignment.leaves} tied states", 0.0, frames * arrays, memory, seconds)
 
 
 def _soft_targets(config: Config, teacher: NetPlan, frames: int, training_seconds: float | None) -> Row:
@@ -216,7 +227,7 @@ def _soft_targets(config: Config, teacher: NetPlan, frames: int, training_second
     # the forward pass is its share of a training epoch
     share = forward / (teacher.flops_per_frame * teacher.members * frames * teacher.training.epochs)
     seconds = None if training_seconds is None else training_seconds * share
-    memory = teacher.members * (4.0 * teacher.parameters + 4096 * 4.0 * 4 * teacher.num_states)
+    memory = _PROCESS + teacher.members * (4.0 * teacher.parameters + 4096 * 4.0 * 4 * teacher.num_states)
     disk = frames * (4.0 * entries + 10)
     return Row("soft-targets", f"at most {entries} entries a frame", forward, disk, memory, seconds)
 
