@@ -40,7 +40,7 @@ GPU_SHARE = 0.35  # of a GPU's peak that training steps of this kind reach; an a
 EIGHT = 0.85  # of eight times one GPU's speed; an assumption
 _UTTERANCE = 12.3  # seconds, LibriSpeech's mean
 # Measured on 3.5 hours (recipes/librispeech/RESULTS.md): a process with torch and numba loaded, one that makes
-# features, an hour's graphs in the flat start; and what a frame's label takes in training, once as numpy, once as torch.
+# features, an hour's graphs in the flat start; and a frame's label in training, once as numpy, once as torch.
 _PROCESS, _HELPER, _GRAPH, _LABEL = 0.6e9, 0.4e9, 6e6, 17.0
 _BYTES_PER_WEIGHT = 18  # weight, gradient, two moments in float32, and a copy in bf16
 _MEASURED_BATCHES = (32, 128)
