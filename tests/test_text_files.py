@@ -1,6 +1,7 @@
 """Text of any kind is read, and what is no text is one sentence that names the file."""
 
 import gzip
+import zlib
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,9 @@ def test_what_is_no_text_is_named(tmp_path: Path, damage: str) -> None:
 def test_every_way_to_cut_a_gzipped_language_model_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "lm.arpa.gz"
     packed = gzip.compress(b"\\data\\\nngram 1=1\n\n\\1-grams:\n-1\ta\n\n\\end\\\n")
-    for length in range(len(packed) - 8):  # the last 8 bytes are the checksum and size, after all of the text
+    for length in range(len(packed)):
+        if b"\\end\\" in zlib.decompressobj(31).decompress(packed[:length]):
+            continue  # all of the text is there, and what is cut is of no use to it
         path.write_bytes(packed[:length])
         with pytest.raises(UserError, match=r"lm.arpa.gz"):
             read_arpa(path)
