@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -116,7 +115,7 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
         for one in aligned.values():
             put_in_place(one, temporary)
         (temporary / "failed.json").write_text(json.dumps(failed, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(partial, ignore_errors=True)
+    discard_partial(folder)
     return AlignResult(True, **facts)  # type: ignore[arg-type]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from asr_kd.config import Config, LangConfig
-from asr_kd.errors import UserError
+from asr_kd.errors import UserError, some_of
 from asr_kd.lang.lexicon import ARPABET, everything_known, pronounce, read_lexicon
 from asr_kd.lang.ngram import Arpa, estimate, read_arpa
 from asr_kd.lang.normalise import normalise
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 UNKNOWN = "<UNK>"
 _UTTERANCE_ID = re.compile(r"[0-9]+-[0-9]+-[0-9]+\s")  # LibriSpeech's transcripts have one before each line
-_NAMED = 5
 
 logger = logging.getLogger(__name__)
 
@@ -179,8 +178,7 @@ def check_vocabulary(words: set[str], pronunciations: Mapping[str, object], foun
     if not silent:
         return
     where = found.lm or found.lm_text or "the training transcripts"
-    names = ", ".join(silent[:_NAMED]) + (f" and {len(silent) - _NAMED} more" if len(silent) > _NAMED else "")
     raise UserError(
-        f"{where}: {len(silent)} words of the language model have no pronunciation ({names}); add lines for them to "
-        f"{found.lexicon}, or set lang.guess_pronunciations: true."
+        f"{where}: {len(silent)} words of the language model have no pronunciation ({some_of(silent)}); "
+        f"add lines for them to {found.lexicon}, or set lang.guess_pronunciations: true."
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from asr_kd.decoding.results import read_summary
 from asr_kd.decoding.stage import Task, chunks_of
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
-from asr_kd.growing import partial_folder
+from asr_kd.growing import discard_partial, partial_folder
 
 DRAWS = 500  # paths drawn from each lattice
 KEPT = 100  # hypotheses at most, the likeliest
@@ -52,15 +51,16 @@ def make_lists(
             settings = {"decoding": to_mapping(config.decoding), "draws": DRAWS, "kept": KEPT}
             settings["scale"] = scales[task.system.name]
             stamps[task.system.name, name] = Stamp("nbest", settings, task.inputs | {"frames": store.digest})
-    todo = [
-        (task, name) for task in tasks for name in stores
-        if reason_to_make(folders[task.system.name, name], stamps[task.system.name, name]) is not None
-    ]  # fmt: skip
+    reasons = {key: reason_to_make(folders[key], stamps[key]) for key in folders}
+    for key, why in reasons.items():
+        if why is None:
+            discard_partial(folders[key])
+    todo = [(task, name) for task in tasks for name in stores if reasons[task.system.name, name] is not None]
     if not todo:
         return folders
     import_k2()  # before any process is started
     clear_caches()
-    kept = {key: partial_folder(folders[key], stamps[key]) for key in ((task.system.name, name) for task, name in todo)}
+    kept = {key: partial_folder(folders[key], stamps[key]) for key, why in reasons.items() if why is not None}
     pieces = [
         Piece(net, stores[name].folder, first, end, config.decoding, "k2", scales[task.system.name])
         for task, name in todo
@@ -84,7 +84,7 @@ def make_lists(
                 for first, end in chunks_of(stores[name]):
                     for utterance, rows in zip(stores[name].ids[first:end], next(results), strict=True):
                         file.write(json.dumps({"utterance": utterance, "seed": seed, "hyps": rows}) + "\n")
-        shutil.rmtree(kept[key], ignore_errors=True)
+        discard_partial(folders[key])
     for _ in results:  # lets the progress bar and the processes end
         pass
     return folders

@@ -25,16 +25,15 @@ from asr_kd.decoding.results import decoded_folder, read_summary, write_results
 from asr_kd.decoding.scales import Scales, choose_scales, grid_errors
 from asr_kd.decoding.stage import Task, existing_systems, system_named, task_of
 from asr_kd.decoding.wer import word_errors
-from asr_kd.errors import UserError
+from asr_kd.errors import UserError, some_of
 from asr_kd.frames.store import FrameStore
 from asr_kd.lang.lexicon import read_lang
-from asr_kd.lang.ngram import BEGIN, END, NGram, read_arpa, read_order
+from asr_kd.lang.ngram import BEGIN, END, NGram, read_arpa, read_vocabulary
 
 log = logging.getLogger(__name__)
 
 ORACLES = (1, 10, 100)  # hypotheses of which the best is looked for
 UNKNOWN = ("<unk>", "<UNK>")  # how language models name a word that they do not have
-_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,8 @@ def rescore(
     stamps = {key: Stamp("rescore", settings, inputs | _digests(work, lists, *key)) for key in lists}
     todo = [key for key in lists if reason_to_make(_folder(work, *key), stamps[key]) is not None]
     if todo:
-        score = _difference(work, lm, [lists[key] for key in todo + [(who, "dev") for who, _ in todo]])
+        read = dict.fromkeys([*todo, *((who, "dev") for who, _ in todo)])
+        score = _difference(work, lm, [lists[key] for key in read])
         for task in tasks:
             mine = [name for who, name in todo if who == task.system.name]
             if mine:
@@ -120,9 +120,9 @@ def _difference(work: Work, lm: Path, lists: Sequence[Path]) -> Score:
     first = read_arpa(work.lm / "G.arpa")
     heard = {hypothesis for path in lists for one in read_lists(path) for hypothesis in one.hypotheses.words}
     words = {word for hypothesis in heard for word in hypothesis}
-    known = read_arpa(lm, {(word,) for word in words.union(UNKNOWN)}).probabilities[0]
-    spelling = _spelling(lm, words, {word for (word,) in known})
-    needed = _needed_ngrams(([spelling.get(word, word) for word in one] for one in heard), read_order(lm))
+    order, known = read_vocabulary(lm)
+    spelling = _spelling(lm, words, known)
+    needed = _needed_ngrams(([spelling.get(word, word) for word in one] for one in heard), order)
     log.info("reading %s: %d n-grams of the hypotheses are looked for", lm, len(needed))
     larger = read_arpa(lm, needed)
 
@@ -142,7 +142,7 @@ def _spelling(lm: Path, words: set[str], known: set[str]) -> dict[str, str]:
     missing = sorted(words - known)
     if not missing:
         return {}
-    names = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
+    names = some_of(missing)
     unknown = next((word for word in UNKNOWN if word in known), None)
     if unknown is None or 2 * len(missing) > len(words):
         raise UserError(

@@ -6,7 +6,6 @@ Each system (and each of its seeds) is decoded by itself; an ensemble's members 
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -153,7 +152,7 @@ def decode(
         with replacing_folder(decoded_folder(work, *key), stamps[key]) as temporary:
             who = task.system.name
             write_results(temporary, config, who, name, stores[name], scales[who], seeds, seconds, vocabulary)
-        shutil.rmtree(kept[key], ignore_errors=True)
+        discard_partial(decoded_folder(work, *key))
     decoded = []
     for task in tasks:
         for name in sets:

@@ -177,10 +177,22 @@ def read_arpa(path: Path, only: Container[NGram] | None = None) -> Arpa:
         return _parse_arpa(path, file, only)
 
 
-def read_order(path: Path) -> int:
-    """How long an ARPA file's longest n-grams are; errors as for `read_arpa`."""
+def read_vocabulary(path: Path) -> tuple[int, set[str]]:
+    """How long an ARPA file's longest n-grams are, and its words with all marks; what follows them is not read.
+
+    Raises:
+      UserError: the file cannot be read, or has no header.
+    """
+    words = set()
     with open_text(path, *_MENDING) as file:
-        return len(_read_header(path, enumerate(file, 1)))
+        lines = enumerate(file, 1)
+        order = len(_read_header(path, lines))
+        for _, line in lines:
+            fields = line.split()
+            if fields and fields[0].startswith("\\"):
+                break
+            words.update(fields[1:2])
+    return order, words
 
 
 def _parse_arpa(path: Path, file: Iterable[str], only: Container[NGram] | None) -> Arpa:

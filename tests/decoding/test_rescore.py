@@ -20,7 +20,7 @@ from asr_kd.decoding.nbest import read_lists
 from asr_kd.decoding.rescore import _difference, rescore
 from asr_kd.decoding.stage import decode
 from asr_kd.errors import UserError
-from asr_kd.lang.ngram import Arpa, estimate, read_arpa, read_order, write_arpa
+from asr_kd.lang.ngram import Arpa, estimate, read_arpa, read_vocabulary, write_arpa
 
 from .test_stage import CONFIG, work  # noqa: F401  (a fixture)
 
@@ -85,7 +85,7 @@ def test_only_the_ngrams_asked_for_are_kept(tmp_path: Path) -> None:
     some = read_arpa(path, needed)
     assert sum(map(len, some.probabilities)) < sum(map(len, toy.ARPA.probabilities))
     assert some.sentence_score(words) == pytest.approx(toy.ARPA.sentence_score(words), abs=1e-5)
-    assert read_order(path) == 3
+    assert read_vocabulary(path) == (3, {*toy.LANG.words, "<s>", "</s>"})
     whole.write_text(whole.read_text().replace("ngram 2=", "ngram 2=1"))
     with pytest.raises(UserError, match=r"says .* 2-grams but the file has"):
         read_arpa(whole, needed)
