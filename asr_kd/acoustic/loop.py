@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from asr_kd.acoustic.checkpoint import Progress, load_checkpoint, save_checkpoint
+from asr_kd.acoustic.heap import keep_freed_memory
 from asr_kd.acoustic.model import AcousticModel, StepNoise
 from asr_kd.config import TrainingConfig
 from asr_kd.frames.order import frame_batches
@@ -84,6 +85,8 @@ def fit(
       label: the progress bar's name; None: no bar.
       writer: a TensorBoard SummaryWriter, or None.
     """
+    if model.device.type == "cpu":
+        keep_freed_memory()
     model.precision = settings.precision
     optimizer = _optimizer(model, settings)
     progress = Progress(best_accuracy=[-1.0] * model.members, best_epoch=[-1] * model.members)
