@@ -7,6 +7,8 @@ from typing import Any
 
 import numba
 
+_MOST_THREADS = numba.get_num_threads()  # before anyone asked for fewer
+
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A decorator: `numba.njit` without Python's lock, with further options of it."""
@@ -18,3 +20,8 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
             return numba.njit(nogil=True, **options)(function)
 
     return decorate
+
+
+def use_threads(count: int) -> None:
+    """How many threads the parallel functions that are called next use, where there are so many."""
+    numba.set_num_threads(min(count, _MOST_THREADS))

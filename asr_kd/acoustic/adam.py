@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from asr_kd.compiled import compiled
+from asr_kd.compiled import compiled, use_threads
 
 _TINY = np.float32(1e-36)
-_MOST_THREADS = numba.get_num_threads()  # before anyone asked for fewer
 
 
 class FusedAdamW(torch.optim.Optimizer):
@@ -40,7 +39,7 @@ class FusedAdamW(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:
         """Takes one step with the gradients that are there."""
         assert closure is None, "the training loop computes the loss itself"
-        numba.set_num_threads(min(torch.get_num_threads(), _MOST_THREADS))
+        use_threads(torch.get_num_threads())
         for group in self.param_groups:
             first, second = group["betas"]
             for parameter in group["params"]:

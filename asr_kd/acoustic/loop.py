@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from asr_kd.acoustic.checkpoint import Progress, load_checkpoint, save_checkpoint
 from asr_kd.acoustic.heap import keep_freed_memory
-from asr_kd.acoustic.model import AcousticModel, StepNoise
+from asr_kd.acoustic.model import AcousticModel
+from asr_kd.acoustic.noise import StepNoise
 from asr_kd.config import TrainingConfig
 from asr_kd.frames.order import frame_batches
 

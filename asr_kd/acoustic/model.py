@@ -13,42 +13,15 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import safetensors.torch
 import torch
 import yaml
 from torch import Tensor, nn
 
+from asr_kd.acoustic.noise import StepNoise
 from asr_kd.acoustic.precision import compute_dtype
 from asr_kd.config import ModelConfig, from_mapping, to_mapping
 from asr_kd.errors import UserError
-
-
-class StepNoise:
-    """Random numbers of a training step: a function of (seed, step) alone, so that a resumed run draws them again."""
-
-    def __init__(self, seed: int, step: int, device: torch.device) -> None:
-        self._device = device
-        if device.type == "cpu":
-            # random bytes from numpy: several times faster than torch's bernoulli_ on one core
-            self._numpy = np.random.Generator(np.random.SFC64([seed, step]))
-        else:
-            self._torch = torch.Generator(device).manual_seed((seed << 32) + step)
-
-    def mask(self, shape: tuple[int, ...], rate: float, dtype: torch.dtype) -> Tensor:
-        """0 with probability `rate` (in steps of 1/256), else 1 / (1 - rate)."""
-        dropped = round(rate * 256)
-        if self._device.type == "cpu":
-            noise = torch.from_numpy(np.frombuffer(self._numpy.bytes(math.prod(shape)), np.uint8).copy()).view(shape)
-        else:
-            noise = torch.randint(256, shape, generator=self._torch, device=self._device, dtype=torch.uint8)
-        return (noise >= dropped).to(dtype).mul_(256 / (256 - dropped))
-
-    def integers(self, shape: tuple[int, ...], end: int) -> Tensor:
-        """int64, uniform over 0 up to `end` (exclusive)."""
-        if self._device.type == "cpu":
-            return torch.from_numpy(self._numpy.integers(0, end, shape))
-        return torch.randint(end, shape, generator=self._torch, device=self._device)
 
 
 class MemberLinear(nn.Module):

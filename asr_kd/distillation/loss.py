@@ -56,14 +56,16 @@ def distillation_loss(
     """
     _check(logits, teacher, states, temperature, soft_weight)
     logits = _at_least_float32(logits)
-    tempered: Tensor = logits.div(temperature)
+    tempered: Tensor = logits if temperature == 1 else logits.div(temperature)
     student = F.log_softmax(tempered, dim=-1)
     target = teacher.log_probabilities.to(student.dtype)
     probabilities = target.exp()
     # where p is 0, p log p is 0: its log of -inf must not turn into nan
     entropy_terms = torch.where(probabilities > 0, probabilities * target, torch.zeros_like(target))
     kl = entropy_terms.sum(-1) - (probabilities * student).sum(-1)
-    return _mix(kl * temperature**2, logits, states, soft_weight, valid)
+    # at T = 1 both terms are of the same distribution, which is not taken twice
+    log_posteriors = student if temperature == 1 else F.log_softmax(logits, dim=-1)
+    return _mix(kl * temperature**2, log_posteriors, states, soft_weight, valid)
 
 
 def logit_matching(
@@ -85,13 +87,13 @@ def logit_matching(
     logits = _at_least_float32(logits)
     target = teacher.log_probabilities.to(logits.dtype) * temperature
     error = (logits - logits.mean(-1, keepdim=True)) - (target - target.mean(-1, keepdim=True))
-    return _mix(0.5 * error.square().mean(-1), logits, states, soft_weight, valid)
+    return _mix(0.5 * error.square().mean(-1), F.log_softmax(logits, dim=-1), states, soft_weight, valid)
 
 
-def _mix(soft: Tensor, logits: Tensor, states: Tensor, soft_weight: float, valid: Tensor | None) -> LossTerms:
+def _mix(soft: Tensor, log_posteriors: Tensor, states: Tensor, soft_weight: float, valid: Tensor | None) -> LossTerms:
+    """The student's log posteriors are those at T = 1."""
     labels = states if valid is None else torch.where(valid, states, torch.zeros_like(states))
-    log_posteriors = F.log_softmax(logits, dim=-1)
-    hard = -log_posteriors.gather(-1, labels.expand(logits.shape[:-1]).unsqueeze(-1)).squeeze(-1)
+    hard = -log_posteriors.gather(-1, labels.expand(log_posteriors.shape[:-1]).unsqueeze(-1)).squeeze(-1)
     soft_mean, hard_mean = _mean(soft, valid), _mean(hard, valid)
     total: Tensor = soft_mean.mul(soft_weight).add(hard_mean, alpha=1 - soft_weight)
     return LossTerms(total, soft_mean, hard_mean)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from asr_kd.acoustic.infer import ensemble_log_mean
-from asr_kd.acoustic.model import AcousticModel, StepNoise
+from asr_kd.acoustic.model import AcousticModel
+from asr_kd.acoustic.noise import StepNoise
 from asr_kd.mnist.data import SIDE, Digits
 
 IMAGES_AT_ONCE = 2000

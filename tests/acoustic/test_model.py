@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from asr_kd.acoustic.infer import ensemble_log_mean
-from asr_kd.acoustic.model import AcousticModel, StepNoise, load_model, save_model
+from asr_kd.acoustic.model import AcousticModel, load_model, save_model
+from asr_kd.acoustic.noise import StepNoise
 from asr_kd.config import ModelConfig
 from asr_kd.errors import UserError
 
@@ -65,6 +66,30 @@ def test_dropout_mask_is_a_function_of_seed_and_step(rate):
     assert not torch.equal(masks[0], masks[2])
     assert (masks[0] == 0).float().mean().item() == pytest.approx(rate, abs=0.02)
     assert masks[0].mean().item() == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(3,), (5, 1000), (9, 1024)])  # less, not a multiple, and a multiple of a block
+def test_dropout_mask_does_not_depend_on_the_threads_that_fill_it(shape, dtype):
+    def mask(threads: int) -> torch.Tensor:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            return StepNoise(3, 4, torch.device("cpu")).mask(shape, 0.25, dtype)
+        finally:
+            torch.set_num_threads(before)
+
+    assert torch.equal(mask(1), mask(2))
+    assert set(mask(1).unique().tolist()) <= {0.0, torch.tensor(4 / 3, dtype=dtype).item()}
+
+
+def test_dropout_masks_of_layers_differ_and_every_byte_value_is_as_likely():
+    noise = StepNoise(1, 1, torch.device("cpu"))
+    first, second = (noise.mask((256, 1024), 0.5, torch.float32) for _ in range(2))
+    assert 0.49 < (first == second).float().mean().item() < 0.51
+    # neighbours in both directions, and numbers drawn together (1024 apart), are independent
+    for a, b in ((first[:, 1:], first[:, :-1]), (first[1:], first[:-1])):
+        assert 0.49 < (a == b).float().mean().item() < 0.51
 
 
 def test_mean_of_members_is_arithmetic():

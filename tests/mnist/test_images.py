@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from asr_kd.acoustic.model import AcousticModel, StepNoise
+from asr_kd.acoustic.model import AcousticModel
+from asr_kd.acoustic.noise import StepNoise
 from asr_kd.config import ModelConfig
 from asr_kd.mnist.data import SIDE, Digits
 from asr_kd.mnist.images import Images, Shift, errors, log_posteriors, tempered_mean

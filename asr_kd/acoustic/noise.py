@@ -1,0 +1,39 @@
+"""The random numbers of training steps: dropout masks and shifts, functions of (seed, step) alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_BYTE_VALUES = 256
+
+
+class StepNoise:
+    """Random numbers of a training step: a function of (seed, step) alone, so that a resumed run draws them again."""
+
+    def __init__(self, seed: int, step: int, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cpu":
+            self._numpy = np.random.Generator(np.random.SFC64([seed, step]))
+        else:
+            self._torch = torch.Generator(device).manual_seed((seed << 32) + step)
+
+    def mask(self, shape: tuple[int, ...], rate: float, dtype: torch.dtype) -> Tensor:
+        """0 with probability `rate` (in steps of 1/256), else 1 / (1 - rate)."""
+        dropped = round(rate * _BYTE_VALUES)
+        kept = torch.tensor(_BYTE_VALUES / (_BYTE_VALUES - dropped), dtype=dtype)
+        if self._device.type == "cpu":
+            from asr_kd.acoustic.mask import fill_mask  # here: numba takes half a second to load
+
+            mask = torch.empty(shape, dtype=dtype)
+            fill_mask(mask, kept, dropped, key=int(self._numpy.integers(2**64, dtype=np.uint64)))
+            return mask
+        noise = torch.randint(_BYTE_VALUES, shape, generator=self._torch, device=self._device, dtype=torch.uint8)
+        return noise.ge(dropped).to(dtype).mul_(kept.to(self._device))
+
+    def integers(self, shape: tuple[int, ...], end: int) -> Tensor:
+        """int64, uniform over 0 up to `end` (exclusive)."""
+        if self._device.type == "cpu":
+            return torch.from_numpy(self._numpy.integers(0, end, shape))
+        return torch.randint(end, shape, generator=self._torch, device=self._device)
