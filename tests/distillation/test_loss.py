@@ -204,3 +204,43 @@ def test_means_of_the_ensemble(seed, temperature):
     for mean in ("arithmetic", "geometric"):
         chosen = ensemble_distribution(logits, temperature=temperature, mean=mean, weights=only_second)
         assert torch.allclose(chosen.exp(), members[1], atol=1e-12)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(2, 67)),
+    temperature=temperatures,
+    soft_weight=st.floats(0, 1),
+    scale=st.sampled_from([0.1, 3.0, 30.0]),
+)
+def test_float32_by_rows_is_the_float64_reference(seed, shape, temperature, soft_weight, scale):
+    """float32 on the CPU goes another way than float64: value, terms and gradient must be the same to rounding."""
+    rng = np.random.default_rng(seed)
+    z = torch.from_numpy(rng.normal(0, scale, shape)).float()
+    teacher = targets(torch.from_numpy(rng.normal(0, scale, shape[1:])), temperature).log_probabilities.float()
+    states = torch.from_numpy(rng.integers(0, shape[2], shape[1]))
+
+    def both(dtype: torch.dtype) -> tuple[LossTerms, torch.Tensor]:
+        logits = z.to(dtype, copy=True).requires_grad_(True)
+        soft_targets = SoftTargets(teacher.to(dtype), temperature)
+        terms = distillation_loss(logits, soft_targets, states, temperature=temperature, soft_weight=soft_weight)
+        terms.total.sum().backward()
+        return terms, logits.grad
+
+    (found, slope), (expected, right) = both(torch.float32), both(torch.float64)
+    size = temperature**2 * max(1.0, scale / temperature)  # of the numbers whose small difference KL is
+    for name in ("total", "soft", "hard"):
+        value, reference = getattr(found, name).double(), getattr(expected, name)
+        assert value.shape == reference.shape
+        assert torch.allclose(value, reference, rtol=1e-5, atol=2e-6 * size)
+    assert torch.allclose(slope.double(), right, rtol=1e-4, atol=2e-6 * max(1.0, temperature))
+
+
+def test_by_rows_a_class_that_the_teacher_rules_out_and_far_logits_are_finite():
+    teacher = SoftTargets(torch.tensor([[0.5, 0.5, 0.0]]).log(), 1.0)
+    logits = torch.tensor([[200.0, -200.0, 0.0]], requires_grad=True)
+    terms = distillation_loss(logits, teacher, torch.tensor([1]), temperature=1.0, soft_weight=0.5)
+    terms.total.backward()
+    assert terms.soft.item() == pytest.approx(200.0 + math.log(0.5), rel=1e-6)
+    assert terms.hard.item() == pytest.approx(400.0, rel=1e-6)
+    assert torch.allclose(logits.grad, torch.tensor([[0.75, -0.75, 0.0]]), atol=1e-6)
