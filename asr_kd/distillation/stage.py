@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from asr_kd.acoustic.heap import keep_freed_memory
 from asr_kd.acoustic.job import TrainResult
 from asr_kd.acoustic.model import AcousticModel, load_model
 from asr_kd.acoustic.options import RunOptions
@@ -79,6 +80,7 @@ def make_soft_targets(config: Config, work: Work, options: RunOptions) -> SoftTa
         return SoftTargetsResult(folder, False, **{key: facts[key] for key in _FACTS})
     log.info("making soft targets: %s", reason)
     device = pick_device(options.device)
+    keep_freed_memory()
     teachers = load_model(work.exp(_teacher_folder(config)), device)
     frames = _windows(data, teachers, device)
     provider = _online(config, data, teachers)
