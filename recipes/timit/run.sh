@@ -23,8 +23,9 @@ work_dir=${work_dir:-recipes/timit/work/$(basename "$config" .yaml)}
 recipe=(--config "$config" --work-dir "$work_dir")
 
 if stage 1; then
+  [[ -n $timit_dir ]] || _options_die "name the corpus, or a copy in its layout, with --timit-dir."
   log "Stage 1: prepare cuts, lexicon and language model"
-  asr-kd prepare "${recipe[@]}" --corpus-dir "${timit_dir:?give the corpus with --timit-dir}" --nj "$nj" \
+  asr-kd prepare "${recipe[@]}" --corpus-dir "$timit_dir" --nj "$nj" \
     ${dev_speakers:+--dev-speakers "$dev_speakers"} ${test_speakers:+--test-speakers "$test_speakers"} \
     ${on_bad_utterance:+--on-bad-utterance "$on_bad_utterance"}
 fi
