@@ -156,7 +156,7 @@ def test_labels_may_come_from_phones_or_from_words(slice_of_timit: Path, tmp_pat
     decoded = run(tmp_path, "decode", "--set", "dev", "--decoder", "kaldi", "--nj", "1", config=config)
     assert "PER" in decoded
     summary = json.loads((tmp_path / "exp/decode_direct_dev/summary.json").read_text())
-    assert summary["unit"] == "phone" and 0.2 < summary["wer"] < 0.8
+    assert summary["unit"] == "phone" and 0.2 < summary["wer"] < 0.9
     references = {
         row["utterance"]: row["ref"] for row in read_json_lines(tmp_path / "exp/decode_direct_dev/hyps.jsonl")
     }

@@ -45,7 +45,7 @@ def _name_phones(ax: Axes, phones: Sequence[str]) -> None:
     ax.xaxis.tick_top()
     ax.xaxis.set_label_position("top")
     ax.set_xlabel("heard")
-    ax.set_ylabel("said by the phoneticians' transcript")
+    ax.set_ylabel("said, by the hand-made transcript")
     ax.set_xlim(-0.5, size + 0.5)
     ax.set_ylim(size + 0.5, -0.5)
     ax.set_aspect("equal")
