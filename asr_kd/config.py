@@ -86,6 +86,7 @@ class AlignmentConfig:
 
     hidden: tuple[Count, ...] = (128,)  # the flat start's small net
     context: Natural = 1  # frames on each side; a wide context memorises the equal alignment and stays there
+    linear_rounds: Natural = 0  # of {linear discriminants, realign}, before the net; they forget the flat start sooner
     rounds: Count = 8  # of {one epoch, realign}
     subset_hours: Positive = 100.0  # flat start and tree use a random subset of at most this; the rest is only aligned
     leaves: Count = 400  # tied states wanted
