@@ -34,6 +34,11 @@ def segments_file(folder: Path, name: str) -> Path:
     return folder / f"{name}_segments.npy"
 
 
+def starts_file(folder: Path, name: str) -> Path:
+    """(K,) float64, where each segment begins in seconds, if that is known better than to a frame."""
+    return folder / f"{name}_starts.npy"
+
+
 def write_alignment(alignment: Alignment, folder: Path, name: str) -> None:
     """For an alignment that is in memory; a set is written by `set_alignment.align_set`."""
     np.save(contexts_file(folder, name), alignment.contexts, allow_pickle=False)

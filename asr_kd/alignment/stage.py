@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from asr_kd.alignment.flat_start import MakeClassifier, MonophoneAligner, choose_subset, flat_start
 from asr_kd.alignment.hand_made import Starts, read_starts
-from asr_kd.alignment.segments import Alignment
+from asr_kd.alignment.phases import finer_starts
+from asr_kd.alignment.segments import Alignment, starts_file
 from asr_kd.alignment.set_alignment import align_set, compile_graphs, named, put_in_place
 from asr_kd.alignment.topology import NUM_HMM_STATES, SIL
 from asr_kd.alignment.tree import Tree, monophone_tree, with_counts, write_tree
@@ -98,6 +99,12 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
     }
     failed = named({name: one.failed for name, one in aligned.items()}, stores)
     _check_failures(config, work, stores, failed)
+    finer = {}
+    if config.alignment.phases > 1 and config.alignment.labels == "own":
+        finer = {
+            name: finer_starts(aligned[name], store, lang, aligner, config.alignment, nj=nj)
+            for name, store in stores.items()
+        }
     alignments = {name: one.read() for name, one in aligned.items()}
     trees = {"": _grow(config, stores["train"], subset, alignments["train"], lang)}
     if config.monophone:
@@ -114,6 +121,8 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
     with replacing_folder(folder, stamp, facts) as temporary:
         for one in aligned.values():
             put_in_place(one, temporary)
+        for name, starts in finer.items():
+            np.save(starts_file(temporary, name), starts, allow_pickle=False)
         (temporary / "failed.json").write_text(json.dumps(failed, indent=1) + "\n", encoding="utf-8")
     discard_partial(folder)
     return AlignResult(True, **facts)  # type: ignore[arg-type]
@@ -121,7 +130,10 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
 
 def _settings(config: Config) -> dict[str, Any]:
     """What the alignment depends on; how many utterances may fail is not part of it."""
-    return {key: value for key, value in to_mapping(config.alignment).items() if key != "max_bad_fraction"}
+    settings = {key: value for key, value in to_mapping(config.alignment).items() if key != "max_bad_fraction"}
+    # alignments that were made before there were these settings stay as they are
+    off = {"linear_rounds": 0, "phases": 1}
+    return {key: value for key, value in settings.items() if off.get(key) != value}
 
 
 def _starts(config: Config, work: Work, name: str, store: FrameStore) -> Starts | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asr_kd.alignment.segments import read_alignment
+from asr_kd.alignment.segments import read_alignment, starts_file
 from asr_kd.artifacts import Work
 from asr_kd.frames.store import FRAME_SHIFT, FrameStore
 from asr_kd.lang.lexicon import read_lang
@@ -36,6 +36,8 @@ def read_times(work: Work, name: str) -> Iterator[Times]:
     """The aligned, unaltered utterances of a set."""
     store, lang = FrameStore.open(work.frames(name)), read_lang(work.lang)
     segments = read_alignment(work.exp("align"), name).segments
+    finer = starts_file(work.exp("align"), name)
+    starts = np.load(finer, mmap_mode="r", allow_pickle=False) if finer.exists() else segments[:, 3] * FRAME_SHIFT
     bounds = np.searchsorted(segments[:, 0], np.arange(len(store.ids) + 1))
     for utterance, identity in enumerate(store.ids):
         rows = segments[bounds[utterance] : bounds[utterance + 1]]
@@ -45,9 +47,9 @@ def read_times(work: Work, name: str) -> Iterator[Times]:
         words = store.texts[utterance].split()
         phones: list[Interval] = []
         spans: list[tuple[Interval, int]] = []
-        for k, (_, phone, word, first, end) in enumerate(rows.tolist()):
-            # the last frame may reach a little past the audio or end before it
-            begin, stop = first * FRAME_SHIFT, duration if k == len(rows) - 1 else end * FRAME_SHIFT
+        # the last frame may reach a little past the audio or end before it
+        times = [*starts[bounds[utterance] : bounds[utterance + 1]].tolist(), duration]
+        for (_, phone, word, _, _), begin, stop in zip(rows.tolist(), times[:-1], times[1:], strict=True):
             phones.append(Interval(begin, stop, "" if word < 0 else lang.phones[phone]))
             if spans and word >= 0 and spans[-1][1] == word:
                 spans[-1] = (Interval(spans[-1][0].start, stop, words[word]), word)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.image import imread as read_image
 
 from asr_kd.alignment.compare import compare
 from asr_kd.alignment.export import export
@@ -112,6 +113,18 @@ def test_an_exported_alignment_is_its_own_reference(work: Work, tmp_path: Path) 
     assert result.words["mean_abs_ms"] == pytest.approx(0, abs=1e-6)
     kept = json.loads((work.exp("align_compare") / "compare.json").read_text())
     assert kept["phones"]["boundaries"] == result.phones["boundaries"] > 0
+    of_report = json.loads((work.exp("align_compare") / "results.json").read_text())["alignment"]
+    assert of_report["boundaries"] == kept["phones"] and of_report["words"] == kept["words"]
+    assert of_report["boundaries_by_kind"].keys() == {
+        "silence-fricative",
+        "fricative-vowel",
+        "vowel-nasal",
+        "other-nasal",
+        "nasal-other",
+        "other-silence",
+    }
+    image = read_image(work.exp("align_compare") / "example.png")
+    assert image.shape[1] > image.shape[0] > 300 and len(np.unique(image.round(2))) > 10
 
 
 def test_comparing_with_nothing_is_one_sentence(work: Work, tmp_path: Path) -> None:
