@@ -93,6 +93,9 @@ class AlignmentConfig:
     min_count: Count = 100  # frames per tied state
     optional_silence: bool = True  # between words and around them; false where the transcripts name every silence
     phases: Count = 1  # more: times of words and phones finer than a frame, by as many alignments; labels stay
+    shifts: str = (
+        ""  # a file beside the config: ms to move boundaries by, by kind; align --compare learns one from hands
+    )
     labels: Literal["own", "manual"] = "own"  # manual: inside the phone times that the corpus's makers set by hand
     beam: NotNegative = 0.0  # 0: exact Viterbi
     max_bad_fraction: Fraction = 0.05  # more utterances than this failing to align is an error

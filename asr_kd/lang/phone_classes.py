@@ -21,3 +21,8 @@ CLASSES = (*_MEMBERS, OTHER)
 def phone_class(phone: str) -> str:
     """One of CLASSES; case and stress marks do not count, and no label is silence."""
     return _CLASSES.get(phone.upper().rstrip("012"), OTHER)
+
+
+def boundary_kind(left: str, right: str) -> str:
+    """What a boundary lies between: "stop-vowel" for T and IY."""
+    return f"{phone_class(left)}-{phone_class(right)}"

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.alignment.compare import Boundaries, boundaries, compare_times
+from asr_kd.alignment.boundaries import Boundaries, boundaries
+from asr_kd.alignment.compare import compare_times
 from asr_kd.alignment.textgrid import read_textgrid, write_textgrid
 from asr_kd.alignment.times import Interval, Times
 from asr_kd.errors import UserError

@@ -12,8 +12,9 @@ from matplotlib.image import imread as read_image
 
 from asr_kd.alignment.compare import compare
 from asr_kd.alignment.export import export
-from asr_kd.alignment.segments import Alignment, write_alignment
-from asr_kd.alignment.times import read_times
+from asr_kd.alignment.finished import read_times
+from asr_kd.alignment.segments import Alignment, read_alignment, starts_file, write_alignment
+from asr_kd.alignment.shifts import SHIFTS_FILE, write_shifts
 from asr_kd.artifacts import STAMP, Stamp, Work
 from asr_kd.config import Config
 from asr_kd.errors import UserError
@@ -97,6 +98,22 @@ def test_export_before_align_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="asr-kd align"):
         export(Work(tmp_path, tmp_path / "conf.yaml"), "ctm", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_times_finer_than_frames_and_shifts_are_what_is_read(work: Work) -> None:
+    by_frame = next(read_times(work, "dev"))
+    segments = read_alignment(work.exp("align"), "dev").segments
+    np.save(starts_file(work.exp("align"), "dev"), 0.01 * segments[:, 3] + 0.003 * (segments[:, 3] > 0))
+    finer = next(read_times(work, "dev"))
+    assert [one.start for one in finer.phones[1:]] == pytest.approx([one.start + 0.003 for one in by_frame.phones[1:]])
+    assert finer.words[1].start == finer.phones[1].start and finer.words[-1].end == finer.duration
+    write_shifts(work.exp("align") / SHIFTS_FILE, {"silence-fricative": -10.0})
+    moved = next(read_times(work, "dev"))
+    assert moved.words[1].start == moved.phones[1].start == pytest.approx(0.12 + 0.003 - 0.01)
+    assert moved.phones[2:] == finer.phones[2:]
+    starts_file(work.exp("align"), "dev").write_bytes(b"torn")
+    with pytest.raises(UserError, match=r"dev_starts\.npy is damaged"):
+        next(read_times(work, "dev"))
 
 
 def test_a_damaged_alignment_is_one_sentence(work: Work, tmp_path: Path) -> None:

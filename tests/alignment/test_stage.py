@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from asr_kd.alignment import set_alignment
+from asr_kd.alignment.finished import read_times
 from asr_kd.alignment.segments import read_alignment
 from asr_kd.alignment.stage import SETS, align
-from asr_kd.alignment.times import read_times
 from asr_kd.alignment.tree import read_tree
 from asr_kd.artifacts import STAMP, Stamp, Work, read_stamp
 from asr_kd.config import AlignmentConfig, Config
