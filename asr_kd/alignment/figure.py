@@ -56,7 +56,7 @@ def _tiers(ax: Axes, times: Times, colour: str, name: str) -> None:
     for y, tier in enumerate(shown):
         ax.vlines([one.start for one in tier][1:], y, y + 1, color=colour, linewidth=1.1)
         for one in tier:
-            ax.text((one.start + one.end) / 2, y + 0.5, one.label, ha="center", va="center", fontsize=8, clip_on=True)
+            ax.text((one.start + one.end) / 2, y + 0.5, one.label, ha="center", va="center", fontsize=7, clip_on=True)
     ax.set_ylim(0, max(1, len(shown)))
     ax.set_yticks([])
     ax.set_ylabel(name, color=colour)
