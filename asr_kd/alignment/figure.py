@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from asr_kd.alignment.times import Interval, Times
 from asr_kd.frames.store import FRAME_SHIFT
@@ -27,8 +28,8 @@ def boundary_figure(features: np.ndarray, ours: Times, reference: Times) -> byte
     Args:
       features: (T, D) log-mel energies, the lowest band first.
     """
-    figure = Figure(figsize=(float(np.clip(_INCHES_PER_SECOND * ours.duration, 8, 40)), 5.4), layout="constrained")
-    figure.get_layout_engine().set(hspace=0, h_pad=0.02)  # type: ignore[union-attr]
+    width = float(np.clip(_INCHES_PER_SECOND * ours.duration, 8, 40))
+    figure = Figure(figsize=(width, 5.4), layout=ConstrainedLayoutEngine(hspace=0, h_pad=0.02))
     above, middle, below = figure.subplots(3, 1, sharex=True, height_ratios=[1, 3.2, 1])
     end = len(features) * FRAME_SHIFT
     middle.imshow(

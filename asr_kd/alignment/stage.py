@@ -103,7 +103,7 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
     }
     failed = named({name: one.failed for name, one in aligned.items()}, stores)
     _check_failures(config, work, stores, failed)
-    finer = {}
+    finer: dict[str, NDArray[np.float64]] = {}
     if config.alignment.phases > 1 and config.alignment.labels == "own":
         finer = {
             name: finer_starts(aligned[name], store, lang, aligner, config.alignment, nj=nj)
