@@ -30,7 +30,7 @@ class DelayedFrames(FrameStore):
     """
 
     def __init__(self, store: FrameStore, delay: float) -> None:
-        vars(self).update(vars(store))
+        self.__dict__.update(store.__dict__)
         self._delay = np.float32(delay)
 
     def normalised(self, first: int, end: int | None = None) -> np.ndarray:
