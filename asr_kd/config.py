@@ -87,11 +87,15 @@ class AlignmentConfig:
 
     hidden: tuple[Count, ...] = (128,)  # the flat start's small net
     context: Natural = 1  # frames on each side; a wide context memorises the equal alignment and stays there
+    linear_rounds: Natural = 0  # of {linear discriminants, realign}, before the net; they forget the flat start sooner
     rounds: Count = 8  # of {one epoch, realign}
     subset_hours: Positive = 100.0  # flat start and tree use a random subset of at most this; the rest is only aligned
     leaves: Count = 400  # tied states wanted
     min_count: Count = 100  # frames per tied state
     optional_silence: bool = True  # between words and around them; false where the transcripts name every silence
+    phases: Count = 1  # more: times of words and phones finer than a frame, by as many alignments; labels stay
+    # a file beside the config: ms to move boundaries by, by kind; align --compare learns one from hand-made times
+    shifts: str = ""
     # own: of the transcript as it is; words: where transcripts are phones, of the words through a lexicon instead;
     # manual: inside the phone times that the corpus's makers set by hand
     labels: Literal["own", "words", "manual"] = "own"

@@ -57,9 +57,11 @@ def test_boundaries_between_phones_are_where_hands_put_them(shared: Path, tmp_pa
     assert "0 utterances failed" in run(tmp_path, "align", "--nj", "1")
     told = run(tmp_path, "align", "--compare", "timit", str(sample))
     assert "128 utterances compared, 32 references have no alignment here" in told  # the two SA of each speaker
-    found = json.loads((tmp_path / "exp" / "align_compare" / "compare.json").read_text())["phones"]
+    compared = json.loads((tmp_path / "exp" / "align_compare" / "compare.json").read_text())
+    found, shifted = compared["phones"], compared["shifted"]["phones"]
     assert found["boundaries"] > 4000 and found["unmatched"] == 0
-    assert found["within_20ms"] >= 0.8, found
+    assert found["within_20ms"] >= 0.845, found
+    assert shifted["within_20ms"] >= 0.855 and shifted["mean_abs_ms"] < found["mean_abs_ms"], shifted
 
     by_hand = tmp_path / "by_hand.yaml"
     settings = yaml.safe_load(CONF.read_text())
