@@ -54,6 +54,7 @@ class CorpusConfig:
     test_speakers: Natural = 0  # timit, as dev_speakers: where a copy has no TEST
     transcripts: Literal["words", "phones"] = "words"  # timit
     phone_set: Literal[61, 48, 39] = 48  # timit: what the phones of transcripts are mapped to
+    scored_phones: Literal[61, 48, 39] = 39  # timit: what both sides are mapped to before errors are counted
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,18 @@ class AlignmentConfig:
 
     hidden: tuple[Count, ...] = (128,)  # the flat start's small net
     context: Natural = 1  # frames on each side; a wide context memorises the equal alignment and stays there
+    linear_rounds: Natural = 0  # of {linear discriminants, realign}, before the net; they forget the flat start sooner
     rounds: Count = 8  # of {one epoch, realign}
     subset_hours: Positive = 100.0  # flat start and tree use a random subset of at most this; the rest is only aligned
     leaves: Count = 400  # tied states wanted
     min_count: Count = 100  # frames per tied state
     optional_silence: bool = True  # between words and around them; false where the transcripts name every silence
-    labels: Literal["own", "manual"] = "own"  # manual: inside the phone times that the corpus's makers set by hand
+    phases: Count = 1  # more: times of words and phones finer than a frame, by as many alignments; labels stay
+    # a file beside the config: ms to move boundaries by, by kind; align --compare learns one from hand-made times
+    shifts: str = ""
+    # own: of the transcript as it is; words: where transcripts are phones, of the words through a lexicon instead;
+    # manual: inside the phone times that the corpus's makers set by hand
+    labels: Literal["own", "words", "manual"] = "own"
     beam: NotNegative = 0.0  # 0: exact Viterbi
     max_bad_fraction: Fraction = 0.05  # more utterances than this failing to align is an error
 
@@ -178,7 +185,7 @@ class DecodingConfig:
     acoustic_scales: tuple[Positive, ...] = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
     word_penalties: tuple[float, ...] = (-2.0, -1.0, 0.0, 1.0, 2.0)  # added to the score of each word
     prior_scale: NotNegative = 1.0
-    silence_probability: Annotated[float, Range(0, 0.999, open=True)] = 0.5  # of a silence after each word
+    silence_probability: Annotated[float, Range(0, 0.999)] = 0.5  # of one after each word; 0: only where SIL is a word
 
 
 @dataclass(frozen=True)

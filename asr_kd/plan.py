@@ -214,7 +214,7 @@ def _before_training(config: Config, frames: int, hours: float, *, measure: bool
         seconds,
     )
     subset = min(config.alignment.subset_hours, hours) * 3600 / FRAME_SHIFT
-    searched = frames + config.alignment.rounds * subset
+    searched = config.alignment.phases * frames + (config.alignment.linear_rounds + config.alignment.rounds) * subset
     seconds = searched / (_viterbi_rate() * default_nj()) if measure else None
     arrays = 4 + 4 * (1 + config.monophone) + 2.1  # contexts, the states of each tree, segments
     memory = 2 * _PROCESS + _GRAPH * min(config.alignment.subset_hours, hours) + _LABEL * frames

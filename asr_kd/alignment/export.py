@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from asr_kd.alignment.finished import SETS, read_times
 from asr_kd.alignment.textgrid import write_textgrid
-from asr_kd.alignment.times import SETS, Times, read_times
+from asr_kd.alignment.times import Times
 from asr_kd.artifacts import Work, replacing_file, require
 
 

@@ -1,5 +1,7 @@
 """The GMM-free flat start (Senior et al. 2014): an equal alignment, then rounds of {train a small net, realign}.
 
+`linear_rounds` of linear discriminants may come before those of the net.
+
 The net comes from outside (`FrameClassifier`): aligning knows nothing of how nets are trained.
 
 Shapes:  T frames of an utterance, C context-independent states, U utterances.
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from asr_kd.alignment.hand_made import best_split, equal_split
+from asr_kd.alignment.linear import LinearClassifier
 from asr_kd.alignment.topology import CannotAlignError, Graph, equal_alignment
 from asr_kd.alignment.viterbi import viterbi
 from asr_kd.artifacts import replacing_file
@@ -105,7 +108,7 @@ def flat_start(
       utterances: their numbers, with their `graphs`; those that are too short for their transcript take no part.
       checkpoint: a file that is written after each round, and gone on from where it is there.
     """
-    classifier = make_classifier(store, num_classes, settings, seed)
+    net, linear = make_classifier(store, num_classes, settings, seed), LinearClassifier(store, num_classes)
     paths: dict[int, NDArray[np.int32]] = {}
     for k, utterance in enumerate(utterances):
         try:
@@ -119,12 +122,14 @@ def flat_start(
             f"{store.folder}: every utterance is too short for its transcript; check that they belong together."
         )
     frames = np.concatenate([np.arange(store.offsets[utterances[k]], store.offsets[utterances[k] + 1]) for k in kept])
-    done = 0 if checkpoint is None or not checkpoint.exists() else _resume(checkpoint, classifier, paths, kept)
+    done = 0 if checkpoint is None or not checkpoint.exists() else _resume(checkpoint, net, paths, kept)
     labels = _labels(graphs, paths, kept)
-    for number in range(done, settings.rounds):
+    rounds = settings.linear_rounds + settings.rounds
+    for number in range(done, rounds):
+        classifier: FrameClassifier = linear if number < settings.linear_rounds else net
         classifier.fit(frames, labels, epochs=1)
         aligner = MonophoneAligner(classifier, _log_priors(labels, num_classes), settings.beam)
-        progress = None if quiet else f"flat start, round {number + 1} of {settings.rounds}"
+        progress = None if quiet else f"flat start, round {number + 1} of {rounds}"
         found = aligner.paths(store, [utterances[k] for k in kept], [graphs[k] for k in kept], nj=nj, progress=progress)
         total = 0.0
         for k, result in zip(kept, found, strict=True):
@@ -139,22 +144,24 @@ def flat_start(
             100 * float((before != labels).mean()),
         )
         if checkpoint is not None:
-            _save(checkpoint, number + 1, classifier, paths, kept)
-    return MonophoneAligner(classifier, _log_priors(labels, num_classes), settings.beam)
+            _save(checkpoint, number + 1, net if classifier is net else None, paths, kept)
+    return MonophoneAligner(net, _log_priors(labels, num_classes), settings.beam)
 
 
 def _save(
-    file: Path, rounds: int, classifier: FrameClassifier, paths: dict[int, NDArray[np.int32]], kept: list[int]
+    file: Path, rounds: int, net: FrameClassifier | None, paths: dict[int, NDArray[np.int32]], kept: list[int]
 ) -> None:
+    """None: the net has not begun."""
     with replacing_file(file) as temporary:
-        states = {f"net.{name}": value for name, value in classifier.state().items()}
+        states = {f"net.{name}": value for name, value in net.state().items()} if net is not None else {}
         np.savez(temporary, rounds=rounds, paths=np.concatenate([paths[k] for k in kept]), **states)
 
 
-def _resume(file: Path, classifier: FrameClassifier, paths: dict[int, NDArray[np.int32]], kept: list[int]) -> int:
+def _resume(file: Path, net: FrameClassifier, paths: dict[int, NDArray[np.int32]], kept: list[int]) -> int:
     """Puts classifier and paths back; returns the rounds that are done."""
     with np.load(file, allow_pickle=False) as saved:
-        classifier.restore({name[4:]: saved[name] for name in saved.files if name.startswith("net.")})
+        if state := {name[4:]: saved[name] for name in saved.files if name.startswith("net.")}:
+            net.restore(state)
         ends = np.cumsum([len(paths[k]) for k in kept])
         for k, path in zip(kept, np.split(saved["paths"], ends[:-1]), strict=True):
             paths[k] = path

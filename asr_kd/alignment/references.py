@@ -57,8 +57,9 @@ def _timit(config: Config, work: Work, directory: Path) -> dict[str, Reference]:
         def read(phones: Path = phones, words: Path | None = words, name: str = name) -> Times:
             of_phones = _intervals(mapped(read_phones(phones, table, None), table), config)
             of_words = _intervals(read_words(words, None), config) if words is not None else []
-            # where the transcript is of phones, they are our words too
-            both = of_phones if config.corpus.transcripts == "phones" else of_words
+            # where what was aligned is a transcript of phones, they are our words too
+            by_phones = config.corpus.transcripts == "phones" and config.alignment.labels != "words"
+            both = of_phones if by_phones else of_words
             return Times(name, of_phones[-1].end, both, of_phones)
 
         found[name] = Reference((phones,) if words is None else (phones, words), read)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,11 @@ def segments_file(folder: Path, name: str) -> Path:
     return folder / f"{name}_segments.npy"
 
 
+def starts_file(folder: Path, name: str) -> Path:
+    """(K,) float64, where each segment begins in seconds, if that is known better than to a frame."""
+    return folder / f"{name}_starts.npy"
+
+
 def write_alignment(alignment: Alignment, folder: Path, name: str) -> None:
     """For an alignment that is in memory; a set is written by `set_alignment.align_set`."""
     np.save(contexts_file(folder, name), alignment.contexts, allow_pickle=False)
@@ -42,12 +48,20 @@ def write_alignment(alignment: Alignment, folder: Path, name: str) -> None:
 
 def read_alignment(folder: Path, name: str) -> Alignment:
     """What exp/align has of a set, mapped into memory; raises UserError where it is missing or damaged."""
-    arrays = []
-    for path in (contexts_file(folder, name), segments_file(folder, name)):
-        try:
-            arrays.append(np.load(path, mmap_mode="r", allow_pickle=False))
-        except FileNotFoundError:
-            raise UserError(f"{path} is not there yet; make it with asr-kd align.") from None
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{path} is damaged ({error}); delete {folder} and align again.") from None
-    return Alignment(*arrays)
+    return Alignment(_read(contexts_file(folder, name)), _read(segments_file(folder, name)))
+
+
+def read_finer_starts(folder: Path, name: str) -> NDArray[np.float64] | None:
+    """Of `starts_file`; None where times are known to a frame only; raises UserError where it is damaged."""
+    path = starts_file(folder, name)
+    return _read(path) if path.exists() else None
+
+
+def _read(path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there yet; make it with asr-kd align.") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete {path.parent} and align again.") from None
+    return array

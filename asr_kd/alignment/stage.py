@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from asr_kd.alignment.flat_start import MakeClassifier, MonophoneAligner, choose_subset, flat_start
 from asr_kd.alignment.hand_made import Starts, read_starts
-from asr_kd.alignment.segments import Alignment
+from asr_kd.alignment.phases import finer_starts
+from asr_kd.alignment.segments import Alignment, starts_file
 from asr_kd.alignment.set_alignment import align_set, compile_graphs, named, put_in_place
+from asr_kd.alignment.shifts import SHIFTS_FILE, read_shifts, write_shifts
 from asr_kd.alignment.topology import NUM_HMM_STATES, SIL
 from asr_kd.alignment.tree import Tree, monophone_tree, with_counts, write_tree
 from asr_kd.alignment.tree_growing import NUM_CEPSTRA, Statistics, cepstra, grow_tree
-from asr_kd.artifacts import Stamp, Work, reason_to_make, replacing_folder, require
+from asr_kd.artifacts import Stamp, Work, digest_of, reason_to_make, replacing_folder, require
 from asr_kd.capacity import check_disk
 from asr_kd.config import Config, to_mapping
 from asr_kd.errors import UserError
@@ -64,10 +66,13 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
     for name in SETS:
         require(work.frames(name), work, "features")
     stores = {name: FrameStore.open(work.frames(name)) for name in SETS}
+    shifts = _shifts(config, work)
     stamp = Stamp(
         "align",
         _settings(config) | {"monophone": config.monophone, "form": _FORM},
-        {"lang": lang_stamp["digest"]} | {f"{name} frames": store.digest for name, store in stores.items()},
+        {"lang": lang_stamp["digest"]}
+        | {f"{name} frames": store.digest for name, store in stores.items()}
+        | ({"shifts": digest_of(shifts)} if shifts else {}),
         config.seed,
     )
     folder = work.exp("align")
@@ -98,6 +103,12 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
     }
     failed = named({name: one.failed for name, one in aligned.items()}, stores)
     _check_failures(config, work, stores, failed)
+    finer: dict[str, NDArray[np.float64]] = {}
+    if config.alignment.phases > 1 and config.alignment.labels != "manual":
+        finer = {
+            name: finer_starts(aligned[name], store, lang, aligner, config.alignment, nj=nj)
+            for name, store in stores.items()
+        }
     alignments = {name: one.read() for name, one in aligned.items()}
     trees = {"": _grow(config, stores["train"], subset, alignments["train"], lang)}
     if config.monophone:
@@ -114,6 +125,10 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
     with replacing_folder(folder, stamp, facts) as temporary:
         for one in aligned.values():
             put_in_place(one, temporary)
+        for name, starts in finer.items():
+            np.save(starts_file(temporary, name), starts, allow_pickle=False)
+        if shifts:
+            write_shifts(temporary / SHIFTS_FILE, shifts)
         (temporary / "failed.json").write_text(json.dumps(failed, indent=1) + "\n", encoding="utf-8")
     discard_partial(folder)
     return AlignResult(True, **facts)  # type: ignore[arg-type]
@@ -121,7 +136,15 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
 
 def _settings(config: Config) -> dict[str, Any]:
     """What the alignment depends on; how many utterances may fail is not part of it."""
-    return {key: value for key, value in to_mapping(config.alignment).items() if key != "max_bad_fraction"}
+    settings = {key: value for key, value in to_mapping(config.alignment).items() if key != "max_bad_fraction"}
+    # alignments that were made before there were these settings stay as they are
+    off = {"linear_rounds": 0, "phases": 1, "shifts": ""}
+    return {key: value for key, value in settings.items() if off.get(key) != value}
+
+
+def _shifts(config: Config, work: Work) -> dict[str, float]:
+    name = config.alignment.shifts
+    return read_shifts(work.config_path.parent / name) if name else {}
 
 
 def _starts(config: Config, work: Work, name: str, store: FrameStore) -> Starts | None:

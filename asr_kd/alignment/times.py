@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-
-import numpy as np
-
-from asr_kd.alignment.segments import read_alignment
-from asr_kd.artifacts import Work
-from asr_kd.frames.store import FRAME_SHIFT, FrameStore
-from asr_kd.lang.lexicon import read_lang
-
-SETS = ("train", "dev", "test")
 
 
 @dataclass(frozen=True)
@@ -30,27 +20,3 @@ class Times:
     duration: float
     words: list[Interval]
     phones: list[Interval]
-
-
-def read_times(work: Work, name: str) -> Iterator[Times]:
-    """The aligned, unaltered utterances of a set."""
-    store, lang = FrameStore.open(work.frames(name)), read_lang(work.lang)
-    segments = read_alignment(work.exp("align"), name).segments
-    bounds = np.searchsorted(segments[:, 0], np.arange(len(store.ids) + 1))
-    for utterance, identity in enumerate(store.ids):
-        rows = segments[bounds[utterance] : bounds[utterance + 1]]
-        if len(rows) == 0 or store.speeds[utterance] != 1.0:
-            continue
-        duration = float(store.durations[utterance])
-        words = store.texts[utterance].split()
-        phones: list[Interval] = []
-        spans: list[tuple[Interval, int]] = []
-        for k, (_, phone, word, first, end) in enumerate(rows.tolist()):
-            # the last frame may reach a little past the audio or end before it
-            begin, stop = first * FRAME_SHIFT, duration if k == len(rows) - 1 else end * FRAME_SHIFT
-            phones.append(Interval(begin, stop, "" if word < 0 else lang.phones[phone]))
-            if spans and word >= 0 and spans[-1][1] == word:
-                spans[-1] = (Interval(spans[-1][0].start, stop, words[word]), word)
-            else:
-                spans.append((Interval(begin, stop, "" if word < 0 else words[word]), word))
-        yield Times(identity, duration, [span for span, _ in spans], phones)

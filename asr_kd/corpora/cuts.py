@@ -29,6 +29,7 @@ def write_cuts(path: Path, members: list[Utterance], samples: Mapping[str, int],
             supervision = SupervisionSegment(
                 u.id, u.id, 0.0, duration, channel=0, text=u.text, language="English", speaker=u.speaker,
                 alignment={"phone": items} if items else None,
+                custom={"reference": u.reference} if u.reference else None,
             )  # fmt: skip
             cut = MonoCut(u.id, 0.0, duration, channel=0, supervisions=[supervision], recording=recording)
             file.write(json.dumps(cut.to_dict(), ensure_ascii=False).encode() + b"\n")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from asr_kd.config import Config, LangConfig
 from asr_kd.errors import UserError, some_of
-from asr_kd.lang.lexicon import ARPABET, everything_known, pronounce, read_lexicon
+from asr_kd.lang.lexicon import ARPABET, SILENCE, everything_known, pronounce, read_lexicon
 from asr_kd.lang.ngram import Arpa, estimate, read_arpa
 from asr_kd.lang.normalise import normalise
 from asr_kd.lang.pruning import prune, restrict
@@ -170,6 +170,29 @@ class Pronouncer:
 
         logger.info("learning to say words from their letters: some are in no lexicon")
         return LetterToSound.train(everything_known(self._own))
+
+
+class PhonesAsWords:
+    """Recognises the phones of a lexicon, where transcripts are of words: each phone is a word of itself.
+
+    As a word it is lower case, as transcripts are not: AH is a word of English too.
+
+    Args:
+      pronunciations: of all words of the transcripts.
+    """
+
+    def __init__(self, pronunciations: Pronunciations) -> None:
+        self._pronunciations = pronunciations
+
+    def sentence(self, transcript: str) -> str:
+        """Each word said as the lexicon has it first, between silences."""
+        phones = [phone for word in transcript.split() for phone in self._pronunciations[word][0]]
+        return " ".join([SILENCE, *phones, SILENCE]).lower()
+
+    def __call__(self, words: set[str]) -> Pronunciations:
+        """The pronunciations of those that are phones."""
+        known = {phone for variants in self._pronunciations.values() for variant in variants for phone in variant}
+        return {word: [(word.upper(),)] for word in words if word.islower() and word.upper() in known | {SILENCE}}
 
 
 def check_vocabulary(words: set[str], pronunciations: Mapping[str, object], found: Sources) -> None:

@@ -22,6 +22,7 @@ class Utterance:
     phones: tuple[
         tuple[str, float, float], ...
     ] = ()  # hand-made: label, start and end in seconds; () where there are none
+    reference: str = ""  # what recognition is held against, where that is not the text
 
 
 @dataclass(frozen=True)

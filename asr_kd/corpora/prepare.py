@@ -30,6 +30,7 @@ from asr_kd.corpora.audio import BadAudio, check_audio
 from asr_kd.corpora.cuts import audio_digest, transcript_digests, write_cuts
 from asr_kd.corpora.language import (
     LanguageModel,
+    PhonesAsWords,
     Sources,
     check_vocabulary,
     language_model,
@@ -113,6 +114,12 @@ def prepare(config: Config, work: Work, *, corpus_dir: Path, nj: int = 1) -> Pre
         return PrepareResult(False, (read_stamp(work.data) or {})["facts"])
     logger.info("preparing %s: %s", work.data, reason)
 
+    by_phone = any(utterance.reference for utterance in listing.utterances)
+    if by_phone and config.lang.units != "phones":
+        raise UserError(
+            f"{work.config_path}: alignment.labels: words needs a lexicon of phones (lang.units: phones), "
+            f"not {config.lang.units}."
+        )
     say = speller(config.lang, found.lexicon, [u.text for u in listing.utterances if u.set == "train"])
     pronunciations = say({word for utterance in listing.utterances for word in utterance.text.split()})
     samples, problems = _check(listing.utterances, pronunciations, config, found.lexicon, nj)
@@ -122,12 +129,16 @@ def prepare(config: Config, work: Work, *, corpus_dir: Path, nj: int = 1) -> Pre
     for problem in problems:
         logger.warning("left out: %s: %s", problem.utterance, problem.reason)
     sets = _usable_sets(work, listing, samples)
-    lm = language_model(config, found, {name: [u.text for u in members] for name, members in sets.items()})
-    pronunciations |= say(lm.words)
+    recognised = {name: [u.text for u in members] for name, members in sets.items()}
+    phones = PhonesAsWords(pronunciations) if by_phone else None
+    if phones is not None:
+        recognised = {name: [phones.sentence(text) for text in texts] for name, texts in recognised.items()}
+    lm = language_model(config, found, recognised)
+    pronunciations = pronunciations | (phones or say)(lm.words)
     check_vocabulary(lm.words, pronunciations, found)
     _write(config, work, sets, samples, lm, pronunciations, say.symbols)
     guessed: set[str] = getattr(say, "guessed", set())
-    facts = _facts(config, listing, problems, sets, samples, lm, pronunciations, guessed)
+    facts = _facts(config, listing, problems, sets, recognised, samples, lm, pronunciations, guessed)
     with replacing_file(work.data / STAMP) as path:
         stamp.write(path, facts)
     return PrepareResult(True, facts)
@@ -261,12 +272,13 @@ def _facts(
     listing: Listing,
     problems: list[Problem],
     sets: Mapping[str, list[Utterance]],
+    recognised: Mapping[str, list[str]],
     samples: Mapping[str, int],
     lm: LanguageModel,
     pronunciations: Pronunciations,
     guessed: set[str],
 ) -> dict[str, Any]:
-    sentences = {name: [u.text.split() for u in members] for name, members in sets.items()}
+    sentences = {name: [text.split() for text in texts] for name, texts in recognised.items()}
     vocabulary = lm.words
     # elsewhere speakers are often not known, or there is but one
     shared = librispeech.shared_speakers(listing.utterances) if config.corpus.name in ("librispeech", "timit") else []
@@ -279,7 +291,7 @@ def _facts(
         "sets": {
             name: {
                 "utterances": len(members),
-                "words": sum(map(len, sentences[name])),
+                "words": sum(len(u.text.split()) for u in members),
                 "minutes": sum(samples[u.id] for u in members) / config.corpus.sampling_rate / 60,
                 "speakers": len({u.speaker for u in members}),
                 "oov_words": sum(word not in vocabulary for sentence in sentences[name] for word in sentence),

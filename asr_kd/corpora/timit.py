@@ -24,7 +24,7 @@ from asr_kd.lang.normalise import normalise
 
 UTTERANCES = {"train": 3696, "dev": 400, "test": 192}  # of the whole corpus
 _DIALECT_SENTENCES = "SA"
-_TEXTS = {"phones": ".PHN", "words": ".WRD"}
+_PHONES, _WORDS = ".PHN", ".WRD"
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,8 @@ class _Sentence:
 
 def read(corpus_dir: Path, conf_dir: Path, config: Config) -> Listing:
     """Lists the utterances; their transcripts are phones or words, as `corpus.transcripts` says.
+
+    Where it says phones but `alignment.labels` says words, the transcripts are words and the phones are the reference.
 
     Raises:
       UserError: there is no TRAIN, the table of phones is missing, a whole copy has not as many utterances as it
@@ -91,7 +93,7 @@ def _sentences(part: str, folder: Path) -> list[_Sentence]:
             # converted copies keep the original as X.WAV and add X.WAV.wav: the RIFF one is as good
             files.setdefault(name.removesuffix(".WAV"), {}).setdefault(suffix, path)
         for name, of_sentence in files.items():
-            if not name.startswith(_DIALECT_SENTENCES) and of_sentence.keys() & {".WAV", ".PHN", ".WRD"}:
+            if not name.startswith(_DIALECT_SENTENCES) and of_sentence.keys() & {".WAV", _PHONES, _WORDS}:
                 found.append(_Sentence(part, speaker.name.upper(), name, of_sentence))
     return found
 
@@ -149,29 +151,34 @@ def _drawn(corpus_dir: Path, sentences: list[_Sentence], config: Config) -> dict
 
 
 def _add(listing: Listing, sentence: _Sentence, name: str, table: Mapping[str, str | None], config: Config) -> None:
-    suffix = _TEXTS[config.corpus.transcripts]
-    for needed in (".WAV", suffix):
-        if needed not in sentence.files:
+    phones_wanted = config.corpus.transcripts == "phones"
+    words_wanted = not phones_wanted or config.alignment.labels == "words"
+    wanted = [suffix for suffix, needed in ((_PHONES, phones_wanted), (_WORDS, words_wanted)) if needed]
+    for suffix in (".WAV", *wanted):
+        if suffix not in sentence.files:
             beside = next(iter(sentence.files.values())).parent
-            reason = f"{beside / sentence.name}{needed} is missing; fetch it again, or leave the utterance out"
+            reason = f"{beside / sentence.name}{suffix} is missing; fetch it again, or leave the utterance out"
             listing.problems.append(Problem(sentence.id, reason))
             return
-    audio, times = sentence.files[".WAV"], sentence.files[suffix]
-    listing.transcripts.append(times)
+    audio = sentence.files[".WAV"]
+    listing.transcripts.extend(sentence.files[suffix] for suffix in wanted)
     length = _num_samples(audio, config)
     spans: list[Span] = []
+    words = ""
     try:
-        if suffix == ".PHN":
-            spans = mapped(read_phones(times, table, length), table)
-            text = " ".join(span.label for span in spans)
-        else:
-            text = normalise(" ".join(span.label for span in read_words(times, length)))
+        if phones_wanted:
+            spans = mapped(read_phones(sentence.files[_PHONES], table, length), table)
+        if words_wanted:
+            words = normalise(" ".join(span.label for span in read_words(sentence.files[_WORDS], length)))
     except UserError as error:
         listing.problems.append(Problem(sentence.id, str(error).rstrip(".")))
         return
     rate = config.corpus.sampling_rate
     phones = tuple((span.label, span.first / rate, span.end / rate) for span in spans)
-    listing.utterances.append(Utterance(sentence.id, audio, text, sentence.speaker, name, phones))
+    spelled = " ".join(span.label for span in spans)
+    reference = spelled if words_wanted and phones_wanted else ""
+    text = words if words_wanted else spelled
+    listing.utterances.append(Utterance(sentence.id, audio, text, sentence.speaker, name, phones, reference))
 
 
 def _num_samples(path: Path, config: Config) -> int | None:

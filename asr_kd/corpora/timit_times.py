@@ -52,6 +52,25 @@ def read_phone_map(conf_dir: Path, phone_set: int) -> dict[str, str | None]:
     return table
 
 
+def scored_phones(conf_dir: Path, size: int) -> dict[str, str | None]:
+    """Phone of this set or a larger one, upper case -> what it is scored as; None: left out.
+
+    Args:
+      size: of the set that is scored: 61, 48 or 39.
+
+    Raises:
+      UserError: as `read_phone_map`.
+    """
+    scored = read_phone_map(conf_dir, size)
+    table: dict[str, str | None] = {}
+    for phone_set in (s for s in (61, 48, 39) if s >= size):
+        for phone, name in read_phone_map(conf_dir, phone_set).items():
+            if name is not None:
+                # a smaller set joins phones of the larger, so whatever has one name is scored alike
+                table[name] = scored[phone]
+    return table
+
+
 def read_phones(path: Path, known: Mapping[str, str | None], num_samples: int | None) -> list[Span]:
     """The phones of a .PHN file as they are written.
 

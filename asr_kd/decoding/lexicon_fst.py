@@ -27,6 +27,9 @@ def lexicon_fst(lang: Lang, silence_probability: float) -> LexiconFst:
     Silence (phone 0) may stand at the start and after each word, each time with `silence_probability`. A pronunciation
     that another word shares, or that begins another one, ends in a symbol of its own (Mohri, Pereira, Riley 2008).
 
+    Args:
+      silence_probability: in [0, 1); 0: silence is only where it is a word's pronunciation.
+
     Raises:
       UserError: a word of the vocabulary has no pronunciation.
     """
@@ -39,7 +42,8 @@ def lexicon_fst(lang: Lang, silence_probability: float) -> LexiconFst:
     owners = Counter(pronunciation for _, pronunciation in entries)
     beginnings = {pronunciation[:length] for pronunciation in owners for length in range(1, len(pronunciation))}
 
-    silence, speech = -np.log(silence_probability), -np.log1p(-silence_probability)
+    speech = -np.log1p(-silence_probability)
+    silence = -np.log(silence_probability) if silence_probability > 0 else np.inf
     begin, loop, pause, after_pause = range(4)
     states = 4
     backoff_label = len(lang.phones) + 1  # #0
@@ -65,6 +69,7 @@ def lexicon_fst(lang: Lang, silence_probability: float) -> LexiconFst:
     arcs.append((after_pause, loop, pause_label, 0, 0.0))
     arcs.append((loop, loop, backoff_label, len(lang.words) + 1, 0.0))
 
+    arcs = [arc for arc in arcs if arc[4] < np.inf]
     src, dst, ilabel, olabel = np.array([arc[:4] for arc in arcs], np.int32).T
     final = np.full(states, np.inf, np.float32)
     final[loop] = 0.0

@@ -20,6 +20,7 @@ from asr_kd.config import DecodingConfig
 from asr_kd.decoding.decoder import Decoder, Hypothesis, NBest, make_decoder
 from asr_kd.decoding.graph import Graph, read_graph
 from asr_kd.decoding.scales import grid_errors
+from asr_kd.decoding.scoring import WORDS, Scoring
 from asr_kd.distillation.bias import scaled_likelihoods
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
@@ -47,6 +48,7 @@ class Piece:
     backend: str
     acoustic_scale: float
     word_penalty: float = 0.0
+    scoring: Scoring = WORDS  # of a grid
 
 
 def decode_piece(piece: Piece) -> tuple[list[Hypothesis], float]:
@@ -58,12 +60,13 @@ def decode_piece(piece: Piece) -> tuple[list[Hypothesis], float]:
 
 
 def score_grid(piece: Piece) -> np.ndarray:
-    """(scales, penalties) int64: word errors at every acoustic scale and word penalty of the settings."""
+    """(scales, penalties) int64: errors at every acoustic scale and word penalty of the settings."""
     decoder = _decoder(piece.net.graph, piece.settings, piece.backend, piece.acoustic_scale, 0.0)
     loglikes, _ = _timed_loglikes(piece)
-    references = [text.split() for text in _store(piece.frames).texts[piece.first : piece.end]]
+    references = [text.split() for text in _store(piece.frames).references[piece.first : piece.end]]
     settings = piece.settings
-    return grid_errors(references, decoder.decode_grid(loglikes, settings.acoustic_scales, settings.word_penalties))
+    grids = decoder.decode_grid(loglikes, settings.acoustic_scales, settings.word_penalties)
+    return grid_errors(references, grids, piece.scoring)
 
 
 def list_hypotheses(piece: Piece, draws: int) -> list[NBest]:

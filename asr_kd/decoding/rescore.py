@@ -21,8 +21,9 @@ from asr_kd.artifacts import Stamp, Work, file_digest, read_stamp, reason_to_mak
 from asr_kd.config import Config, DecodingConfig, to_mapping
 from asr_kd.decoding.decoder import Grid, Hypothesis
 from asr_kd.decoding.nbest import ListedUtterance, make_lists, read_lists
-from asr_kd.decoding.results import decoded_folder, read_summary, write_results
+from asr_kd.decoding.results import decoded_folder, rate_name, read_summary, write_results
 from asr_kd.decoding.scales import Scales, choose_scales, grid_errors
+from asr_kd.decoding.scoring import Scoring, scoring_of
 from asr_kd.decoding.stage import Task, existing_systems, system_named, task_of
 from asr_kd.decoding.wer import word_errors
 from asr_kd.errors import UserError, some_of
@@ -45,7 +46,8 @@ class RescoreResult:
     summaries: list[dict[str, Any]]
 
     def __str__(self) -> str:
-        head = f"rescored with {self.lm}\n{'system':<16} {'set':<5} {'WER':>7}  first pass  scale penalty  best of "
+        rate = rate_name(self.summaries[0]) if self.summaries else "WER"
+        head = f"rescored with {self.lm}\n{'system':<16} {'set':<5} {rate:>7}  first pass  scale penalty  best of "
         lines = [head + " / ".join(map(str, ORACLES))]
         for row in self.summaries:
             best = " / ".join(f"{row['oracle'][str(n)]:.2%}" for n in ORACLES)
@@ -83,7 +85,8 @@ def rescore(
         for name in names:
             read_summary(work, task.system.name, name)
     lists = make_lists(config, work, tasks, stores, nj)
-    inputs = {"lm": file_digest(lm), "first lm": file_digest(work.lm / "G.arpa")}
+    scoring = scoring_of(config, work)
+    inputs = {"lm": file_digest(lm), "first lm": file_digest(work.lm / "G.arpa"), **scoring.inputs}
     settings = {key: to_mapping(config.decoding)[key] for key in ("acoustic_scales", "word_penalties")}
     stamps = {key: Stamp("rescore", settings, inputs | _digests(work, lists, *key)) for key in lists}
     todo = [key for key in lists if reason_to_make(_folder(work, *key), stamps[key]) is not None]
@@ -93,7 +96,7 @@ def rescore(
         for task in tasks:
             mine = [name for who, name in todo if who == task.system.name]
             if mine:
-                _rescore_task(config, work, task, mine, stores, lists, stamps, score, lm)
+                _rescore_task(config, work, task, mine, stores, lists, stamps, score, lm, scoring)
     summaries = [_summary(_folder(work, task.system.name, name)) for task in tasks for name in sets]
     return RescoreResult(lm, bool(todo), summaries)
 
@@ -172,12 +175,13 @@ def _rescore_task(
     stamps: dict[tuple[str, str], Stamp],
     score: Score,
     lm: Path,
+    scoring: Scoring,
 ) -> None:
     who, settings = task.system.name, config.decoding
     dev = list(read_lists(lists[who, "dev"]))
-    references = [text.split() for text in stores["dev"].texts] * len(task.nets)
-    errors = grid_errors(references, [_grid(utterance, settings, score) for utterance in dev])
-    words = sum(map(len, references))
+    references = [text.split() for text in stores["dev"].references] * len(task.nets)
+    errors = grid_errors(references, [_grid(utterance, settings, score) for utterance in dev], scoring)
+    words = sum(len(scoring.scored(reference)) for reference in references)
     scales = choose_scales(errors, settings.acoustic_scales, settings.word_penalties, words)
     vocabulary = set(read_lang(work.lang).words)
     for name in names:
@@ -189,13 +193,15 @@ def _rescore_task(
         more = {
             "lm": lm.name,
             "first_pass_wer": first["wer"],
-            "oracle": _oracle([text.split() for text in stores[name].texts] * len(task.nets), listed),
+            "oracle": _oracle([text.split() for text in stores[name].references] * len(task.nets), listed, scoring),
             "rtf": None,  # of the second pass alone it would say nothing
             "hypotheses": float(np.mean([len(utterance.hypotheses.words) for utterance in listed])),
         }
         seconds = [first["seconds"] / first["seeds"]] * len(seeds)
         with replacing_folder(_folder(work, who, name), stamps[who, name]) as temporary:
-            write_results(temporary, config, who, name, stores[name], scales, seeds, seconds, vocabulary, **more)
+            write_results(
+                temporary, config, who, name, stores[name], scales, seeds, seconds, vocabulary, scoring, **more
+            )
 
 
 def _totals(utterance: ListedUtterance, scale: float, penalty: float, language: np.ndarray) -> np.ndarray:
@@ -225,12 +231,14 @@ def _best(utterance: ListedUtterance, scales: Scales, score: Score) -> Hypothesi
     return Hypothesis(words[int(totals.argmax())], float(totals.max()))
 
 
-def _oracle(references: Sequence[list[str]], listed: Sequence[ListedUtterance]) -> dict[str, float]:
-    """n -> WER if the best of the first n hypotheses were taken."""
+def _oracle(references: Sequence[list[str]], listed: Sequence[ListedUtterance], scoring: Scoring) -> dict[str, float]:
+    """n -> error rate if the best of the first n hypotheses were taken."""
     wrong = dict.fromkeys(ORACLES, 0)
-    for reference, utterance in zip(references, listed, strict=True):
-        each = [word_errors(reference, words).errors for words in utterance.hypotheses.words[: max(ORACLES)]]
+    rights = [scoring.scored(reference) for reference in references]
+    for right, utterance in zip(rights, listed, strict=True):
+        heard = utterance.hypotheses.words[: max(ORACLES)]
+        each = [word_errors(right, scoring.scored(words)).errors for words in heard]
         for n in ORACLES:
-            wrong[n] += min(each[:n], default=len(reference))
-    words = sum(map(len, references))
+            wrong[n] += min(each[:n], default=len(right))
+    words = sum(map(len, rights))
     return {str(n): errors / max(1, words) for n, errors in wrong.items()}

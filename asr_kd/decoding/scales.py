@@ -9,6 +9,7 @@ import numpy as np
 from kaldialign import edit_distance
 
 from asr_kd.decoding.decoder import Grid
+from asr_kd.decoding.scoring import WORDS, Scoring
 
 
 @dataclass(frozen=True)
@@ -18,18 +19,19 @@ class Scales:
     acoustic_scale: float
     word_penalty: float
     errors: int  # on dev, over all seeds
-    words: int
+    words: int  # or phones
 
 
-def grid_errors(references: Sequence[Sequence[str]], grids: Sequence[Grid]) -> np.ndarray:
-    """(scales, penalties) int64: word errors of all utterances together at each point of the grid."""
+def grid_errors(references: Sequence[Sequence[str]], grids: Sequence[Grid], scoring: Scoring = WORDS) -> np.ndarray:
+    """(scales, penalties) int64: errors of all utterances together at each point of the grid."""
     total = np.zeros((len(grids[0]), len(grids[0][0])), np.int64)
     for reference, grid in zip(references, grids, strict=True):
         known: dict[tuple[str, ...], int] = {}  # most points of the grid agree
+        right = scoring.scored(reference)
         for i, row in enumerate(grid):
             for j, words in enumerate(row):
                 if words not in known:
-                    known[words] = edit_distance(list(reference), list(words))["total"]
+                    known[words] = edit_distance(right, scoring.scored(words))["total"]
                 total[i, j] += known[words]
     return total
 

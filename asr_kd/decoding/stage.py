@@ -20,8 +20,9 @@ from asr_kd.decoding.decoder import BACKENDS, Hypothesis
 from asr_kd.decoding.graph import graph_stamp, make_graph, open_graph
 from asr_kd.decoding.kept import GRIDS, WORDS, map_kept
 from asr_kd.decoding.pieces import Net, Piece, clear_caches
-from asr_kd.decoding.results import decoded_folder, read_summary, write_results
+from asr_kd.decoding.results import decoded_folder, rate_name, read_summary, write_results
 from asr_kd.decoding.scales import Scales, choose_scales
+from asr_kd.decoding.scoring import Scoring, scoring_of
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
 from asr_kd.growing import discard_partial, partial_folder
@@ -72,7 +73,8 @@ class DecodeResult:
         return any(one.made for one in self.decoded)
 
     def __str__(self) -> str:
-        lines = [f"{'system':<16} {'set':<5} {'WER':>7} {'ins':>5} {'del':>5} {'sub':>5}  scale penalty    RTF"]
+        rate = rate_name(self.decoded[0].summary) if self.decoded else "WER"
+        lines = [f"{'system':<16} {'set':<5} {rate:>7} {'ins':>5} {'del':>5} {'sub':>5}  scale penalty    RTF"]
         for one in self.decoded:
             row, errors = one.summary, one.summary["errors"]
             line = (
@@ -80,7 +82,8 @@ class DecodeResult:
                 f"{errors['sub']:>5}  {row['acoustic_scale']:<5} {row['word_penalty']:<7} {row['rtf']:>6.4f}"
             )
             lost = f"  {len(row['failed'])} failed" if row["failed"] else ""
-            lines.append(f"{line}{lost}{'' if one.made else '  (up to date)'}")
+            silent = f"  {row['with_silence']['wer']:.2%} with silence" if "with_silence" in row else ""
+            lines.append(f"{line}{silent}{lost}{'' if one.made else '  (up to date)'}")
         return "\n".join(lines)
 
 
@@ -123,8 +126,13 @@ def decode(
     for name in names:
         require(work.frames(name), work, "features")
     stores = {name: FrameStore.open(work.frames(name)) for name in names}
+    scoring = scoring_of(config, work)
     tasks = [task_of(config, work, system) for system in chosen]
-    stamps = {(task.system.name, name): _stamp(config, task, stores, name, backend) for task in tasks for name in names}
+    stamps = {
+        (task.system.name, name): _stamp(config, task, stores, name, backend, scoring)
+        for task in tasks
+        for name in names
+    }
     reasons = {key: reason_to_make(decoded_folder(work, *key), stamp) for key, stamp in stamps.items()}
     for (who, name), why in reasons.items():
         if why is None:
@@ -141,7 +149,7 @@ def decode(
         import_k2()  # before any process is started
     kept = {key: partial_folder(decoded_folder(work, *key), stamps[key]) for key, why in reasons.items() if why}
     on_dev = {task.system.name: kept[task.system.name, "dev"] for task in searched}
-    scales = dict(_choose(config, searched, stores["dev"], backend, nj, on_dev))
+    scales = dict(_choose(config, searched, stores["dev"], backend, nj, on_dev, scoring))
     for task in tasks:
         if task not in searched:
             summary = read_summary(work, task.system.name, "dev")
@@ -151,7 +159,7 @@ def decode(
         key = task.system.name, name
         with replacing_folder(decoded_folder(work, *key), stamps[key]) as temporary:
             who = task.system.name
-            write_results(temporary, config, who, name, stores[name], scales[who], seeds, seconds, vocabulary)
+            write_results(temporary, config, who, name, stores[name], scales[who], seeds, seconds, vocabulary, scoring)
         discard_partial(decoded_folder(work, *key))
     decoded = []
     for task in tasks:
@@ -204,10 +212,12 @@ def _check_labels(work: Work, folder: Path, stamp: dict[str, Any], tree: str) ->
         )
 
 
-def _stamp(config: Config, task: Task, stores: dict[str, FrameStore], name: str, backend: str) -> Stamp:
+def _stamp(
+    config: Config, task: Task, stores: dict[str, FrameStore], name: str, backend: str, scoring: Scoring
+) -> Stamp:
     settings = {**to_mapping(config.decoding), "decoder": backend, "system": task.system.name, "form": _FORM}
     frames = {f"{one} frames": stores[one].digest for one in dict.fromkeys(("dev", name))}
-    return Stamp("decode", settings, {**task.inputs, **frames})
+    return Stamp("decode", settings, {**task.inputs, **frames, **scoring.inputs})
 
 
 def chunks_of(store: FrameStore) -> Iterator[tuple[int, int]]:
@@ -219,13 +229,19 @@ def chunks_of(store: FrameStore) -> Iterator[tuple[int, int]]:
 
 
 def _choose(
-    config: Config, tasks: list[Task], dev: FrameStore, backend: str, nj: int, folders: dict[str, Path]
+    config: Config,
+    tasks: list[Task],
+    dev: FrameStore,
+    backend: str,
+    nj: int,
+    folders: dict[str, Path],
+    scoring: Scoring,
 ) -> Iterator[tuple[str, Scales]]:
-    """System name -> scales, by the word errors of all its seeds on dev."""
+    """System name -> scales, by the errors of all its seeds on dev."""
     settings = config.decoding
     middle = sorted(settings.acoustic_scales)[len(settings.acoustic_scales) // 2]
     pieces = [
-        Piece(net, dev.folder, first, end, settings, backend, middle)
+        Piece(net, dev.folder, first, end, settings, backend, middle, scoring=scoring)
         for task in tasks
         for net in task.nets
         for first, end in chunks_of(dev)
@@ -237,13 +253,13 @@ def _choose(
         for number in range(per_net * len(task.nets))
     ]
     results = map_kept(GRIDS, pieces, files, nj=nj, progress="scales on dev")
-    words = sum(len(text.split()) for text in dev.texts)
+    words = sum(len(scoring.scored(text.split())) for text in dev.references)
     for task in tasks:
         errors = np.sum([next(results) for _ in range(per_net * len(task.nets))], axis=0)
         scales = choose_scales(errors, settings.acoustic_scales, settings.word_penalties, words * len(task.nets))
         log.info(
-            "%s: acoustic scale %g, word penalty %g chosen on dev (%d errors in %d words)",
-            task.system.name, scales.acoustic_scale, scales.word_penalty, scales.errors, scales.words,
+            "%s: acoustic scale %g, %s penalty %g chosen on dev (%d errors in %d %ss)", task.system.name,
+            scales.acoustic_scale, scoring.unit, scales.word_penalty, scales.errors, scales.words, scoring.unit,
         )  # fmt: skip
         yield task.system.name, scales
     for _ in results:  # lets the progress bar and the processes end

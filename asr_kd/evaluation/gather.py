@@ -21,6 +21,7 @@ from asr_kd.decoding.results import decoded_folder
 from asr_kd.decoding.stage import SYSTEMS, System
 from asr_kd.errors import UserError
 from asr_kd.evaluation.bootstrap import compare, wer_interval
+from asr_kd.evaluation.confusions import confusions
 from asr_kd.evaluation.frames import Diversity, ExampleFrame, diversity, example_frame, frame_metrics
 from asr_kd.evaluation.hypotheses import Difference, Hypotheses, differences, read_hypotheses
 from asr_kd.evaluation.rescored import rescored_digests, rescored_rows
@@ -91,6 +92,7 @@ def gather(config: Config, work: Work) -> Evidence:
         (s.name, name): read_hypotheses(decoded_folder(work, s.name, name), work) for s in systems for name in SETS
     }
     rows = {s.name: _system(config, work, s, models[s.name], stores, hypotheses) for s in systems}
+    unit = hypotheses["direct", "test"].unit
     students = require(work.exp("student"), work, "distill")
     ensemble = models["ensemble"]
     states = {name: _states(work, "teacher", stores[name]) for name in SETS}
@@ -100,6 +102,7 @@ def gather(config: Config, work: Work) -> Evidence:
     data = require(work.data, work, "prepare")["facts"]
     results: dict[str, Any] = {
         "corpus": config.corpus.name,
+        "unit": unit,  # of "wer": words, or phones
         "systems": list(rows.values()),
         "distillation": _distillation(config, work, students, rows, hypotheses, ""),
         "alignment": _alignment(work, left_out),
@@ -122,6 +125,8 @@ def gather(config: Config, work: Work) -> Evidence:
     if config.small is not None:
         small = require(work.exp("student_small"), work, "distill --pair small")
         results["distillation_small"] = _distillation(config, work, small, rows, hypotheses, "-small")
+    if unit == "phone":
+        results |= _of_phones(config, work, systems, results["systems"])
     example = example_frame(
         ensemble,
         stores["dev"],
@@ -154,10 +159,6 @@ def _system(
     """A system's row: each number is a mean over its seeds, word errors are their sum."""
     frames = {name: frame_metrics(model, stores[name], _states(work, system.folder, stores[name])) for name in SETS}
     words = {name: hypotheses[system.name, name] for name in SETS}
-    intervals = {
-        name: wer_interval(h.errors, h.words, samples=config.evaluation.bootstrap_samples, seed=config.seed)
-        for name, h in words.items()
-    }
     sizes = [(work.exp(system.folder) / f"member_{m}.safetensors").stat().st_size for m in range(model.members)]
     together = model.members if system.averaged else 1  # nets that run at once
     test = words["test"].summary
@@ -173,9 +174,7 @@ def _system(
             n: f.ensemble_cross_entropy if system.averaged else float(np.mean(f.cross_entropy))
             for n, f in frames.items()
         },
-        "wer": {name: h.total.wer for name, h in words.items()},
-        "wer_ci95": {name: [i.low, i.high] for name, i in intervals.items()},
-        "errors": {name: h.total.as_dict() for name, h in words.items()},
+        **_rates(config, words),
         "rtf": test["rtf"],
         "seeds": 1 if system.averaged else model.members,
         "states": model.num_states,
@@ -192,6 +191,33 @@ def _system(
             name: {"words": h.summary.get("oov_words", 0), "rate": h.summary.get("oov_rate", 0.0)}
             for name, h in words.items()
         },
+    }
+
+
+def _rates(config: Config, of_sets: dict[str, Hypotheses]) -> dict[str, Any]:
+    """Of each set: the rate of errors over all seeds, its interval, and the errors."""
+    intervals = {
+        name: wer_interval(h.errors, h.words, samples=config.evaluation.bootstrap_samples, seed=config.seed)
+        for name, h in of_sets.items()
+    }
+    return {
+        "wer": {name: h.total.wer for name, h in of_sets.items()},
+        "wer_ci95": {name: [i.low, i.high] for name, i in intervals.items()},
+        "errors": {name: h.total.as_dict() for name, h in of_sets.items()},
+    }
+
+
+def _of_phones(config: Config, work: Work, systems: list[System], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Puts the rates with silence counted into the rows; returns what else there is to say where phones are scored."""
+    for system, row in zip(systems, rows, strict=True):
+        folders = {name: decoded_folder(work, system.name, name) for name in SETS}
+        found = {name: read_hypotheses(folder, work, with_silence=True) for name, folder in folders.items()}
+        row["with_silence"] = _rates(config, found)
+        if system.name == "distilled":
+            confused = confusions(found["test"].alignments)
+    return {
+        "phones": {"trained": config.corpus.phone_set, "scored": config.corpus.scored_phones},
+        "confusions": {"system": "distilled", "set": "test", "with_silence": True, "counts": confused},
     }
 
 
@@ -260,9 +286,11 @@ def _silence(tree: Tree) -> frozenset[int]:
 
 
 def _alignment(work: Work, left_out: list[dict[str, str]]) -> dict[str, Any]:
-    facts = require(work.exp("align"), work, "align")["facts"]
+    stamp = require(work.exp("align"), work, "align")
+    facts = stamp["facts"]
     failed = [bad["utterance"] for bad in left_out if bad["stage"] == "align"]
-    return {"utterances": int(facts.get("utterances", 0)), "failed": failed} | _boundaries(work)
+    labels = stamp["settings"].get("labels", "own")
+    return {"utterances": int(facts.get("utterances", 0)), "failed": failed, "labels": labels} | _boundaries(work)
 
 
 def _boundaries(work: Work) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The words that decoding left in exp/decode_<system>_<set>/, counted; and where two systems hear differently.
+"""The words or phones that decoding left in exp/decode_<system>_<set>/, counted; where two systems hear differently.
 
 Shapes:  S seeds, U utterances.
 """
@@ -28,6 +28,11 @@ class Hypotheses:
     ids: list[str]  # U, sorted
     seeds: list[int]  # S, sorted
     alignments: list[list[list[Pair]]]  # [seed][utterance]
+
+    @property
+    def unit(self) -> str:
+        """What these are: "word" or "phone"."""
+        return str(self.summary.get("unit", "word"))
 
     @cached_property
     def counts(self) -> list[list[WordErrors]]:
@@ -68,8 +73,11 @@ class Difference:
         return count_errors(self.first).errors, count_errors(self.second).errors
 
 
-def read_hypotheses(folder: Path, work: Work) -> Hypotheses:
+def read_hypotheses(folder: Path, work: Work, *, with_silence: bool = False) -> Hypotheses:
     """Reads and aligns them.
+
+    Args:
+      with_silence: of phones, those where silence counts as one.
 
     Raises:
       UserError: a file is missing or damaged, or the seeds differ in utterances or references.
@@ -80,7 +88,8 @@ def read_hypotheses(folder: Path, work: Work) -> Hypotheses:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         float(summary["rtf"])
         for row in read_json_lines(folder / "hyps.jsonl"):
-            by_seed[row["seed"]][row["utterance"]] = (list(row["ref"]), list(row["hyp"]))
+            pair = row["with_silence"] if with_silence else row
+            by_seed[row["seed"]][row["utterance"]] = (list(pair["ref"]), list(pair["hyp"]))
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} is missing; {again}") from None
     except (ValueError, KeyError, TypeError):
@@ -89,7 +98,7 @@ def read_hypotheses(folder: Path, work: Work) -> Hypotheses:
     ids = sorted(by_seed[seeds[0]]) if seeds else []
     references = {name: by_seed[seeds[0]][name][0] for name in ids}
     if not any(references.values()):
-        raise UserError(f"{folder} holds no reference word to score against; {again}")
+        raise UserError(f"{folder} holds no reference {summary.get('unit', 'word')} to score against; {again}")
     for seed in seeds:
         if {name: ref for name, (ref, _) in by_seed[seed].items()} != references:
             raise UserError(f"{folder}: seeds {seeds[0]} and {seed} do not have the same utterances; {again}")

@@ -86,8 +86,8 @@ def members(curve: dict[str, list[dict[str, Any]]], disagreement: Sequence[Seque
         return to_svg(figure, "members", "Members of the ensemble")
 
 
-def word_error_rates(rows: Rows) -> str:
-    """WER on test with its 95 % interval; small dots are single seeds, diamonds the dev set."""
+def error_rates(rows: Rows, unit: str = "word") -> str:
+    """The rate on test with its 95 % interval; small dots are single seeds, diamonds the dev set."""
     with mpl.rc_context(STYLE):
         names = list(rows)
         figure = Figure(figsize=(9.6, 0.85 + 0.52 * len(names)), layout="constrained")
@@ -116,12 +116,12 @@ def word_error_rates(rows: Rows) -> str:
         ax.grid(axis="y", visible=False)
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
-        ax.set_xlabel("word error rate on test: mean, 95 % interval, single seeds below; open diamond: dev")
-        return to_svg(figure, "wer", "Word error rates")
+        ax.set_xlabel(f"{unit} error rate on test: mean, 95 % interval, single seeds below; open diamond: dev")
+        return to_svg(figure, "wer", f"{unit.capitalize()} error rates")
 
 
-def size_and_wer(rows: Rows) -> str:
-    """What a model's size buys: bytes on disk against WER on test."""
+def size_and_errors(rows: Rows, unit: str = "word") -> str:
+    """What a model's size buys: bytes on disk against the error rate on test."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 3.7), layout="constrained")
         ax = figure.subplots()
@@ -147,8 +147,8 @@ def size_and_wer(rows: Rows) -> str:
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         ax.set_xlabel("size of the weights on disk")
-        ax.set_ylabel("word error rate on test")
-        return to_svg(figure, "size", "Size and word error rate")
+        ax.set_ylabel(f"{unit} error rate on test")
+        return to_svg(figure, "size", f"Size and {unit} error rate")
 
 
 def speed(rows: Rows) -> str:

@@ -1,9 +1,13 @@
-"""What the results say, in sentences and plain-text columns: the same for the page, the Markdown, the terminal."""
+"""What the results say, in sentences and plain-text columns: the same for the page, the Markdown, the terminal.
+
+Rates of errors are of words (WER), or of phones (PER) where the corpus is recognised as phones.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from asr_kd.evaluation.confusions import most_confused
 from asr_kd.evaluation.look import human_bytes
 
 Results = dict[str, Any]
@@ -52,6 +56,19 @@ def rows_of(results: Results) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in results["systems"]}
 
 
+def rate_name(results: Results) -> str:
+    """What the rate of errors is called."""
+    return "PER" if results["unit"] == "phone" else "WER"
+
+
+def labels(results: Results) -> str:
+    """What the networks were trained on."""
+    return {
+        "manual": "phone times set by hand",
+        "words": "the forced alignment of the words",
+    }.get(results["alignment"]["labels"], "the forced alignment")
+
+
 def sentences(results: Results) -> list[str]:
     """Three sentences: what was done, what it gave frame by frame, and what it gave in words."""
     rows, distillation = rows_of(results), results["distillation"]
@@ -61,7 +78,7 @@ def sentences(results: Results) -> list[str]:
         f"On the corpus “{results['corpus']}”, the mean of {ensemble['members']} networks "
         f"({human_count(ensemble['parameters'])} parameters together) taught one network of "
         f"{human_count(distilled['parameters'])} parameters through soft targets at temperature "
-        f"{distillation['temperature']:g}; the same network was also trained directly on the forced alignment, "
+        f"{distillation['temperature']:g}; the same network was also trained directly on {labels(results)}, "
         f"{plural(seeds, 'seed')} of each."
     )
     kept = distillation["gain_kept"]["frame_accuracy"]
@@ -81,7 +98,7 @@ def sentences(results: Results) -> list[str]:
             f"{percent(ensemble['frame_accuracy']['test'])}: {share}."
         )
     words = (
-        f"It makes {percent(distilled['wer']['test'])} word errors where the direct network makes "
+        f"It makes {percent(distilled['wer']['test'])} {results['unit']} errors where the direct network makes "
         f"{percent(direct['wer']['test'])} and the ensemble {percent(ensemble['wer']['test'])}; the probability that "
         f"it is better than the direct one (paired bootstrap over the test utterances) is "
         f"{_in_words(distillation['p_distilled_better'])}."
@@ -99,10 +116,11 @@ def small_pair(results: Results) -> str | None:
     accuracy = [percent(row["frame_accuracy"]["test"]) for row in (direct, distilled)]
     return (
         f"For a device: with {human_count(distilled['parameters'])} parameters ({human_bytes(distilled['bytes'])}, a "
-        f"{round(ensemble['parameters'] / distilled['parameters'])}th of the ensemble's), distilling takes the word "
-        f"error rate on test from {percent(direct['wer']['test'])} to {percent(distilled['wer']['test'])} and the "
-        f"frame accuracy from {accuracy[0]} to {accuracy[1]}; the probability that the distilled one is better in "
-        f"words is {_in_words(found['p_distilled_better'])}."
+        f"{round(ensemble['parameters'] / distilled['parameters'])}th of the ensemble's), distilling takes the "
+        f"{results['unit']} error rate on test from {percent(direct['wer']['test'])} to "
+        f"{percent(distilled['wer']['test'])} and the frame accuracy from {accuracy[0]} to {accuracy[1]}; "
+        f"the probability that the distilled one is better in {results['unit']}s is "
+        f"{_in_words(found['p_distilled_better'])}."
     )
 
 
@@ -114,9 +132,26 @@ def monophone_control(results: Results) -> str | None:
     mono, direct = rows["monophone"], rows["direct"]
     return (
         f"The control: the direct network on {mono['states']} context-independent states instead of "
-        f"{direct['states']} tied ones makes {percent(mono['wer']['test'])} word errors (tied: "
+        f"{direct['states']} tied ones makes {percent(mono['wer']['test'])} {results['unit']} errors (tied: "
         f"{percent(direct['wer']['test'])}). Its frame accuracy and cross-entropy are over other, fewer classes and "
         f"cannot be held against the others'."
+    )
+
+
+def phones(results: Results) -> str | None:
+    """How phones are scored, and which are most confused; None where words are."""
+    if results["unit"] != "phone":
+        return None
+    sets, confused = results["phones"], results["confusions"]
+    worst = ", ".join(
+        f"{t.lower()} as {h.lower()} ({n})" for t, h, n in most_confused(confused["counts"], 6) if t and h
+    )
+    classes = f"trained as {sets['trained']} and scored as {sets['scored']} classes"
+    return (
+        f"Phones are {classes} (Lee and Hon 1989), both sides mapped before they are held together. PER leaves "
+        f"silence, closures among it, out of both; beside it stands the rate where silence counts as a phone, silences "
+        f"that meet as one. Scales were chosen by the former. What {confused['system']} takes for something else most "
+        f"often on test, all seeds together: {worst}."
     )
 
 
@@ -124,12 +159,12 @@ def notes(results: Results) -> list[str]:
     """How far the numbers can be trusted, and what they do not say."""
     rows, distillation = rows_of(results), results["distillation"]
     test = rows["direct"]["errors"]["test"]
-    seeds = distillation["seeds"]
+    seeds, unit = distillation["seeds"], results["unit"]
     words = test["words"] // max(1, rows["direct"]["seeds"])
     low, high = distillation["wer_difference"]["ci95"]
     difference = f"{100 * low:+.1f} to {100 * high:+.1f} points".replace("-", "−")
     told = (
-        "it holds 0, so these words are too few to tell the two apart"
+        f"it holds 0, so these {unit}s are too few to tell the two apart"
         if low <= 0 <= high
         else "it does not hold 0, so the difference is more than the choice of test utterances"
     )
@@ -137,21 +172,24 @@ def notes(results: Results) -> list[str]:
         f"Each number of a direct or distilled network is the mean over "
         f"{plural(seeds, 'seed')}; direct and distilled seeds of one number start from the same weights. "
         f"Insertions, deletions and substitutions are sums over the seeds. The ensemble is one system.",
-        f"Intervals are 95 % bootstrap intervals over the test utterances ({plural(words, 'word')}; the same resamples "
+        f"Intervals are 95 % bootstrap intervals over the test utterances ({plural(words, unit)}; the same resamples "
         f"for all seeds and systems). They say how far the rates would move with other utterances of the same kind, "
         f"not with other speakers, and not with other seeds.",
-        f"The WER of distilled minus direct has the interval {difference}: {told}. The paired probability counts the "
-        f"resamples in which the distilled network makes fewer errors (a tie counts one half).",
-        "Chosen on dev alone: each network's epoch, each system's acoustic scale and word penalty (table below), and "
-        "then used on test as they are. Sizes, temperature, soft weight and numbers of epochs are the recipe's: "
+        f"The {rate_name(results)} of distilled minus direct has the interval {difference}: {told}. The paired "
+        f"probability counts the resamples in which the distilled network makes fewer errors (a tie counts one half).",
+        f"Chosen on dev alone: each network's epoch, each system's acoustic scale and {unit} penalty (table below), "
+        "and then used on test as they are. Sizes, temperature, soft weight and numbers of epochs are the recipe's: "
         "what they were chosen on, its own documents must say.",
-        "Frame accuracy is agreement with the tied states of this run's own forced alignment, not with a human's.",
+        "Frame accuracy is agreement with tied states inside phone times set by hand; where in a phone its three "
+        "states begin is this run's own finding."
+        if results["alignment"]["labels"] == "manual"
+        else "Frame accuracy is agreement with the tied states of this run's own forced alignment, not with a human's.",
     ]
     found += _of_the_data(results)
     oov = rows["direct"]["oov"]["test"]
     if oov["words"]:
         found.append(
-            f"{plural(oov['words'], 'word')} of the test set ({percent(oov['rate'])}), out of the decoder's "
+            f"{plural(oov['words'], unit)} of the test set ({percent(oov['rate'])}), out of the decoder's "
             f"vocabulary, cannot be got right by any system."
         )
     if distillation["gain_kept"]["frame_accuracy"] is None:
@@ -197,8 +235,8 @@ def headline_table(results: Results) -> str:
         "size",
         "frame acc. %",
         "cross-ent.",
-        "WER %",
-        "WER test, 95 %",
+        f"{rate_name(results)} %",
+        f"{rate_name(results)} test, 95 %",
         "ins/del/sub",
         "RTF",
     ]
@@ -234,9 +272,13 @@ def headline_table(results: Results) -> str:
     text.append("")
     text.append(
         f"share of the ensemble's frame-accuracy gain kept: {percent(distillation['gain_kept']['frame_accuracy'], 0)}; "
-        f"probability that distilled beats direct in words: {probability(distillation['p_distilled_better'])}"
+        f"probability that distilled beats direct in {results['unit']}s: "
+        f"{probability(distillation['p_distilled_better'])}"
     )
     if "distillation_small" in results:
         text[-1] += f" (small pair: {probability(results['distillation_small']['p_distilled_better'])})"
     text.append(f"means over {plural(distillation['seeds'], 'seed')}; ins/del/sub are their sums")
+    if results["unit"] == "phone":
+        rates = ", ".join(f"{r['name']} {percent(r['with_silence']['wer']['test'])}" for r in results["systems"])
+        text.append(f"PER leaves silence out; with silence counted, on test: {rates}")
     return "\n".join(line.rstrip() for line in text)

@@ -21,7 +21,7 @@ from asr_kd.evaluation.gather import Evidence, gather, inputs
 
 log = logging.getLogger(__name__)
 
-_FORM = 2  # of the page; raise it when templates or figures change, so that old reports are made anew
+_FORM = 3  # of the page; raise it when templates or figures change, so that old reports are made anew
 _SHOWN = 300  # differing utterances on the page; a large test set has thousands
 
 
@@ -71,17 +71,22 @@ def report(config: Config, work: Work, mnist: dict[str, Any] | None = None) -> R
 
 def draw(evidence: Evidence) -> dict[str, str]:
     """Name -> SVG of every figure; the soft targets are missing where the dev set has no labelled frame."""
-    from asr_kd.evaluation import plots  # here: matplotlib takes long to load, and a finished report needs none
+    from asr_kd.evaluation import (
+        confusions_figure,
+        plots,
+    )  # here: loading takes long, a finished report needs none
 
     results = evidence.results
-    rows = prose.rows_of(results)
+    rows, unit = prose.rows_of(results), results["unit"]
     figures = {
-        "wer": plots.word_error_rates(rows),
-        "size": plots.size_and_wer(rows),
+        "wer": plots.error_rates(rows, unit),
+        "size": plots.size_and_errors(rows, unit),
         "rtf": plots.speed(rows),
         "training-curves": plots.training_curves(evidence.logs),
         "members": plots.members(results["members_curve"], results["disagreement"]["test"], rows),
     }
+    if unit == "phone":
+        figures["confusions"] = confusions_figure.draw(results["confusions"]["counts"])
     if evidence.example is not None:
         figures["soft-targets"] = plots.soft_targets(evidence.example, evidence.state_names[:-1])
     return figures
@@ -112,11 +117,15 @@ def render(template: str, evidence: Evidence, figures: dict[str, str], config: C
         template
     ).render(
         results=results,
+        unit=results["unit"],
+        rate=prose.rate_name(results),
+        trained_on=prose.labels(results),
         rows=prose.rows_of(results),
         groups=_groups(results),
         sentences=prose.sentences(results),
         small=prose.small_pair(results),
         monophone=prose.monophone_control(results),
+        phones=prose.phones(results),
         notes=prose.notes(results),
         figures={name: Markup(svg) for name, svg in figures.items()},  # our own drawing: matplotlib escapes its text
         colour=look.colour,

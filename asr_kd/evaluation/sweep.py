@@ -243,6 +243,7 @@ def _run_point(piece: _Piece) -> list[dict[str, Any]]:
             summaries = {name: read_summary(work, system, name) for name in piece.sets}
             row["wer"] = {name: summary["wer"] for name, summary in summaries.items()}
             row["wer_per_seed"] = {name: summary["wer_per_seed"] for name, summary in summaries.items()}
+            row["unit"] = summaries[piece.sets[-1]].get("unit", "word")
             row["rtf"] = summaries[piece.sets[-1]]["rtf"]
         rows.append(row)
     return rows
@@ -256,7 +257,8 @@ def markdown(result: SweepResult) -> str:
     """The table; accuracies and cross-entropy are dev's. Of an ensemble they are its members' mean."""
     sets = list(result.rows[0].get("wer", {}))
     head = [*result.keys, "system", "parameters", "dev frame accuracy", "dev cross-entropy"]
-    head += [f"WER {name}" for name in sets] + (["RTF"] if sets else [])
+    rate = "PER" if result.rows[0].get("unit") == "phone" else "WER"
+    head += [f"{rate} {name}" for name in sets] + (["RTF"] if sets else [])
     lines = [head, ["---"] * len(head)]
     for row in result.rows:
         cells = [*(str(row[key]) for key in result.keys), row["system"], f"{row['parameters']:,}"]

@@ -42,7 +42,7 @@ def draw(rows: Sequence[Row], keys: Sequence[str]) -> str:
                 name = list(line[0]["wer"])[-1]
                 each = [row["wer_per_seed"][name] for row in line]
                 _plot(right, x, [row["wer"][name] for row in line], each, look, label)
-                right.set_title(f"Word error rate on {name}")
+                right.set_title(f"{line[0].get('unit', 'word').capitalize()} error rate on {name}")
                 right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
             else:
                 _plot(right, x, [row["cross_entropy"] for row in line], [], look, label)

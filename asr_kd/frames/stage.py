@@ -216,6 +216,7 @@ def _extract(cut: Any, task: _Task) -> _Extracted:
         samples = _samples(cut, task)
         text = " ".join(supervision.text or "" for supervision in cut.supervisions).strip()
         speaker = next((s.speaker for s in cut.supervisions if s.speaker), None)
+        reference = next((s.custom["reference"] for s in cut.supervisions if "reference" in (s.custom or {})), None)
         copies = []
         for speed in task.speeds:
             name = cut.id if speed == 1.0 else f"{cut.id}_sp{speed:g}"
@@ -230,6 +231,7 @@ def _extract(cut: Any, task: _Task) -> _Extracted:
                     "text": text,
                     "duration": altered.shape[1] / task.sampling_rate,
                     "speed": speed,
+                    "reference": reference,
                 }
             )
     except UserError as error:

@@ -59,6 +59,7 @@ class FrameStore:
       groups: (U,) int32, normalisation group: speaker and speed; the utterance itself where no speaker is known.
       means: (G, D) float32. scale: (D,) float32, 1 / standard deviation over the training set.
       speeds: (U,) float32, 1.0 for unaltered. texts: transcripts. durations: (U,) float64, seconds.
+      references: what recognition is held against: the transcripts, unless the cuts have something else.
       digest: of the store's stamp.
     """
 
@@ -67,6 +68,7 @@ class FrameStore:
         self.features = features
         self.ids: list[str] = [row["id"] for row in rows]
         self.texts: list[str] = [row["text"] for row in rows]
+        self.references: list[str] = [row.get("reference", row["text"]) for row in rows]
         self.offsets = np.concatenate([[0], np.cumsum([row["frames"] for row in rows], dtype=np.int64)])
         self.groups = np.array([row["group"] for row in rows], dtype=np.int32)
         self.speeds = np.array([row["speed"] for row in rows], dtype=np.float32)
@@ -257,7 +259,15 @@ class FrameStoreWriter:
         )
 
     def append(
-        self, utterance_id: str, features: np.ndarray, *, group: str, text: str, duration: float, speed: float = 1.0
+        self,
+        utterance_id: str,
+        features: np.ndarray,
+        *,
+        group: str,
+        text: str,
+        duration: float,
+        speed: float = 1.0,
+        reference: str | None = None,
     ) -> None:
         """Adds an utterance.
 
@@ -265,6 +275,7 @@ class FrameStoreWriter:
           features: (T, D), raw log-mel; stored as float16.
           group: whoever has the same name shares one mean.
           duration: seconds.
+          reference: what recognition is held against, where that is not `text`.
 
         Raises:
           UserError: see `check_features`.
@@ -282,7 +293,8 @@ class FrameStoreWriter:
         self._squares += np.square(exact).sum(0)
         self._features.write(stored.tobytes())
         row = {"id": utterance_id, "frames": len(exact), "group": entry.number, "speed": speed, "duration": duration}
-        self._rows.write(json.dumps({**row, "text": text}, ensure_ascii=False).encode() + b"\n")
+        row |= {"text": text} if reference is None else {"text": text, "reference": reference}
+        self._rows.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
         self.num_frames += len(exact)
         self.num_utterances += 1
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.alignment.compare import Boundaries, boundaries, compare_times
+from asr_kd.alignment.boundaries import Boundaries, boundaries
+from asr_kd.alignment.compare import compare_times
 from asr_kd.alignment.textgrid import read_textgrid, write_textgrid
 from asr_kd.alignment.times import Interval, Times
 from asr_kd.errors import UserError
@@ -49,6 +50,32 @@ def test_tolerances_hold_their_ends() -> None:
     assert found["median_ms"] == pytest.approx(20.05)
 
 
+def test_each_boundary_has_the_classes_of_its_two_sides() -> None:
+    reference = tier((0, 0.1, ""), (0.1, 0.2, "t"), (0.2, 0.4, "iy"), (0.4, 0.5, "m"), (0.6, 0.7, "s"))
+    ours = tier((0, 0.11, ""), (0.11, 0.2, "T"), (0.2, 0.43, "IY1"), (0.43, 0.5, "M"), (0.58, 0.7, "S"))
+    found = boundaries(ours, reference)
+    differences = dict(zip(found.kinds, np.round(1000 * found.differences, 6).tolist(), strict=True))
+    assert differences == {
+        "silence-stop": 10, "stop-vowel": 0, "vowel-nasal": 30, "nasal-silence": 0, "silence-fricative": -20,
+        "fricative-silence": 0,
+    }  # fmt: skip
+    twice = compare_times([(Times(n, 1.0, [], ours), Times(n, 1.0, [], reference)) for n in ("a", "b")])
+    assert twice.phones_by_kind["vowel-nasal"]["boundaries"] == 2
+    assert twice.phones_by_kind["vowel-nasal"]["within_20ms"] == 0
+    assert twice.phones_by_kind["silence-fricative"]["median_ms"] == pytest.approx(-20)
+    assert sum(one["boundaries"] for one in twice.phones_by_kind.values()) == twice.phones["boundaries"]
+    assert "vowel-nasal" in str(twice)
+    # without words, utterances are ranked by their phones
+    assert [row["utterance"] for row in twice.worst] == ["a", "b"] and twice.worst[0]["mean_abs_ms"] == 10.0
+
+
+def test_a_label_without_a_partner_still_is_the_left_side() -> None:
+    reference = tier((0, 0.1, "s"), (0.1, 0.2, "t"), (0.2, 0.4, "iy"))
+    assert boundaries(tier((0, 0.2, "s"), (0.2, 0.4, "iy")), reference).kinds == (
+        "silence-fricative", "stop-vowel", "vowel-silence",
+    )  # fmt: skip
+
+
 def test_the_worst_utterance_comes_first() -> None:
     pairs = [
         (Times(name, 2.0, [Interval(i.start + off, i.end + off, i.label) for i in REFERENCE], []),
@@ -58,6 +85,7 @@ def test_the_worst_utterance_comes_first() -> None:
     result = compare_times(pairs, missing=4)
     assert [row["utterance"] for row in result.worst] == ["b", "c", "a"]
     assert result.worst[0]["mean_abs_ms"] == 100.0
+    assert result.typical == "c"
     assert result.utterances == 3 and "4 references" in str(result)
     assert "phones: no boundary in common" in str(result)
     json.dumps(vars(result))

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.image import imread as read_image
 
 from asr_kd.alignment.compare import compare
 from asr_kd.alignment.export import export
-from asr_kd.alignment.segments import Alignment, write_alignment
-from asr_kd.alignment.times import read_times
+from asr_kd.alignment.finished import read_times
+from asr_kd.alignment.segments import Alignment, read_alignment, starts_file, write_alignment
+from asr_kd.alignment.shifts import SHIFTS_FILE, write_shifts
 from asr_kd.artifacts import STAMP, Stamp, Work
 from asr_kd.config import Config
 from asr_kd.errors import UserError
@@ -98,6 +100,22 @@ def test_export_before_align_names_the_command(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_times_finer_than_frames_and_shifts_are_what_is_read(work: Work) -> None:
+    by_frame = next(read_times(work, "dev"))
+    segments = read_alignment(work.exp("align"), "dev").segments
+    np.save(starts_file(work.exp("align"), "dev"), 0.01 * segments[:, 3] + 0.003 * (segments[:, 3] > 0))
+    finer = next(read_times(work, "dev"))
+    assert [one.start for one in finer.phones[1:]] == pytest.approx([one.start + 0.003 for one in by_frame.phones[1:]])
+    assert finer.words[1].start == finer.phones[1].start and finer.words[-1].end == finer.duration
+    write_shifts(work.exp("align") / SHIFTS_FILE, {"silence-fricative": -10.0})
+    moved = next(read_times(work, "dev"))
+    assert moved.words[1].start == moved.phones[1].start == pytest.approx(0.12 + 0.003 - 0.01)
+    assert moved.phones[2:] == finer.phones[2:]
+    starts_file(work.exp("align"), "dev").write_bytes(b"torn")
+    with pytest.raises(UserError, match=r"dev_starts\.npy is damaged"):
+        next(read_times(work, "dev"))
+
+
 def test_a_damaged_alignment_is_one_sentence(work: Work, tmp_path: Path) -> None:
     (work.exp("align") / "dev_segments.npy").write_bytes(b"\x93NUMPY torn")
     with pytest.raises(UserError, match=r"dev_segments\.npy.*damaged"):
@@ -112,6 +130,18 @@ def test_an_exported_alignment_is_its_own_reference(work: Work, tmp_path: Path) 
     assert result.words["mean_abs_ms"] == pytest.approx(0, abs=1e-6)
     kept = json.loads((work.exp("align_compare") / "compare.json").read_text())
     assert kept["phones"]["boundaries"] == result.phones["boundaries"] > 0
+    of_report = json.loads((work.exp("align_compare") / "results.json").read_text())["alignment"]
+    assert of_report["boundaries"] == kept["phones"] and of_report["words"] == kept["words"]
+    assert of_report["boundaries_by_kind"].keys() == {
+        "silence-fricative",
+        "fricative-vowel",
+        "vowel-nasal",
+        "other-nasal",
+        "nasal-other",
+        "other-silence",
+    }
+    image = read_image(work.exp("align_compare") / "example.png")
+    assert image.shape[1] > image.shape[0] > 300 and len(np.unique(image.round(2))) > 10
 
 
 def test_comparing_with_nothing_is_one_sentence(work: Work, tmp_path: Path) -> None:

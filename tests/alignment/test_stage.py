@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from asr_kd.alignment import set_alignment
+from asr_kd.alignment.finished import read_times
 from asr_kd.alignment.segments import read_alignment
 from asr_kd.alignment.stage import SETS, align
 from asr_kd.alignment.tree import read_tree
@@ -322,3 +323,49 @@ def test_what_another_setting_left_half_done_is_not_used(tmp_path: Path) -> None
     fresh, _ = make_work(tmp_path / "fresh")
     align(fewer, fresh, Gaussians)
     assert_same(labels(work), labels(fresh))
+
+
+def changed(**settings: Any) -> Config:
+    return dataclasses.replace(CONFIG, alignment=dataclasses.replace(CONFIG.alignment, **settings))
+
+
+def test_phases_change_times_and_no_label(tmp_path: Path) -> None:
+    one, _ = make_work(tmp_path / "one")
+    four, _ = make_work(tmp_path / "four")
+    align(CONFIG, one, Gaussians)
+    align(changed(phases=4), four, Gaussians)
+    assert_same(labels(one), labels(four))
+    for name in SETS:
+        by_frame, finer = list(read_times(one, name)), list(read_times(four, name))
+        assert [times.utterance for times in by_frame] == [times.utterance for times in finer]
+        pairs = [pair for one, other in zip(by_frame, finer, strict=True)
+                 for pair in zip(one.phones, other.phones, strict=True)]  # fmt: skip
+        assert all(a.label == b.label and b.start < b.end for a, b in pairs)
+        moved = np.array([b.start - a.start for a, b in pairs])
+        assert np.abs(moved).max() < 0.05 and (np.abs(moved) > 1e-4).mean() > 0.3
+    # the phases are a setting: without them the times are made anew
+    assert align(CONFIG, four, Gaussians).made and list(read_times(four, "dev")) == list(read_times(one, "dev"))
+
+
+def test_linear_rounds_come_first_and_are_gone_on_from(tmp_path: Path) -> None:
+    config = changed(linear_rounds=3, rounds=2, phases=2)
+    whole, truth = make_work(tmp_path / "whole")
+    align(config, whole, Gaussians)
+    found = labels(whole)
+    assert (found["train states_monophone"] == truth["train"]).mean() > 0.95
+    work, _ = make_work(tmp_path / "killed")
+    for _ in range(20):  # a rename further with each run: after each round, and each block of each phase
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            renames(patch, 2)
+            align(config, work, Gaussians)
+    assert align(config, work, Gaussians).made
+    assert_same(labels(work), found)
+    assert list(read_times(work, "test")) == list(read_times(whole, "test"))
+
+
+def test_settings_that_are_off_leave_older_alignments_as_they_are(tmp_path: Path) -> None:
+    work, _ = make_work(tmp_path)
+    align(CONFIG, work, Gaussians)
+    stamp = read_stamp(work.exp("align"))
+    assert stamp is not None and not {"linear_rounds", "phases"} & stamp["settings"].keys()
+    assert align(changed(linear_rounds=1), work, Gaussians).made

@@ -15,10 +15,13 @@ import soundfile
 from lhotse.recipes.timit import get_phonemes, get_speakers
 
 from asr_kd.artifacts import Work
-from asr_kd.config import Config, CorpusConfig, LangConfig
+from asr_kd.config import AlignmentConfig, Config, CorpusConfig, LangConfig
 from asr_kd.corpora import prepare, timit
 from asr_kd.corpora.timit_times import Span, mapped, read_phone_map, read_phones, read_words
 from asr_kd.errors import UserError
+from asr_kd.frames.stage import make_features
+from asr_kd.frames.store import FrameStore
+from asr_kd.lang.lexicon import read_lang
 
 RATE = 16000
 CONF = Path(__file__).parents[2] / "recipes" / "timit" / "conf"
@@ -88,6 +91,38 @@ def test_a_copy_without_test_speakers_is_split_by_speaker(corpus: Path) -> None:
     assert listing.utterances[0].text == "SIL SH IX VCL B EPI SIL"
     again = timit.read(corpus / "data", CONF, replace(CONFIG, seed=2))
     assert {u.speaker: u.set for u in again.utterances} != sets
+
+
+BY_WORDS = replace(CONFIG, lang=LangConfig(units="phones", ngram_order=2), alignment=AlignmentConfig(labels="words"))
+
+
+def test_where_words_give_the_labels_the_phones_are_the_reference(corpus: Path) -> None:
+    listing = timit.read(corpus, CONF, BY_WORDS)
+    assert {(u.text, u.reference) for u in listing.utterances} == {("SHE BE'S", "SIL SH IX VCL B EPI SIL")}
+    (corpus / "data" / "TRAIN" / "DR1" / "FBBB0" / "SX20.WRD").unlink()
+    (problem,) = timit.read(corpus, CONF, BY_WORDS).problems
+    assert problem.utterance == "FBBB0-SX20" and "SX20.WRD is missing; fetch it again" in problem.reason
+
+
+def test_where_words_give_the_labels_the_lexicons_phones_are_recognised(corpus: Path, tmp_path: Path) -> None:
+    conf = tmp_path / "conf"
+    conf.mkdir()
+    shutil.copy(CONF / "phones.txt", conf)
+    (conf / "lexicon.txt").write_text("SHE SH IY\nBE'S B IY Z\nBE'S B AH Z\n")
+    work = Work(tmp_path / "work", conf / "t.yaml")
+    with pytest.raises(UserError, match=r"t.yaml: alignment.labels: words needs a lexicon of phones"):
+        prepare(replace(BY_WORDS, lang=LangConfig(units="words")), work, corpus_dir=corpus)
+    result = prepare(BY_WORDS, work, corpus_dir=corpus)
+    assert result.facts["sets"]["train"]["words"] == 8 * 2 and result.facts["sets"]["dev"]["oov_words"] == 0
+    lang = read_lang(work.lang)
+    assert lang.words == ("b", "iy", "sh", "sil", "z")
+    said = {
+        word: [[lang.phones[p] for p in variant] for variant in lang.pronunciations[word]] for word in ("sil", "iy")
+    }
+    assert said == {"sil": [["SIL"]], "iy": [["IY"]]} and len(lang.pronunciations["BE'S"]) == 2
+    make_features(BY_WORDS, work, nj=1)
+    store = FrameStore.open(work.frames("dev"))
+    assert set(store.texts) == {"SHE BE'S"} and set(store.references) == {"SIL SH IX VCL B EPI SIL"}
 
 
 def test_words_are_transcripts_too(corpus: Path) -> None:

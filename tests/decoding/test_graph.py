@@ -72,6 +72,20 @@ def test_every_word_sequence_survives_with_its_score(graphs):
         assert found.words in rivals, (words, phones)
 
 
+def test_without_optional_silence_every_silence_is_a_word():
+    """As phones are recognised: silence is a word of the language model, and nowhere else."""
+    lang = Lang(toy.PHONES, ("A", "B", "SIL"), {"A": ((1,),), "B": ((2,),), "SIL": ((0,),)})
+    arpa = estimate([["SIL", "A", "B", "SIL"], ["SIL", "B", "SIL"], ["SIL", "A", "SIL", "B", "SIL"]], 2)
+    tree = toy.toy_tree(np.random.default_rng(1), 1)
+    decoder = make_decoder("kaldi", compile_graph(lang, arpa, tree, 0.0), EXHAUSTIVE, acoustic_scale=1.0)
+    for phones in ([0, 1, 0, 2, 0], [0, 1, 2, 0], [1, 2]):
+        path = np.concatenate([tree.tables[phone, :, 0, 0] for phone in phones])
+        loglikes = np.full((len(path), tree.num_states), -200.0, np.float32)
+        loglikes[np.arange(len(path)), path] = 0.0
+        (found,) = decoder.decode([loglikes])
+        assert found.words == tuple("SIL" if phone == 0 else "_AB"[phone] for phone in phones)
+
+
 def _accepted(fst: Fst, outputs: Outputs, max_length: int) -> dict[tuple, float]:
     """(input labels, words) -> cost of the best path, by walking every path."""
     found: dict[tuple, float] = {}

@@ -15,6 +15,7 @@ from asr_kd.artifacts import Stamp, Work, read_json_lines, read_stamp, replacing
 from asr_kd.config import Config, DecodingConfig, ModelConfig
 from asr_kd.decoding import stage
 from asr_kd.decoding.kept import GRIDS, WORDS
+from asr_kd.decoding.scoring import Scoring
 from asr_kd.decoding.stage import decode
 from asr_kd.decoding.wer import align_words
 from asr_kd.errors import UserError
@@ -171,6 +172,27 @@ def test_words_do_not_depend_on_how_many_run_at_once(work, monkeypatch):
         (work.exp(f"decode_direct_{name}") / "stamp.json").unlink()
     decode(CONFIG, work, systems=["direct"], backend="kaldi", nj=2)
     assert (work.exp("decode_direct_test") / "hyps.jsonl").read_text() == alone
+
+
+def test_phones_are_scored_as_their_classes_and_another_map_decodes_again(work, monkeypatch):
+    classes = {"AB": "A", "BEE": "B", "BEER": "B", "C": "SIL", "SEA": "SIL", "XENON": None}
+    monkeypatch.setattr(stage, "scoring_of", lambda config, work: Scoring(classes))
+    result = decode(CONFIG, work, systems=["direct"], backend="kaldi")
+    assert "PER" in str(result) and "with silence" in str(result) and "WER" not in str(result)
+    summary = json.loads((work.exp("decode_direct_dev") / "summary.json").read_text())
+    rows = read_json_lines(work.exp("decode_direct_dev") / "hyps.jsonl")
+    assert summary["unit"] == "phone" and [row["ref"] for row in rows[:3]] == [["A", "B"], [], ["B"]]
+    assert [row["with_silence"]["ref"] for row in rows[:3]] == [["A", "B"], ["SIL"], ["B", "SIL"]]
+    assert summary["errors"]["words"] == 3 * 2 and summary["with_silence"]["errors"]["words"] == 5 * 2
+    for row in rows:
+        assert {classes[word] for word in row["recognised"]} >= {*row["hyp"], *row["with_silence"]["hyp"]}
+        assert "SIL" not in row["hyp"]
+    wrong = sum(a != b for row in rows for a, b in align_words(*(row["with_silence"][k] for k in ("ref", "hyp"))))
+    assert summary["with_silence"]["wer"] == pytest.approx(wrong / 10)
+    assert not decode(CONFIG, work, systems=["direct"], backend="kaldi").made
+    monkeypatch.setattr(stage, "scoring_of", lambda config, work: Scoring(classes | {"AB": "B"}))
+    assert decode(CONFIG, work, systems=["direct"], backend="kaldi").made
+    assert read_json_lines(work.exp("decode_direct_dev") / "hyps.jsonl")[0]["ref"] == ["B", "B"]
 
 
 def test_both_back_ends_write_the_same_words(work):

@@ -1,0 +1,77 @@
+"""Linear discriminant analysis: a Gaussian for each state with one covariance for all of them, found in one step.
+
+It makes the flat start's first rounds: it forgets the equal alignment at once, where a net that is trained from one
+round to the next drags it along. On TIMIT six rounds of it and four of the net find more boundaries than eight of the
+net, in less time.
+
+Shapes:  n frames, D mel bins, C context-independent states, T frames of an utterance.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr_kd.frames.store import FrameStore
+
+PULL = 2.0  # frames at the mean of all that are added to each state: one that has no frame of its own is there
+RIDGE = 1e-3  # of the mean variance, added to each: the covariance can be inverted
+_BLOCK = 256  # utterances in memory at once
+
+
+class LinearClassifier:
+    """The flat start's `FrameClassifier` without neighbouring frames; each `fit` begins anew."""
+
+    def __init__(self, store: FrameStore, num_classes: int) -> None:
+        self._store, self._num_classes = store, num_classes
+
+    def fit(self, frames: np.ndarray, states: np.ndarray, *, epochs: int = 1) -> None:
+        """Frames (n,) numbers of the store's frames, states (n,) their labels; `epochs` changes nothing."""
+        num_dims, store = self._store.num_dims, self._store
+        labels = np.full(store.num_frames, -1, np.int32)
+        labels[frames] = states
+        counts = np.bincount(states, minlength=self._num_classes)
+        sums = np.zeros((self._num_classes, num_dims))
+        products = np.zeros((num_dims, num_dims))
+        for first in range(0, len(store.ids), _BLOCK):
+            end = min(first + _BLOCK, len(store.ids))
+            here = labels[int(store.offsets[first]) : int(store.offsets[end])]
+            if not (here >= 0).any():
+                continue
+            inputs = store.normalised(first, end)[here >= 0]
+            products += inputs.T @ inputs
+            _add_by_class(sums, inputs, here[here >= 0])
+        self._set(counts, sums, products)
+
+    def _set(self, counts: NDArray[np.int64], sums: NDArray[np.float64], products: NDArray[np.float64]) -> None:
+        means = (sums + PULL * sums.sum(0) / counts.sum()) / (counts + PULL)[:, None]
+        between = (sums / np.maximum(counts, 1)[:, None]).T @ sums
+        within = (products - between) / counts.sum()
+        within += RIDGE * np.trace(within) / len(within) * np.eye(len(within))
+        weights = np.linalg.solve(within, means.T)
+        smoothed = counts + 1.0
+        log_priors = np.log(smoothed / smoothed.sum())
+        self._weights = weights.astype(np.float32)
+        self._biases = (log_priors - 0.5 * (means.T * weights).sum(0)).astype(np.float32)
+
+    def log_posteriors(self, store: FrameStore, utterance: int) -> np.ndarray:
+        """(T, C) float32 natural logarithms."""
+        scores: np.ndarray = store.normalised(utterance) @ self._weights + self._biases
+        scores -= scores.max(axis=1, keepdims=True)
+        scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
+        return scores
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that makes it what it is."""
+        return {"weights": self._weights, "biases": self._biases}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Goes back to what `state` gave."""
+        self._weights, self._biases = state["weights"], state["biases"]
+
+
+def _add_by_class(sums: NDArray[np.float64], inputs: np.ndarray, labels: NDArray[np.int32]) -> None:
+    """Adds the inputs (n, D) of each class to its row of `sums` (C, D)."""
+    order = np.argsort(labels, kind="stable")
+    present, firsts = np.unique(labels[order], return_index=True)
+    sums[present] += np.add.reduceat(inputs[order].astype(np.float64), firsts, axis=0)

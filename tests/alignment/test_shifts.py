@@ -1,0 +1,116 @@
+"""Constants learnt from hand-made times: what they undo, that they keep order, and whose times they come from."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_kd.alignment.boundaries import boundaries, pooled
+from asr_kd.alignment.compare import compare_times
+from asr_kd.alignment.shifts import learn_shifts, read_shifts, shift_times, shifted_by_other_speakers, write_shifts
+from asr_kd.alignment.times import Interval, Times
+from asr_kd.errors import UserError
+from asr_kd.lang.phone_classes import boundary_kind
+
+BIAS = {"stop-vowel": 0.012, "vowel-stop": -0.008}  # seconds that ours is late
+
+
+def tier(starts: list[float], labels: list[str], end: float) -> list[Interval]:
+    return [Interval(a, b, name) for a, b, name in zip(starts, [*starts[1:], end], labels, strict=True)]
+
+
+def utterance(name: str, seed: int, bias: dict[str, float]) -> tuple[Times, Times]:
+    """Ours, which is late by kind, and the reference."""
+    rng = np.random.default_rng(seed)
+    labels = ["T", "IY"] * 10
+    truth = np.concatenate([[0], np.cumsum(rng.uniform(0.08, 0.2, len(labels)))])
+    ours = truth.copy()
+    for k, (left, right) in enumerate(itertools.pairwise(labels), 1):
+        ours[k] += bias[boundary_kind(left, right)]
+    reference, found = (tier(of[:-1].tolist(), labels, float(truth[-1])) for of in (truth, ours))
+    return Times(name, float(truth[-1]), found, found), Times(name, float(truth[-1]), reference, reference)
+
+
+def test_what_is_learnt_is_the_bias_turned_around_pulled_to_the_common_one() -> None:
+    pairs = [utterance(f"u{k}", k, BIAS) for k in range(100)]
+    found = pooled([boundaries(ours.phones, theirs.phones) for ours, theirs in pairs])
+    shifts = learn_shifts(found)
+    assert shifts["stop-vowel"] == pytest.approx(-12, abs=0.3)
+    assert shifts["vowel-stop"] == pytest.approx(8, abs=0.6)
+    few = learn_shifts(pooled([boundaries(pairs[0][0].phones, pairs[0][1].phones)]))
+    assert few["stop-vowel"] == pytest.approx(-4)  # ten of a kind weigh half of what the others' median, 0, does
+    moved = [boundaries(shift_times(ours, shifts).phones, theirs.phones) for ours, theirs in pairs]
+    assert pooled(moved).statistics()["mean_abs_ms"] < 1 < found.statistics()["mean_abs_ms"]
+
+
+labels = st.sampled_from(["", "T", "IY", "M"])
+
+
+@given(st.lists(st.tuples(labels, st.floats(0.002, 0.3)), min_size=1, max_size=9), st.floats(-500, 500))
+def test_no_boundary_passes_another_and_words_move_with_their_phones(
+    entries: list[tuple[str, float]], shift: float
+) -> None:
+    starts = np.cumsum([0.0, *(length for _, length in entries)]).tolist()
+    phones = tier(starts[:-1], [name for name, _ in entries], starts[-1])
+    words = tier(starts[:-1:2], ["W"] * len(starts[:-1:2]), starts[-1])
+    shifts = {boundary_kind(a, b): shift for a in ("", "T", "IY") for b in ("T", "IY", "M")}
+    moved = shift_times(Times("u", starts[-1], words, phones), shifts)
+    assert moved.phones[0].start == 0 and moved.phones[-1].end == starts[-1] == moved.words[-1].end
+    for tiers in (moved.phones, moved.words):
+        assert all(one.start < one.end for one in tiers)
+        assert all(a.end == b.start for a, b in itertools.pairwise(tiers))
+    assert {one.start for one in moved.words} <= {one.start for one in moved.phones}
+    for before, after, (left, right) in zip(phones[1:], moved.phones[1:], itertools.pairwise(phones), strict=True):
+        if boundary_kind(left.label, right.label) not in shifts:
+            assert after.start == before.start
+        elif abs(shift) <= 400 * min(left.end - left.start, right.end - right.start):
+            assert after.start == pytest.approx(before.start + shift / 1000)
+
+
+def test_shifts_come_from_the_other_speakers_alone() -> None:
+    """Speakers that are off in opposite ways: what one half teaches makes the other worse."""
+    pairs = [utterance(f"{name}{k}", k, {kind: sign * 0.01 for kind in BIAS})
+             for name, sign in (("a", 1), ("b", -1)) for k in range(30)]  # fmt: skip
+    speakers = {ours.utterance: ours.utterance[0] for ours, _ in pairs}
+    moved = shifted_by_other_speakers(pairs, speakers)
+    assert sorted(ours.utterance for ours, _ in moved) == sorted(speakers)
+    off = pooled([boundaries(ours.phones, theirs.phones) for ours, theirs in moved]).statistics()["mean_abs_ms"]
+    assert off == pytest.approx(19, abs=1)  # 10 of its own, 10 of the other's; each utterance's first is right
+    result = compare_times(pairs, speakers=speakers)
+    assert result.shifted["phones"]["mean_abs_ms"] == pytest.approx(off)
+    assert result.shifts.keys() >= BIAS.keys()
+    assert "moved as the other speakers want it" in str(result)
+    assert compare_times(pairs).shifted == {}
+
+
+def test_one_speaker_alone_can_teach_nobody() -> None:
+    pairs = [utterance("a", 0, BIAS)]
+    assert shifted_by_other_speakers(pairs, {"a": "x"}) == pairs
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "shifts.yaml"
+    write_shifts(path, {"stop-vowel": -1.25, "silence-stop": 3.0})
+    assert read_shifts(path) == {"stop-vowel": -1.25, "silence-stop": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stop-vowels: 1", "'stop-vowels' is no kind of boundary"),
+        ("stop-vowel: soon", "'soon' is not a number"),
+        ("stop-vowel: .nan", "nan is not a number"),
+        ("- 3", "expected lines like"),
+    ],
+)
+def test_a_bad_file_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "shifts.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_shifts(tmp_path / "shifts.yaml")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_shifts(tmp_path / "none.yaml")
