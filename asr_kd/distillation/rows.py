@@ -31,7 +31,7 @@ class RowLosses(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, logits: Tensor, targets: Tensor, states: Tensor, temperature: float, soft_weight: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         use_threads(torch.get_num_threads())
@@ -52,7 +52,7 @@ class RowLosses(torch.autograd.Function):
         return soft * soft_weight + hard * (1 - soft_weight), soft, hard
 
     @staticmethod
-    def backward(ctx: Any, *of_outputs: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *of_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient * of_outputs[0].unsqueeze(-1), None, None, None, None
 
