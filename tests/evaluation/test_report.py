@@ -98,7 +98,7 @@ def test_results_have_the_agreed_form(made: tuple[ReportResult, dict, str], fake
     assert {"temperature", "soft_weight", "gain_kept", "p_distilled_better", "seeds"} <= set(distillation)
     assert (distillation["temperature"], distillation["soft_weight"], distillation["seeds"]) == (2.0, 0.6, 3)
     assert 0 <= distillation["p_distilled_better"] <= 1
-    assert results["alignment"] == {"utterances": 90, "failed": ["too-short"]}
+    assert results["alignment"] == {"utterances": 90, "labels": "own", "failed": ["too-short"]}
     assert results["seconds"] == {"prepare": 2.5, "align": 75.2}
 
 
@@ -300,6 +300,8 @@ def test_words_for_an_ensemble_without_gain() -> None:
 
     results = {
         "corpus": "c",
+        "unit": "word",
+        "alignment": {"labels": "own"},
         "systems": [row("direct", 0.6), row("ensemble", 0.5), row("distilled", 0.6)],
         "distillation": {"temperature": 2.0, "gain_kept": {"frame_accuracy": None}, "p_distilled_better": 1.0},
     }
