@@ -22,7 +22,10 @@ class SoftTargets:
 
 @dataclass(frozen=True)
 class LossTerms:
-    """What one batch contributed; means over valid frames, in nats: scalars, or (M,) for students side by side."""
+    """What one batch contributed; means over valid frames, in nats: scalars, or (M,) for students side by side.
+
+    Only `total` is to be differentiated.
+    """
 
     total: Tensor
     soft: Tensor  # T^2 * KL(teacher_T || student_T); for logit matching the squared error
@@ -96,6 +99,9 @@ def _by_rows(logits: Tensor, teacher: SoftTargets, states: Tensor, temperature: 
     """The same terms and gradient, to rounding, several times faster; only the total has a gradient."""
     from asr_kd.distillation.rows import RowLosses  # here: numba takes half a second to load
 
+    if len(states) and (int(states.min()) < 0 or int(states.max()) >= logits.shape[-1]):
+        # compiled code would read and write beside the row
+        raise ValueError(f"states run from {states.min()} to {states.max()}, of {logits.shape[-1]} classes")
     students = logits.reshape(-1, *logits.shape[-2:])
     losses = RowLosses.apply(students, teacher.log_probabilities.float(), states, temperature, soft_weight)
     return LossTerms(*(loss.view(logits.shape[:-1]).mean(-1) for loss in losses))

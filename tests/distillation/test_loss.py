@@ -244,3 +244,10 @@ def test_by_rows_a_class_that_the_teacher_rules_out_and_far_logits_are_finite():
     assert terms.soft.item() == pytest.approx(200.0 + math.log(0.5), rel=1e-6)
     assert terms.hard.item() == pytest.approx(400.0, rel=1e-6)
     assert torch.allclose(logits.grad, torch.tensor([[0.75, -0.75, 0.0]]), atol=1e-6)
+
+
+@pytest.mark.parametrize("state", [-1, 3])
+def test_by_rows_a_state_that_there_is_not_is_an_error(state):
+    teacher = SoftTargets(torch.full((1, 3), 1 / 3).log(), 1.0)
+    with pytest.raises(ValueError, match="of 3 classes"):
+        distillation_loss(torch.zeros(1, 3), teacher, torch.tensor([state]), temperature=1.0, soft_weight=0.5)
