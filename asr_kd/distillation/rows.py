@@ -80,7 +80,8 @@ def _exponentials(values, shift, scale, powers, found):  # type: ignore[no-untyp
     return total
 
 
-@compiled(parallel=True, fastmath={"nsz", "arcp", "contract", "reassoc"})
+# no fastmath: it leaves the order of sums to each compilation, and one run would differ from the next in the last bits
+@compiled(parallel=True)
 def _rows(logits, targets, states, temperature, soft_weight, soft, hard, gradient):  # type: ignore[no-untyped-def]
     members, frames, classes = logits.shape
     one, nothing = np.float32(1.0), np.float32(0.0)
