@@ -22,6 +22,7 @@ _LOWEST = np.float32(-126.0)  # power of two; below are denormal numbers
 # 2^f for |f| <= 1/2: the Taylor series, off by 1e-7 at most, float32's own rounding
 _POWERS = tuple(np.float32(np.log(2.0) ** k / np.prod(np.arange(1, k + 1), dtype=float)) for k in range(7))
 _BIAS, _MANTISSA_BITS = np.int32(127), np.int32(23)
+_LANES = 16  # sums side by side
 
 
 class RowLosses(torch.autograd.Function):
@@ -58,12 +59,43 @@ class RowLosses(torch.autograd.Function):
 
 
 @compiled(inline="always")
+def _dot(left, right, lanes):  # type: ignore[no-untyped-def]
+    """The sum of products in an order of its own: _LANES sums side by side, which run in vector registers."""
+    whole = left.size // _LANES * _LANES
+    lanes[:] = np.float32(0.0)
+    for first in range(0, whole, _LANES):
+        for k in range(_LANES):
+            lanes[k] += left[first + k] * right[first + k]
+    total = np.float32(0.0)
+    for k in range(_LANES):
+        total += lanes[k]
+    for j in range(whole, left.size):
+        total += left[j] * right[j]
+    return total
+
+
+@compiled(inline="always")
+def _largest(values, lanes):  # type: ignore[no-untyped-def]
+    whole = values.size // _LANES * _LANES
+    lanes[:] = values[0]
+    for first in range(0, whole, _LANES):
+        for k in range(_LANES):
+            lanes[k] = max(lanes[k], values[first + k])
+    top = values[0]
+    for k in range(_LANES):
+        top = max(top, lanes[k])
+    for j in range(whole, values.size):
+        top = max(top, values[j])
+    return top
+
+
+@compiled(inline="always")
 def _exponentials(values, shift, scale, powers, found):  # type: ignore[no-untyped-def]
-    """found[j] = exp(scale * (values[j] - shift)), whose arguments are 0 at most; -> their sum.
+    """found[j] = exp(scale * (values[j] - shift)), whose arguments are 0 at most.
 
     By hand, since a compiler does not run exp() of a library in vector registers: 2^n as a float's bits, times 2^f.
     """
-    bits, total = powers.view(np.int32), np.float32(0.0)
+    bits = powers.view(np.int32)
     factor = scale * _LOG2_E
     for j in range(values.size):
         power = max(factor * (values[j] - shift), _LOWEST)
@@ -76,8 +108,6 @@ def _exponentials(values, shift, scale, powers, found):  # type: ignore[no-untyp
         )
     for j in range(values.size):
         found[j] *= powers[j]
-        total += found[j]
-    return total
 
 
 # no fastmath: it leaves the order of sums to each compilation, and one run would differ from the next in the last bits
@@ -85,30 +115,33 @@ def _exponentials(values, shift, scale, powers, found):  # type: ignore[no-untyp
 def _rows(logits, targets, states, temperature, soft_weight, soft, hard, gradient):  # type: ignore[no-untyped-def]
     members, frames, classes = logits.shape
     one, nothing = np.float32(1.0), np.float32(0.0)
+    ones = np.ones(classes, np.float32)
     for b in numba.prange(frames):
-        powers, wanted, posterior = np.empty((3, classes), np.float32)
+        powers, wanted, scratch = np.empty((3, classes), np.float32)
+        lanes = np.empty(_LANES, np.float32)
         _exponentials(targets[b], nothing, one, powers, wanted)
-        negative_entropy = nothing
         for j in range(classes):
-            negative_entropy += wanted[j] * max(targets[b, j], np.float32(-1e30))
+            scratch[j] = max(targets[b, j], np.float32(-1e30))
+        negative_entropy = _dot(wanted, scratch, lanes)
         for m in range(members):
             row, slope = logits[m, b], gradient[m, b]
-            top, seen = row[0], nothing
+            top = _largest(row, lanes)
             for j in range(classes):
-                top = max(top, row[j])
-            for j in range(classes):
-                seen += wanted[j] * (row[j] - top)
-            total = _exponentials(row, top, one / temperature, powers, slope)
+                scratch[j] = row[j] - top
+            seen = _dot(wanted, scratch, lanes)
+            _exponentials(row, top, one / temperature, powers, slope)
+            total = _dot(slope, ones, lanes)
             kl = negative_entropy - seen / temperature + np.log(total)
             soft[m, b] = temperature * temperature * kl
-            scale = soft_weight * temperature
             if temperature == one:
-                posterior[:] = slope
+                scratch[:] = slope
                 total_hard = total
             else:
-                total_hard = _exponentials(row, top, one, powers, posterior)
+                _exponentials(row, top, one, powers, scratch)
+                total_hard = _dot(scratch, ones, lanes)
             hard[m, b] = np.log(total_hard) - (row[states[b]] - top)
+            scale, share = soft_weight * temperature, one / total
             rest = (one - soft_weight) / total_hard
             for j in range(classes):
-                slope[j] = scale * (slope[j] / total - wanted[j]) + rest * posterior[j]
+                slope[j] = scale * (slope[j] * share - wanted[j]) + rest * scratch[j]
             slope[states[b]] -= one - soft_weight
