@@ -9,9 +9,9 @@ gathers windows, draws dropout, takes the loss and its gradient, and steps the o
 `soft` on a store of soft targets as `asr-kd soft-targets` writes it (32 entries a frame). With --digits the examples
 are images of 784 pixels, shifted at random, with dropout on the input too, as the MNIST teacher has them.
 
-Measured with torch 1.13.1 on two cores of an AMD EPYC with avx512_bf16, milliseconds a step: the first command 37.1 for
-the products alone, 51.6 hard (1.39 times), 57.5 soft (1.55 times); with --members 3 --layers 3 --width 384
---states 1000 45.5, 61.2 (1.34 times) and 64.2 (1.41 times); the digits 10.9 and 18.6 (1.71 times). With batches as
+Measured with torch 1.13.1 on two cores of an AMD EPYC with avx512_bf16, milliseconds a step: the first command 38.8 for
+the products alone, 56.0 hard (1.44 times), 59.0 soft (1.52 times); with --members 3 --layers 3 --width 384
+--states 1000 46.7, 65.3 (1.40 times) and 75.1 (1.61 times); the digits 10.9 and 18.6 (1.71 times). With batches as
 small as theirs the weights weigh more: a step reads and writes some 45 bytes of each to change it and to give it to the
 products in bfloat16, which takes about a quarter of the time that the products take.
 """
