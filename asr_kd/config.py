@@ -248,14 +248,29 @@ def with_settings(config: T, settings: Mapping[str, Any], where: str = "command 
     return from_mapping(type(config), raw, where)
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML takes the last of a key's values without a word; here a key that is given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[Any, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                raise yaml.YAMLError(f"line {line}: {key.value!r} stands in line {seen[key.value]} already")
+            seen[key.value] = line
+        return super().construct_mapping(node, deep)
+
+
 def load_yaml(path: Path) -> Any:
     """Plain data; an empty file is an empty mapping.
 
     Raises:
-      UserError: the file cannot be read, or is not YAML.
+      UserError: the file cannot be read, is not YAML, or has a key twice.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise UserError(f"{path}: the config cannot be read ({error.strerror}); give one with --config.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
