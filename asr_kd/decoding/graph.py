@@ -1,6 +1,8 @@
 """The decoding graph HCLG: lexicon, language model and tree -> an epsilon-free acceptor of tied states.
 
-H o C o L o G by kaldifst up to physical triphones, then epsilon removal and the expansion into HMM states in numpy.
+H o C o L o G by kaldifst up to HMM states without loops, then epsilon removal and the loops in numpy. Determinised once
+more over tied states, as Kaldi does: triphones that differ only in what follows share their first states, so that a
+search keeps fewer of them alive and knows the language model's score earlier.
 Both back ends search the same arrays; nothing here needs k2.
 """
 
@@ -32,6 +34,7 @@ log = logging.getLogger(__name__)
 
 LOG_HALF = float(np.log(0.5))  # of staying in an HMM state and of leaving it, as in training
 STEP = "graph"
+_FORM = 2  # raise it when the same parts give another graph
 
 
 @dataclass(frozen=True)
@@ -109,13 +112,18 @@ def compile_graph(lang: Lang, arpa: Arpa, tree: Tree, silence_probability: float
     kaldifst.minimize_encoded(fst)
     watch.say(f"min det CLG of {len(triphones)} physical triphones", fst)
 
+    fst = to_kaldifst(pdf_arcs(from_kaldifst(fst), triphones, tree.num_states))
+    kaldifst.determinize_star(fst)  # triphones that begin alike are one until they differ
+    kaldifst.minimize_encoded(fst)
+    watch.say("min det HCLG without loops", fst)
+
     arrays = from_kaldifst(fst)
-    arrays = _with_ilabels(arrays, np.where(arrays.ilabel > len(triphones), 0, arrays.ilabel))
+    arrays = _with_ilabels(arrays, np.where(arrays.ilabel > tree.num_states, 0, arrays.ilabel))
     outputs = Outputs(len(lang.words))
     fst = to_kaldifst(remove_epsilon(arrays, outputs))
     kaldifst.connect(fst)
-    watch.say("epsilon-free CLG", fst)
-    graph = expand_states(from_kaldifst(fst), triphones, tree.num_states, lang.words, tuple(outputs.sequences))
+    watch.say("epsilon-free HCLG without loops", fst)
+    graph = with_self_loops(from_kaldifst(fst), tree.num_states, lang.words, tuple(outputs.sequences))
     log.info("HCLG: %d states, %d arcs (%.1f s)", graph.num_states, graph.num_arcs, watch.lap())
     return graph
 
@@ -156,55 +164,63 @@ def _with_ilabels(fst: Fst, ilabel: np.ndarray) -> Fst:
     return Fst(fst.src, fst.dst, ilabel.astype(np.int32), fst.olabel, fst.cost, fst.final, fst.start)
 
 
-def expand_states(
-    fst: Fst, triphones: np.ndarray, num_pdfs: int, words: tuple[str, ...], sequences: tuple[tuple[int, ...], ...]
-) -> Graph:
-    """Each triphone arc becomes three HMM states with self-loops.
+def pdf_arcs(fst: Fst, triphones: np.ndarray, num_pdfs: int) -> Fst:
+    """Each triphone arc becomes a chain of three arcs, one for each HMM state; no loops yet.
 
-    A state of CLG is split by the last tied state of the arcs that enter it, so that it can carry their self-loop;
-    the two HMM states before it are shared by all arcs with the same triphone and destination.
+    The states within a chain are shared by all arcs with the same triphone and destination.
 
     Args:
-      fst: CLG without input epsilons; input labels are rows of `triphones` plus 1.
+      fst: CLG; input labels are rows of `triphones` plus 1, above them disambiguation symbols.
       triphones: (N, 3) int32 tied states.
-    """
-    last_pdf = triphones[fst.ilabel - 1, 2].astype(np.int64)
-    splits, split_of_arc = np.unique(fst.dst * np.int64(num_pdfs) + last_pdf, return_inverse=True)
-    base = np.concatenate([[fst.start], splits // num_pdfs])  # the CLG state of each split state; number 0 starts
-    loop_pdf = splits % num_pdfs
-    chain_key = fst.dst * np.int64(len(triphones) + 1) + fst.ilabel
-    _, chain_arc, chain_of_arc = np.unique(chain_key, return_index=True, return_inverse=True)
-    chains = len(chain_arc)
-    second = len(base) + 2 * np.arange(chains)  # where the first tied state has been seen
-    third = second + 1
-    pdf = triphones[fst.ilabel[chain_arc] - 1]  # (chains, 3)
 
-    order = np.argsort(fst.src, kind="stable")
-    arcs_end = np.cumsum(np.bincount(fst.src, minlength=fst.num_states))
-    fan_out = np.bincount(fst.src, minlength=fst.num_states)[base]
+    Returns:
+      Input labels are tied states plus 1, above `num_pdfs` the disambiguation symbols.
+    """
+    spoken = (fst.ilabel > 0) & (fst.ilabel <= len(triphones))
+    key = fst.dst[spoken] * np.int64(len(triphones) + 1) + fst.ilabel[spoken]
+    _, first_arc, chain_of_arc = np.unique(key, return_index=True, return_inverse=True)
+    pdf = triphones[fst.ilabel[spoken][first_arc] - 1] + 1  # (chains, 3)
+    second = fst.num_states + 2 * np.arange(len(first_arc))
+    dst, ilabel = fst.dst.copy(), np.where(fst.ilabel > 0, fst.ilabel - len(triphones) + num_pdfs, 0)
+    dst[spoken], ilabel[spoken] = second[chain_of_arc.ravel()], triphones[fst.ilabel[spoken] - 1, 0] + 1
+    none = np.zeros(2 * len(second), np.int32)
+    return Fst(
+        np.concatenate([fst.src, second, second + 1]).astype(np.int32),
+        np.concatenate([dst, second + 1, fst.dst[spoken][first_arc]]).astype(np.int32),
+        np.concatenate([ilabel, pdf[:, 1], pdf[:, 2]]).astype(np.int32),
+        np.concatenate([fst.olabel, none]).astype(np.int32),
+        np.concatenate([fst.cost, none.astype(np.float32)]),
+        np.concatenate([fst.final, np.full(2 * len(second), np.inf, np.float32)]),
+        fst.start,
+    )
+
+
+def with_self_loops(fst: Fst, num_pdfs: int, words: tuple[str, ...], sequences: tuple[tuple[int, ...], ...]) -> Graph:
+    """Lets every HMM state last: a state is split by the tied state of the arcs that enter it, and loops on that.
+
+    Args:
+      fst: without input epsilons; input labels are tied states plus 1, each a new HMM state.
+    """
+    splits, split_of_arc = np.unique(fst.dst * np.int64(num_pdfs) + fst.ilabel - 1, return_inverse=True)
+    base = np.concatenate([[fst.start], splits // num_pdfs])  # the state of `fst` of each split one; number 0 starts
+    fan_out = np.bincount(fst.src, minlength=fst.num_states)
+    order, ends = np.argsort(fst.src, kind="stable"), np.cumsum(fan_out)
+    fan_out, ends = fan_out[base], ends[base]
     source = np.repeat(np.arange(len(base)), fan_out)
     within = np.arange(len(source)) - np.repeat(np.cumsum(fan_out) - fan_out, fan_out)
-    arc = order[arcs_end[base[source]] - fan_out[source] + within]
+    arc = order[np.repeat(ends - fan_out, fan_out) + within]
     leaves = np.where(source > 0, LOG_HALF, 0.0)  # entering from the start leaves no HMM state
 
-    final_at = np.flatnonzero(np.isfinite(fst.final[base]) & (np.arange(len(base)) > 0))
-    end = len(base) + 2 * chains
     looping = np.arange(1, len(base))
-    half = np.full(chains, LOG_HALF)
+    final_at = np.flatnonzero(np.isfinite(fst.final[base]) & (np.arange(len(base)) > 0))
+    end = np.full(len(final_at), len(base))
     parts = [  # source, destination, tied state, output, score
-        (source, second[chain_of_arc.ravel()[arc]], triphones[fst.ilabel[arc] - 1, 0], fst.olabel[arc],
-         leaves - fst.cost[arc]),
-        (second, second, pdf[:, 0], None, half),
-        (second, third, pdf[:, 1], None, half),
-        (third, third, pdf[:, 1], None, half),
-        (third, split_of_arc.ravel()[chain_arc] + 1, pdf[:, 2], None, half),
-        (looping, looping, loop_pdf, None, np.full(len(looping), LOG_HALF)),
-        (final_at, np.full(len(final_at), end), np.full(len(final_at), -1), None, LOG_HALF - fst.final[base[final_at]]),
-    ]  # fmt: skip
-    columns = [np.concatenate([part[i] if part[i] is not None else np.zeros_like(part[0]) for part in parts])
-               for i in range(5)]  # fmt: skip
-    order = np.lexsort((columns[1], columns[2] == -1, columns[2], columns[0]))
-    order = order[np.lexsort((columns[2][order] == -1, columns[0][order]))]  # final arcs last
+        (source, split_of_arc.ravel()[arc] + 1, fst.ilabel[arc] - 1, fst.olabel[arc], leaves - fst.cost[arc]),
+        (looping, looping, splits % num_pdfs, np.zeros_like(looping), np.full(len(looping), LOG_HALF)),
+        (final_at, end, np.full_like(end, -1), np.zeros_like(end), LOG_HALF - fst.final[base[final_at]]),
+    ]
+    columns = [np.concatenate([part[i] for part in parts]) for i in range(5)]
+    order = np.lexsort((columns[1], columns[2], columns[2] == -1, columns[0]))  # final arcs last
     src, dst, pdfs, output = (column[order].astype(np.int32) for column in columns[:4])
     return Graph(src, dst, pdfs, output, columns[4][order].astype(np.float32), num_pdfs, words, sequences)
 
@@ -271,7 +287,7 @@ def graph_stamp(config: Config, work: Work, tree: str) -> Stamp:
         "lm": file_digest(language_model)[:16],
         "tree": require(work.exp(tree), work, "align")["digest"],
     }
-    return Stamp(STEP, {"silence_probability": config.decoding.silence_probability}, inputs)
+    return Stamp(STEP, {"silence_probability": config.decoding.silence_probability, "form": _FORM}, inputs)
 
 
 def graph_folder(work: Work, tree: str) -> Path:

@@ -15,7 +15,15 @@ from asr_kd.decoding.decoder import make_decoder
 from asr_kd.decoding.epsilon import Outputs, remove_epsilon
 from asr_kd.decoding.fst_io import Fst, from_kaldifst, to_kaldifst
 from asr_kd.decoding.grammar_fst import grammar_fst
-from asr_kd.decoding.graph import Graph, compile_graph, open_graph, physical_triphones, read_graph, write_graph
+from asr_kd.decoding.graph import (
+    Graph,
+    compile_graph,
+    open_graph,
+    pdf_arcs,
+    physical_triphones,
+    read_graph,
+    write_graph,
+)
 from asr_kd.errors import UserError
 from asr_kd.lang.lexicon import Lang
 from asr_kd.lang.ngram import estimate
@@ -134,6 +142,16 @@ def test_removing_epsilons_changes_no_path(fst):
     removed = remove_epsilon(fst, outputs)
     assert (removed.ilabel != 0).all()
     assert _accepted(removed, outputs, 4) == _accepted(fst, outputs, 4)
+
+
+@given(transducers())
+def test_a_chain_of_states_says_what_its_triphone_says(fst):
+    triphones = np.array([[0, 2, 3], [0, 2, 4]], np.int32)  # they differ in their last state only
+    outputs = Outputs(3)
+    whole = _accepted(fst, outputs, 3)
+    chains = _accepted(pdf_arcs(fst, triphones, 5), outputs, 9)
+    spelt = {(tuple((triphones[np.array(t) - 1] + 1).ravel().tolist()), words): c for (t, words), c in whole.items()}
+    assert chains == spelt
 
 
 def test_an_epsilon_cycle_is_refused():
