@@ -90,6 +90,8 @@ class AlignmentConfig:
     linear_rounds: Natural = 0  # of {linear discriminants, realign}, before the net; they forget the flat start sooner
     rounds: Count = 8  # of {one epoch, realign}
     subset_hours: Positive = 100.0  # flat start and tree use a random subset of at most this; the rest is only aligned
+    # all: the flat start learns from dev and test too, as who wants nothing but times may; a recogniser must not
+    learn_from: Literal["train", "all"] = "train"
     leaves: Count = 400  # tied states wanted
     min_count: Count = 100  # frames per tied state
     optional_silence: bool = True  # between words and around them; false where the transcripts name every silence

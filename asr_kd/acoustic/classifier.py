@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from asr_kd.acoustic.infer import all_log_posteriors
+from asr_kd.acoustic.infer import first_members_log_posteriors
 from asr_kd.acoustic.loop import fit
 from asr_kd.acoustic.model import AcousticModel
 from asr_kd.acoustic.objectives import HardTargets
@@ -53,6 +54,6 @@ class NetClassifier:
         self._rounds = int(state["rounds"])
         self._net.load_state_dict({name: torch.from_numpy(state[name]) for name in self._net.state_dict()})
 
-    def log_posteriors(self, store: FrameStore, utterance: int) -> np.ndarray:
-        """(T, C) float32 natural-log posteriors."""
-        return all_log_posteriors(self._net, store, utterance)[0]
+    def log_posteriors(self, store: FrameStore, utterances: Sequence[int]) -> list[np.ndarray]:
+        """(T, C) float32 natural-log posteriors of each utterance."""
+        return first_members_log_posteriors(self._net, store, utterances)

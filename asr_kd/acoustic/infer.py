@@ -6,6 +6,7 @@ Shapes:  T frames of an utterance, C tied states, M members.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -39,21 +40,30 @@ def log_posteriors(model: AcousticModel, store: FrameStore, utterance: int, memb
 
 def all_log_posteriors(model: AcousticModel, store: FrameStore, utterance: int) -> np.ndarray:
     """(M, T, C) float32: every member's log posteriors."""
-    return np.concatenate([part.cpu().numpy() for part in _parts(model, store, utterance)], axis=1)
+    return np.concatenate([part.cpu().numpy() for part in _parts(model, store, [utterance])], axis=1)
 
 
 def ensemble_log_posteriors(model: AcousticModel, store: FrameStore, utterance: int) -> np.ndarray:
     """(T, C) float32: the log of the members' arithmetic mean."""
-    return np.concatenate([ensemble_log_mean(part).cpu().numpy() for part in _parts(model, store, utterance)])
+    return np.concatenate([ensemble_log_mean(part).cpu().numpy() for part in _parts(model, store, [utterance])])
 
 
-def _parts(model: AcousticModel, store: FrameStore, utterance: int) -> list[Tensor]:
+def first_members_log_posteriors(
+    model: AcousticModel, store: FrameStore, utterances: Sequence[int]
+) -> list[np.ndarray]:
+    """(T, C) float32 for each utterance, by the first member; a short one costs no more than its frames."""
+    found = np.concatenate([part[0].cpu().numpy() for part in _parts(model, store, utterances)])
+    ends = np.cumsum(np.diff(store.offsets)[np.asarray(utterances)])
+    return np.split(found, ends[:-1])
+
+
+def _parts(model: AcousticModel, store: FrameStore, utterances: Sequence[int]) -> list[Tensor]:
     windows = WindowedFrames(
         store,
         left=model.settings.left_context,
         right=model.settings.right_context,
         device=str(model.device),
-        utterances=np.array([utterance]),
+        utterances=np.asarray(utterances),
     )
     frames = torch.arange(windows.num_frames, device=model.device)
     return [model.log_probabilities(windows.inputs(part)) for part in frames.split(FRAMES_AT_ONCE)]

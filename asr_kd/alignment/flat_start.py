@@ -40,8 +40,8 @@ class FrameClassifier(Protocol):
     def fit(self, frames: np.ndarray, states: np.ndarray, *, epochs: int) -> None:
         """Goes on training on these frames (numbers of the training store) and their states, both (n,)."""
 
-    def log_posteriors(self, store: FrameStore, utterance: int) -> np.ndarray:
-        """(T, C) float32 natural logarithms."""
+    def log_posteriors(self, store: FrameStore, utterances: Sequence[int]) -> list[np.ndarray]:
+        """(T, C) float32 natural logarithms, for each utterance."""
 
     def state(self) -> dict[str, np.ndarray]:
         """All that makes it what it is after the rounds so far."""
@@ -83,7 +83,7 @@ class MonophoneAligner:
         ):
             for first in range(0, len(utterances), _BLOCK):
                 block = range(first, min(first + _BLOCK, len(utterances)))
-                posteriors = (self._classifier.log_posteriors(store, utterances[k]) for k in block)
+                posteriors = self._classifier.log_posteriors(store, [utterances[k] for k in block])
                 items = [(graphs[k], p - self._log_priors) for k, p in zip(block, posteriors, strict=True)]
                 yield from pool.map(search, items)
                 bar.update(len(block))

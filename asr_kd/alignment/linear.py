@@ -9,6 +9,8 @@ Shapes:  n frames, D mel bins, C context-independent states, T frames of an utte
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -54,9 +56,12 @@ class LinearClassifier:
         self._weights = weights.astype(np.float32)
         self._biases = (log_priors - 0.5 * (means.T * weights).sum(0)).astype(np.float32)
 
-    def log_posteriors(self, store: FrameStore, utterance: int) -> np.ndarray:
-        """(T, C) float32 natural logarithms."""
-        scores: np.ndarray = store.normalised(utterance) @ self._weights + self._biases
+    def log_posteriors(self, store: FrameStore, utterances: Sequence[int]) -> list[np.ndarray]:
+        """(T, C) float32 natural logarithms, for each utterance."""
+        return [self._of_one(store.normalised(utterance)) for utterance in utterances]
+
+    def _of_one(self, inputs: np.ndarray) -> np.ndarray:
+        scores: np.ndarray = inputs @ self._weights + self._biases
         scores -= scores.max(axis=1, keepdims=True)
         scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
         return scores

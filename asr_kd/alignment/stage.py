@@ -26,6 +26,7 @@ from asr_kd.artifacts import Stamp, Work, digest_of, reason_to_make, replacing_f
 from asr_kd.capacity import check_disk
 from asr_kd.config import Config, to_mapping
 from asr_kd.errors import UserError
+from asr_kd.frames.joined import JoinedFrames
 from asr_kd.frames.store import FrameStore
 from asr_kd.growing import discard_partial, partial_folder
 from asr_kd.lang.lexicon import Lang, read_lang
@@ -62,6 +63,11 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
     Raises:
       UserError: a stage before has not run, or more utterances than allowed fail to align (all are named).
     """
+    if config.alignment.learn_from == "all" and config.alignment.labels == "manual":
+        raise UserError(
+            f"{work.config_path}: alignment.learn_from: all is for an aligner without hand-made times; with labels: "
+            "manual leave it out."
+        )
     lang_stamp = require(work.lang, work, "prepare")
     for name in SETS:
         require(work.frames(name), work, "features")
@@ -86,7 +92,7 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
     started = time.perf_counter()
     lang = read_lang(work.lang)
     partial = partial_folder(folder, stamp)
-    subset, aligner = _flat_start(config, work, stores["train"], lang, make_classifier, partial, nj)
+    subset, aligner = _flat_start(config, work, stores, lang, make_classifier, partial, nj)
     silence = config.alignment.optional_silence
     aligned = {
         name: align_set(
@@ -138,7 +144,7 @@ def _settings(config: Config) -> dict[str, Any]:
     """What the alignment depends on; how many utterances may fail is not part of it."""
     settings = {key: value for key, value in to_mapping(config.alignment).items() if key != "max_bad_fraction"}
     # alignments that were made before there were these settings stay as they are
-    off = {"linear_rounds": 0, "phases": 1, "shifts": ""}
+    off = {"linear_rounds": 0, "phases": 1, "shifts": "", "learn_from": "train"}
     return {key: value for key, value in settings.items() if off.get(key) != value}
 
 
@@ -154,15 +160,17 @@ def _starts(config: Config, work: Work, name: str, store: FrameStore) -> Starts 
 def _flat_start(
     config: Config,
     work: Work,
-    store: FrameStore,
+    stores: dict[str, FrameStore],
     lang: Lang,
     make_classifier: MakeClassifier,
     partial: Path,
     nj: int,
 ) -> tuple[list[int], MonophoneAligner]:
-    """The utterances that it used, and what it made; their graphs are in memory while it runs."""
+    """The training utterances that it used, and what it made; their graphs are in memory while it runs."""
+    own = stores["train"]
+    store = JoinedFrames([own, stores["dev"], stores["test"]]) if config.alignment.learn_from == "all" else own
     subset = choose_subset(store, config.alignment.subset_hours, config.seed)
-    silence, starts = config.alignment.optional_silence, _starts(config, work, "train", store)
+    silence, starts = config.alignment.optional_silence, _starts(config, work, "train", own)
     graphs, _ = compile_graphs(store, subset, lang, optional_silence=silence, starts=starts)
     if not graphs:
         raise UserError(f"{work.frames('train')}: no utterance of the training set can be aligned.")
@@ -177,7 +185,7 @@ def _flat_start(
         nj=nj,
         checkpoint=partial / "flat_start.npz",
     )
-    return list(graphs), aligner
+    return [utterance for utterance in graphs if utterance < len(own.ids)], aligner
 
 
 def _out_of_date(work: Work, stores: dict[str, FrameStore], made_by: Stamp) -> str | None:

@@ -93,7 +93,7 @@ def language_model(config: Config, found: Sources, texts: Mapping[str, Sequence[
     left_out = 0
     if found.lm_text is not None:
         scored = {*texts["dev"], *texts["test"]}
-        read = _read_sentences(found.lm_text)
+        read = read_sentences(found.lm_text)
         sentences = [sentence for sentence in read if sentence not in scored]
         left_out = len(read) - len(sentences)
     split = [sentence.split() for sentence in sentences]
@@ -106,7 +106,12 @@ def language_model(config: Config, found: Sources, texts: Mapping[str, Sequence[
     return LanguageModel(prune(arpa, settings.prune), left_out, full)
 
 
-def _read_sentences(path: Path) -> list[str]:
+def read_sentences(path: Path) -> list[str]:
+    """The sentences of a text, normalised, without LibriSpeech's utterance ids.
+
+    Raises:
+      UserError: it cannot be read, or has none.
+    """
     with open_text(path, "the language model's text", "give UTF-8 text, a sentence a line (.gz where gzipped)") as file:
         found = [normalise(_UTTERANCE_ID.sub("", line, count=1)) for line in file]
     sentences = [sentence for sentence in found if sentence]

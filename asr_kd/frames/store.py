@@ -65,7 +65,7 @@ class FrameStore:
 
     def __init__(self, folder: Path, rows: list[dict[str, Any]], features: np.memmap, cmvn: dict[str, np.ndarray]):
         self.folder = folder
-        self.features = features
+        self.features: np.ndarray = features
         self.ids: list[str] = [row["id"] for row in rows]
         self.texts: list[str] = [row["text"] for row in rows]
         self.references: list[str] = [row.get("reference", row["text"]) for row in rows]

@@ -106,7 +106,10 @@ class Gaussians:
             [every[frames[states == c]].mean(0) if (states == c).any() else overall for c in range(self._num_classes)]
         )
 
-    def log_posteriors(self, store, utterance):
+    def log_posteriors(self, store, utterances):
+        return [self._of_one(store, utterance) for utterance in utterances]
+
+    def _of_one(self, store, utterance):
         scores = -0.5 * ((store.normalised(utterance)[:, None] - self._means) ** 2).sum(-1) * 10
         return (scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)).astype(np.float32)
 

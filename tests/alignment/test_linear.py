@@ -48,11 +48,11 @@ def test_it_gives_the_posteriors_of_gaussians_with_one_covariance(
         monkeypatch.setattr(linear, "_BLOCK", block)
         classifier = LinearClassifier(store, NUM_CLASSES)
         classifier.fit(frames, states)
-        assert np.allclose(classifier.log_posteriors(store, 2), expected, atol=1e-4)
+        assert np.allclose(classifier.log_posteriors(store, [2])[0], expected, atol=1e-4)
 
 
 def test_its_state_is_all_of_it(store: FrameStore) -> None:
     classifier, other = LinearClassifier(store, NUM_CLASSES), LinearClassifier(store, NUM_CLASSES)
     classifier.fit(*labelled(store))
     other.restore(classifier.state())
-    assert np.array_equal(other.log_posteriors(store, 0), classifier.log_posteriors(store, 0))
+    assert np.array_equal(other.log_posteriors(store, [0])[0], classifier.log_posteriors(store, [0])[0])

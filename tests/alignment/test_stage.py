@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,10 @@ class Gaussians:
     def restore(self, state: Arrays) -> None:
         self.means, self.variance = state["means"], float(state["variance"])
 
-    def log_posteriors(self, store: FrameStore, utterance: int) -> np.ndarray:
+    def log_posteriors(self, store: FrameStore, utterances: Sequence[int]) -> list[np.ndarray]:
+        return [self._of_one(store, utterance) for utterance in utterances]
+
+    def _of_one(self, store: FrameStore, utterance: int) -> np.ndarray:
         distance = ((store.normalised(utterance)[:, None] - self.means) ** 2).sum(-1)
         scores = -0.5 * distance / self.variance
         return (scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)).astype(np.float32)
@@ -277,9 +281,9 @@ def test_blocks_and_rounds_that_are_done_are_not_done_again(tmp_path: Path, monk
                 raise Killed
             super().fit(frames, states, epochs=epochs)
 
-        def log_posteriors(self, store: FrameStore, utterance: int) -> np.ndarray:
-            asked.append(utterance)
-            return super().log_posteriors(store, utterance)
+        def log_posteriors(self, store: FrameStore, utterances: Sequence[int]) -> list[np.ndarray]:
+            asked.extend(utterances)
+            return super().log_posteriors(store, utterances)
 
     with pytest.raises(Killed):
         align(CONFIG, work, Counting)
@@ -311,10 +315,10 @@ def test_what_another_setting_left_half_done_is_not_used(tmp_path: Path) -> None
     work, _ = make_work(tmp_path)
 
     class Dying(Gaussians):
-        def log_posteriors(self, store: FrameStore, utterance: int) -> np.ndarray:
+        def log_posteriors(self, store: FrameStore, utterances: Sequence[int]) -> list[np.ndarray]:
             if "dev" in str(store.folder):
                 raise Killed
-            return super().log_posteriors(store, utterance)
+            return super().log_posteriors(store, utterances)
 
     with pytest.raises(Killed):
         align(CONFIG, work, Dying)
@@ -363,9 +367,27 @@ def test_linear_rounds_come_first_and_are_gone_on_from(tmp_path: Path) -> None:
     assert list(read_times(work, "test")) == list(read_times(whole, "test"))
 
 
+def test_the_flat_start_may_learn_from_all_sets(tmp_path: Path) -> None:
+    """The tree and what is counted stay those of the training set."""
+    seen: list[int] = []
+
+    class Watched(Gaussians):
+        def fit(self, frames: np.ndarray, states: np.ndarray, *, epochs: int) -> None:
+            seen.append(len(frames))
+            super().fit(frames, states, epochs=epochs)
+
+    work, truth = make_work(tmp_path)
+    align(changed(learn_from="all"), work, Watched)
+    assert set(seen) == {sum(len(states) for states in truth.values())}
+    assert all((labels(work)[f"{name} states_monophone"] == truth[name]).mean() > 0.9 for name in SETS)
+    assert read_tree(work.exp("tree")).counts.sum() == len(truth["train"])
+    with pytest.raises(UserError, match="with labels: manual leave it out"):
+        align(changed(learn_from="all", labels="manual"), work, Gaussians)
+
+
 def test_settings_that_are_off_leave_older_alignments_as_they_are(tmp_path: Path) -> None:
     work, _ = make_work(tmp_path)
     align(CONFIG, work, Gaussians)
     stamp = read_stamp(work.exp("align"))
-    assert stamp is not None and not {"linear_rounds", "phases"} & stamp["settings"].keys()
+    assert stamp is not None and not {"linear_rounds", "phases", "learn_from"} & stamp["settings"].keys()
     assert align(changed(linear_rounds=1), work, Gaussians).made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,10 +48,9 @@ class SmallNet:
                 torch.nn.functional.cross_entropy(self.net(inputs[batch]), targets[batch]).backward()
                 self.optimizer.step()
 
-    def log_posteriors(self, store: FrameStore, utterance: int) -> np.ndarray:
+    def log_posteriors(self, store: FrameStore, utterances: Sequence[int]) -> list[np.ndarray]:
         with torch.no_grad():
-            found: np.ndarray = self.net(self._windows(store, utterance)).log_softmax(-1).numpy()
-        return found
+            return [self.net(self._windows(store, utterance)).log_softmax(-1).numpy() for utterance in utterances]
 
 
 @pytest.fixture(scope="module")
