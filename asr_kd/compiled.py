@@ -7,8 +7,6 @@ from typing import Any
 
 import numba
 
-_MOST_THREADS = numba.get_num_threads()  # before anyone asked for fewer
-
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A decorator: `numba.njit` without Python's lock, with further options of it."""
@@ -22,6 +20,15 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
     return decorate
 
 
-def use_threads(count: int) -> None:
-    """How many threads the parallel functions that are called next use, where there are so many."""
-    numba.set_num_threads(min(count, _MOST_THREADS))
+def use_torchs_threads() -> None:
+    """Lets the parallel functions that are called next use as many threads as torch does.
+
+    numba and torch share OpenMP's threads, and when numba starts it sets their number to all cores: processes that
+    were told to take one core each would then get in each other's way, so torch's own number is put back.
+    """
+    import torch
+
+    count = torch.get_num_threads()
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from asr_kd.compiled import compiled, use_threads
+from asr_kd.compiled import compiled, use_torchs_threads
 
 _TINY = np.float32(1e-36)
 
@@ -39,7 +39,7 @@ class FusedAdamW(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:
         """Takes one step with the gradients that are there."""
         assert closure is None, "the training loop computes the loss itself"
-        use_threads(torch.get_num_threads())
+        use_torchs_threads()
         for group in self.param_groups:
             first, second = group["betas"]
             for parameter in group["params"]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_kd.compiled import compiled, use_threads
+from asr_kd.compiled import compiled, use_torchs_threads
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
@@ -29,7 +29,7 @@ def fill_mask(mask: Tensor, kept: Tensor, dropped: int, *, key: int) -> None:
     Args:
       key: of this mask; the same key gives the same mask.
     """
-    use_threads(torch.get_num_threads())
+    use_torchs_threads()
     bits = _BITS[mask.element_size()]
     _fill(mask.view(-1).view(bits).numpy(), kept.view(1).view(bits).numpy()[0], np.uint64(dropped), np.uint64(key))
 

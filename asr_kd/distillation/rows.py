@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_kd.compiled import compiled, use_threads
+from asr_kd.compiled import compiled, use_torchs_threads
 
 _LOG2_E = np.float32(1.4426950408889634)
 _LOWEST = np.float32(-126.0)  # power of two; below are denormal numbers
@@ -35,7 +35,7 @@ class RowLosses(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, targets: Tensor, states: Tensor, temperature: float, soft_weight: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        use_threads(torch.get_num_threads())
+        use_torchs_threads()
         gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
         soft, hard = logits.new_empty(logits.shape[:2]), logits.new_empty(logits.shape[:2])
         _rows(
