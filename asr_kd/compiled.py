@@ -29,6 +29,6 @@ def use_torchs_threads() -> None:
     import torch
 
     count = torch.get_num_threads()
-    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     if torch.get_num_threads() != count:
         torch.set_num_threads(count)
