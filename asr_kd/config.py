@@ -90,7 +90,7 @@ class AlignmentConfig:
     linear_rounds: Natural = 0  # of {linear discriminants, realign}, before the net; they forget the flat start sooner
     rounds: Count = 8  # of {one epoch, realign}
     subset_hours: Positive = 100.0  # flat start and tree use a random subset of at most this; the rest is only aligned
-    # all: the flat start learns from dev and test too, as who wants nothing but times may; a recogniser must not
+    # all: the flat start learns from dev and test too, held in memory, as who wants but times may; no recogniser must
     learn_from: Literal["train", "all"] = "train"
     leaves: Count = 400  # tied states wanted
     min_count: Count = 100  # frames per tied state
@@ -250,19 +250,24 @@ def with_settings(config: T, settings: Mapping[str, Any], where: str = "command 
     return from_mapping(type(config), raw, where)
 
 
+class _TwiceError(yaml.YAMLError):
+    """A mapping has a key twice."""
+
+
 class _Loader(yaml.SafeLoader):
     """PyYAML takes the last of a key's values without a word; here a key that is given twice is an error."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen: dict[Any, int] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 continue
             line = key.start_mark.line + 1
             if key.value in seen:
-                raise yaml.YAMLError(f"line {line}: {key.value!r} stands in line {seen[key.value]} already")
+                raise _TwiceError(f"{key.value!r} in line {line} stands in line {seen[key.value]} already")
             seen[key.value] = line
-        return super().construct_mapping(node, deep)
+        return node
 
 
 def load_yaml(path: Path) -> Any:
@@ -275,6 +280,8 @@ def load_yaml(path: Path) -> Any:
         raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise UserError(f"{path}: the config cannot be read ({error.strerror}); give one with --config.") from None
+    except _TwiceError as error:
+        raise UserError(f"{path}: {error}; delete one of them.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: this is not YAML: {' '.join(str(error).split())}.") from None
     return {} if raw is None else raw

@@ -39,7 +39,7 @@ print(torch.get_num_threads(), numba.get_num_threads())
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_process_keeps_to_the_threads_that_it_was_told_to_take(count: int) -> None:
     """In a process of its own: numba starts its threads once, and then sets the number of OpenMP's to all of them."""
-    env = os.environ | {"NUMBA_NUM_THREADS": "3", "OMP_NUM_THREADS": "3"}
+    env = os.environ | {"NUMBA_NUM_THREADS": "3", "OMP_NUM_THREADS": "3", "NUMBA_THREADING_LAYER": "omp"}
     command = [sys.executable, "-c", _SCRIPT, str(count)]
     found = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     assert found.stdout.split() == [str(count), str(count)]

@@ -202,7 +202,8 @@ def test_a_stage_before_its_inputs_says_what_to_run(tmp_path, stage):
         ("student: {distilled: {loss: mse}}\n", "must be one of"),
         ("- 1\n", "expected a mapping"),
         ("a: [\n", "not YAML"),
-        ("seed: 1\nteacher: {members: 2}\nseed: 2\n", "line 3: 'seed' stands in line 1 already"),
+        ("seed: 1\nteacher: {members: 2}\nseed: 2\n", "'seed' in line 3 stands in line 1 already; delete one of them."),
+        ("lang:\n  units: words\n  units: bpe\n", "'units' in line 3 stands in line 2 already"),
     ],
 )
 def test_a_bad_config_is_one_sentence(tmp_path, text, message):

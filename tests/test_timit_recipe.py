@@ -65,7 +65,7 @@ def test_boundaries_between_phones_are_where_hands_put_them(shared: Path, tmp_pa
 
     by_hand = tmp_path / "by_hand.yaml"
     settings = yaml.safe_load(CONF.read_text())
-    settings["alignment"] |= {"labels": "manual", "rounds": 2}
+    settings["alignment"] |= {"labels": "manual", "rounds": 2, "learn_from": "train"}
     by_hand.write_text(yaml.safe_dump(settings))
     shutil.copy(CONF.parent / "phones.txt", tmp_path)
     assert "0 utterances failed" in run(tmp_path, "align", "--nj", "1", config=by_hand)

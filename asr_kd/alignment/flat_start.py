@@ -38,7 +38,7 @@ class FrameClassifier(Protocol):
     """What the flat start needs from a net over context-independent states."""
 
     def fit(self, frames: np.ndarray, states: np.ndarray, *, epochs: int) -> None:
-        """Goes on training on these frames (numbers of the training store) and their states, both (n,)."""
+        """Goes on training on these frames (numbers of the store that it was made for) and their states, both (n,)."""
 
     def log_posteriors(self, store: FrameStore, utterances: Sequence[int]) -> list[np.ndarray]:
         """(T, C) float32 natural logarithms, for each utterance."""
@@ -102,7 +102,7 @@ def flat_start(
     quiet: bool = False,
     checkpoint: Path | None = None,
 ) -> MonophoneAligner:
-    """Trains an aligner on these utterances of the training store.
+    """Trains an aligner on these utterances of a store.
 
     Args:
       utterances: their numbers, with their `graphs`; those that are too short for their transcript take no part.

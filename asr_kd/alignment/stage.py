@@ -61,7 +61,8 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
     """Makes exp/tree, exp/align and the array `states` of each set; with `monophone` also those of the control.
 
     Raises:
-      UserError: a stage before has not run, or more utterances than allowed fail to align (all are named).
+      UserError: a stage before has not run, settings contradict each other, or more utterances than allowed fail to
+        align (all are named).
     """
     if config.alignment.learn_from == "all" and config.alignment.labels == "manual":
         raise UserError(
@@ -166,14 +167,14 @@ def _flat_start(
     partial: Path,
     nj: int,
 ) -> tuple[list[int], MonophoneAligner]:
-    """The training utterances that it used, and what it made; their graphs are in memory while it runs."""
+    """The training utterances that the tree grows from, and an aligner; its graphs are in memory while it runs."""
     own = stores["train"]
     store = JoinedFrames([own, stores["dev"], stores["test"]]) if config.alignment.learn_from == "all" else own
     subset = choose_subset(store, config.alignment.subset_hours, config.seed)
     silence, starts = config.alignment.optional_silence, _starts(config, work, "train", own)
     graphs, _ = compile_graphs(store, subset, lang, optional_silence=silence, starts=starts)
     if not graphs:
-        raise UserError(f"{work.frames('train')}: no utterance of the training set can be aligned.")
+        raise UserError(f"{store.folder}: no utterance of the training set can be aligned.")
     aligner = flat_start(
         store,
         list(graphs),
@@ -185,7 +186,7 @@ def _flat_start(
         nj=nj,
         checkpoint=partial / "flat_start.npz",
     )
-    return [utterance for utterance in graphs if utterance < len(own.ids)], aligner
+    return choose_subset(own, config.alignment.subset_hours, config.seed), aligner
 
 
 def _out_of_date(work: Work, stores: dict[str, FrameStore], made_by: Stamp) -> str | None:

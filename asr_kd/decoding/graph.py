@@ -1,8 +1,8 @@
 """The decoding graph HCLG: lexicon, language model and tree -> an epsilon-free acceptor of tied states.
 
 H o C o L o G by kaldifst up to HMM states without loops, then epsilon removal and the loops in numpy. Determinised once
-more over tied states, as Kaldi does: triphones that differ only in what follows share their first states, so that a
-search keeps fewer of them alive and knows the language model's score earlier.
+more over tied states, much as Kaldi does over transitions: triphones that differ only in what follows share their first
+states, so that a search keeps fewer of them alive and knows the language model's score earlier.
 Both back ends search the same arrays; nothing here needs k2.
 """
 
@@ -138,7 +138,7 @@ def physical_triphones(tree: Tree) -> tuple[np.ndarray, np.ndarray]:
     ids = np.zeros((phones, phones, phones), np.int32)
     rows: list[np.ndarray] = []
     count = 0
-    for phone in range(phones):  # never shared between phones: words with equal states must stay distinguishable
+    for phone in range(phones):  # a tied state belongs to one phone, so that no two words become one
         table = tree.tables[phone].reshape(3, phones * phones).T
         unique, inverse = np.unique(table, axis=0, return_inverse=True)
         ids[:, phone, :] = count + 1 + inverse.reshape(phones, phones)
@@ -177,7 +177,7 @@ def pdf_arcs(fst: Fst, triphones: np.ndarray, num_pdfs: int) -> Fst:
       Input labels are tied states plus 1, above `num_pdfs` the disambiguation symbols.
     """
     spoken = (fst.ilabel > 0) & (fst.ilabel <= len(triphones))
-    key = fst.dst[spoken] * np.int64(len(triphones) + 1) + fst.ilabel[spoken]
+    key = fst.dst[spoken].astype(np.int64) * (len(triphones) + 1) + fst.ilabel[spoken]
     _, first_arc, chain_of_arc = np.unique(key, return_index=True, return_inverse=True)
     pdf = triphones[fst.ilabel[spoken][first_arc] - 1] + 1  # (chains, 3)
     second = fst.num_states + 2 * np.arange(len(first_arc))
@@ -201,7 +201,7 @@ def with_self_loops(fst: Fst, num_pdfs: int, words: tuple[str, ...], sequences: 
     Args:
       fst: without input epsilons; input labels are tied states plus 1, each a new HMM state.
     """
-    splits, split_of_arc = np.unique(fst.dst * np.int64(num_pdfs) + fst.ilabel - 1, return_inverse=True)
+    splits, split_of_arc = np.unique(fst.dst.astype(np.int64) * num_pdfs + fst.ilabel - 1, return_inverse=True)
     base = np.concatenate([[fst.start], splits // num_pdfs])  # the state of `fst` of each split one; number 0 starts
     fan_out = np.bincount(fst.src, minlength=fst.num_states)
     order, ends = np.argsort(fst.src, kind="stable"), np.cumsum(fan_out)

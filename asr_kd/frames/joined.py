@@ -13,7 +13,7 @@ class JoinedFrames(FrameStore):
     """The utterances of some stores one after the other, each normalised as in its own; no per-frame arrays.
 
     Args:
-      stores: their ids differ; folder and scale are the first one's.
+      stores: folder and scale are the first one's.
     """
 
     def __init__(self, stores: Sequence[FrameStore]) -> None:

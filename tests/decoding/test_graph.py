@@ -22,6 +22,7 @@ from asr_kd.decoding.graph import (
     pdf_arcs,
     physical_triphones,
     read_graph,
+    with_self_loops,
     write_graph,
 )
 from asr_kd.errors import UserError
@@ -144,14 +145,32 @@ def test_removing_epsilons_changes_no_path(fst):
     assert _accepted(removed, outputs, 4) == _accepted(fst, outputs, 4)
 
 
-@given(transducers())
-def test_a_chain_of_states_says_what_its_triphone_says(fst):
-    triphones = np.array([[0, 2, 3], [0, 2, 4]], np.int32)  # they differ in their last state only
+@pytest.mark.parametrize("num_triphones", [1, 2])  # with one of them, label 2 is a disambiguation symbol
+@given(fst=transducers())
+def test_a_chain_of_states_says_what_its_triphone_says(num_triphones, fst):
+    triphones = np.array([[0, 2, 3], [0, 2, 4]], np.int32)[:num_triphones]  # they differ in their last state only
     outputs = Outputs(3)
     whole = _accepted(fst, outputs, 3)
     chains = _accepted(pdf_arcs(fst, triphones, 5), outputs, 9)
-    spelt = {(tuple((triphones[np.array(t) - 1] + 1).ravel().tolist()), words): c for (t, words), c in whole.items()}
-    assert chains == spelt
+
+    def spell(labels):
+        spoken = [(triphones[label - 1] + 1).tolist() if label <= num_triphones else [6] for label in labels]
+        return tuple(pdf for chain in spoken for pdf in chain)
+
+    spelt = {(spell(labels), words): cost for (labels, words), cost in whole.items()}
+    assert {key: chains[key] for key in spelt} == spelt
+    assert num_triphones == 1 or chains == spelt  # symbols are shorter: more of them fit into as many labels
+
+
+def test_large_graphs_do_not_run_out_of_numbers():
+    """State times triphones, and state times tied states, are beyond 32 bits."""
+    arcs = (np.zeros(2, np.int32), np.array([1, 65537], np.int32), np.full(2, 3, np.int32), np.zeros(2, np.int32))
+    fst = Fst(*arcs, np.zeros(2, np.float32), np.zeros(65538, np.float32))
+    chains = pdf_arcs(fst, np.zeros((65535, 3), np.int32), 1)
+    assert set(chains.dst[-2:].tolist()) == {1, 65537}  # the keys differ by 2 ** 32
+    last = Fst(*(np.array([x], np.int32) for x in (0, 2**15, 7, 0)), np.zeros(1, np.float32), np.zeros(2**15 + 1))
+    graph = with_self_loops(last, 2**16, (), ())
+    assert graph.pdf.tolist() == [6, 6, -1] and graph.dst.tolist() == [1, 1, 2]
 
 
 def test_an_epsilon_cycle_is_refused():

@@ -18,7 +18,7 @@ def test_what_fits_passes(monkeypatch):
     graph_size.check_memory(ARPA, Path("G.arpa"))
 
 
-@pytest.mark.parametrize(("free", "says"), [(0.50001e9, "one of about 3 n-grams fits"), (0.4e9, "none fits")])
+@pytest.mark.parametrize(("free", "says"), [(0.50001e9, "one of about 2 n-grams fits"), (0.4e9, "none fits")])
 def test_what_does_not_fit_is_one_sentence_with_a_smaller_choice(monkeypatch, free, says):
     monkeypatch.setattr(graph_size, "available_bytes", lambda: free)
     with pytest.raises(UserError, match=rf"G.arpa: the graph of its \d n-grams takes about 500.0 MB .* {says}: raise"):
