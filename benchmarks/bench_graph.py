@@ -5,6 +5,15 @@
 DIR is the work folder of a recipe that has got as far as the alignment: its tree is used. Each graph is compiled in a
 process of its own. Where the text has fewer different words than asked for, cmudict's others are added as unigrams that
 were never seen, which is what a large lexicon beside a small text is.
+
+Measured with the 1000 tied states of recipes/librispeech's mini.yaml and the transcripts of train-clean-100, which have
+34 thousand different words, with other work on the second core:
+
+      words    prune   n-grams  seconds  GB all  before  GB said   M states  M arcs
+      20000    3e-07    422703       99    2.36    0.88      2.44     2.00    5.33
+      60000    3e-07    469198      134    2.62    0.88      2.66     2.30    5.97
+
+GB said: what a recipe expects before it begins. "before" is what the language model had taken.
 """
 
 from __future__ import annotations

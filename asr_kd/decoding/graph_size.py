@@ -8,9 +8,9 @@ from asr_kd.capacity import human_bytes
 from asr_kd.errors import UserError
 from asr_kd.lang.ngram import Arpa
 
-# Peak measured: 448 thousand n-grams over 34 thousand words 2.1 GB (6.0 million arcs). The n-grams decide, not the
-# words: with an earlier way to compile, 433 thousand over 20 thousand took 2.1 GB, 114 thousand 0.9 GB.
-_FIXED, _PER_NGRAM = 0.5e9, 4.0e3
+# Peaks of benchmarks/bench_graph.py: 423 thousand n-grams over 20 thousand words 2.4 GB, 469 thousand over 60 thousand
+# 2.6 GB. The n-grams decide, not the words.
+_FIXED, _PER_NGRAM = 0.5e9, 4.6e3
 
 
 def bytes_to_compile(num_ngrams: int) -> float:
