@@ -9,11 +9,17 @@ gathers windows, draws dropout, takes the loss and its gradient, and steps the o
 `soft` on a store of soft targets as `asr-kd soft-targets` writes it (32 entries a frame). With --digits the examples
 are images of 784 pixels, shifted at random, with dropout on the input too, as the MNIST teacher has them.
 
-Measured with torch 1.13.1 on two cores of an AMD EPYC with avx512_bf16, milliseconds a step: the first command 38.8 for
-the products alone, 56.0 hard (1.44 times), 59.0 soft (1.52 times); with --members 3 --layers 3 --width 384
+Measured with torch 1.13.1 on two cores of an AMD EPYC, milliseconds a step.
+
+With avx512_bf16, before the optimiser took bfloat16 gradients and wrote bfloat16 weights itself: the first command 38.8
+for the products alone, 56.0 hard (1.44 times), 59.0 soft (1.52 times); with --members 3 --layers 3 --width 384
 --states 1000 46.7, 65.3 (1.40 times) and 75.1 (1.61 times); the digits 10.9 and 18.6 (1.71 times). With batches as
-small as theirs the weights weigh more: a step reads and writes some 45 bytes of each to change it and to give it to the
-products in bfloat16, which takes about a quarter of the time that the products take.
+small as theirs the weights weigh more: a step then moved some 60 bytes of each, with max-norm, where it now moves 32.
+
+With AVX2 only, so in float32: the first command 115, 126 (1.09 times) and 117 (1.01 times; the loop does the first
+layer's products of all members at once, the floor one by one); the three nets 144, 168 (1.16 times) and 165 (1.14
+times); the digits 21.1 and 28.1, 21.2 and 30.2 (1.33 and 1.42 times). With MKL_DEBUG_CPU_TYPE=0, the code path that MKL
+2020.0 takes on an AMD processor by itself (`asr_kd/processor.py`), the three nets take 450, 553 and 532.
 """
 
 from __future__ import annotations

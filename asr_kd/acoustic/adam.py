@@ -1,18 +1,20 @@
 """AdamW (Loshchilov, Hutter 2019) on the CPU in one pass over memory.
 
 torch's own takes about twenty passes over arrays of the size of the weights (one for each elementary operation), which
-costs as much as the matrix products of a step where batches are small. Here each number is read and written once.
+costs as much as the matrix products of a step where batches are small. Here each number is read and written once. Where
+the products run in bfloat16 the same pass takes the gradient as they leave it and writes the weights as they want them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numba
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from asr_kd.acoustic.bfloat16 import bits_of, narrowed, widened
 from asr_kd.compiled import compiled, use_torchs_threads
 
 _TINY = np.float32(1e-36)
@@ -23,6 +25,8 @@ class FusedAdamW(torch.optim.Optimizer):
 
     Args:
       parameters: contiguous float32 CPU tensors.
+      copies: of some parameters a bfloat16 copy that the net computes with in their place: the gradient is taken from
+        it, and each step writes both.
     """
 
     def __init__(
@@ -32,8 +36,17 @@ class FusedAdamW(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        copies: Mapping[nn.Parameter, Tensor] | None = None,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+        self._copies = dict(copies or {})
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forgets the gradients, those of the copies too."""
+        super().zero_grad(set_to_none)
+        for copy in self._copies.values():
+            copy.grad = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:
@@ -43,7 +56,9 @@ class FusedAdamW(torch.optim.Optimizer):
         for group in self.param_groups:
             first, second = group["betas"]
             for parameter in group["params"]:
-                if parameter.grad is None:
+                copy = self._copies.get(parameter)
+                gradient = parameter.grad if copy is None else copy.grad
+                if gradient is None:
                     continue
                 state = self.state[parameter]
                 if not state:
@@ -52,7 +67,7 @@ class FusedAdamW(torch.optim.Optimizer):
                     state["exp_avg_sq"] = torch.zeros_like(parameter)
                 state["step"] += 1
                 count = float(state["step"])
-                arrays = (parameter, parameter.grad.contiguous(), state["exp_avg"], state["exp_avg_sq"])
+                arrays = [a.view(-1).numpy() for a in (parameter, state["exp_avg"], state["exp_avg_sq"])]
                 numbers = (
                     1 - group["lr"] * group["weight_decay"],
                     group["lr"] / (1 - first**count),
@@ -61,20 +76,35 @@ class FusedAdamW(torch.optim.Optimizer):
                     (1 - second**count) ** -0.5,
                     group["eps"],
                 )
-                _update(*(a.view(-1).numpy() for a in arrays), *map(np.float32, numbers))
+                settings = tuple(map(np.float32, numbers))
+                flat = gradient.contiguous().view(-1)
+                if copy is None:
+                    _update(*arrays, flat.numpy(), settings)
+                else:
+                    _update_with_copy(*arrays, bits_of(flat), bits_of(copy.view(-1)), settings)
 
 
 @compiled(parallel=True, error_model="numpy")
-def _update(weight, gradient, mean, square, kept, rate, first, second, correction, eps):  # type: ignore[no-untyped-def]
-    one, nothing = np.float32(1.0), np.float32(0.0)
+def _update(weight, mean, square, gradient, settings):  # type: ignore[no-untyped-def]
     for i in numba.prange(weight.size):
-        g = gradient[i]
-        m = first * mean[i] + (one - first) * g
-        s = second * square[i] + (one - second) * g * g
-        # the moments of a weight without gradient (a dead unit, a pixel that is always background) would shrink into
-        # denormal numbers, with which processors are slow, and stay there; beside eps they have no effect
-        m = m if abs(m) > _TINY else nothing
-        s = s if s > _TINY else nothing
-        mean[i] = m
-        square[i] = s
-        weight[i] = kept * weight[i] - rate * m / (np.sqrt(s) * correction + eps)
+        weight[i], mean[i], square[i] = _moved(weight[i], mean[i], square[i], gradient[i], settings)
+
+
+@compiled(parallel=True, error_model="numpy")
+def _update_with_copy(weight, mean, square, gradient, copy, settings):  # type: ignore[no-untyped-def]
+    for i in numba.prange(weight.size):
+        w, m, s = _moved(weight[i], mean[i], square[i], widened(gradient[i]), settings)
+        weight[i], mean[i], square[i], copy[i] = w, m, s, narrowed(w)
+
+
+@compiled(error_model="numpy")
+def _moved(weight, mean, square, gradient, settings):  # type: ignore[no-untyped-def]
+    kept, rate, first, second, correction, eps = settings
+    one, nothing = np.float32(1.0), np.float32(0.0)
+    m = first * mean + (one - first) * gradient
+    s = second * square + (one - second) * gradient * gradient
+    # the moments of a weight without gradient (a dead unit, a pixel that is always background) would shrink into
+    # denormal numbers, with which processors are slow, and stay there; beside eps they have no effect
+    m = m if abs(m) > _TINY else nothing
+    s = s if s > _TINY else nothing
+    return kept * weight - rate * m / (np.sqrt(s) * correction + eps), m, s

@@ -94,6 +94,7 @@ def fit(
     best = {name: value.detach().clone() for name, value in model.state_dict().items()}
     if checkpoint is not None:
         progress = load_checkpoint(checkpoint, digest, model, optimizer, best) or progress
+        model.renew_copies()
     frames_per_epoch = examples.num_frames if valid is None else int(valid.sum())
     steps_per_epoch = math.ceil(frames_per_epoch / settings.batch_size)
     total_steps = settings.epochs * steps_per_epoch
@@ -134,6 +135,7 @@ def fit(
             if checkpoint is not None:
                 save_checkpoint(checkpoint, digest, model, optimizer, best, progress)
                 saved = time.monotonic()
+    model.drop_copies()
     if evaluate is not None:
         model.load_state_dict(best)
     model.eval()
@@ -224,7 +226,12 @@ def _optimizer(model: AcousticModel, settings: TrainingConfig) -> torch.optim.Op
         return torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     from asr_kd.acoustic.adam import FusedAdamW  # here: numba takes half a second to load, a finished stage needs none
 
-    return FusedAdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    return FusedAdamW(
+        model.parameters(),
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        copies=model.hold_copies(),
+    )
 
 
 def _schedule(settings: TrainingConfig, done: float) -> float:

@@ -25,16 +25,21 @@ from asr_kd.errors import UserError
 
 
 class MemberLinear(nn.Module):
-    """M affine maps side by side."""
+    """M affine maps side by side.
+
+    Attributes:
+      copy: the weight in the number format of the products, which training computes with (`AcousticModel.hold_copies`).
+    """
 
     def __init__(self, members: int, num_inputs: int, num_outputs: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(members, num_inputs, num_outputs))
         self.bias = nn.Parameter(torch.zeros(members, 1, num_outputs))
+        self.copy: Tensor | None = None
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(M, B, in), or (B, in) that all members share, -> (M, B, out), both in the type of `inputs`."""
-        weight = self.weight.to(inputs.dtype)
+        weight = self.copy if self.copy is not None and self.training else self.weight.to(inputs.dtype)
         if inputs.dim() == 3:
             return torch.bmm(inputs, weight) + self.bias.to(inputs.dtype)
         # one wide product: a batched one would copy the inputs for every member, forwards and backwards
@@ -120,15 +125,45 @@ class AcousticModel(nn.Module):
         """(B, D) inputs -> (M, B, C) float32 natural-log posteriors at T = 1."""
         return self(inputs).log_softmax(-1)
 
+    def hold_copies(self) -> dict[nn.Parameter, Tensor]:
+        """From now on training computes with copies of the weights in the number format of the products.
+
+        Returns:
+          The copy of each such weight, which gets its gradient, and which whoever changes the weight has to change too;
+          {} where the products are of float32 anyway.
+        """
+        dtype = compute_dtype(self.precision, self.device)
+        if dtype == torch.float32:
+            return {}
+        for layer in self.layers:
+            layer.copy = layer.weight.detach().to(dtype).requires_grad_()
+        return {layer.weight: layer.copy for layer in self.layers}
+
+    @torch.no_grad()
+    def renew_copies(self) -> None:
+        """After the weights were loaded."""
+        for layer in self.layers:
+            if layer.copy is not None:
+                layer.copy.copy_(layer.weight)
+
+    def drop_copies(self) -> None:
+        for layer in self.layers:
+            layer.copy = None
+
     @torch.no_grad()
     def constrain(self) -> None:
         """Max-norm: each hidden unit's incoming weights are scaled back onto the ball where they left it."""
-        if not self.settings.max_norm:
+        limit = self.settings.max_norm
+        if not limit:
             return
         for layer in self.layers[:-1]:
-            norms = layer.weight.square().sum(1, keepdim=True).sqrt_()  # torch 1.13's norm is several times slower
-            if bool((norms > self.settings.max_norm).any()):
-                layer.weight.mul_((self.settings.max_norm / norms.clamp_min(1e-12)).clamp_max(1.0))
+            if self.device.type == "cpu":
+                from asr_kd.acoustic.norms import limit_norms  # here: numba takes half a second to load
+
+                limit_norms(layer.weight, layer.copy, limit)
+            else:
+                norms = layer.weight.norm(dim=1, keepdim=True)
+                layer.weight.mul_((limit / norms.clamp_min(1e-12)).clamp_max(1.0))
 
 
 def save_model(model: AcousticModel, folder: Path) -> None:

@@ -6,9 +6,10 @@ Weights, losses and optimiser stay float32 in every case.
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
 import torch
+
+from asr_kd.processor import features
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -23,11 +24,7 @@ def has_bfloat16(device_type: str) -> bool:
     """Whether bfloat16 products are done by the hardware (emulated, they are slower than float32)."""
     if device_type == "cuda":
         return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return not features().isdisjoint({"avx512_bf16", "amx_bf16"})
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -62,11 +62,12 @@ def test_training_beats_chance_on_dev():
     assert min(progress.best_accuracy) > 0.6  # chance is a quarter
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("killed_after", [1, 6, 7, 11, 20])
-def test_a_killed_run_resumes_to_the_same_weights(tmp_path, killed_after):
-    points = Points()
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path, killed_after, precision):
+    points, training = Points(), replace(TRAINING, precision=precision)
     whole = net(points)
-    expected = run(points, whole)
+    expected = run(points, whole, training)
 
     class DiesAfter(HardTargets):
         calls = 0
@@ -79,9 +80,10 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, killed_after):
 
     checkpoint = tmp_path / "checkpoint.pt"
     with pytest.raises(Killed):
-        run(points, net(points), objective=DiesAfter(points.states, CPU), checkpoint=checkpoint, checkpoint_seconds=0.0)
+        objective = DiesAfter(points.states, CPU)
+        run(points, net(points), training, objective, checkpoint=checkpoint, checkpoint_seconds=0.0)
     resumed = net(points, seeds=(7, 8, 9))  # other weights: all must come from the checkpoint
-    found = run(points, resumed, checkpoint=checkpoint)
+    found = run(points, resumed, training, checkpoint=checkpoint)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     timings = ("seconds", "frames_per_second")
@@ -89,6 +91,22 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, killed_after):
         assert {k: v for k, v in row.items() if k not in timings} == {
             k: v for k, v in again.items() if k not in timings
         }
+
+
+def test_the_optimisers_copies_change_nothing(monkeypatch):
+    """With bfloat16 products; the reference converts weights and gradients in each step, as autograd does."""
+    points, training = Points(), replace(TRAINING, precision="bfloat16")
+    model = replace(MODEL, layers=2, max_norm=0.5)  # a limit that is often met
+    ours = net(points, model=model)
+    ours.precision = training.precision
+    assert ours.hold_copies()
+    run(points, ours, training)
+    monkeypatch.setattr(AcousticModel, "hold_copies", lambda _: {})
+    reference = net(points, model=model)
+    run(points, reference, training)
+    for name, value in reference.state_dict().items():
+        assert torch.equal(value, ours.state_dict()[name]), name
+    assert all(layer.copy is None for layer in ours.layers)
 
 
 def test_checkpoint_of_another_run_or_damaged_is_not_used(tmp_path):

@@ -1,0 +1,29 @@
+"""bfloat16 for compiled loops: numba has no such type, so its numbers are handled as the 16 bits that they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from asr_kd.compiled import compiled
+
+
+def bits_of(tensor: Tensor) -> NDArray[np.uint16]:
+    """The memory of a contiguous bfloat16 tensor on the CPU, in its shape; what is written there is in the tensor."""
+    bits: NDArray[np.uint16] = tensor.detach().view(torch.int16).numpy().view(np.uint16)
+    return bits
+
+
+@compiled()
+def widened(bits):  # type: ignore[no-untyped-def]
+    """The float32 of the bits of a bfloat16."""
+    return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
+
+
+@compiled()
+def narrowed(number):  # type: ignore[no-untyped-def]
+    """The bits of the nearest bfloat16 of a float32, of the even one where two are as near, as torch rounds."""
+    bits = np.float32(number).view(np.uint32)
+    return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
