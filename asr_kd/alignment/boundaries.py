@@ -24,6 +24,7 @@ class Boundaries:
     differences: np.ndarray  # (K,) float64
     unmatched: int = 0  # labels of the reference that ours lacks: another pronunciation, say
     kinds: tuple[str, ...] = ()  # (K,) the reference's classes of phones on both sides: "stop-vowel"
+    times: tuple[float, ...] = ()  # (K,) ours, in seconds
 
     def statistics(self) -> dict[str, float | int]:
         """Shares within each tolerance; mean and median of the absolute and of the signed differences, in ms."""
@@ -55,6 +56,7 @@ def pooled(parts: Sequence[Boundaries]) -> Boundaries:
         np.concatenate([np.zeros(0), *differences]),
         sum(part.unmatched for part in parts),
         tuple(kind for part in parts for kind in part.kinds),
+        tuple(time for part in parts for time in part.times),
     )
 
 
@@ -67,20 +69,23 @@ def boundaries(ours: Sequence[Interval], reference: Sequence[Interval]) -> Bound
     aligned = align_sequences([one.label for one in right], [one.label for one in left], _NOTHING)
     differences: list[float] = []
     kinds: list[str] = []
+    times: list[float] = []
     i = j = unmatched = 0
     for theirs, mine in aligned:
         if theirs == mine:
             follows = i > 0 and right[i].start <= right[i - 1].end + _ROUNDING
             differences.append(left[j].start - right[i].start)
+            times.append(left[j].start)
             kinds.append(boundary_kind(right[i - 1].label if follows else "", theirs))
             if i + 1 == len(right) or right[i + 1].start > right[i].end + _ROUNDING:
                 differences.append(left[j].end - right[i].end)
+                times.append(left[j].end)
                 kinds.append(boundary_kind(theirs, ""))
         elif theirs != _NOTHING:
             unmatched += 1
         i += theirs != _NOTHING
         j += mine != _NOTHING
-    return Boundaries(np.array(differences), unmatched, tuple(kinds))
+    return Boundaries(np.array(differences), unmatched, tuple(kinds), tuple(times))
 
 
 def _spoken(intervals: Sequence[Interval]) -> list[Interval]:

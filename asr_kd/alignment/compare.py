@@ -14,7 +14,13 @@ from asr_kd.alignment.boundaries import TOLERANCES, boundaries, pooled
 from asr_kd.alignment.figure import boundary_figure
 from asr_kd.alignment.finished import SETS, read_times
 from asr_kd.alignment.references import find_references
-from asr_kd.alignment.shifts import SHIFTS_FILE, learn_shifts, shifted_by_other_speakers, write_shifts
+from asr_kd.alignment.shifts import (
+    SHIFTS_FILE,
+    boundaries_to_learn_from,
+    learn_shifts,
+    shifted_by_other_speakers,
+    write_shifts,
+)
 from asr_kd.alignment.times import Times
 from asr_kd.artifacts import Stamp, Work, digest_of, file_digest, replacing_folder, require
 from asr_kd.config import Config
@@ -37,7 +43,7 @@ class Comparison:
     worst: list[dict[str, Any]]  # {"utterance", "mean_abs_ms"} by phones, or by words without them, the worst first
     typical: str  # the utterance in the middle
     shifts: dict[str, float]  # kind -> ms by which moving our boundaries would help; none where that is done already
-    # phones and words, were they moved so, by what half of the speakers say of the other half
+    # phones and words, were they moved so, by what other speakers say of each
     shifted: dict[str, dict[str, float | int]]
 
     def results(self) -> dict[str, Any]:
@@ -151,7 +157,7 @@ def compare_times(
     shifts: dict[str, float] = {}
     shifted: dict[str, dict[str, float | int]] = {}
     if speakers is not None and len(of_phones.differences):
-        shifts = learn_shifts(of_phones)
+        shifts = learn_shifts(pooled([boundaries_to_learn_from(*pair) for pair in pairs]))
         moved = shifted_by_other_speakers(pairs, speakers)
         shifted = {
             "phones": pooled([boundaries(ours.phones, theirs.phones) for ours, theirs in moved]).statistics(),

@@ -9,6 +9,7 @@ import numpy as np
 from asr_kd.alignment.segments import read_alignment, read_finer_starts
 from asr_kd.alignment.shifts import SHIFTS_FILE, read_shifts, shift_times
 from asr_kd.alignment.times import Interval, Times
+from asr_kd.alignment.topology import SIL
 from asr_kd.artifacts import Work
 from asr_kd.frames.store import FRAME_SHIFT, FrameStore
 from asr_kd.lang.lexicon import read_lang
@@ -36,7 +37,7 @@ def read_times(work: Work, name: str) -> Iterator[Times]:
         # the last frame may reach a little past the audio or end before it
         times = [*starts[bounds[utterance] : bounds[utterance + 1]].tolist(), duration]
         for (_, phone, word, _, _), begin, stop in zip(rows.tolist(), times[:-1], times[1:], strict=True):
-            phones.append(Interval(begin, stop, "" if word < 0 else lang.phones[phone]))
+            phones.append(Interval(begin, stop, "" if word < 0 and phone == SIL else lang.phones[phone]))
             if spans and word >= 0 and spans[-1][1] == word:
                 spans[-1] = (Interval(spans[-1][0].start, stop, words[word]), word)
             else:

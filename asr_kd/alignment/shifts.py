@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,39 +20,66 @@ from asr_kd.alignment.boundaries import Boundaries, boundaries, pooled
 from asr_kd.alignment.times import Interval, Times
 from asr_kd.config import load_yaml
 from asr_kd.errors import UserError
-from asr_kd.lang.phone_classes import CLASSES, boundary_kind
+from asr_kd.lang.phone_classes import BETWEEN, CLASSES, INSIDE, boundary_kind
 
 SHIFTS_FILE = "shifts.yaml"
-_PULL = 20  # boundaries of any kind that count for each kind: few of a kind say little
+_PULL = 10  # boundaries of any kind that count for each kind: few of a kind say little
 _ROOM = 0.4  # of the shorter neighbour: less than half, so that boundaries keep their order
+_MOST_PARTS = 16  # that speakers are divided into
 
 Shifts = Mapping[str, float]  # kind -> ms to add to our time
 
 
+def boundaries_to_learn_from(ours: Times, reference: Times) -> Boundaries:
+    """Those of phones, as "stop-vowel", and those of words besides, as "stop#vowel" by our own phones."""
+    of_phones = boundaries(ours.phones, reference.phones)
+    if not _words_are_apart(ours):
+        return of_phones
+    of_words = boundaries(ours.words, reference.words)
+    around = {right.start: (left.label, right.label) for left, right in itertools.pairwise(ours.phones)}
+    if ours.phones:
+        around[ours.phones[0].start] = "", ours.phones[0].label
+        around[ours.phones[-1].end] = ours.phones[-1].label, ""
+    kinds = tuple(boundary_kind(*around.get(time, ("", "")), between_words=True) for time in of_words.times)
+    return pooled([of_phones, replace(of_words, kinds=kinds)])
+
+
+def _words_are_apart(times: Times) -> bool:
+    """Not where the transcript is of phones, each of which is a word."""
+    return [one.label for one in times.words] != [one.label for one in times.phones]
+
+
 def learn_shifts(found: Boundaries) -> dict[str, float]:
-    """The median difference of each kind, with its sign turned, pulled towards that of all.
+    """The median difference of each kind, with its sign turned, pulled towards that of all, inside words or between.
 
     Args:
       found: one boundary or more.
     """
     ms, kinds = 1000 * found.differences, np.array(found.kinds)
-    every = float(np.median(ms))
-    medians = {
-        str(kind): (float(np.median(ms[kinds == kind])), int((kinds == kind).sum())) for kind in np.unique(kinds)
-    }
-    return {
-        kind: round(-(median * count + every * _PULL) / (count + _PULL), 2) for kind, (median, count) in medians.items()
-    }
+    between = np.array([BETWEEN in kind for kind in found.kinds])
+    shifts = {}
+    for group in (~between, between):
+        for kind in np.unique(kinds[group]):
+            of_kind = ms[kinds == kind]
+            pulled = float(np.median(ms[group])) * _PULL
+            shifts[str(kind)] = round(-(float(np.median(of_kind)) * len(of_kind) + pulled) / (len(of_kind) + _PULL), 2)
+    return shifts
 
 
 def shift_times(times: Times, shifts: Shifts) -> Times:
-    """Moves the boundaries between phones, and those between words with them; none passes another."""
+    """Moves the boundaries between phones, and those between words with them; none passes another.
+
+    Where words meet and there is no constant for that, the one of the same phones inside a word holds.
+    """
+    edges = {edge for one in times.words for edge in (one.start, one.end)} if _words_are_apart(times) else set()
     starts = [one.start for one in times.phones]
     moved = dict(zip(starts, starts, strict=True))
     for left, right in itertools.pairwise(times.phones):
         room = _ROOM * min(left.end - left.start, right.end - right.start)
-        shift = shifts.get(boundary_kind(left.label, right.label), 0.0) / 1000
-        moved[right.start] = right.start + min(max(shift, -room), room)
+        shift = shifts.get(boundary_kind(left.label, right.label), 0.0)
+        if right.start in edges:
+            shift = shifts.get(boundary_kind(left.label, right.label, between_words=True), shift)
+        moved[right.start] = right.start + min(max(shift / 1000, -room), room)
 
     def tier(intervals: Sequence[Interval]) -> list[Interval]:
         return [Interval(moved.get(one.start, one.start), moved.get(one.end, one.end), one.label) for one in intervals]
@@ -62,17 +90,21 @@ def shift_times(times: Times, shifts: Shifts) -> Times:
 def shifted_by_other_speakers(
     pairs: Sequence[tuple[Times, Times]], speakers: Mapping[str, str]
 ) -> list[tuple[Times, Times]]:
-    """(ours, the reference) again, with ours moved by what was learnt from the half of the speakers it is not of."""
+    """(ours, the reference) again, with ours moved by what was learnt from other speakers than the one it is of.
+
+    Speakers are left out one by one where there are 16 or fewer, else in 16 parts.
+    """
     order = sorted({speakers[ours.utterance] for ours, _ in pairs})
-    half = {speaker: k % 2 for k, speaker in enumerate(order)}
-    sides: list[list[tuple[Times, Times]]] = [[], []]
+    part_of = {speaker: k % _MOST_PARTS for k, speaker in enumerate(order)}
+    parts: dict[int, list[tuple[Times, Times]]] = {}
     for pair in pairs:
-        sides[half[speakers[pair[0].utterance]]].append(pair)
+        parts.setdefault(part_of[speakers[pair[0].utterance]], []).append(pair)
+    known = {k: pooled([boundaries_to_learn_from(*pair) for pair in part]) for k, part in parts.items()}
     found = []
-    for side, other in (sides, sides[::-1]):
-        known = pooled([boundaries(ours.phones, theirs.phones) for ours, theirs in other])
-        shifts = learn_shifts(known) if len(known.differences) else {}
-        found += [(shift_times(ours, shifts), theirs) for ours, theirs in side]
+    for k, part in sorted(parts.items()):
+        others = pooled([one for other, one in sorted(known.items()) if other != k])
+        shifts = learn_shifts(others) if len(others.differences) else {}
+        found += [(shift_times(ours, shifts), theirs) for ours, theirs in part]
     return found
 
 
@@ -94,7 +126,7 @@ def read_shifts(path: Path) -> dict[str, float]:
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected lines like 'stop-vowel: -2.5', found {raw!r}.")
     for kind, value in raw.items():
-        left, _, right = str(kind).partition("-")
+        left, _, right = str(kind).partition(BETWEEN if BETWEEN in str(kind) else INSIDE)
         if left not in CLASSES or right not in CLASSES:
             raise UserError(f"{path}: {kind!r} is no kind of boundary; name two of {', '.join(CLASSES)} (stop-vowel).")
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):

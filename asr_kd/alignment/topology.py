@@ -1,7 +1,10 @@
 """What an utterance may sound like: its words as a graph of emitting HMM states, and a path through it as labels.
 
 Every phone has three states, left to right, each with a self-loop; a self-loop and the way on have probability 1/2
-each. A word has all its pronunciations; silence is optional (probability 1/2) between words and at both ends.
+each. A word has all its pronunciations; silence is optional (probability 1/2) between words and at both ends. Where the
+lexicon writes stops with their closures, a word may begin with the release: after silence, of which the closure is then
+a part, and after a word that ends with a closure, which serves both. A glottal stop between two vowels, of which the
+second begins a word, belongs to neither word.
 
 Shapes:  N phones in the graph (nodes), S = 3 N emitting states, A arcs, T frames, P phones of the language.
 A node's number is smaller than those of its successors; state s is HMM state s % 3 of node s // 3.
@@ -16,11 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from asr_kd.lang.closures import GLOTTAL_STOP
 from asr_kd.lang.lexicon import Lang
 
 NUM_HMM_STATES = 3
 SIL = 0  # index of silence among the phones; also the context of the first and the last phone of an utterance
 LOG_HALF = math.log(0.5)
+LOG_NO_CLOSURE = math.log(1 / 8)  # inside a sentence, where short silences would take the place of closures
 
 
 class CannotAlignError(Exception):
@@ -32,14 +37,14 @@ class Graph:
     """Emitting states of one utterance, with the arcs that enter each state in CSR form."""
 
     phone: NDArray[np.int32]  # (N,) phone of each node
-    word: NDArray[np.int32]  # (N,) which word of the transcript it belongs to, -1 for silence
+    word: NDArray[np.int32]  # (N,) which word of the transcript it belongs to, -1: none
     classes: NDArray[np.int32]  # (S,) context-independent state, 3 * phone + HMM state
     first: NDArray[np.int32]  # (S + 1,) arcs first[s]:first[s + 1] enter state s
     source: NDArray[np.int32]  # (A,) state an arc comes from; never larger than the state it enters
     weight: NDArray[np.float32]  # (A,) log-probability of an arc
     initial: NDArray[np.float32]  # (S,) log-probability of starting here, -inf where impossible
     final: NDArray[np.float32]  # (S,) log-probability of ending here, -inf where impossible
-    shortest: NDArray[np.int32]  # nodes of a path with the fewest states
+    shortest: NDArray[np.int32]  # nodes of a path with the fewest states, closures all said
     plain: NDArray[np.int32]  # nodes of the path for the equal alignment: first pronunciations, silence at both ends
     starts: NDArray[np.int32] | None = (
         None  # (N + 1,) where each node begins, then T; given by hand, no other way is left
@@ -81,6 +86,30 @@ class _Builder:
         (silence,) = self.chain((SIL,), -1, halved)
         return silence, [(silence, 0.0), *halved]
 
+    def closed_chains(
+        self, pronunciations: Sequence[Sequence[int]], word: int, front: list[tuple[int, float]], lang: Lang
+    ) -> list[list[int]]:
+        """`chain` for each pronunciation of a lexicon with closures: what is before says how the word may begin."""
+        silent = {SIL, *(closure for closure, _ in lang.closed_stops)}
+        after_silence = [(node, weight) for node, weight in front if node < 0 or self.phone[node] in silent]
+        after_vowel = [(node, weight) for node, weight in front if node >= 0 and lang.is_vowel(self.phone[node])]
+        others = [entry for entry in front if entry not in after_vowel]
+        with_glottal_stop = [lang.phones[phones[0]] == GLOTTAL_STOP and len(phones) > 1 for phones in pronunciations]
+        glottal_stop = None
+        if after_vowel and any(with_glottal_stop):
+            phones = pronunciations[with_glottal_stop.index(True)]
+            (glottal_stop,) = self.chain(phones[:1], -1, after_vowel)
+        chains = []
+        for phones, glottal in zip(pronunciations, with_glottal_stop, strict=True):
+            chain = self.chain(phones, word, others if glottal and after_vowel else front)
+            if glottal and glottal_stop is not None:
+                self.entries[chain[1]].append((glottal_stop, 0.0))
+            if tuple(phones[:2]) in lang.closed_stops:
+                penalty = LOG_NO_CLOSURE if word else 0.0
+                self.entries[chain[1]] += [(node, weight + penalty) for node, weight in after_silence]
+            chains.append(chain)
+        return chains
+
 
 def compile_graph(words: Sequence[str], lang: Lang, *, optional_silence: bool = True) -> Graph:
     """The graph of a transcript.
@@ -104,7 +133,10 @@ def compile_graph(words: Sequence[str], lang: Lang, *, optional_silence: bool = 
         pronunciations = tuple(dict.fromkeys(p for p in lang.pronunciations.get(word, ()) if p))
         if not pronunciations:
             raise CannotAlignError(f"its word {word} has no pronunciation in the lexicon")
-        chains = [builder.chain(phones, number, front) for phones in pronunciations]
+        if lang.closed_stops:
+            chains = builder.closed_chains(pronunciations, number, front, lang)
+        else:
+            chains = [builder.chain(phones, number, front) for phones in pronunciations]
         shortest += chains[min(range(len(chains)), key=lambda k: len(chains[k]))]
         plain += chains[0]
         front = [(chain[-1], 0.0) for chain in chains]

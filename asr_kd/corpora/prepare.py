@@ -155,6 +155,8 @@ def _read(config: Config, work: Work, corpus_dir: Path) -> Listing:
 
 def _stamp(config: Config, work: Work, listing: Listing, found: Sources, corpus_dir: Path) -> Stamp:
     lang = {key: value for key, value in to_mapping(config.lang).items() if key not in ("lexicon", "lm", "lm_text")}
+    if not lang["closures"]:
+        del lang["closures"]  # what was prepared before there was this setting stays as it is
     settings = {"corpus": config.corpus.name, "sampling_rate": config.corpus.sampling_rate, **lang}
     inputs = {
         **transcript_digests(listing, corpus_dir),

