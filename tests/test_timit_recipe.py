@@ -74,6 +74,21 @@ def test_boundaries_between_phones_are_where_hands_put_them(shared: Path, tmp_pa
     assert found["within_10ms"] == 1.0 and found["mean_abs_ms"] < 3  # what rounding to frames leaves
 
 
+def test_boundaries_between_words_are_found_from_the_words_alone(shared: Path, tmp_path: Path) -> None:
+    sample = shared / "data" / "timit-sample"
+    if not sample.is_dir():
+        pytest.skip("no TIMIT sample in the folder `shared`")
+    config = CONF.parent / "align_words.yaml"
+    run(tmp_path, "prepare", "--corpus-dir", str(sample), "--nj", "1", config=config)
+    run(tmp_path, "features", "--nj", "1", config=config)
+    assert "0 utterances failed" in run(tmp_path, "align", "--nj", "1", config=config)
+    run(tmp_path, "align", "--compare", "timit", str(sample), config=config)
+    compared = json.loads((tmp_path / "exp" / "align_compare" / "compare.json").read_text())
+    assert compared["words"]["boundaries"] > 1200 and compared["words"]["unmatched"] == 0
+    assert compared["words"]["within_20ms"] >= 0.70, compared["words"]
+    assert compared["shifted"]["words"]["within_20ms"] >= 0.74, compared["shifted"]["words"]
+
+
 @pytest.fixture(scope="module")
 def slice_of_timit(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six speakers of the sample, in a copy that may be damaged."""

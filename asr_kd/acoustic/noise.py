@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,11 +15,16 @@ class StepNoise:
     """Random numbers of a training step: a function of (seed, step) alone, so that a resumed run draws them again."""
 
     def __init__(self, seed: int, step: int, device: torch.device) -> None:
-        self._device = device
-        if device.type == "cpu":
-            self._numpy = np.random.Generator(np.random.SFC64([seed, step]))
-        else:
-            self._torch = torch.Generator(device).manual_seed((seed << 32) + step)
+        self._seed, self._step, self._device = seed, step, device
+
+    # made when they are first asked: many steps ask nothing
+    @functools.cached_property
+    def _numpy(self) -> np.random.Generator:
+        return np.random.Generator(np.random.SFC64([self._seed, self._step]))
+
+    @functools.cached_property
+    def _torch(self) -> torch.Generator:
+        return torch.Generator(self._device).manual_seed((self._seed << 32) + self._step)
 
     def mask(self, shape: tuple[int, ...], rate: float, dtype: torch.dtype) -> Tensor:
         """0 with probability `rate` (in steps of 1/256), else 1 / (1 - rate)."""

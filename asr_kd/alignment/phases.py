@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from asr_kd.alignment.flat_start import MonophoneAligner
 from asr_kd.alignment.set_alignment import AlignedSet, align_set
+from asr_kd.alignment.topology import Graph
 from asr_kd.config import AlignmentConfig
 from asr_kd.frames.store import FRAME_SHIFT, FrameStore
 from asr_kd.lang.lexicon import Lang
@@ -48,12 +49,14 @@ def finer_starts(
     aligner: MonophoneAligner,
     settings: AlignmentConfig,
     *,
+    compiled: dict[str, Graph] | None = None,
     nj: int,
 ) -> NDArray[np.float64]:
     """When each segment of a set begins, (K,) in seconds.
 
     Args:
       first: the set as it is aligned without delay; the other alignments are kept beside it, as by `align_set`.
+      compiled: see `set_alignment.compile_graphs`.
     """
     found = [first.read().segments]
     for phase in range(1, settings.phases):
@@ -64,6 +67,7 @@ def finer_starts(
             lang,
             aligner,
             optional_silence=settings.optional_silence,
+            compiled=compiled,
             nj=nj,
         )
         found.append(aligned.read().segments)

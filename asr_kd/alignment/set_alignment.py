@@ -52,13 +52,14 @@ def align_set(
     *,
     optional_silence: bool = True,
     starts: Starts | None = None,
+    compiled: dict[str, Graph] | None = None,
     nj: int = 1,
 ) -> AlignedSet:
     """Writes <name>_contexts.npy and <name>_segments.npy into `folder`, with what is needed to go on.
 
     Args:
       folder: holds what an earlier run with the same settings and inputs has left, or is empty.
-      optional_silence, starts: see `compile_graphs`.
+      optional_silence, starts, compiled: see `compile_graphs`.
     """
     blocks = [range(first, min(first + BLOCK, len(store.ids))) for first in range(0, len(store.ids), BLOCK)]
     contexts = _open_contexts(contexts_file(folder, name), store.num_frames)
@@ -67,7 +68,7 @@ def align_set(
         for utterances, file in zip(blocks, files, strict=True):
             if not file.exists():
                 graphs, failed = compile_graphs(
-                    store, utterances, lang, optional_silence=optional_silence, starts=starts
+                    store, utterances, lang, optional_silence=optional_silence, starts=starts, compiled=compiled
                 )
                 segments = _align_block(store, graphs, failed, len(lang.phones), aligner, contexts, nj)
                 contexts.flush()  # before the file that says that they are there
@@ -137,14 +138,16 @@ def compile_graphs(
     *,
     optional_silence: bool = True,
     starts: Starts | None = None,
+    compiled: dict[str, Graph] | None = None,
 ) -> tuple[dict[int, Graph], Failures]:
     """A graph for each utterance that can have one, and why the others cannot; equal transcripts share theirs.
 
     Args:
       optional_silence: whether there may be silence that a transcript does not name.
       starts: where each phone of the transcripts begins, if that is known; then there is no optional silence.
+      compiled: graphs by transcript from other calls with the same settings, to which this one's are added.
     """
-    compiled: dict[str, Graph] = {}
+    compiled = {} if compiled is None else compiled
     graphs: dict[int, Graph] = {}
     failed: Failures = {}
     optional_silence = optional_silence and starts is None

@@ -19,7 +19,7 @@ from asr_kd.alignment.phases import finer_starts
 from asr_kd.alignment.segments import Alignment, starts_file
 from asr_kd.alignment.set_alignment import align_set, compile_graphs, named, put_in_place
 from asr_kd.alignment.shifts import SHIFTS_FILE, read_shifts, write_shifts
-from asr_kd.alignment.topology import NUM_HMM_STATES, SIL
+from asr_kd.alignment.topology import NUM_HMM_STATES, SIL, Graph
 from asr_kd.alignment.tree import Tree, monophone_tree, with_counts, write_tree
 from asr_kd.alignment.tree_growing import NUM_CEPSTRA, Statistics, cepstra, grow_tree
 from asr_kd.artifacts import Stamp, Work, digest_of, reason_to_make, replacing_folder, require
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 SETS = ("train", "dev", "test")
 FRAMES_AT_ONCE = 1 << 22
+_GRAPHS_KEPT = 1000  # utterances; of more, each pass over them compiles its graphs anew: they take memory
 _FORM = 2  # of what is left on disk; raise it when that changes
 
 
@@ -93,7 +94,9 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
     started = time.perf_counter()
     lang = read_lang(work.lang)
     partial = partial_folder(folder, stamp)
-    subset, aligner = _flat_start(config, work, stores, lang, make_classifier, partial, nj)
+    few = sum(len(store.ids) for store in stores.values()) <= _GRAPHS_KEPT
+    compiled: dict[str, Graph] | None = {} if few else None
+    subset, aligner = _flat_start(config, work, stores, lang, make_classifier, partial, compiled, nj)
     silence = config.alignment.optional_silence
     aligned = {
         name: align_set(
@@ -104,6 +107,7 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
             aligner,
             optional_silence=silence,
             starts=_starts(config, work, name, store),
+            compiled=compiled,
             nj=nj,
         )
         for name, store in stores.items()
@@ -113,7 +117,7 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
     finer: dict[str, NDArray[np.float64]] = {}
     if config.alignment.phases > 1 and config.alignment.labels != "manual":
         finer = {
-            name: finer_starts(aligned[name], store, lang, aligner, config.alignment, nj=nj)
+            name: finer_starts(aligned[name], store, lang, aligner, config.alignment, compiled=compiled, nj=nj)
             for name, store in stores.items()
         }
     alignments = {name: one.read() for name, one in aligned.items()}
@@ -165,6 +169,7 @@ def _flat_start(
     lang: Lang,
     make_classifier: MakeClassifier,
     partial: Path,
+    compiled: dict[str, Graph] | None,
     nj: int,
 ) -> tuple[list[int], MonophoneAligner]:
     """The training utterances that the tree grows from, and an aligner; its graphs are in memory while it runs."""
@@ -172,7 +177,7 @@ def _flat_start(
     store = JoinedFrames([own, stores["dev"], stores["test"]]) if config.alignment.learn_from == "all" else own
     subset = choose_subset(store, config.alignment.subset_hours, config.seed)
     silence, starts = config.alignment.optional_silence, _starts(config, work, "train", own)
-    graphs, _ = compile_graphs(store, subset, lang, optional_silence=silence, starts=starts)
+    graphs, _ = compile_graphs(store, subset, lang, optional_silence=silence, starts=starts, compiled=compiled)
     if not graphs:
         raise UserError(f"{store.folder}: no utterance of the training set can be aligned.")
     aligner = flat_start(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asr_kd.alignment import shifts as shifts_module
 from asr_kd.alignment.boundaries import boundaries, pooled
 from asr_kd.alignment.compare import compare_times
-from asr_kd.alignment.shifts import learn_shifts, read_shifts, shift_times, shifted_by_other_speakers, write_shifts
+from asr_kd.alignment.shifts import (
+    boundaries_to_learn_from,
+    learn_shifts,
+    read_shifts,
+    shift_times,
+    shifted_by_other_speakers,
+    write_shifts,
+)
 from asr_kd.alignment.times import Interval, Times
 from asr_kd.errors import UserError
 from asr_kd.lang.phone_classes import boundary_kind
@@ -43,7 +52,7 @@ def test_what_is_learnt_is_the_bias_turned_around_pulled_to_the_common_one() -> 
     assert shifts["stop-vowel"] == pytest.approx(-12, abs=0.3)
     assert shifts["vowel-stop"] == pytest.approx(8, abs=0.6)
     few = learn_shifts(pooled([boundaries(pairs[0][0].phones, pairs[0][1].phones)]))
-    assert few["stop-vowel"] == pytest.approx(-4)  # ten of a kind weigh half of what the others' median, 0, does
+    assert few["stop-vowel"] == pytest.approx(-6)  # ten of a kind weigh what the others' median, 0, does
     moved = [boundaries(shift_times(ours, shifts).phones, theirs.phones) for ours, theirs in pairs]
     assert pooled(moved).statistics()["mean_abs_ms"] < 1 < found.statistics()["mean_abs_ms"]
 
@@ -88,6 +97,48 @@ def test_shifts_come_from_the_other_speakers_alone() -> None:
     assert compare_times(pairs).shifted == {}
 
 
+def said_in_words(pair: tuple[Times, Times]) -> tuple[Times, Times]:
+    """With the phones taken two by two as words."""
+
+    def words(times: Times) -> Times:
+        spans = zip(times.phones[::2], times.phones[1::2], strict=True)
+        return replace(times, words=[Interval(a.start, b.end, f"W{k}") for k, (a, b) in enumerate(spans)])
+
+    return words(pair[0]), words(pair[1])
+
+
+def test_where_words_meet_there_are_constants_of_their_own() -> None:
+    """Late between words, right inside them: vowel-stop is always between words here, stop-vowel never."""
+    pairs = [said_in_words(utterance(f"u{k}", k, {"stop-vowel": 0.0, "vowel-stop": 0.01})) for k in range(40)]
+    shifts = learn_shifts(pooled([boundaries_to_learn_from(*pair) for pair in pairs]))
+    assert shifts["vowel#stop"] == pytest.approx(-10, abs=0.2)
+    assert "stop#vowel" not in shifts and shifts["stop-vowel"] == pytest.approx(0, abs=0.2)
+    ours, theirs = pairs[0]
+    only_words = {"vowel#stop": -10.0, "vowel-stop": 50.0, "stop-vowel": 0.0}
+    assert boundaries(shift_times(ours, only_words).words, theirs.words).differences == pytest.approx(0, abs=1e-9)
+    # without one between words, that of the same phones inside a word holds
+    assert shift_times(ours, {"vowel-stop": -10.0}) == shift_times(ours, {"vowel#stop": -10.0})
+
+
+def test_where_each_phone_is_a_word_there_is_nothing_between_words() -> None:
+    ours, theirs = utterance("u", 0, BIAS)
+    assert boundaries_to_learn_from(ours, theirs).kinds == boundaries(ours.phones, theirs.phones).kinds
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_each_speaker_is_moved_by_all_others_or_by_fifteen_parts_of_sixteen(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taught: list[int] = []
+    monkeypatch.setattr(shifts_module, "learn_shifts", lambda found: taught.append(len(found.differences)) or {})
+    pairs = [utterance(f"{k:02d}", k, BIAS) for k in range(count)]
+    each = len(boundaries(pairs[0][0].phones, pairs[0][1].phones).differences)
+    moved = shifted_by_other_speakers(pairs, {ours.utterance: ours.utterance for ours, _ in pairs})
+    assert sorted(ours.utterance for ours, _ in moved) == [ours.utterance for ours, _ in pairs]
+    parts = min(16, count)
+    assert sorted(taught) == sorted(each * (count - len(range(part, count, 16))) for part in range(parts))
+
+
 def test_one_speaker_alone_can_teach_nobody() -> None:
     pairs = [utterance("a", 0, BIAS)]
     assert shifted_by_other_speakers(pairs, {"a": "x"}) == pairs
@@ -95,14 +146,15 @@ def test_one_speaker_alone_can_teach_nobody() -> None:
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "shifts.yaml"
-    write_shifts(path, {"stop-vowel": -1.25, "silence-stop": 3.0})
-    assert read_shifts(path) == {"stop-vowel": -1.25, "silence-stop": 3.0}
+    write_shifts(path, {"stop-vowel": -1.25, "silence#stop": 3.0})
+    assert read_shifts(path) == {"stop-vowel": -1.25, "silence#stop": 3.0}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("stop-vowels: 1", "'stop-vowels' is no kind of boundary"),
+        ("stop#: 1", "'stop#' is no kind of boundary"),
         ("stop-vowel: soon", "'soon' is not a number"),
         ("stop-vowel: .nan", "nan is not a number"),
         ("- 3", "expected lines like"),
