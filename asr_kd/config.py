@@ -66,7 +66,8 @@ class LangConfig:
     bpe_size: Count = 100  # bpe: how many pieces
     lexicon: str = "lexicon.txt"  # words that cmudict lacks or says otherwise
     guess_pronunciations: bool = False  # of words that neither has, by letter-to-sound rules learnt from both
-    closures: bool = False  # phones: stops as closure and release, glottal stops before vowels; finer times of words
+    # stops as closure and release, glottal stops before vowels: finer times of words; needs units: phones
+    closures: bool = False
     lm: str = ""  # an ARPA file (.gz or not) to decode with; "": one is estimated
     lm_text: str = ""  # a sentence a line (.gz or not) to estimate from; "": the training transcripts
     vocabulary: Natural = 0  # the most frequent words of that text that can be recognised; 0: all
