@@ -66,7 +66,8 @@ class LangConfig:
     bpe_size: Count = 100  # bpe: how many pieces
     lexicon: str = "lexicon.txt"  # words that cmudict lacks or says otherwise
     guess_pronunciations: bool = False  # of words that neither has, by letter-to-sound rules learnt from both
-    # stops as closure and release, glottal stops before vowels: finer times of words; needs units: phones
+    # stops as closure and release, glottal stops before vowels (needs units: phones), for finer times of words; the
+    # decoding graph gets all variants but does not know which begin after a pause: not measured for recognising words
     closures: bool = False
     lm: str = ""  # an ARPA file (.gz or not) to decode with; "": one is estimated
     lm_text: str = ""  # a sentence a line (.gz or not) to estimate from; "": the training transcripts

@@ -15,7 +15,7 @@ _MKL_CODE_PATH, _AVX2 = "MKL_DEBUG_CPU_TYPE", "5"
 
 
 @functools.cache
-def features(cpuinfo: Path = _CPUINFO) -> frozenset[str]:
+def cpu_flags(cpuinfo: Path = _CPUINFO) -> frozenset[str]:
     """The flags of the first processor as Linux names them, and its maker, such as "AuthenticAMD"; empty elsewhere."""
     found: set[str] = set()
     try:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from asr_kd.processor import choose_mkl_code_path, features
+from asr_kd.processor import choose_mkl_code_path, cpu_flags
 
 AMD = "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: X\nflags\t\t: fpu sse2 avx2 fma\n\n"
 OTHER = "processor\t: 1\nvendor_id\t: GenuineIntel\nflags\t\t: fpu avx512_bf16\n\n"
@@ -15,11 +15,11 @@ OTHER = "processor\t: 1\nvendor_id\t: GenuineIntel\nflags\t\t: fpu avx512_bf16\n
 def test_the_first_processor_is_read(tmp_path):
     file = tmp_path / "cpuinfo"
     file.write_text(AMD + OTHER)
-    assert features(file) == {"AuthenticAMD", "fpu", "sse2", "avx2", "fma"}
+    assert cpu_flags(file) == {"AuthenticAMD", "fpu", "sse2", "avx2", "fma"}
 
 
 def test_a_system_without_the_file_has_no_features(tmp_path):
-    assert features(tmp_path / "cpuinfo") == frozenset()
+    assert cpu_flags(tmp_path / "cpuinfo") == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -38,9 +38,9 @@ def test_mkl_is_told_on_amd_only_and_a_users_choice_stays(cpu, before, after):
     assert environment == after
 
 
-@pytest.mark.skipif("AuthenticAMD" not in features(), reason="this processor is not AMD's")
+@pytest.mark.skipif("AuthenticAMD" not in cpu_flags(), reason="this processor is not AMD's")
 def test_it_is_set_before_torch_is_loaded():
     program = "import os, sys, asr_kd; print('torch' in sys.modules, os.environ.get('MKL_DEBUG_CPU_TYPE'))"
     environment = {name: value for name, value in os.environ.items() if name != "MKL_DEBUG_CPU_TYPE"}
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
-    assert run.stdout.split() == ["False", "5" if {"avx2", "fma"} <= features() else "None"]
+    assert run.stdout.split() == ["False", "5" if {"avx2", "fma"} <= cpu_flags() else "None"]

@@ -1,4 +1,8 @@
-"""bfloat16 for compiled loops: numba has no such type, so its numbers are handled as the 16 bits that they are."""
+"""bfloat16 for compiled loops: numba has no such type, so its numbers are handled as the 16 bits that they are.
+
+numba does not see that a function it has compiled into another one was changed: after a change here, delete what it
+keeps of `adam` and `norms` in __pycache__.
+"""
 
 from __future__ import annotations
 
@@ -25,5 +29,7 @@ def widened(bits):  # type: ignore[no-untyped-def]
 @compiled()
 def narrowed(number):  # type: ignore[no-untyped-def]
     """The bits of the nearest bfloat16 of a float32, of the even one where two are as near, as torch rounds."""
+    if number != number:
+        return np.uint16(0x7FC0)  # rounding could carry into the sign
     bits = np.float32(number).view(np.uint32)
     return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))

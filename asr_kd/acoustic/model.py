@@ -147,6 +147,7 @@ class AcousticModel(nn.Module):
                 layer.copy.copy_(layer.weight)
 
     def drop_copies(self) -> None:
+        """Training computes with the weights themselves again."""
         for layer in self.layers:
             layer.copy = None
 

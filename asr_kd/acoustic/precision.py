@@ -9,7 +9,7 @@ import functools
 
 import torch
 
-from asr_kd.processor import features
+from asr_kd.processor import cpu_flags
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -24,7 +24,7 @@ def has_bfloat16(device_type: str) -> bool:
     """Whether bfloat16 products are done by the hardware (emulated, they are slower than float32)."""
     if device_type == "cuda":
         return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8
-    return not features().isdisjoint({"avx512_bf16", "amx_bf16"})
+    return not cpu_flags().isdisjoint({"avx512_bf16", "amx_bf16"})
 
 
 def pick_device(name: str = "auto") -> torch.device:

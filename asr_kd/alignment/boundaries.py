@@ -23,7 +23,7 @@ class Boundaries:
 
     differences: np.ndarray  # (K,) float64
     unmatched: int = 0  # labels of the reference that ours lacks: another pronunciation, say
-    kinds: tuple[str, ...] = ()  # (K,) the reference's classes of phones on both sides: "stop-vowel"
+    kinds: tuple[str, ...] = ()  # (K,) classes of phones on both sides, the reference's by themselves: "stop-vowel"
     times: tuple[float, ...] = ()  # (K,) ours, in seconds
 
     def statistics(self) -> dict[str, float | int]:

@@ -104,7 +104,7 @@ def mean_starts(segments: Sequence[NDArray[np.int32]]) -> NDArray[np.float64]:
 def _keys(segments: NDArray[np.int32]) -> NDArray[np.void]:
     """(K,) what is at the start of each segment: utterance, word, how many segments into it, phone, phone before.
 
-    Silence belongs to the word before it. No two starts of a phase have the same.
+    What is in no word belongs to the one before it. No two starts of a phase have the same.
     """
     utterance, phone, word = segments[:, 0].astype(np.int64), segments[:, 1], segments[:, 2]
     span = int(word.max(initial=0)) + 2

@@ -24,7 +24,7 @@ class Alignment:
     """Of one set; utterances that failed have contexts of -1 and no segments."""
 
     contexts: NDArray[np.int32]  # (N,) as `topology.context_key` makes them
-    segments: NDArray[np.int32]  # (K, 5): utterance, phone, word of its transcript (-1: silence), first frame, end
+    segments: NDArray[np.int32]  # (K, 5): utterance, phone, word of its transcript (-1: none), first frame, end
 
 
 def contexts_file(folder: Path, name: str) -> Path:

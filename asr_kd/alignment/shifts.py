@@ -31,10 +31,18 @@ Shifts = Mapping[str, float]  # kind -> ms to add to our time
 
 
 def boundaries_to_learn_from(ours: Times, reference: Times) -> Boundaries:
-    """Those of phones, as "stop-vowel", and those of words besides, as "stop#vowel" by our own phones."""
+    """Those of phones inside words, as "stop-vowel", and those of words, as "stop#vowel" by our own phones."""
     of_phones = boundaries(ours.phones, reference.phones)
     if not _words_are_apart(ours):
         return of_phones
+    edges = _edges(ours)
+    inside = [k for k, time in enumerate(of_phones.times) if time not in edges]
+    of_phones = Boundaries(
+        of_phones.differences[inside],
+        of_phones.unmatched,
+        tuple(of_phones.kinds[k] for k in inside),
+        tuple(of_phones.times[k] for k in inside),
+    )
     of_words = boundaries(ours.words, reference.words)
     around = {right.start: (left.label, right.label) for left, right in itertools.pairwise(ours.phones)}
     if ours.phones:
@@ -42,6 +50,10 @@ def boundaries_to_learn_from(ours: Times, reference: Times) -> Boundaries:
         around[ours.phones[-1].end] = ours.phones[-1].label, ""
     kinds = tuple(boundary_kind(*around.get(time, ("", "")), between_words=True) for time in of_words.times)
     return pooled([of_phones, replace(of_words, kinds=kinds)])
+
+
+def _edges(times: Times) -> set[float]:
+    return {edge for one in times.words for edge in (one.start, one.end)}
 
 
 def _words_are_apart(times: Times) -> bool:
@@ -71,7 +83,7 @@ def shift_times(times: Times, shifts: Shifts) -> Times:
 
     Where words meet and there is no constant for that, the one of the same phones inside a word holds.
     """
-    edges = {edge for one in times.words for edge in (one.start, one.end)} if _words_are_apart(times) else set()
+    edges = _edges(times) if _words_are_apart(times) else set()
     starts = [one.start for one in times.phones]
     moved = dict(zip(starts, starts, strict=True))
     for left, right in itertools.pairwise(times.phones):

@@ -3,8 +3,8 @@
 Every phone has three states, left to right, each with a self-loop; a self-loop and the way on have probability 1/2
 each. A word has all its pronunciations; silence is optional (probability 1/2) between words and at both ends. Where the
 lexicon writes stops with their closures, a word may begin with the release: after silence, of which the closure is then
-a part, and after a word that ends with a closure, which serves both. A glottal stop between two vowels, of which the
-second begins a word, belongs to neither word.
+a part, and after a word that ends with a closure of any place, which serves both. A glottal stop between two vowels, of
+which the second begins a word, belongs to neither word.
 
 Shapes:  N phones in the graph (nodes), S = 3 N emitting states, A arcs, T frames, P phones of the language.
 A node's number is smaller than those of its successors; state s is HMM state s % 3 of node s // 3.
@@ -25,7 +25,7 @@ from asr_kd.lang.lexicon import Lang
 NUM_HMM_STATES = 3
 SIL = 0  # index of silence among the phones; also the context of the first and the last phone of an utterance
 LOG_HALF = math.log(0.5)
-LOG_NO_CLOSURE = math.log(1 / 8)  # inside a sentence, where short silences would take the place of closures
+LOG_NO_CLOSURE = math.log(1 / 8)  # inside a sentence: short silences would take the place of most closures
 
 
 class CannotAlignError(Exception):
@@ -55,7 +55,7 @@ class Graph:
         return len(self.classes)
 
     def check_frames(self, num_frames: int) -> None:
-        """Raises CannotAlignError where no path is short enough for this many frames."""
+        """Raises CannotAlignError where no path with all its closures is short enough for this many frames."""
         needed = NUM_HMM_STATES * len(self.shortest)
         if num_frames < needed:
             raise CannotAlignError(
@@ -201,7 +201,7 @@ class Segments:
     """The phones along a path, in order; K of them."""
 
     phone: NDArray[np.int32]  # (K,)
-    word: NDArray[np.int32]  # (K,) which word of the transcript, -1 for silence
+    word: NDArray[np.int32]  # (K,) which word of the transcript, -1: none
     start: NDArray[np.int64]  # (K + 1,) first frame of each; the last entry is T
 
     def words(self) -> list[tuple[int, int, int]]:

@@ -22,8 +22,9 @@ _MOST = 32  # pronunciations that one becomes
 
 
 def with_closures(pronunciations: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
-    """Pronunciations of ARPAbet's phones -> all that each may become, the one with every release and no Q first.
+    """Pronunciations of ARPAbet's phones -> what each may become, the one with every release and no Q first.
 
+    At most 32 are taken of one, without Q before those with it.
     A stop may stay unreleased at the end of a word and before another stop. That a word may also begin without its
     closure depends on what comes before, which is for the graph of an utterance to say (`alignment.topology`).
     """

@@ -46,7 +46,8 @@ def test_rounding_is_torchs(number: float) -> None:
 
 
 def test_what_is_no_number_stays_none() -> None:
-    for value in (np.float32("nan"), -np.float32("nan")):
+    payloads = np.array([0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001], np.uint32).view(np.float32)
+    for value in (np.float32("nan"), -np.float32("nan"), *payloads):
         assert np.isnan(widened(np.uint16(narrowed(value))))
 
 

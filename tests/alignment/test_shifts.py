@@ -120,6 +120,23 @@ def test_where_words_meet_there_are_constants_of_their_own() -> None:
     assert shift_times(ours, {"vowel-stop": -10.0}) == shift_times(ours, {"vowel#stop": -10.0})
 
 
+def test_boundaries_inside_words_are_learnt_from_those_alone() -> None:
+    """T IY | IY T: vowels meet between words only, where ours is late; inside words ours is early."""
+    starts = np.array([0.0, 0.1, 0.3, 0.5, 0.6])
+    labels = ["T", "IY", "IY", "T"]
+
+    def times(at: np.ndarray) -> Times:
+        phones = tier(at[:-1].tolist(), labels, float(at[-1]))
+        words = [Interval(float(at[0]), float(at[2]), "TEA"), Interval(float(at[2]), float(at[4]), "EAT")]
+        return Times("u", float(at[-1]), words, phones)
+
+    found = boundaries_to_learn_from(times(starts + np.array([0, -0.01, 0.02, 0, 0])), times(starts))
+    ms = dict(zip(found.kinds, (1000 * found.differences).round(6).tolist(), strict=True))
+    assert ms == {
+        "stop-vowel": -10, "vowel-stop": 0, "silence#stop": 0, "vowel#vowel": 20, "stop#silence": 0,
+    }  # fmt: skip
+
+
 def test_where_each_phone_is_a_word_there_is_nothing_between_words() -> None:
     ours, theirs = utterance("u", 0, BIAS)
     assert boundaries_to_learn_from(ours, theirs).kinds == boundaries(ours.phones, theirs.phones).kinds
