@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,7 +18,8 @@ from asr_kd.config import AlignmentConfig, ModelConfig, TrainingConfig
 from asr_kd.frames.store import FrameStore
 from asr_kd.frames.windows import windows_of
 
-FLAT_START_TRAINING = TrainingConfig(learning_rate=1e-3, schedule="constant", batch_size=256, epochs=1)
+FLAT_START_TRAINING = TrainingConfig(schedule="constant", epochs=1)
+_RATE_OF_ONE = 1e-3 / 16  # times the root of the batch size: the noise of Adam's steps then stays what it is
 
 
 class NetClassifier:
@@ -25,6 +27,8 @@ class NetClassifier:
 
     def __init__(self, store: FrameStore, num_classes: int, settings: AlignmentConfig, seed: int) -> None:
         self._seed, self._rounds = seed, 0
+        size = settings.batch_size
+        self._training = replace(FLAT_START_TRAINING, batch_size=size, learning_rate=_RATE_OF_ONE * math.sqrt(size))
         layers, width = len(settings.hidden), settings.hidden[0]
         model = ModelConfig(layers, width, left_context=settings.context, right_context=settings.context)
         self._windows = windows_of(store, left=settings.context, right=settings.context, device=pick_device())
@@ -38,7 +42,7 @@ class NetClassifier:
             self._net,
             self._windows,
             HardTargets(labels, self._net.device),
-            replace(FLAT_START_TRAINING, epochs=epochs),
+            replace(self._training, epochs=epochs),
             seed=self._seed + self._rounds,  # another order in each round
             valid=labels >= 0,
         )

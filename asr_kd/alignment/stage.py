@@ -149,7 +149,7 @@ def _settings(config: Config) -> dict[str, Any]:
     """What the alignment depends on; how many utterances may fail is not part of it."""
     settings = {key: value for key, value in to_mapping(config.alignment).items() if key != "max_bad_fraction"}
     # alignments that were made before there were these settings stay as they are
-    off = {"linear_rounds": 0, "phases": 1, "shifts": "", "learn_from": "train"}
+    off = {"linear_rounds": 0, "phases": 1, "shifts": "", "learn_from": "train", "batch_size": 256}
     return {key: value for key, value in settings.items() if off.get(key) != value}
 
 
