@@ -92,7 +92,7 @@ class AlignmentConfig:
     context: Natural = 1  # frames on each side; a wide context memorises the equal alignment and stays there
     linear_rounds: Natural = 0  # of {linear discriminants, realign}, before the net; they forget the flat start sooner
     rounds: Count = 8  # of {one epoch, realign}
-    batch_size: Count = 256  # frames a step of that net; 1024 takes a third less time and finds a little less
+    batch_size: Count = 256  # frames a step of that net; 1024 takes less time and finds a little less
     subset_hours: Positive = 100.0  # flat start and tree use a random subset of at most this; the rest is only aligned
     # all: the flat start learns from dev and test too, held in memory, as who wants but times may; no recogniser must
     learn_from: Literal["train", "all"] = "train"
