@@ -39,7 +39,6 @@ class FusedAdamW(torch.optim.Optimizer):
         copies: Mapping[nn.Parameter, Tensor] | None = None,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
-
         self._copies = dict(copies or {})
 
     def zero_grad(self, set_to_none: bool = True) -> None:
