@@ -2,11 +2,12 @@
 
     python benchmarks/bench_viterbi.py [--seconds 15] [--words 40]
 
-One utterance through the graph of its transcript, exact search, one thread. The floor: every frame writes one score
-(8 bytes) and one back-pointer (1 byte) for each live state and reads two scores, timed as a plain numpy update of
-arrays of that size.
+One utterance through the graph of its transcript, exact search, one thread. The floor: one addition for each state and
+frame and one back-pointer (1 byte) that goes to memory, in a compiled loop without indices, as nothing that looks at
+every state in every frame can do with less.
 
-Measured on one core of an AMD EPYC: 2.7 ns an arc, 2,600 times real time, 3.1 times as long as the traffic.
+Measured on one core of an AMD EPYC with AVX-512: 1.1 ms, 0.54 ns an arc, 13,000 times real time, 2.1 times the floor;
+before neighbouring states had arrays of their own (asr_kd/alignment/arcs.py) 5.7 ms and 2.7 ns an arc.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import time
 from collections.abc import Callable
 
+import numba
 import numpy as np
 
 from asr_kd.alignment.topology import NUM_HMM_STATES, compile_graph
@@ -22,6 +24,17 @@ from asr_kd.alignment.viterbi import viterbi
 from asr_kd.lang.lexicon import make_lang, pronounce
 
 WORDS = "PLEASE ENTER YOUR PASSWORD FOLLOWED BY THE POUND KEY THANK YOU FOR CALLING GOODBYE".split()  # noqa: SIM905
+
+
+@numba.njit
+def one_addition(before: np.ndarray, stay: np.ndarray, back: np.ndarray) -> np.ndarray:
+    now = np.zeros_like(before)
+    for t in range(len(back)):
+        for s in range(len(before)):
+            now[s] = before[s] + stay[s]
+            back[t, s] = 1
+        before, now = now, before
+    return before
 
 
 def best_of(call: Callable[[], object], rounds: int = 10) -> float:
@@ -47,19 +60,12 @@ def main() -> None:
     took = best_of(lambda: viterbi(scores, graph))
     arcs = len(graph.source)
 
-    before, now = np.zeros(graph.num_states), np.zeros(graph.num_states)
-    back = np.zeros((frames, graph.num_states), np.uint8)
-
-    def traffic() -> None:
-        for t in range(frames):
-            np.maximum(before[1:], before[:-1], out=now[1:])
-            back[t] = 1
-
-    floor = best_of(traffic)
+    before, stay = np.zeros((2, graph.num_states))
+    least = best_of(lambda: one_addition(before, stay, np.empty((frames, graph.num_states), np.uint8)))
     print(f"{frames} frames, {graph.num_states} states, {arcs} arcs")
     speed = f"{took / frames / arcs * 1e9:5.2f} ns an arc  {options.seconds / took:,.0f} x real time"
     print(f"viterbi  {took * 1e3:7.2f} ms  {speed}")
-    print(f"traffic  {floor * 1e3:7.2f} ms  {took / floor:.1f} times as long is the search")
+    print(f"floor    {least * 1e3:7.2f} ms  {took / least:.1f} times as long is the search")
 
 
 if __name__ == "__main__":

@@ -15,10 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from asr_kd.alignment.arcs import SearchArcs, arrange
 from asr_kd.lang.closures import GLOTTAL_STOP
 from asr_kd.lang.lexicon import Lang
 
@@ -53,6 +55,11 @@ class Graph:
     @property
     def num_states(self) -> int:
         return len(self.classes)
+
+    @cached_property
+    def search_arcs(self) -> SearchArcs:
+        """The arcs as Viterbi wants them; kept, as a flat start searches the same graph again and again."""
+        return arrange(self.first, self.source, self.weight, self.final)
 
     def check_frames(self, num_frames: int) -> None:
         """Raises CannotAlignError where no path with all its closures is short enough for this many frames."""

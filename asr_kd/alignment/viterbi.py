@@ -1,5 +1,7 @@
 """The best path of an utterance through its graph: Viterbi over the arcs that enter each state, compiled by numba.
 
+Only states from which the end can still be reached in the frames that are left are looked at.
+
 Shapes:  T frames, C classes (context-independent states), S states and A arcs of a graph (see topology.py).
 """
 
@@ -10,6 +12,8 @@ from numpy.typing import NDArray
 
 from asr_kd.alignment.topology import CannotAlignError, Graph
 from asr_kd.compiled import compiled
+
+_STAY, _STEP, _OTHERS = 0, 1, 2  # back-pointers: the arcs of `SearchArcs`; from _OTHERS on by their place among these
 
 
 def viterbi(
@@ -29,23 +33,27 @@ def viterbi(
     Raises:
       CannotAlignError: fewer frames than states, or no path with a finite score.
     """
-    num_frames, num_states = len(log_likelihoods), graph.num_states
+    num_frames = len(log_likelihoods)
     graph.check_frames(num_frames)
-    # A back-pointer is the place of the arc among those that enter the state: one byte, not four.
-    widest = int(np.diff(graph.first).max())
-    back = np.empty((num_frames, num_states), np.uint8 if widest <= 256 else np.uint16)
-    reach = _reach(graph)
+    arcs = graph.search_arcs
+    # A back-pointer says which of the arcs that enter the state it was: one byte, not four.
+    widest = _OTHERS + int(np.diff(arcs.first).max())
+    back = np.empty((num_frames, graph.num_states), np.uint8 if widest <= 256 else np.uint16)
     scores = np.ascontiguousarray(log_likelihoods, dtype=np.float32)
     for width in (beam, 0.0) if beam > 0 else (0.0,):
         path, score = _search(
             scores,
             graph.classes,
-            graph.first,
-            graph.source,
-            graph.weight,
             graph.initial,
             graph.final,
-            reach,
+            arcs.stay,
+            arcs.step,
+            arcs.first,
+            arcs.source,
+            arcs.target,
+            arcs.weight,
+            arcs.reach,
+            arcs.to_end,
             width if width > 0 else np.inf,
             back,
         )
@@ -54,57 +62,77 @@ def viterbi(
     raise CannotAlignError("no path through its transcript has a finite likelihood")
 
 
-def _reach(graph: Graph) -> NDArray[np.int32]:
-    """(S,) the highest state that an arc from this state or a lower one enters."""
-    target = np.repeat(np.arange(graph.num_states, dtype=np.int32), np.diff(graph.first))
-    reach = np.zeros(graph.num_states, np.int32)
-    np.maximum.at(reach, graph.source, target)
-    return np.maximum.accumulate(reach)
-
-
 @compiled()
-def _search(ll, classes, first, source, weight, initial, final, reach, beam, back):  # type: ignore[no-untyped-def]
+def _search(ll, classes, initial, final, stay, step, first, source, target, weight, reach, to_end, beam, back):  # type: ignore[no-untyped-def]
     num_frames, num_states = back.shape
     # float64: the score of a long utterance would swallow the differences that decide in float32
-    before = np.full(num_states, -np.inf)
-    now = np.full(num_states, -np.inf)
+    # State s has place s + 1: the first has one before it, too, which is never alive.
+    before = np.full(num_states + 1, -np.inf)
+    now = np.full(num_states + 1, -np.inf)
     low, high = num_states, 0  # states outside low:high are dead, and hold -inf
     for s in range(num_states):
-        if initial[s] > -np.inf:
-            before[s] = initial[s] + ll[0, classes[s]]
+        if initial[s] > -np.inf and to_end[s] < num_frames:
+            before[s + 1] = initial[s] + ll[0, classes[s]]
             low = min(low, s)
             high = s + 1
     for t in range(1, num_frames):
+        if low >= high:
+            break
         top = reach[high - 1] + 1
-        peak = -np.inf
-        for s in range(low, top):
-            best = -np.inf
-            begin = first[s]
-            arc = begin
-            for k in range(begin, first[s + 1]):
-                value = before[source[k]] + weight[k]
-                if value > best:
-                    best = value
-                    arc = k
-            best += ll[t, classes[s]]
-            now[s] = best
-            back[t, s] = arc - begin
-            peak = max(peak, best)
-        for s in range(low, high):
-            before[s] = -np.inf
-        floor = peak - beam
+        _enter(
+            before[low + 1 : top + 1],
+            before[low:top],
+            stay[low:top],
+            step[low:top],
+            now[low + 1 : top + 1],
+            back[t, low:top],
+        )
+        for k in range(first[low], first[top]):
+            s = target[k]
+            value = before[source[k] + 1] + weight[k]
+            if value > now[s + 1]:
+                now[s + 1] = value
+                back[t, s] = _OTHERS + k - first[s]
+        _add(now[low + 1 : top + 1], ll[t], classes[low:top])
+        before[low + 1 : high + 1] = -np.inf
+        floor = -np.inf
+        if beam < np.inf:
+            floor = now[low + 1 : top + 1].max() - beam
         high = top
-        while low < high - 1 and not now[low] >= floor:
-            now[low] = -np.inf
+        left = num_frames - 1 - t
+        while low < high and not (to_end[low] <= left and now[low + 1] >= floor):
+            now[low + 1] = -np.inf
             low += 1
-        while high - 1 > low and not now[high - 1] >= floor:
-            high -= 1
+        while low < high and not (to_end[high - 1] <= left and now[high] >= floor):
             now[high] = -np.inf
+            high -= 1
         before, now = now, before
+    return _trace(before, final, first, source, back)
+
+
+@compiled()
+def _enter(here, neighbour, stay, step, now, back):  # type: ignore[no-untyped-def]
+    """For each state the better of staying in it and coming from the one before. No indices: it runs on vectors."""
+    for s in range(len(now)):
+        a = here[s] + stay[s]
+        b = neighbour[s] + step[s]
+        now[s] = b if b > a else a
+        back[s] = _STEP if b > a else _STAY
+
+
+@compiled()
+def _add(now, ll, classes):  # type: ignore[no-untyped-def]
+    for s in range(len(now)):
+        now[s] += ll[classes[s]]
+
+
+@compiled()
+def _trace(scores, final, first, source, back):  # type: ignore[no-untyped-def]
+    num_frames, num_states = back.shape
     score = -np.inf
     state = -1
     for s in range(num_states):
-        value = before[s] + final[s]
+        value = scores[s + 1] + final[s]
         if value > score:
             score = value
             state = s
@@ -112,6 +140,10 @@ def _search(ll, classes, first, source, weight, initial, final, reach, beam, bac
     if state >= 0:
         for t in range(num_frames - 1, 0, -1):
             path[t] = state
-            state = source[first[state] + back[t, state]]
+            way = back[t, state]
+            if way == _STEP:
+                state -= 1
+            elif way >= _OTHERS:
+                state = source[first[state] + way - _OTHERS]
         path[0] = state
     return path, score

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asr_kd.alignment.arcs import UNREACHABLE
 from asr_kd.alignment.topology import CannotAlignError, Graph, compile_graph, equal_alignment, path_contexts
 from asr_kd.alignment.viterbi import viterbi
 from asr_kd.lang.lexicon import Lang
@@ -113,6 +114,40 @@ def test_a_narrow_beam_gives_a_real_path_or_searches_again(seed: int) -> None:
     along = float(graph.initial[path[0]]) + float(graph.final[path[-1]]) + arcs[path[:-1], path[1:]].sum()
     assert along + rows[np.arange(30), graph.classes[path]].sum() == pytest.approx(score, abs=1e-4)
     assert score <= viterbi(scores, graph)[1] + 1e-5
+
+
+@given(seed=st.integers(0, 2**32 - 1), num_states=st.integers(1, 8))
+def test_arranged_arcs_are_the_graphs_own(seed: int, num_states: int) -> None:
+    graph = random_graph(np.random.default_rng(seed), num_states)
+    arcs = graph.search_arcs
+    states = np.arange(num_states)
+    found = [(s, s, arcs.stay[s]) for s in states if arcs.stay[s] > -np.inf]
+    found += [(s - 1, s, arcs.step[s]) for s in states if arcs.step[s] > -np.inf]
+    found += zip(arcs.source, arcs.target, arcs.weight, strict=True)
+    target = np.repeat(states, np.diff(graph.first))
+    assert sorted(found) == sorted(zip(graph.source, target, graph.weight, strict=True))
+    assert np.array_equal(arcs.first, np.searchsorted(arcs.target, np.arange(num_states + 1)))
+    for s in states:
+        assert arcs.reach[s] == max([0, *target[graph.source <= s]])
+
+
+@given(seed=st.integers(0, 2**32 - 1), num_states=st.integers(1, 6))
+def test_distance_to_the_end_is_that_of_the_shortest_way(seed: int, num_states: int) -> None:
+    graph = random_graph(np.random.default_rng(seed), num_states)
+    step = np.isfinite(dense(graph))
+    alive, distance = np.isfinite(graph.final), np.full(num_states, UNREACHABLE)
+    for arcs in range(num_states):
+        distance[alive & (distance == UNREACHABLE)] = arcs
+        alive = (step & alive).any(axis=1)
+    assert graph.search_arcs.to_end.tolist() == distance.tolist()
+
+
+def test_just_enough_frames_leave_one_way() -> None:
+    graph = compile_graph(["X", "Y"], Lang(PHONES, (), {"X": ((1, 2), (3,)), "Y": ((2,),)}))
+    scores = np.zeros((6, 12), np.float32)
+    scores[:, 9:] = -100.0  # C, which the shortest pronunciation of X is
+    path, _ = viterbi(scores, graph, beam=1.0)
+    assert graph.phone[path // 3].tolist() == [3, 3, 3, 2, 2, 2]
 
 
 def test_more_arcs_into_a_state_than_a_byte_can_number() -> None:
