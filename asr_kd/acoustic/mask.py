@@ -36,17 +36,30 @@ def fill_mask(mask: Tensor, kept: Tensor, dropped: int, *, key: int) -> None:
 
 @compiled(parallel=True)
 def _fill(mask, kept, dropped, key):  # type: ignore[no-untyped-def]
-    low, nothing = np.uint64(255), mask.dtype.type(0)
     for block in numba.prange((mask.size + 8 * _BLOCK - 1) // (8 * _BLOCK)):
         drawn = np.empty(_BLOCK, np.uint64)
-        for i in range(_BLOCK):
-            number = key + np.uint64(block * _BLOCK + i + 1) * _STEP
-            number = (number ^ (number >> np.uint64(30))) * _MIX[0]
-            number = (number ^ (number >> np.uint64(27))) * _MIX[1]
-            drawn[i] = number ^ (number >> np.uint64(31))
+        _draw(drawn, key + np.uint64(block * _BLOCK) * _STEP)
         # byte k of all numbers side by side, not the bytes of one number: so both loops run in vector registers
         for k in range(8):
             first = (block * 8 + k) * _BLOCK
-            shift = np.uint64(8 * k)
-            for i in range(min(_BLOCK, mask.size - first)):
-                mask[first + i] = kept if ((drawn[i] >> shift) & low) >= dropped else nothing
+            if first < mask.size:
+                _choose(mask[first : first + _BLOCK], drawn, np.uint64(8 * k), kept, dropped)
+
+
+# of whole arrays, without places in them that could be negative: so they run on vectors
+
+
+@compiled()
+def _draw(drawn, before):  # type: ignore[no-untyped-def]
+    for i in range(len(drawn)):
+        number = before + np.uint64(i + 1) * _STEP
+        number = (number ^ (number >> np.uint64(30))) * _MIX[0]
+        number = (number ^ (number >> np.uint64(27))) * _MIX[1]
+        drawn[i] = number ^ (number >> np.uint64(31))
+
+
+@compiled()
+def _choose(mask, drawn, shift, kept, dropped):  # type: ignore[no-untyped-def]
+    nothing = mask.dtype.type(0)
+    for i in range(len(mask)):
+        mask[i] = kept if ((drawn[i] >> shift) & np.uint64(255)) >= dropped else nothing

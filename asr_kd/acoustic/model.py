@@ -12,6 +12,7 @@ import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -22,6 +23,24 @@ from asr_kd.acoustic.noise import StepNoise
 from asr_kd.acoustic.precision import compute_dtype
 from asr_kd.config import ModelConfig, from_mapping, to_mapping
 from asr_kd.errors import UserError
+
+
+class _Products(torch.autograd.Function):
+    """`torch.bmm`, whose gradient oneDNN takes a sixth faster in bfloat16 where the turned inputs are laid out anew."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(inputs, weight)
+        return torch.bmm(inputs, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *of_outputs: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        (inputs, weight), (gradient,) = ctx.saved_tensors, of_outputs
+        of_inputs = torch.bmm(gradient, weight.transpose(1, 2)) if ctx.needs_input_grad[0] else None
+        turned = inputs.transpose(1, 2)
+        if turned.dtype == torch.bfloat16 and turned.device.type == "cpu":
+            turned = turned.contiguous()
+        return of_inputs, torch.bmm(turned, gradient) if ctx.needs_input_grad[1] else None
 
 
 class MemberLinear(nn.Module):
@@ -41,7 +60,8 @@ class MemberLinear(nn.Module):
         """(M, B, in), or (B, in) that all members share, -> (M, B, out), both in the type of `inputs`."""
         weight = self.copy if self.copy is not None and self.training else self.weight.to(inputs.dtype)
         if inputs.dim() == 3:
-            return torch.bmm(inputs, weight) + self.bias.to(inputs.dtype)
+            product: Tensor = _Products.apply(inputs, weight)
+            return product + self.bias.to(inputs.dtype)
         # one wide product: a batched one would copy the inputs for every member, forwards and backwards
         members, _, outputs = weight.shape
         wide = inputs @ weight.transpose(0, 1).flatten(1)

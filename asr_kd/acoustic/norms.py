@@ -12,8 +12,8 @@ from torch import Tensor
 from asr_kd.acoustic.bfloat16 import bits_of, narrowed
 from asr_kd.compiled import compiled, use_torchs_threads
 
-# units at a time: a row of them is whole cache lines, and all that comes into them stays in the cache of a core
-_UNITS = 64
+# rows that a thread takes at a time; squares are summed block by block, so that their sums do not depend on threads
+_ROWS = 32
 
 
 def limit_norms(weight: Tensor, copy: Tensor | None, limit: float) -> None:
@@ -32,25 +32,38 @@ def limit_norms(weight: Tensor, copy: Tensor | None, limit: float) -> None:
 @compiled(parallel=True, error_model="numpy")
 def _limit(weight, bits, limit):  # type: ignore[no-untyped-def]
     members, rows, units = weight.shape
-    parts = (units + _UNITS - 1) // _UNITS
-    for part in numba.prange(members * parts):
-        member, first = part // parts, part % parts * _UNITS
-        count = min(_UNITS, units - first)
-        factors = np.zeros(_UNITS, np.float32)
-        for row in range(rows):
-            for k in range(count):
-                number = weight[member, row, first + k]
-                factors[k] += number * number
-        exceeded = False
-        for k in range(count):
-            norm = np.sqrt(factors[k])
-            factors[k] = np.float32(1.0)
-            if norm > limit:
-                factors[k], exceeded = limit / norm, True
-        if exceeded:
-            for row in range(rows):
-                for k in range(count):
-                    number = weight[member, row, first + k] * factors[k]
-                    weight[member, row, first + k] = number
-                    if bits.size:
-                        bits[member, row, first + k] = narrowed(number)
+    blocks = (rows + _ROWS - 1) // _ROWS
+    squares = np.zeros((members, blocks, units), np.float32)
+    for part in numba.prange(members * blocks):
+        member, block = part // blocks, part % blocks
+        for row in range(block * _ROWS, min((block + 1) * _ROWS, rows)):
+            _add_squares(weight[member, row], squares[member, block])
+    factors = np.minimum(limit / np.sqrt(squares.sum(axis=1)), np.float32(1.0))
+    if factors.min() < 1:
+        for part in numba.prange(members * blocks):
+            member, block = part // blocks, part % blocks
+            for row in range(block * _ROWS, min((block + 1) * _ROWS, rows)):
+                _scale(weight[member, row], factors[member])
+                if bits.size:
+                    _narrow(weight[member, row], bits[member, row])
+
+
+# of whole arrays, without places in them that could be negative: so they run on vectors
+
+
+@compiled()
+def _add_squares(numbers, squares):  # type: ignore[no-untyped-def]
+    for k in range(len(squares)):
+        squares[k] += numbers[k] * numbers[k]
+
+
+@compiled()
+def _scale(numbers, factors):  # type: ignore[no-untyped-def]
+    for k in range(len(factors)):
+        numbers[k] *= factors[k]
+
+
+@compiled()
+def _narrow(numbers, bits):  # type: ignore[no-untyped-def]
+    for k in range(len(bits)):
+        bits[k] = narrowed(numbers[k])

@@ -28,7 +28,7 @@ class Images:
 
     def inputs(self, frames: Tensor) -> Tensor:
         """(B,) int64 numbers of images -> (B, P) float32."""
-        return self._pixels[frames].float().div_(255)
+        return self._pixels.index_select(0, frames).float().div_(255)
 
 
 class Shift:
