@@ -19,7 +19,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from asr_kd.acoustic.noise import StepNoise
+from asr_kd.acoustic.noise import StepNoise, scale_of_kept
 from asr_kd.acoustic.precision import compute_dtype
 from asr_kd.config import ModelConfig, from_mapping, to_mapping
 from asr_kd.errors import UserError
@@ -58,14 +58,18 @@ class MemberLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(M, B, in), or (B, in) that all members share, -> (M, B, out), both in the type of `inputs`."""
+        return self.products(inputs) + self.bias.to(inputs.dtype)
+
+    def products(self, inputs: Tensor) -> Tensor:
+        """The same without the biases."""
         weight = self.copy if self.copy is not None and self.training else self.weight.to(inputs.dtype)
         if inputs.dim() == 3:
-            product: Tensor = _Products.apply(inputs, weight)
-            return product + self.bias.to(inputs.dtype)
+            products: Tensor = _Products.apply(inputs, weight)
+            return products
         # one wide product: a batched one would copy the inputs for every member, forwards and backwards
         members, _, outputs = weight.shape
         wide = inputs @ weight.transpose(0, 1).flatten(1)
-        return wide.view(-1, members, outputs).transpose(0, 1) + self.bias.to(inputs.dtype)
+        return wide.view(-1, members, outputs).transpose(0, 1)
 
 
 class AcousticModel(nn.Module):
@@ -127,9 +131,12 @@ class AcousticModel(nn.Module):
             mask = noise.mask((self.members, *hidden.shape[-2:]), self.settings.input_dropout, dtype)
             hidden = hidden * mask
         for layer in self.layers[:-1]:
-            hidden = torch.relu(layer(hidden)).contiguous()
+            products = layer.products(hidden)
             if noise is not None and self.settings.hidden_dropout:
-                hidden = hidden * noise.mask(tuple(hidden.shape), self.settings.hidden_dropout, dtype)
+                mask = noise.mask(tuple(products.shape), self.settings.hidden_dropout, dtype)
+                hidden = _activate(products, layer.bias, mask, scale_of_kept(self.settings.hidden_dropout, dtype))
+            else:
+                hidden = _activate(products, layer.bias)
         logits: Tensor = self.layers[-1](hidden)
         return logits.float()
 
@@ -185,6 +192,23 @@ class AcousticModel(nn.Module):
             else:
                 norms = layer.weight.norm(dim=1, keepdim=True)
                 layer.weight.mul_((limit / norms.clamp_min(1e-12)).clamp_max(1.0))
+
+
+def _activate(products: Tensor, bias: Tensor, mask: Tensor | None = None, kept: float = 1.0) -> Tensor:
+    """relu(products + bias) * mask, contiguous.
+
+    Args:
+      products: (M, B, H).
+      bias: (M, 1, H) float32.
+      mask: (M, B, H) of the products' type, 0 or `kept` (above 0) in each place; None: no dropout, and `kept` is 1.
+    """
+    if products.dtype == torch.bfloat16 and products.device.type == "cpu":
+        from asr_kd.acoustic.activation import Activation  # here: numba takes half a second to load
+
+        hidden: Tensor = Activation.apply(products, bias, mask, kept)
+        return hidden
+    hidden = torch.relu(products + bias.to(products.dtype)).contiguous()
+    return hidden if mask is None else hidden * mask
 
 
 def save_model(model: AcousticModel, folder: Path) -> None:

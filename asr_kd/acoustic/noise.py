@@ -11,6 +11,12 @@ from torch import Tensor
 _BYTE_VALUES = 256
 
 
+@functools.cache
+def scale_of_kept(rate: float, dtype: torch.dtype) -> float:
+    """What a mask of this rate (in steps of 1/256) and type has where nothing is dropped."""
+    return float(torch.tensor(_BYTE_VALUES / (_BYTE_VALUES - round(rate * _BYTE_VALUES)), dtype=dtype))
+
+
 class StepNoise:
     """Random numbers of a training step: a function of (seed, step) alone, so that a resumed run draws them again."""
 
@@ -29,7 +35,7 @@ class StepNoise:
     def mask(self, shape: tuple[int, ...], rate: float, dtype: torch.dtype) -> Tensor:
         """0 with probability `rate` (in steps of 1/256), else 1 / (1 - rate)."""
         dropped = round(rate * _BYTE_VALUES)
-        kept = torch.tensor(_BYTE_VALUES / (_BYTE_VALUES - dropped), dtype=dtype)
+        kept = torch.tensor(scale_of_kept(rate, dtype), dtype=dtype)
         if self._device.type == "cpu":
             from asr_kd.acoustic.mask import fill_mask  # here: numba takes half a second to load
 
