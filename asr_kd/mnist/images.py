@@ -36,6 +36,7 @@ class Shift:
 
     def __init__(self, pixels: int) -> None:
         self.pixels = pixels
+        self._padded = torch.empty(0)
 
     def __call__(self, inputs: Tensor, noise: StepNoise) -> Tensor:
         """(B, P) -> (B, P)."""
@@ -45,7 +46,10 @@ class Shift:
     def by(self, inputs: Tensor, steps: Tensor) -> Tensor:
         """Moves image b by steps[b] = (down, right), int64 within +-pixels."""
         reach, side = 2 * self.pixels + 1, SIDE + 2 * self.pixels
-        padded = torch.zeros(len(inputs), side, side, dtype=inputs.dtype, device=inputs.device)
+        padded = self._padded
+        if padded.shape != (len(inputs), side, side) or (padded.dtype, padded.device) != (inputs.dtype, inputs.device):
+            # kept from batch to batch: what is around the images stays background
+            padded = self._padded = inputs.new_zeros(len(inputs), side, side)
         padded[:, self.pixels : -self.pixels or None, self.pixels : -self.pixels or None] = inputs.view(-1, SIDE, SIDE)
         # one view that holds every shifted copy, of which one is gathered: image, corner's row and column, row, column
         views = padded.as_strided((len(inputs), reach, reach, SIDE, SIDE), (side * side, side, 1, side, 1))
