@@ -48,14 +48,15 @@ def hard(lab: Lab) -> Result:
 def distilled(lab: Lab) -> Result:
     """The small net on the teacher's soft targets of the unshifted training images."""
     soft = lab.config.distilled
-    return {"errors": lab.errors(lab.student("distilled", soft.training, soft)), "temperature": soft.temperature}
+    model = lab.student("distilled", soft.training, soft)
+    return {"errors": lab.errors(model), "temperature": soft.temperature, "teachers": soft.teachers}
 
 
 def shifted(lab: Lab) -> Result:
     """The same with a transfer set that is shifted as the teacher's training images were (beyond the paper)."""
     soft = lab.config.shifted
     model = lab.student("shifted", soft.training, soft, shifted=lab.config.teacher.shift)
-    return {"errors": lab.errors(model), "temperature": soft.temperature}
+    return {"errors": lab.errors(model), "temperature": soft.temperature, "teachers": soft.teachers}
 
 
 def no3s(lab: Lab) -> Result:

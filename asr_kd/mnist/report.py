@@ -77,8 +77,14 @@ def table(results: dict[str, dict[str, Any]]) -> list[Row]:
     add("teacher", "teacher, its answer averaged over shifts", "–", "averaged_over_shifts")
     add("teacher", "teachers together", "–", "ensemble")
     add("hard", "small, on labels", "146", "errors")
-    add("distilled", "small, distilled, unshifted transfer set", "74", "errors")
-    add("shifted", "small, distilled, shifted transfer set", "–", "errors")
+    counts = {name: results.get(name, {}).get("teachers", 1) for name in ("distilled", "shifted")}
+    paper = "74" if counts["distilled"] == 1 else "74 (from one)"
+    add("distilled", f"small, distilled{_of(counts['distilled'])}, unshifted transfer set", paper, "errors")
+    add("shifted", f"small, distilled{_of(counts['shifted'])}, shifted transfer set", "–", "errors")
+    for row in results.get("ensembles", {}).get("rows", ()):
+        if "distilled" not in results or row["teachers"] != counts["distilled"]:
+            what = f"small, distilled{_of(row['teachers'])}, unshifted transfer set"
+            rows.append((what, spread(row["errors"]), "74" if row["teachers"] == 1 else "–"))
     for experiment, digits, before, after in (
         ("no3s", "no 3s", "206 (133 on 3s)", "109 (14 on 3s)"),
         ("only7s8s", "only 7s and 8s", "4730", "1320"),
@@ -95,3 +101,7 @@ def table(results: dict[str, dict[str, Any]]) -> list[Row]:
                 of_digits = f" ({spread(result[key]['of_digits'])} on {'s and '.join(map(str, result['digits']))}s)"
                 rows.append((f"{digits}: {what}", spread(result[key]["errors"]) + of_digits, paper))
     return rows
+
+
+def _of(teachers: int) -> str:
+    return f" from {teachers} teachers" if teachers > 1 else " from one teacher"

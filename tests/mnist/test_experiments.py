@@ -103,6 +103,15 @@ def test_everything_is_measured_once_and_shown(done):
     assert short["no3"]["threes_right"] == pytest.approx(right)
 
 
+def test_the_table_says_how_many_teachers_a_student_had() -> None:
+    rows = [{"teachers": 1, "errors": [84, 86]}, {"teachers": 5, "errors": [80]}]
+    results = {"distilled": {"errors": [80], "teachers": 5}, "ensembles": {"rows": rows}}
+    assert table(results) == [
+        ("small, distilled from 5 teachers, unshifted transfer set", "80", "74 (from one)"),
+        ("small, distilled from one teacher, unshifted transfer set", "85.0 ± 1.4", "74"),
+    ]
+
+
 def test_a_changed_setting_runs_only_what_depends_on_it(made_up_mnist, tmp_path):
     def results(config, *names):
         return run(config, tmp_path, made_up_mnist, QUIET, names).made
