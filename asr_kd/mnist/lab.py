@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -44,6 +44,7 @@ class Lab:
     root: Path
     mnist: Path
     options: RunOptions
+    _targets: dict[tuple[int, float, bool], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def device(self) -> torch.device:
@@ -168,9 +169,14 @@ class Lab:
         return TableTargets(self.soft_targets(soft).to(self.device), soft.temperature)
 
     def soft_targets(self, soft: SoftConfig) -> Tensor:
-        """(N, C) log of the teacher's distribution over the training images."""
-        shift = Shift(self.config.teacher.shift) if soft.shifted_targets else None
-        return tempered_mean(self.teacher(soft.teachers), Images(self.train, self.device), soft.temperature, shift)
+        """(N, C) log of the teacher's distribution over the training images; kept, as many students ask for the same."""
+        wanted = (soft.teachers, soft.temperature, soft.shifted_targets)
+        if wanted not in self._targets:
+            shift, images = Shift(self.config.teacher.shift), Images(self.train, self.device)
+            self._targets[wanted] = tempered_mean(
+                self.teacher(soft.teachers), images, soft.temperature, shift if soft.shifted_targets else None
+            )
+        return self._targets[wanted]
 
     def log_posteriors(self, model: AcousticModel) -> Tensor:
         """(M, N, C) on the scored images."""
