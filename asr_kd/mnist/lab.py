@@ -169,7 +169,7 @@ class Lab:
         return TableTargets(self.soft_targets(soft).to(self.device), soft.temperature)
 
     def soft_targets(self, soft: SoftConfig) -> Tensor:
-        """(N, C) log of the teacher's distribution over the training images; kept, as many students ask for the same."""
+        """(N, C) log of the teacher's distribution over the training images; kept, as many students want the same."""
         wanted = (soft.teachers, soft.temperature, soft.shifted_targets)
         if wanted not in self._targets:
             shift, images = Shift(self.config.teacher.shift), Images(self.train, self.device)
