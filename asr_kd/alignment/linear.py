@@ -10,6 +10,7 @@ Shapes:  n frames, D mel bins, C context-independent states, T frames of an utte
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from asr_kd.frames.store import FrameStore
 PULL = 2.0  # frames at the mean of all that are added to each state: one that has no frame of its own is there
 RIDGE = 1e-3  # of the mean variance, added to each: the covariance can be inverted
 _BLOCK = 256  # utterances in memory at once
+_KEPT_FRAMES = 1 << 20  # the features of a set of up to three hours (168 MB) are normalised once for all rounds
 
 
 class LinearClassifier:
@@ -40,7 +42,7 @@ class LinearClassifier:
             here = labels[int(store.offsets[first]) : int(store.offsets[end])]
             if not (here >= 0).any():
                 continue
-            inputs = store.normalised(first, end)[here >= 0]
+            inputs = self._normalised(store, first, end)[here >= 0]
             products += inputs.T @ inputs
             _add_by_class(sums, inputs, here[here >= 0])
         self._set(counts, sums, products)
@@ -58,7 +60,16 @@ class LinearClassifier:
 
     def log_posteriors(self, store: FrameStore, utterances: Sequence[int]) -> list[np.ndarray]:
         """(T, C) float32 natural logarithms, for each utterance."""
-        return [self._of_one(store.normalised(utterance)) for utterance in utterances]
+        return [self._of_one(self._normalised(store, u, u + 1)) for u in utterances]
+
+    def _normalised(self, store: FrameStore, first: int, end: int) -> np.ndarray:
+        if store is not self._store or store.num_frames > _KEPT_FRAMES:
+            return store.normalised(first, end)
+        return self._kept[int(store.offsets[first]) : int(store.offsets[end])]
+
+    @cached_property
+    def _kept(self) -> np.ndarray:
+        return self._store.normalised(0, len(self._store.ids))
 
     def _of_one(self, inputs: np.ndarray) -> np.ndarray:
         scores: np.ndarray = inputs @ self._weights + self._biases
