@@ -15,7 +15,7 @@ With avx512_bf16: the first command 34.5 for the products alone, 46.9 hard (1.36
 --members 3 --layers 3 --width 384 --states 1000 43.2, 58.7 (1.36 times) and 61.4 (1.42 times); the digits 8.2 and 13.0,
 8.2 and 13.6 (1.58 and 1.66 times), on one core 15.6 and 22.3 (1.43 times); with --members 3 --width 800, the students,
 13.2 and 20.4 (1.55 times). Without turned inputs laid out beforehand, as autograd has it, the digits' products take 9.1
-to 9.5. With batches as small as theirs the weights weigh more: a step moves 32 bytes of each, 77 MB, in 1.7 ms.
+to 9.5. With batches as small as theirs the weights weigh more: a step moves 32 bytes of each, 77 MB.
 
 With AVX2 only, so in float32: the first command 115, 126 (1.09 times) and 117 (1.01 times; the loop does the first
 layer's products of all members at once, the floor one by one); the three nets 144, 168 (1.16 times) and 165 (1.14
