@@ -10,11 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from asr_kd.evaluation.frames import ExampleFrame
 from asr_kd.evaluation.look import COLOURS, colour, human_bytes, is_small
-from asr_kd.evaluation.svg import INK, STYLE, to_svg
+from asr_kd.evaluation.svg import INK, STYLE, percents, to_svg
 
 Rows = dict[str, dict[str, Any]]  # system -> its row of results["systems"]
 
@@ -56,7 +56,7 @@ def training_curves(logs: dict[str, list[dict[str, Any]]]) -> str:
                 if ends:
                     _clip_the_start(ax, ends, rising=key == "dev_accuracy")
                 if key == "dev_accuracy":
-                    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+                    ax.yaxis.set_major_formatter(percents())
                     ax.legend(loc="lower right")
         return to_svg(figure, "training-curves", "Training curves")
 
@@ -80,7 +80,7 @@ def members(curve: dict[str, list[dict[str, Any]]], disagreement: Sequence[Seque
         left.set_title("Frame accuracy as members are added")
         left.set_xlabel("members of the ensemble")
         left.xaxis.set_major_locator(MaxNLocator(integer=True))
-        left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+        left.yaxis.set_major_formatter(percents())
         left.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9, handlelength=3.2)
         _heat(right, np.asarray(disagreement))
         return to_svg(figure, "members", "Members of the ensemble")
@@ -112,7 +112,7 @@ def error_rates(rows: Rows, unit: str = "word") -> str:
         ax.set_yticks(range(len(names)), names)
         ax.set_ylim(len(names) - 0.45, -0.75)
         ax.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
-        ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        ax.xaxis.set_major_formatter(percents())
         ax.grid(axis="y", visible=False)
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
@@ -141,11 +141,13 @@ def size_and_errors(rows: Rows, unit: str = "word") -> str:
                     arrowprops={"arrowstyle": "->", "color": INK, "alpha": 0.55, "shrinkA": 6, "shrinkB": 6},
                 )
         ax.set_xscale("log")
-        sizes = [row["bytes"] for row in shown.values()]
-        ax.set_xlim(min(sizes) / 1.6, max(sizes) * 2.2)
+        sizes = sorted({row["bytes"] for row in shown.values()})
+        ax.set_xlim(sizes[0] / 1.6, sizes[-1] * 2.2)
+        named = [size for k, size in enumerate(sizes) if k == 0 or size > 1.3 * sizes[k - 1]]  # others would overlap
+        ax.xaxis.set_major_locator(FixedLocator(named))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: human_bytes(x)))
-        ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.yaxis.set_major_formatter(percents())
         ax.set_xlabel("size of the weights on disk")
         ax.set_ylabel(f"{unit} error rate on test")
         return to_svg(figure, "size", f"Size and {unit} error rate")

@@ -11,6 +11,7 @@ import re
 import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 INK = "#010203"  # replaced by currentColor
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
@@ -38,6 +39,11 @@ STYLE = {
     "grid.color": INK,
     "lines.linewidth": 2.0,
 }
+
+
+def percents() -> FuncFormatter:
+    """Ticks of fractions in percent, with the decimals that tell them apart."""
+    return FuncFormatter(lambda value, _: f"{100 * value:.4g}%")
 
 
 def to_svg(figure: Figure, name: str, title: str) -> str:

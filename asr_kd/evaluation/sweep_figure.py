@@ -9,10 +9,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator
 
 from asr_kd.evaluation.look import COLOURS, colour, is_small
-from asr_kd.evaluation.svg import STYLE, to_svg
+from asr_kd.evaluation.svg import STYLE, percents, to_svg
 
 Row = dict[str, Any]
 _TONES = ("#12a383", "#5b78e5", "#e0763a", "#a88bb4", "#c2a227", "#7d8a94")
@@ -43,12 +43,12 @@ def draw(rows: Sequence[Row], keys: Sequence[str]) -> str:
                 each = [row["wer_per_seed"][name] for row in line]
                 _plot(right, x, [row["wer"][name] for row in line], each, look, label)
                 right.set_title(f"{line[0].get('unit', 'word').capitalize()} error rate on {name}")
-                right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+                right.yaxis.set_major_formatter(percents())
             else:
                 _plot(right, x, [row["cross_entropy"] for row in line], [], look, label)
                 right.set_title("Cross-entropy on dev, nats")
         left.set_title("Frame accuracy on dev")
-        left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+        left.yaxis.set_major_formatter(percents())
         for ax in (left, right):
             ax.xaxis.set_major_locator(FixedLocator(range(len(values))))
             ax.set_xticklabels([str(value) for value in values])
