@@ -6,6 +6,7 @@ Graph and acoustic scores stay apart on the lattice, so that other scales can be
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from asr_kd.config import DecodingConfig
 from asr_kd.decoding.decoder import Grid, Hypothesis, NBest, check_loglikes
 from asr_kd.decoding.graph import Graph
+from asr_kd.decoding.word_paths import best_scores
 from asr_kd.errors import UserError
 
 MAX_FRAMES = 4000  # of a batch, padding included: on a CPU larger ones win nothing and only take memory
@@ -95,8 +97,10 @@ class K2Decoder:
                 found[number] = self._grid(lattice, scales, penalties)[0] if lattice else nothing
         return [found[number] for number in range(len(loglikes))]
 
-    def nbest(self, loglikes: Sequence[np.ndarray], draws: int) -> list[NBest]:
-        """The best path of each utterance, and other word sequences among `draws` paths drawn from its lattice.
+    def nbest(self, loglikes: Sequence[np.ndarray], draws: int, most: int) -> list[NBest]:
+        """The best path of each utterance, and word sequences that `draws` paths drawn from its lattice have often.
+
+        The `most` likeliest of them are kept; their scores are those of the best path that has just these words.
 
         Drawing needs no random numbers: the same lattice gives the same paths. The decoder's word penalty must be 0.
         """
@@ -105,36 +109,48 @@ class K2Decoder:
         check_loglikes(loglikes, self._graph)
         found: dict[int, NBest] = {}
         for batch, lattice in self._lattices(loglikes):
-            found.update(zip(batch, self._draw(lattice, draws), strict=True))
+            found.update(zip(batch, self._draw(lattice, draws, most), strict=True))
         for number, one in found.items():
             if not one.words and (lattice := self._retry(loglikes[number])):
-                found[number] = self._draw(lattice, draws)[0]
+                found[number] = self._draw(lattice, draws, most)[0]
         return [found[number] for number in range(len(loglikes))]
 
-    def _draw(self, lattice: Any, draws: int) -> list[NBest]:
-        scores, graph = lattice.scores.double(), lattice.graph_scores.double()
-        acoustic = (scores - graph) / self._scale
-        lattice.arc = torch.arange(len(scores), dtype=torch.int32)  # carried to the best path
-        best = self._k2.shortest_path(lattice, use_double_scores=True)
-        splits = best.arcs.row_splits(2)[best.arcs.row_splits(1).long()].tolist()
-        first = [best.arc[begin:end] for begin, end in itertools.pairwise(splits)]
-        lattice.scores = _FLATTER * scores.float()
+    def _draw(self, lattice: Any, draws: int, most: int) -> list[NBest]:
+        """Word sequences among paths drawn at random, each with the scores of its best path.
+
+        A drawn path has its words at random times, so that its own score would be far below that of its words.
+        """
+        total, graph = lattice.scores.double().numpy(), lattice.graph_scores.double().numpy()  # copies
+        outputs = lattice.aux_labels.numpy()
+        best = [
+            tuple(output for output in path if output > 0) if end > begin else None
+            for path, begin, end in self._outputs(self._k2.shortest_path(lattice, use_double_scores=True))
+        ]
+        lattice.scores = _FLATTER * lattice.scores
         drawn = self._k2.random_paths(lattice, use_double_scores=True, num_paths=draws).tolist()
-        outputs = lattice.aux_labels
+        ends = lattice.arcs.row_splits(2)[lattice.arcs.row_splits(1).long()].tolist()
+        states = lattice.arcs.values()[:, :2].numpy()  # counted from each utterance's first
         lists = []
-        for arcs, paths in zip(first, drawn, strict=True):
-            heard: dict[tuple[str, ...], tuple[float, float, float]] = {}
-            for path in [*([arcs] if len(arcs) else []), *(torch.tensor(path) for path in paths)]:
-                path = path.long()
-                words = self._graph.spell(outputs[path].tolist())
-                heard[words] = max(
-                    heard.get(words, (-np.inf, 0.0, 0.0)),
-                    (float(scores[path].sum()), float(acoustic[path].sum()), float(graph[path].sum())),
-                )
-            ranked = sorted(heard.items(), key=lambda item: item[1], reverse=True)
-            found = np.array([three for _, three in ranked]).reshape(-1, 3)
-            lists.append(NBest(tuple(words for words, _ in ranked), found[:, 1], found[:, 2]))
+        for likeliest, paths, (begin, end) in zip(best, drawn, itertools.pairwise(ends), strict=True):
+            counts = Counter(tuple(outputs[path][outputs[path] > 0].tolist()) for path in paths)
+            often = [likeliest, *(sequence for sequence, _ in counts.most_common())] if likeliest is not None else []
+            sequences = list(dict.fromkeys(often))[: 2 * most]
+            mine = slice(begin, end)
+            src, dst = states[mine, 0], states[mine, 1]
+            sums = best_scores(src, dst, outputs[mine], total[mine], graph[mine], sequences)
+            lists.append(self._ranked(sequences, sums, most))
         return lists
+
+    def _ranked(self, sequences: Sequence[Sequence[int]], sums: np.ndarray, most: int) -> NBest:
+        """The likeliest word sequences. An output can be several words: some of `sequences` may read the same."""
+        heard: dict[tuple[str, ...], tuple[float, float]] = {}
+        for sequence, (total, graph) in zip(sequences, sums.tolist(), strict=True):
+            words = self._graph.spell(sequence)
+            heard[words] = max(heard.get(words, (-np.inf, 0.0)), (total, graph))
+        ranked = sorted(heard.items(), key=lambda item: item[1], reverse=True)[:most]
+        scores = np.array([both for _, both in ranked]).reshape(-1, 2)
+        acoustic = (scores[:, 0] - scores[:, 1]) / self._scale
+        return NBest(tuple(words for words, _ in ranked), acoustic, scores[:, 1])
 
     def _lattices(self, loglikes: Sequence[np.ndarray]) -> Iterator[tuple[list[int], Any]]:
         """Batches of utterances of similar length, longest first, with their lattices."""

@@ -23,6 +23,7 @@ from asr_kd.growing import discard_partial, partial_folder
 
 DRAWS = 500  # paths drawn from each lattice
 KEPT = 100  # hypotheses at most, the likeliest
+_FORM = 2  # 1: scores were those of the drawn paths, not of the words' best ones
 _FILE = "nbest.jsonl.gz"
 
 
@@ -48,7 +49,7 @@ def make_lists(
     stamps = {}
     for task in tasks:
         for name, store in stores.items():
-            settings = {"decoding": to_mapping(config.decoding), "draws": DRAWS, "kept": KEPT}
+            settings = {"decoding": to_mapping(config.decoding), "draws": DRAWS, "kept": KEPT, "form": _FORM}
             settings["scale"] = scales[task.system.name]
             stamps[task.system.name, name] = Stamp("nbest", settings, task.inputs | {"frames": store.digest})
     reasons = {key: reason_to_make(folders[key], stamps[key]) for key in folders}
@@ -94,12 +95,12 @@ Rows = list[tuple[str, float, float]]  # the words of each hypothesis, its acous
 
 
 def _list_piece(piece: Piece) -> list[Rows]:
-    return [_rows(found) for found in list_hypotheses(piece, DRAWS)]
+    return [_rows(found) for found in list_hypotheses(piece, DRAWS, KEPT)]
 
 
 def _rows(found: NBest) -> Rows:
     rows = zip(found.words, found.acoustic.tolist(), found.graph.tolist(), strict=True)
-    return [(" ".join(words), round(acoustic, 4), round(graph, 4)) for words, acoustic, graph in rows][:KEPT]
+    return [(" ".join(words), round(acoustic, 4), round(graph, 4)) for words, acoustic, graph in rows]
 
 
 _LISTS: Kind[list[Rows]] = Kind(_list_piece, lambda lists: lists, lambda data: data)

@@ -69,13 +69,13 @@ def score_grid(piece: Piece) -> np.ndarray:
     return grid_errors(references, grids, piece.scoring)
 
 
-def list_hypotheses(piece: Piece, draws: int) -> list[NBest]:
+def list_hypotheses(piece: Piece, draws: int, most: int) -> list[NBest]:
     """The hypotheses of each utterance's lattice at the piece's scale; the back end is k2."""
     from asr_kd.decoding.k2_decoder import K2Decoder
 
     decoder = _decoder(piece.net.graph, piece.settings, "k2", piece.acoustic_scale, 0.0)
     assert isinstance(decoder, K2Decoder)
-    return decoder.nbest(_timed_loglikes(piece)[0], draws)
+    return decoder.nbest(_timed_loglikes(piece)[0], draws, most)
 
 
 def loglikes_of(

@@ -48,7 +48,11 @@ def test_a_list_begins_with_the_best_path_and_has_each_word_sequence_once(graph)
     rng = np.random.default_rng(0)
     loglikes = [(3 * rng.normal(size=(length, graph.num_pdfs))).astype(np.float32) for length in (25, 60, 9)]
     decoder = make_decoder("k2", graph, EXHAUSTIVE, acoustic_scale=SCALE)
-    best, lists, again = decoder.decode(loglikes), decoder.nbest(loglikes, 100), decoder.nbest(loglikes, 100)
+    best, lists, again = (
+        decoder.decode(loglikes),
+        decoder.nbest(loglikes, 100, 1000),
+        decoder.nbest(loglikes, 100, 1000),
+    )
     for one, found, same in zip(best, lists, again, strict=True):
         totals = SCALE * found.acoustic + found.graph
         assert found.words[0] == one.words and totals[0] == pytest.approx(one.score, rel=1e-5)
@@ -57,10 +61,25 @@ def test_a_list_begins_with_the_best_path_and_has_each_word_sequence_once(graph)
         assert same.words == found.words and np.array_equal(same.acoustic, found.acoustic)
 
 
+def test_scores_do_not_depend_on_which_paths_were_drawn(graph) -> None:
+    """A drawn path has its words at random times: its score is not the words' own."""
+    flat = (2 * np.random.default_rng(1).normal(size=(40, graph.num_pdfs))).astype(np.float32)
+    decoder = make_decoder("k2", graph, EXHAUSTIVE, acoustic_scale=SCALE)
+    few, many = (decoder.nbest([flat], draws, 1000)[0] for draws in (100, 800))
+    scores = zip(many.acoustic, many.graph, strict=True)
+    others = dict(zip(many.words, scores, strict=True))
+    shared = [k for k, words in enumerate(few.words) if words in others]
+    assert len(shared) > 5
+    for k in shared:
+        assert (few.acoustic[k], few.graph[k]) == others[few.words[k]]
+    (kept,) = decoder.nbest([flat], 400, 10)
+    assert len(kept.words) == 10 and kept.words[0] == many.words[0]
+
+
 def test_scores_of_a_list_are_those_of_its_words(graph, tree) -> None:
     """Graph scores by the language model, and the best total by trying every path through a short utterance."""
     loglike = (3 * np.random.default_rng(5).normal(size=(7, graph.num_pdfs))).astype(np.float32)
-    (found,) = make_decoder("k2", graph, EXHAUSTIVE, acoustic_scale=SCALE).nbest([loglike], 300)
+    (found,) = make_decoder("k2", graph, EXHAUSTIVE, acoustic_scale=SCALE).nbest([loglike], 300, 1000)
     best, words = toy.best_by_trying_all(tree, loglike, scale=SCALE, penalty=0.0)
     assert found.words[0] in words
     total = SCALE * found.acoustic[0] + found.graph[0]
@@ -173,6 +192,6 @@ def test_what_is_missing_is_named(work: Work, tmp_path: Path) -> None:  # noqa: 
 def test_an_utterance_without_a_path_stays_without_words(graph) -> None:
     narrow = replace(EXHAUSTIVE, retry_beams=(1.0,))
     decoder = make_decoder("k2", graph, narrow, acoustic_scale=SCALE)
-    (found,) = decoder.nbest([np.zeros((1, graph.num_pdfs), np.float32)], 10)  # no word is one frame long
+    (found,) = decoder.nbest([np.zeros((1, graph.num_pdfs), np.float32)], 10, 10)  # no word is one frame long
     assert not found.words and len(found.acoustic) == len(found.graph) == 0
     assert math.isinf(decoder.decode([np.zeros((1, graph.num_pdfs), np.float32)])[0].score)
