@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
@@ -50,14 +51,23 @@ def _results(function: Callable[[Piece], Result], pieces: Sequence[Piece], nj: i
     else:
         # spawn: forking a process that runs torch's and numba's threads can hang the child
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(nj, len(pieces)), mp_context=context, initializer=_one_thread) as pool:
+        with ProcessPoolExecutor(min(nj, len(pieces)), mp_context=context, initializer=_start_helper) as pool:
             yield from pool.map(function, pieces)
 
 
-def _one_thread() -> None:
+def _start_helper() -> None:
     import torch
 
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A helper whose parent was killed would else finish what was queued and then wait for ever, with its memory."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _on_dask(function: Callable[[Any], Any], pieces: Sequence[Any], address: str) -> Iterator[Any]:

@@ -1,0 +1,59 @@
+"""Pieces over processes."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from asr_kd.parallel import map_pieces
+
+WAIT = 60.0  # seconds; far more than it takes
+
+
+def note_and_wait(piece: tuple[str, int]) -> None:
+    folder, number = piece
+    (Path(folder) / f"{number}.part").write_text(str(os.getpid()))
+    (Path(folder) / f"{number}.part").rename(Path(folder) / f"{number}.pid")
+    time.sleep(10 * WAIT)
+
+
+@pytest.mark.parametrize("nj", [1, 2])
+def test_answers_come_in_the_order_of_the_pieces(nj: int) -> None:
+    assert list(map_pieces(math.factorial, range(5), nj=nj)) == [1, 1, 2, 6, 24]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+def test_helpers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    code = (
+        "from asr_kd.parallel import map_pieces; from test_parallel import note_and_wait\n"
+        f"if __name__ == '__main__': list(map_pieces(note_and_wait, [({str(tmp_path)!r}, k) for k in range(4)], nj=2))"
+    )
+    script = tmp_path / "run.py"
+    script.write_text(code)
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    with subprocess.Popen([sys.executable, str(script)], env={**os.environ, "PYTHONPATH": path}) as parent:
+        _until(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
+        helpers = [int(file.read_text()) for file in tmp_path.glob("*.pid")]
+        assert all(_runs(pid) for pid in helpers)
+        parent.send_signal(signal.SIGKILL)
+    _until(lambda: not any(_runs(pid) for pid in helpers))
+
+
+def _until(true) -> None:  # type: ignore[no-untyped-def]
+    end = time.monotonic() + WAIT
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def _runs(pid: int) -> bool:
+    """An orphan that has ended may stay as a zombie where nothing reaps it."""
+    done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return done.stdout.strip()[:1] not in ("", "Z")
