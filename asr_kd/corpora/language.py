@@ -37,23 +37,27 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sources:
-    """The files that a config's language part names; None where it names none."""
+    """The files that a config's language part names; None where it names none.
+
+    lexicon_by_default: nobody named the lexicon: it may be missing where pronunciations are guessed.
+    """
 
     lexicon: Path
     lm: Path | None
     lm_text: Path | None
+    lexicon_by_default: bool = False
 
     @property
     def files(self) -> dict[str, Path]:
         """What enters prepare's stamp, by name; those that must be there are checked."""
-        named = {"lexicon": self.lexicon} if self.lexicon.exists() else {}
-        for name, path in (("lm", self.lm), ("lm_text", self.lm_text)):
-            if path is not None:
-                if not path.is_file():
-                    option = name.replace("_", "-")
-                    raise UserError(f"{path}: there is no such file; name another as lang.{name} (--{option}).")
-                named[name] = path
-        return named
+        missing_by_default = self.lexicon_by_default and not self.lexicon.exists()
+        named = {"lexicon": None if missing_by_default else self.lexicon, "lm": self.lm, "lm_text": self.lm_text}
+        found = {name: path for name, path in named.items() if path is not None}
+        for name, path in found.items():
+            if not path.is_file():
+                option = name.replace("_", "-")
+                raise UserError(f"{path}: there is no such file; name another as lang.{name} (--{option}).")
+        return found
 
 
 def sources(settings: LangConfig, conf_dir: Path) -> Sources:
@@ -62,6 +66,7 @@ def sources(settings: LangConfig, conf_dir: Path) -> Sources:
         conf_dir / settings.lexicon,
         conf_dir / settings.lm if settings.lm else None,
         conf_dir / settings.lm_text if settings.lm_text else None,
+        settings.lexicon == LangConfig.lexicon,
     )
 
 
@@ -211,13 +216,16 @@ class PhonesAsWords:
         return {word: [(word.upper(),)] for word in words if word.islower() and word.upper() in known | {SILENCE}}
 
 
-def check_vocabulary(words: set[str], pronunciations: Mapping[str, object], found: Sources) -> None:
-    """Raises UserError where a word that is to be recognised cannot be said."""
+def check_vocabulary(
+    words: set[str], pronunciations: Mapping[str, object], found: Sources, *, guess: bool = False
+) -> None:
+    """Raises UserError where a word that is to be recognised cannot be said; `guess`: not even from its letters."""
     silent = sorted(words - pronunciations.keys())
     if not silent:
         return
     where = found.lm or found.lm_text or "the training transcripts"
+    guessing = "take them out of it" if guess else "set lang.guess_pronunciations: true"
     raise UserError(
         f"{where}: {len(silent)} words of the language model have no pronunciation ({some_of(silent)}); "
-        f"add lines for them to {found.lexicon}, or set lang.guess_pronunciations: true."
+        f"add lines for them to {found.lexicon}, or {guessing}."
     )

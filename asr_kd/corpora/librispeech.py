@@ -37,22 +37,25 @@ def read(corpus_dir: Path, conf_dir: Path, config: Config) -> Listing:
     parts = {"train": corpus.train_parts, "dev": corpus.dev_parts, "test": corpus.test_parts}
     listing = Listing([], [])
     where: dict[str, str] = {}
+    _check_parts(root, [part for of_set in parts.values() for part in of_set])
     for name, of_set in parts.items():
         for part in of_set:
-            _check_part(root, part)
             _read_part(root / part, name, listing, where)
     if corpus.dev_speakers:
         return _take_dev_speakers(listing, corpus.dev_speakers, config.seed, root)
     return listing
 
 
-def _check_part(root: Path, part: str) -> None:
-    if (root / part).is_dir() and Path(part).name == part:
+def _check_parts(root: Path, parts: Sequence[str]) -> None:
+    missing = [part for part in dict.fromkeys(parts) if not (root / part).is_dir() or Path(part).name != part]
+    if not missing:
         return
     there = sorted(path.name for path in root.iterdir() if path.is_dir())
+    them = "it" if len(missing) == 1 else "them"
     raise UserError(
-        f"{root} has no part {part!r}, only {', '.join(there) or 'nothing'}; fetch it (stage 0), or name other parts "
-        "(--train-parts, --dev-parts, --test-parts; --dev-speakers takes dev from the training speakers)."
+        f"{root} has no part {', '.join(map(repr, missing))}, only {', '.join(there) or 'nothing'}; fetch {them} (stage "
+        "0), or name other parts (--train-parts, --dev-parts, --test-parts; --dev-speakers takes dev from the training "
+        "speakers)."
     )
 
 

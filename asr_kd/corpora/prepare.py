@@ -135,7 +135,7 @@ def prepare(config: Config, work: Work, *, corpus_dir: Path, nj: int = 1) -> Pre
         recognised = {name: [phones.sentence(text) for text in texts] for name, texts in recognised.items()}
     lm = language_model(config, found, recognised)
     pronunciations = pronunciations | (phones or say)(lm.words)
-    check_vocabulary(lm.words, pronunciations, found)
+    check_vocabulary(lm.words, pronunciations, found, guess=config.lang.guess_pronunciations)
     _write(config, work, sets, samples, lm, pronunciations, say.symbols)
     guessed: set[str] = getattr(say, "guessed", set())
     facts = _facts(config, listing, problems, sets, recognised, samples, lm, pronunciations, guessed)

@@ -14,7 +14,7 @@ corpus_dir=                   # LibriSpeech at hand: the folder that holds train
 train_parts=                  # parts to train on, with commas between (default, here and below: the config's)
 dev_parts=                    # parts to choose settings on
 test_parts=                   # parts to score
-dev_speakers=                 # take so many training speakers for dev
+dev_speakers=                 # take so many training speakers for dev, in place of parts unless those are named too
 lexicon=                      # WORD PH1 PH2 ... lines, such as librispeech-lexicon.txt
 lm=                           # an ARPA file, gzipped or not
 openslr_lm=3-gram.pruned.3e-7 # the language model that stage 0 fetches where none is named
@@ -28,8 +28,11 @@ decoder=k2                    # k2 or kaldi
 work_dir=${work_dir:-recipes/librispeech/work/$(basename "$config" .yaml)}
 recipe=(--config "$config" --work-dir "$work_dir")
 
-parts=(${train_parts:+--train-parts "$train_parts"} ${dev_parts:+--dev-parts "$dev_parts"}
-  ${test_parts:+--test-parts "$test_parts"})
+# of a dev set by parts and one by speakers, naming one puts the other out of what the config says
+if [[ -n $dev_parts && -z $dev_speakers ]]; then dev_speakers=0; fi
+dev=(${dev_parts:+--dev-parts "$dev_parts"})
+if [[ ${dev_speakers:-0} != 0 && -z $dev_parts ]]; then dev=(--dev-parts ''); fi
+parts=(${train_parts:+--train-parts "$train_parts"} ${test_parts:+--test-parts "$test_parts"} "${dev[@]}")
 
 if stage 0 && [[ -z $corpus_dir ]]; then
   log "Stage 0: fetch the corpus"

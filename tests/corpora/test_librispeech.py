@@ -12,6 +12,7 @@ from asr_kd.config import Config, CorpusConfig, LangConfig, with_settings
 from asr_kd.corpora import prepare
 from asr_kd.corpora.librispeech import read
 from asr_kd.errors import UserError
+from asr_kd.lang.letters import LetterToSound
 from asr_kd.lang.lexicon import read_lang
 
 RATE = 16000
@@ -46,7 +47,7 @@ def corpus(tmp_path: Path) -> Path:
 
 CONFIG = Config(
     corpus=CorpusConfig(name="librispeech", sampling_rate=RATE, dev_parts=(), dev_speakers=1),
-    lang=LangConfig(lexicon="none.txt", guess_pronunciations=True),
+    lang=LangConfig(guess_pronunciations=True),  # nobody names a lexicon, and there is none
 )
 
 
@@ -159,7 +160,7 @@ def test_speakers_in_training_and_test_are_a_warning_that_stays(corpus: Path) ->
     assert facts["shared_speakers"] == ["19"]
 
 
-def test_an_arpa_file_with_words_that_nobody_can_say(corpus: Path) -> None:
+def test_an_arpa_file_with_words_that_nobody_can_say(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = prepared(corpus)
     arpa = corpus.parent / "data/lm/G.arpa"
     given = corpus.parent / "given.arpa"
@@ -167,12 +168,16 @@ def test_an_arpa_file_with_words_that_nobody_can_say(corpus: Path) -> None:
     with pytest.raises(UserError, match=r"given\.arpa: 1 words of the language model have no pronunciation \(BLORP"):
         prepared(corpus, lang__lm=str(given), lang__guess_pronunciations=False,
                  lang__lexicon=str(_empty(corpus.parent / "lexicon.txt")))  # fmt: skip
+    monkeypatch.setattr(LetterToSound, "pronounce", lambda self, word: None)  # as of letters that no word it knows has
+    with pytest.raises(UserError, match=r"given\.arpa: 1 words .* to .*lexicon.txt, or take them out of it\.$"):
+        prepared(corpus, lang__lm=str(given))
+    monkeypatch.undo()
     again = prepared(corpus, lang__lm=str(given))
     assert set(again["lang"].words) ^ set(facts["lang"].words) == {"WORLD", "BLORPLING"}
 
 
 def test_the_file_of_an_option_must_be_there(corpus: Path) -> None:
-    for name in ("lm", "lm_text"):
+    for name in ("lexicon", "lm", "lm_text"):
         with pytest.raises(UserError, match=f"nothing: there is no such file; name another as lang.{name}"):
             prepared(corpus, **{f"lang__{name}": str(corpus / "nothing")})
 
