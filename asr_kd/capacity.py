@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from asr_kd.errors import UserError
@@ -29,3 +30,43 @@ def check_disk(path: Path, needed: float) -> None:
             f"{path} needs {human_bytes(needed)} of disk, but {human_bytes(free)} are free; "
             f"make room, then run the same command again."
         )
+
+
+def available_memory(root: Path = Path("/")) -> float | None:
+    """Bytes that can be had without swapping; None where the system does not say.
+
+    That is what the machine has left, or the control groups of this process (containers, batch systems), if less.
+
+    Args:
+      root: where proc/ and sys/ are.
+    """
+    machine = _lines(root / "proc/meminfo")
+    found = [1024.0 * int(line.split()[1]) for line in machine if line.startswith("MemAvailable:")]
+    return min([*found, *_left_in_control_groups(root)], default=None)
+
+
+def _left_in_control_groups(root: Path) -> Iterator[float]:
+    for line in _lines(root / "proc/self/cgroup"):
+        _, controllers, name = line.split(":", 2)
+        if not controllers:  # version 2
+            top, limit, usage, cache = root / "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):
+            top, limit, usage = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            cache = "total_inactive_file"
+        else:
+            continue
+        folder = top / name.strip("/")
+        for group in (folder, *folder.parents):
+            most, used = (_lines(group / file) for file in (limit, usage))
+            if most and used and most[0].isdigit():  # version 2 says "max" where there is no limit
+                pages = next((row.split()[1] for row in _lines(group / "memory.stat") if row.split()[0] == cache), "0")
+                yield max(0.0, float(most[0]) - float(used[0]) + float(pages))  # such pages of files can be given up
+            if group == top:
+                break
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return []

@@ -1,12 +1,18 @@
-"""Independent pieces of a stage over an executor: in this process, over processes, or on a Dask cluster."""
+"""Independent pieces of a stage over an executor: in this process, over processes, or on a Dask cluster.
+
+Where a helper process is killed, most often for want of memory, the pieces that have no answer yet are done once more
+by half as many helpers.
+"""
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -15,6 +21,8 @@ from asr_kd.errors import UserError
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
 
 
 def map_pieces(
@@ -34,7 +42,8 @@ def map_pieces(
       progress: what a bar on standard error calls the pieces; None: no bar.
 
     Raises:
-      UserError: a Dask address is given and dask.distributed is not installed.
+      UserError: a Dask address is given and dask.distributed is not installed, or helper processes are killed again
+        and again.
     """
     results = _results(function, pieces, nj, executor)
     if progress is None:
@@ -49,10 +58,27 @@ def _results(function: Callable[[Piece], Result], pieces: Sequence[Piece], nj: i
     elif nj <= 1 or len(pieces) <= 1:
         yield from map(function, pieces)
     else:
-        # spawn: forking a process that runs torch's and numba's threads can hang the child
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(nj, len(pieces)), mp_context=context, initializer=_start_helper) as pool:
-            yield from pool.map(function, pieces)
+        yield from _over_processes(function, pieces, nj)
+
+
+def _over_processes(function: Callable[[Any], Any], pieces: Sequence[Any], nj: int) -> Iterator[Any]:
+    # spawn: forking a process that runs torch's and numba's threads can hang the child
+    context = multiprocessing.get_context("spawn")
+    done = 0
+    for helpers in (nj, max(1, nj // 2)):
+        left = pieces[done:]
+        try:
+            with ProcessPoolExecutor(min(helpers, len(left)), mp_context=context, initializer=_start_helper) as pool:
+                for result in pool.map(function, left):
+                    done += 1
+                    yield result
+            return
+        except BrokenProcessPool:
+            log.warning("a helper process was killed; %d of %d pieces have no answer", len(pieces) - done, len(pieces))
+    raise UserError(
+        f"helper processes were killed twice, at piece {done + 1} of {len(pieces)}, most often for want of memory; run "
+        "the same command again with a lower --nj: what is finished is gone on from."
+    )
 
 
 def _start_helper() -> None:

@@ -31,7 +31,7 @@ from asr_kd.alignment.tree import read_tree
 from asr_kd.artifacts import Work
 from asr_kd.corpora.language import Pronouncer, read_sentences
 from asr_kd.decoding.graph import compile_graph
-from asr_kd.decoding.graph_size import bytes_to_compile
+from asr_kd.lang.graph_size import bytes_to_compile
 from asr_kd.lang.lexicon import everything_known, make_lang, pronounce
 from asr_kd.lang.ngram import Arpa, estimate
 from asr_kd.lang.pruning import prune, restrict

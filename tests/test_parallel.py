@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from asr_kd.errors import UserError
 from asr_kd.parallel import map_pieces
 
 WAIT = 60.0  # seconds; far more than it takes
@@ -27,6 +28,30 @@ def note_and_wait(piece: tuple[str, int]) -> None:
 @pytest.mark.parametrize("nj", [1, 2])
 def test_answers_come_in_the_order_of_the_pieces(nj: int) -> None:
     assert list(map_pieces(math.factorial, range(5), nj=nj)) == [1, 1, 2, 6, 24]
+
+
+def die(piece: tuple[str, int, int]) -> int:
+    """The piece with that number kills its process, so many times."""
+    folder, number, times = piece
+    deaths = len(list(Path(folder).glob("*.death")))
+    if number == 3 and deaths < times:
+        (Path(folder) / f"{deaths}.death").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+def test_pieces_of_a_killed_helper_are_done_again(tmp_path: Path) -> None:
+    pieces = [(str(tmp_path), number, 1) for number in range(6)]
+    assert list(map_pieces(die, pieces, nj=2)) == list(range(6))
+    assert len(list(tmp_path.glob("*.death"))) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+def test_helpers_that_are_killed_again_are_one_sentence(tmp_path: Path) -> None:
+    pieces = [(str(tmp_path), number, 99) for number in range(6)]
+    with pytest.raises(UserError, match=r"killed twice, at piece \d of 6, most often for want of memory; .*lower --nj"):
+        list(map_pieces(die, pieces, nj=2))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")

@@ -118,6 +118,18 @@ def test_student_sizes_are_decoded_and_drawn(trained: Path) -> None:
     assert not list(exp.glob("decode_*")) and not (exp / "student").exists()
 
 
+def test_another_graph_is_not_put_in_the_place_of_the_recipes(trained: Path) -> None:
+    pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
+    own = load_config(trained).decoding.silence_probability
+    grid = ["--grid", f"decoding.silence_probability={own},0.05", "--grid", "student.direct.epochs=1"]
+    sweep(trained, *grid, "--name", "silence", "--system", "direct", "--decode", "dev")
+    exp = trained.parent.parent / "exp"
+    stamp = json.loads((exp / "graph" / "stamp.json").read_text())
+    assert stamp["settings"]["silence_probability"] == own
+    (other,) = (exp / "sweep/silence/shared").glob("graph-*")
+    assert json.loads((other / "stamp.json").read_text())["settings"]["silence_probability"] == 0.05
+
+
 def test_a_sweep_before_its_stages_says_what_to_run(tmp_path: Path) -> None:
     config = make_recipe(tmp_path)
     result = CliRunner().invoke(main, arguments(config, ["sweep", "--grid", "student.seeds=1"]))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import logging
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from asr_kd.artifacts import replacing_file
 
 log = logging.getLogger(__name__)
+
+_LEAST_WORK = 50.0  # times as long as the last checkpoint took, between two within an epoch
 
 
 @dataclass
@@ -31,6 +33,59 @@ class Progress:
     sums: dict[str, list[float]] = field(default_factory=dict)  # of this epoch, weighted by frames
     frames: int = 0  # in sums
     rows: list[dict[str, Any]] = field(default_factory=list)  # the log, one row per epoch
+
+
+class Checkpoints:
+    """Those of one run: written when they are due, which is the later, the longer the last one took to write.
+
+    Args:
+      path: the file; None: nothing is written or read.
+      digest: names the run.
+      seconds: between two, at least; 0: after every step.
+    """
+
+    def __init__(self, path: Path | None, digest: str, seconds: float) -> None:
+        self._path, self._digest, self._seconds = path, digest, seconds
+        self._due = time.monotonic() + seconds
+
+    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer, best: dict[str, Tensor]) -> Progress | None:
+        """See `load_checkpoint`."""
+        return None if self._path is None else load_checkpoint(self._path, self._digest, model, optimizer, best)
+
+    def save(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        best: dict[str, Tensor],
+        progress: Progress,
+        *,
+        if_due: bool = False,
+    ) -> None:
+        started = time.monotonic()
+        if self._path is None or (if_due and started < self._due):
+            return
+        save_checkpoint(self._path, self._digest, model, optimizer, best, progress)
+        ended = time.monotonic()
+        self._due = ended + (max(self._seconds, _LEAST_WORK * (ended - started)) if self._seconds else 0.0)
+
+
+class _CarefulFile:
+    """Keeps an error of writing for later: within torch's writer it would abort the process. No copy is in memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        if self.error is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        pass
 
 
 def save_checkpoint(
@@ -50,11 +105,11 @@ def save_checkpoint(
         "best": best,
         "progress": json.dumps(dataclasses.asdict(progress)),
     }
-    # by way of memory: where the disk is full torch's own file writer aborts the process
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    with replacing_file(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    with replacing_file(path) as temporary, temporary.open("wb") as file:
+        careful = _CarefulFile(file)
+        torch.save(state, careful)
+        if careful.error is not None:
+            raise careful.error
 
 
 def load_checkpoint(

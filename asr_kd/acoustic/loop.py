@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from asr_kd.acoustic.checkpoint import Progress, load_checkpoint, save_checkpoint
+from asr_kd.acoustic.checkpoint import Checkpoints, Progress
 from asr_kd.acoustic.heap import keep_freed_memory
 from asr_kd.acoustic.model import AcousticModel
 from asr_kd.acoustic.noise import StepNoise
@@ -81,7 +81,7 @@ def fit(
       seed: of the order of the frames and of dropout; members differ by their first weights and by dropout.
       valid: (N,) bool, the frames to draw from; None: all.
       augment: alters the inputs of each batch anew; teachers that run online see the altered ones too.
-      checkpoint: file for exact resume; written every `checkpoint_seconds` and after each epoch.
+      checkpoint: file for exact resume; written every `checkpoint_seconds` (less often where it takes long) and after each epoch.
       digest: of all that determines the run; a checkpoint with another digest is ignored.
       label: the progress bar's name; None: no bar.
       writer: a TensorBoard SummaryWriter, or None.
@@ -92,13 +92,12 @@ def fit(
     optimizer = _optimizer(model, settings)
     progress = Progress(best_accuracy=[-1.0] * model.members, best_epoch=[-1] * model.members)
     best = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    if checkpoint is not None:
-        progress = load_checkpoint(checkpoint, digest, model, optimizer, best) or progress
-        model.renew_copies()
+    checkpoints = Checkpoints(checkpoint, digest, checkpoint_seconds)
+    progress = checkpoints.load(model, optimizer, best) or progress
+    model.renew_copies()
     frames_per_epoch = examples.num_frames if valid is None else int(valid.sum())
     steps_per_epoch = math.ceil(frames_per_epoch / settings.batch_size)
     total_steps = settings.epochs * steps_per_epoch
-    saved = time.monotonic()
     with tqdm(
         total=settings.epochs * frames_per_epoch,
         initial=progress.epoch * frames_per_epoch + progress.frames,
@@ -125,16 +124,12 @@ def fit(
                 frames = torch.from_numpy(numbers).to(model.device)
                 _step(model, examples, objective, optimizer, frames, rate, seed, progress, augment)
                 bar.update(len(numbers))
-                if checkpoint is not None and time.monotonic() - saved > checkpoint_seconds:
-                    save_checkpoint(checkpoint, digest, model, optimizer, best, progress)
-                    saved = time.monotonic()
+                checkpoints.save(model, optimizer, best, progress, if_due=True)
             seconds = time.monotonic() - started
             rate_seen = (progress.frames - model_was_at) / max(seconds, 1e-9)
             _end_epoch(model, settings, evaluate, best, progress, total_steps, seconds, rate_seen)
             _report(progress.rows[-1], writer, bar)
-            if checkpoint is not None:
-                save_checkpoint(checkpoint, digest, model, optimizer, best, progress)
-                saved = time.monotonic()
+            checkpoints.save(model, optimizer, best, progress)
     model.drop_copies()
     if evaluate is not None:
         model.load_state_dict(best)

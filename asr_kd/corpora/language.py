@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from asr_kd.config import Config, LangConfig
+from asr_kd.lang.graph_size import bytes_to_compile, check_reading, too_large
 from asr_kd.errors import UserError, some_of
 from asr_kd.lang.closures import SYMBOLS as CLOSURES
 from asr_kd.lang.closures import with_closures
 from asr_kd.lang.lexicon import ARPABET, SILENCE, everything_known, pronounce, read_lexicon
-from asr_kd.lang.ngram import Arpa, estimate, read_arpa
+from asr_kd.lang.ngram import Arpa, estimate, read_arpa, read_counts
 from asr_kd.lang.normalise import normalise
 from asr_kd.lang.pruning import prune, restrict
 from asr_kd.lang.units import Characters, Pieces, Pronunciations, WholeWords
@@ -94,6 +95,10 @@ def language_model(config: Config, found: Sources, texts: Mapping[str, Sequence[
     """
     settings = config.lang
     if found.lm is not None:
+        count = sum(read_counts(found.lm))
+        check_reading(count, found.lm)
+        if (warning := too_large(count, found.lm, bytes_to_compile(count), given=True)) is not None:
+            logger.warning("stage 7 will not be possible on this machine as it is now: %s", warning)
         arpa = read_arpa(found.lm)
         return LanguageModel(restrict(arpa, arpa.spoken_words), full_ngrams=sum(map(len, arpa.probabilities)))
     sentences: Iterable[str] = texts["train"]

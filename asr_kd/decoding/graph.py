@@ -24,11 +24,11 @@ from asr_kd.config import Config
 from asr_kd.decoding.epsilon import Outputs, remove_epsilon
 from asr_kd.decoding.fst_io import Fst, from_kaldifst, to_kaldifst
 from asr_kd.decoding.grammar_fst import grammar_fst
-from asr_kd.decoding.graph_size import check_memory
+from asr_kd.lang.graph_size import check_compiling
 from asr_kd.decoding.lexicon_fst import lexicon_fst
 from asr_kd.errors import UserError
 from asr_kd.lang.lexicon import Lang, read_lang
-from asr_kd.lang.ngram import Arpa, read_arpa
+from asr_kd.lang.ngram import Arpa, read_arpa, read_counts
 
 log = logging.getLogger(__name__)
 
@@ -302,13 +302,14 @@ def make_graph(config: Config, work: Work, tree: str = "tree") -> Path:
         return folder
     log.info("compiling %s: %s", folder, why)
     facts: dict[str, object] = {}
-    arpa = read_arpa(work.lm / "G.arpa")
-    check_memory(arpa, work.lm / "G.arpa")
+    language_model = work.lm / "G.arpa"
+    prepared = read_stamp(work.data) or {"inputs": {}}
+    check_compiling(sum(read_counts(language_model)), language_model, given="lm" in prepared["inputs"])
     with replacing_folder(folder, stamp, facts) as temporary:
         started = time.perf_counter()
         graph = compile_graph(
             read_lang(work.lang),
-            arpa,
+            read_arpa(language_model),
             read_tree(work.exp(tree)),
             config.decoding.silence_probability,
         )

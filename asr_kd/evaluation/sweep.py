@@ -1,7 +1,7 @@
 """`asr-kd sweep`: the same recipe at every point of a grid of settings, one table and one figure, chosen on dev.
 
 A point works in a folder of its own, exp/sweep/<name>/points/<point>/, in which whatever its settings leave as it is
-(data, alignment, tree, graph, and where they fit teachers and soft targets) is a link to the recipe's. Each artefact
+(data, alignment, tree, and where they fit graph, teachers and soft targets) is a link to the recipe's. Each artefact
 has its stamp there, so a sweep that was killed goes on, and one with a longer grid makes only what is new.
 """
 
@@ -32,7 +32,7 @@ from asr_kd.parallel import map_pieces
 
 ROOMS = ("teacher", "soft_targets", "student", "small", "decoding")  # what a sweep may change
 SYSTEMS = ("direct", "distilled", "direct-small", "distilled-small", "ensemble")
-_SHARED = ("tree", "tree_monophone", "align", "graph")
+_SHARED = ("tree", "tree_monophone", "align")
 _DISTILLED = ("distilled", "distilled-small")
 
 log = logging.getLogger(__name__)
@@ -147,16 +147,16 @@ def sweep(
             raise UserError(f"there is no system {system!r} to sweep; known: {', '.join(SYSTEMS)}.")
     points = points_of(config, grid)
     require(work.exp("align"), work, "align")
-    if sets:
-        make_graph(config, work)  # before the points link to it
     folder = work.exp("sweep") / (name or "-".join(key.rpartition(".")[2] for key in grid))
     roots = [_make_folder(config, work, folder, point) for point in points]
     pieces = [
         _Piece(point, root, work.config_path, tuple(systems), tuple(sets), backend, options)
         for point, root in zip(points, roots, strict=True)
     ]
-    if any(system in (*_DISTILLED, "ensemble") for system in systems):
-        for piece in pieces:  # one after the other: several points share them
+    for piece in pieces:  # one after the other: several points share these
+        if sets:
+            make_graph(piece.point.config, _Linked(piece.root, piece.config_path))
+        if any(system in (*_DISTILLED, "ensemble") for system in systems):
             _teach(piece)
     found = list(map_pieces(_run_point, pieces, nj=nj, progress="points"))
     result = SweepResult(folder, tuple(grid), [row for rows in found for row in rows])
@@ -184,6 +184,7 @@ def _parts(config: Config) -> dict[str, Any]:
     """What the artefacts that points may share depend on."""
     teacher, targets = to_mapping(config.teacher), to_mapping(config.soft_targets)
     return {
+        "graph": config.decoding.silence_probability,
         "teacher": teacher,
         "teacher_folds": [teacher, targets["out_of_fold"]],
         "soft_targets": [teacher, targets],

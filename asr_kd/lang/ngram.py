@@ -177,6 +177,16 @@ def read_arpa(path: Path, only: Container[NGram] | None = None) -> Arpa:
         return _parse_arpa(path, file, only)
 
 
+def read_counts(path: Path) -> list[int]:
+    """How many n-grams of each length an ARPA file says that it has; nothing else of it is read.
+
+    Raises:
+      UserError: the file cannot be read, or has no header.
+    """
+    with open_text(path, *_MENDING) as file:
+        return _read_header(path, enumerate(file, 1))
+
+
 def read_vocabulary(path: Path) -> tuple[int, set[str]]:
     """How long an ARPA file's longest n-grams are, and its words with all marks; what follows them is not read.
 

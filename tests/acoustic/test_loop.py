@@ -1,15 +1,19 @@
 """The training loop: it learns, resumes exactly, and every member is trained as if it were alone."""
 
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from asr_kd.acoustic.checkpoint import _CarefulFile
 from asr_kd.acoustic.loop import fit
 from asr_kd.acoustic.model import AcousticModel
 from asr_kd.acoustic.objectives import DevScorer, HardTargets
 from asr_kd.config import ModelConfig, TrainingConfig
+from asr_kd.errors import FullDiskError
 
 CPU = torch.device("cpu")
 TRAINING = TrainingConfig(epochs=3, batch_size=32, learning_rate=3e-3, precision="float32")
@@ -91,6 +95,37 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, killed_after, precis
         assert {k: v for k, v in row.items() if k not in timings} == {
             k: v for k, v in again.items() if k not in timings
         }
+
+
+def test_checkpoints_within_an_epoch_are_the_rarer_the_longer_they_take(tmp_path, monkeypatch):
+    points, written = Points(), []
+
+    def slow(path, digest, model, optimizer, best, progress):
+        written.append((progress.epoch, progress.batch))
+        time.sleep(0.05)
+
+    monkeypatch.setattr("asr_kd.acoustic.checkpoint.save_checkpoint", slow)
+    settings = replace(TRAINING, epochs=2)
+    run(points, net(points), settings, checkpoint=tmp_path / "c.pt", checkpoint_seconds=1e-9)
+    within = [batch for _, batch in written if batch > 0]
+    assert within == [1]  # then 2.5 s must pass, and the run is over before
+    assert [epoch for epoch, batch in written if batch == 0] == [1, 2]  # at the ends of epochs whatever it takes
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no /dev/full")
+def test_a_full_disk_while_a_checkpoint_is_written_is_an_error_that_keeps_the_last_one(tmp_path, monkeypatch):
+    points, checkpoint = Points(), tmp_path / "checkpoint.pt"
+    run(points, net(points), checkpoint=checkpoint, digest="one")
+    before = checkpoint.read_bytes()
+
+    class Full(_CarefulFile):
+        def __init__(self, file):
+            super().__init__(open("/dev/full", "wb", buffering=0))
+
+    monkeypatch.setattr("asr_kd.acoustic.checkpoint._CarefulFile", Full)
+    with pytest.raises(FullDiskError, match="checkpoint.pt: the disk is full"):
+        run(points, net(points), checkpoint=checkpoint, digest="two")
+    assert checkpoint.read_bytes() == before and list(tmp_path.iterdir()) == [checkpoint]
 
 
 def test_the_optimisers_copies_change_nothing(monkeypatch):

@@ -176,6 +176,21 @@ def test_an_arpa_file_with_words_that_nobody_can_say(corpus: Path, monkeypatch: 
     assert set(again["lang"].words) ^ set(facts["lang"].words) == {"WORLD", "BLORPLING"}
 
 
+def test_a_large_arpa_file_is_judged_by_its_header(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepared(corpus)
+    given = corpus.parent / "given.arpa"
+    given.write_text((corpus.parent / "data/lm/G.arpa").read_text())
+    monkeypatch.setattr("asr_kd.lang.graph_size.available_memory", lambda: 1e8)  # enough to read it
+    with caplog.at_level("WARNING"):
+        prepared(corpus, lang__lm=str(given))
+    assert "stage 7 will not be possible" in caplog.text and "no graph fits" in caplog.text
+    given.write_text("\\data\\\nngram 1=200003\nngram 2=79000000\n\n\\1-grams:\n")  # what follows is not reached
+    with pytest.raises(UserError, match=r"given.arpa: reading its 79,200,003 n-grams takes about 35.6 GB"):
+        prepared(corpus, lang__lm=str(given))
+
+
 def test_the_file_of_an_option_must_be_there(corpus: Path) -> None:
     for name in ("lexicon", "lm", "lm_text"):
         with pytest.raises(UserError, match=f"nothing: there is no such file; name another as lang.{name}"):

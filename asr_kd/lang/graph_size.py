@@ -1,0 +1,60 @@
+"""How much memory a decoding graph will take to compile, said before it is begun."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from asr_kd.capacity import available_memory, human_bytes
+from asr_kd.errors import UserError
+
+# Peaks of benchmarks/bench_graph.py: 423 thousand n-grams over 20 thousand words 2.4 GB, 469 thousand over 60 thousand
+# 2.6 GB. The n-grams decide, not the words. The model itself is in that, with 0.44 kB an n-gram.
+_FIXED, _PER_NGRAM = 0.5e9, 4.6e3
+_READ_PER_NGRAM = 0.45e3
+
+
+def bytes_to_compile(num_ngrams: int) -> float:
+    """About the most memory at once."""
+    return _FIXED + _PER_NGRAM * num_ngrams
+
+
+def bytes_to_read(num_ngrams: int) -> float:
+    """About what a language model takes in memory."""
+    return _READ_PER_NGRAM * num_ngrams
+
+
+def too_large(num_ngrams: int, path: Path, needed: float, *, given: bool) -> str | None:
+    """One sentence where memory does not suffice for a language model or its graph, with what would fit; else None.
+
+    Args:
+      path: the language model's file.
+      needed: bytes, of `bytes_to_compile` or `bytes_to_read`.
+      given: the model is a file that the user brought, so that pruning and vocabulary are not the recipe's to set.
+    """
+    free = available_memory()
+    if free is None or needed <= free:
+        return None
+    what = "the graph of its" if needed == bytes_to_compile(num_ngrams) else "reading its"
+    fits = max(0.0, free - _FIXED) / _PER_NGRAM
+    smaller = f"the graph of about {fits:,.0f} n-grams fits" if fits >= 1 else "no graph fits"
+    mend = (
+        "name a smaller --lm (OpenSLR's 3-gram.pruned.3e-7 has about 1.4 million), or have one estimated from --lm-text"
+        if given
+        else "raise lang.prune or lower lang.vocabulary"
+    )
+    return (
+        f"{path}: {what} {num_ngrams:,} n-grams takes about {human_bytes(needed)} of memory, but {human_bytes(free)} "
+        f"are free; {smaller}: {mend}, and prepare again."
+    )
+
+
+def check_compiling(num_ngrams: int, path: Path, *, given: bool) -> None:
+    """Raises UserError where the graph of a language model would not fit; arguments as of `too_large`."""
+    if (sentence := too_large(num_ngrams, path, bytes_to_compile(num_ngrams), given=given)) is not None:
+        raise UserError(sentence)
+
+
+def check_reading(num_ngrams: int, path: Path) -> None:
+    """Raises UserError where a language model that the user brought would not fit."""
+    if (sentence := too_large(num_ngrams, path, bytes_to_read(num_ngrams), given=True)) is not None:
+        raise UserError(sentence)

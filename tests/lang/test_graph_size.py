@@ -1,0 +1,38 @@
+"""A graph that will not fit says so before it is begun."""
+
+from pathlib import Path
+
+import pytest
+
+from asr_kd.lang import graph_size
+from asr_kd.errors import UserError
+
+MODEL = Path("G.arpa")
+
+
+def test_what_fits_passes(monkeypatch):
+    monkeypatch.setattr(graph_size, "available_memory", lambda: 1e9)
+    graph_size.check_compiling(100, MODEL, given=False)
+    monkeypatch.setattr(graph_size, "available_memory", lambda: None)  # a system that does not say
+    graph_size.check_compiling(10**9, MODEL, given=False)
+
+
+@pytest.mark.parametrize(
+    ("free", "given", "says"),
+    [
+        (0.50001e9, False, r"the graph of about 2 n-grams fits: raise lang\.prune"),
+        (0.4e9, False, r"no graph fits: raise lang\.prune"),
+        (0.50001e9, True, "the graph of about 2 n-grams fits: name a smaller --lm"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence_with_a_smaller_choice(monkeypatch, free, given, says):
+    monkeypatch.setattr(graph_size, "available_memory", lambda: free)
+    with pytest.raises(UserError, match=rf"G.arpa: the graph of its 9 n-grams takes about 500.0 MB .* {says}"):
+        graph_size.check_compiling(9, MODEL, given=given)
+
+
+def test_a_model_too_large_to_read_is_refused_by_its_header(monkeypatch):
+    monkeypatch.setattr(graph_size, "available_memory", lambda: 8e9)
+    graph_size.check_reading(10**6, MODEL)
+    with pytest.raises(UserError, match=r"G.arpa: reading its 79,000,000 n-grams takes about 35\.\d GB .* --lm"):
+        graph_size.check_reading(79_000_000, MODEL)
