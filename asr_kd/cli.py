@@ -139,13 +139,14 @@ def train(
 
 
 @stage("soft-targets")
+@nj_option
 @device_options
-def soft_targets(config: Config, work: Work, device: str, tensorboard: Path | None) -> Any:
+def soft_targets(config: Config, work: Work, nj: int, device: str, tensorboard: Path | None) -> Any:
     """Stage 5: the ensemble's mean distribution at temperature T for every training frame."""
     from asr_kd.acoustic.options import RunOptions
     from asr_kd.distillation.stage import make_soft_targets
 
-    return make_soft_targets(config, work, RunOptions(device, tensorboard))
+    return make_soft_targets(config, work, RunOptions(device, tensorboard), nj)
 
 
 @stage("distill")
@@ -169,8 +170,10 @@ def distill(
 @click.option("--decoder", type=click.Choice(["k2", "kaldi"]), default="k2", show_default=True)
 @click.option(
     "--rescore-lm",
+    multiple=True,
     type=click.Path(path_type=Path),
-    help="Then list the hypotheses of k2's lattices and score them with this larger ARPA model; in exp/rescored_*.",
+    help="Then list the hypotheses of k2's lattices and score them with this larger ARPA model; in exp/rescored_*. May "
+    "be repeated.",
 )
 @nj_option
 def decode(
@@ -179,20 +182,20 @@ def decode(
     systems: tuple[str, ...],
     sets: tuple[str, ...],
     decoder: str,
-    rescore_lm: Path | None,
+    rescore_lm: tuple[Path, ...],
     nj: int,
 ) -> Any:
     """Stage 7: graph; scales chosen on dev; words of dev and test."""
     from asr_kd.decoding.stage import decode as run
 
-    if rescore_lm is not None and decoder != "k2":
+    if rescore_lm and decoder != "k2":
         raise UserError("--rescore-lm needs the lattices of --decoder k2.")
     first = run(config, work, systems=systems or None, sets=sets, backend=decoder, nj=nj)
-    if rescore_lm is None:
+    if not rescore_lm:
         return first
     from asr_kd.decoding.rescore import rescore
 
-    return [first, rescore(config, work, rescore_lm, systems=systems or None, sets=sets, nj=nj)]
+    return [first, *(rescore(config, work, lm, systems=systems or None, sets=sets, nj=nj) for lm in rescore_lm)]
 
 
 @stage("transcribe")

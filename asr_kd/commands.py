@@ -159,7 +159,7 @@ class _logging:
 def _key(name: str, options: dict[str, Any]) -> str:
     """The name under which a stage's seconds are noted: parts of a stage that are called apart have their own."""
     for option in ("ensemble", "rescore_lm"):
-        if options.get(option) is not None:
+        if options.get(option) not in (None, ()):
             return f"{name} --{option.replace('_', '-')}"
     return " ".join([name, *(f"--pair {pair}" for pair in options.get("pairs", ()))])
 

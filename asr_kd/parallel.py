@@ -6,6 +6,7 @@ by half as many helpers.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -79,6 +80,19 @@ def _over_processes(function: Callable[[Any], Any], pieces: Sequence[Any], nj: i
         f"helper processes were killed twice, at piece {done + 1} of {len(pieces)}, most often for want of memory; run "
         "the same command again with a lower --nj: what is finished is gone on from."
     )
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Where pieces are spread over processes, and so that the result does not depend on how many cores there are."""
+    import torch  # here: it takes a second to load, and a finished stage needs none
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _start_helper() -> None:

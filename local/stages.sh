@@ -1,5 +1,5 @@
 # Stages 2 to 8, which are the same for every corpus. To be sourced by bash after local/log.sh: needs $recipe (--config
-# and --work-dir), $nj, $decoder and, where the recipe has it, $mnist.
+# and --work-dir), $nj, $decoder and, where the recipe has them, $mnist and $second_pass (--rescore-lm FILE ...).
 
 if stage 2; then
   log "Stage 2: compute features"
@@ -18,7 +18,7 @@ fi
 
 if stage 5; then
   log "Stage 5: make soft targets"
-  asr-kd soft-targets "${recipe[@]}"
+  asr-kd soft-targets "${recipe[@]}" --nj "$nj"
 fi
 
 if stage 6; then
@@ -29,7 +29,7 @@ fi
 
 if stage 7; then
   log "Stage 7: decode dev and test"
-  asr-kd decode "${recipe[@]}" --decoder "$decoder" --nj "$nj"
+  asr-kd decode "${recipe[@]}" --decoder "$decoder" --nj "$nj" ${second_pass[@]+"${second_pass[@]}"}
 fi
 
 if stage 8; then

@@ -51,7 +51,9 @@ def test_memory_is_that_of_the_tightest_control_group(tmp_path: Path, version: i
     top = "sys/fs/cgroup" + ("" if version == 2 else "/memory")
     limit, usage = ("memory.max", "memory.current") if version == 2 else ("limit_in_bytes", "usage_in_bytes")
     limit, usage = (name if name.startswith("memory") else f"memory.{name}" for name in (limit, usage))
-    write(tmp_path, proc__self__cgroup="0::/user/job\n" if version == 2 else "4:cpu,memory:/user/job\n1:name=systemd:/\n")
+    write(
+        tmp_path, proc__self__cgroup="0::/user/job\n" if version == 2 else "4:cpu,memory:/user/job\n1:name=systemd:/\n"
+    )
     write(tmp_path, **{f"{top}/user/job/{limit}": "3000000\n", f"{top}/user/job/{usage}": "1000000\n"})
     write(tmp_path, **{f"{top}/user/job/memory.stat": "anon 7\ninactive_file 300000\ntotal_inactive_file 300000\n"})
     assert available_memory(tmp_path) == 2_300_000

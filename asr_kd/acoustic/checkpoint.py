@@ -107,7 +107,7 @@ def save_checkpoint(
     }
     with replacing_file(path) as temporary, temporary.open("wb") as file:
         careful = _CarefulFile(file)
-        torch.save(state, careful)
+        torch.save(state, careful)  # type: ignore[arg-type]  # write and flush are all that it needs
         if careful.error is not None:
             raise careful.error
 

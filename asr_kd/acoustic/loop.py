@@ -81,7 +81,8 @@ def fit(
       seed: of the order of the frames and of dropout; members differ by their first weights and by dropout.
       valid: (N,) bool, the frames to draw from; None: all.
       augment: alters the inputs of each batch anew; teachers that run online see the altered ones too.
-      checkpoint: file for exact resume; written every `checkpoint_seconds` (less often where it takes long) and after each epoch.
+      checkpoint: file for exact resume; written every `checkpoint_seconds` (less often where it takes long) and
+        after each epoch.
       digest: of all that determines the run; a checkpoint with another digest is ignored.
       label: the progress bar's name; None: no bar.
       writer: a TensorBoard SummaryWriter, or None.

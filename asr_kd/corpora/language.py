@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from asr_kd.config import Config, LangConfig
-from asr_kd.lang.graph_size import bytes_to_compile, check_reading, too_large
 from asr_kd.errors import UserError, some_of
 from asr_kd.lang.closures import SYMBOLS as CLOSURES
 from asr_kd.lang.closures import with_closures
+from asr_kd.lang.graph_size import bytes_to_compile, check_reading, too_large
 from asr_kd.lang.lexicon import ARPABET, SILENCE, everything_known, pronounce, read_lexicon
 from asr_kd.lang.ngram import Arpa, estimate, read_arpa, read_counts
 from asr_kd.lang.normalise import normalise

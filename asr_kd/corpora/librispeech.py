@@ -53,9 +53,9 @@ def _check_parts(root: Path, parts: Sequence[str]) -> None:
     there = sorted(path.name for path in root.iterdir() if path.is_dir())
     them = "it" if len(missing) == 1 else "them"
     raise UserError(
-        f"{root} has no part {', '.join(map(repr, missing))}, only {', '.join(there) or 'nothing'}; fetch {them} (stage "
-        "0), or name other parts (--train-parts, --dev-parts, --test-parts; --dev-speakers takes dev from the training "
-        "speakers)."
+        f"{root} has no part {', '.join(map(repr, missing))}, only {', '.join(there) or 'nothing'}; fetch {them} "
+        "(stage 0), or name other parts (--train-parts, --dev-parts, --test-parts; --dev-speakers takes dev from the "
+        "training speakers)."
     )
 
 

@@ -118,7 +118,8 @@ class Item:
         state = f"{_in_words(self.there)} of it there" if self.there else "to be fetched"
         if self.done:
             state = "there already"
-        return f"{self.file.name:<28} {_in_words(self.file.size):>7}  {state}"
+        unpacked = f"{_in_words(_UNPACKED * self.file.size)} unpacked" if self.part else ""
+        return f"{self.file.name:<28} {_in_words(self.file.size):>7}  {unpacked:<16}  {self.file.checksum}  {state}"
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def _look(file: RemoteFile, target: Path, part: str | None, result: Path) -> Ite
     return Item(file, part, done=result.exists(), there=there)
 
 
-def _in_words(size: int) -> str:
+def _in_words(size: float) -> str:
     return str(tqdm.format_sizeof(size, "B"))
 
 

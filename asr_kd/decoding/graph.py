@@ -24,9 +24,9 @@ from asr_kd.config import Config
 from asr_kd.decoding.epsilon import Outputs, remove_epsilon
 from asr_kd.decoding.fst_io import Fst, from_kaldifst, to_kaldifst
 from asr_kd.decoding.grammar_fst import grammar_fst
-from asr_kd.lang.graph_size import check_compiling
 from asr_kd.decoding.lexicon_fst import lexicon_fst
 from asr_kd.errors import UserError
+from asr_kd.lang.graph_size import check_compiling
 from asr_kd.lang.lexicon import Lang, read_lang
 from asr_kd.lang.ngram import Arpa, read_arpa, read_counts
 

@@ -1,8 +1,8 @@
 """A second pass: lists of hypotheses from k2's lattices, their language scores taken from a larger model.
 
 Each system's lists are an artefact of their own, exp/nbest_<system>_<set>/; what a language model makes of them is
-exp/rescored_<system>_<set>/. Scales are chosen anew on dev. Of the larger model only those n-grams are kept in memory
-that some hypothesis has.
+exp/rescored_<system>_<set>_<model>/, named after its file. Scales are chosen anew on dev. Of the larger model only
+those n-grams are kept in memory that some hypothesis has.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from asr_kd.artifacts import Stamp, Work, file_digest, read_stamp, reason_to_mak
 from asr_kd.config import Config, DecodingConfig, to_mapping
 from asr_kd.decoding.decoder import Grid, Hypothesis
 from asr_kd.decoding.nbest import ListedUtterance, make_lists, read_lists
-from asr_kd.decoding.results import decoded_folder, rate_name, read_summary, write_results
+from asr_kd.decoding.results import decoded_folder, rate_name, read_summary, rescored_folder, write_results
 from asr_kd.decoding.scales import Scales, choose_scales, grid_errors
 from asr_kd.decoding.scoring import Scoring, scoring_of
 from asr_kd.decoding.stage import Task, existing_systems, system_named, task_of
@@ -89,7 +89,7 @@ def rescore(
     inputs = {"lm": file_digest(lm), "first lm": file_digest(work.lm / "G.arpa"), **scoring.inputs}
     settings = {key: to_mapping(config.decoding)[key] for key in ("acoustic_scales", "word_penalties")}
     stamps = {key: Stamp("rescore", settings, inputs | _digests(work, lists, *key)) for key in lists}
-    todo = [key for key in lists if reason_to_make(_folder(work, *key), stamps[key]) is not None]
+    todo = [key for key in lists if reason_to_make(rescored_folder(work, *key, lm.name), stamps[key]) is not None]
     if todo:
         read = dict.fromkeys([*todo, *((who, "dev") for who, _ in todo)])
         score = _difference(work, lm, [lists[key] for key in read])
@@ -97,12 +97,8 @@ def rescore(
             mine = [name for who, name in todo if who == task.system.name]
             if mine:
                 _rescore_task(config, work, task, mine, stores, lists, stamps, score, lm, scoring)
-    summaries = [_summary(_folder(work, task.system.name, name)) for task in tasks for name in sets]
+    summaries = [_summary(rescored_folder(work, task.system.name, name, lm.name)) for task in tasks for name in sets]
     return RescoreResult(lm, bool(todo), summaries)
-
-
-def _folder(work: Work, system: str, name: str) -> Path:
-    return work.exp(f"rescored_{system}_{name}")
 
 
 def _digests(work: Work, lists: dict[tuple[str, str], Path], system: str, name: str) -> dict[str, str]:
@@ -191,6 +187,7 @@ def _rescore_task(
         seeds = [best[k * count : (k + 1) * count] for k in range(len(task.nets))]
         first = read_summary(work, who, name)
         more = {
+            "retried": first["retried"],
             "lm": lm.name,
             "first_pass_wer": first["wer"],
             "oracle": _oracle([text.split() for text in stores[name].references] * len(task.nets), listed, scoring),
@@ -198,7 +195,7 @@ def _rescore_task(
             "hypotheses": float(np.mean([len(utterance.hypotheses.words) for utterance in listed])),
         }
         seconds = [first["seconds"] / first["seeds"]] * len(seeds)
-        with replacing_folder(_folder(work, who, name), stamps[who, name]) as temporary:
+        with replacing_folder(rescored_folder(work, who, name, lm.name), stamps[who, name]) as temporary:
             write_results(
                 temporary, config, who, name, stores[name], scales, seeds, seconds, vocabulary, scoring, **more
             )

@@ -115,6 +115,11 @@ def decoded_folder(work: Work, system: str, name: str) -> Path:
     return work.exp(f"decode_{system}_{name}")
 
 
+def rescored_folder(work: Work, system: str, name: str, lm: str) -> Path:
+    """What a larger language model makes of a system's lists; `lm` is its file's name."""
+    return work.exp(f"rescored_{system}_{name}_{lm.removesuffix('.gz').removesuffix('.arpa')}")
+
+
 def read_summary(work: Work, system: str, name: str) -> dict[str, Any]:
     """What decoding a system on a set gave; UserError where that was not done."""
     file = decoded_folder(work, system, name) / "summary.json"

@@ -81,9 +81,10 @@ class DecodeResult:
                 f"{row['system']:<16} {row['set']:<5} {row['wer']:>7.2%} {errors['ins']:>5} {errors['del']:>5} "
                 f"{errors['sub']:>5}  {row['acoustic_scale']:<5} {row['word_penalty']:<7} {row['rtf']:>6.4f}"
             )
+            again = f"  {row['retried']} retried with a wider beam" if row["retried"] else ""
             lost = f"  {len(row['failed'])} failed" if row["failed"] else ""
             silent = f"  {row['with_silence']['wer']:.2%} with silence" if "with_silence" in row else ""
-            lines.append(f"{line}{silent}{lost}{'' if one.made else '  (up to date)'}")
+            lines.append(f"{line}{silent}{again}{lost}{'' if one.made else '  (up to date)'}")
         return "\n".join(lines)
 
 

@@ -6,21 +6,17 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from asr_kd.acoustic.heap import keep_freed_memory
 from asr_kd.acoustic.job import TrainResult
-from asr_kd.acoustic.model import AcousticModel, load_model
+from asr_kd.acoustic.model import load_model
 from asr_kd.acoustic.options import RunOptions
 from asr_kd.acoustic.precision import pick_device
 from asr_kd.acoustic.stage import (
     FOLDERS,
     SEEDS_OF_STUDENTS,
     TrainingSet,
-    answers_for,
     open_training_set,
     seeds_of,
     share_of,
@@ -30,16 +26,16 @@ from asr_kd.acoustic.stage import (
 from asr_kd.artifacts import Stamp, Work, reason_to_make, require
 from asr_kd.capacity import check_disk, human_bytes
 from asr_kd.config import Config, to_mapping
-from asr_kd.distillation.objective import DistillationObjective, OnlineTargets, StoredTargets, TargetProvider
-from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, keep_largest, restore
+from asr_kd.distillation.objective import DistillationObjective, StoredTargets, TargetProvider
+from asr_kd.distillation.softening import SUMS, Ensemble, Run, forget, online_targets, sample, soften
+from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter
 from asr_kd.errors import UserError
-from asr_kd.frames.windows import ChunkedFrames, WindowedFrames, windows_of
 from asr_kd.growing import discard_partial, resuming_folder
+from asr_kd.parallel import default_nj, map_pieces
 
 log = logging.getLogger(__name__)
 
-FRAMES_AT_ONCE = 2048
-BACKGROUND_FRAMES = 20000  # sample from which the mean distribution is estimated
+_SMALL = 1 << 16  # frames that are done before helper processes would have started
 
 
 @dataclass(frozen=True)
@@ -68,8 +64,12 @@ class SoftTargetsResult:
 _FACTS = ("frames", "bytes_per_frame", "full_bytes_per_frame", "retained_mass", "kl", "entropy", "entries")
 
 
-def make_soft_targets(config: Config, work: Work, options: RunOptions) -> SoftTargetsResult:
-    """Runs the teachers over every training frame and stores their mean distribution at the config's temperature."""
+def make_soft_targets(config: Config, work: Work, options: RunOptions, nj: int | None = None) -> SoftTargetsResult:
+    """Runs the teachers over every training frame and stores their mean distribution at the config's temperature.
+
+    Args:
+      nj: processes, on CPUs; None: one for each core. The result does not depend on it.
+    """
     data = open_training_set(work)
     folder, settings = work.exp("soft_targets"), config.soft_targets
     stamp = _stamp(config, work, data)
@@ -79,46 +79,47 @@ def make_soft_targets(config: Config, work: Work, options: RunOptions) -> SoftTa
         facts = require(folder, work, "soft-targets")["facts"]
         return SoftTargetsResult(folder, False, **{key: facts[key] for key in _FACTS})
     log.info("making soft targets: %s", reason)
-    device = pick_device(options.device)
-    keep_freed_memory()
-    teachers = load_model(work.exp(_teacher_folder(config)), device)
-    frames = _windows(data, teachers, device)
-    provider = _online(config, data, teachers)
-    # an entry's number and value; per frame an offset, a count and what is left over
-    exact = settings.keep_mass >= 1 and settings.max_entries >= data.num_states
-    needed = frames.num_frames * (min(settings.max_entries, data.num_states) * (6 if exact else 4) + 14)
-    log.info("at most %s of disk will be needed", human_bytes(needed))
-    check_disk(folder, needed)
-    background = _background(provider, frames, config.seed)
-    facts = {"temperature": settings.temperature, "num_states": data.num_states, "frames": frames.num_frames}
+    device, num_frames = str(pick_device(options.device)), data.train.num_frames
+    ensemble = Ensemble(data.train.folder, work.exp(_teacher_folder(config)), settings, data.num_states, device)
+    background, entries = sample(ensemble, config.seed)
+    _check_disk(folder, ensemble, entries, num_frames)
+    if device != "cpu" or num_frames < _SMALL:
+        nj = 1
+    elif nj != 1:
+        forget()  # the helpers have their own
+    facts = {"temperature": settings.temperature, "num_states": data.num_states, "frames": num_frames}
     with resuming_folder(folder, stamp, facts) as temporary:
-        writer = SoftTargetWriter(temporary, data.num_states, background.cpu().numpy(), exact=exact)
-        sums = writer.note or {"frames": 0, "retained_mass": 0.0, "kl": 0.0, "entropy": 0.0, "entries": 0.0}
+        writer = SoftTargetWriter(temporary, data.num_states, background, exact=ensemble.exact)
+        sums = writer.note or {"frames": 0, **dict.fromkeys(SUMS, 0.0)}
+        runs = [
+            Run(ensemble, first, min(first + ensemble.run_frames, num_frames), background)
+            for first in range(sums["frames"], num_frames, ensemble.run_frames)
+        ]
         bar = tqdm(
-            desc="soft targets", total=frames.num_frames, initial=sums["frames"], unit="frame", unit_scale=True,
+            desc="soft targets", total=num_frames, initial=sums["frames"], unit="frame", unit_scale=True,
             disable=options.quiet, mininterval=1.0,
         )  # fmt: skip
-        for first in range(sums["frames"], frames.num_frames, FRAMES_AT_ONCE):
-            part = torch.arange(first, min(first + FRAMES_AT_ONCE, frames.num_frames), device=device)
-            full = provider.targets(part, frames.inputs(part)).log_probabilities
-            kept = keep_largest(full, keep_mass=settings.keep_mass, max_entries=settings.max_entries)
-            writer.append(kept)
-            restored = restore(kept, background)
-            sums["retained_mass"] += float(np.exp(kept.log_probabilities.astype(np.float64)).sum())
-            sums["kl"] += float((full.exp() * (full - restored)).sum())
-            sums["entropy"] -= float((full.exp() * full).sum())
-            sums["entries"] += len(kept.ids)
-            sums["frames"] += len(part)
+        for run, softened in zip(runs, map_pieces(soften, runs, nj=nj or default_nj()), strict=True):
+            writer.append(softened.kept)
+            sums = {name: sums[name] + softened.sums[name] for name in SUMS} | {"frames": run.end}
             writer.mark(sums)
-            bar.update(len(part))
+            bar.update(run.end - run.first)
         bar.close()
         writer.close()
-        store = SoftTargetStore(temporary, temperature=settings.temperature, num_frames=frames.num_frames)
-        facts |= {
-            name: sums[name] / max(1, frames.num_frames) for name in ("retained_mass", "kl", "entropy", "entries")
-        }
+        forget()
+        store = SoftTargetStore(temporary, temperature=settings.temperature, num_frames=num_frames)
+        facts |= {name: sums[name] / max(1, num_frames) for name in SUMS}
         facts |= {"bytes_per_frame": store.bytes_per_frame, "full_bytes_per_frame": 2 * data.num_states}
     return SoftTargetsResult(folder, True, **{key: facts[key] for key in _FACTS})
+
+
+def _check_disk(folder: Path, ensemble: Ensemble, entries: float, num_frames: int) -> None:
+    """By the entries that a sample of frames keeps, and a tenth more."""
+    of_entry = 6 if ensemble.exact else 4  # its number and value
+    per_frame = of_entry * min(1.1 * entries, ensemble.most_entries) + 14  # offset, count and what is left over
+    needed = num_frames * per_frame
+    log.info("%.1f entries a frame are kept of a sample: %s of disk", entries, human_bytes(needed))
+    check_disk(folder, needed)
 
 
 def distill(
@@ -201,7 +202,8 @@ def _check_store(work: Work, data: TrainingSet, expected: Stamp) -> None:
 
 def _provider(config: Config, work: Work, data: TrainingSet, device: torch.device, *, online: bool) -> TargetProvider:
     if online:
-        return _online(config, data, load_model(work.exp(_teacher_folder(config)), device))
+        teachers = load_model(work.exp(_teacher_folder(config)), device)
+        return online_targets(config.soft_targets, data.train, teachers)
     return StoredTargets(
         SoftTargetStore(
             work.exp("soft_targets"),
@@ -212,30 +214,5 @@ def _provider(config: Config, work: Work, data: TrainingSet, device: torch.devic
     )
 
 
-def _online(config: Config, data: TrainingSet, teachers: AcousticModel) -> OnlineTargets:
-    folds = config.soft_targets.out_of_fold
-    members = answers_for(data.train, folds, teachers.members) if folds > 1 else None
-    settings = config.soft_targets
-    return OnlineTargets(teachers, temperature=settings.temperature, mean=settings.mean, members=members)
-
-
 def _teacher_folder(config: Config) -> str:
     return "teacher_folds" if config.soft_targets.out_of_fold > 1 else "teacher"
-
-
-def _windows(data: TrainingSet, model: AcousticModel, device: torch.device) -> WindowedFrames | ChunkedFrames:
-    settings = model.settings
-    return windows_of(data.train, left=settings.left_context, right=settings.right_context, device=device)
-
-
-def _background(provider: TargetProvider, frames: WindowedFrames | ChunkedFrames, seed: int) -> Tensor:
-    """(C,) the mean distribution over a random sample of frames."""
-    generator = torch.Generator().manual_seed(seed)
-    sample = torch.randperm(frames.num_frames, generator=generator)[:BACKGROUND_FRAMES].sort().values
-    total = None
-    for part in sample.split(FRAMES_AT_ONCE):
-        here = part.to(frames.device)
-        sums = provider.targets(here, frames.inputs(here)).log_probabilities.exp().sum(0)
-        total = sums if total is None else total + sums
-    assert total is not None  # a training set has frames
-    return total / total.sum()

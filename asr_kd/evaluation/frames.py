@@ -1,6 +1,6 @@
 """What a model gets right frame by frame: every member alone, the ensemble's mean, and how the members differ.
 
-Shapes:  M members, B frames in a batch, N frames of a set, C tied states.
+Shapes:  M members, B frames in a batch, N frames and U utterances of a set, C tied states.
 """
 
 from __future__ import annotations
@@ -22,13 +22,19 @@ _NUMBERS_AT_ONCE = 1 << 23  # posteriors per batch over all members: 32 MiB in f
 
 @dataclass(frozen=True)
 class FrameMetrics:
-    """Means over the frames that have a label. Accuracies are fractions, cross-entropies nats."""
+    """Means over the frames that have a label. Accuracies are fractions, cross-entropies nats.
+
+    wrong: (M + 1, U) int64, frames of each utterance whose label is not the likeliest state, by each member and by the
+      mean of all. labelled: (U,) int64, frames with a label.
+    """
 
     frames: int
     accuracy: list[float]  # per member
     cross_entropy: list[float]  # per member
     ensemble_accuracy: float  # of the members' arithmetic mean
     ensemble_cross_entropy: float
+    wrong: np.ndarray
+    labelled: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -50,16 +56,25 @@ def frame_metrics(model: AcousticModel, store: FrameStore, states: np.ndarray) -
       ValueError: `states` and the store differ in length.
     """
     members = model.members
-    correct, nats = np.zeros(members + 1), np.zeros(members + 1)  # the last: the mean of all
-    count = 0
+    nats = np.zeros(members + 1)  # the last: the mean of all
+    mistaken = [np.zeros((members + 1, 0), bool)]
     for log_probabilities, labels in _batches(model, store, states):
-        count += len(labels)
         mean = torch.logsumexp(log_probabilities, dim=0, keepdim=True).sub(math.log(members))
         both = torch.cat([log_probabilities, mean]) if members > 1 else log_probabilities.expand(2, -1, -1)
-        correct += both.argmax(-1).eq(labels).sum(1).cpu().numpy()
+        mistaken.append(both.argmax(-1).ne(labels).cpu().numpy())
         nats -= both.gather(2, labels.expand(members + 1, -1).unsqueeze(2)).double().sum((1, 2)).cpu().numpy()
-    accuracy, cross_entropy = (correct / max(1, count)).tolist(), (nats / max(1, count)).tolist()
-    return FrameMetrics(count, accuracy[:-1], cross_entropy[:-1], accuracy[-1], cross_entropy[-1])
+    wrong, labelled = _by_utterance(np.concatenate(mistaken, axis=1), store, states)
+    count = int(labelled.sum())
+    accuracy, cross_entropy = ((count - wrong.sum(1)) / max(1, count)).tolist(), (nats / max(1, count)).tolist()
+    return FrameMetrics(count, accuracy[:-1], cross_entropy[:-1], accuracy[-1], cross_entropy[-1], wrong, labelled)
+
+
+def _by_utterance(mistaken: np.ndarray, store: FrameStore, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(K, labelled frames) bool -> (K, U) and (U,) counts."""
+    utterances = np.repeat(np.arange(len(store.ids)), np.diff(store.offsets))[np.asarray(states) >= 0]
+    count = len(store.ids)
+    wrong = np.stack([np.bincount(utterances[row], minlength=count) for row in mistaken])
+    return wrong, np.bincount(utterances, minlength=count)
 
 
 def diversity(model: AcousticModel, store: FrameStore, states: np.ndarray) -> Diversity:

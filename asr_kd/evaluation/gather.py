@@ -20,9 +20,9 @@ from asr_kd.config import Config
 from asr_kd.decoding.results import decoded_folder
 from asr_kd.decoding.stage import SYSTEMS, System
 from asr_kd.errors import UserError
-from asr_kd.evaluation.bootstrap import compare, wer_interval
+from asr_kd.evaluation.bootstrap import Interval, compare, wer_interval
 from asr_kd.evaluation.confusions import confusions
-from asr_kd.evaluation.frames import Diversity, ExampleFrame, diversity, example_frame, frame_metrics
+from asr_kd.evaluation.frames import Diversity, ExampleFrame, FrameMetrics, diversity, example_frame, frame_metrics
 from asr_kd.evaluation.hypotheses import Difference, Hypotheses, differences, read_hypotheses
 from asr_kd.evaluation.rescored import rescored_digests, rescored_rows
 from asr_kd.frames.store import FrameStore
@@ -91,7 +91,12 @@ def gather(config: Config, work: Work) -> Evidence:
     hypotheses = {
         (s.name, name): read_hypotheses(decoded_folder(work, s.name, name), work) for s in systems for name in SETS
     }
-    rows = {s.name: _system(config, work, s, models[s.name], stores, hypotheses) for s in systems}
+    frames = {
+        (s.name, name): frame_metrics(models[s.name], stores[name], _states(work, s.folder, stores[name]))
+        for s in systems
+        for name in SETS
+    }
+    rows = {s.name: _system(config, work, s, models[s.name], frames, hypotheses) for s in systems}
     unit = hypotheses["direct", "test"].unit
     students = require(work.exp("student"), work, "distill")
     ensemble = models["ensemble"]
@@ -104,7 +109,7 @@ def gather(config: Config, work: Work) -> Evidence:
         "corpus": config.corpus.name,
         "unit": unit,  # of "wer": words, or phones
         "systems": list(rows.values()),
-        "distillation": _distillation(config, work, students, rows, hypotheses, ""),
+        "distillation": _distillation(config, work, students, rows, frames, hypotheses, ""),
         "alignment": _alignment(work, left_out),
         "seconds": _noted(work, "seconds.json"),
         "memory": _noted(work, "memory.json"),
@@ -124,7 +129,7 @@ def gather(config: Config, work: Work) -> Evidence:
     }
     if config.small is not None:
         small = require(work.exp("student_small"), work, "distill --pair small")
-        results["distillation_small"] = _distillation(config, work, small, rows, hypotheses, "-small")
+        results["distillation_small"] = _distillation(config, work, small, rows, frames, hypotheses, "-small")
     if unit == "phone":
         results |= _of_phones(config, work, systems, results["systems"])
     example = example_frame(
@@ -153,11 +158,18 @@ def _system(
     work: Work,
     system: System,
     model: AcousticModel,
-    stores: dict[str, FrameStore],
+    of_frames: dict[tuple[str, str], FrameMetrics],
     hypotheses: dict[tuple[str, str], Hypotheses],
 ) -> dict[str, Any]:
     """A system's row: each number is a mean over its seeds, word errors are their sum."""
-    frames = {name: frame_metrics(model, stores[name], _states(work, system.folder, stores[name])) for name in SETS}
+    frames = {name: of_frames[system.name, name] for name in SETS}
+    resampling = {"samples": config.evaluation.bootstrap_samples, "seed": config.seed}
+    mistakes = {
+        name: wer_interval(_mistakes(found, system.name), found.labelled, **resampling)
+        if found.frames
+        else Interval(1.0, 0.0, 1.0)
+        for name, found in frames.items()
+    }
     words = {name: hypotheses[system.name, name] for name in SETS}
     sizes = [(work.exp(system.folder) / f"member_{m}.safetensors").stat().st_size for m in range(model.members)]
     together = model.members if system.averaged else 1  # nets that run at once
@@ -170,6 +182,7 @@ def _system(
         "frame_accuracy": {
             n: f.ensemble_accuracy if system.averaged else float(np.mean(f.accuracy)) for n, f in frames.items()
         },
+        "frame_accuracy_ci95": {n: [1 - wrong.high, 1 - wrong.low] for n, wrong in mistakes.items()},
         "cross_entropy": {
             n: f.ensemble_cross_entropy if system.averaged else float(np.mean(f.cross_entropy))
             for n, f in frames.items()
@@ -192,6 +205,11 @@ def _system(
             for name, h in words.items()
         },
     }
+
+
+def _mistakes(frames: FrameMetrics, system: str) -> np.ndarray:
+    """(S, U): of each seed; of an ensemble, of its mean."""
+    return frames.wrong[-1:] if system == "ensemble" else frames.wrong[:-1]
 
 
 def _rates(config: Config, of_sets: dict[str, Hypotheses]) -> dict[str, Any]:
@@ -226,6 +244,7 @@ def _distillation(
     work: Work,
     student: dict[str, Any],
     rows: dict[str, dict[str, Any]],
+    frames: dict[tuple[str, str], FrameMetrics],
     hypotheses: dict[tuple[str, str], Hypotheses],
     suffix: str,
 ) -> dict[str, Any]:
@@ -236,7 +255,17 @@ def _distillation(
         raise UserError(
             f"{a.folder} and {b.folder} do not hold the same utterances; decode again: {work.command('decode')}"
         )
-    paired = compare(a.errors, b.errors, a.words, samples=config.evaluation.bootstrap_samples, seed=config.seed)
+    resampling = {"samples": config.evaluation.bootstrap_samples, "seed": config.seed}
+    paired = compare(a.errors, b.errors, a.words, **resampling)
+    plain = frames[f"direct{suffix}", "test"]
+    fewer = {
+        name: compare(
+            _mistakes(plain, "direct"), _mistakes(frames[system, "test"], system), plain.labelled, **resampling
+        ).difference
+        if plain.frames
+        else Interval(0.0, -1.0, 1.0)
+        for name, system in (("ensemble", "ensemble"), ("distilled", f"distilled{suffix}"))
+    }
     made_with = student["settings"].get("distilled", {})
     store = read_stamp(work.exp("soft_targets"))
     targets = store["settings"] if store is not None else {}
@@ -261,6 +290,9 @@ def _distillation(
         "wer_difference": {
             "test": paired.difference.value,
             "ci95": [paired.difference.low, paired.difference.high],
+        },
+        "frame_difference": {  # of accuracy, from the direct model's, on test
+            name: {"test": -one.value, "ci95": [-one.high, -one.low]} for name, one in fewer.items()
         },
         "mean": targets.get("mean", config.soft_targets.mean),
         "out_of_fold": targets.get("out_of_fold", config.soft_targets.out_of_fold),

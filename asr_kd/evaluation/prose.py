@@ -175,6 +175,7 @@ def notes(results: Results) -> list[str]:
         f"Intervals are 95 % bootstrap intervals over the test utterances ({plural(words, unit)}; the same resamples "
         f"for all seeds and systems). They say how far the rates would move with other utterances of the same kind, "
         f"not with other speakers, and not with other seeds.",
+        _of_frames(results),
         f"The {rate_name(results)} of distilled minus direct has the interval {difference}: {told}. The paired "
         f"probability counts the resamples in which the distilled network makes fewer errors (a tie counts one half).",
         f"Chosen on dev alone: each network's epoch, each system's acoustic scale and {unit} penalty (table below), "
@@ -192,9 +193,36 @@ def notes(results: Results) -> list[str]:
             f"{plural(oov['words'], unit)} of the test set ({percent(oov['rate'])}), out of the decoder's "
             f"vocabulary, cannot be got right by any system."
         )
+    if retried := {name: row["retried"]["test"] for name, row in rows.items() if row["retried"]["test"]}:
+        told = ", ".join(f"{name} {count:,}" for name, count in retried.items())
+        found.append(
+            f"Utterances of the test set in which nothing was found at first, and that were decoded alone with a wider "
+            f"beam (over all seeds): {told}."
+        )
     if distillation["gain_kept"]["frame_accuracy"] is None:
         found.append("The share of the gain kept is not defined here: the ensemble has no gain in frame accuracy.")
     return found
+
+
+def _of_frames(results: Results) -> str:
+    """Intervals of frame accuracy, and its seeds."""
+    rows, gains = rows_of(results), results["distillation"]["frame_difference"]
+    each = []
+    for name in ("direct", "ensemble", "distilled"):
+        low, high = rows[name]["frame_accuracy_ci95"]["test"]
+        seeds = "; ".join(percent(value, 2) for value in rows[name]["each"]["frame_accuracy"]["test"])
+        each.append(
+            f"{name} {100 * low:.1f} to {percent(high)} ({'its members' if name == 'ensemble' else 'seeds'}: {seeds})"
+        )
+    more = [
+        f"{name} {100 * one['test']:+.2f} points ({100 * one['ci95'][0]:+.2f} to {100 * one['ci95'][1]:+.2f})"
+        for name, one in gains.items()
+    ]
+    text = (
+        f"Frame accuracy on test, with intervals got in the same way: {', '.join(each)}. Against direct on the "
+        f"same utterances: {', '.join(more)}."
+    )
+    return text.replace(" -", " −").replace("(-", "(−")
 
 
 def _of_the_data(results: Results) -> list[str]:

@@ -15,18 +15,19 @@ from asr_kd.evaluation.hypotheses import read_hypotheses
 
 
 def rescored_digests(work: Work, systems: Sequence[System]) -> dict[str, str]:
-    """For the report's stamp: "<system> rescored" -> digest."""
-    return {f"{name} rescored": stamp["digest"] for name, (_, stamp) in _current(work, systems).items()}
+    """For the report's stamp: folder -> digest."""
+    return {folder.name: stamp["digest"] for _, folder, stamp in _current(work, systems)}
 
 
 def rescored_rows(config: Config, work: Work, systems: Sequence[System]) -> list[dict[str, Any]]:
-    """One row for each rescored system, on test: the first pass's WER, the new one with its interval, the lists' best.
+    """For each rescored system and language model, on test: the first pass's WER, the new one with its interval, the
+    lists' best.
 
     Raises:
       UserError: a file is missing or damaged.
     """
     rows = []
-    for name, (folder, _) in _current(work, systems).items():
+    for name, folder, _ in _current(work, systems):
         found = read_hypotheses(folder, work)
         interval = wer_interval(
             found.errors, found.words, samples=config.evaluation.bootstrap_samples, seed=config.seed
@@ -45,11 +46,13 @@ def rescored_rows(config: Config, work: Work, systems: Sequence[System]) -> list
     return rows
 
 
-def _current(work: Work, systems: Sequence[System]) -> dict[str, tuple[Path, dict[str, Any]]]:
-    found = {}
+def _current(work: Work, systems: Sequence[System]) -> list[tuple[str, Path, dict[str, Any]]]:
+    """System, folder and its stamp; those of another first pass are left out."""
+    found = []
     for system in systems:
-        folder = work.exp(f"rescored_{system.name}_test")
-        stamp, decoded = read_stamp(folder), read_stamp(decoded_folder(work, system.name, "test"))
-        if stamp is not None and decoded is not None and stamp["inputs"]["decoded"] == decoded["digest"]:
-            found[system.name] = (folder, stamp)
+        decoded = read_stamp(decoded_folder(work, system.name, "test"))
+        for folder in sorted(work.exp("").glob(f"rescored_{system.name}_test_*")):
+            stamp = read_stamp(folder)
+            if stamp is not None and decoded is not None and stamp["inputs"]["decoded"] == decoded["digest"]:
+                found.append((system.name, folder, stamp))
     return found

@@ -5,7 +5,6 @@ The training set is made first: the scale of dev and test is its, and so is a pa
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
 import json
@@ -35,7 +34,7 @@ from asr_kd.frames.store import (
     store_bytes,
 )
 from asr_kd.growing import discard_partial, resuming_folder
-from asr_kd.parallel import map_pieces
+from asr_kd.parallel import map_pieces, one_thread
 from asr_kd.text_files import open_text
 
 SETS = ("train", "dev", "test")
@@ -207,7 +206,7 @@ class _Extracted:
 
 
 def _extract_piece(piece: _Piece) -> list[_Extracted]:
-    with _one_thread():
+    with one_thread():  # sums must not depend on how many cores there are
         return [_extract(cut, piece.task) for cut in piece.cuts]
 
 
@@ -303,19 +302,6 @@ def _resample(samples: np.ndarray, sampling_rate: int, speed: float) -> np.ndarr
 
     altered: np.ndarray = Speed(speed)(samples, sampling_rate)
     return altered
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Utterances are spread over processes; and sums must not depend on how many cores there are."""
-    import torch  # here: it takes a second to load, and a finished stage needs none
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _read_cuts(path: Path) -> Iterator[Any]:

@@ -5,7 +5,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 help_message="Usage: recipes/librispeech/run.sh [options]
 Stages: 0 download, 1 prepare, 2 features, 3 align, 4 teachers, 5 soft targets, 6 students, 7 decode, 8 report.
-A stage whose result is already there is skipped. Only stage 0 uses the network; --corpus-dir makes it needless."
+A stage whose result is already there is skipped. Only stage 0 uses the network; --corpus-dir makes it needless,
+unless --openslr true or --rescore-lm asks for files of OpenSLR's."
 stage=0                       # first stage to run
 stop_stage=8                  # last stage to run
 config=recipes/librispeech/conf/clean100.yaml # settings
@@ -17,7 +18,9 @@ test_parts=                   # parts to score
 dev_speakers=                 # take so many training speakers for dev, in place of parts unless those are named too
 lexicon=                      # WORD PH1 PH2 ... lines, such as librispeech-lexicon.txt
 lm=                           # an ARPA file, gzipped or not
+openslr=false                 # true: stage 0 fetches OpenSLR's lexicon and language model beside --corpus-dir too
 openslr_lm=3-gram.pruned.3e-7 # the language model that stage 0 fetches where none is named
+rescore_lm=                   # for a second pass: ARPA files or OpenSLR's 3-gram.pruned.1e-7, 3-gram, commas between
 lm_text=                      # sentences to estimate a language model from, gzipped or not
 nj=$(nproc)                   # processes at once
 on_bad_utterance=             # fail, or skip: leave it out, count it, list it in the report
@@ -34,15 +37,32 @@ dev=(${dev_parts:+--dev-parts "$dev_parts"})
 if [[ ${dev_speakers:-0} != 0 && -z $dev_parts ]]; then dev=(--dev-parts ''); fi
 parts=(${train_parts:+--train-parts "$train_parts"} ${test_parts:+--test-parts "$test_parts"} "${dev[@]}")
 
-if stage 0 && [[ -z $corpus_dir ]]; then
-  log "Stage 0: fetch the corpus"
-  wanted=()
-  if [[ -z $lexicon ]]; then wanted+=(--lexicon); fi
-  if [[ -z $lm$lm_text ]]; then wanted+=(--lm "$openslr_lm"); fi
-  asr-kd download "${recipe[@]}" "${parts[@]}" "${wanted[@]}"
+fetched=$work_dir/download
+second_pass=() named=()
+IFS=, read -ra models <<<"$rescore_lm"
+for name in "${models[@]}"; do
+  if [[ ! -f $name && $name != */* ]]; then # no file: one of OpenSLR's names
+    named+=(--lm "$name")
+    name=$fetched/$name.arpa.gz
+  fi
+  second_pass+=(--rescore-lm "$name")
+done
+
+if stage 0; then
+  wanted=("${named[@]}")
+  if [[ -z $corpus_dir || $openslr == true ]]; then
+    if [[ -z $lexicon ]]; then wanted+=(--lexicon); fi
+    if [[ -z $lm$lm_text ]]; then wanted+=(--lm "$openslr_lm"); fi
+  fi
+  if [[ -z $corpus_dir ]]; then
+    log "Stage 0: fetch the corpus"
+    asr-kd download "${recipe[@]}" "${parts[@]}" "${wanted[@]}"
+  elif [[ ${#wanted[@]} -gt 0 ]]; then
+    log "Stage 0: fetch the language part"
+    asr-kd download "${recipe[@]}" --train-parts '' --dev-parts '' --test-parts '' "${wanted[@]}"
+  fi
 fi
 # what stage 0 has fetched, now or earlier, is used unless something else is named
-fetched=$work_dir/download
 if [[ -z $lexicon && -f $fetched/librispeech-lexicon.txt ]]; then lexicon=$fetched/librispeech-lexicon.txt; fi
 if [[ -z $lm$lm_text && -f $fetched/$openslr_lm.arpa.gz ]]; then lm=$fetched/$openslr_lm.arpa.gz; fi
 

@@ -118,13 +118,16 @@ def test_a_full_disk_while_a_checkpoint_is_written_is_an_error_that_keeps_the_la
     run(points, net(points), checkpoint=checkpoint, digest="one")
     before = checkpoint.read_bytes()
 
+    full = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115
+
     class Full(_CarefulFile):
         def __init__(self, file):
-            super().__init__(open("/dev/full", "wb", buffering=0))
+            super().__init__(full)
 
     monkeypatch.setattr("asr_kd.acoustic.checkpoint._CarefulFile", Full)
-    with pytest.raises(FullDiskError, match="checkpoint.pt: the disk is full"):
+    with pytest.raises(FullDiskError, match=r"checkpoint\.pt: the disk is full"):
         run(points, net(points), checkpoint=checkpoint, digest="two")
+    full.close()
     assert checkpoint.read_bytes() == before and list(tmp_path.iterdir()) == [checkpoint]
 
 

@@ -322,7 +322,8 @@ def test_the_plan_comes_first_and_a_small_disk_is_refused(
         "3-gram.arpa.gz": "50.0kB",
         "dev-clean-2.tar.gz": "20",
     }.items():
-        assert re.search(rf"{re.escape(name)} +{size}.* to be fetched", plan)
+        assert re.search(rf"{re.escape(name)} +{size}.*  (md5|sha256):[0-9a-f]{{32,64}}  to be fetched", plan)
+    assert re.search(r"dev-clean-2.tar.gz .* unpacked", plan)
     dev(target, release)  # this much is there
 
 

@@ -126,7 +126,9 @@ def test_the_same_model_changes_no_words(work: Work, tmp_path: Path) -> None:  #
     assert result.made and "rescored with" in str(result)
     for system in ("direct", "ensemble"):
         for name in ("dev", "test"):
-            assert words_of(work.exp(f"rescored_{system}_{name}")) == words_of(work.exp(f"decode_{system}_{name}"))
+            assert words_of(work.exp(f"rescored_{system}_{name}_larger")) == words_of(
+                work.exp(f"decode_{system}_{name}")
+            )
     for summary in result.summaries:
         oracle = summary["oracle"]
         assert summary["first_pass_wer"] >= oracle["1"] >= oracle["10"] >= oracle["100"]
@@ -140,18 +142,23 @@ def test_a_model_that_knows_the_words_is_believed(work: Work, tmp_path: Path) ->
     rescored = rescore(CONFIG, work, lm_file(tmp_path, sure), ["direct"], ["dev"])
     assert rescored.summaries[0]["wer"] <= rescored.summaries[0]["first_pass_wer"]
     before = words_of(work.exp("decode_direct_dev"))
-    assert words_of(work.exp("rescored_direct_dev")) != before
-    # another language model, and it is done again
+    assert words_of(work.exp("rescored_direct_dev_larger")) != before
+    # another language model of that name, and it is done again; one of another name is kept beside it
     assert rescore(CONFIG, work, lm_file(tmp_path, toy.ARPA), ["direct"], ["dev"]).made
+    kept = words_of(work.exp("rescored_direct_dev_larger"))
+    other = (tmp_path / "larger.arpa").rename(tmp_path / "3-gram.pruned.arpa")
+    assert rescore(CONFIG, work, other, ["direct"], ["dev"]).made
+    assert words_of(work.exp("rescored_direct_dev_3-gram.pruned")) == kept
+    assert words_of(work.exp("rescored_direct_dev_larger")) == kept
 
 
 def test_the_choice_is_that_of_a_sum_by_hand(work: Work, tmp_path: Path) -> None:  # noqa: F811
     decode(CONFIG, work)
     larger = estimate([["SEA", "C"], ["BEER", "C"], ["AB", "BEE"]] * 9 + [["C"]], 3, toy.LANG.words)
     rescore(CONFIG, work, lm_file(tmp_path, larger), ["direct"])
-    summary = json.loads((work.exp("rescored_direct_test") / "summary.json").read_text())
+    summary = json.loads((work.exp("rescored_direct_test_larger") / "summary.json").read_text())
     scale, penalty = summary["acoustic_scale"], summary["word_penalty"]
-    chosen = words_of(work.exp("rescored_direct_test"))
+    chosen = words_of(work.exp("rescored_direct_test_larger"))
     for utterance, words in zip(read_lists(work.exp("nbest_direct_test")), chosen, strict=True):
         found = utterance.hypotheses
         totals = [
@@ -169,7 +176,7 @@ def test_words_that_the_larger_model_lacks(work: Work, tmp_path: Path) -> None: 
     other_case = estimate([["bee", "c", "<unk>"]], 2)
     with pytest.raises(UserError, match=r"5 of 5 words .* name one of the same words, written as here"):
         rescore(CONFIG, work, lm_file(tmp_path, other_case), ["direct"])
-    assert not work.exp("rescored_direct_dev").exists()
+    assert not work.exp("rescored_direct_dev_larger").exists()
     with_unknown = estimate([["BEE", "<unk>", "C", "SEA", "<unk>"]] * 5, 2)
     score = _difference(work, lm_file(tmp_path, with_unknown), [work.exp("nbest_direct_dev")])
     spelled = with_unknown.sentence_score(["BEE", "<unk>", "C"])

@@ -70,6 +70,12 @@ def test_metrics_equal_the_float64_reference(
     np.testing.assert_allclose(found.accuracy, (p.argmax(2) == states)[:, keep].mean(1), atol=1e-12)
     np.testing.assert_allclose(found.ensemble_cross_entropy, -np.log(at_label.mean(0)).mean(), rtol=1e-5)
     assert found.ensemble_accuracy == pytest.approx((p.mean(0).argmax(1) == states)[keep].mean())
+    both = np.concatenate([p, p.mean(0, keepdims=True)]).argmax(2) != states
+    for u in range(len(store.ids)):
+        of_utterance = np.zeros(store.num_frames, bool)
+        of_utterance[store.span(u)] = True
+        assert found.labelled[u] == (of_utterance & keep).sum()
+        assert found.wrong[:, u].tolist() == both[:, of_utterance & keep].sum(1).tolist()
 
 
 def test_diversity_equals_the_float64_reference(model: AcousticModel, store: FrameStore, states: np.ndarray) -> None:

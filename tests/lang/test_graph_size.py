@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from asr_kd.lang import graph_size
 from asr_kd.errors import UserError
+from asr_kd.lang import graph_size
 
 MODEL = Path("G.arpa")
 
