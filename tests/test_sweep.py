@@ -114,6 +114,8 @@ def test_student_sizes_are_decoded_and_drawn(trained: Path) -> None:
     for row in rows:
         assert set(row["wer"]) == {"dev", "test"} and row["rtf"] > 0
     assert "| WER dev | WER test | RTF |" in (trained.parent.parent / "exp/sweep/size/report/sweep.md").read_text()
+    figure = (trained.parent.parent / "exp/sweep/size/report/sweep.svg").read_text()
+    assert all(f"{title} on " in figure for title in ("Frame accuracy", "Word error rate", "Real-time factor"))
     exp = trained.parent.parent / "exp"
     assert not list(exp.glob("decode_*")) and not (exp / "student").exists()
 

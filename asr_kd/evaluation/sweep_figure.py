@@ -19,10 +19,11 @@ _TONES = ("#12a383", "#5b78e5", "#e0763a", "#a88bb4", "#c2a227", "#7d8a94")
 
 
 def draw(rows: Sequence[Row], keys: Sequence[str]) -> str:
-    """SVG: frame accuracy on dev, and beside it the word error rate where it was measured, else the cross-entropy."""
+    """SVG: frame accuracy on dev, and cross-entropy; where points were decoded, errors and real-time factor instead."""
+    decoded = "wer" in rows[0]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 3.9), layout="constrained")
-        left, right = figure.subplots(1, 2)
+        figure = Figure(figsize=(13.2 if decoded else 9.6, 3.9), layout="constrained")
+        axes = figure.subplots(1, 3 if decoded else 2)
         values = list(dict.fromkeys(row[keys[0]] for row in rows))
         for number, (label, line) in enumerate(_lines(rows, keys).items()):
             x = [values.index(row[keys[0]]) for row in line]
@@ -30,31 +31,35 @@ def draw(rows: Sequence[Row], keys: Sequence[str]) -> str:
                 "color": _tone(line, keys, number),
                 "linestyle": "--" if is_small(line[0]["system"]) else "-",
             }
-            _plot(
-                left,
-                x,
-                [row["frame_accuracy"] for row in line],
-                [row["frame_accuracy_each"] for row in line],
-                look,
-                label,
-            )
-            if "wer" in line[0]:
-                name = list(line[0]["wer"])[-1]
-                each = [row["wer_per_seed"][name] for row in line]
-                _plot(right, x, [row["wer"][name] for row in line], each, look, label)
-                right.set_title(f"{line[0].get('unit', 'word').capitalize()} error rate on {name}")
-                right.yaxis.set_major_formatter(percents())
-            else:
-                _plot(right, x, [row["cross_entropy"] for row in line], [], look, label)
-                right.set_title("Cross-entropy on dev, nats")
-        left.set_title("Frame accuracy on dev")
-        left.yaxis.set_major_formatter(percents())
-        for ax in (left, right):
+            for ax, (y, each) in zip(axes, _curves(line), strict=True):
+                _plot(ax, x, y, each, look, label)
+        for ax, title in zip(axes, _titles(rows[0]), strict=True):
+            ax.set_title(title)
             ax.xaxis.set_major_locator(FixedLocator(range(len(values))))
             ax.set_xticklabels([str(value) for value in values])
             ax.set_xlabel(keys[0])
-        right.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8.5)
+        for ax in axes[: 2 if decoded else 1]:
+            ax.yaxis.set_major_formatter(percents())
+        axes[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8.5)
         return to_svg(figure, "sweep", "The sweep")
+
+
+def _titles(row: Row) -> list[str]:
+    if "wer" not in row:
+        return ["Frame accuracy on dev", "Cross-entropy on dev, nats"]
+    name = list(row["wer"])[-1]
+    rate = f"{row.get('unit', 'word').capitalize()} error rate on {name}"
+    return ["Frame accuracy on dev", rate, f"Real-time factor on {name}, one core"]
+
+
+def _curves(line: Sequence[Row]) -> list[tuple[list[float], list[list[float]]]]:
+    """For each panel the means, and what each seed has."""
+    accuracy = [row["frame_accuracy"] for row in line], [row["frame_accuracy_each"] for row in line]
+    if "wer" not in line[0]:
+        return [accuracy, ([row["cross_entropy"] for row in line], [])]
+    name = list(line[0]["wer"])[-1]
+    errors = [row["wer"][name] for row in line], [row["wer_per_seed"][name] for row in line]
+    return [accuracy, errors, ([row["rtf"] for row in line], [])]
 
 
 def _lines(rows: Sequence[Row], keys: Sequence[str]) -> dict[str, list[Row]]:
