@@ -15,29 +15,41 @@ from asr_kd.acoustic.model import AcousticModel
 from asr_kd.acoustic.objectives import HardTargets
 from asr_kd.acoustic.precision import pick_device
 from asr_kd.config import AlignmentConfig, ModelConfig, TrainingConfig
+from asr_kd.frames.order import CHUNK_FRAMES
 from asr_kd.frames.store import FrameStore
-from asr_kd.frames.windows import windows_of
+from asr_kd.frames.windows import WindowedFrames
 
 FLAT_START_TRAINING = TrainingConfig(schedule="constant", epochs=1)
 _RATE_OF_ONE = 1e-3 / 16  # times the root of the batch size: the noise of Adam's steps then stays what it is
 
 
 class NetClassifier:
-    """A narrow-context net over monophone states (the aligner's `FrameClassifier`)."""
+    """A narrow-context net over monophone states (the aligner's `FrameClassifier`).
 
-    def __init__(self, store: FrameStore, num_classes: int, settings: AlignmentConfig, seed: int) -> None:
+    Args:
+      utterances: those that it learns from. Of a set of up to CHUNK_FRAMES all frames are held, and drawn in the set's
+        order; of a larger one only these utterances'.
+    """
+
+    def __init__(
+        self, store: FrameStore, num_classes: int, settings: AlignmentConfig, seed: int, utterances: Sequence[int]
+    ) -> None:
         self._seed, self._rounds = seed, 0
         size = settings.batch_size
         self._training = replace(FLAT_START_TRAINING, batch_size=size, learning_rate=_RATE_OF_ONE * math.sqrt(size))
         layers, width = len(settings.hidden), settings.hidden[0]
         model = ModelConfig(layers, width, left_context=settings.context, right_context=settings.context)
-        self._windows = windows_of(store, left=settings.context, right=settings.context, device=pick_device())
+        held = None if store.num_frames <= CHUNK_FRAMES else np.sort(np.asarray(utterances, np.int64))
+        context = settings.context
+        self._windows = WindowedFrames(store, left=context, right=context, device=pick_device(), utterances=held)
+        self._first = None if held is None else store.offsets[held]  # frame of each utterance, in the store's numbers
+        self._shift = None if held is None else self._first - np.append(0, np.cumsum(np.diff(store.offsets)[held])[:-1])
         self._net = AcousticModel(model, self._windows.num_inputs, num_classes, [seed]).to(pick_device())
 
     def fit(self, frames: np.ndarray, states: np.ndarray, *, epochs: int) -> None:
         """Goes on training; frames (n,) numbers of the store's frames, states (n,) their labels."""
         labels = np.full(self._windows.num_frames, -1, np.int64)
-        labels[frames] = states
+        labels[self._numbers(frames)] = states
         fit(
             self._net,
             self._windows,
@@ -47,6 +59,12 @@ class NetClassifier:
             valid=labels >= 0,
         )
         self._rounds += 1
+
+    def _numbers(self, frames: np.ndarray) -> np.ndarray:
+        """The store's numbers -> those of the frames that are held."""
+        if self._first is None or self._shift is None:
+            return frames
+        return np.asarray(frames - self._shift[np.searchsorted(self._first, frames, side="right") - 1])
 
     def state(self) -> dict[str, np.ndarray]:
         """All that makes it what it is after the rounds so far."""

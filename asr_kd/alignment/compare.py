@@ -94,12 +94,16 @@ def compare(config: Config, work: Work, form: str, directory: Path) -> Compariso
     """
     aligned = require(work.exp("align"), work, "align")
     files = find_references(config, work, form, directory)
-    ours = {times.utterance: times for name in SETS for times in read_times(work, name)}
-    pairs = [(ours[name], reference.read()) for name, reference in files.items() if name in ours]
+    pairs, other = [], ""
+    for ours in (times for name in SETS for times in read_times(work, name)):
+        if ours.utterance in files:
+            pairs.append((ours, files[ours.utterance].read()))
+        else:
+            other = min(other or ours.utterance, ours.utterance)
     if not pairs:
         raise UserError(
             f"{directory}: none of its {len(files)} files has the name of an aligned utterance "
-            f"({min(files)} and so on, but here {min(ours)} and so on)."
+            f"({min(files)} and so on, but here {other} and so on)."
         )
     result = compare_times(
         pairs, missing=len(files) - len(pairs), speakers=None if config.alignment.shifts else _speakers(work)

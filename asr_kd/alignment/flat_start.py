@@ -50,7 +50,7 @@ class FrameClassifier(Protocol):
         """Goes back to what `state` gave."""
 
 
-MakeClassifier = Callable[[FrameStore, int, AlignmentConfig, int], FrameClassifier]
+MakeClassifier = Callable[[FrameStore, int, AlignmentConfig, int, Sequence[int]], FrameClassifier]
 Found = tuple[NDArray[np.int32], float] | CannotAlignError
 
 
@@ -108,7 +108,7 @@ def flat_start(
       utterances: their numbers, with their `graphs`; those that are too short for their transcript take no part.
       checkpoint: a file that is written after each round, and gone on from where it is there.
     """
-    net, linear = make_classifier(store, num_classes, settings, seed), LinearClassifier(store, num_classes)
+    net, linear = make_classifier(store, num_classes, settings, seed, utterances), LinearClassifier(store, num_classes)
     paths: dict[int, NDArray[np.int32]] = {}
     for k, utterance in enumerate(utterances):
         try:

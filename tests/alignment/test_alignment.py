@@ -96,7 +96,7 @@ def speech(tmp_path, count=40):
 class Gaussians:
     """A FrameClassifier: one Gaussian with unit variance per class."""
 
-    def __init__(self, store, num_classes, settings, seed):
+    def __init__(self, store, num_classes, settings, seed, utterances):
         self._store, self._num_classes = store, num_classes
 
     def fit(self, frames, states, *, epochs):

@@ -34,7 +34,9 @@ Arrays = dict[str, np.ndarray]
 class Gaussians:
     """A FrameClassifier without randomness: the mean of each class, one variance for all."""
 
-    def __init__(self, store: FrameStore, num_classes: int, settings: AlignmentConfig, seed: int) -> None:
+    def __init__(
+        self, store: FrameStore, num_classes: int, settings: AlignmentConfig, seed: int, utterances: list[int]
+    ) -> None:
         self.frames, self.num_classes = store.normalised(0, len(store.ids)), num_classes
 
     def fit(self, frames: np.ndarray, states: np.ndarray, *, epochs: int) -> None:

@@ -24,7 +24,9 @@ EDGE = "h#"  # TIMIT's silence before and after an utterance: ours is optional a
 class SmallNet:
     """A FrameClassifier like the product's: one hidden layer on a frame and its neighbours, Adam, one epoch a round."""
 
-    def __init__(self, store: FrameStore, num_classes: int, settings: AlignmentConfig, seed: int) -> None:
+    def __init__(
+        self, store: FrameStore, num_classes: int, settings: AlignmentConfig, seed: int, utterances: list[int]
+    ) -> None:
         torch.manual_seed(seed)
         self.context = settings.context
         inputs = (2 * self.context + 1) * store.num_dims
