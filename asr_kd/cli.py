@@ -225,6 +225,7 @@ def report(config: Config, work: Work, mnist_root: Path | None) -> Any:
 
 
 @stage("plan")
+@parts_options
 @click.option(
     "--gpu-tflops",
     type=click.FloatRange(0, min_open=True),
@@ -232,11 +233,12 @@ def report(config: Config, work: Work, mnist_root: Path | None) -> Any:
     show_default=True,
     help="Peak speed of the GPU whose hours are given; an A100's in bf16 is the default.",
 )
-def plan(config: Config, work: Work, gpu_tflops: float) -> Any:
+def plan(config: Config, work: Work, gpu_tflops: float, **parts: Any) -> Any:
     """What this config will take, before any of it is run: frames, FLOPs, disk, memory, and hours here and on GPUs."""
-    from asr_kd.plan import plan as run
+    from asr_kd.planning import plan as run
 
-    return run(config, work, gpu_tflops=gpu_tflops)
+    settings = {f"corpus.{name}": value for name, value in parts.items()}
+    return run(with_settings(config, settings), work, gpu_tflops=gpu_tflops)
 
 
 @stage("sweep")

@@ -173,6 +173,13 @@ def make_plan(
     return Plan(target, tuple(items), shutil.disk_usage(existing).free)
 
 
+def disk_from_nothing(parts: Sequence[str], release: Release = OPENSLR) -> tuple[int, int, int]:
+    """Bytes of the parts' archives, of disk at the fullest moment, and of disk that they leave."""
+    items = tuple(Item(release.parts[part], part, False, 0) for part in parts)
+    fetched = sum(item.to_fetch for item in items)
+    return fetched, Plan(Path(), items, 0).disk_needed, round(_UNPACKED * fetched)
+
+
 def _check_names(what: str, names: Sequence[str], known: Mapping[str, RemoteFile]) -> None:
     for name in names:
         if name not in known:
