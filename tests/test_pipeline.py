@@ -182,6 +182,26 @@ def test_words_without_a_lexicon_are_recognised_too(tmp_path, units):
     assert summary["wer"] < 0.5
 
 
+def test_a_corpus_that_changed_is_noticed_without_the_stages_that_read_it(tmp_path):
+    config = make_recipe(tmp_path)
+    run(config, STAGES[:3])  # up to the alignment
+    stamp = (tmp_path / "data" / "stamp.json").stat().st_mtime_ns
+    recording = sorted((tmp_path / "corpus" / "train").glob("*.wav"))[0]
+    transcripts = json.loads((tmp_path / "data" / "transcripts.json").read_text())
+    assert transcripts
+    for path in (recording, tmp_path / transcripts[0]):
+        before = path.stat().st_mtime_ns
+        os.utime(path, ns=(stamp + 10**9, stamp + 10**9))
+        result = CliRunner().invoke(main, arguments(config, ["align", "--nj", "1"]))
+        assert result.exit_code == 2 and f"{path.name} changed after" in result.output and "prepare" in result.output
+        os.utime(path, ns=(before, before))
+    changed = CONFIG | {"lang": {"ngram_order": 2}}
+    config.write_text(yaml.safe_dump(changed))
+    run(config, STAGES[:1])
+    result = CliRunner().invoke(main, arguments(config, ["align", "--nj", "1"]))
+    assert result.exit_code == 2 and "make the features again: asr-kd features" in result.output
+
+
 @pytest.mark.parametrize("stage", [["align"], ["train", "--ensemble"], ["soft-targets"], ["distill"], ["report"]])
 def test_a_stage_before_its_inputs_says_what_to_run(tmp_path, stage):
     config = tmp_path / "conf" / "tiny.yaml"

@@ -17,10 +17,13 @@ from asr_kd.acoustic.model import AcousticModel, save_model
 from asr_kd.acoustic.options import RunOptions
 from asr_kd.acoustic.precision import pick_device
 from asr_kd.artifacts import Stamp, read_stamp, reason_to_make, replacing_folder
+from asr_kd.capacity import check_disk
 from asr_kd.config import ModelConfig, TrainingConfig
 from asr_kd.errors import UserError
 
 log = logging.getLogger(__name__)
+
+_DISK_PER_WEIGHT = 4 + 2 * 16  # the net; a checkpoint (weights, best ones, two moments), while it replaces the last one
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ def train_nets(
     device = pick_device(options.device)
     lesson = make_lesson(device)
     net = AcousticModel(model, lesson.num_inputs, lesson.num_classes, seeds).to(device)
+    check_disk(path, _DISK_PER_WEIGHT * net.members * net.parameters_per_member)
     progress = fit(
         net,
         lesson.examples,

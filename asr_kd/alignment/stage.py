@@ -22,10 +22,11 @@ from asr_kd.alignment.shifts import SHIFTS_FILE, read_shifts, write_shifts
 from asr_kd.alignment.topology import NUM_HMM_STATES, SIL, Graph
 from asr_kd.alignment.tree import Tree, monophone_tree, with_counts, write_tree
 from asr_kd.alignment.tree_growing import NUM_CEPSTRA, Statistics, cepstra, grow_tree
-from asr_kd.artifacts import Stamp, Work, digest_of, reason_to_make, replacing_folder, require
+from asr_kd.artifacts import Stamp, Work, digest_of, read_stamp, reason_to_make, replacing_folder, require
 from asr_kd.capacity import check_disk
 from asr_kd.config import Config, to_mapping
 from asr_kd.errors import UserError
+from asr_kd.frames.changed import check_unchanged
 from asr_kd.frames.joined import JoinedFrames
 from asr_kd.frames.store import FrameStore
 from asr_kd.growing import discard_partial, partial_folder
@@ -72,7 +73,8 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
         )
     lang_stamp = require(work.lang, work, "prepare")
     for name in SETS:
-        require(work.frames(name), work, "features")
+        _check_current(work, require(work.frames(name), work, "features"), name)
+    check_unchanged(work, SETS)
     stores = {name: FrameStore.open(work.frames(name)) for name in SETS}
     shifts = _shifts(config, work)
     stamp = Stamp(
@@ -143,6 +145,16 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
         (temporary / "failed.json").write_text(json.dumps(failed, indent=1) + "\n", encoding="utf-8")
     discard_partial(folder)
     return AlignResult(True, **facts)  # type: ignore[arg-type]
+
+
+def _check_current(work: Work, frames: dict[str, Any], name: str) -> None:
+    prepared = read_stamp(work.data)
+    made_from = frames["inputs"].get("corpus")
+    if prepared is not None and made_from not in (None, prepared["digest"]):
+        raise UserError(
+            f"{work.frames(name)} was made from corpus {made_from}, but {work.data} has {prepared['digest']} now; make "
+            f"the features again: {work.command('features')}"
+        )
 
 
 def _settings(config: Config) -> dict[str, Any]:

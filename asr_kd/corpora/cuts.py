@@ -35,6 +35,12 @@ def write_cuts(path: Path, members: list[Utterance], samples: Mapping[str, int],
             file.write(json.dumps(cut.to_dict(), ensure_ascii=False).encode() + b"\n")
 
 
+def write_transcripts(path: Path, listing: Listing, work: Work) -> None:
+    """Where the transcripts are, for `asr_kd.frames.changed`."""
+    names = [_relative(transcripts, work.root) for transcripts in listing.transcripts]
+    path.write_text(json.dumps(names, indent=0) + "\n", encoding="utf-8")
+
+
 def _relative(path: Path, root: Path) -> str:
     path, root = path.resolve(), root.resolve()
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)

@@ -27,7 +27,7 @@ from asr_kd.artifacts import (
 from asr_kd.config import Config, to_mapping
 from asr_kd.corpora import folder, librispeech, prompts, timit
 from asr_kd.corpora.audio import BadAudio, check_audio
-from asr_kd.corpora.cuts import audio_digest, transcript_digests, write_cuts
+from asr_kd.corpora.cuts import audio_digest, transcript_digests, write_cuts, write_transcripts
 from asr_kd.corpora.language import (
     LanguageModel,
     PhonesAsWords,
@@ -39,6 +39,7 @@ from asr_kd.corpora.language import (
 )
 from asr_kd.corpora.listing import SETS, Listing, Problem, Utterance
 from asr_kd.errors import UserError
+from asr_kd.frames.changed import TRANSCRIPTS
 from asr_kd.lang.lexicon import make_lang, write_lang
 from asr_kd.lang.ngram import perplexity, write_arpa
 from asr_kd.lang.units import Pronunciations
@@ -136,7 +137,7 @@ def prepare(config: Config, work: Work, *, corpus_dir: Path, nj: int = 1) -> Pre
     lm = language_model(config, found, recognised)
     pronunciations = pronunciations | (phones or say)(lm.words)
     check_vocabulary(lm.words, pronunciations, found, guess=config.lang.guess_pronunciations)
-    _write(config, work, sets, samples, lm, pronunciations, say.symbols)
+    _write(config, work, listing, sets, samples, lm, pronunciations, say.symbols)
     guessed: set[str] = getattr(say, "guessed", set())
     facts = _facts(config, listing, problems, sets, recognised, samples, lm, pronunciations, guessed)
     with replacing_file(work.data / STAMP) as path:
@@ -249,6 +250,7 @@ def _usable_sets(work: Work, listing: Listing, samples: Mapping[str, int]) -> di
 def _write(
     config: Config,
     work: Work,
+    listing: Listing,
     sets: Mapping[str, list[Utterance]],
     samples: Mapping[str, int],
     lm: LanguageModel,
@@ -267,6 +269,8 @@ def _write(
         write_lang(path, lang)
     with replacing_folder(work.lm, Stamp("lm", {}, {})) as path:
         write_arpa(path / "G.arpa", lm.arpa)
+    with replacing_file(work.data / TRANSCRIPTS) as path:
+        write_transcripts(path, listing, work)
 
 
 def _facts(

@@ -20,6 +20,7 @@ import numpy as np
 
 from asr_kd.alignment.tree import Tree, read_tree
 from asr_kd.artifacts import STAMP, Stamp, Work, file_digest, read_stamp, reason_to_make, replacing_folder, require
+from asr_kd.capacity import check_disk
 from asr_kd.config import Config
 from asr_kd.decoding.epsilon import Outputs, remove_epsilon
 from asr_kd.decoding.fst_io import Fst, from_kaldifst, to_kaldifst
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 LOG_HALF = float(np.log(0.5))  # of staying in an HMM state and of leaving it, as in training
 STEP = "graph"
+_DISK_PER_NGRAM = 280.0  # 14 arcs of 20 bytes (benchmarks/bench_graph.py)
 _FORM = 2  # raise it when the same parts give another graph
 
 
@@ -304,7 +306,9 @@ def make_graph(config: Config, work: Work, tree: str = "tree") -> Path:
     facts: dict[str, object] = {}
     language_model = work.lm / "G.arpa"
     prepared = read_stamp(work.data) or {"inputs": {}}
-    check_compiling(sum(read_counts(language_model)), language_model, given="lm" in prepared["inputs"])
+    count = sum(read_counts(language_model))
+    check_compiling(count, language_model, given="lm" in prepared["inputs"])
+    check_disk(folder, _DISK_PER_NGRAM * count)
     with replacing_folder(folder, stamp, facts) as temporary:
         started = time.perf_counter()
         graph = compile_graph(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from asr_kd.artifacts import Stamp, Work, read_stamp, reason_to_make, replacing_folder, require
+from asr_kd.capacity import check_disk
 from asr_kd.config import Config, to_mapping
 from asr_kd.decoding.decoder import BACKENDS, Hypothesis
 from asr_kd.decoding.graph import graph_stamp, make_graph, open_graph
@@ -31,6 +32,7 @@ from asr_kd.lang.lexicon import read_lang
 log = logging.getLogger(__name__)
 
 _FORM = 2  # of the results; raise it when scales are chosen or words are found in another way
+_DISK_PER_ROW = 1.6e3  # bytes of an utterance's words by one net, and of what a killed run would go on from
 CHUNK_FRAMES = 12_000  # of a piece; a constant, so that neither words nor batches depend on how many run at once
 
 
@@ -148,6 +150,9 @@ def decode(
         from asr_kd.decoding.k2_decoder import import_k2
 
         import_k2()  # before any process is started
+    for task, name in todo:
+        rows = len(task.nets) * len(stores[name].ids)
+        check_disk(decoded_folder(work, task.system.name, name), _DISK_PER_ROW * rows)
     kept = {key: partial_folder(decoded_folder(work, *key), stamps[key]) for key, why in reasons.items() if why}
     on_dev = {task.system.name: kept[task.system.name, "dev"] for task in searched}
     scales = dict(_choose(config, searched, stores["dev"], backend, nj, on_dev, scoring))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from asr_kd.artifacts import Stamp, Work, reason_to_make, require
 from asr_kd.capacity import check_disk, human_bytes
 from asr_kd.config import Config
 from asr_kd.errors import UserError
+from asr_kd.frames.changed import check_unchanged
 from asr_kd.frames.store import (
     FRAME_LENGTH,
     FRAME_SHIFT,
@@ -35,7 +35,6 @@ from asr_kd.frames.store import (
 )
 from asr_kd.growing import discard_partial, resuming_folder
 from asr_kd.parallel import map_pieces, one_thread
-from asr_kd.text_files import open_text
 
 SETS = ("train", "dev", "test")
 _PIECE = 50  # utterances that a process works on at a time: seconds of work, a few MB of results
@@ -118,7 +117,7 @@ def _make_set(config: Config, work: Work, name: str, nj: int, executor: str) -> 
         "sampling_rate": config.corpus.sampling_rate,
         "on_bad_utterance": config.corpus.on_bad_utterance,
     }
-    _check_unchanged(cuts, work)
+    check_unchanged(work, [name])
     stamp = Stamp("features", settings, inputs)
     why = reason_to_make(folder, stamp)
     if why is None:
@@ -312,25 +311,6 @@ def _read_cuts(path: Path) -> Iterator[Any]:
         yield from load_manifest_lazy(path)
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}); make it again with asr-kd prepare.") from None
-
-
-def _check_unchanged(cuts: Path, work: Work) -> None:
-    """Raises UserError where a recording was altered since prepare looked at it; one that is gone is not asked for."""
-    prepared = (work.data / "stamp.json").stat().st_mtime_ns
-    altered, first = 0, ""
-    mend = "make it again with asr-kd prepare"
-    with open_text(cuts, "the list of cuts", mend) as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                sources = [source["source"] for source in json.loads(line)["recording"]["sources"]]
-            except (ValueError, KeyError, TypeError):
-                raise UserError(f"{cuts}:{number}: this is no cut with a recording; {mend}.") from None
-            for path in (work.root / source for source in sources):
-                if path.exists() and path.stat().st_mtime_ns > prepared:
-                    altered, first = altered + 1, first or str(path)
-    if altered:
-        more = f" and {altered - 1} more" if altered > 1 else ""
-        raise UserError(f"{first}{more} changed after {cuts} was made; look at the corpus again: asr-kd prepare.")
 
 
 def _count(path: Path) -> tuple[int, float]:
