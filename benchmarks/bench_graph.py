@@ -10,8 +10,10 @@ Measured with the 1000 tied states of recipes/librispeech's mini.yaml and the tr
 34 thousand different words, with other work on the second core:
 
       words    prune   n-grams  seconds  GB all  before  GB said   M states  M arcs
-      20000    3e-07    422703       99    2.36    0.88      2.44     2.00    5.33
-      60000    3e-07    469198      134    2.62    0.88      2.66     2.30    5.97
+      20000    3e-07    422703       99    2.36    0.88      2.41     2.00    5.33
+      60000    3e-07    469198      134    2.62    0.88      2.65     2.30    5.97
+     120000    3e-07    525618      141    2.74    0.89      2.93     2.35    6.11
+     120000        0   1269733      405    6.57    1.03      6.65     7.05   17.91
 
 GB said: what a recipe expects before it begins. "before" is what the language model had taken.
 """
