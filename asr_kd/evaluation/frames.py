@@ -55,43 +55,66 @@ def frame_metrics(model: AcousticModel, store: FrameStore, states: np.ndarray) -
     Raises:
       ValueError: `states` and the store differ in length.
     """
-    members = model.members
-    nats = np.zeros(members + 1)  # the last: the mean of all
-    mistaken = [np.zeros((members + 1, 0), bool)]
+    found = _Scores(model.members)
     for log_probabilities, labels in _batches(model, store, states):
-        mean = torch.logsumexp(log_probabilities, dim=0, keepdim=True).sub(math.log(members))
-        both = torch.cat([log_probabilities, mean]) if members > 1 else log_probabilities.expand(2, -1, -1)
-        mistaken.append(both.argmax(-1).ne(labels).cpu().numpy())
-        nats -= both.gather(2, labels.expand(members + 1, -1).unsqueeze(2)).double().sum((1, 2)).cpu().numpy()
-    wrong, labelled = _by_utterance(np.concatenate(mistaken, axis=1), store, states)
-    count = int(labelled.sum())
-    accuracy, cross_entropy = ((count - wrong.sum(1)) / max(1, count)).tolist(), (nats / max(1, count)).tolist()
-    return FrameMetrics(count, accuracy[:-1], cross_entropy[:-1], accuracy[-1], cross_entropy[-1], wrong, labelled)
+        found.add(log_probabilities, labels)
+    return found.metrics(store, states)
 
 
-def _by_utterance(mistaken: np.ndarray, store: FrameStore, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(K, labelled frames) bool -> (K, U) and (U,) counts."""
-    utterances = np.repeat(np.arange(len(store.ids)), np.diff(store.offsets))[np.asarray(states) >= 0]
-    count = len(store.ids)
-    wrong = np.stack([np.bincount(utterances[row], minlength=count) for row in mistaken])
-    return wrong, np.bincount(utterances, minlength=count)
-
-
-def diversity(model: AcousticModel, store: FrameStore, states: np.ndarray) -> Diversity:
-    """How the members differ, and what each one adds.
+def diversity(model: AcousticModel, store: FrameStore, states: np.ndarray) -> tuple[FrameMetrics, Diversity]:
+    """As `frame_metrics`, and how the members differ, and what each one adds: one forward pass for both.
 
     The order in which members join is arbitrary, so all M rotations of it are followed: a curve over them shows what
     the k-th member is worth, not what the k-th seed happened to be.
 
     Args, Raises: as `frame_metrics`.
     """
-    members = model.members
-    disagreement, correct, nats = (np.zeros((members, members)) for _ in range(3))
-    count = 0
+    found, members = _Scores(model.members), _Members(model.members)
     for log_probabilities, labels in _batches(model, store, states):
-        count += len(labels)
+        found.add(log_probabilities, labels)
+        members.add(log_probabilities, labels)
+    metrics = found.metrics(store, states)
+    return metrics, members.diversity(metrics.frames)
+
+
+class _Scores:
+    """What `FrameMetrics` is made of; the last of each is the mean of all members."""
+
+    def __init__(self, members: int) -> None:
+        self._members = members
+        self._nats = np.zeros(members + 1)
+        self._mistaken = [np.zeros((members + 1, 0), bool)]
+
+    def add(self, log_probabilities: Tensor, labels: Tensor) -> None:
+        members = self._members
+        mean = torch.logsumexp(log_probabilities, dim=0, keepdim=True).sub(math.log(members))
+        both = torch.cat([log_probabilities, mean]) if members > 1 else log_probabilities.expand(2, -1, -1)
+        self._mistaken.append(both.argmax(-1).ne(labels).cpu().numpy())
+        at_label = both.gather(2, labels.expand(members + 1, -1).unsqueeze(2))
+        self._nats -= at_label.double().sum((1, 2)).cpu().numpy()
+
+    def metrics(self, store: FrameStore, states: np.ndarray) -> FrameMetrics:
+        utterances = np.repeat(np.arange(len(store.ids)), np.diff(store.offsets))[np.asarray(states) >= 0]
+        count = len(store.ids)
+        mistaken = np.concatenate(self._mistaken, axis=1)
+        wrong = np.stack([np.bincount(utterances[row], minlength=count) for row in mistaken])
+        frames = len(utterances)
+        accuracy = ((frames - wrong.sum(1)) / max(1, frames)).tolist()
+        nats = (self._nats / max(1, frames)).tolist()
+        labelled = np.bincount(utterances, minlength=count)
+        return FrameMetrics(frames, accuracy[:-1], nats[:-1], accuracy[-1], nats[-1], wrong, labelled)
+
+
+class _Members:
+    """What `Diversity` is made of."""
+
+    def __init__(self, members: int) -> None:
+        self._disagreement, self._correct, self._nats = (np.zeros((members, members)) for _ in range(3))
+
+    def add(self, log_probabilities: Tensor, labels: Tensor) -> None:
+        members = len(self._correct)
         best = log_probabilities.argmax(-1)  # (M, B)
-        disagreement += best.unsqueeze(0).ne(best.unsqueeze(1)).sum(-1).cpu().numpy()
+        self._disagreement += best.unsqueeze(0).ne(best.unsqueeze(1)).sum(-1).cpu().numpy()
         probabilities = log_probabilities.exp()
         at_label = log_probabilities.gather(2, labels.expand(members, -1).unsqueeze(2)).squeeze(2).double()  # (M, B)
         for first in range(members):
@@ -101,10 +124,12 @@ def diversity(model: AcousticModel, store: FrameStore, states: np.ndarray) -> Di
                 member = (first + k) % members
                 total += probabilities[member]
                 joint = torch.logaddexp(joint, at_label[member])
-                correct[first, k] += int((total.argmax(-1) == labels).sum())
-                nats[first, k] -= float(joint.sub(math.log(k + 1)).sum())
-    count = max(1, count)
-    return Diversity(disagreement / count, correct / count, nats / count)
+                self._correct[first, k] += int((total.argmax(-1) == labels).sum())
+                self._nats[first, k] -= float(joint.sub(math.log(k + 1)).sum())
+
+    def diversity(self, frames: int) -> Diversity:
+        count = max(1, frames)
+        return Diversity(self._disagreement / count, self._correct / count, self._nats / count)
 
 
 def _batches(model: AcousticModel, store: FrameStore, states: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:

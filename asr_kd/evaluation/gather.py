@@ -91,18 +91,20 @@ def gather(config: Config, work: Work) -> Evidence:
     hypotheses = {
         (s.name, name): read_hypotheses(decoded_folder(work, s.name, name), work) for s in systems for name in SETS
     }
-    frames = {
-        (s.name, name): frame_metrics(models[s.name], stores[name], _states(work, s.folder, stores[name]))
-        for s in systems
-        for name in SETS
-    }
+    frames: dict[tuple[str, str], FrameMetrics] = {}
+    curves: dict[str, Diversity] = {}
+    for system in systems:
+        for name in SETS:
+            scored = models[system.name], stores[name], _states(work, system.folder, stores[name])
+            if system.name == "ensemble":
+                frames[system.name, name], curves[name] = diversity(*scored)
+            else:
+                frames[system.name, name] = frame_metrics(*scored)
     rows = {s.name: _system(config, work, s, models[s.name], frames, hypotheses) for s in systems}
     unit = hypotheses["direct", "test"].unit
     students = require(work.exp("student"), work, "distill")
     ensemble = models["ensemble"]
-    states = {name: _states(work, "teacher", stores[name]) for name in SETS}
     tree = read_tree(work.exp(require(work.exp("teacher"), work, "train")["facts"]["tree"]))
-    curves = {name: diversity(ensemble, stores[name], states[name]) for name in SETS}
     left_out = _left_out(work, hypotheses)
     data = require(work.data, work, "prepare")["facts"]
     results: dict[str, Any] = {
@@ -135,7 +137,7 @@ def gather(config: Config, work: Work) -> Evidence:
     example = example_frame(
         ensemble,
         stores["dev"],
-        states["dev"],
+        _states(work, "teacher", stores["dev"]),
         temperatures=sorted({1.0, results["distillation"]["temperature"], FLAT_TEMPERATURE}),
         mean=config.soft_targets.mean,
         silence=_silence(tree),

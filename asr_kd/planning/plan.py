@@ -249,11 +249,10 @@ def _decode(work: Work, nets: list[tuple[NetPlan, float | None]], speech: Speech
 
 
 def _report(config: Config, nets: list[tuple[NetPlan, float | None]], speech: Speech) -> Row:
-    """Every net on dev and test, the ensemble's twice."""
+    """Every net on dev and test."""
     frames = speech.scored / FRAME_SHIFT
-    times = [(2 if net.name == "train --ensemble" else 1) * net.members for net, _ in nets]
-    flops = sum(net.forward_flops * count for (net, _), count in zip(nets, times, strict=True)) * frames
-    known = [of_frame * count for (_, of_frame), count in zip(nets, times, strict=True) if of_frame is not None]
+    flops = sum(net.forward_flops * net.members for net, _ in nets) * frames
+    known = [of_frame * net.members for net, of_frame in nets if of_frame is not None]
     weights = sum(4.0 * net.parameters * net.members for net, _ in nets)
     larger = max(speech.dev, speech.test) * 3600 / FRAME_SHIFT
     memory = PROCESS + weights + windows_bytes(round(larger), config.features.num_mel_bins)

@@ -79,7 +79,8 @@ def test_metrics_equal_the_float64_reference(
 
 
 def test_diversity_equals_the_float64_reference(model: AcousticModel, store: FrameStore, states: np.ndarray) -> None:
-    found = diversity(model, store, states)
+    metrics, found = diversity(model, store, states)
+    assert metrics.accuracy == frame_metrics(model, store, states).accuracy
     p, keep = posteriors(model, store), np.flatnonzero(states >= 0)
     best = p.argmax(2)[:, keep]
     for a in range(MEMBERS):
