@@ -49,24 +49,26 @@ def _left_in_control_groups(root: Path) -> Iterator[float]:
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, name = line.split(":", 2)
         if not controllers:  # version 2
-            top, limit, usage, cache = root / "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"
+            top, limit, usage, total = root / "sys/fs/cgroup", "memory.max", "memory.current", ""
         elif "memory" in controllers.split(","):
             top, limit, usage = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-            cache = "total_inactive_file"
+            total = "total_"  # with those of the groups below
         else:
             continue
         folder = top / name.strip("/")
         for group in (folder, *folder.parents):
             most, used = (_lines(group / file) for file in (limit, usage))
             if most and used and most[0].isdigit():  # version 2 says "max" where there is no limit
-                pages = next((row.split()[1] for row in _lines(group / "memory.stat") if row.split()[0] == cache), "0")
-                yield max(0.0, float(most[0]) - float(used[0]) + float(pages))  # such pages of files can be given up
+                counts = dict(row.split()[:2] for row in _lines(group / "memory.stat"))
+                # pages of files can be given up
+                files = sum(float(counts.get(f"{total}{kind}_file", 0)) for kind in ("active", "inactive"))
+                yield max(0.0, float(most[0]) - float(used[0]) + files)
             if group == top:
                 break
 
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="ascii").splitlines()
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []

@@ -188,8 +188,10 @@ def decode(
     """Stage 7: graph; scales chosen on dev; words of dev and test."""
     from asr_kd.decoding.stage import decode as run
 
-    if rescore_lm and decoder != "k2":
-        raise UserError("--rescore-lm needs the lattices of --decoder k2.")
+    if rescore_lm:
+        from asr_kd.decoding.rescore import check_models
+
+        check_models(rescore_lm, decoder)  # before the first pass, which takes long
     first = run(config, work, systems=systems or None, sets=sets, backend=decoder, nj=nj)
     if not rescore_lm:
         return first
@@ -238,7 +240,8 @@ def plan(config: Config, work: Work, gpu_tflops: float, **parts: Any) -> Any:
     from asr_kd.planning import plan as run
 
     settings = {f"corpus.{name}": value for name, value in parts.items()}
-    return run(with_settings(config, settings), work, gpu_tflops=gpu_tflops)
+    named = any(value is not None for value in parts.values())
+    return run(with_settings(config, settings), work, gpu_tflops=gpu_tflops, prepared=not named)
 
 
 @stage("sweep")

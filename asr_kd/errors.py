@@ -12,8 +12,16 @@ class UserError(Exception):
     """
 
 
-class FullDiskError(UserError):
-    """There is no room to write: what was done so far is good, and the same command goes on when there is."""
+class ResumableError(UserError):
+    """What was done so far is good: the same command goes on from there once the cause is out of the way."""
+
+
+class FullDiskError(ResumableError):
+    """There is no room to write."""
+
+
+class KilledHelpersError(ResumableError):
+    """Helper processes were killed again and again, most often for want of memory."""
 
 
 def some_of(names: Sequence[str], most: int = 5) -> str:

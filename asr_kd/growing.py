@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from asr_kd.artifacts import Stamp, full_disk_is_an_error, put_in_place, replacing_file
-from asr_kd.errors import FullDiskError, UserError
+from asr_kd.errors import ResumableError, UserError
 
 _NOTE, _MADE_BY = "growing.json", "made_by"
 MARK_SECONDS = 30.0  # between two marks, at least
@@ -115,14 +115,14 @@ def discard_partial(path: Path) -> None:
 def resuming_folder(path: Path, stamp: Stamp, facts: dict[str, Any] | None = None) -> Iterator[Path]:
     """As `replacing_folder`, but what a killed run with the same stamp has left is there again.
 
-    Where the body raises UserError it is deleted, for the input has to be mended first; but not where only the disk is
-    full.
+    Where the body raises UserError it is deleted, for the input has to be mended first; but not where only disk or
+    memory did not suffice.
     """
     partial = partial_folder(path, stamp)
     with full_disk_is_an_error(path):
         try:
             yield partial
-        except FullDiskError:
+        except ResumableError:
             raise
         except UserError:
             shutil.rmtree(partial, ignore_errors=True)

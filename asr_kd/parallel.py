@@ -11,19 +11,22 @@ import logging
 import multiprocessing
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from asr_kd.errors import UserError
+from asr_kd.errors import KilledHelpersError, UserError
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
+
+_AHEAD = 4  # pieces for each helper that are submitted before the first result is taken
 
 
 def map_pieces(
@@ -70,16 +73,29 @@ def _over_processes(function: Callable[[Any], Any], pieces: Sequence[Any], nj: i
         left = pieces[done:]
         try:
             with ProcessPoolExecutor(min(helpers, len(left)), mp_context=context, initializer=_start_helper) as pool:
-                for result in pool.map(function, left):
+                for result in _in_order(pool, function, left, _AHEAD * helpers):
                     done += 1
                     yield result
             return
         except BrokenProcessPool:
             log.warning("a helper process was killed; %d of %d pieces have no answer", len(pieces) - done, len(pieces))
-    raise UserError(
+    raise KilledHelpersError(
         f"helper processes were killed twice, at piece {done + 1} of {len(pieces)}, most often for want of memory; run "
-        "the same command again with a lower --nj: what is finished is gone on from."
+        "the same command again with a lower --nj."
     )
+
+
+def _in_order(
+    pool: ProcessPoolExecutor, function: Callable[[Any], Any], pieces: Sequence[Any], ahead: int
+) -> Iterator[Any]:
+    """As pool.map, but at most `ahead` pieces are under way or wait to be taken: results may be large."""
+    under_way: deque[Future[Any]] = deque()
+    for piece in pieces:
+        under_way.append(pool.submit(function, piece))
+        if len(under_way) == ahead:
+            yield under_way.popleft().result()
+    while under_way:
+        yield under_way.popleft().result()
 
 
 @contextlib.contextmanager

@@ -55,7 +55,21 @@ def test_memory_is_that_of_the_tightest_control_group(tmp_path: Path, version: i
         tmp_path, proc__self__cgroup="0::/user/job\n" if version == 2 else "4:cpu,memory:/user/job\n1:name=systemd:/\n"
     )
     write(tmp_path, **{f"{top}/user/job/{limit}": "3000000\n", f"{top}/user/job/{usage}": "1000000\n"})
-    write(tmp_path, **{f"{top}/user/job/memory.stat": "anon 7\ninactive_file 300000\ntotal_inactive_file 300000\n"})
+    write(
+        tmp_path,
+        **{
+            f"{top}/user/job/memory.stat": "anon 7\n"
+            + "".join(
+                f"{name} {size}\n"
+                for name, size in (
+                    ("active_file", 100_000),
+                    ("inactive_file", 200_000),
+                    ("total_active_file", 100_000),
+                    ("total_inactive_file", 200_000),
+                )
+            )
+        },
+    )
     assert available_memory(tmp_path) == 2_300_000
     write(tmp_path, **{f"{top}/user/{limit}": "1500000\n", f"{top}/user/{usage}": "1400000\n"})  # of all its jobs
     assert available_memory(tmp_path) == 100_000

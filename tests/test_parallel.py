@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from asr_kd.artifacts import Stamp
 from asr_kd.errors import UserError
+from asr_kd.growing import resuming_folder
 from asr_kd.parallel import map_pieces
 
 WAIT = 60.0  # seconds; far more than it takes
@@ -52,6 +54,18 @@ def test_helpers_that_are_killed_again_are_one_sentence(tmp_path: Path) -> None:
     pieces = [(str(tmp_path), number, 99) for number in range(6)]
     with pytest.raises(UserError, match=r"killed twice, at piece \d of 6, most often for want of memory; .*lower --nj"):
         list(map_pieces(die, pieces, nj=2))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+def test_what_was_finished_before_helpers_were_killed_is_kept(tmp_path: Path) -> None:
+    deaths = tmp_path / "deaths"
+    deaths.mkdir()
+    stamp = Stamp("x", {}, {})
+    with pytest.raises(UserError, match="killed twice"), resuming_folder(tmp_path / "made", stamp) as folder:
+        for number in map_pieces(die, [(str(deaths), number, 99) for number in range(6)], nj=2):
+            (folder / f"{number}.done").touch()
+    with resuming_folder(tmp_path / "made", stamp) as folder:
+        assert (folder / "0.done").exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")

@@ -159,5 +159,11 @@ def test_parts_of_the_command_line_are_planned(tmp_path):
     less = with_settings(config, {"corpus.train_parts": ["train-clean-5"], "corpus.dev_parts": ["dev-clean-2"]})
     small = plan(less, Work(tmp_path, CONF / "full960.yaml"), measure=False)
     assert small.frames == 5.2 * 360_000 < whole.frames
+    (tmp_path / "data").mkdir()
+    Stamp("prepare", {}, {}).write(tmp_path / "data" / "stamp.json", {"sets": {"train": {"minutes": 60.0}}})
+    there = plan(config, Work(tmp_path, CONF / "full960.yaml"), measure=False)
+    assert there.frames == 360_000
+    named = plan(less, Work(tmp_path, CONF / "full960.yaml"), measure=False, prepared=False)
+    assert named.frames == small.frames
     disk = {row.stage: row.disk for row in whole.rows}
     assert disk["download"] > 60e9 and disk["soft-targets"] > 20e9

@@ -86,7 +86,8 @@ def train_nets(
     device = pick_device(options.device)
     lesson = make_lesson(device)
     net = AcousticModel(model, lesson.num_inputs, lesson.num_classes, seeds).to(device)
-    check_disk(path, _DISK_PER_WEIGHT * net.members * net.parameters_per_member)
+    there = checkpoint.stat().st_size if checkpoint.exists() else 0
+    check_disk(path, _DISK_PER_WEIGHT * net.members * net.parameters_per_member - there)
     progress = fit(
         net,
         lesson.examples,

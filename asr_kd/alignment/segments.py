@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from asr_kd.errors import UserError
 
 COLUMNS = 5  # of a segment
+_FRAMES_OF_PHONE = 8.0  # or so
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,11 @@ class Alignment:
 
     contexts: NDArray[np.int32]  # (N,) as `topology.context_key` makes them
     segments: NDArray[np.int32]  # (K, 5): utterance, phone, word of its transcript (-1: none), first frame, end
+
+
+def left_on_disk(num_frames: float, *, monophone: bool) -> float:
+    """Bytes: contexts, the tied states of one tree or two, and segments."""
+    return num_frames * (4 + 4 * (1 + monophone) + 4 * COLUMNS / _FRAMES_OF_PHONE)
 
 
 def contexts_file(folder: Path, name: str) -> Path:

@@ -19,7 +19,7 @@ from asr_kd.config import Config, LangConfig
 from asr_kd.errors import UserError, some_of
 from asr_kd.lang.closures import SYMBOLS as CLOSURES
 from asr_kd.lang.closures import with_closures
-from asr_kd.lang.graph_size import bytes_to_compile, check_reading, too_large
+from asr_kd.lang.graph_size import check_reading, too_large
 from asr_kd.lang.lexicon import ARPABET, SILENCE, everything_known, pronounce, read_lexicon
 from asr_kd.lang.ngram import Arpa, estimate, read_arpa, read_counts
 from asr_kd.lang.normalise import normalise
@@ -97,7 +97,7 @@ def language_model(config: Config, found: Sources, texts: Mapping[str, Sequence[
     if found.lm is not None:
         count = sum(read_counts(found.lm))
         check_reading(count, found.lm)
-        if (warning := too_large(count, found.lm, bytes_to_compile(count), given=True)) is not None:
+        if (warning := too_large(count, found.lm, given=True)) is not None:
             logger.warning("stage 7 will not be possible on this machine as it is now: %s", warning)
         arpa = read_arpa(found.lm)
         return LanguageModel(restrict(arpa, arpa.spoken_words), full_ngrams=sum(map(len, arpa.probabilities)))
@@ -229,7 +229,7 @@ def check_vocabulary(
     if not silent:
         return
     where = found.lm or found.lm_text or "the training transcripts"
-    guessing = "take them out of it" if guess else "set lang.guess_pronunciations: true"
+    guessing = "take them out of the model" if guess else "set lang.guess_pronunciations: true"
     raise UserError(
         f"{where}: {len(silent)} words of the language model have no pronunciation ({some_of(silent)}); "
         f"add lines for them to {found.lexicon}, or {guessing}."

@@ -51,9 +51,9 @@ def _check_parts(root: Path, parts: Sequence[str]) -> None:
     if not missing:
         return
     there = sorted(path.name for path in root.iterdir() if path.is_dir())
-    them = "it" if len(missing) == 1 else "them"
+    part, them = ("part", "it") if len(missing) == 1 else ("parts", "them")
     raise UserError(
-        f"{root} has no part {', '.join(map(repr, missing))}, only {', '.join(there) or 'nothing'}; fetch {them} "
+        f"{root} has no {part} {', '.join(map(repr, missing))}, only {', '.join(there) or 'nothing'}; fetch {them} "
         "(stage 0), or name other parts (--train-parts, --dev-parts, --test-parts; --dev-speakers takes dev from the "
         "training speakers)."
     )

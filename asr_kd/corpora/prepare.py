@@ -111,6 +111,9 @@ def prepare(config: Config, work: Work, *, corpus_dir: Path, nj: int = 1) -> Pre
     skip = config.corpus.on_bad_utterance == "skip"
     reason = _why(work, stamp, skip)
     if reason is None:
+        if not (work.data / TRANSCRIPTS).exists():  # what an earlier version prepared
+            with replacing_file(work.data / TRANSCRIPTS) as path:
+                write_transcripts(path, listing, work)
         (work.data / STAMP).touch()  # the recordings are still those: who asks what changed since need not worry
         return PrepareResult(False, (read_stamp(work.data) or {})["facts"])
     logger.info("preparing %s: %s", work.data, reason)

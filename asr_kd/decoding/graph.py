@@ -27,7 +27,7 @@ from asr_kd.decoding.fst_io import Fst, from_kaldifst, to_kaldifst
 from asr_kd.decoding.grammar_fst import grammar_fst
 from asr_kd.decoding.lexicon_fst import lexicon_fst
 from asr_kd.errors import UserError
-from asr_kd.lang.graph_size import check_compiling
+from asr_kd.lang.graph_size import bytes_on_disk, check_compiling
 from asr_kd.lang.lexicon import Lang, read_lang
 from asr_kd.lang.ngram import Arpa, read_arpa, read_counts
 
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 
 LOG_HALF = float(np.log(0.5))  # of staying in an HMM state and of leaving it, as in training
 STEP = "graph"
-_DISK_PER_NGRAM = 280.0  # 14 arcs of 20 bytes (benchmarks/bench_graph.py)
 _FORM = 2  # raise it when the same parts give another graph
 
 
@@ -308,7 +307,7 @@ def make_graph(config: Config, work: Work, tree: str = "tree") -> Path:
     prepared = read_stamp(work.data) or {"inputs": {}}
     count = sum(read_counts(language_model))
     check_compiling(count, language_model, given="lm" in prepared["inputs"])
-    check_disk(folder, _DISK_PER_NGRAM * count)
+    check_disk(folder, bytes_on_disk(count))
     with replacing_folder(folder, stamp, facts) as temporary:
         started = time.perf_counter()
         graph = compile_graph(

@@ -21,7 +21,7 @@ from asr_kd.artifacts import Stamp, Work, file_digest, read_stamp, reason_to_mak
 from asr_kd.config import Config, DecodingConfig, to_mapping
 from asr_kd.decoding.decoder import Grid, Hypothesis
 from asr_kd.decoding.nbest import ListedUtterance, make_lists, read_lists
-from asr_kd.decoding.results import decoded_folder, rate_name, read_summary, rescored_folder, write_results
+from asr_kd.decoding.results import decoded_folder, model_name, rate_name, read_summary, rescored_folder, write_results
 from asr_kd.decoding.scales import Scales, choose_scales, grid_errors
 from asr_kd.decoding.scoring import Scoring, scoring_of
 from asr_kd.decoding.stage import Task, existing_systems, system_named, task_of
@@ -58,6 +58,19 @@ class RescoreResult:
         return "\n".join(lines)
 
 
+def check_models(models: Sequence[Path], backend: str) -> None:
+    """Raises UserError where the models of a second pass are not there, or have one name, or there are no lattices."""
+    if backend != "k2":
+        raise UserError("--rescore-lm needs the lattices of --decoder k2.")
+    names: dict[str, Path] = {}
+    for model in models:
+        if not model.is_file():
+            raise UserError(f"{model}: there is no such file; name an ARPA file with --rescore-lm.")
+        other = names.setdefault(model_name(model.name), model)
+        if other is not model:
+            raise UserError(f"{other} and {model} would be kept under one name; give one of them another name.")
+
+
 def rescore(
     config: Config,
     work: Work,
@@ -75,8 +88,7 @@ def rescore(
     Raises:
       UserError: a system was not decoded, k2 is missing, or the language model cannot be read or lacks words.
     """
-    if not lm.is_file():
-        raise UserError(f"{lm}: there is no such file; name an ARPA file with --rescore-lm.")
+    check_models([lm], "k2")
     chosen = existing_systems(work) if systems is None else [system_named(name) for name in systems]
     tasks = [task_of(config, work, system) for system in chosen]
     names = list(dict.fromkeys(("dev", *sets)))

@@ -117,7 +117,11 @@ def decoded_folder(work: Work, system: str, name: str) -> Path:
 
 def rescored_folder(work: Work, system: str, name: str, lm: str) -> Path:
     """What a larger language model makes of a system's lists; `lm` is its file's name."""
-    return work.exp(f"rescored_{system}_{name}_{lm.removesuffix('.gz').removesuffix('.arpa')}")
+    return work.exp(f"rescored_{system}_{name}_{model_name(lm)}")
+
+
+def model_name(file: str) -> str:
+    return file.removesuffix(".gz").removesuffix(".arpa")
 
 
 def read_summary(work: Work, system: str, name: str) -> dict[str, Any]:

@@ -78,6 +78,7 @@ class Softened:
 
 def soften(run: Run) -> Softened:
     """Runs the teachers over the frames of a run."""
+    keep_freed_memory()  # not in `sample`: the process that asks for one may only wait for helpers afterwards
     ensemble, settings = run.ensemble, run.ensemble.settings
     background = torch.from_numpy(run.background).to(ensemble.device)
     found: list[Kept] = []
@@ -122,7 +123,6 @@ def _distributions(ensemble: Ensemble, frames: torch.Tensor) -> Iterator[torch.T
 
 @lru_cache(maxsize=1)
 def _loaded(ensemble: Ensemble) -> tuple[OnlineTargets, ChunkedFrames]:
-    keep_freed_memory()
     store, teachers = FrameStore.open(ensemble.frames), load_model(ensemble.teachers, ensemble.device)
     model = teachers.settings
     windows = ChunkedFrames(

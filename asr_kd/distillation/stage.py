@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -28,7 +29,7 @@ from asr_kd.capacity import check_disk, human_bytes
 from asr_kd.config import Config, to_mapping
 from asr_kd.distillation.objective import DistillationObjective, StoredTargets, TargetProvider
 from asr_kd.distillation.softening import SUMS, Ensemble, Run, forget, online_targets, sample, soften
-from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter
+from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, stored_bytes
 from asr_kd.errors import UserError
 from asr_kd.growing import discard_partial, resuming_folder
 from asr_kd.parallel import default_nj, map_pieces
@@ -81,15 +82,27 @@ def make_soft_targets(config: Config, work: Work, options: RunOptions, nj: int |
     log.info("making soft targets: %s", reason)
     device, num_frames = str(pick_device(options.device)), data.train.num_frames
     ensemble = Ensemble(data.train.folder, work.exp(_teacher_folder(config)), settings, data.num_states, device)
-    background, entries = sample(ensemble, config.seed)
-    _check_disk(folder, ensemble, entries, num_frames)
     if device != "cpu" or num_frames < _SMALL:
         nj = 1
-    elif nj != 1:
+    try:
+        facts = _make(config, folder, stamp, ensemble, num_frames, nj or default_nj(), quiet=options.quiet)
+    finally:
+        forget()
+    return SoftTargetsResult(folder, True, **{key: facts[key] for key in _FACTS})
+
+
+def _make(
+    config: Config, folder: Path, stamp: Stamp, ensemble: Ensemble, num_frames: int, nj: int, *, quiet: bool
+) -> dict[str, Any]:
+    """Fills the folder; returns its stamp's facts."""
+    background, entries = sample(ensemble, config.seed)
+    _check_disk(folder, ensemble, entries, num_frames)
+    if nj > 1:
         forget()  # the helpers have their own
-    facts = {"temperature": settings.temperature, "num_states": data.num_states, "frames": num_frames}
+    temperature, num_states = ensemble.settings.temperature, ensemble.num_states
+    facts: dict[str, Any] = {"temperature": temperature, "num_states": num_states, "frames": num_frames}
     with resuming_folder(folder, stamp, facts) as temporary:
-        writer = SoftTargetWriter(temporary, data.num_states, background, exact=ensemble.exact)
+        writer = SoftTargetWriter(temporary, num_states, background, exact=ensemble.exact)
         sums = writer.note or {"frames": 0, **dict.fromkeys(SUMS, 0.0)}
         runs = [
             Run(ensemble, first, min(first + ensemble.run_frames, num_frames), background)
@@ -97,28 +110,27 @@ def make_soft_targets(config: Config, work: Work, options: RunOptions, nj: int |
         ]
         bar = tqdm(
             desc="soft targets", total=num_frames, initial=sums["frames"], unit="frame", unit_scale=True,
-            disable=options.quiet, mininterval=1.0,
+            disable=quiet, mininterval=1.0,
         )  # fmt: skip
-        for run, softened in zip(runs, map_pieces(soften, runs, nj=nj or default_nj()), strict=True):
+        for run, softened in zip(runs, map_pieces(soften, runs, nj=nj), strict=True):
             writer.append(softened.kept)
             sums = {name: sums[name] + softened.sums[name] for name in SUMS} | {"frames": run.end}
             writer.mark(sums)
             bar.update(run.end - run.first)
         bar.close()
         writer.close()
-        forget()
-        store = SoftTargetStore(temporary, temperature=settings.temperature, num_frames=num_frames)
+        store = SoftTargetStore(temporary, temperature=temperature, num_frames=num_frames)
         facts |= {name: sums[name] / max(1, num_frames) for name in SUMS}
-        facts |= {"bytes_per_frame": store.bytes_per_frame, "full_bytes_per_frame": 2 * data.num_states}
-    return SoftTargetsResult(folder, True, **{key: facts[key] for key in _FACTS})
+        facts |= {"bytes_per_frame": store.bytes_per_frame, "full_bytes_per_frame": 2 * num_states}
+    return facts
 
 
 def _check_disk(folder: Path, ensemble: Ensemble, entries: float, num_frames: int) -> None:
     """By the entries that a sample of frames keeps, and a tenth more."""
-    of_entry = 6 if ensemble.exact else 4  # its number and value
-    per_frame = of_entry * min(1.1 * entries, ensemble.most_entries) + 14  # offset, count and what is left over
-    needed = num_frames * per_frame
-    log.info("%.1f entries a frame are kept of a sample: %s of disk", entries, human_bytes(needed))
+    needed = stored_bytes(num_frames, min(1.1 * entries, ensemble.most_entries), exact=ensemble.exact)
+    log.info(
+        "a sample of frames keeps %.1f entries each: about %s of disk will be needed", entries, human_bytes(needed)
+    )
     check_disk(folder, needed)
 
 

@@ -28,6 +28,11 @@ LOG_NOTHING = -60.0
 _AT_ONCE = 1 << 22  # frames
 
 
+def stored_bytes(num_frames: int, entries: float, *, exact: bool) -> float:
+    """What a store takes on disk, with so many entries a frame; see the module on its files."""
+    return num_frames * (entries * (6 if exact else 4) + 14)
+
+
 @dataclass(frozen=True)
 class Kept:
     """The kept entries of B frames, flat: frame b owns counts[b] entries in a row."""

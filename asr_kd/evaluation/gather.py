@@ -20,8 +20,9 @@ from asr_kd.config import Config
 from asr_kd.decoding.results import decoded_folder
 from asr_kd.decoding.stage import SYSTEMS, System
 from asr_kd.errors import UserError
-from asr_kd.evaluation.bootstrap import Interval, compare, wer_interval
+from asr_kd.evaluation.bootstrap import compare, wer_interval
 from asr_kd.evaluation.confusions import confusions
+from asr_kd.evaluation.frame_intervals import accuracy_gains, accuracy_interval
 from asr_kd.evaluation.frames import Diversity, ExampleFrame, FrameMetrics, diversity, example_frame, frame_metrics
 from asr_kd.evaluation.hypotheses import Difference, Hypotheses, differences, read_hypotheses
 from asr_kd.evaluation.rescored import rescored_digests, rescored_rows
@@ -165,13 +166,6 @@ def _system(
 ) -> dict[str, Any]:
     """A system's row: each number is a mean over its seeds, word errors are their sum."""
     frames = {name: of_frames[system.name, name] for name in SETS}
-    resampling = {"samples": config.evaluation.bootstrap_samples, "seed": config.seed}
-    mistakes = {
-        name: wer_interval(_mistakes(found, system.name), found.labelled, **resampling)
-        if found.frames
-        else Interval(1.0, 0.0, 1.0)
-        for name, found in frames.items()
-    }
     words = {name: hypotheses[system.name, name] for name in SETS}
     sizes = [(work.exp(system.folder) / f"member_{m}.safetensors").stat().st_size for m in range(model.members)]
     together = model.members if system.averaged else 1  # nets that run at once
@@ -184,7 +178,10 @@ def _system(
         "frame_accuracy": {
             n: f.ensemble_accuracy if system.averaged else float(np.mean(f.accuracy)) for n, f in frames.items()
         },
-        "frame_accuracy_ci95": {n: [1 - wrong.high, 1 - wrong.low] for n, wrong in mistakes.items()},
+        "frame_accuracy_ci95": {
+            name: accuracy_interval(found, averaged=system.averaged, **_resampling(config))
+            for name, found in frames.items()
+        },
         "cross_entropy": {
             n: f.ensemble_cross_entropy if system.averaged else float(np.mean(f.cross_entropy))
             for n, f in frames.items()
@@ -209,17 +206,13 @@ def _system(
     }
 
 
-def _mistakes(frames: FrameMetrics, system: str) -> np.ndarray:
-    """(S, U): of each seed; of an ensemble, of its mean."""
-    return frames.wrong[-1:] if system == "ensemble" else frames.wrong[:-1]
+def _resampling(config: Config) -> dict[str, int]:
+    return {"samples": config.evaluation.bootstrap_samples, "seed": config.seed}
 
 
 def _rates(config: Config, of_sets: dict[str, Hypotheses]) -> dict[str, Any]:
     """Of each set: the rate of errors over all seeds, its interval, and the errors."""
-    intervals = {
-        name: wer_interval(h.errors, h.words, samples=config.evaluation.bootstrap_samples, seed=config.seed)
-        for name, h in of_sets.items()
-    }
+    intervals = {name: wer_interval(h.errors, h.words, **_resampling(config)) for name, h in of_sets.items()}
     return {
         "wer": {name: h.total.wer for name, h in of_sets.items()},
         "wer_ci95": {name: [i.low, i.high] for name, i in intervals.items()},
@@ -257,17 +250,7 @@ def _distillation(
         raise UserError(
             f"{a.folder} and {b.folder} do not hold the same utterances; decode again: {work.command('decode')}"
         )
-    resampling = {"samples": config.evaluation.bootstrap_samples, "seed": config.seed}
-    paired = compare(a.errors, b.errors, a.words, **resampling)
-    plain = frames[f"direct{suffix}", "test"]
-    fewer = {
-        name: compare(
-            _mistakes(plain, "direct"), _mistakes(frames[system, "test"], system), plain.labelled, **resampling
-        ).difference
-        if plain.frames
-        else Interval(0.0, -1.0, 1.0)
-        for name, system in (("ensemble", "ensemble"), ("distilled", f"distilled{suffix}"))
-    }
+    paired = compare(a.errors, b.errors, a.words, **_resampling(config))
     made_with = student["settings"].get("distilled", {})
     store = read_stamp(work.exp("soft_targets"))
     targets = store["settings"] if store is not None else {}
@@ -293,9 +276,14 @@ def _distillation(
             "test": paired.difference.value,
             "ci95": [paired.difference.low, paired.difference.high],
         },
-        "frame_difference": {  # of accuracy, from the direct model's, on test
-            name: {"test": -one.value, "ci95": [-one.high, -one.low]} for name, one in fewer.items()
-        },
+        "frame_difference": accuracy_gains(  # from the direct model's
+            frames[f"direct{suffix}", "test"],
+            {
+                "ensemble": (frames["ensemble", "test"], True),
+                "distilled": (frames[f"distilled{suffix}", "test"], False),
+            },
+            **_resampling(config),
+        ),
         "mean": targets.get("mean", config.soft_targets.mean),
         "out_of_fold": targets.get("out_of_fold", config.soft_targets.out_of_fold),
         "loss": made_with.get("loss", config.student.distilled.loss),

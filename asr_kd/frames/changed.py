@@ -30,7 +30,9 @@ def check_unchanged(work: Work, names: Iterable[str]) -> None:
             altered, first = altered + 1, first or str(path)
     if altered:
         more = f" and {altered - 1} more" if altered > 1 else ""
-        raise UserError(f"{first}{more} changed after {work.data} was made; look at the corpus again: asr-kd prepare.")
+        raise UserError(
+            f"{first}{more} changed after {work.data} was made; look at the corpus again: {work.command('prepare')}"
+        )
 
 
 def _transcripts(work: Work) -> Iterator[Path]:

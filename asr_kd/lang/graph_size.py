@@ -11,6 +11,7 @@ from asr_kd.errors import UserError
 # thousand 6.57 GB. The n-grams decide, not the words. The model itself is in that, with 0.44 kB an n-gram.
 _FIXED, _PER_NGRAM = 0.3e9, 5.0e3
 _READ_PER_NGRAM = 0.45e3
+ARCS_PER_NGRAM, _BYTES_OF_ARC = 14.0, 20.0  # of the finished graph
 
 
 def bytes_to_compile(num_ngrams: int) -> float:
@@ -18,25 +19,30 @@ def bytes_to_compile(num_ngrams: int) -> float:
     return _FIXED + _PER_NGRAM * num_ngrams
 
 
+def bytes_on_disk(num_ngrams: int) -> float:
+    """About what the finished graph takes."""
+    return _BYTES_OF_ARC * ARCS_PER_NGRAM * num_ngrams
+
+
 def bytes_to_read(num_ngrams: int) -> float:
     """About what a language model takes in memory."""
     return _READ_PER_NGRAM * num_ngrams
 
 
-def too_large(num_ngrams: int, path: Path, needed: float, *, given: bool) -> str | None:
-    """One sentence where memory does not suffice for a language model or its graph, with what would fit; else None.
+def too_large(num_ngrams: int, path: Path, *, given: bool, reading: bool = False) -> str | None:
+    """One sentence where memory does not suffice for the graph of a language model, with what would fit; else None.
 
     Args:
       path: the language model's file.
-      needed: bytes, of `bytes_to_compile` or `bytes_to_read`.
+      reading: whether it suffices for the model itself.
       given: the model is a file that the user brought, so that pruning and vocabulary are not the recipe's to set.
     """
-    free = available_memory()
+    free, needed = available_memory(), (bytes_to_read if reading else bytes_to_compile)(num_ngrams)
     if free is None or needed <= free:
         return None
-    what = "the graph of its" if needed == bytes_to_compile(num_ngrams) else "reading its"
+    what = "reading its" if reading else "the graph of its"
     fits = max(0.0, free - _FIXED) / _PER_NGRAM
-    smaller = f"the graph of about {fits:,.0f} n-grams fits" if fits >= 1 else "no graph fits"
+    smaller = f"the graph of about {fits:,.0f} n-grams fits" if fits >= 1 else "there is room for no graph at all"
     mend = (
         "name a smaller --lm (OpenSLR's 3-gram.pruned.3e-7 has about 1.4 million), or have one estimated from --lm-text"
         if given
@@ -50,11 +56,11 @@ def too_large(num_ngrams: int, path: Path, needed: float, *, given: bool) -> str
 
 def check_compiling(num_ngrams: int, path: Path, *, given: bool) -> None:
     """Raises UserError where the graph of a language model would not fit; arguments as of `too_large`."""
-    if (sentence := too_large(num_ngrams, path, bytes_to_compile(num_ngrams), given=given)) is not None:
+    if (sentence := too_large(num_ngrams, path, given=given)) is not None:
         raise UserError(sentence)
 
 
 def check_reading(num_ngrams: int, path: Path) -> None:
     """Raises UserError where a language model that the user brought would not fit."""
-    if (sentence := too_large(num_ngrams, path, bytes_to_read(num_ngrams), given=True)) is not None:
+    if (sentence := too_large(num_ngrams, path, given=True, reading=True)) is not None:
         raise UserError(sentence)

@@ -10,16 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from asr_kd.alignment.segments import left_on_disk
 from asr_kd.artifacts import Work, read_stamp
 from asr_kd.capacity import human_bytes
 from asr_kd.config import Config
 from asr_kd.corpora.openslr import disk_from_nothing
 from asr_kd.corpora.openslr_files import OPENSLR
 from asr_kd.distillation.softening import FRAMES_AT_ONCE
+from asr_kd.distillation.store import stored_bytes
 from asr_kd.errors import UserError
 from asr_kd.frames.order import CHUNK_FRAMES
 from asr_kd.frames.store import FRAME_SHIFT, store_bytes
-from asr_kd.lang.graph_size import bytes_to_compile, bytes_to_read
+from asr_kd.lang.graph_size import ARCS_PER_NGRAM, bytes_on_disk, bytes_to_compile, bytes_to_read
 from asr_kd.lang.ngram import read_counts
 from asr_kd.parallel import default_nj
 from asr_kd.planning.nets import LABEL, PROCESS, UTTERANCE, NetPlan, nets_of, windows_bytes
@@ -36,10 +38,10 @@ EIGHT = 0.85  # of eight times one GPU's speed; an assumption
 SECONDS_OF_UTTERANCE = 12.3  # LibriSpeech's mean
 # Measured on 3.5 hours and their graph (recipes/librispeech/RESULTS.md, benchmarks/bench_graph.py): a process that
 # makes features; an hour's graphs in the flat start; preparing beside the language model, words said from their
-# letters included, and seconds of that; of decoding, arcs of the graph for each n-gram, a process's bytes for each arc,
-# what its search takes, the real-time factor of a net, seconds of a core to compile an n-gram.
+# letters included, and seconds of that; of decoding, a process's bytes for each arc of the graph, what its search
+# takes, the real-time factor of a small net, seconds of a core to compile an n-gram.
 _HELPER, _GRAPH, _PREPARE, _SECONDS_OF_LETTERS = 0.4e9, 6e6, 0.7e9, 75.0
-_ARCS, _BYTES_PER_ARC, _SEARCH, _REAL_TIME_FACTOR, _SECONDS_PER_NGRAM = 14.0, 105.0, 1.5e9, 0.045, 3.2e-4
+_BYTES_PER_ARC, _SEARCH, _REAL_TIME_FACTOR, _SECONDS_PER_NGRAM = 105.0, 1.5e9, 0.045, 3.2e-4
 _OPENSLR_NGRAMS = 1_420_000  # of 3-gram.pruned.3e-7, from its size at 9.6 bytes an n-gram, as those of our own gzipped
 
 
@@ -129,16 +131,19 @@ class Speech:
         return (self.dev + self.test) * 3600
 
 
-def plan(config: Config, work: Work, *, gpu_tflops: float = GPU_TFLOPS, measure: bool = True) -> Plan:
+def plan(
+    config: Config, work: Work, *, gpu_tflops: float = GPU_TFLOPS, measure: bool = True, prepared: bool = True
+) -> Plan:
     """Counts, and with `measure` times, every stage.
 
     Args:
+      prepared: whether what data/ holds is planned for, where there is something, and not the config's parts.
       gpu_tflops: peak speed of the GPU whose hours are given, 10^12 operations a second.
 
     Raises:
       UserError: how much speech there is can be known neither from data/ nor from the names of LibriSpeech's parts.
     """
-    speech = _speech(config, work)
+    speech = _speech(config, work, prepared=prepared)
     nets = list(nets_of(config))
     rows = [*_before_training(config, speech, measure=measure)]
     forward: list[tuple[NetPlan, float | None]] = []  # with the seconds of a frame of one member
@@ -165,11 +170,11 @@ def _forward_seconds(net: NetPlan, frames: float, seconds: float | None) -> floa
     return seconds / (frames * net.members * net.training.epochs) * net.forward_flops / net.flops_per_frame
 
 
-def _speech(config: Config, work: Work) -> Speech:
+def _speech(config: Config, work: Work, *, prepared: bool) -> Speech:
     corpus, copies = config.corpus, sum(1 / speed for speed in config.features.speeds)
-    prepared = read_stamp(work.data) if work.data.exists() else None
-    if prepared is not None:
-        sets = prepared["facts"]["sets"]
+    there = read_stamp(work.data) if prepared and work.data.exists() else None
+    if there is not None:
+        sets = there["facts"]["sets"]
         hours = {name: float(sets[name]["minutes"]) / 60 if name in sets else 0.0 for name in ("train", "dev", "test")}
     else:
         parts = {"train": corpus.train_parts, "dev": corpus.dev_parts, "test": corpus.test_parts}
@@ -203,9 +208,9 @@ def _before_training(config: Config, speech: Speech, *, measure: bool) -> Iterat
 
     utterances = round(speech.train * 3600 / SECONDS_OF_UTTERANCE * len(config.features.speeds))
     frames = speech.frames + round(speech.scored / FRAME_SHIFT)
-    disk = store_bytes(frames, utterances + round(speech.scored / SECONDS_OF_UTTERANCE), bins)
+    stored = store_bytes(frames, utterances + round(speech.scored / SECONDS_OF_UTTERANCE), bins)
     seconds = frames / (feature_rate(config) * cores) if measure else None
-    yield Row("features", f"{bins} log-mel filterbanks", disk=disk, memory=(1 + cores) * _HELPER, seconds=seconds)
+    yield Row("features", f"{bins} log-mel filterbanks", disk=stored, memory=(1 + cores) * _HELPER, seconds=seconds)
 
     subset = min(config.alignment.subset_hours, speech.train)
     of_subset = subset * 3600 / FRAME_SHIFT
@@ -214,8 +219,8 @@ def _before_training(config: Config, speech: Speech, *, measure: bool) -> Iterat
     seconds = searched / (viterbi_rate() * cores) if measure else None
     held = speech.frames if speech.frames <= CHUNK_FRAMES else round(of_subset)
     memory = 2 * PROCESS + _GRAPH * subset + windows_bytes(held, bins) + LABEL * held + UTTERANCE * utterances
-    arrays = 4 + 4 * (1 + config.monophone) + 2.1  # contexts, the states of each tree, segments
-    yield Row("align", f"{config.alignment.leaves} tied states", disk=frames * arrays, memory=memory, seconds=seconds)
+    disk = left_on_disk(frames, monophone=config.monophone)
+    yield Row("align", f"{config.alignment.leaves} tied states", disk=disk, memory=memory, seconds=seconds)
 
 
 def _soft_targets(config: Config, teacher: NetPlan, speech: Speech, of_frame: float | None) -> Row:
@@ -226,8 +231,10 @@ def _soft_targets(config: Config, teacher: NetPlan, speech: Speech, of_frame: fl
     # members are read one by one and stacked; a batch's posteriors are there before and after the softmax and the mean
     batch = 4.0 * FRAMES_AT_ONCE * (3 * teacher.members + 4) * teacher.num_states
     each = PROCESS + 2 * weights + batch + UTTERANCE * speech.utterances
-    what, disk = f"at most {entries} entries a frame", speech.frames * (4.0 * entries + 14)
-    return Row("soft-targets", what, forward, disk, (cores + 1) * each, seconds, gpu=True)
+    what = f"at most {entries} entries a frame; memory of {cores} processes on CPUs"
+    exact = config.soft_targets.keep_mass >= 1 and entries == teacher.num_states
+    disk = stored_bytes(speech.frames, entries, exact=exact)
+    return Row("soft-targets", what, forward, disk, PROCESS + cores * each, seconds, gpu=True)
 
 
 def _decode(work: Work, nets: list[tuple[NetPlan, float | None]], speech: Speech, *, measure: bool) -> Row:
@@ -238,22 +245,28 @@ def _decode(work: Work, nets: list[tuple[NetPlan, float | None]], speech: Speech
     decoded = sum(1 if net.name == "train --ensemble" else net.members for net, _ in nets)
     seconds = None
     if measure:
-        seconds = decoded * _REAL_TIME_FACTOR * speech.scored / cores + _SECONDS_PER_NGRAM * ngrams
+        nets_alone = _forward_of_all(nets, speech) or 0.0
+        seconds = decoded * _REAL_TIME_FACTOR * speech.scored / cores + _SECONDS_PER_NGRAM * ngrams + nets_alone
     weights = max(4.0 * net.parameters * net.members for net, _ in nets)
-    each = PROCESS + _SEARCH + _BYTES_PER_ARC * _ARCS * ngrams + weights
+    each = PROCESS + _SEARCH + _BYTES_PER_ARC * ARCS_PER_NGRAM * ngrams + weights
     memory = max(bytes_to_compile(ngrams), cores * each + PROCESS)
     whose = "" if known else ", as OpenSLR's 3-gram.pruned.3e-7"
     what = f"{decoded} nets, graph of {ngrams / 1e6:.2f} M n-grams{whose}"
     flops = sum(net.forward_flops * net.members for net, _ in nets) * speech.scored / FRAME_SHIFT
-    return Row("decode", what, flops, 20.0 * _ARCS * ngrams, memory, seconds)
+    return Row("decode", what, flops, bytes_on_disk(ngrams), memory, seconds)
+
+
+def _forward_of_all(nets: list[tuple[NetPlan, float | None]], speech: Speech) -> float | None:
+    """Seconds of every net's forward pass over dev and test, on all cores."""
+    known = [of_frame * net.members for net, of_frame in nets if of_frame is not None]
+    return sum(known) * speech.scored / FRAME_SHIFT if known else None
 
 
 def _report(config: Config, nets: list[tuple[NetPlan, float | None]], speech: Speech) -> Row:
     """Every net on dev and test."""
     frames = speech.scored / FRAME_SHIFT
     flops = sum(net.forward_flops * net.members for net, _ in nets) * frames
-    known = [of_frame * net.members for net, of_frame in nets if of_frame is not None]
     weights = sum(4.0 * net.parameters * net.members for net, _ in nets)
     larger = max(speech.dev, speech.test) * 3600 / FRAME_SHIFT
     memory = PROCESS + weights + windows_bytes(round(larger), config.features.num_mel_bins)
-    return Row("report", "frames of dev and test", flops, 0.0, memory, sum(known) * frames if known else None)
+    return Row("report", "frames of dev and test", flops, 0.0, memory, _forward_of_all(nets, speech))

@@ -13,7 +13,7 @@ config=recipes/librispeech/conf/clean100.yaml # settings
 work_dir=                     # folder that gets download/, data/ and exp/ (default: work/<config> in this folder)
 corpus_dir=                   # LibriSpeech at hand: the folder that holds train-clean-100 and so on
 train_parts=                  # parts to train on, with commas between (default, here and below: the config's)
-dev_parts=                    # parts to choose settings on
+dev_parts=config              # parts to choose settings on; '' for none
 test_parts=                   # parts to score
 dev_speakers=                 # take so many training speakers for dev, in place of parts unless those are named too
 lexicon=                      # WORD PH1 PH2 ... lines, such as librispeech-lexicon.txt
@@ -32,18 +32,23 @@ work_dir=${work_dir:-recipes/librispeech/work/$(basename "$config" .yaml)}
 recipe=(--config "$config" --work-dir "$work_dir")
 
 # of a dev set by parts and one by speakers, naming one puts the other out of what the config says
-if [[ -n $dev_parts && -z $dev_speakers ]]; then dev_speakers=0; fi
-dev=(${dev_parts:+--dev-parts "$dev_parts"})
-if [[ ${dev_speakers:-0} != 0 && -z $dev_parts ]]; then dev=(--dev-parts ''); fi
-parts=(${train_parts:+--train-parts "$train_parts"} ${test_parts:+--test-parts "$test_parts"} "${dev[@]}")
+if [[ $dev_parts == config && ${dev_speakers:-0} != 0 ]]; then dev_parts=; fi
+parts=(${train_parts:+--train-parts "$train_parts"} ${test_parts:+--test-parts "$test_parts"})
+if [[ $dev_parts != config ]]; then
+  parts+=(--dev-parts "$dev_parts")
+  if [[ -n $dev_parts ]]; then dev_speakers=${dev_speakers:-0}; fi
+fi
 
 fetched=$work_dir/download
 second_pass=() named=()
 IFS=, read -ra models <<<"$rescore_lm"
+if [[ -n $rescore_lm && $decoder != k2 ]]; then _options_die "--rescore-lm needs the lattices of --decoder k2."; fi
 for name in "${models[@]}"; do
-  if [[ ! -f $name && $name != */* ]]; then # no file: one of OpenSLR's names
+  if [[ $name != */* && $name != *.arpa && $name != *.arpa.gz ]]; then # one of OpenSLR's names
     named+=(--lm "$name")
     name=$fetched/$name.arpa.gz
+  elif [[ ! -f $name ]]; then
+    _options_die "--rescore-lm: there is no file $name."
   fi
   second_pass+=(--rescore-lm "$name")
 done
@@ -62,9 +67,13 @@ if stage 0; then
     asr-kd download "${recipe[@]}" --train-parts '' --dev-parts '' --test-parts '' "${wanted[@]}"
   fi
 fi
-# what stage 0 has fetched, now or earlier, is used unless something else is named
+# what stage 0 has fetched, now or earlier, is used unless something else is named; not what was for a second pass
 if [[ -z $lexicon && -f $fetched/librispeech-lexicon.txt ]]; then lexicon=$fetched/librispeech-lexicon.txt; fi
-if [[ -z $lm$lm_text && -f $fetched/$openslr_lm.arpa.gz ]]; then lm=$fetched/$openslr_lm.arpa.gz; fi
+first_pass=true
+if [[ -n $corpus_dir && $openslr == false && ,$rescore_lm, == *,"$openslr_lm",* ]]; then first_pass=false; fi
+if [[ -z $lm$lm_text && $first_pass == true && -f $fetched/$openslr_lm.arpa.gz ]]; then
+  lm=$fetched/$openslr_lm.arpa.gz
+fi
 
 if stage 1; then
   log "Stage 1: prepare cuts, lexicon and language model"

@@ -169,7 +169,7 @@ def test_an_arpa_file_with_words_that_nobody_can_say(corpus: Path, monkeypatch: 
         prepared(corpus, lang__lm=str(given), lang__guess_pronunciations=False,
                  lang__lexicon=str(_empty(corpus.parent / "lexicon.txt")))  # fmt: skip
     monkeypatch.setattr(LetterToSound, "pronounce", lambda self, word: None)  # as of letters that no word it knows has
-    with pytest.raises(UserError, match=r"given\.arpa: 1 words .* to .*lexicon.txt, or take them out of it\.$"):
+    with pytest.raises(UserError, match=r"given\.arpa: 1 words .* to .*lexicon.txt, or take them out of the model\.$"):
         prepared(corpus, lang__lm=str(given))
     monkeypatch.undo()
     again = prepared(corpus, lang__lm=str(given))
@@ -185,7 +185,7 @@ def test_a_large_arpa_file_is_judged_by_its_header(
     monkeypatch.setattr("asr_kd.lang.graph_size.available_memory", lambda: 1e8)  # enough to read it
     with caplog.at_level("WARNING"):
         prepared(corpus, lang__lm=str(given))
-    assert "stage 7 will not be possible" in caplog.text and "no graph fits" in caplog.text
+    assert "stage 7 will not be possible" in caplog.text and "room for no graph" in caplog.text
     given.write_text("\\data\\\nngram 1=200003\nngram 2=79000000\n\n\\1-grams:\n")  # what follows is not reached
     with pytest.raises(UserError, match=r"given.arpa: reading its 79,200,003 n-grams takes about 35.6 GB"):
         prepared(corpus, lang__lm=str(given))

@@ -17,7 +17,7 @@ from asr_kd.config import DecodingConfig
 from asr_kd.decoding.decoder import make_decoder
 from asr_kd.decoding.graph import compile_graph
 from asr_kd.decoding.nbest import read_lists
-from asr_kd.decoding.rescore import _difference, rescore
+from asr_kd.decoding.rescore import _difference, check_models, rescore
 from asr_kd.decoding.stage import decode
 from asr_kd.errors import UserError
 from asr_kd.lang.ngram import Arpa, estimate, read_arpa, read_vocabulary, write_arpa
@@ -194,6 +194,10 @@ def test_what_is_missing_is_named(work: Work, tmp_path: Path) -> None:  # noqa: 
         main, ["decode", "--config", str(tmp_path / "c.yaml"), "--decoder", "kaldi", "--rescore-lm", "x"]
     )
     assert refused.exit_code == 2
+    (tmp_path / "other").mkdir()
+    same = [lm_file(tmp_path, toy.ARPA), lm_file(tmp_path / "other", toy.ARPA)]
+    with pytest.raises(UserError, match=r"larger\.arpa and .*other/larger\.arpa would be kept under one name"):
+        check_models(same, "k2")
 
 
 def test_an_utterance_without_a_path_stays_without_words(graph) -> None:

@@ -65,6 +65,7 @@ def test_dev_by_speakers_puts_parts_out_and_the_other_way_round(run) -> None:
     assert run(*only, "--dev-parts", "d")["prepare"] == [
         "--dev-parts", "d", "--corpus-dir", "c", "--nj", "1", "--dev-speakers", "0",
     ]  # fmt: skip
+    assert run(*only, "--dev-parts", "")["prepare"] == ["--dev-parts", "", "--corpus-dir", "c", "--nj", "1"]
     assert run(*only, "--dev-parts", "d", "--dev-speakers", "7")["prepare"] == [
         "--dev-parts", "d", "--corpus-dir", "c", "--nj", "1", "--dev-speakers", "7",
     ]  # fmt: skip
@@ -72,9 +73,20 @@ def test_dev_by_speakers_puts_parts_out_and_the_other_way_round(run) -> None:
 
 def test_models_of_a_second_pass_are_files_or_names(run, tmp_path: Path) -> None:
     (tmp_path / "own model.arpa").touch()
-    found = run("--stage", "7", "--stop-stage", "7", "--rescore-lm", "own model.arpa,3-gram.pruned.1e-7,a/typo.arpa")
+    found = run("--stage", "7", "--stop-stage", "7", "--rescore-lm", "own model.arpa,3-gram.pruned.1e-7")
     assert found["decode"][4:] == [
         "--rescore-lm", "own model.arpa", "--rescore-lm", "w/download/3-gram.pruned.1e-7.arpa.gz",
-        "--rescore-lm", "a/typo.arpa",
     ]  # fmt: skip
     assert run("--stage", "7", "--stop-stage", "7")["decode"] == ["--decoder", "k2", "--nj", "1"]
+    for refused in (("--rescore-lm", "typo.arpa"), ("--rescore-lm", "own model.arpa", "--decoder", "kaldi")):
+        with pytest.raises(subprocess.CalledProcessError) as error:
+            run("--stage", "1", *refused)
+        assert error.value.returncode == 2 and error.value.stdout == "" and "--rescore-lm" in error.value.stderr
+
+
+def test_a_model_fetched_for_the_second_pass_is_not_the_first_ones(run, tmp_path: Path) -> None:
+    (tmp_path / "w/download").mkdir(parents=True)
+    (tmp_path / "w/download/3-gram.pruned.3e-7.arpa.gz").touch()
+    only = ("--stage", "1", "--stop-stage", "1", "--corpus-dir", "c")
+    assert "--lm" in run(*only)["prepare"]
+    assert "--lm" not in run(*only, "--rescore-lm", "3-gram.pruned.3e-7")["prepare"]
