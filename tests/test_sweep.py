@@ -103,7 +103,7 @@ def test_points_share_what_they_can_and_are_made_once(trained: Path) -> None:
 def test_student_sizes_are_decoded_and_drawn(trained: Path) -> None:
     pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
     sweep(
-        trained, "--grid", "student.model.width=8,16", "--system", "direct", "--system", "distilled", "--name", "size",
+        trained, "--grid", "student.model.width=8,16", "--grid", "student.seeds=1", "--system", "direct", "--system", "distilled", "--name", "size",
         "--decode", "dev", "--decode", "test",
     )  # fmt: skip
     rows = json.loads((trained.parent.parent / "exp/sweep/size/report/sweep.json").read_text())
@@ -114,8 +114,10 @@ def test_student_sizes_are_decoded_and_drawn(trained: Path) -> None:
     for row in rows:
         assert set(row["wer"]) == {"dev", "test"} and row["rtf"] > 0
     assert "| WER dev | WER test | RTF |" in (trained.parent.parent / "exp/sweep/size/report/sweep.md").read_text()
+    assert all(row["seeds"] == 1 for row in rows)
     figure = (trained.parent.parent / "exp/sweep/size/report/sweep.svg").read_text()
     assert all(f"{title} on " in figure for title in ("Frame accuracy", "Word error rate", "Real-time factor"))
+    assert "seeds 1" not in figure  # what is the same everywhere is not in the legend
     exp = trained.parent.parent / "exp"
     assert not list(exp.glob("decode_*")) and not (exp / "student").exists()
 

@@ -21,6 +21,7 @@ _TONES = ("#12a383", "#5b78e5", "#e0763a", "#a88bb4", "#c2a227", "#7d8a94")
 def draw(rows: Sequence[Row], keys: Sequence[str]) -> str:
     """SVG: frame accuracy on dev, and cross-entropy; where points were decoded, errors and real-time factor instead."""
     decoded = "wer" in rows[0]
+    keys = [keys[0], *(key for key in keys[1:] if len({str(row[key]) for row in rows}) > 1)]  # one value says nothing
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(13.2 if decoded else 9.6, 3.9), layout="constrained")
         axes = figure.subplots(1, 3 if decoded else 2)
