@@ -103,7 +103,8 @@ def test_points_share_what_they_can_and_are_made_once(trained: Path) -> None:
 def test_student_sizes_are_decoded_and_drawn(trained: Path) -> None:
     pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
     sweep(
-        trained, "--grid", "student.model.width=8,16", "--grid", "student.seeds=1", "--system", "direct", "--system", "distilled", "--name", "size",
+        trained, "--grid", "student.model.width=8,16", "--grid", "student.seeds=1", "--system", "direct",
+        "--system", "distilled", "--name", "size",
         "--decode", "dev", "--decode", "test",
     )  # fmt: skip
     rows = json.loads((trained.parent.parent / "exp/sweep/size/report/sweep.json").read_text())

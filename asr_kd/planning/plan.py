@@ -42,6 +42,8 @@ SECONDS_OF_UTTERANCE = 12.3  # LibriSpeech's mean
 # takes, the real-time factor of a small net, seconds of a core to compile an n-gram.
 _HELPER, _GRAPH, _PREPARE, _SECONDS_OF_LETTERS = 0.4e9, 6e6, 0.7e9, 75.0
 _BYTES_PER_ARC, _SEARCH, _REAL_TIME_FACTOR, _SECONDS_PER_NGRAM = 105.0, 1.5e9, 0.045, 3.2e-4
+# Seconds of a core and a frame: a round of the flat start, the last alignment; and that machine's Viterbi rate.
+_ROUND, _LAST_ALIGNMENT, _VITERBI_RATE = 6.0 / 360_000, 2.0 / 360_000, 2.6e6
 _OPENSLR_NGRAMS = 1_420_000  # of 3-gram.pruned.3e-7, from its size at 9.6 bytes an n-gram, as those of our own gzipped
 
 
@@ -215,8 +217,8 @@ def _before_training(config: Config, speech: Speech, *, measure: bool) -> Iterat
     subset = min(config.alignment.subset_hours, speech.train)
     of_subset = subset * 3600 / FRAME_SHIFT
     rounds = config.alignment.linear_rounds + config.alignment.rounds
-    searched = config.alignment.phases * frames + rounds * of_subset
-    seconds = searched / (viterbi_rate() * cores) if measure else None
+    there = config.alignment.phases * frames * _LAST_ALIGNMENT + rounds * of_subset * _ROUND
+    seconds = there * _VITERBI_RATE / viterbi_rate() / cores if measure else None
     held = speech.frames if speech.frames <= CHUNK_FRAMES else round(of_subset)
     memory = 2 * PROCESS + _GRAPH * subset + windows_bytes(held, bins) + LABEL * held + UTTERANCE * utterances
     disk = left_on_disk(frames, monophone=config.monophone)
@@ -231,7 +233,7 @@ def _soft_targets(config: Config, teacher: NetPlan, speech: Speech, of_frame: fl
     # members are read one by one and stacked; a batch's posteriors are there before and after the softmax and the mean
     batch = 4.0 * FRAMES_AT_ONCE * (3 * teacher.members + 4) * teacher.num_states
     each = PROCESS + 2 * weights + batch + UTTERANCE * speech.utterances
-    what = f"at most {entries} entries a frame; memory of {cores} processes on CPUs"
+    what = f"at most {entries} entries a frame; memory with --nj {cores}"
     exact = config.soft_targets.keep_mass >= 1 and entries == teacher.num_states
     disk = stored_bytes(speech.frames, entries, exact=exact)
     return Row("soft-targets", what, forward, disk, PROCESS + cores * each, seconds, gpu=True)
