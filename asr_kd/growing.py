@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,10 +13,10 @@ import numpy as np
 
 from asr_kd.artifacts import Stamp, full_disk_is_an_error, put_in_place, replacing_file
 from asr_kd.errors import ResumableError, UserError
+from asr_kd.pace import Pace
 
 _NOTE, _MADE_BY = "growing.json", "made_by"
 MARK_SECONDS = 30.0  # between two marks, at least
-_LEAST_WORK = 50.0  # times as long as the last mark took, at least
 _HEADER_BYTES = 128
 
 
@@ -42,7 +41,7 @@ class GrowingFiles:
             file.truncate(marked["sizes"][name] if marked else 0)
             file.seek(0, 2)
             self.files[name] = file
-        self._due = time.monotonic() + MARK_SECONDS
+        self._pace = Pace(MARK_SECONDS)
 
     def _read_mark(self, folder: Path) -> dict[str, Any] | None:
         if not self._note.exists():
@@ -56,19 +55,17 @@ class GrowingFiles:
 
     def mark_if_due(self, note: Callable[[], dict[str, Any]]) -> None:
         """As `mark`, where it was not done for a while."""
-        if time.monotonic() > self._due:
+        if self._pace.is_due():
             self.mark(note())
 
     def mark(self, note: dict[str, Any]) -> None:
         """All that was written so far is good; `note` (plain data) says what it is."""
-        started = time.monotonic()
-        for file in self.files.values():
-            file.flush()
-        sizes = {name: file.tell() for name, file in self.files.items()}
-        with replacing_file(self._note) as temporary:
-            temporary.write_text(json.dumps({"sizes": sizes, "note": note}), encoding="utf-8")
-        ended = time.monotonic()
-        self._due = ended + max(MARK_SECONDS, _LEAST_WORK * (ended - started))
+        with self._pace.interruption():
+            for file in self.files.values():
+                file.flush()
+            sizes = {name: file.tell() for name, file in self.files.items()}
+            with replacing_file(self._note) as temporary:
+                temporary.write_text(json.dumps({"sizes": sizes, "note": note}), encoding="utf-8")
 
     def close(self) -> None:
         for file in self.files.values():

@@ -109,7 +109,6 @@ def _write(folder: Path, features: list[np.ndarray], first: int, mark_at: int, e
 
 def test_a_store_that_was_killed_ends_as_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growing, "MARK_SECONDS", -1.0)
-    monkeypatch.setattr(growing, "_LEAST_WORK", 0.0)
     features = _features(np.random.default_rng(1))
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
@@ -131,7 +130,6 @@ def test_a_store_that_was_killed_ends_as_a_whole_one(tmp_path: Path, monkeypatch
 
 def test_soft_targets_that_were_killed_end_as_whole_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growing, "MARK_SECONDS", -1.0)
-    monkeypatch.setattr(growing, "_LEAST_WORK", 0.0)
 
     log_probabilities = torch.randn(50, 9, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
     kept = [keep_largest(part, keep_mass=0.8, max_entries=5) for part in log_probabilities.split(10)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,10 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from asr_kd.artifacts import replacing_file
+from asr_kd.pace import Pace
 
 log = logging.getLogger(__name__)
-
-_LEAST_WORK = 50.0  # times as long as the last checkpoint took, between two within an epoch
 
 
 @dataclass
@@ -45,8 +43,7 @@ class Checkpoints:
     """
 
     def __init__(self, path: Path | None, digest: str, seconds: float) -> None:
-        self._path, self._digest, self._seconds = path, digest, seconds
-        self._due = time.monotonic() + seconds
+        self._path, self._digest, self._pace = path, digest, Pace(seconds)
 
     def load(self, model: nn.Module, optimizer: torch.optim.Optimizer, best: dict[str, Tensor]) -> Progress | None:
         """See `load_checkpoint`."""
@@ -61,12 +58,10 @@ class Checkpoints:
         *,
         if_due: bool = False,
     ) -> None:
-        started = time.monotonic()
-        if self._path is None or (if_due and started < self._due):
+        if self._path is None or (if_due and not self._pace.is_due()):
             return
-        save_checkpoint(self._path, self._digest, model, optimizer, best, progress)
-        ended = time.monotonic()
-        self._due = ended + (max(self._seconds, _LEAST_WORK * (ended - started)) if self._seconds else 0.0)
+        with self._pace.interruption():
+            save_checkpoint(self._path, self._digest, model, optimizer, best, progress)
 
 
 class _CarefulFile:

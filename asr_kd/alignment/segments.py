@@ -30,7 +30,11 @@ class Alignment:
 
 def left_on_disk(num_frames: float, *, monophone: bool) -> float:
     """Bytes: contexts, the tied states of one tree or two, and segments."""
-    return num_frames * (4 + 4 * (1 + monophone) + 4 * COLUMNS / _FRAMES_OF_PHONE)
+    return num_frames * (4 + 4 * (1 + monophone)) + segments_on_disk(num_frames)
+
+
+def segments_on_disk(num_frames: float) -> float:
+    return num_frames * 4 * COLUMNS / _FRAMES_OF_PHONE
 
 
 def contexts_file(folder: Path, name: str) -> Path:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from asr_kd.alignment.flat_start import MakeClassifier, MonophoneAligner, choose_subset, flat_start
 from asr_kd.alignment.hand_made import Starts, read_starts
 from asr_kd.alignment.phases import finer_starts
-from asr_kd.alignment.segments import Alignment, left_on_disk, starts_file
+from asr_kd.alignment.segments import Alignment, left_on_disk, segments_on_disk, starts_file
 from asr_kd.alignment.set_alignment import align_set, compile_graphs, named, put_in_place
 from asr_kd.alignment.shifts import SHIFTS_FILE, read_shifts, write_shifts
 from asr_kd.alignment.topology import NUM_HMM_STATES, SIL, Graph
@@ -92,7 +92,8 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
         return AlignResult(False, **require(folder, work, "align")["facts"])
     log.info("aligning: %s", reason)
     frames = sum(store.num_frames for store in stores.values())
-    check_disk(folder, left_on_disk(frames, monophone=config.monophone))
+    # the segments are there twice while those of the blocks are brought together
+    check_disk(folder, left_on_disk(frames, monophone=config.monophone) + segments_on_disk(frames))
     started = time.perf_counter()
     lang = read_lang(work.lang)
     partial = partial_folder(folder, stamp)

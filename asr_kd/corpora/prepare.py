@@ -112,8 +112,7 @@ def prepare(config: Config, work: Work, *, corpus_dir: Path, nj: int = 1) -> Pre
     reason = _why(work, stamp, skip)
     if reason is None:
         if not (work.data / TRANSCRIPTS).exists():  # what an earlier version prepared
-            with replacing_file(work.data / TRANSCRIPTS) as path:
-                write_transcripts(path, listing, work)
+            _write_transcripts(work, listing)
         (work.data / STAMP).touch()  # the recordings are still those: who asks what changed since need not worry
         return PrepareResult(False, (read_stamp(work.data) or {})["facts"])
     logger.info("preparing %s: %s", work.data, reason)
@@ -272,6 +271,10 @@ def _write(
         write_lang(path, lang)
     with replacing_folder(work.lm, Stamp("lm", {}, {})) as path:
         write_arpa(path / "G.arpa", lm.arpa)
+    _write_transcripts(work, listing)
+
+
+def _write_transcripts(work: Work, listing: Listing) -> None:
     with replacing_file(work.data / TRANSCRIPTS) as path:
         write_transcripts(path, listing, work)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from asr_kd.alignment.topology import NUM_HMM_STATES
-from asr_kd.config import Config, ModelConfig, TrainingConfig
+from asr_kd.config import Config, ModelConfig, StudentConfig, TrainingConfig
 from asr_kd.frames.order import CHUNK_FRAMES
 from asr_kd.lang.lexicon import make_lang
 
@@ -78,15 +78,18 @@ def nets_of(config: Config) -> Iterator[NetPlan]:
         inputs = (model.left_context + 1 + model.right_context) * config.features.num_mel_bins
         return NetPlan(name, model, training, members, inputs, states or config.alignment.leaves, share)
 
+    def pair(student: StudentConfig, prefix: str = "", suffix: str = "") -> Iterator[NetPlan]:
+        model, seeds, share = student.model, student.seeds, student.share
+        yield net(f"{prefix}train{suffix}", model, student.direct, seeds, share=share)
+        yield net(f"{prefix}distill{suffix}", model, student.distilled.training, seeds, share=share)
+
     teacher = config.teacher
     yield net("train --ensemble", teacher.model, teacher.training, teacher.members)
-    pairs = (("", "", config.student), (" --pair small", "", config.small), ("", "fewshot: ", config.few))
-    for suffix, prefix, student in pairs:
-        if student is not None:
-            settings = student.model, student.seeds, student.share
-            model, seeds, share = settings
-            yield net(f"{prefix}train{suffix}", model, student.direct, seeds, share=share)
-            yield net(f"{prefix}distill{suffix}", model, student.distilled.training, seeds, share=share)
-        if not prefix and not suffix and config.monophone and student is not None:
-            states = NUM_HMM_STATES * len(make_lang([], {}).phones)
-            yield net("train --pair monophone", student.model, student.direct, 1, states)
+    yield from pair(config.student)
+    if config.monophone:
+        states = NUM_HMM_STATES * len(make_lang([], {}).phones)
+        yield net("train --pair monophone", config.student.model, config.student.direct, 1, states)
+    if config.small is not None:
+        yield from pair(config.small, suffix=" --pair small")
+    if config.few is not None:
+        yield from pair(config.few, prefix="fewshot: ")

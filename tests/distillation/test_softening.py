@@ -53,7 +53,6 @@ def test_spread_over_processes_and_killed_they_are_the_same(trained: Path, monke
     shutil.rmtree(folder)
 
     monkeypatch.setattr("asr_kd.growing.MARK_SECONDS", 0.0)
-    monkeypatch.setattr("asr_kd.growing._LEAST_WORK", 0.0)
     starts: list[int] = []
     own = softening.soften
 

@@ -131,7 +131,6 @@ def test_killed_features_go_on_where_they_were(corpus: Corpus, monkeypatch: pyte
     whole = {name: (corpus.work.frames("train") / name).read_bytes() for name in files}
     shutil.rmtree(corpus.work.frames("train"))
     monkeypatch.setattr(growing, "MARK_SECONDS", -1.0)
-    monkeypatch.setattr(growing, "_LEAST_WORK", 0.0)
     monkeypatch.setattr(stage, "_PIECE", 1)
     real, appended = FrameStoreWriter.append, []
 
