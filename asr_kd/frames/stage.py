@@ -96,7 +96,6 @@ def make_features(
     speeds = config.features.speeds
     if 1.0 not in speeds or len(set(speeds)) != len(speeds) or not all(0.5 <= s <= 2 for s in speeds):
         raise UserError(f"features.speeds: {list(speeds)} must hold 1.0, no factor twice, and lie within 0.5 to 2.")
-    check_unchanged(work, sets)
     return FeaturesResult([_make_set(config, work, name, nj, executor) for name in sets])
 
 
@@ -118,6 +117,7 @@ def _make_set(config: Config, work: Work, name: str, nj: int, executor: str) -> 
         "sampling_rate": config.corpus.sampling_rate,
         "on_bad_utterance": config.corpus.on_bad_utterance,
     }
+    check_unchanged(work, [name])
     stamp = Stamp("features", settings, inputs)
     why = reason_to_make(folder, stamp)
     if why is None:
