@@ -124,14 +124,14 @@ def _needed(directory: Path | None) -> Path:
 def train(
     config: Config, work: Work, ensemble: int | None, pairs: tuple[str, ...], device: str, tensorboard: Path | None
 ) -> Any:
-    """Stage 4 with --ensemble N: the teachers. Stage 6 without: models trained directly on the alignment."""
+    """Stage 4 with --ensemble N: the teachers. Without, half of stage 6: models trained directly on the alignment."""
     from asr_kd.acoustic.options import RunOptions
-    from asr_kd.acoustic.stage import train_direct, train_ensemble, train_monophone
+    from asr_kd.acoustic.stage import pairs_of, train_direct, train_ensemble, train_monophone
 
     options = RunOptions(device, tensorboard)
     if ensemble is not None:
         return train_ensemble(config, work, options, ensemble or None)
-    chosen = pairs or _pairs(config) + (("monophone",) if config.monophone else ())
+    chosen = pairs or pairs_of(config) + (("monophone",) if config.monophone else ())
     return [
         train_monophone(config, work, options) if pair == "monophone" else train_direct(config, work, options, pair)
         for pair in chosen
@@ -156,12 +156,24 @@ def soft_targets(config: Config, work: Work, nj: int, device: str, tensorboard: 
 def distill(
     config: Config, work: Work, online: bool, pairs: tuple[str, ...], device: str, tensorboard: Path | None
 ) -> Any:
-    """Stage 6: students that learn from the soft targets."""
+    """Stage 6, one half: students that learn from the soft targets."""
     from asr_kd.acoustic.options import RunOptions
+    from asr_kd.acoustic.stage import pairs_of
     from asr_kd.distillation.stage import distill as run
 
     options = RunOptions(device, tensorboard)
-    return [run(config, work, options, pair, online=online) for pair in pairs or _pairs(config)]
+    return [run(config, work, options, pair, online=online) for pair in pairs or pairs_of(config)]
+
+
+@stage("students")
+@nj_option
+@device_options
+def students(config: Config, work: Work, nj: int, device: str, tensorboard: Path | None) -> Any:
+    """Stage 6: train and distill, on CPUs side by side unless --nj is 1."""
+    from asr_kd.acoustic.options import RunOptions
+    from asr_kd.distillation.pairs import train_students
+
+    return train_students(config, work, RunOptions(device, tensorboard), nj)
 
 
 @stage("decode")
@@ -320,10 +332,6 @@ def doctor() -> None:
     text, healthy = diagnose()
     click.echo(text)
     sys.exit(0 if healthy else 1)
-
-
-def _pairs(config: Config) -> tuple[str, ...]:
-    return ("student", "small") if config.small is not None else ("student",)
 
 
 if __name__ == "__main__":

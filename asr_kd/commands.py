@@ -19,7 +19,7 @@ import asr_kd
 from asr_kd.artifacts import Work, default_root, full_disk_is_an_error, replacing_file
 from asr_kd.config import load_config
 from asr_kd.errors import UserError
-from asr_kd.parallel import default_nj
+from asr_kd.parallel import default_nj, most_helpers
 
 
 class Commands(click.Group):
@@ -39,7 +39,7 @@ def main() -> None:
     """Distil an ensemble of acoustic models into one small model, and measure what it was worth.
 
     The commands are the stages of a recipe, in order: prepare, features, align, train --ensemble, soft-targets,
-    train, distill, decode, report. Each resumes by itself and does nothing where its result is already there.
+    students, decode, report. Each resumes by itself and does nothing where its result is already there.
     """
 
 
@@ -76,7 +76,7 @@ def stage(name: str, load: Callable[[Path], Any] = load_config) -> Callable[[Cal
                 if any(getattr(result, "made", False) for result in results):
                     key = _key(name, options)
                     _note(work.exp("seconds.json"), key, round(time.monotonic() - started, 2))
-                    _note(work.exp("memory.json"), key, _peak_memory(options.get("nj", 1)))
+                    _note(work.exp("memory.json"), key, _peak_memory(most_helpers()))
 
         return main.command(name.split(" ")[0])(command)
 

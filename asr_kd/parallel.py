@@ -1,13 +1,14 @@
 """Independent pieces of a stage over an executor: in this process, over processes, or on a Dask cluster.
 
 Where a helper process is killed, most often for want of memory, the pieces that have no answer yet are done once more
-by half as many helpers.
+by half as many helpers. What helpers log is logged by the process that started them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import logging.handlers
 import multiprocessing
 import os
 import threading
@@ -26,6 +27,7 @@ Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
+_most_helpers = 1
 _AHEAD = 4  # pieces for each helper that are submitted before the first result is taken
 
 
@@ -69,10 +71,17 @@ def _over_processes(function: Callable[[Any], Any], pieces: Sequence[Any], nj: i
     # spawn: forking a process that runs torch's and numba's threads can hang the child
     context = multiprocessing.get_context("spawn")
     done = 0
+    _note_helpers(min(nj, len(pieces)))
     for helpers in (nj, max(1, nj // 2)):
         left = pieces[done:]
+        records = context.Queue()  # a new one each time: a helper that was killed may have left its lock taken
         try:
-            with ProcessPoolExecutor(min(helpers, len(left)), mp_context=context, initializer=_start_helper) as pool:
+            with (
+                _logging_of_helpers(records),
+                ProcessPoolExecutor(
+                    min(helpers, len(left)), mp_context=context, initializer=_start_helper, initargs=(records,)
+                ) as pool,
+            ):
                 for result in _in_order(pool, function, left, _AHEAD * helpers):
                     done += 1
                     yield result
@@ -111,10 +120,41 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _start_helper() -> None:
+def _note_helpers(count: int) -> None:
+    global _most_helpers
+    _most_helpers = max(_most_helpers, count)
+
+
+def most_helpers() -> int:
+    """The most helper processes that this one has had at once; 1 where it had none."""
+    return _most_helpers
+
+
+class _HandOver(logging.Handler):
+    """Logs what a helper sent as if it had been logged here."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logging.getLogger(record.name).handle(record)
+
+
+@contextlib.contextmanager
+def _logging_of_helpers(records: Any) -> Iterator[None]:
+    listener = logging.handlers.QueueListener(records, _HandOver())
+    listener.start()
+    try:
+        yield
+    finally:
+        listener.stop()
+
+
+def _start_helper(records: Any) -> None:
     import torch
 
     torch.set_num_threads(1)
+    package = logging.getLogger(__package__)
+    package.setLevel(logging.INFO)
+    package.addHandler(logging.handlers.QueueHandler(records))
+    package.propagate = False
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -23,8 +23,7 @@ fi
 
 if stage 6; then
   log "Stage 6: train students, directly and distilled"
-  asr-kd train "${recipe[@]}"
-  asr-kd distill "${recipe[@]}"
+  asr-kd students "${recipe[@]}" --nj "$nj"
 fi
 
 if stage 7; then

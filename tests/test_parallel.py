@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import signal
@@ -30,6 +31,17 @@ def note_and_wait(piece: tuple[str, int]) -> None:
 @pytest.mark.parametrize("nj", [1, 2])
 def test_answers_come_in_the_order_of_the_pieces(nj: int) -> None:
     assert list(map_pieces(math.factorial, range(5), nj=nj)) == [1, 1, 2, 6, 24]
+
+
+def complain(piece: int) -> int:
+    logging.getLogger("asr_kd.of_a_helper").warning("piece %d is odd", piece)
+    return piece
+
+
+def test_what_helpers_log_is_logged_here(caplog: pytest.LogCaptureFixture) -> None:
+    assert list(map_pieces(complain, range(4), nj=2)) == [0, 1, 2, 3]
+    assert sorted(record.getMessage() for record in caplog.records) == [f"piece {k} is odd" for k in range(4)]
+    assert {record.process for record in caplog.records}.isdisjoint({os.getpid()})
 
 
 def die(piece: tuple[str, int, int]) -> int:

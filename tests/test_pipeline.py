@@ -50,6 +50,8 @@ STAGES = [
     ["decode", "--nj", "1"],
     ["report"],
 ]
+# direct and distilled nets at once, each in a process of its own
+SIDE_BY_SIDE = [*STAGES[:5], ["students", "--nj", "2"], *STAGES[7:]]
 
 
 def say(words: list[str], rng: np.random.Generator) -> np.ndarray:
@@ -136,6 +138,34 @@ def test_a_second_run_does_nothing(finished):
     before = page.stat().st_mtime_ns
     run(finished, STAGES)
     assert page.stat().st_mtime_ns == before
+
+
+def test_students_trained_side_by_side_are_those_of_one_after_the_other(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("asr_kd.distillation.pairs.default_nj", lambda: 2)  # on a machine with one core too
+    root = tmp_path / "work"
+    shutil.copytree(finished.parent.parent, root)
+    config = root / "conf" / finished.name
+    made = {
+        path.relative_to(root): path.read_bytes()
+        for folder in ("baseline", "student", "monophone")
+        for path in (root / "exp" / folder).glob("member_*.safetensors")
+    }
+    for folder in ("baseline", "student", "monophone"):
+        shutil.rmtree(root / "exp" / folder)
+    (output,) = run(config, [["students", "--nj", "2"]])
+    assert re.findall(r"(\w+): trained", output) == ["baseline", "student", "monophone"]
+    assert len(made) == 5
+    for path, weights in made.items():
+        assert (root / path).read_bytes() == weights, path
+    log = (root / "exp" / "log" / "students.log").read_text()
+    for folder in ("baseline", "student"):  # what helpers say is not lost
+        assert f"training {folder}: it is not there yet" in log
+
+    shutil.rmtree(root / "exp" / "student")
+    (output,) = run(config, [["students", "--nj", "2"]])
+    assert re.findall(r"(\w+): (already trained|trained);", output) == [
+        ("baseline", "already trained"), ("student", "trained"), ("monophone", "already trained"),
+    ]  # fmt: skip
 
 
 def test_kaldi_decoder_finds_the_same_words(finished):
@@ -286,7 +316,7 @@ def small_disk(tmp_path):
 def test_every_stage_says_that_the_disk_is_full_and_goes_on_when_there_is_room(finished, small_disk, tmp_path):
     folder, resize = small_disk
     config = make_recipe(tmp_path)
-    size, stages, refused = 16, list(STAGES), set()
+    size, stages, refused = 16, list(SIDE_BY_SIDE), set()
     while stages:
         command = [*arguments(config, stages[0]), "--work-dir", str(folder)]
         result = CliRunner().invoke(main, command)
@@ -299,7 +329,7 @@ def test_every_stage_says_that_the_disk_is_full_and_goes_on_when_there_is_room(f
         refused.add(stages[0][0])
         size += max(16, size // 8)
         assert size < 1 << 14 and resize(size)
-    assert {"prepare", "features", "train"} <= refused
+    assert {"prepare", "features", "train", "students"} <= refused
     report = Path("exp") / "report" / "results.json"
     assert comparable(folder / report) == comparable(finished.parent.parent / report)
 
@@ -310,7 +340,7 @@ def test_killed_runs_end_with_the_results_of_a_whole_one(finished, tmp_path):
     script = (
         "import sys; from asr_kd.cli import main; [main(a.split('\\t'), standalone_mode=False) for a in sys.argv[1:]]"
     )
-    command = [sys.executable, "-c", script, *("\t".join(arguments(config, stage)) for stage in STAGES)]
+    command = [sys.executable, "-c", script, *("\t".join(arguments(config, stage)) for stage in SIDE_BY_SIDE)]
     rng = np.random.default_rng(4)
     for _ in range(10):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
@@ -319,6 +349,6 @@ def test_killed_runs_end_with_the_results_of_a_whole_one(finished, tmp_path):
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
-    run(config, STAGES)
+    run(config, SIDE_BY_SIDE)
     report = Path("exp") / "report" / "results.json"
     assert comparable(tmp_path / report) == comparable(finished.parent.parent / report)

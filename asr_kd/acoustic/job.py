@@ -101,6 +101,7 @@ def train_nets(
         checkpoint_seconds=options.checkpoint_seconds,
         digest=stamp.digest,
         label=None if options.quiet else path.name,
+        bar=options.bar,
         writer=_tensorboard(options, path.name),
     )
     result = _facts(net, progress)

@@ -70,6 +70,7 @@ def fit(
     checkpoint_seconds: float = 60.0,
     digest: str = "",
     label: str | None = None,
+    bar: int | None = None,
     writer: Any = None,
 ) -> Progress:
     """Trains every member of `model` in place.
@@ -85,6 +86,7 @@ def fit(
         after each epoch.
       digest: of all that determines the run; a checkpoint with another digest is ignored.
       label: the progress bar's name; None: no bar.
+      bar: its line, counted from where the cursor is; None: the first that this process has free.
       writer: a TensorBoard SummaryWriter, or None.
     """
     if model.device.type == "cpu":
@@ -108,7 +110,8 @@ def fit(
         disable=label is None,
         mininterval=1.0,
         dynamic_ncols=True,
-    ) as bar:
+        position=bar,
+    ) as shown:
         while progress.epoch < settings.epochs and not _out_of_patience(progress, settings):
             started, model_was_at = time.monotonic(), progress.frames
             model.train()
@@ -124,12 +127,12 @@ def fit(
                 rate = settings.learning_rate * _schedule(settings, progress.step / max(1, total_steps))
                 frames = torch.from_numpy(numbers).to(model.device)
                 _step(model, examples, objective, optimizer, frames, rate, seed, progress, augment)
-                bar.update(len(numbers))
+                shown.update(len(numbers))
                 checkpoints.save(model, optimizer, best, progress, if_due=True)
             seconds = time.monotonic() - started
             rate_seen = (progress.frames - model_was_at) / max(seconds, 1e-9)
             _end_epoch(model, settings, evaluate, best, progress, total_steps, seconds, rate_seen)
-            _report(progress.rows[-1], writer, bar)
+            _report(progress.rows[-1], writer, shown)
             checkpoints.save(model, optimizer, best, progress)
     model.drop_copies()
     if evaluate is not None:

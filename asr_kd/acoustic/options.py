@@ -14,3 +14,4 @@ class RunOptions:
     tensorboard: Path | None = None
     quiet: bool = False
     checkpoint_seconds: float = 60.0
+    bar: int | None = None  # the progress bar's line on the terminal, where several processes have one

@@ -13,7 +13,7 @@ from asr_kd.acoustic.job import Lesson, TrainResult, train_nets
 from asr_kd.acoustic.loop import Objective
 from asr_kd.acoustic.objectives import DevScorer, HardTargets
 from asr_kd.acoustic.options import RunOptions
-from asr_kd.artifacts import Stamp, Work, require
+from asr_kd.artifacts import Stamp, Work, reason_to_make, require
 from asr_kd.config import Config, ModelConfig, StudentConfig, TrainingConfig, to_mapping
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
@@ -78,41 +78,49 @@ def open_training_set(work: Work, *, monophone: bool = False) -> TrainingSet:
     return TrainingSet(stores[0], stores[1], f"states{suffix}", f"tree{suffix}", int(stamp["facts"]["num_states"]))
 
 
-def train_model(
-    work: Work,
-    folder: str,
-    stamp: Stamp,
-    data: TrainingSet,
-    model: ModelConfig,
-    training: TrainingConfig,
-    seeds: list[int],
-    make_objective: Callable[[torch.device], Objective],
-    options: RunOptions,
-    chosen: np.ndarray | None = None,
-) -> TrainResult:
-    """Trains nets on speech with the given objective into `exp/<folder>`, unless the stamp says that they are there.
+@dataclass(frozen=True)
+class SpeechJob:
+    """Nets to be trained on speech into `exp/<folder>`.
 
-    Args:
+    Attributes:
       seeds: one per member; the first also seeds the order of the frames and dropout.
       chosen: (N,) bool, the training frames to learn from; None: all that have a label.
     """
-    valid = data.states >= 0 if chosen is None else chosen & (data.states >= 0)
 
-    def lesson(device: torch.device) -> Lesson:
-        context = {"left": model.left_context, "right": model.right_context}
+    work: Work
+    folder: str
+    stamp: Stamp
+    data: TrainingSet
+    model: ModelConfig
+    training: TrainingConfig
+    seeds: list[int]
+    make_objective: Callable[[torch.device], Objective]
+    chosen: np.ndarray | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """Why there is something to train; None where the nets are there."""
+        return reason_to_make(self.work.exp(self.folder), self.stamp)
+
+    def train(self, options: RunOptions) -> TrainResult:
+        """Trains them, unless the stamp says that they are there."""
+        facts = {"tree": self.data.tree_name, "states": self.data.states_name}
+        path = self.work.exp(self.folder)
+        return train_nets(path, self.stamp, self.model, self.training, self.seeds, self._lesson, options, **facts)
+
+    def _lesson(self, device: torch.device) -> Lesson:
+        data, context = self.data, {"left": self.model.left_context, "right": self.model.right_context}
         examples = windows_of(data.train, device=device, **context)
         dev = windows_of(data.dev, device=device, **context)
+        labelled = data.states >= 0
         return Lesson(
             examples,
             examples.num_inputs,
             data.num_states,
-            make_objective(device),
+            self.make_objective(device),
             DevScorer(dev, np.asarray(data.dev.array(data.states_name))),
-            valid=valid,
+            valid=labelled if self.chosen is None else self.chosen & labelled,
         )
-
-    facts = {"tree": data.tree_name, "states": data.states_name}
-    return train_nets(work.exp(folder), stamp, model, training, seeds, lesson, options, **facts)
 
 
 def train_ensemble(config: Config, work: Work, options: RunOptions, members: int | None = None) -> list[TrainResult]:
@@ -120,31 +128,31 @@ def train_ensemble(config: Config, work: Work, options: RunOptions, members: int
     data = open_training_set(work)
     teacher = config.teacher
     count = members or teacher.members
-    results = [_train_hard(config, work, data, "teacher", teacher.model, teacher.training, count, options)]
+    jobs = [_hard_job(config, work, data, "teacher", teacher.model, teacher.training, count)]
     folds = config.soft_targets.out_of_fold
     if folds > 1:
-        results.append(
-            _train_hard(
-                config, work, data, "teacher_folds", teacher.model, teacher.training, max(count, folds), options, folds
-            )
-        )
-    return results
+        model, training = teacher.model, teacher.training
+        jobs.append(_hard_job(config, work, data, "teacher_folds", model, training, max(count, folds), folds))
+    return [job.train(options) for job in jobs]
+
+
+def direct_job(config: Config, work: Work, pair: str = "student") -> SpeechJob:
+    """The student's net to be trained on the forced alignment alone."""
+    student, data = student_config(config, pair), open_training_set(work)
+    folder, _ = FOLDERS[pair]
+    return _hard_job(config, work, data, folder, student.model, student.direct, student.seeds, share=student.share)
 
 
 def train_direct(config: Config, work: Work, options: RunOptions, pair: str = "student") -> TrainResult:
     """The student's net trained on the forced alignment alone."""
-    student = student_config(config, pair)
-    data = open_training_set(work)
-    return _train_hard(
-        config, work, data, FOLDERS[pair][0], student.model, student.direct, student.seeds, options, share=student.share
-    )
+    return direct_job(config, work, pair).train(options)
 
 
 def train_monophone(config: Config, work: Work, options: RunOptions) -> TrainResult:
     """The control: the direct model, one seed of it, on untied, context-independent states."""
     student = config.student
     data = open_training_set(work, monophone=True)
-    return _train_hard(config, work, data, "monophone", student.model, student.direct, 1, options)
+    return _hard_job(config, work, data, "monophone", student.model, student.direct, 1).train(options)
 
 
 def student_config(config: Config, pair: str) -> StudentConfig:
@@ -154,12 +162,17 @@ def student_config(config: Config, pair: str) -> StudentConfig:
     return student
 
 
+def pairs_of(config: Config) -> tuple[str, ...]:
+    """The pairs of students that the stages train by themselves; `few` is that of `asr-kd fewshot`."""
+    return ("student",) if config.small is None else ("student", "small")
+
+
 def seeds_of(config: Config, first: int, count: int) -> list[int]:
     """Seeds of nets: direct and distilled students of one number start from the same weights."""
     return [config.seed * 1000 + first + k for k in range(count)]
 
 
-def _train_hard(
+def _hard_job(
     config: Config,
     work: Work,
     data: TrainingSet,
@@ -167,10 +180,9 @@ def _train_hard(
     model: ModelConfig,
     training: TrainingConfig,
     count: int,
-    options: RunOptions,
     folds: int = 0,
     share: float = 1.0,
-) -> TrainResult:
+) -> SpeechJob:
     first = {"teacher": SEEDS_OF_ENSEMBLE, "teacher_folds": SEEDS_OF_FOLDS}.get(folder, SEEDS_OF_STUDENTS)
     seeds = seeds_of(config, first, count)
     settings = {"model": to_mapping(model), "training": to_mapping(training), "seeds": seeds, "folds": folds}
@@ -182,7 +194,7 @@ def _train_hard(
         return HardTargets(data.states, device, trains_on)
 
     chosen = share_of(data.train, share, config.seed)
-    return train_model(work, folder, stamp, data, model, training, seeds, objective, options, chosen)
+    return SpeechJob(work, folder, stamp, data, model, training, seeds, objective, chosen)
 
 
 def share_of(store: FrameStore, share: float, seed: int) -> np.ndarray | None:

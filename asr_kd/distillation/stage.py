@@ -17,12 +17,12 @@ from asr_kd.acoustic.precision import pick_device
 from asr_kd.acoustic.stage import (
     FOLDERS,
     SEEDS_OF_STUDENTS,
+    SpeechJob,
     TrainingSet,
     open_training_set,
     seeds_of,
     share_of,
     student_config,
-    train_model,
 )
 from asr_kd.artifacts import Stamp, Work, reason_to_make, require
 from asr_kd.capacity import check_disk, human_bytes
@@ -142,6 +142,15 @@ def distill(
     Args:
       online: the teachers run beside the student, no store is read.
     """
+    return distill_job(config, work, pair, online=online).train(options)
+
+
+def distill_job(config: Config, work: Work, pair: str = "student", *, online: bool = False) -> SpeechJob:
+    """The pair's net to be trained on soft and hard targets; see `distill`.
+
+    Raises:
+      UserError: the soft targets are not there, or were made from other teachers or with other settings.
+    """
     student, data = student_config(config, pair), open_training_set(work)
     settings = student.distilled
     if settings.loss == "logits" and not online and config.soft_targets.keep_mass < 1:
@@ -179,7 +188,8 @@ def distill(
         )
 
     chosen = share_of(data.train, student.share, config.seed)
-    return train_model(work, FOLDERS[pair][1], stamp, data, model, settings.training, seeds, objective, options, chosen)
+    _, folder = FOLDERS[pair]
+    return SpeechJob(work, folder, stamp, data, model, settings.training, seeds, objective, chosen)
 
 
 def _stamp(config: Config, work: Work, data: TrainingSet) -> Stamp:
