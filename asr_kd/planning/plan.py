@@ -107,7 +107,7 @@ class Plan:
                 "fetching comes on top",
                 f"decoding is scaled from a measured graph and its beams: a real-time factor of {_REAL_TIME_FACTOR:g} "
                 "on one core for each net",
-                "on CPUs train and distill run at once, unless --nj is 1: their memory adds up, and they take less time",
+                "on CPUs train and distill run at once unless --nj is 1: their memory adds up, and they take less time",
                 f"a GPU is one of {self.gpu_tflops:g} TFLOP/s, of which {GPU_SHARE:.0%} is assumed to be reached; "
                 f"eight are assumed to be {8 * EIGHT:.1f} times one",
             ]
