@@ -57,8 +57,9 @@ def train_students(config: Config, work: Work, options: RunOptions, nj: int | No
         if at_once == 1 or any(job.reason is None for job in jobs.values()):
             results += [job.train(options) for job in jobs.values()]
             continue
+        threads = max(1, min(cores, torch.get_num_threads()) // at_once)  # OMP_NUM_THREADS may ask for fewer
         halves = [
-            _Half(kind, pair, config, work.root, work.config_path, replace(options, bar=line), cores // at_once)
+            _Half(kind, pair, config, work.root, work.config_path, replace(options, bar=line), threads)
             for line, kind in enumerate(jobs)
         ]
         results += map_pieces(_train, halves, nj=at_once)
