@@ -168,6 +168,22 @@ def test_students_trained_side_by_side_are_those_of_one_after_the_other(finished
     ]  # fmt: skip
 
 
+def test_where_one_of_two_trainings_fails_the_other_is_kept(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("asr_kd.distillation.pairs.default_nj", lambda: 2)
+    root = tmp_path / "work"
+    shutil.copytree(finished.parent.parent, root)
+    for folder in ("baseline", "student", "monophone"):
+        shutil.rmtree(root / "exp" / folder)
+    entries = root / "exp" / "soft_targets" / "ids.npy"
+    entries.write_bytes(entries.read_bytes()[:-1])
+    config = root / "conf" / finished.name
+    result = CliRunner().invoke(main, arguments(config, ["students", "--nj", "2"]))
+    assert result.exit_code == 2 and "asr-kd students: " in result.output.strip().splitlines()[-1]
+    log = (root / "exp" / "log" / "students.log").read_text()
+    assert re.search(r"the distilled nets cannot be trained on \(.*soft_targets.*\); those beside them go on", log)
+    assert (root / "exp" / "baseline" / "stamp.json").exists() and not (root / "exp" / "student").exists()
+
+
 def test_kaldi_decoder_finds_the_same_words(finished):
     folder = finished.parent.parent / "exp" / "decode_ensemble_test" / "hyps.jsonl"
     k2_rows = [json.loads(line)["hyp"] for line in folder.read_text().splitlines()]
