@@ -1,7 +1,7 @@
 """Stage 6 as one: each pair's direct and distilled nets are trained side by side, each with half of the cores.
 
 A step's small parts, and float32 products of an odd number of members, leave cores waiting. On two cores with AVX2 only
-(torch 1.13.1, LibriSpeech's mini.yaml) two trainings at once got through an epoch in an eighth less time than one after
+(torch 1.13.1, LibriSpeech's mini.yaml) two trainings at once got through an epoch in a tenth less time than one after
 the other.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
@@ -34,8 +33,7 @@ class _Half:
     kind: str  # of _JOBS
     pair: str
     config: Config
-    root: Path
-    config_path: Path
+    work: Work
     options: RunOptions
     threads: int
 
@@ -59,8 +57,7 @@ def train_students(config: Config, work: Work, options: RunOptions, nj: int | No
             continue
         threads = max(1, min(cores, torch.get_num_threads()) // at_once)  # OMP_NUM_THREADS may ask for fewer
         halves = [
-            _Half(kind, pair, config, work.root, work.config_path, replace(options, bar=line), threads)
-            for line, kind in enumerate(jobs)
+            _Half(kind, pair, config, work, replace(options, bar=line), threads) for line, kind in enumerate(jobs)
         ]
         results += map_pieces(_train, halves, nj=at_once)
     if config.monophone:
@@ -69,12 +66,9 @@ def train_students(config: Config, work: Work, options: RunOptions, nj: int | No
 
 
 def _train(half: _Half) -> TrainResult:
-    before = torch.get_num_threads()
-    torch.set_num_threads(half.threads)
+    torch.set_num_threads(half.threads)  # of this helper process, which does nothing else
     try:
-        return _JOBS[half.kind](half.config, Work(half.root, half.config_path), half.pair).train(half.options)
+        return _JOBS[half.kind](half.config, half.work, half.pair).train(half.options)
     except Exception as error:
         log.error("the %s nets cannot be trained on (%s); those beside them go on", half.kind, error)
         raise
-    finally:
-        torch.set_num_threads(before)
