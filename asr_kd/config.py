@@ -174,9 +174,17 @@ class StudentConfig:
 
     seeds: Count = 3
     share: Annotated[float, Range(0, 1, open=True)] = 1.0  # of the training utterances, drawn by the recipe's seed
+    # true: the direct nets are the ensemble's first ones where they would be trained alike, which the paper's are
+    direct_of_ensemble: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)
     direct: TrainingConfig = field(default_factory=TrainingConfig)
     distilled: DistillationConfig = field(default_factory=DistillationConfig)
+
+
+def takes_members(student: StudentConfig, teacher: TeacherConfig) -> bool:
+    """Whether the direct nets are members of the ensemble: the config asks for it, and nothing sets them apart."""
+    alike = (student.model, student.direct) == (teacher.model, teacher.training)
+    return student.direct_of_ensemble and alike and student.share == 1 and student.seeds <= teacher.members
 
 
 @dataclass(frozen=True)

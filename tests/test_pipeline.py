@@ -312,6 +312,62 @@ def test_artefacts_that_do_not_fit_together_are_refused(finished, tmp_path, chan
 
 
 @pytest.fixture
+def of_ensemble(finished, tmp_path):
+    """A finished run whose student is to be trained as the ensemble is, and be taken from it; and its config."""
+    work = tmp_path / "work"
+    shutil.copytree(finished.parent.parent, work)
+    settings = json.loads(json.dumps(CONFIG))
+    teacher = settings["teacher"]
+    settings["student"] |= {
+        "seeds": 1, "model": teacher["model"], "direct": teacher["training"], "direct_of_ensemble": True
+    }  # fmt: skip
+    config = work / "conf" / "tiny.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    return config, settings
+
+
+def test_direct_nets_may_be_members_of_the_ensemble(of_ensemble):
+    config, settings = of_ensemble
+    exp = config.parent.parent / "exp"
+    run(config, [["students", "--nj", "2"]])
+    taken, member = (exp / folder / "member_0.safetensors" for folder in ("baseline", "teacher"))
+    assert taken.read_bytes() == member.read_bytes() and not (exp / "baseline" / "member_1.safetensors").exists()
+    logs = [(exp / folder / "log.jsonl").read_text().splitlines() for folder in ("baseline", "teacher")]
+    assert len(logs[0]) == len(logs[1]) == 3
+    for one, all_of_them in zip(*(map(json.loads, log) for log in logs), strict=True):
+        assert one["dev_accuracy"] == all_of_them["dev_accuracy"][:1] and one["epoch"] == all_of_them["epoch"]
+    run(config, STAGES[7:])
+    assert "direct networks are the ensemble's first ones" in (exp / "report" / "report.md").read_text()
+    assert "taking" not in run(config, [["train", "--pair", "student"]])[0]  # it is there
+    settings["student"]["direct"] = settings["student"]["direct"] | {
+        "epochs": 2
+    }  # no longer as the ensemble is trained
+    config.write_text(yaml.safe_dump(settings))
+    run(config, [["train", "--pair", "student"]])
+    assert len((exp / "baseline" / "log.jsonl").read_text().splitlines()) == 2
+    assert taken.read_bytes() != member.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            {"training": {"epochs": 4, "batch_size": 64, "learning_rate": 5.0e-3}},
+            "other settings than .* train it again",
+        ),
+        ({"members": 5}, "teacher has 2 members, of which baseline is to have 4; train more: asr-kd train --ensemble"),
+    ],
+)
+def test_an_ensemble_that_is_not_the_configs_is_not_taken_from(of_ensemble, change, says):
+    config, settings = of_ensemble
+    settings["teacher"] |= change
+    settings["student"] |= {"direct": settings["teacher"]["training"], "seeds": min(4, settings["teacher"]["members"])}
+    config.write_text(yaml.safe_dump(settings))
+    result = CliRunner().invoke(main, arguments(config, ["train", "--pair", "student"]))
+    assert result.exit_code == 2 and re.search(says, result.output), result.output
+
+
+@pytest.fixture
 def small_disk(tmp_path):
     """A file system of its own, 16 KiB at first; yields its folder and a function that sets its size in KiB."""
     folder = tmp_path / "disk"

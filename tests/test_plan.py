@@ -130,6 +130,22 @@ def test_every_stage_is_timed_and_summed_up(tmp_path):
     assert "624 TFLOP/s" in str(faster) and all(row.seconds is None for row in faster.rows)
 
 
+def test_members_that_are_taken_are_not_trained(tmp_path):
+    alike = replace(Config().student, model=SMALL.model, direct=SMALL.training, direct_of_ensemble=True)
+    config = Config(teacher=replace(Config().teacher, model=SMALL.model, training=SMALL.training), student=alike)
+    own = replace(config, student=replace(alike, direct_of_ensemble=False))
+    seen = []
+    for of in (config, own):
+        work = Work(tmp_path, tmp_path / "conf.yaml")
+        of = replace(of, corpus=CorpusConfig(name="librispeech", train_parts=("train-clean-5",)))
+        found = plan(of, work, measure=False)
+        rows = {row.stage: row for row in found.rows}
+        seen.append((rows["train"].flops, rows["decode"].what, "run at once" in str(found)))
+        assert [row.stage for row in found.rows].count("train") == 1
+    (taken, decoded, at_once), (trained, decoded_too, at_once_too) = seen
+    assert taken == 0 < trained and decoded == decoded_too and (at_once, at_once_too) == (False, True)
+
+
 def test_memory_and_work_grow_with_members_frames_and_states():
     one = next(nets_of(load_config(CONF / "mini.yaml")))
     assert one.memory(10**6) < replace(one, members=20).memory(10**6)

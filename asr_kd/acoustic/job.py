@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from asr_kd.acoustic.checkpoint import Progress
-from asr_kd.acoustic.loop import Augment, DevScores, Examples, Objective, fit, write_log
-from asr_kd.acoustic.model import AcousticModel, save_model
+from asr_kd.acoustic.loop import Augment, DevScores, Examples, Objective, fit, read_log, write_log
+from asr_kd.acoustic.model import AcousticModel, load_model, save_model
 from asr_kd.acoustic.options import RunOptions
 from asr_kd.acoustic.precision import pick_device
-from asr_kd.artifacts import Stamp, read_stamp, reason_to_make, replacing_folder
+from asr_kd.artifacts import Stamp, read_stamp, reason_to_make, replacing_folder, write_json_lines
 from asr_kd.capacity import check_disk
 from asr_kd.config import ModelConfig, TrainingConfig
 from asr_kd.errors import UserError
@@ -110,6 +110,34 @@ def train_nets(
         write_log(temporary / "log.jsonl", progress)
     checkpoint.unlink(missing_ok=True)
     return TrainResult(path, True, **result)
+
+
+def take_nets(path: Path, stamp: Stamp, source: Path, seeds: list[int], **facts: Any) -> TrainResult:
+    """The first nets of the folder `source`, one for each seed, into the folder `path`, with what is known of them.
+
+    Raises:
+      UserError: `source` is damaged, or its first nets are of other seeds.
+    """
+    reason = reason_to_make(path, stamp)
+    known = (read_stamp(path if reason is None else source) or {})["facts"]
+    if reason is None:
+        return TrainResult(path, False, **{key: known[key] for key in _FACTS})
+    count = len(seeds)
+    log.info("taking the first %d nets of %s for %s: %s", count, source.name, path.name, reason)
+    nets = load_model(source)
+    if nets.seeds[:count] != seeds:
+        raise UserError(f"{source} has nets of the seeds {nets.seeds}, not of {seeds}; train them again.")
+    rows = [_of_first(row, count) for row in read_log(source)]
+    result = _of_first({key: known[key] for key in _FACTS}, count) | {"members": count}
+    with replacing_folder(path, stamp, result | facts) as temporary:
+        save_model(nets.some(list(range(count))), temporary)
+        write_json_lines(temporary / "log.jsonl", rows)
+    return TrainResult(path, True, **result)
+
+
+def _of_first(row: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """The same, where a list has a number for each net, of the first nets alone."""
+    return {key: value[:count] if isinstance(value, list) else value for key, value in row.items()}
 
 
 _FACTS = ("members", "parameters", "dev_accuracy", "best_epoch", "train_accuracy")

@@ -25,7 +25,9 @@ from asr_kd.acoustic.checkpoint import Checkpoints, Progress
 from asr_kd.acoustic.heap import keep_freed_memory
 from asr_kd.acoustic.model import AcousticModel
 from asr_kd.acoustic.noise import StepNoise
+from asr_kd.artifacts import read_json_lines
 from asr_kd.config import TrainingConfig
+from asr_kd.errors import UserError
 from asr_kd.frames.order import frame_batches
 
 
@@ -250,3 +252,17 @@ def _out_of_patience(progress: Progress, settings: TrainingConfig) -> bool:
 def write_log(path: Path, progress: Progress) -> None:
     """JSON lines, one per epoch."""
     path.write_text("".join(json.dumps(row) + "\n" for row in progress.rows), encoding="utf-8")
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """What `write_log` wrote into a folder of nets; nothing where it has none.
+
+    Raises:
+      UserError: the log is damaged.
+    """
+    try:
+        return read_json_lines(folder / "log.jsonl")
+    except FileNotFoundError:
+        return []
+    except ValueError:
+        raise UserError(f"{folder / 'log.jsonl'}: this log is damaged; delete {folder} and train it again.") from None

@@ -25,22 +25,35 @@ from asr_kd.config import ModelConfig, from_mapping, to_mapping
 from asr_kd.errors import UserError
 
 
+def _bmm(left: Tensor, right: Tensor) -> Tensor:
+    """`torch.bmm`; MKL gives each thread whole float32 products: those that would leave threads idle go alone."""
+    members, threads = len(left), torch.get_num_threads()
+    together = members - members % threads
+    if left.dtype != torch.float32 or left.device.type != "cpu" or together in (0, members):
+        return torch.bmm(left, right)
+    products = left.new_empty(members, left.shape[1], right.shape[2])
+    torch.bmm(left[:together], right[:together], out=products[:together])
+    for member in range(together, members):
+        torch.mm(left[member], right[member], out=products[member])
+    return products
+
+
 class _Products(torch.autograd.Function):
     """`torch.bmm`, whose gradient oneDNN takes a sixth faster in bfloat16 where the turned inputs are laid out anew."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(inputs, weight)
-        return torch.bmm(inputs, weight)
+        return _bmm(inputs, weight)
 
     @staticmethod
     def backward(ctx: Any, *of_outputs: Tensor) -> tuple[Tensor | None, Tensor | None]:
         (inputs, weight), (gradient,) = ctx.saved_tensors, of_outputs
-        of_inputs = torch.bmm(gradient, weight.transpose(1, 2)) if ctx.needs_input_grad[0] else None
+        of_inputs = _bmm(gradient, weight.transpose(1, 2)) if ctx.needs_input_grad[0] else None
         turned = inputs.transpose(1, 2)
         if turned.dtype == torch.bfloat16 and turned.device.type == "cpu":
             turned = turned.contiguous()
-        return of_inputs, torch.bmm(turned, gradient) if ctx.needs_input_grad[1] else None
+        return of_inputs, _bmm(turned, gradient) if ctx.needs_input_grad[1] else None
 
 
 class MemberLinear(nn.Module):

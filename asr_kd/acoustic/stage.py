@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from asr_kd.acoustic.job import Lesson, TrainResult, train_nets
+from asr_kd.acoustic.job import Lesson, TrainResult, take_nets, train_nets
 from asr_kd.acoustic.loop import Objective
 from asr_kd.acoustic.objectives import DevScorer, HardTargets
 from asr_kd.acoustic.options import RunOptions
 from asr_kd.artifacts import Stamp, Work, reason_to_make, require
-from asr_kd.config import Config, ModelConfig, StudentConfig, TrainingConfig, to_mapping
+from asr_kd.config import Config, ModelConfig, StudentConfig, TrainingConfig, takes_members, to_mapping
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
 from asr_kd.frames.windows import windows_of
@@ -85,6 +87,7 @@ class SpeechJob:
     Attributes:
       seeds: one per member; the first also seeds the order of the frames and dropout.
       chosen: (N,) bool, the training frames to learn from; None: all that have a label.
+      taken_from: the trained nets whose first ones these are; None: they are trained.
     """
 
     work: Work
@@ -96,6 +99,7 @@ class SpeechJob:
     seeds: list[int]
     make_objective: Callable[[torch.device], Objective]
     chosen: np.ndarray | None = None
+    taken_from: Path | None = None
 
     @property
     def reason(self) -> str | None:
@@ -106,6 +110,8 @@ class SpeechJob:
         """Trains them, unless the stamp says that they are there."""
         facts = {"tree": self.data.tree_name, "states": self.data.states_name}
         path = self.work.exp(self.folder)
+        if self.taken_from is not None:
+            return take_nets(path, self.stamp, self.taken_from, self.seeds, **facts)
         return train_nets(path, self.stamp, self.model, self.training, self.seeds, self._lesson, options, **facts)
 
     def _lesson(self, device: torch.device) -> Lesson:
@@ -137,10 +143,50 @@ def train_ensemble(config: Config, work: Work, options: RunOptions, members: int
 
 
 def direct_job(config: Config, work: Work, pair: str = "student") -> SpeechJob:
-    """The student's net to be trained on the forced alignment alone."""
+    """The student's net to be trained on the forced alignment alone, or taken from the ensemble where it is that.
+
+    Raises:
+      UserError: it is to be taken, and the ensemble is not there, or is not what the config and the labels would make.
+    """
     student, data = student_config(config, pair), open_training_set(work)
     folder, _ = FOLDERS[pair]
-    return _hard_job(config, work, data, folder, student.model, student.direct, student.seeds, share=student.share)
+    job = _hard_job(config, work, data, folder, student.model, student.direct, student.seeds, share=student.share)
+    if not takes_members(student, config.teacher):
+        if student.direct_of_ensemble:
+            log.info("%s: the direct nets are to be trained otherwise than the ensemble, so by themselves", folder)
+        return job
+    seeds = seeds_of(config, SEEDS_OF_ENSEMBLE, student.seeds)
+    settings = dict(job.stamp.settings) | {"seeds": seeds}
+    found = teacher_stamp(work, data)
+    if any(found["settings"].get(key) != settings[key] for key in ("model", "training")):
+        raise UserError(
+            f"{work.exp('teacher')} was made with other settings than the config's teacher; "
+            f"train it again: {work.command('train --ensemble')}"
+        )
+    if found["facts"]["members"] < len(seeds):
+        raise UserError(
+            f"{work.exp('teacher')} has {found['facts']['members']} members, of which {folder} is to have "
+            f"{len(seeds)}; train more: {work.command('train --ensemble')}"
+        )
+    stamp = Stamp("take", settings, data.inputs | {"teacher": found["digest"]}, config.seed)
+    return replace(job, stamp=stamp, seeds=seeds, taken_from=work.exp("teacher"))
+
+
+def teacher_stamp(work: Work, data: TrainingSet, folder: str = "teacher") -> dict[str, Any]:
+    """The stamp of an ensemble that was trained on these frames and labels.
+
+    Raises:
+      UserError: it is not there, or was trained on others.
+    """
+    path = work.exp(folder)
+    teacher = require(path, work, "train --ensemble")
+    for name, digest in data.inputs.items():
+        if teacher["inputs"].get(name) != digest:
+            raise UserError(
+                f"{path} was trained on {name} {teacher['inputs'].get(name)}, but they are {digest} now; "
+                f"train it again: {work.command('train --ensemble')}"
+            )
+    return teacher
 
 
 def train_direct(config: Config, work: Work, options: RunOptions, pair: str = "student") -> TrainResult:
@@ -168,7 +214,7 @@ def pairs_of(config: Config) -> tuple[str, ...]:
 
 
 def seeds_of(config: Config, first: int, count: int) -> list[int]:
-    """Seeds of nets: direct and distilled students of one number start from the same weights."""
+    """Seeds of nets: direct and distilled ones of one number start from the same weights, unless direct are taken."""
     return [config.seed * 1000 + first + k for k in range(count)]
 
 

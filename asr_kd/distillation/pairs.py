@@ -52,7 +52,7 @@ def train_students(config: Config, work: Work, options: RunOptions, nj: int | No
     results: list[TrainResult] = []
     for pair in pairs_of(config):
         jobs = {kind: make(config, work, pair) for kind, make in _JOBS.items()}
-        if at_once == 1 or any(job.reason is None for job in jobs.values()):
+        if at_once == 1 or any(job.reason is None or job.taken_from for job in jobs.values()):
             results += [job.train(options) for job in jobs.values()]
             continue
         threads = max(1, min(cores, torch.get_num_threads()) // at_once)  # OMP_NUM_THREADS may ask for fewer

@@ -23,6 +23,7 @@ from asr_kd.acoustic.stage import (
     seeds_of,
     share_of,
     student_config,
+    teacher_stamp,
 )
 from asr_kd.artifacts import Stamp, Work, reason_to_make, require
 from asr_kd.capacity import check_disk, human_bytes
@@ -193,14 +194,7 @@ def distill_job(config: Config, work: Work, pair: str = "student", *, online: bo
 
 
 def _stamp(config: Config, work: Work, data: TrainingSet) -> Stamp:
-    folder = work.exp(_teacher_folder(config))
-    teacher = require(folder, work, "train --ensemble")
-    for name, digest in data.inputs.items():
-        if teacher["inputs"].get(name) != digest:
-            raise UserError(
-                f"{folder} was trained on {name} {teacher['inputs'].get(name)}, but they are {digest} now; "
-                f"train it again: {work.command('train --ensemble')}"
-            )
+    teacher = teacher_stamp(work, data, _teacher_folder(config))
     return Stamp("soft-targets", to_mapping(config.soft_targets), {"teacher": teacher["digest"]}, config.seed)
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from asr_kd.acoustic.loop import read_log
 from asr_kd.acoustic.model import AcousticModel, load_model
 from asr_kd.alignment.tree import Tree, read_tree
-from asr_kd.artifacts import Work, read_json_lines, read_stamp, require
+from asr_kd.artifacts import Work, read_stamp, require
 from asr_kd.config import Config
 from asr_kd.decoding.results import decoded_folder
 from asr_kd.decoding.stage import SYSTEMS, System
@@ -145,7 +145,7 @@ def gather(config: Config, work: Work) -> Evidence:
     )
     return Evidence(
         results,
-        {s.name: _log(work.exp(s.folder)) for s in systems},
+        {s.name: read_log(work.exp(s.folder)) for s in systems},
         differences(hypotheses["direct", "test"], hypotheses["distilled", "test"]),
         example,
         [tree.name(state) for state in ([*example.states, example.label] if example else [])],
@@ -169,6 +169,7 @@ def _system(
     words = {name: hypotheses[system.name, name] for name in SETS}
     sizes = [(work.exp(system.folder) / f"member_{m}.safetensors").stat().st_size for m in range(model.members)]
     together = model.members if system.averaged else 1  # nets that run at once
+    made = require(work.exp(system.folder), work, system.command)
     test = words["test"].summary
     return {
         "name": system.name,
@@ -195,7 +196,8 @@ def _system(
             "cross_entropy": {name: f.cross_entropy for name, f in frames.items()},
             "wer": {name: [counts.wer for counts in h.per_seed] for name, h in words.items()},
         },
-        "best_epoch": require(work.exp(system.folder), work, system.command)["facts"].get("best_epoch", []),
+        "of_ensemble": made["step"] == "take",  # its nets are members of the ensemble
+        "best_epoch": made["facts"].get("best_epoch", []),
         "scales": {key: test.get(key) for key in ("acoustic_scale", "word_penalty", "prior_scale", "search_beam")},
         "retried": {name: h.summary.get("retried", 0) for name, h in words.items()},
         "failed": {name: h.summary.get("failed", []) for name, h in words.items()},
@@ -349,12 +351,3 @@ def _noted(work: Work, name: str) -> dict[str, float]:
         return {stage: float(number) for stage, number in json.loads(path.read_text(encoding="utf-8")).items()}
     except (ValueError, AttributeError, TypeError):
         raise UserError(f"{path}: this file is damaged; delete it and make the report again.") from None
-
-
-def _log(folder: Path) -> list[dict[str, Any]]:
-    try:
-        return read_json_lines(folder / "log.jsonl")
-    except FileNotFoundError:
-        return []
-    except ValueError:
-        raise UserError(f"{folder / 'log.jsonl'}: this log is damaged; delete {folder} and train it again.") from None

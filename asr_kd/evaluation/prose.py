@@ -168,9 +168,14 @@ def notes(results: Results) -> list[str]:
         if low <= 0 <= high
         else "it does not hold 0, so the difference is more than the choice of test utterances"
     )
+    pairing = (
+        "the direct networks are the ensemble's first ones"
+        if rows["direct"]["of_ensemble"]
+        else "direct and distilled seeds of one number start from the same weights"
+    )
     found = [
         f"Each number of a direct or distilled network is the mean over "
-        f"{plural(seeds, 'seed')}; direct and distilled seeds of one number start from the same weights. "
+        f"{plural(seeds, 'seed')}; {pairing}. "
         f"Insertions, deletions and substitutions are sums over the seeds. The ensemble is one system.",
         f"Intervals are 95 % bootstrap intervals over the test utterances ({plural(words, unit)}; the same resamples "
         f"for all seeds and systems). They say how far the rates would move with other utterances of the same kind, "

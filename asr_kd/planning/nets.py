@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from asr_kd.alignment.topology import NUM_HMM_STATES
-from asr_kd.config import Config, ModelConfig, StudentConfig, TrainingConfig
+from asr_kd.config import Config, ModelConfig, StudentConfig, TrainingConfig, takes_members
 from asr_kd.frames.order import CHUNK_FRAMES
 from asr_kd.lang.lexicon import make_lang
 
@@ -19,7 +19,11 @@ BYTES_PER_WEIGHT = 22  # weight, gradient, two moments and the best so far in fl
 
 @dataclass(frozen=True)
 class NetPlan:
-    """A training job: `members` nets of one shape, side by side, on a share of the training frames."""
+    """A training job: `members` nets of one shape, side by side, on a share of the training frames.
+
+    Attributes:
+      taken: they are the ensemble's first ones, so that nothing is trained.
+    """
 
     name: str
     model: ModelConfig
@@ -28,6 +32,7 @@ class NetPlan:
     num_inputs: int
     num_states: int
     share: float = 1.0
+    taken: bool = False
 
     @property
     def sizes(self) -> list[int]:
@@ -80,7 +85,8 @@ def nets_of(config: Config) -> Iterator[NetPlan]:
 
     def pair(student: StudentConfig, prefix: str = "", suffix: str = "") -> Iterator[NetPlan]:
         model, seeds, share = student.model, student.seeds, student.share
-        yield net(f"{prefix}train{suffix}", model, student.direct, seeds, share=share)
+        direct = net(f"{prefix}train{suffix}", model, student.direct, seeds, share=share)
+        yield replace(direct, taken=takes_members(student, config.teacher))
         yield net(f"{prefix}distill{suffix}", model, student.distilled.training, seeds, share=share)
 
     teacher = config.teacher

@@ -80,6 +80,9 @@ def _hours(seconds: float | None) -> str:
     return f"{seconds / 3600:.3g} h" if seconds >= 360 else f"{seconds / 60:.2g} min"
 
 
+_AT_ONCE = "on CPUs train and distill run at once unless --nj is 1: their memory adds up, and they take less time"
+
+
 @dataclass(frozen=True)
 class Plan:
     """All of it; `str` is the table."""
@@ -107,7 +110,7 @@ class Plan:
                 "fetching comes on top",
                 f"decoding is scaled from a measured graph and its beams: a real-time factor of {_REAL_TIME_FACTOR:g} "
                 "on one core for each net",
-                "on CPUs train and distill run at once unless --nj is 1: their memory adds up, and they take less time",
+                *(_AT_ONCE for row in self.rows if row.stage == "train" and row.flops),
                 f"a GPU is one of {self.gpu_tflops:g} TFLOP/s, of which {GPU_SHARE:.0%} is assumed to be reached; "
                 f"eight are assumed to be {8 * EIGHT:.1f} times one",
             ]
@@ -151,6 +154,11 @@ def plan(
     rows = [*_before_training(config, speech, measure=measure)]
     forward: list[tuple[NetPlan, float | None]] = []  # with the seconds of a frame of one member
     for net in nets:
+        if net.taken:
+            what, disk = f"the ensemble's first {net.members}", 4.0 * net.members * net.parameters
+            rows.append(Row(net.name, what, 0.0, disk, PROCESS + disk, 0.0 if measure else None))
+            forward.append((net, forward[0][1]))
+            continue
         frames = net.share * speech.frames
         seconds = training_seconds(net, frames) if measure else None
         flops = net.flops_per_frame * frames * net.members * net.training.epochs
