@@ -124,7 +124,10 @@ def _needed(directory: Path | None) -> Path:
 def train(
     config: Config, work: Work, ensemble: int | None, pairs: tuple[str, ...], device: str, tensorboard: Path | None
 ) -> Any:
-    """Stage 4 with --ensemble N: the teachers. Without, half of stage 6: models trained directly on the alignment."""
+    """Stage 4 with --ensemble N: the teachers. Without, half of stage 6: models trained directly on the alignment.
+
+    Those are taken from the teachers where student.direct_of_ensemble says so and the two are trained alike.
+    """
     from asr_kd.acoustic.options import RunOptions
     from asr_kd.acoustic.stage import pairs_of, train_direct, train_ensemble, train_monophone
 
@@ -169,7 +172,7 @@ def distill(
 @nj_option
 @device_options
 def students(config: Config, work: Work, nj: int, device: str, tensorboard: Path | None) -> Any:
-    """Stage 6: train and distill, on CPUs side by side unless --nj is 1."""
+    """Stage 6: train and distill, on CPUs side by side unless --nj is 1 or there is only one of them to be trained."""
     from asr_kd.acoustic.options import RunOptions
     from asr_kd.distillation.pairs import train_students
 

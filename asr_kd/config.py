@@ -174,7 +174,7 @@ class StudentConfig:
 
     seeds: Count = 3
     share: Annotated[float, Range(0, 1, open=True)] = 1.0  # of the training utterances, drawn by the recipe's seed
-    # true: the direct nets are the ensemble's first ones where they would be trained alike, which the paper's are
+    # true: the direct nets are the ensemble's first ones where both are trained alike, as the paper trains them
     direct_of_ensemble: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)
     direct: TrainingConfig = field(default_factory=TrainingConfig)
@@ -182,7 +182,10 @@ class StudentConfig:
 
 
 def takes_members(student: StudentConfig, teacher: TeacherConfig) -> bool:
-    """Whether the direct nets are members of the ensemble: the config asks for it, and nothing sets them apart."""
+    """Whether the direct nets are members of the ensemble: the config asks for it, and their settings are the same.
+
+    With `patience` a member may be trained for longer than it would be alone: until no member gains any more.
+    """
     alike = (student.model, student.direct) == (teacher.model, teacher.training)
     return student.direct_of_ensemble and alike and student.share == 1 and student.seeds <= teacher.members
 

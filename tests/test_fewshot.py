@@ -38,6 +38,21 @@ def test_a_share_is_of_whole_utterances_with_their_copies_and_grows(tmp_path: Pa
     assert not np.array_equal(share_of(store, 0.5, 1), share_of(store, 0.5, 2))
 
 
+def test_all_hard_targets_may_be_the_ensembles_own_nets(tmp_path: Path) -> None:
+    config = make_recipe(tmp_path)
+    teacher, few = CONFIG["teacher"], {**CONFIG["student"], "share": 0.25}
+    taken = {"model": teacher["model"], "direct": teacher["training"], "direct_of_ensemble": True}
+    config.write_text(yaml.safe_dump({**CONFIG, "student": CONFIG["student"] | taken, "few": few | taken}))
+    run(config, [*STAGES[:3], ["fewshot"]])
+    rows = json.loads((tmp_path / "exp" / "fewshot" / "fewshot.json").read_text())
+    nets = {name: (tmp_path / "exp" / name / "member_0.safetensors").read_bytes() for name in FOLDERS}
+    assert nets["baseline"] == nets["teacher"] != nets["baseline_few"]  # which saw only a share
+    assert [(row["targets"], row["share"]) for row in rows] == [("hard", 0.25), ("soft", 0.25), ("hard", 1.0)]
+
+
+FOLDERS = ("teacher", "baseline", "baseline_few")
+
+
 def test_three_systems_one_table_and_nothing_twice(tmp_path: Path) -> None:
     config = make_recipe(tmp_path)
     few = {**CONFIG["student"], "share": 0.25, "direct": {**CONFIG["student"]["direct"], "epochs": 5}}

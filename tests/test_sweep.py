@@ -1,10 +1,12 @@
 """A sweep over settings: every point once, nothing twice, and what is not the grid's business stays as it was."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from asr_kd.cli import main
@@ -98,6 +100,25 @@ def test_points_share_what_they_can_and_are_made_once(trained: Path) -> None:
     after = times(root / "exp/sweep/two/points")
     assert {name: after[name] for name in before} == before  # only what is new was made
     assert len(json.loads((root / "exp/sweep/two/report/sweep.json").read_text())) == 6
+
+
+def test_direct_nets_are_taken_where_they_are_trained_as_the_ensemble_is(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained.parent.parent, tmp_path / "work")
+    config, exp = tmp_path / "work" / "conf" / trained.name, tmp_path / "work" / "exp"
+    settings = yaml.safe_load(config.read_text())
+    teacher = settings["teacher"]
+    settings["student"] |= {"model": teacher["model"], "direct": teacher["training"], "direct_of_ensemble": True}
+    config.write_text(yaml.safe_dump(settings))
+    made = times(exp / "teacher")
+    grid = ["--grid", "student.direct.epochs=3,1", "--system", "direct", "--name", "taken"]
+    sweep(config, *grid)
+    assert times(exp / "teacher") == made
+    shutil.rmtree(exp / "teacher")
+    shutil.rmtree(exp / "sweep" / "taken")
+    sweep(config, *grid)  # makes the ensemble that there is not
+    alike, unlike = (exp / "sweep/taken/points" / f"student.direct.epochs={n}" / "exp" / "baseline" for n in (3, 1))
+    of_first = [(folder / "member_0.safetensors").read_bytes() for folder in (alike, exp / "teacher", unlike)]
+    assert of_first[0] == of_first[1] != of_first[2]
 
 
 def test_student_sizes_are_decoded_and_drawn(trained: Path) -> None:

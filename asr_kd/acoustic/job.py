@@ -13,7 +13,7 @@ import torch
 
 from asr_kd.acoustic.checkpoint import Progress
 from asr_kd.acoustic.loop import Augment, DevScores, Examples, Objective, fit, read_log, write_log
-from asr_kd.acoustic.model import AcousticModel, load_model, save_model
+from asr_kd.acoustic.model import AcousticModel, copy_members, save_model
 from asr_kd.acoustic.options import RunOptions
 from asr_kd.acoustic.precision import pick_device
 from asr_kd.artifacts import Stamp, read_stamp, reason_to_make, replacing_folder, write_json_lines
@@ -37,10 +37,11 @@ class TrainResult:
     dev_accuracy: list[float]  # of each member, at its best epoch
     best_epoch: list[int]
     train_accuracy: list[float]
+    taken: bool = False  # they were trained as members of the ensemble
 
     def __str__(self) -> str:
         spread = f"{min(self.dev_accuracy):.1%} to {max(self.dev_accuracy):.1%}" if self.dev_accuracy else "-"
-        state = "trained" if self.made else "already trained"
+        state = f"{'' if self.made else 'already '}{'taken from the ensemble' if self.taken else 'trained'}"
         return (
             f"{self.folder.name}: {state}; {self.members} x {self.parameters:,} parameters, "
             f"dev frame accuracy {spread} (best epochs {', '.join(map(str, self.best_epoch))})"
@@ -77,7 +78,7 @@ def train_nets(
       make_lesson: called only where there is something to train.
       facts: what the stamp is to tell besides.
     """
-    checkpoint = path.with_name(f".{path.name}.checkpoint.pt")
+    checkpoint = _checkpoint(path)
     reason = reason_to_make(path, stamp)
     if reason is None:
         known = (read_stamp(path) or {})["facts"]
@@ -112,27 +113,28 @@ def train_nets(
     return TrainResult(path, True, **result)
 
 
-def take_nets(path: Path, stamp: Stamp, source: Path, seeds: list[int], **facts: Any) -> TrainResult:
-    """The first nets of the folder `source`, one for each seed, into the folder `path`, with what is known of them.
+def take_nets(path: Path, stamp: Stamp, source: Path, count: int, **facts: Any) -> TrainResult:
+    """The first nets of the folder `source`, copied into the folder `path` with what is known of them.
 
     Raises:
-      UserError: `source` is damaged, or its first nets are of other seeds.
+      UserError: `source` is damaged.
     """
     reason = reason_to_make(path, stamp)
     known = (read_stamp(path if reason is None else source) or {})["facts"]
-    if reason is None:
-        return TrainResult(path, False, **{key: known[key] for key in _FACTS})
-    count = len(seeds)
-    log.info("taking the first %d nets of %s for %s: %s", count, source.name, path.name, reason)
-    nets = load_model(source)
-    if nets.seeds[:count] != seeds:
-        raise UserError(f"{source} has nets of the seeds {nets.seeds}, not of {seeds}; train them again.")
-    rows = [_of_first(row, count) for row in read_log(source)]
     result = _of_first({key: known[key] for key in _FACTS}, count) | {"members": count}
+    if reason is None:
+        return TrainResult(path, False, **result, taken=True)
+    log.info("taking the first %d nets of %s for %s: %s", count, source.name, path.name, reason)
+    rows = [_of_first(row, count) for row in read_log(source)]
     with replacing_folder(path, stamp, result | facts) as temporary:
-        save_model(nets.some(list(range(count))), temporary)
+        copy_members(source, temporary, count)
         write_json_lines(temporary / "log.jsonl", rows)
-    return TrainResult(path, True, **result)
+    _checkpoint(path).unlink(missing_ok=True)  # of a training that was stopped before they were to be taken
+    return TrainResult(path, True, **result, taken=True)
+
+
+def _checkpoint(path: Path) -> Path:
+    return path.with_name(f".{path.name}.checkpoint.pt")
 
 
 def _of_first(row: Mapping[str, Any], count: int) -> dict[str, Any]:

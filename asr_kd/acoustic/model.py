@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,10 @@ from asr_kd.errors import UserError
 
 
 def _bmm(left: Tensor, right: Tensor) -> Tensor:
-    """`torch.bmm`; MKL gives each thread whole float32 products: those that would leave threads idle go alone."""
+    """`torch.bmm`, or with more members than threads the last ones alone where they would leave threads idle.
+
+    MKL gives each thread whole products in float32.
+    """
     members, threads = len(left), torch.get_num_threads()
     together = members - members % threads
     if left.dtype != torch.float32 or left.device.type != "cpu" or together in (0, members):
@@ -228,14 +232,32 @@ def save_model(model: AcousticModel, folder: Path) -> None:
     """Writes `model.yaml` and one `member_<k>.safetensors` per member (each is a whole single model)."""
     for member in range(model.members):
         tensors = {name: value[member].detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        safetensors.torch.save_file(tensors, str(folder / f"member_{member}.safetensors"))
+        safetensors.torch.save_file(tensors, str(_member(folder, member)))
     description = {
         "model": to_mapping(model.settings),
         "num_inputs": model.num_inputs,
         "num_states": model.num_states,
         "seeds": model.seeds,
     }
-    (folder / "model.yaml").write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
+    _description(folder).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
+
+
+def copy_members(source: Path, folder: Path, count: int) -> None:
+    """Writes the first `count` members of the model in the folder `source` as a model of their own.
+
+    Raises:
+      UserError: `source` is no model, or has no such member.
+    """
+    try:
+        description = yaml.safe_load(_description(source).read_text(encoding="utf-8"))
+        description["seeds"] = list(description["seeds"])[:count]
+        for member in range(count):
+            shutil.copyfile(_member(source, member), _member(folder, member))
+    except FileNotFoundError as error:
+        raise UserError(f"{source}: {_missing(error)}") from None
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise UserError(f"{source}: {_damaged(error)}") from None
+    _description(folder).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
 
 
 def load_model(folder: Path, device: str | torch.device = "cpu") -> AcousticModel:
@@ -245,22 +267,36 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> AcousticMode
       UserError: the folder is no model, or a member's file is missing, damaged or of another shape.
     """
     try:
-        description = yaml.safe_load((folder / "model.yaml").read_text(encoding="utf-8"))
-        settings = from_mapping(ModelConfig, description["model"], str(folder / "model.yaml"))
+        description = yaml.safe_load(_description(folder).read_text(encoding="utf-8"))
+        settings = from_mapping(ModelConfig, description["model"], str(_description(folder)))
         model = AcousticModel(
             settings, int(description["num_inputs"]), int(description["num_states"]), list(description["seeds"])
         )
-        members = [
-            safetensors.torch.load_file(str(folder / f"member_{k}.safetensors")) for k in range(len(model.seeds))
-        ]
+        members = [safetensors.torch.load_file(str(_member(folder, k))) for k in range(len(model.seeds))]
         model.load_state_dict({name: torch.stack([m[name] for m in members]) for name in model.state_dict()})
     except FileNotFoundError as error:
-        # safetensors tells the file in the message only
-        raise UserError(f"{folder}: a part of the model is missing ({error}); train it again.") from None
+        raise UserError(f"{folder}: {_missing(error)}") from None
     except (safetensors.SafetensorError, yaml.YAMLError, KeyError, TypeError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{folder}: this model is damaged ({reason}); delete it and train it again.") from None
+        raise UserError(f"{folder}: {_damaged(error)}") from None
     return model.to(device).eval()
+
+
+def _description(folder: Path) -> Path:
+    return folder / "model.yaml"
+
+
+def _member(folder: Path, member: int) -> Path:
+    return folder / f"member_{member}.safetensors"
+
+
+def _missing(error: FileNotFoundError) -> str:
+    # safetensors tells the file in the message only
+    return f"a part of the model is missing ({error}); train it again."
+
+
+def _damaged(error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return f"this model is damaged ({reason}); delete it and train it again."
 
 
 def without_dropout(settings: ModelConfig) -> ModelConfig:

@@ -111,7 +111,7 @@ class SpeechJob:
         facts = {"tree": self.data.tree_name, "states": self.data.states_name}
         path = self.work.exp(self.folder)
         if self.taken_from is not None:
-            return take_nets(path, self.stamp, self.taken_from, self.seeds, **facts)
+            return take_nets(path, self.stamp, self.taken_from, len(self.seeds), **facts)
         return train_nets(path, self.stamp, self.model, self.training, self.seeds, self._lesson, options, **facts)
 
     def _lesson(self, device: torch.device) -> Lesson:
@@ -152,21 +152,20 @@ def direct_job(config: Config, work: Work, pair: str = "student") -> SpeechJob:
     folder, _ = FOLDERS[pair]
     job = _hard_job(config, work, data, folder, student.model, student.direct, student.seeds, share=student.share)
     if not takes_members(student, config.teacher):
-        if student.direct_of_ensemble:
-            log.info("%s: the direct nets are to be trained otherwise than the ensemble, so by themselves", folder)
         return job
     seeds = seeds_of(config, SEEDS_OF_ENSEMBLE, student.seeds)
-    settings = dict(job.stamp.settings) | {"seeds": seeds}
     found = teacher_stamp(work, data)
-    if any(found["settings"].get(key) != settings[key] for key in ("model", "training")):
-        raise UserError(
-            f"{work.exp('teacher')} was made with other settings than the config's teacher; "
-            f"train it again: {work.command('train --ensemble')}"
-        )
+    of_teacher, again = found["settings"], work.command("train --ensemble")
     if found["facts"]["members"] < len(seeds):
         raise UserError(
             f"{work.exp('teacher')} has {found['facts']['members']} members, of which {folder} is to have "
-            f"{len(seeds)}; train more: {work.command('train --ensemble')}"
+            f"{len(seeds)}; train more: {again}"
+        )
+    settings = dict(job.stamp.settings) | {"seeds": seeds}
+    there = {key: of_teacher.get(key) for key in ("model", "training")} | {"seeds": of_teacher["seeds"][: len(seeds)]}
+    if any(settings[key] != value for key, value in there.items()):
+        raise UserError(
+            f"{work.exp('teacher')} was made with other settings than the config's teacher; train it again: {again}"
         )
     stamp = Stamp("take", settings, data.inputs | {"teacher": found["digest"]}, config.seed)
     return replace(job, stamp=stamp, seeds=seeds, taken_from=work.exp("teacher"))
@@ -190,8 +189,11 @@ def teacher_stamp(work: Work, data: TrainingSet, folder: str = "teacher") -> dic
 
 
 def train_direct(config: Config, work: Work, options: RunOptions, pair: str = "student") -> TrainResult:
-    """The student's net trained on the forced alignment alone."""
-    return direct_job(config, work, pair).train(options)
+    """The student's net trained on the forced alignment alone, or taken from the ensemble; see `direct_job`."""
+    job, student = direct_job(config, work, pair), student_config(config, pair)
+    if student.direct_of_ensemble and job.taken_from is None and job.reason is not None:
+        log.info("%s is trained by itself: the ensemble is trained otherwise, or has fewer nets", job.folder)
+    return job.train(options)
 
 
 def train_monophone(config: Config, work: Work, options: RunOptions) -> TrainResult:

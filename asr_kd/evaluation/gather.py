@@ -65,8 +65,14 @@ def inputs(config: Config, work: Work) -> dict[str, str]:
     if (compared := read_stamp(work.exp("align_compare"))) is not None:
         found["compared"] = compared["digest"]
     for system in systems_of(config):
-        model = require(work.exp(system.folder), work, system.command)["digest"]
-        found[system.name] = model
+        made = require(work.exp(system.folder), work, system.command)
+        found[system.name] = model = made["digest"]
+        teacher = made["inputs"]["teacher"] if made["step"] == "take" else None
+        if teacher not in (None, require(work.exp("teacher"), work, "train --ensemble")["digest"]):
+            raise UserError(
+                f"{work.exp(system.folder)} was taken from another {work.exp('teacher')} than the one there now; "
+                f"take it again: {work.command(system.command)}"
+            )
         for name in SETS:
             folder = decoded_folder(work, system.name, name)
             stamp = require(folder, work, f"decode --system {system.name}")

@@ -5,6 +5,7 @@ Rates of errors are of words (WER), or of phones (PER) where the corpus is recog
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from asr_kd.evaluation.confusions import most_confused
@@ -155,6 +156,17 @@ def phones(results: Results) -> str | None:
     )
 
 
+def _pairing(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """How direct and distilled networks of one number belong together."""
+    taken = [name for name in ("direct", "direct-small") if name in rows and rows[name]["of_ensemble"]]
+    trained = [name for name in ("direct", "direct-small") if name in rows and name not in taken]
+    parts = [f"those of {name} are the ensemble's first ones" for name in taken]
+    if trained:
+        whose = "" if not taken else " of the small pair" if trained == ["direct-small"] else " of the other pair"
+        parts.append(f"direct and distilled seeds of one number{whose} start from the same weights")
+    return "; ".join(parts)
+
+
 def notes(results: Results) -> list[str]:
     """How far the numbers can be trusted, and what they do not say."""
     rows, distillation = rows_of(results), results["distillation"]
@@ -168,14 +180,9 @@ def notes(results: Results) -> list[str]:
         if low <= 0 <= high
         else "it does not hold 0, so the difference is more than the choice of test utterances"
     )
-    pairing = (
-        "the direct networks are the ensemble's first ones"
-        if rows["direct"]["of_ensemble"]
-        else "direct and distilled seeds of one number start from the same weights"
-    )
     found = [
         f"Each number of a direct or distilled network is the mean over "
-        f"{plural(seeds, 'seed')}; {pairing}. "
+        f"{plural(seeds, 'seed')}; {_pairing(rows)}. "
         f"Insertions, deletions and substitutions are sums over the seeds. The ensemble is one system.",
         f"Intervals are 95 % bootstrap intervals over the test utterances ({plural(words, unit)}; the same resamples "
         f"for all seeds and systems). They say how far the rates would move with other utterances of the same kind, "

@@ -21,7 +21,7 @@ import yaml
 
 from asr_kd.acoustic.options import RunOptions
 from asr_kd.acoustic.stage import train_direct, train_ensemble
-from asr_kd.artifacts import Stamp, Work, digest_of, read_json_lines, replacing_folder, require
+from asr_kd.artifacts import Stamp, Work, digest_of, read_json_lines, read_stamp, replacing_folder, require
 from asr_kd.config import Config, takes_members, to_mapping, with_settings
 from asr_kd.decoding.graph import make_graph
 from asr_kd.decoding.results import read_summary
@@ -156,7 +156,7 @@ def sweep(
     for piece in pieces:  # one after the other: several points share these
         if sets:
             make_graph(piece.point.config, _Linked(piece.root, piece.config_path))
-        if any(_needs_teachers(piece.point.config, system) for system in systems):
+        if _needs_teachers(piece):
             _teach(piece)
     found = list(map_pieces(_run_point, pieces, nj=nj, progress="points"))
     result = SweepResult(folder, tuple(grid), [row for rows in found for row in rows])
@@ -200,9 +200,14 @@ def _link(link: Path, target: Path) -> None:
     link.symlink_to(there)
 
 
-def _needs_teachers(config: Config, system: str) -> bool:
-    pair = config.small if system.endswith("-small") else config.student
-    return system in (*_DISTILLED, "ensemble") or (pair is not None and takes_members(pair, config.teacher))
+def _needs_teachers(piece: _Piece) -> bool:
+    """Whether a system learns from them; or is taken from them, where there are none yet."""
+    if any(system in (*_DISTILLED, "ensemble") for system in piece.systems):
+        return True
+    config = piece.point.config
+    pairs = [config.small if system.endswith("-small") else config.student for system in piece.systems]
+    taken = any(pair is not None and takes_members(pair, config.teacher) for pair in pairs)
+    return taken and read_stamp(_Linked(piece.root, piece.config_path).exp("teacher")) is None
 
 
 def _teach(piece: _Piece) -> None:

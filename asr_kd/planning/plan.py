@@ -80,6 +80,7 @@ def _hours(seconds: float | None) -> str:
     return f"{seconds / 3600:.3g} h" if seconds >= 360 else f"{seconds / 60:.2g} min"
 
 
+_DIRECT = ("train", "train --pair small")
 _AT_ONCE = "on CPUs train and distill run at once unless --nj is 1: their memory adds up, and they take less time"
 
 
@@ -110,7 +111,7 @@ class Plan:
                 "fetching comes on top",
                 f"decoding is scaled from a measured graph and its beams: a real-time factor of {_REAL_TIME_FACTOR:g} "
                 "on one core for each net",
-                *(_AT_ONCE for row in self.rows if row.stage == "train" and row.flops),
+                *([_AT_ONCE] if any(row.flops and row.stage in _DIRECT for row in self.rows) else []),
                 f"a GPU is one of {self.gpu_tflops:g} TFLOP/s, of which {GPU_SHARE:.0%} is assumed to be reached; "
                 f"eight are assumed to be {8 * EIGHT:.1f} times one",
             ]

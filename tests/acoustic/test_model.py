@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from asr_kd.acoustic.infer import ensemble_log_mean
-from asr_kd.acoustic.model import AcousticModel, load_model, save_model
+from asr_kd.acoustic.model import AcousticModel, MemberLinear, copy_members, load_model, save_model
 from asr_kd.acoustic.noise import StepNoise
 from asr_kd.config import ModelConfig
 from asr_kd.errors import UserError
@@ -35,6 +35,46 @@ def test_forward_is_what_the_equations_say():
         hidden = hidden.clamp_min(0) if k < 2 else hidden
     assert torch.allclose(model(inputs)[0], hidden, atol=1e-6)
     assert model.parameters_per_member == 5 * 8 + 8 + 8 * 8 + 8 + 8 * 7 + 7
+
+
+@pytest.mark.parametrize("members", [1, 2, 3])
+def test_products_that_share_the_threads_are_those_of_each_member(members):
+    random = torch.Generator().manual_seed(members)
+    layer, inputs = MemberLinear(members, 6, 4), torch.randn(members, 9, 6, generator=random).requires_grad_()
+    layer.weight.data.normal_(generator=random)
+    wanted = torch.randn(members, 9, 4, generator=random)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        products = layer.products(inputs)
+        (products * wanted).sum().backward()
+    finally:
+        torch.set_num_threads(before)
+    a, b, g = inputs.detach().double(), layer.weight.detach().double(), wanted.double()
+    for found, expected in (
+        (products, torch.einsum("mbi,mio->mbo", a, b)),
+        (inputs.grad, torch.einsum("mbo,mio->mbi", g, b)),
+        (layer.weight.grad, torch.einsum("mbi,mbo->mio", a, g)),
+    ):
+        assert torch.allclose(found.double(), expected, atol=1e-5)
+
+
+def test_first_members_are_a_model_of_their_own(tmp_path):
+    model, (source, folder) = make([4, 5, 6]), (tmp_path / name for name in ("all", "first"))
+    source.mkdir()
+    folder.mkdir()
+    save_model(model, source)
+    copy_members(source, folder, 2)
+    first = load_model(folder)
+    first.precision = "float32"
+    inputs = torch.randn(3, 5)
+    assert first.seeds == [4, 5] and torch.equal(first(inputs), model(inputs)[:2])
+    (source / "member_1.safetensors").unlink()
+    with pytest.raises(UserError, match=r"member_1.*train it again"):
+        copy_members(source, folder, 2)
+    (source / "model.yaml").write_text("seeds: 3")
+    with pytest.raises(UserError, match="damaged"):
+        copy_members(source, folder, 2)
 
 
 def test_save_and_load(tmp_path):

@@ -293,6 +293,33 @@ def test_hypotheses_of_another_model_are_refused(broken: tuple[Config, Work]) ->
         report(config, work)
 
 
+def _taken_from(work: Work, teacher: str) -> None:
+    stamp = json.loads((work.exp("baseline") / "stamp.json").read_text(encoding="utf-8"))
+    stamp |= {"step": "take", "inputs": {"teacher": teacher}}
+    (work.exp("baseline") / "stamp.json").write_text(json.dumps(stamp), encoding="utf-8")
+
+
+def test_direct_nets_of_the_ensemble_are_said_to_be_that(broken: tuple[Config, Work], made) -> None:
+    config, work = broken
+    _, before, _ = made
+    assert "start from the same weights" in prose.notes(before)[0] and "first ones" not in prose.notes(before)[0]
+    teacher = json.loads((work.exp("teacher") / "stamp.json").read_text(encoding="utf-8"))
+    _taken_from(work, teacher["digest"])
+    results = gather(config, work).results
+    assert [row["name"] for row in results["systems"] if row["of_ensemble"]] == ["direct"]
+    said = prose.notes(results)[0]
+    assert (
+        "those of direct are the ensemble's first ones; direct and distilled seeds of one number of the small" in said
+    )
+
+
+def test_direct_nets_of_another_ensemble_are_refused(broken: tuple[Config, Work]) -> None:
+    config, work = broken
+    _taken_from(work, "0123456789abcdef")
+    with pytest.raises(UserError, match=r"baseline was taken from another .*teacher .* take it again: asr-kd train"):
+        report(config, work)
+
+
 def test_words_for_an_ensemble_without_gain() -> None:
     def row(name: str, accuracy: float) -> dict:
         numbers = {"parameters": 5, "members": 2, "seeds": 1, "wer": {"test": 0.2}}
