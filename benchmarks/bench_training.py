@@ -20,9 +20,9 @@ to 9.5. With batches as small as theirs the weights weigh more: a step moves 32 
 With AVX2 only, so in float32: the first command 115, 126 (1.09 times) and 117 (1.01 times; the loop does the first
 layer's products of all members at once, the floor one by one); the digits 21.1 and 28.1, 21.2 and 30.2 (1.33 and 1.42
 times). Three nets (with --dropout 0.1 too) 147, 143 and 154: the threads share the last net's products, which they do
-not in the floor; without that 139, 167 and 172. Four of them 145, 192 (1.33 times) and 195: a third of it is passes
-over logits and hidden units that are no products. With MKL_DEBUG_CPU_TYPE=0, the code path that MKL 2020.0 takes on an
-AMD processor by itself (`asr_kd/processor.py`), three nets took 450, 553 and 532, and 144, 168 and 165 otherwise.
+not in the floor; without that 139, 167 and 172. Four of them 145, 192 (1.33 times) and 195: a quarter is no
+products, mostly passes over logits and hidden units. With MKL_DEBUG_CPU_TYPE=0, the code path that MKL 2020.0 takes on
+an AMD processor by itself (`asr_kd/processor.py`), three nets took 450, 553 and 532, and 144, 168 and 165 otherwise.
 """
 
 from __future__ import annotations

@@ -45,12 +45,10 @@ def test_all_hard_targets_may_be_the_ensembles_own_nets(tmp_path: Path) -> None:
     config.write_text(yaml.safe_dump({**CONFIG, "student": CONFIG["student"] | taken, "few": few | taken}))
     run(config, [*STAGES[:3], ["fewshot"]])
     rows = json.loads((tmp_path / "exp" / "fewshot" / "fewshot.json").read_text())
-    nets = {name: (tmp_path / "exp" / name / "member_0.safetensors").read_bytes() for name in FOLDERS}
+    folders = ("teacher", "baseline", "baseline_few")
+    nets = {name: (tmp_path / "exp" / name / "member_0.safetensors").read_bytes() for name in folders}
     assert nets["baseline"] == nets["teacher"] != nets["baseline_few"]  # which saw only a share
     assert [(row["targets"], row["share"]) for row in rows] == [("hard", 0.25), ("soft", 0.25), ("hard", 1.0)]
-
-
-FOLDERS = ("teacher", "baseline", "baseline_few")
 
 
 def test_three_systems_one_table_and_nothing_twice(tmp_path: Path) -> None:

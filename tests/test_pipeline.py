@@ -342,9 +342,8 @@ def test_direct_nets_may_be_members_of_the_ensemble(of_ensemble):
     run(config, STAGES[7:])
     assert "those of direct are the ensemble's first ones" in (exp / "report" / "report.md").read_text()
     assert "baseline: already taken from the ensemble" in run(config, [["train", "--pair", "student"]])[0]
-    settings["student"]["direct"] = settings["student"]["direct"] | {
-        "epochs": 2
-    }  # no longer as the ensemble is trained
+    # no longer as the ensemble is trained
+    settings["student"]["direct"] = settings["student"]["direct"] | {"epochs": 2}
     config.write_text(yaml.safe_dump(settings))
     run(config, [["train", "--pair", "student"]])
     assert len((exp / "baseline" / "log.jsonl").read_text().splitlines()) == 2

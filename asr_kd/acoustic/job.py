@@ -16,7 +16,7 @@ from asr_kd.acoustic.loop import Augment, DevScores, Examples, Objective, fit, r
 from asr_kd.acoustic.model import AcousticModel, copy_members, save_model
 from asr_kd.acoustic.options import RunOptions
 from asr_kd.acoustic.precision import pick_device
-from asr_kd.artifacts import Stamp, read_stamp, reason_to_make, replacing_folder, write_json_lines
+from asr_kd.artifacts import Stamp, read_stamp, reason_to_make, replacing_folder
 from asr_kd.capacity import check_disk
 from asr_kd.config import ModelConfig, TrainingConfig
 from asr_kd.errors import UserError
@@ -108,7 +108,7 @@ def train_nets(
     result = _facts(net, progress)
     with replacing_folder(path, stamp, result | facts) as temporary:
         save_model(net, temporary)
-        write_log(temporary / "log.jsonl", progress)
+        write_log(temporary, progress.rows)
     checkpoint.unlink(missing_ok=True)
     return TrainResult(path, True, **result)
 
@@ -128,7 +128,7 @@ def take_nets(path: Path, stamp: Stamp, source: Path, count: int, **facts: Any) 
     rows = [_of_first(row, count) for row in read_log(source)]
     with replacing_folder(path, stamp, result | facts) as temporary:
         copy_members(source, temporary, count)
-        write_json_lines(temporary / "log.jsonl", rows)
+        write_log(temporary, rows)
     _checkpoint(path).unlink(missing_ok=True)  # of a training that was stopped before they were to be taken
     return TrainResult(path, True, **result, taken=True)
 

@@ -8,7 +8,6 @@ Shapes:  M members, B frames in a batch, D inputs, C tied states.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from asr_kd.acoustic.checkpoint import Checkpoints, Progress
 from asr_kd.acoustic.heap import keep_freed_memory
 from asr_kd.acoustic.model import AcousticModel
 from asr_kd.acoustic.noise import StepNoise
-from asr_kd.artifacts import read_json_lines
+from asr_kd.artifacts import read_json_lines, write_json_lines
 from asr_kd.config import TrainingConfig
 from asr_kd.errors import UserError
 from asr_kd.frames.order import frame_batches
@@ -249,9 +248,9 @@ def _out_of_patience(progress: Progress, settings: TrainingConfig) -> bool:
     return 0 < settings.patience <= progress.epochs_without_gain
 
 
-def write_log(path: Path, progress: Progress) -> None:
-    """JSON lines, one per epoch."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in progress.rows), encoding="utf-8")
+def write_log(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """JSON lines, one per epoch, into a folder of nets."""
+    write_json_lines(_log(folder), rows)
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
@@ -261,8 +260,12 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
       UserError: the log is damaged.
     """
     try:
-        return read_json_lines(folder / "log.jsonl")
+        return read_json_lines(_log(folder))
     except FileNotFoundError:
         return []
     except ValueError:
-        raise UserError(f"{folder / 'log.jsonl'}: this log is damaged; delete {folder} and train it again.") from None
+        raise UserError(f"{_log(folder)}: this log is damaged; delete {folder} and train it again.") from None
+
+
+def _log(folder: Path) -> Path:
+    return folder / "log.jsonl"

@@ -155,15 +155,15 @@ def direct_job(config: Config, work: Work, pair: str = "student") -> SpeechJob:
         return job
     seeds = seeds_of(config, SEEDS_OF_ENSEMBLE, student.seeds)
     found = teacher_stamp(work, data)
-    of_teacher, again = found["settings"], work.command("train --ensemble")
+    again = work.command("train --ensemble")
     if found["facts"]["members"] < len(seeds):
         raise UserError(
             f"{work.exp('teacher')} has {found['facts']['members']} members, of which {folder} is to have "
             f"{len(seeds)}; train more: {again}"
         )
     settings = dict(job.stamp.settings) | {"seeds": seeds}
-    there = {key: of_teacher.get(key) for key in ("model", "training")} | {"seeds": of_teacher["seeds"][: len(seeds)]}
-    if any(settings[key] != value for key, value in there.items()):
+    of_first = found["settings"] | {"seeds": found["settings"]["seeds"][: len(seeds)]}
+    if any(of_first[key] != settings[key] for key in ("model", "training", "seeds")):
         raise UserError(
             f"{work.exp('teacher')} was made with other settings than the config's teacher; train it again: {again}"
         )

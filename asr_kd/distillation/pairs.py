@@ -1,9 +1,9 @@
 """Stage 6 as one: each pair's direct and distilled nets are trained side by side, each with half of the cores.
 
 A step's small parts leave cores waiting. On two cores with AVX2 only (torch 1.13.1, three nets of 3 x 384 units of each
-kind) two trainings at once got through an epoch in a tenth less time than one after the other; a part of that were
-float32 products of an odd number of members, which share the threads by now (`asr_kd.acoustic.model`). Direct nets that
-are taken from the ensemble leave all cores to the distilled ones.
+kind) two trainings at once got through an epoch in a tenth less time than one after the other; at that time float32
+products of an odd number of members did not share the threads (`asr_kd.acoustic.model`). Direct nets that are taken
+from the ensemble leave all cores to the distilled ones.
 """
 
 from __future__ import annotations

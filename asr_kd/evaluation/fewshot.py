@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from asr_kd.acoustic.job import TrainResult
+from asr_kd.acoustic.loop import read_log
 from asr_kd.acoustic.model import load_model
 from asr_kd.acoustic.options import RunOptions
 from asr_kd.acoustic.stage import student_config, train_direct, train_ensemble
-from asr_kd.artifacts import Stamp, Work, read_json_lines, read_stamp, reason_to_make, replacing_folder, require
+from asr_kd.artifacts import Stamp, Work, read_stamp, reason_to_make, replacing_folder, require
 from asr_kd.config import Config
 from asr_kd.distillation.stage import distill, make_soft_targets
 from asr_kd.errors import UserError
@@ -80,7 +81,7 @@ def fewshot(config: Config, work: Work, options: RunOptions) -> FewshotResult:
 
 
 def _row(targets: str, share: float, result: TrainResult, test: FrameStore) -> Row:
-    epochs = read_json_lines(result.folder / "log.jsonl")
+    epochs = read_log(result.folder)
     facts = (read_stamp(result.folder) or {})["facts"]
     scored = frame_metrics(load_model(result.folder), test, np.asarray(test.array(facts["states"])))
     return {

@@ -64,11 +64,11 @@ def inputs(config: Config, work: Work) -> dict[str, str]:
     found["alignment"] = require(work.exp("align"), work, "align")["digest"]
     if (compared := read_stamp(work.exp("align_compare"))) is not None:
         found["compared"] = compared["digest"]
+    teacher = require(work.exp("teacher"), work, "train --ensemble")["digest"]
     for system in systems_of(config):
         made = require(work.exp(system.folder), work, system.command)
         found[system.name] = model = made["digest"]
-        teacher = made["inputs"]["teacher"] if made["step"] == "take" else None
-        if teacher not in (None, require(work.exp("teacher"), work, "train --ensemble")["digest"]):
+        if made["step"] == "take" and made["inputs"]["teacher"] != teacher:
             raise UserError(
                 f"{work.exp(system.folder)} was taken from another {work.exp('teacher')} than the one there now; "
                 f"take it again: {work.command(system.command)}"

@@ -19,9 +19,10 @@ from typing import Any
 
 import yaml
 
+from asr_kd.acoustic.loop import read_log
 from asr_kd.acoustic.options import RunOptions
 from asr_kd.acoustic.stage import train_direct, train_ensemble
-from asr_kd.artifacts import Stamp, Work, digest_of, read_json_lines, read_stamp, replacing_folder, require
+from asr_kd.artifacts import Stamp, Work, digest_of, read_stamp, replacing_folder, require
 from asr_kd.config import Config, takes_members, to_mapping, with_settings
 from asr_kd.decoding.graph import make_graph
 from asr_kd.decoding.results import read_summary
@@ -238,7 +239,7 @@ def _run_point(piece: _Piece) -> list[dict[str, Any]]:
             trained = train_ensemble(config, work, options)[0]
         else:
             trained = train_direct(config, work, options, pair)
-        epochs = read_json_lines(trained.folder / "log.jsonl")
+        epochs = read_log(trained.folder)
         entropies = [epochs[epoch - 1]["dev_cross_entropy"][m] for m, epoch in enumerate(trained.best_epoch)]
         row = {
             **piece.point.values,

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from asr_kd.acoustic.loop import read_log
 from asr_kd.acoustic.model import AcousticModel
-from asr_kd.artifacts import read_json_lines
 from asr_kd.distillation.bias import add_offsets, matching_offsets, offsets_from_targets, shared_offset
 from asr_kd.mnist.images import Images, Shift, errors, log_posteriors, tempered_mean
 from asr_kd.mnist.lab import Lab, without
@@ -125,7 +125,7 @@ def few(lab: Lab) -> Result:
             model = lab.student(folder, lab.config.few.training, soft, chosen=chosen, watch=watch if stopped else None)
             row: Result = {"targets": name, "stopped": stopped, "errors": lab.errors(model)}
             if stopped:
-                log = read_json_lines(lab.root / "nets" / folder / "log.jsonl")
+                log = read_log(lab.root / "nets" / folder)
                 row["train_accuracy"] = [float(np.mean(epoch["train_accuracy"])) for epoch in log]
                 row["watched_accuracy"] = [float(np.mean(epoch["dev_accuracy"])) for epoch in log]
             rows.append(row)

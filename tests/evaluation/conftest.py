@@ -119,7 +119,7 @@ def _model(config: Config, work: Work, name: str, folder: str, made: dict[str, F
     facts = {"tree": f"tree{mono}", "states": f"states{mono}", "best_epoch": progress.best_epoch}
     _stamp(path, "distill" if made_with else "train", made_with, facts=facts)
     save_model(model, path)
-    write_log(path / "log.jsonl", progress)
+    write_log(path, progress.rows)
 
 
 def _decoded(work: Work, name: str, folder: str, set_name: str, store: FrameStore, seeds: int, wrong: float) -> None:
