@@ -103,7 +103,7 @@ def test_points_share_what_they_can_and_are_made_once(trained: Path) -> None:
 
 
 def test_direct_nets_are_taken_where_they_are_trained_as_the_ensemble_is(trained: Path, tmp_path: Path) -> None:
-    shutil.copytree(trained.parent.parent, tmp_path / "work")
+    shutil.copytree(trained.parent.parent, tmp_path / "work", ignore=shutil.ignore_patterns("sweep"))  # of other tests
     config, exp = tmp_path / "work" / "conf" / trained.name, tmp_path / "work" / "exp"
     settings = yaml.safe_load(config.read_text())
     teacher = settings["teacher"]
