@@ -75,7 +75,7 @@ class MemberLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(M, B, in), or (B, in) that all members share, -> (M, B, out), both in the type of `inputs`."""
-        return self.products(inputs) + self.bias.to(inputs.dtype)
+        return self.products(inputs).add_(self.bias.to(inputs.dtype))
 
     def products(self, inputs: Tensor) -> Tensor:
         """The same without the biases."""
@@ -219,7 +219,7 @@ def _activate(products: Tensor, bias: Tensor, mask: Tensor | None = None, kept: 
       bias: (M, 1, H) float32.
       mask: (M, B, H) of the products' type, 0 or `kept` (above 0) in each place; None: no dropout, and `kept` is 1.
     """
-    if products.dtype == torch.bfloat16 and products.device.type == "cpu":
+    if products.dtype in (torch.float32, torch.bfloat16) and products.device.type == "cpu":
         from asr_kd.acoustic.activation import Activation  # here: numba takes half a second to load
 
         hidden: Tensor = Activation.apply(products, bias, mask, kept)

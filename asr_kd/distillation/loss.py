@@ -30,6 +30,7 @@ class LossTerms:
     total: Tensor
     soft: Tensor  # T^2 * KL(teacher_T || student_T); for logit matching the squared error
     hard: Tensor  # cross-entropy with the forced-alignment state, at T = 1
+    right: Tensor  # the share of frames where the state is the student's most probable one
 
 
 def distillation_loss(
@@ -55,7 +56,7 @@ def distillation_loss(
       valid: (B,) bool; frames that are False weigh nothing, in value and in gradient.
 
     Raises:
-      ValueError: the targets were made at another temperature, lengths differ, or a setting is out of its range.
+      ValueError: the targets were made at another temperature, lengths differ, or a setting or state is out of range.
     """
     _check(logits, teacher, states, temperature, soft_weight)
     logits = _at_least_float32(logits)
@@ -99,12 +100,9 @@ def _by_rows(logits: Tensor, teacher: SoftTargets, states: Tensor, temperature: 
     """The same terms and gradient, to rounding, several times faster; only the total has a gradient."""
     from asr_kd.distillation.rows import RowLosses  # here: numba takes half a second to load
 
-    if len(states) and (int(states.min()) < 0 or int(states.max()) >= logits.shape[-1]):
-        # compiled code would read and write beside the row
-        raise ValueError(f"states run from {states.min()} to {states.max()}, of {logits.shape[-1]} classes")
     students = logits.reshape(-1, *logits.shape[-2:])
     losses = RowLosses.apply(students, teacher.log_probabilities.float(), states, temperature, soft_weight)
-    return LossTerms(*(loss.view(logits.shape[:-1]).mean(-1) for loss in losses))
+    return LossTerms(*(loss.view(logits.shape[:-2]) for loss in losses))
 
 
 def _mix(soft: Tensor, log_posteriors: Tensor, states: Tensor, soft_weight: float, valid: Tensor | None) -> LossTerms:
@@ -113,7 +111,8 @@ def _mix(soft: Tensor, log_posteriors: Tensor, states: Tensor, soft_weight: floa
     hard = -log_posteriors.gather(-1, labels.expand(log_posteriors.shape[:-1]).unsqueeze(-1)).squeeze(-1)
     soft_mean, hard_mean = _mean(soft, valid), _mean(hard, valid)
     total: Tensor = soft_mean.mul(soft_weight).add(hard_mean, alpha=1 - soft_weight)
-    return LossTerms(total, soft_mean, hard_mean)
+    right = log_posteriors.detach().argmax(-1) == labels
+    return LossTerms(total, soft_mean, hard_mean, _mean(right.to(hard.dtype), valid))
 
 
 def _mean(values: Tensor, valid: Tensor | None) -> Tensor:

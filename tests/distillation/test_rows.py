@@ -1,4 +1,4 @@
-"""The loss by rows is the same to the last bit, whether its machine code was compiled now or found on disk."""
+"""The losses by rows are the same to the last bit, whether its machine code was compiled now or found on disk."""
 
 import os
 import subprocess
@@ -6,6 +6,7 @@ import sys
 
 PROGRAM = """
 import hashlib, torch
+from asr_kd.acoustic.rows import RowEntropies
 from asr_kd.distillation.rows import RowLosses
 
 torch.manual_seed(0)
@@ -13,9 +14,11 @@ found = hashlib.sha256()
 for temperature in (1.0, 2.0):
     logits = (3 * torch.randn(2, 16, 1000)).requires_grad_()
     targets, states = (3 * torch.randn(16, 1000)).log_softmax(-1), torch.randint(1000, (16,))
-    total, soft, hard = RowLosses.apply(logits, targets, states, temperature, 0.7)
+    total, soft, hard, right = RowLosses.apply(logits, targets, states, temperature, 0.7)
     total.sum().backward()
-    for numbers in (total.detach(), soft, hard, logits.grad):
+    entropy, of_hard = RowEntropies.apply(logits, states, torch.rand(2, 16))
+    entropy.sum().backward()
+    for numbers in (total.detach(), soft, hard, right, entropy.detach(), of_hard, logits.grad):
         found.update(numbers.numpy().tobytes())
 print(found.hexdigest())
 """
