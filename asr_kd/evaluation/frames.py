@@ -57,24 +57,30 @@ def frame_metrics(model: AcousticModel, store: FrameStore, states: np.ndarray) -
     """
     found = _Scores(model.members)
     for log_probabilities, labels in _batches(model, store, states):
-        found.add(log_probabilities, labels)
+        found.add(log_probabilities, log_probabilities.exp(), labels)
     return found.metrics(store, states)
 
 
-def diversity(model: AcousticModel, store: FrameStore, states: np.ndarray) -> tuple[FrameMetrics, Diversity]:
-    """As `frame_metrics`, and how the members differ, and what each one adds: one forward pass for both.
+def diversity(
+    model: AcousticModel, store: FrameStore, states: np.ndarray, alone: int = 0
+) -> tuple[FrameMetrics, Diversity, FrameMetrics | None]:
+    """As `frame_metrics`, and how the members differ, and what each one adds: one forward pass for all.
 
     The order in which members join is arbitrary, so all M rotations of it are followed: a curve over them shows what
     the k-th member is worth, not what the k-th seed happened to be.
 
     Args, Raises: as `frame_metrics`.
+      alone: of the first so many members, as if the others were not there, the metrics too; 0: none.
     """
-    found, members = _Scores(model.members), _Members(model.members)
+    found, first, members = _Scores(model.members), _Scores(alone), _Members(model.members)
     for log_probabilities, labels in _batches(model, store, states):
-        found.add(log_probabilities, labels)
-        members.add(log_probabilities, labels)
+        probabilities = log_probabilities.exp()
+        found.add(log_probabilities, probabilities, labels)
+        members.add(log_probabilities, probabilities, labels)
+        if alone:
+            first.add(log_probabilities[:alone], probabilities[:alone], labels)
     metrics = found.metrics(store, states)
-    return metrics, members.diversity(metrics.frames)
+    return metrics, members.diversity(metrics.frames), first.metrics(store, states) if alone else None
 
 
 class _Scores:
@@ -85,13 +91,13 @@ class _Scores:
         self._nats = np.zeros(members + 1)
         self._mistaken = [np.zeros((members + 1, 0), bool)]
 
-    def add(self, log_probabilities: Tensor, labels: Tensor) -> None:
-        members = self._members
-        mean = torch.logsumexp(log_probabilities, dim=0, keepdim=True).sub(math.log(members))
-        both = torch.cat([log_probabilities, mean]) if members > 1 else log_probabilities.expand(2, -1, -1)
-        self._mistaken.append(both.argmax(-1).ne(labels).cpu().numpy())
-        at_label = both.gather(2, labels.expand(members + 1, -1).unsqueeze(2))
-        self._nats -= at_label.double().sum((1, 2)).cpu().numpy()
+    def add(self, log_probabilities: Tensor, probabilities: Tensor, labels: Tensor) -> None:
+        best = log_probabilities.argmax(-1)  # (M, B)
+        of_mean = best if self._members == 1 else probabilities.sum(0, keepdim=True).argmax(-1)
+        self._mistaken.append(torch.cat([best, of_mean]).ne(labels).cpu().numpy())
+        at_label = _at_label(log_probabilities, labels)
+        mean = at_label.logsumexp(0, keepdim=True).sub(math.log(self._members))
+        self._nats -= torch.cat([at_label, mean]).sum(1).cpu().numpy()
 
     def metrics(self, store: FrameStore, states: np.ndarray) -> FrameMetrics:
         utterances = np.repeat(np.arange(len(store.ids)), np.diff(store.offsets))[np.asarray(states) >= 0]
@@ -111,25 +117,34 @@ class _Members:
     def __init__(self, members: int) -> None:
         self._disagreement, self._correct, self._nats = (np.zeros((members, members)) for _ in range(3))
 
-    def add(self, log_probabilities: Tensor, labels: Tensor) -> None:
+    def add(self, log_probabilities: Tensor, probabilities: Tensor, labels: Tensor) -> None:
         members = len(self._correct)
         best = log_probabilities.argmax(-1)  # (M, B)
         self._disagreement += best.unsqueeze(0).ne(best.unsqueeze(1)).sum(-1).cpu().numpy()
-        probabilities = log_probabilities.exp()
-        at_label = log_probabilities.gather(2, labels.expand(members, -1).unsqueeze(2)).squeeze(2).double()  # (M, B)
+        at_label = _at_label(log_probabilities, labels)
         for first in range(members):
-            total = torch.zeros_like(probabilities[0])
-            joint = torch.full_like(at_label[0], -math.inf)
-            for k in range(members):
+            total, joint = probabilities[first], at_label[first]
+            self._add(first, 0, best[first], joint, labels)
+            # all members together are the same ones wherever they start
+            for k in range(1, members if first == 0 else members - 1):
                 member = (first + k) % members
-                total += probabilities[member]
-                joint = torch.logaddexp(joint, at_label[member])
-                self._correct[first, k] += int((total.argmax(-1) == labels).sum())
-                self._nats[first, k] -= float(joint.sub(math.log(k + 1)).sum())
+                total, joint = total + probabilities[member], torch.logaddexp(joint, at_label[member])
+                self._add(first, k, total.argmax(-1), joint, labels)
+
+    def _add(self, first: int, k: int, best: Tensor, joint: Tensor, labels: Tensor) -> None:
+        self._correct[first, k] += int((best == labels).sum())
+        self._nats[first, k] -= float(joint.sub(math.log(k + 1)).sum())
 
     def diversity(self, frames: int) -> Diversity:
         count = max(1, frames)
+        for sums in (self._correct, self._nats):
+            sums[:, -1] = sums[0, -1]
         return Diversity(self._disagreement / count, self._correct / count, self._nats / count)
+
+
+def _at_label(log_probabilities: Tensor, labels: Tensor) -> Tensor:
+    """(M, B) float64."""
+    return log_probabilities.gather(2, labels.expand(len(log_probabilities), -1).unsqueeze(2)).squeeze(2).double()
 
 
 def _batches(model: AcousticModel, store: FrameStore, states: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:

@@ -100,11 +100,15 @@ def gather(config: Config, work: Work) -> Evidence:
     }
     frames: dict[tuple[str, str], FrameMetrics] = {}
     curves: dict[str, Diversity] = {}
-    for system in systems:
+    # direct nets that are members of the ensemble run with it, not again
+    taken = models["direct"].members if _is_taken(work, "baseline") else 0
+    for system in (system for system in systems if not (taken and system.name == "direct")):
         for name in SETS:
             scored = models[system.name], stores[name], _states(work, system.folder, stores[name])
             if system.name == "ensemble":
-                frames[system.name, name], curves[name] = diversity(*scored)
+                frames[system.name, name], curves[name], of_direct = diversity(*scored, alone=taken)
+                if of_direct is not None:
+                    frames["direct", name] = of_direct
             else:
                 frames[system.name, name] = frame_metrics(*scored)
     rows = {s.name: _system(config, work, s, models[s.name], frames, hypotheses) for s in systems}
@@ -158,6 +162,11 @@ def gather(config: Config, work: Work) -> Evidence:
     )
 
 
+def _is_taken(work: Work, folder: str) -> bool:
+    """Whether the nets of this folder are members of the ensemble."""
+    return bool((read_stamp(work.exp(folder)) or {}).get("step") == "take")
+
+
 def _states(work: Work, folder: str, store: FrameStore) -> np.ndarray:
     return np.asarray(store.array(require(work.exp(folder), work, "train")["facts"]["states"]))
 
@@ -202,7 +211,7 @@ def _system(
             "cross_entropy": {name: f.cross_entropy for name, f in frames.items()},
             "wer": {name: [counts.wer for counts in h.per_seed] for name, h in words.items()},
         },
-        "of_ensemble": made["step"] == "take",  # its nets are members of the ensemble
+        "of_ensemble": _is_taken(work, system.folder),
         "best_epoch": made["facts"].get("best_epoch", []),
         "scales": {key: test.get(key) for key in ("acoustic_scale", "word_penalty", "prior_scale", "search_beam")},
         "retried": {name: h.summary.get("retried", 0) for name, h in words.items()},

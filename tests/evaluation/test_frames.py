@@ -79,8 +79,15 @@ def test_metrics_equal_the_float64_reference(
 
 
 def test_diversity_equals_the_float64_reference(model: AcousticModel, store: FrameStore, states: np.ndarray) -> None:
-    metrics, found = diversity(model, store, states)
+    metrics, found, first = diversity(model, store, states, alone=2)
     assert metrics.accuracy == frame_metrics(model, store, states).accuracy
+    alone = frame_metrics(model.some([0, 1]), store, states)
+    assert first is not None and (first.accuracy, first.frames) == (alone.accuracy, alone.frames)
+    assert first.ensemble_accuracy == alone.ensemble_accuracy
+    np.testing.assert_allclose(first.cross_entropy, alone.cross_entropy, rtol=1e-6)
+    np.testing.assert_allclose(first.ensemble_cross_entropy, alone.ensemble_cross_entropy, rtol=1e-6)
+    np.testing.assert_array_equal(first.wrong, alone.wrong)
+    assert diversity(model, store, states)[2] is None
     p, keep = posteriors(model, store), np.flatnonzero(states >= 0)
     best = p.argmax(2)[:, keep]
     for a in range(MEMBERS):
