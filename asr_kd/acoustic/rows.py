@@ -67,7 +67,7 @@ def check_states(states: Tensor, classes: int) -> None:
 
 def scaled(gradient: Tensor, of_totals: Tensor) -> Tensor:
     """(M, B, C) of what the (M,) totals say times theirs; without a pass over it where that is 1, as in training."""
-    return gradient if bool((of_totals == 1).all()) else gradient * of_totals.view(-1, 1, 1)
+    return gradient if bool(of_totals.eq(1).all()) else gradient * of_totals.view(-1, 1, 1)
 
 
 @compiled(inline="always")

@@ -132,7 +132,7 @@ class _Members:
                 self._add(first, k, total.argmax(-1), joint, labels)
 
     def _add(self, first: int, k: int, best: Tensor, joint: Tensor, labels: Tensor) -> None:
-        self._correct[first, k] += int((best == labels).sum())
+        self._correct[first, k] += int(best.eq(labels).sum())
         self._nats[first, k] -= float(joint.sub(math.log(k + 1)).sum())
 
     def diversity(self, frames: int) -> Diversity:

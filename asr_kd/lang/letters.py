@@ -10,7 +10,9 @@ or two phones).
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,14 +69,18 @@ class LetterToSound:
         # letters of a long word would take the place of every other way.
         beam: dict[tuple[NGram, NGram], float] = {((BEGIN,), ()): 0.0}  # the n-gram's history, phones so far -> score
         for letter in letters:
-            reached: dict[tuple[NGram, NGram], float] = {}
-            for (history, phones), score in beam.items():
-                for pair in self.units[letter]:
-                    after = (*history, pair)[-span:] if span else ()
-                    said = (*phones, *_phones(pair))
-                    new = score + self.model.log_probability(history, pair)
-                    reached[after, said] = max(new, reached.get((after, said), new))
-            beam = dict(sorted(reached.items(), key=lambda item: -item[1])[:_BEAM])
+            reached = [
+                (score + self.model.log_probability(history, pair), history, phones, pair)
+                for (history, phones), score in beam.items()
+                for pair in self.units[letter]
+            ]
+            reached.sort(key=operator.itemgetter(0), reverse=True)
+            beam = {}
+            for score, history, phones, pair in reached:
+                after = (*history, pair)[-span:] if span else ()
+                beam.setdefault((after, phones + _phones(pair)), score)  # the likelier of two ways to it comes first
+                if len(beam) == _BEAM:
+                    break
         ended = [(score + self.model.log_probability(h, END), phones) for (h, phones), score in beam.items()]
         ranked = dict.fromkeys(phones for _, phones in sorted(ended, reverse=True))
         return [phones for phones in ranked if phones][:count]
@@ -106,8 +112,9 @@ def align_letters(lexicon: Lexicon) -> tuple[list[list[str]], int]:
     return sentences, len(items) - len(fit)
 
 
-def _phones(pair: str) -> list[str]:
-    return pair[2:].split()
+@functools.cache
+def _phones(pair: str) -> NGram:
+    return tuple(pair[2:].split())
 
 
 def _first_guess(
