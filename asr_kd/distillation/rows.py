@@ -18,6 +18,8 @@ from torch import Tensor
 from asr_kd.acoustic.rows import LANES, check_states, dot, exponentials, is_best, largest, scaled
 from asr_kd.compiled import compiled, use_torchs_threads
 
+_LEAST = np.float32(1e-38)
+
 
 class RowLosses(torch.autograd.Function):
     """(M, B, C) float32 logits -> (M,) weighted sum, soft term, hard term and share of right frames: means over frames.
@@ -52,6 +54,18 @@ class RowLosses(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *of_outputs: Tensor) -> tuple[Tensor | None, ...]:
         return scaled(ctx.saved_tensors[0], of_outputs[0]), None, None, None, None
+
+
+def mean_of_rows(logits: Tensor, weights: Tensor, temperature: float) -> Tensor:
+    """(M, B, C) float32 logits, (M, B) float32 weights -> (B, C) log of the weighted mean of the softmax of logits / T.
+
+    Probabilities below 1e-38 are taken for that.
+    """
+    use_torchs_threads()
+    found = torch.empty_like(logits[0], memory_format=torch.contiguous_format)
+    arrays = (logits.detach().contiguous(), weights.contiguous(), found)
+    _means(*(array.numpy() for array in arrays), np.float32(1 / temperature))
+    return found
 
 
 # no fastmath: it leaves the order of sums to each compilation, and one run would differ from the next in the last bits
@@ -92,3 +106,22 @@ def _rows(logits, targets, states, temperature, soft_weight, terms, gradient):  
             for j in range(classes):
                 slope[j] = scale * (slope[j] * share - wanted[j]) + rest * scratch[j]
             slope[states[b]] -= hard
+
+
+@compiled(parallel=True)
+def _means(logits, weights, found, scale):  # type: ignore[no-untyped-def]
+    members, frames, classes = logits.shape
+    ones = np.ones(classes, np.float32)
+    for b in numba.prange(frames):
+        powers, tempered = np.empty((2, classes), np.float32)
+        lanes = np.empty(LANES, np.float32)
+        mean = found[b]
+        mean[:] = np.float32(0.0)
+        for m in range(members):
+            row = logits[m, b]
+            exponentials(row, largest(row, lanes), scale, powers, tempered)
+            share = weights[m, b] / dot(tempered, ones, lanes)
+            for j in range(classes):
+                mean[j] += share * tempered[j]
+        for j in range(classes):
+            mean[j] = np.log(_LEAST if mean[j] < _LEAST else mean[j])  # what is no number stays none

@@ -207,6 +207,29 @@ def test_means_of_the_ensemble(seed, temperature):
 
 
 @given(
+    seed=st.integers(0, 1000),
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(2, 67)),
+    temperature=temperatures,
+    scale=st.sampled_from([0.1, 3.0, 30.0]),
+)
+def test_the_mean_by_rows_is_that_of_float64(seed, shape, temperature, scale):
+    """float32 on the CPU goes row by row."""
+    rng = np.random.default_rng(seed)
+    logits = torch.from_numpy(rng.normal(0, scale, shape)).float()
+    weights = torch.from_numpy(rng.dirichlet([1.0] * shape[0], shape[1]).T).float()
+    for given in (None, weights):
+        found = ensemble_distribution(logits, temperature=temperature, weights=given)
+        wide = None if given is None else given.double() / given.double().sum(0)
+        expected = ensemble_distribution(logits.double(), temperature=temperature, weights=wide)
+        assert found.dtype == torch.float32
+        likely = expected > -80  # what is less likely than float32 can hold has its smallest number
+        assert torch.allclose(found[likely].double(), expected[likely], atol=2e-5, rtol=2e-5)
+        assert (found[~likely] < -79).all()
+    logits[0, 0, 0] = float("nan")
+    assert ensemble_distribution(logits, temperature=temperature)[0].isnan().all()
+
+
+@given(
     seed=st.integers(0, 2**32 - 1),
     shape=st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(2, 67)),
     temperature=temperatures,

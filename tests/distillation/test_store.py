@@ -52,6 +52,25 @@ def test_kept_entries_are_the_smallest_set_with_the_mass_and_rows_sum_to_one(see
     assert torch.allclose(restored[rows, ids], full[rows, ids], atol=1e-4)
 
 
+@pytest.mark.parametrize("max_entries", [70, 200])
+def test_frames_that_need_few_entries_and_those_that_need_many_keep_the_same_as_by_sorting(max_entries):
+    full = torch.cat([distributions(seed, 20, 200, sharpness) for seed, sharpness in enumerate((0.1, 1.0, 3.0, 9.0))])
+    for keep_mass in (0.9, 0.99, 1.0 if max_entries < 200 else 0.999):
+        kept = keep_largest(full, keep_mass=keep_mass, max_entries=max_entries)
+        ends = np.cumsum(kept.counts)
+        for frame, (first, last) in enumerate(zip(ends - kept.counts, ends, strict=True)):
+            values = full[frame].sort(descending=True).values
+            before = values.exp().cumsum(-1) - values.exp()
+            count = min(max_entries, int((before.double() < keep_mass - 1e-6).sum()))
+            assert abs(last - first - count) <= 1 or keep_mass == 1.0
+            ids = kept.ids[first:last]
+            assert len(set(ids)) == len(ids) and np.array_equal(full[frame][ids].numpy(), values[: len(ids)].numpy())
+            assert np.array_equal(kept.log_probabilities[first:last], values[: last - first].numpy())
+            left = 1 - values[: last - first].double().exp().sum()
+            assert np.exp(kept.rest[frame]) == pytest.approx(max(0.0, float(left)), abs=1e-6)
+    assert kept.counts.min() < 64 < kept.counts.max() <= max_entries
+
+
 def test_left_over_mass_is_spread_as_the_background():
     full = torch.tensor([[0.9, 0.06, 0.03, 0.01]]).log()
     background = torch.tensor([0.1, 0.2, 0.4, 0.3])
