@@ -10,7 +10,7 @@ from asr_kd.acoustic.activation import Activation
 from asr_kd.acoustic.noise import StepNoise, scale_of_kept
 
 RATE = 0.3
-KEPT = scale_of_kept(RATE, torch.bfloat16)
+ROUNDING = {torch.bfloat16: 2**-8, torch.float32: 2**-22}
 
 
 def reference(products: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
@@ -25,27 +25,32 @@ def reference(products: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
     units=st.integers(1, 40),
     dropout=st.booleans(),
     shared=st.booleans(),
+    dtype=st.sampled_from(list(ROUNDING)),
     seed=st.integers(0, 99),
 )
-def test_values_and_gradients(members: int, frames: int, units: int, dropout: bool, shared: bool, seed: int) -> None:
+def test_values_and_gradients(
+    members: int, frames: int, units: int, dropout: bool, shared: bool, dtype: torch.dtype, seed: int
+) -> None:
+    rounding, kept = ROUNDING[dtype], scale_of_kept(RATE, dtype) if dropout else 1.0
     generator = torch.Generator().manual_seed(seed)
-    products = torch.randn(members, frames, units, generator=generator).bfloat16()
+    products = torch.randn(members, frames, units, generator=generator).to(dtype)
     if shared:  # laid out as a product of inputs that members share
         products = products.transpose(0, 1).contiguous().transpose(0, 1)
     bias = torch.randn(members, 1, units, generator=generator)
-    mask = StepNoise(seed, 0, torch.device("cpu")).mask(tuple(products.shape), RATE, torch.bfloat16)
+    mask = StepNoise(seed, 0, torch.device("cpu")).mask(tuple(products.shape), RATE, dtype)
     mask = mask if dropout else None
-    gradient = torch.randn(products.shape, generator=generator).bfloat16()
+    gradient = torch.randn(products.shape, generator=generator).to(dtype)
     products.requires_grad_()
     bias.requires_grad_()
-    hidden = Activation.apply(products, bias, mask, KEPT if dropout else 1.0)
+    hidden = Activation.apply(products, bias, mask, kept)
+    assert hidden.dtype == dtype and hidden.is_contiguous()
     expected = reference(products, bias, mask)
-    torch.testing.assert_close(hidden.double(), expected, rtol=2**-8, atol=0)
+    torch.testing.assert_close(hidden.double(), expected, rtol=rounding, atol=0)
     found = torch.autograd.grad(hidden, (products, bias), gradient)
     wanted = torch.autograd.grad(expected, (products, bias), gradient.double())
-    torch.testing.assert_close(found[0], wanted[0], rtol=2**-8, atol=0)
-    rounding = 2**-8 * KEPT * gradient.double().abs().sum(1, keepdim=True)  # of each unit's summands
-    assert ((found[1] - wanted[1]).abs() <= rounding).all()
+    torch.testing.assert_close(found[0], wanted[0], rtol=rounding, atol=0)
+    of_summands = (rounding + frames * 2**-23) * kept * gradient.double().abs().sum(1, keepdim=True)
+    assert ((found[1] - wanted[1]).abs() <= of_summands).all()
 
 
 def test_rounding_is_to_the_nearest() -> None:
