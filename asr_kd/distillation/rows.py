@@ -74,7 +74,7 @@ def _rows(logits, targets, states, temperature, soft_weight, terms, gradient):  
     members, frames, classes = logits.shape
     one, nothing = np.float32(1.0), np.float32(0.0)
     ones = np.ones(classes, np.float32)
-    of_frame = one / np.float32(frames)
+    of_frame = one / np.float32(max(1, frames))
     soft, hard = soft_weight * of_frame, (one - soft_weight) * of_frame
     for b in numba.prange(frames):
         powers, wanted, scratch = np.empty((3, classes), np.float32)
