@@ -24,7 +24,7 @@ class FusedAdamW(torch.optim.Optimizer):
     """`torch.optim.AdamW` for float32 parameters on the CPU, to rounding; its state has the same names.
 
     Args:
-      parameters: contiguous float32 CPU tensors.
+      parameters: float32 CPU tensors, contiguous, or so with their first two axes swapped.
       copies: of some parameters a bfloat16 copy that the net computes with in their place: the gradient is taken from
         it, and each step writes both.
     """
@@ -65,6 +65,8 @@ class FusedAdamW(torch.optim.Optimizer):
                     state["step"] = torch.tensor(0.0)
                     state["exp_avg"] = torch.zeros_like(parameter)
                     state["exp_avg_sq"] = torch.zeros_like(parameter)
+                for name in ("exp_avg", "exp_avg_sq"):  # a checkpoint may have another layout
+                    state[name] = _laid_out_as(parameter, state[name])
                 state["step"] += 1
                 count = float(state["step"])
                 arrays = self._arrays(parameter, state, copy)
@@ -77,7 +79,7 @@ class FusedAdamW(torch.optim.Optimizer):
                     group["eps"],
                 )
                 settings = tuple(map(np.float32, numbers))
-                flat = gradient.contiguous().view(-1)
+                flat = _in_memory(_laid_out_as(parameter, gradient))
                 if copy is None:
                     _update(*arrays, flat.numpy(), settings)
                 else:
@@ -89,10 +91,21 @@ class FusedAdamW(torch.optim.Optimizer):
         places = [tensor.data_ptr() for tensor in tensors]
         known = self._seen.get(parameter)
         if known is None or known[0] != places:
-            arrays = [tensor.detach().view(-1).numpy() for tensor in tensors[:3]]
-            arrays += [bits_of(tensor.view(-1)) for tensor in tensors[3:]]
+            arrays = [_in_memory(tensor.detach()).numpy() for tensor in tensors[:3]]
+            arrays += [bits_of(_in_memory(tensor)) for tensor in tensors[3:]]
             known = self._seen[parameter] = (places, arrays)
         return known[1]
+
+
+def _laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """The tensor itself where its numbers lie in memory as the parameter's do, else a copy that does."""
+    alike = tensor.stride() == parameter.stride() or (tensor.is_contiguous() and parameter.is_contiguous())
+    return tensor if alike else torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
+
+
+def _in_memory(tensor: Tensor) -> Tensor:
+    """(N,), the tensor's own numbers one after the other."""
+    return tensor.view(-1) if tensor.is_contiguous() else tensor.transpose(0, 1).view(-1)
 
 
 @compiled(parallel=True, error_model="numpy")

@@ -10,7 +10,15 @@ from asr_kd.acoustic.adam import FusedAdamW
 
 def parameters(seed: int) -> list[torch.nn.Parameter]:
     generator = torch.Generator().manual_seed(seed)
-    return [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((3, 40, 17), (3, 1, 17), (5,))]
+    shapes = ((3, 40, 17), (3, 1, 17), (5,), (3, 9, 17))
+    found = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    found[-1].data = inputs_first(found[-1].data)
+    return found
+
+
+def inputs_first(numbers: torch.Tensor) -> torch.Tensor:
+    """The same, laid out as the weights of a layer whose inputs all members share."""
+    return numbers.transpose(0, 1).contiguous().transpose(0, 1)
 
 
 def gradients(params: list[torch.nn.Parameter], step: int) -> None:
@@ -18,6 +26,8 @@ def gradients(params: list[torch.nn.Parameter], step: int) -> None:
     for parameter in params:
         scale = 10.0 ** torch.randint(-6, 3, (1,), generator=generator).item()
         parameter.grad = scale * torch.randn(parameter.shape, generator=generator)
+        if parameter.dim() == 3 and step % 2:  # in either layout
+            parameter.grad = inputs_first(parameter.grad)
 
 
 @settings(max_examples=20, deadline=None)

@@ -1,5 +1,7 @@
 """The net with its member axis: the same as single nets, on disk and in memory."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +37,24 @@ def test_forward_is_what_the_equations_say():
         hidden = hidden.clamp_min(0) if k < 2 else hidden
     assert torch.allclose(model(inputs)[0], hidden, atol=1e-6)
     assert model.parameters_per_member == 5 * 8 + 8 + 8 * 8 + 8 + 8 * 7 + 7
+
+
+def test_weights_of_shared_inputs_lie_as_their_product_takes_them_and_are_the_same():
+    """Neither the weights nor their gradient are copied in a step; first weights are those of any other layout."""
+    model, other = make([1, 2, 3]), make([1, 2, 3], replace(SETTINGS, input_dropout=0.1))
+    weight = model.layers[0].weight
+    assert weight.transpose(0, 1).is_contiguous() and other.layers[0].weight.is_contiguous()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name])
+    wide = weight.transpose(0, 1).flatten(1)
+    assert wide.data_ptr() == weight.data_ptr()
+    inputs = torch.randn(9, 5)
+    gradients = []
+    for each in (model, other):
+        each(inputs).square().sum().backward()
+        gradients.append(each.layers[0].weight.grad)
+    assert gradients[0].stride() == weight.stride()
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize("members", [1, 2, 3])

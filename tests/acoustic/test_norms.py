@@ -16,10 +16,13 @@ from asr_kd.acoustic.norms import limit_norms
     rows=st.integers(1, 40),
     units=st.integers(1, 150),  # less than, and not a multiple of, those that are done at once
     limit=st.floats(0.1, 20.0),
+    inputs_first=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_norms_are_limited(members: int, rows: int, units: int, limit: float, seed: int) -> None:
+def test_norms_are_limited(members: int, rows: int, units: int, limit: float, inputs_first: bool, seed: int) -> None:
     before = torch.randn(members, rows, units, generator=torch.Generator().manual_seed(seed))
+    if inputs_first:
+        before = before.transpose(0, 1).contiguous().transpose(0, 1)
     weight, copy = before.clone(), before.bfloat16()
     limit_norms(weight, copy, limit)
     exact = before.double()
