@@ -13,6 +13,7 @@ import numba
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from asr_kd.acoustic.bfloat16 import as_float32, as_kept, memory_of
 from asr_kd.compiled import compiled, use_torchs_threads
@@ -41,6 +42,7 @@ class Activation(torch.autograd.Function):
         return hidden
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *of_outputs: Tensor) -> tuple[Tensor | None, ...]:
         use_torchs_threads()
         (hidden,), gradient = ctx.saved_tensors, of_outputs[0].contiguous()

@@ -27,24 +27,25 @@ class HardTargets:
         self._trains_on = None if trains_on is None else torch.from_numpy(trains_on).to(device)
 
     def __call__(self, logits: Tensor, frames: Tensor, inputs: Tensor) -> dict[str, Tensor]:
-        states, weights = self._states[frames], self._weights(frames, len(logits))
+        states, learnt = self._states[frames], self._learnt(frames, len(logits))
+        count = learnt.sum(1, keepdim=True).clamp_min(1.0)
+        weights = learnt / count
         if logits.device.type == "cpu" and logits.dtype == torch.float32:
             from asr_kd.acoustic.rows import RowEntropies  # here: numba takes half a second to load
 
             loss, right = RowEntropies.apply(logits, states, weights)
-            return {"loss": loss, "train_accuracy": right}
-        states = states.expand(len(logits), -1)
-        # flat: with the classes in the middle it is several times slower
-        entropy = F.cross_entropy(logits.flatten(0, 1), states.flatten(), reduction="none").view_as(states)  # (M, B)
-        correct = logits.detach().argmax(-1) == states
-        return {"loss": (entropy * weights).sum(1), "train_accuracy": (correct * weights).sum(1)}
+        else:
+            states = states.expand(len(logits), -1)
+            # flat: with the classes in the middle it is several times slower
+            entropy = F.cross_entropy(logits.flatten(0, 1), states.flatten(), reduction="none").view_as(states)
+            loss, right = (entropy * weights).sum(1), ((logits.detach().argmax(-1) == states) * learnt).sum(1)
+        return {"loss": loss, "train_accuracy": right / count.squeeze(1)}
 
-    def _weights(self, frames: Tensor, members: int) -> Tensor:
-        """(M, B) float32, of each frame in its member's mean."""
+    def _learnt(self, frames: Tensor, members: int) -> Tensor:
+        """(M, B) float32, 1 where a member learns from a frame, else 0."""
         if self._trains_on is None:
-            return torch.full((members, len(frames)), 1 / max(1, len(frames)), device=frames.device)
-        trains_on = self._trains_on[:, frames].float()
-        return trains_on / trains_on.sum(1, keepdim=True).clamp_min(1.0)
+            return torch.ones(members, len(frames), device=frames.device)
+        return self._trains_on[:, frames].float()
 
 
 class DevScorer:

@@ -6,8 +6,8 @@ way, with the sums and exponentials of here.
 
 Shapes:  M members, B frames in a batch, C tied states.
 
-numba does not see that a function it has compiled into another one was changed: after a change of `dot`, `largest` or
-`exponentials`, delete what it keeps of both modules in __pycache__.
+numba does not see that a function it has compiled into another one was changed: after a change of `dot`, `largest`,
+`exponentials`, `is_best` or a constant, delete what it keeps of both modules in __pycache__.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numba
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from asr_kd.compiled import compiled, use_torchs_threads
 
@@ -26,11 +27,12 @@ _LOG2_E = np.float32(1.4426950408889634)
 _LOWEST = np.float32(-126.0)  # power of two; below are denormal numbers
 # 2^f for |f| <= 1/2: the Taylor series, off by 1e-7 at most, float32's own rounding
 _POWERS = tuple(np.float32(np.log(2.0) ** k / np.prod(np.arange(1, k + 1), dtype=float)) for k in range(7))
+_LEAST_NORMAL = np.float32(2.0**-126)
 _BIAS, _MANTISSA_BITS = np.int32(127), np.int32(23)
 
 
 class RowEntropies(torch.autograd.Function):
-    """(M, B, C) float32 logits -> (M,) sums over frames of weight * cross-entropy, and of weight where it is right.
+    """(M, B, C) float32 logits -> (M,) sums over frames of weight * cross-entropy, and (M,) numbers of right frames.
 
     Right is a frame whose state has the largest logit, the first of those where several are as large. Only the
     cross-entropy has a gradient.
@@ -40,7 +42,7 @@ class RowEntropies(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, states: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        check_states(states, logits.shape[-1])
+        check_rows(logits, states, weights)
         use_torchs_threads()
         gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
         entropy, right = logits.new_empty(logits.shape[:2]), logits.new_empty(logits.shape[:2])
@@ -52,17 +54,25 @@ class RowEntropies(torch.autograd.Function):
         return entropy.sum(1), right
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *of_outputs: Tensor) -> tuple[Tensor | None, ...]:
         return scaled(ctx.saved_tensors[0], of_outputs[0]), None, None
 
 
-def check_states(states: Tensor, classes: int) -> None:
-    """Compiled code would read and write beside the row.
+def check_rows(logits: Tensor, states: Tensor | None, weights: Tensor | None = None) -> None:
+    """What else compiled code would read, and write, beside its arrays.
 
     Raises:
-      ValueError: a state is not one of the classes.
+      ValueError: a state is not one of the classes, or there are more or fewer states or weights than rows of logits.
     """
-    if len(states) and (int(states.min()) < 0 or int(states.max()) >= classes):
+    frames, classes = logits.shape[-2:]
+    if weights is not None and weights.shape != logits.shape[:2]:
+        raise ValueError(f"weights are {tuple(weights.shape)}, logits {tuple(logits.shape)}")
+    if states is None:
+        return
+    if states.shape != (frames,):
+        raise ValueError(f"states are {tuple(states.shape)}, logits {tuple(logits.shape)}")
+    if frames and (int(states.min()) < 0 or int(states.max()) >= classes):
         raise ValueError(f"states run from {states.min()} to {states.max()}, of {classes} classes")
 
 
@@ -133,6 +143,12 @@ def is_best(row, top, state):  # type: ignore[no-untyped-def]
     return first == state and row[state] == top
 
 
+@compiled(inline="always")
+def normal(number):  # type: ignore[no-untyped-def]
+    """The number, or 0 in place of a denormal one, with which processors are slow."""
+    return np.float32(0.0) if abs(number) < _LEAST_NORMAL else number
+
+
 # no fastmath: it leaves the order of sums to each compilation, and one run would differ from the next in the last bits
 @compiled(parallel=True)
 def _rows(logits, states, weights, entropy, right, gradient):  # type: ignore[no-untyped-def]
@@ -153,8 +169,8 @@ def _rows(logits, states, weights, entropy, right, gradient):  # type: ignore[no
             exponentials(row, top, one, powers, slope)
             total = dot(slope, ones, lanes)
             entropy[m, b] = weight * (np.log(total) - (row[state] - top))
-            right[m, b] = weight if is_best(row, top, state) else np.float32(0.0)
+            right[m, b] = one if is_best(row, top, state) else np.float32(0.0)
             share = weight / total
             for j in range(classes):
-                slope[j] *= share
+                slope[j] = normal(slope[j] * share)
             slope[state] -= weight

@@ -29,7 +29,8 @@ def ensemble_distribution(
     """
     if weights is None:
         weights = torch.full(logits.shape[:2], 1 / len(logits), dtype=logits.dtype, device=logits.device)
-    if mean == "arithmetic" and logits.device.type == "cpu" and logits.dtype == torch.float32:
+    on_cpu = logits.device.type == "cpu" and logits.dtype == torch.float32
+    if mean == "arithmetic" and on_cpu and not (logits.requires_grad or weights.requires_grad):
         from asr_kd.distillation.rows import mean_of_rows  # here: numba takes half a second to load
 
         return mean_of_rows(logits, weights.float(), temperature)

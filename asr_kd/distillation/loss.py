@@ -56,7 +56,7 @@ def distillation_loss(
       valid: (B,) bool; frames that are False weigh nothing, in value and in gradient.
 
     Raises:
-      ValueError: the targets were made at another temperature, lengths differ, or a setting or state is out of range.
+      ValueError: the targets were made at another temperature, lengths differ, or a setting is out of its range.
     """
     _check(logits, teacher, states, temperature, soft_weight)
     logits = _at_least_float32(logits)

@@ -14,11 +14,12 @@ import numba
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from asr_kd.acoustic.rows import LANES, check_states, dot, exponentials, is_best, largest, scaled
+from asr_kd.acoustic.rows import LANES, check_rows, dot, exponentials, is_best, largest, normal, scaled
 from asr_kd.compiled import compiled, use_torchs_threads
 
-_LEAST = np.float32(1e-38)
+_LEAST = np.float32(1e-30)  # probabilities below are had from sums of logarithms: float32 would hold them badly or not
 
 
 class RowLosses(torch.autograd.Function):
@@ -33,7 +34,7 @@ class RowLosses(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, targets: Tensor, states: Tensor, temperature: float, soft_weight: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        check_states(states, logits.shape[-1])
+        check_rows(logits, states)
         use_torchs_threads()
         gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
         terms = logits.new_empty(3, *logits.shape[:2])
@@ -52,6 +53,7 @@ class RowLosses(torch.autograd.Function):
         return soft * soft_weight + hard * (1 - soft_weight), soft, hard, right
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *of_outputs: Tensor) -> tuple[Tensor | None, ...]:
         return scaled(ctx.saved_tensors[0], of_outputs[0]), None, None, None, None
 
@@ -59,8 +61,9 @@ class RowLosses(torch.autograd.Function):
 def mean_of_rows(logits: Tensor, weights: Tensor, temperature: float) -> Tensor:
     """(M, B, C) float32 logits, (M, B) float32 weights -> (B, C) log of the weighted mean of the softmax of logits / T.
 
-    Probabilities below 1e-38 are taken for that.
+    It has no gradient.
     """
+    check_rows(logits, None, weights)
     use_torchs_threads()
     found = torch.empty_like(logits[0], memory_format=torch.contiguous_format)
     arrays = (logits.detach().contiguous(), weights.contiguous(), found)
@@ -104,7 +107,7 @@ def _rows(logits, targets, states, temperature, soft_weight, terms, gradient):  
             scale, share = soft * temperature, one / total
             rest = hard / total_hard
             for j in range(classes):
-                slope[j] = scale * (slope[j] * share - wanted[j]) + rest * scratch[j]
+                slope[j] = normal(scale * (slope[j] * share - wanted[j]) + rest * scratch[j])
             slope[states[b]] -= hard
 
 
@@ -115,13 +118,31 @@ def _means(logits, weights, found, scale):  # type: ignore[no-untyped-def]
     for b in numba.prange(frames):
         powers, tempered = np.empty((2, classes), np.float32)
         lanes = np.empty(LANES, np.float32)
+        offsets = np.empty(members, np.float32)  # log weight - log of the softmax's denominator
         mean = found[b]
         mean[:] = np.float32(0.0)
         for m in range(members):
             row = logits[m, b]
-            exponentials(row, largest(row, lanes), scale, powers, tempered)
+            top = largest(row, lanes)
+            exponentials(row, top, scale, powers, tempered)
             share = weights[m, b] / dot(tempered, ones, lanes)
+            offsets[m] = (np.log(share) if share != 0 else -np.inf) - scale * top
             for j in range(classes):
                 mean[j] += share * tempered[j]
         for j in range(classes):
-            mean[j] = np.log(_LEAST if mean[j] < _LEAST else mean[j])  # what is no number stays none
+            # a comparison that what is no number does not pass: it stays none
+            mean[j] = _log_sum(logits[:, b, j], scale, offsets) if mean[j] < _LEAST else np.log(mean[j])
+
+
+@compiled()
+def _log_sum(numbers, scale, offsets):  # type: ignore[no-untyped-def]
+    """log of the sum of exp(scale * number + offset)."""
+    top = np.float32(-np.inf)
+    for m in range(len(numbers)):
+        top = max(top, scale * numbers[m] + offsets[m])
+    if top == np.float32(-np.inf):
+        return top
+    total = np.float32(0.0)
+    for m in range(len(numbers)):
+        total += np.exp(scale * numbers[m] + offsets[m] - top)
+    return top + np.log(total)

@@ -86,7 +86,7 @@ def inputs(config: Config, work: Work) -> dict[str, str]:
 
 
 def gather(config: Config, work: Work) -> Evidence:
-    """Counts and measures everything; takes as long as running each model over dev and test once.
+    """Counts and measures everything; takes as long as running each net over dev and test once.
 
     Raises:
       UserError: as `inputs`.

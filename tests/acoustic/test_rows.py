@@ -47,7 +47,7 @@ def test_terms_and_gradient(members: int, frames: int, classes: int, scale: floa
 def test_of_states_as_likely_only_the_first_is_right() -> None:
     logits = torch.tensor([[[0.0, 2.0, 2.0], [1.0, 1.0, 1.0], [0.0, 2.0, 2.0]]])
     _, right = RowEntropies.apply(logits, torch.tensor([1, 0, 2]), torch.tensor([[1.0, 10.0, 100.0]]))
-    assert right.tolist() == [11.0]
+    assert right.tolist() == [2.0]
 
 
 def test_what_is_no_number_shows() -> None:
@@ -60,6 +60,28 @@ def test_what_is_no_number_shows() -> None:
 def test_a_state_that_is_none_of_the_classes_is_refused(state: int) -> None:
     with pytest.raises(ValueError, match="of 3 classes"):
         RowEntropies.apply(torch.zeros(1, 1, 3), torch.tensor([state]), torch.ones(1, 1))
+
+
+def test_states_or_weights_of_another_shape_are_refused() -> None:
+    logits, states = torch.zeros(3, 4, 5), torch.zeros(4, dtype=torch.int64)
+    with pytest.raises(ValueError, match="weights are"):
+        HardTargets(np.zeros(4, np.int64), CPU, np.ones((1, 4), bool))(logits, torch.arange(4), states)
+    with pytest.raises(ValueError, match="states are"):
+        RowEntropies.apply(logits, states[:3], torch.ones(3, 4))
+
+
+@pytest.mark.parametrize("frames", [10, 300, 1000])
+def test_all_right_is_a_train_accuracy_of_one(frames: int) -> None:
+    logits = torch.zeros(2, frames, 2)
+    terms = HardTargets(np.zeros(frames, np.int64), CPU)(logits, torch.arange(frames), torch.arange(frames))
+    assert terms["train_accuracy"].tolist() == [1.0, 1.0]
+
+
+def test_denormal_slopes_are_none() -> None:
+    logits = torch.tensor([[[0.0, -87.5]]], requires_grad=True)
+    entropy, _ = RowEntropies.apply(logits, torch.tensor([0]), torch.full((1, 1), 0.5))
+    entropy.sum().backward()
+    assert logits.grad is not None and logits.grad.tolist() == [[[0.0, 0.0]]]
 
 
 def test_frames_of_no_weight_are_not_looked_at() -> None:
