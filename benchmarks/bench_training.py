@@ -19,12 +19,13 @@ to 9.5. With batches as small as theirs the weights weigh more: a step moves 32 
 
 With AVX2 only, so in float32: the first command 103, 103 (1.00 times) and 105 (1.02 times; the loop does the first
 layer's products of all members at once, the floor one by one); the digits 18.9 and 26.5 (1.40 times). Four nets as
-above, with --dropout 0.1 too, 142, 163 (1.14 times) and 178 (1.25 times), with --batch 512 67.5, 82.6 (1.22 times)
-and 86; three nets with --batch 512 68, 62.4 and 65.5: the threads share the last net's products, which they do not in
-the floor. Before hard targets were taken row by row, with torch's own passes for bias, ReLU and dropout and with the
-first layer's weights copied in each step, the same machine took, turn about, 84.0 and 87.8 for the four, 65.6 and
-68.5 for the three, 30.6 for the digits. With MKL_DEBUG_CPU_TYPE=0, the code path that MKL 2020.0 takes on an AMD
-processor by itself (`asr_kd/processor.py`), three nets took 450, 553 and 532, and 144, 168 and 165 otherwise.
+above, with --dropout 0.1 too, 142, 163 (1.14 times) and 178 (1.25 times). With --batch 512 --frames 20000 as well,
+medians of three runs: four nets 67.9, 82.9 (1.22 times) and 89.4 (1.32 times); three 68.6, 62.6 and 65.4: the threads
+share the last net's products, which they do not in the floor. The version before took, turn about on the same
+machine, 84.3 and 87.8 for the four, 66.1 and 69.1 for the three: it had torch's own passes for hard targets, bias,
+ReLU and dropout, and copied the first layer's weights in each step; for the digits 30.6, one run each. With
+MKL_DEBUG_CPU_TYPE=0, the code path that MKL 2020.0 takes on an AMD processor by itself (`asr_kd/processor.py`), three
+nets took 450, 553 and 532, and 144, 168 and 165 otherwise.
 """
 
 from __future__ import annotations

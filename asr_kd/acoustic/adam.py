@@ -8,6 +8,7 @@ the products run in bfloat16 the same pass takes the gradient as they leave it a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numba
 import numpy as np
@@ -42,6 +43,13 @@ class FusedAdamW(torch.optim.Optimizer):
         self._copies = dict(copies or {})
         self._seen: dict[nn.Parameter, tuple[list[int], list[np.ndarray]]] = {}
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's; what an earlier version wrote may be laid out otherwise than the weights are now."""
+        super().load_state_dict(state_dict)
+        for parameter, state in self.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                state[name] = _laid_out_as(parameter, state[name])
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forgets the gradients, those of the copies too."""
         super().zero_grad(set_to_none)
@@ -65,8 +73,6 @@ class FusedAdamW(torch.optim.Optimizer):
                     state["step"] = torch.tensor(0.0)
                     state["exp_avg"] = torch.zeros_like(parameter)
                     state["exp_avg_sq"] = torch.zeros_like(parameter)
-                for name in ("exp_avg", "exp_avg_sq"):  # a checkpoint may have another layout
-                    state[name] = _laid_out_as(parameter, state[name])
                 state["step"] += 1
                 count = float(state["step"])
                 arrays = self._arrays(parameter, state, copy)

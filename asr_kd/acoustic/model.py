@@ -65,7 +65,7 @@ class MemberLinear(nn.Module):
 
     Args:
       shared_inputs: all members get the same inputs. The weights are laid out (in, M, out) then, as one wide product
-        takes them and gives their gradient: laying them out for it takes several milliseconds a step.
+        takes them and gives their gradient: else each step would copy them, and their gradient back.
 
     Attributes:
       copy: the weight in the number format of the products, which training computes with (`AcousticModel.hold_copies`).

@@ -1,8 +1,7 @@
 """Cross-entropy with hard targets and its gradient, row by row on the CPU, each row of logits while it is in the cache.
 
-torch takes some ten passes over all logits for the same sums, forwards and back: 23 ms for 1024 frames of four nets
-with 1000 tied states on two cores, where this takes 5 to 10. `asr_kd.distillation.rows` takes soft targets in the same
-way, with the sums and exponentials of here.
+torch takes some ten passes over all logits for the same sums, forwards and back. `asr_kd.distillation.rows` takes soft
+targets in the same way, with the sums and exponentials of here.
 
 Shapes:  M members, B frames in a batch, C tied states.
 
@@ -42,7 +41,8 @@ class RowEntropies(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, states: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        check_rows(logits, states, weights)
+        check_states(states, logits)
+        check_weights(weights, logits)
         use_torchs_threads()
         gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
         entropy, right = logits.new_empty(logits.shape[:2]), logits.new_empty(logits.shape[:2])
@@ -59,21 +59,23 @@ class RowEntropies(torch.autograd.Function):
         return scaled(ctx.saved_tensors[0], of_outputs[0]), None, None
 
 
-def check_rows(logits: Tensor, states: Tensor | None, weights: Tensor | None = None) -> None:
-    """What else compiled code would read, and write, beside its arrays.
+def check_states(states: Tensor, logits: Tensor) -> None:
+    """Compiled code would read and write beside its arrays.
 
     Raises:
-      ValueError: a state is not one of the classes, or there are more or fewer states or weights than rows of logits.
+      ValueError: a state is not one of the classes, or there is not one for each of the (..., B, C) logits' frames.
     """
     frames, classes = logits.shape[-2:]
-    if weights is not None and weights.shape != logits.shape[:2]:
-        raise ValueError(f"weights are {tuple(weights.shape)}, logits {tuple(logits.shape)}")
-    if states is None:
-        return
     if states.shape != (frames,):
         raise ValueError(f"states are {tuple(states.shape)}, logits {tuple(logits.shape)}")
     if frames and (int(states.min()) < 0 or int(states.max()) >= classes):
         raise ValueError(f"states run from {states.min()} to {states.max()}, of {classes} classes")
+
+
+def check_weights(weights: Tensor, logits: Tensor) -> None:
+    """As `check_states`, for (M, B) weights of (M, B, C) logits."""
+    if weights.shape != logits.shape[:2]:
+        raise ValueError(f"weights are {tuple(weights.shape)}, logits {tuple(logits.shape)}")
 
 
 def scaled(gradient: Tensor, of_totals: Tensor) -> Tensor:

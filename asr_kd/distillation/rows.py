@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from asr_kd.acoustic.rows import LANES, check_rows, dot, exponentials, is_best, largest, normal, scaled
+from asr_kd.acoustic.rows import LANES, check_states, check_weights, dot, exponentials, is_best, largest, normal, scaled
 from asr_kd.compiled import compiled, use_torchs_threads
 
 _LEAST = np.float32(1e-30)  # probabilities below are had from sums of logarithms: float32 would hold them badly or not
@@ -34,7 +34,7 @@ class RowLosses(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, targets: Tensor, states: Tensor, temperature: float, soft_weight: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        check_rows(logits, states)
+        check_states(states, logits)
         use_torchs_threads()
         gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
         terms = logits.new_empty(3, *logits.shape[:2])
@@ -63,7 +63,7 @@ def mean_of_rows(logits: Tensor, weights: Tensor, temperature: float) -> Tensor:
 
     It has no gradient.
     """
-    check_rows(logits, None, weights)
+    check_weights(weights, logits)
     use_torchs_threads()
     found = torch.empty_like(logits[0], memory_format=torch.contiguous_format)
     arrays = (logits.detach().contiguous(), weights.contiguous(), found)

@@ -28,7 +28,7 @@ from asr_kd.growing import GrowingFiles, reserve_header, write_header
 # below this the left-over mass is taken for none (float16 cannot hold a smaller log anyway)
 LOG_NOTHING = -60.0
 _AT_ONCE = 1 << 22  # frames
-_FEW = 64  # entries that most frames need no more than: they are found three times as fast as some hundreds
+_FEW = 64  # entries that most frames need no more than: they are found sooner than some hundreds
 
 
 def stored_bytes(num_frames: int, entries: float, *, exact: bool) -> float:

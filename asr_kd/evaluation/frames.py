@@ -56,8 +56,8 @@ def frame_metrics(model: AcousticModel, store: FrameStore, states: np.ndarray) -
       ValueError: `states` and the store differ in length.
     """
     found = _Scores(model.members)
-    for log_probabilities, labels in _batches(model, store, states):
-        found.add(log_probabilities, log_probabilities.exp(), labels)
+    for answers in _batches(model, store, states):
+        found.add(answers)
     return found.metrics(store, states)
 
 
@@ -73,14 +73,27 @@ def diversity(
       alone: of the first so many members, as if the others were not there, the metrics too; 0: none.
     """
     found, first, members = _Scores(model.members), _Scores(alone), _Members(model.members)
-    for log_probabilities, labels in _batches(model, store, states):
-        probabilities = log_probabilities.exp()
-        found.add(log_probabilities, probabilities, labels)
-        members.add(log_probabilities, probabilities, labels)
+    for answers in _batches(model, store, states):
+        found.add(answers)
+        members.add(answers)
         if alone:
-            first.add(log_probabilities[:alone], probabilities[:alone], labels)
+            first.add(answers.first(alone))
     metrics = found.metrics(store, states)
     return metrics, members.diversity(metrics.frames), first.metrics(store, states) if alone else None
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """Of a batch's frames: (M, B, C) posteriors, their log at the (B,) labels as (M, B) float64, (M, B) likeliest."""
+
+    probabilities: Tensor
+    at_label: Tensor
+    best: Tensor
+    labels: Tensor
+
+    def first(self, count: int) -> _Answers:
+        """Of the first so many members alone."""
+        return _Answers(self.probabilities[:count], self.at_label[:count], self.best[:count], self.labels)
 
 
 class _Scores:
@@ -91,13 +104,12 @@ class _Scores:
         self._nats = np.zeros(members + 1)
         self._mistaken = [np.zeros((members + 1, 0), bool)]
 
-    def add(self, log_probabilities: Tensor, probabilities: Tensor, labels: Tensor) -> None:
-        best = log_probabilities.argmax(-1)  # (M, B)
-        of_mean = best if self._members == 1 else probabilities.sum(0, keepdim=True).argmax(-1)
-        self._mistaken.append(torch.cat([best, of_mean]).ne(labels).cpu().numpy())
-        at_label = _at_label(log_probabilities, labels)
-        mean = at_label.logsumexp(0, keepdim=True).sub(math.log(self._members))
-        self._nats -= torch.cat([at_label, mean]).sum(1).cpu().numpy()
+    def add(self, answers: _Answers) -> None:
+        single = self._members == 1
+        of_mean = answers.best if single else answers.probabilities.sum(0, keepdim=True).argmax(-1)
+        self._mistaken.append(torch.cat([answers.best, of_mean]).ne(answers.labels).cpu().numpy())
+        mean = answers.at_label.logsumexp(0, keepdim=True).sub(math.log(self._members))
+        self._nats -= torch.cat([answers.at_label, mean]).sum(1).cpu().numpy()
 
     def metrics(self, store: FrameStore, states: np.ndarray) -> FrameMetrics:
         utterances = np.repeat(np.arange(len(store.ids)), np.diff(store.offsets))[np.asarray(states) >= 0]
@@ -117,19 +129,18 @@ class _Members:
     def __init__(self, members: int) -> None:
         self._disagreement, self._correct, self._nats = (np.zeros((members, members)) for _ in range(3))
 
-    def add(self, log_probabilities: Tensor, probabilities: Tensor, labels: Tensor) -> None:
-        members = len(self._correct)
-        best = log_probabilities.argmax(-1)  # (M, B)
+    def add(self, answers: _Answers) -> None:
+        members, best = len(self._correct), answers.best
         self._disagreement += best.unsqueeze(0).ne(best.unsqueeze(1)).sum(-1).cpu().numpy()
-        at_label = _at_label(log_probabilities, labels)
         for first in range(members):
-            total, joint = probabilities[first], at_label[first]
-            self._add(first, 0, best[first], joint, labels)
+            total, joint = answers.probabilities[first], answers.at_label[first]
+            self._add(first, 0, best[first], joint, answers.labels)
             # all members together are the same ones wherever they start
             for k in range(1, members if first == 0 else members - 1):
                 member = (first + k) % members
-                total, joint = total + probabilities[member], torch.logaddexp(joint, at_label[member])
-                self._add(first, k, total.argmax(-1), joint, labels)
+                total = total + answers.probabilities[member]
+                joint = torch.logaddexp(joint, answers.at_label[member])
+                self._add(first, k, total.argmax(-1), joint, answers.labels)
 
     def _add(self, first: int, k: int, best: Tensor, joint: Tensor, labels: Tensor) -> None:
         self._correct[first, k] += int(best.eq(labels).sum())
@@ -142,19 +153,17 @@ class _Members:
         return Diversity(self._disagreement / count, self._correct / count, self._nats / count)
 
 
-def _at_label(log_probabilities: Tensor, labels: Tensor) -> Tensor:
-    """(M, B) float64."""
-    return log_probabilities.gather(2, labels.expand(len(log_probabilities), -1).unsqueeze(2)).squeeze(2).double()
-
-
-def _batches(model: AcousticModel, store: FrameStore, states: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields ((M, B, C) log posteriors, (B,) int64 labels) over the frames with a label, on the model's device."""
+def _batches(model: AcousticModel, store: FrameStore, states: np.ndarray) -> Iterator[_Answers]:
+    """Yields what the members say of the frames with a label, on the model's device."""
     windows = _windows(model, store, states)
     labelled = torch.from_numpy(np.flatnonzero(np.asarray(states) >= 0))
     labels = torch.from_numpy(np.asarray(states, np.int64))
     size = min(4096, max(64, _NUMBERS_AT_ONCE // (model.members * model.num_states)))
     for frames in labelled.split(size):
-        yield model.log_probabilities(windows.inputs(frames.to(model.device))), labels[frames].to(model.device)
+        log_probabilities = model.log_probabilities(windows.inputs(frames.to(model.device)))
+        wanted = labels[frames].to(model.device)
+        at_label = log_probabilities.gather(2, wanted.expand(model.members, -1).unsqueeze(2)).squeeze(2)
+        yield _Answers(log_probabilities.exp(), at_label.double(), log_probabilities.argmax(-1), wanted)
 
 
 def _windows(model: AcousticModel, store: FrameStore, states: np.ndarray) -> WindowedFrames:
@@ -208,9 +217,9 @@ def example_frame(
     subset = np.full(len(states), -1, np.int64)
     subset[keep] = np.asarray(states)[keep]
     scores = []
-    for log_probabilities, labels in _batches(model, store, subset):
-        top, ids = log_probabilities.exp().mean(0).topk(min(3, model.num_states), dim=-1)
-        clear = (ids[:, 0] == labels) & (top[:, 0] >= 0.6) & (top[:, 0] <= 0.85)
+    for answers in _batches(model, store, subset):
+        top, ids = answers.probabilities.mean(0).topk(min(3, model.num_states), dim=-1)
+        clear = (ids[:, 0] == answers.labels) & (top[:, 0] >= 0.6) & (top[:, 0] <= 0.85)
         scores.append((top[:, -1] + clear).cpu())  # clear ones first; any frame where none is clear
     frame = int(keep[int(torch.cat(scores).argmax())])
     inputs = _windows(model, store, states).inputs(torch.tensor([frame], device=model.device))

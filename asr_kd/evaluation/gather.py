@@ -68,7 +68,7 @@ def inputs(config: Config, work: Work) -> dict[str, str]:
     for system in systems_of(config):
         made = require(work.exp(system.folder), work, system.command)
         found[system.name] = model = made["digest"]
-        if made["step"] == "take" and made["inputs"]["teacher"] != teacher:
+        if _is_taken(made) and made["inputs"]["teacher"] != teacher:
             raise UserError(
                 f"{work.exp(system.folder)} was taken from another {work.exp('teacher')} than the one there now; "
                 f"take it again: {work.command(system.command)}"
@@ -101,7 +101,7 @@ def gather(config: Config, work: Work) -> Evidence:
     frames: dict[tuple[str, str], FrameMetrics] = {}
     curves: dict[str, Diversity] = {}
     # direct nets that are members of the ensemble run with it, not again
-    taken = models["direct"].members if _is_taken(work, "baseline") else 0
+    taken = models["direct"].members if _is_taken(require(work.exp("baseline"), work, "train")) else 0
     for system in (system for system in systems if not (taken and system.name == "direct")):
         for name in SETS:
             scored = models[system.name], stores[name], _states(work, system.folder, stores[name])
@@ -162,9 +162,9 @@ def gather(config: Config, work: Work) -> Evidence:
     )
 
 
-def _is_taken(work: Work, folder: str) -> bool:
-    """Whether the nets of this folder are members of the ensemble."""
-    return bool((read_stamp(work.exp(folder)) or {}).get("step") == "take")
+def _is_taken(made: dict[str, Any]) -> bool:
+    """Whether the nets that have this stamp are members of the ensemble."""
+    return bool(made["step"] == "take")
 
 
 def _states(work: Work, folder: str, store: FrameStore) -> np.ndarray:
@@ -211,7 +211,7 @@ def _system(
             "cross_entropy": {name: f.cross_entropy for name, f in frames.items()},
             "wer": {name: [counts.wer for counts in h.per_seed] for name, h in words.items()},
         },
-        "of_ensemble": _is_taken(work, system.folder),
+        "of_ensemble": _is_taken(made),
         "best_epoch": made["facts"].get("best_epoch", []),
         "scales": {key: test.get(key) for key in ("acoustic_scale", "word_penalty", "prior_scale", "search_beam")},
         "retried": {name: h.summary.get("retried", 0) for name, h in words.items()},

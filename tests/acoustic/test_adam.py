@@ -100,3 +100,18 @@ def test_gradients_may_lie_in_any_order(transposed: bool) -> None:
     FusedAdamW([ours], lr=0.1).step()
     torch.optim.AdamW([theirs], lr=0.1, weight_decay=0.0).step()
     torch.testing.assert_close(ours, theirs)
+
+
+def test_a_loaded_state_may_be_laid_out_otherwise() -> None:
+    """As those are that were written before weights lay as their product takes them."""
+    lying, plain = parameters(1), [torch.nn.Parameter(p.detach().clone().contiguous()) for p in parameters(1)]
+    before, after = FusedAdamW(plain, lr=0.1), FusedAdamW(lying, lr=0.1)
+    for params, optimizer in ((plain, before), (lying, after)):
+        gradients(params, 0)
+        optimizer.step()
+    after.load_state_dict(before.state_dict())
+    for params, optimizer in ((plain, before), (lying, after)):
+        gradients(params, 1)
+        optimizer.step()
+    assert lying[-1].stride() != plain[-1].stride()
+    assert all(torch.equal(one, other) for one, other in zip(lying, plain, strict=True))

@@ -60,9 +60,8 @@ def test_frames_that_need_few_entries_and_those_that_need_many_keep_the_same_as_
         ends = np.cumsum(kept.counts)
         for frame, (first, last) in enumerate(zip(ends - kept.counts, ends, strict=True)):
             values = full[frame].sort(descending=True).values
-            before = values.exp().cumsum(-1) - values.exp()
-            count = min(max_entries, int((before.double() < keep_mass - 1e-6).sum()))
-            assert abs(last - first - count) <= 1 or keep_mass == 1.0
+            before = values.exp().cumsum(-1)[:-1]  # the mass that the entries before the second, third, ... hold
+            assert last - first == min(max_entries, 1 + int((before < keep_mass).sum()))
             ids = kept.ids[first:last]
             assert len(set(ids)) == len(ids) and np.array_equal(full[frame][ids].numpy(), values[: len(ids)].numpy())
             assert np.array_equal(kept.log_probabilities[first:last], values[: last - first].numpy())
