@@ -120,6 +120,7 @@ class ModelConfig:
     input_dropout: Dropout = 0.0
     hidden_dropout: Dropout = 0.0
     max_norm: NotNegative = 0.0  # bound on the norm of each unit's incoming weights; 0: none
+    lda_dims: Natural = 0  # nets learn from so many linear discriminants of their input; 0: from it as it is
 
 
 @dataclass(frozen=True)

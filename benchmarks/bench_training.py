@@ -7,7 +7,8 @@ The floor: the products of forward and backward pass alone (three per layer, two
 gradient), of the same shapes, in the same number format, on tensors that are already there. The loop does them and
 gathers windows, draws dropout, takes the loss and its gradient, and steps the optimiser. `hard` trains on states,
 `soft` on a store of soft targets as `asr-kd soft-targets` writes it (32 entries a frame). With --digits the examples
-are images of 784 pixels, shifted at random, with dropout on the input too, as the MNIST teacher has them.
+are images of 784 pixels, shifted at random, with dropout on the input too, as the MNIST teacher has them. With
+--lda-dims the first layer is as wide as that, and the loop makes the discriminants besides, once for all members.
 
 Measured with torch 1.13.1 on two cores of an AMD EPYC, milliseconds a step.
 
@@ -40,6 +41,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from asr_kd.acoustic.discriminants import made_up_transform
 from asr_kd.acoustic.loop import Augment, Examples, Objective, fit
 from asr_kd.acoustic.model import AcousticModel
 from asr_kd.acoustic.objectives import HardTargets
@@ -104,6 +106,7 @@ def main() -> None:
                         ("frames", 60_000), ("threads", 2)):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--dropout", type=float, default=0.2)
+    parser.add_argument("--lda-dims", type=int, default=0)
     parser.add_argument("--digits", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -119,7 +122,9 @@ def speech(options: argparse.Namespace, device: torch.device, folder: Path) -> N
     rng = np.random.default_rng(0)
     utterances = [(f"u{k}", rng.normal(size=(LENGTH, 40))) for k in range(options.frames // LENGTH)]
     states = rng.integers(0, options.states, len(utterances) * LENGTH)
-    shape = ModelConfig(layers=options.layers, width=options.width, hidden_dropout=options.dropout)
+    shape = ModelConfig(
+        layers=options.layers, width=options.width, hidden_dropout=options.dropout, lda_dims=options.lda_dims
+    )
     store = write_store(folder / "frames", utterances, groups=["all"] * len(utterances))
     examples = WindowedFrames(store, left=shape.left_context, right=shape.right_context)
     (folder / "soft").mkdir()
@@ -148,14 +153,15 @@ def compare(
     augment: Augment | None,
 ) -> None:
     dtype = compute_dtype("auto", torch.device("cpu"))
-    sizes = [num_inputs] + [options.width] * options.layers + [num_classes]
+    sizes = [shape.lda_dims or num_inputs] + [options.width] * options.layers + [num_classes]
     floor = floor_seconds(options.members, sizes, options.batch, dtype, 20)
     pairs = list(itertools.pairwise(sizes))
     flops = 2 * options.members * options.batch * (3 * sum(a * b for a, b in pairs) - pairs[0][0] * pairs[0][1])
     print(f"{options.members} x {sizes}, batch {options.batch}, {options.threads} threads, {dtype}")
     print(f"products alone  {floor * 1e3:7.2f} ms a step  {flops / floor / 1e9:6.0f} GFLOP/s")
     for kind, objective in objectives.items():
-        model = AcousticModel(shape, num_inputs, num_classes, list(range(options.members)))
+        transform = made_up_transform(num_inputs, shape.lda_dims)
+        model = AcousticModel(shape, num_inputs, num_classes, list(range(options.members)), transform)
         took = step_seconds(model, examples, objective, options.batch, augment)
         print(
             f"loop, {kind}      {took * 1e3:7.2f} ms a step  {flops / took / 1e9:6.0f} GFLOP/s  "

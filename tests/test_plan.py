@@ -28,6 +28,11 @@ def test_parameters_are_those_of_the_model():
 def test_flops_are_those_of_the_products():
     # forward 2ab a frame for each layer, twice that backward, but for the input of the first
     assert SMALL.flops_per_frame == 4 * 30 * 8 + 6 * 8 * 8 + 6 * 8 * 12
+    # two members share the ten discriminants; the net that is deployed is as large as without them
+    few = replace(SMALL, model=replace(SMALL.model, lda_dims=10))
+    assert few.flops_per_frame == 4 * 10 * 8 + 6 * 8 * 8 + 6 * 8 * 12 + 2 * 30 * 10 / 2
+    assert (few.parameters, few.forward_flops) == (SMALL.parameters, SMALL.forward_flops)
+    assert step_seconds(few, 16) > 0
 
 
 def test_the_papers_system_is_the_papers():

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from asr_kd.acoustic.checkpoint import Progress
+from asr_kd.acoustic.discriminants import InputTransform
 from asr_kd.acoustic.loop import Augment, DevScores, Examples, Objective, fit, read_log, write_log
 from asr_kd.acoustic.model import AcousticModel, copy_members, save_model
 from asr_kd.acoustic.options import RunOptions
@@ -59,6 +60,7 @@ class Lesson:
     evaluate: Callable[[AcousticModel], DevScores] | None = None
     valid: np.ndarray | None = None
     augment: Augment | None = None
+    transform: InputTransform | None = None  # what the nets take in place of the inputs as they are
 
 
 def train_nets(
@@ -86,7 +88,9 @@ def train_nets(
     log.info("training %s: %s", path.name, reason)
     device = pick_device(options.device)
     lesson = make_lesson(device)
-    net = AcousticModel(model, lesson.num_inputs, lesson.num_classes, seeds).to(device)
+    if model.lda_dims and lesson.transform is None:
+        raise UserError(f"{path.name}: only nets for speech learn from linear discriminants; leave out model.lda_dims.")
+    net = AcousticModel(model, lesson.num_inputs, lesson.num_classes, seeds, lesson.transform).to(device)
     there = checkpoint.stat().st_size if checkpoint.exists() else 0
     check_disk(path, _DISK_PER_WEIGHT * net.members * net.parameters_per_member - there)
     progress = fit(
@@ -105,6 +109,7 @@ def train_nets(
         bar=options.bar,
         writer=_tensorboard(options, path.name),
     )
+    net = net.folded()
     result = _facts(net, progress)
     with replacing_folder(path, stamp, result | facts) as temporary:
         save_model(net, temporary)

@@ -20,6 +20,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from asr_kd.acoustic.discriminants import InputTransform
 from asr_kd.acoustic.noise import StepNoise, scale_of_kept
 from asr_kd.acoustic.precision import compute_dtype
 from asr_kd.config import ModelConfig, from_mapping, to_mapping
@@ -102,13 +103,28 @@ class AcousticModel(nn.Module):
       num_inputs: D.
       num_states: C.
       seeds: one per member; a member's first weights depend on its own seed alone.
+      transform: of D inputs, in float32, to what the first layer takes, while it is trained; it is no part of the
+        state, and `folded` takes it into the first layer.
     """
 
-    def __init__(self, settings: ModelConfig, num_inputs: int, num_states: int, seeds: list[int]) -> None:
+    _weight: Tensor | None  # of the transform
+    _offset: Tensor | None
+
+    def __init__(
+        self,
+        settings: ModelConfig,
+        num_inputs: int,
+        num_states: int,
+        seeds: list[int],
+        transform: InputTransform | None = None,
+    ) -> None:
         super().__init__()
         self.settings = settings
         self.num_inputs, self.num_states, self.seeds = num_inputs, num_states, list(seeds)
-        sizes = [num_inputs] + [settings.width] * settings.layers + [num_states]
+        self.register_buffer("_weight", None if transform is None else transform.weight, persistent=False)
+        self.register_buffer("_offset", None if transform is None else transform.offset, persistent=False)
+        taken = num_inputs if transform is None else transform.weight.shape[1]
+        sizes = [taken] + [settings.width] * settings.layers + [num_states]
         self.layers = nn.ModuleList(
             MemberLinear(len(seeds), before, after, shared_inputs=number == 0 and not settings.input_dropout)
             for number, (before, after) in enumerate(itertools.pairwise(sizes))
@@ -116,6 +132,9 @@ class AcousticModel(nn.Module):
         self.precision = "auto"
         for member, seed in enumerate(seeds):
             self._initialise(member, seed)
+
+    def _transform(self) -> InputTransform | None:
+        return None if self._weight is None or self._offset is None else InputTransform(self._weight, self._offset)
 
     @property
     def members(self) -> int:
@@ -150,7 +169,8 @@ class AcousticModel(nn.Module):
           (M, B, C) float32.
         """
         dtype = compute_dtype(self.precision, self.device)
-        hidden = inputs.to(dtype)
+        transform = self._transform()
+        hidden = (inputs if transform is None else inputs @ transform.weight - transform.offset).to(dtype)
         if noise is not None and self.settings.input_dropout:
             mask = noise.mask((self.members, *hidden.shape[-2:]), self.settings.input_dropout, dtype)
             hidden = hidden * mask
@@ -166,10 +186,26 @@ class AcousticModel(nn.Module):
 
     def some(self, members: list[int]) -> AcousticModel:
         """Another model, of these members alone, so that the others do not run with them; to be used, not trained."""
-        model = AcousticModel(self.settings, self.num_inputs, self.num_states, [self.seeds[m] for m in members])
+        seeds = [self.seeds[m] for m in members]
+        model = AcousticModel(self.settings, self.num_inputs, self.num_states, seeds, self._transform())
         model.load_state_dict({name: value[members] for name, value in self.state_dict().items()})
         model.precision = self.precision
         return model.to(self.device).eval()
+
+    @torch.no_grad()
+    def folded(self) -> AcousticModel:
+        """The same map without a transform: as one affine map with the first layer, found in float64."""
+        transform = self._transform()
+        if transform is None:
+            return self
+        model = AcousticModel(self.settings, self.num_inputs, self.num_states, self.seeds).to(self.device)
+        state = self.state_dict()
+        weight, bias = state["layers.0.weight"].double(), state["layers.0.bias"].double()
+        state["layers.0.weight"] = transform.weight.double() @ weight
+        state["layers.0.bias"] = bias - (transform.offset.double() @ weight).unsqueeze(1)
+        model.load_state_dict(state)
+        model.precision = self.precision
+        return model.eval()
 
     @torch.no_grad()
     def log_probabilities(self, inputs: Tensor) -> Tensor:

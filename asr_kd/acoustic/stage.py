@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from asr_kd.acoustic.discriminants import linear_discriminants
 from asr_kd.acoustic.job import Lesson, TrainResult, take_nets, train_nets
 from asr_kd.acoustic.loop import Objective
 from asr_kd.acoustic.objectives import DevScorer, HardTargets
@@ -118,14 +119,20 @@ class SpeechJob:
         data, context = self.data, {"left": self.model.left_context, "right": self.model.right_context}
         examples = windows_of(data.train, device=device, **context)
         dev = windows_of(data.dev, device=device, **context)
-        labelled = data.states >= 0
+        valid = data.states >= 0 if self.chosen is None else self.chosen & (data.states >= 0)
+        transform = None
+        if self.model.lda_dims:
+            # of out-of-fold teachers too from all frames: the covariances of a fold are those of the others
+            labels, count = np.where(valid, data.states, -1), self.model.lda_dims
+            transform = linear_discriminants(data.train, labels, **context, num_classes=data.num_states, count=count)
         return Lesson(
             examples,
             examples.num_inputs,
             data.num_states,
             self.make_objective(device),
             DevScorer(dev, np.asarray(data.dev.array(data.states_name))),
-            valid=labelled if self.chosen is None else self.chosen & labelled,
+            valid=valid,
+            transform=transform,
         )
 
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from asr_kd.frames.scatter import Scatter
 from asr_kd.frames.store import FrameStore
 
 PULL = 2.0  # frames at the mean of all that are added to each state: one that has no frame of its own is there
@@ -31,29 +31,22 @@ class LinearClassifier:
 
     def fit(self, frames: np.ndarray, states: np.ndarray, *, epochs: int = 1) -> None:
         """Frames (n,) numbers of the store's frames, states (n,) their labels; `epochs` changes nothing."""
-        num_dims, store = self._store.num_dims, self._store
+        store = self._store
         labels = np.full(store.num_frames, -1, np.int32)
         labels[frames] = states
-        counts = np.bincount(states, minlength=self._num_classes)
-        sums = np.zeros((self._num_classes, num_dims))
-        products = np.zeros((num_dims, num_dims))
+        scatter = Scatter(self._num_classes, store.num_dims)
         for first in range(0, len(store.ids), _BLOCK):
             end = min(first + _BLOCK, len(store.ids))
             here = labels[int(store.offsets[first]) : int(store.offsets[end])]
             if not (here >= 0).any():
                 continue
-            inputs = self._normalised(store, first, end)[here >= 0]
-            products += inputs.T @ inputs
-            _add_by_class(sums, inputs, here[here >= 0])
-        self._set(counts, sums, products)
+            scatter.add(self._normalised(store, first, end)[here >= 0], here[here >= 0])
+        self._set(scatter)
 
-    def _set(self, counts: NDArray[np.int64], sums: NDArray[np.float64], products: NDArray[np.float64]) -> None:
-        means = (sums + PULL * sums.sum(0) / counts.sum()) / (counts + PULL)[:, None]
-        between = (sums / np.maximum(counts, 1)[:, None]).T @ sums
-        within = (products - between) / counts.sum()
-        within += RIDGE * np.trace(within) / len(within) * np.eye(len(within))
-        weights = np.linalg.solve(within, means.T)
-        smoothed = counts + 1.0
+    def _set(self, scatter: Scatter) -> None:
+        means = (scatter.sums + PULL * scatter.mean) / (scatter.counts + PULL)[:, None]
+        weights = np.linalg.solve(scatter.within(RIDGE), means.T)
+        smoothed = scatter.counts + 1.0
         log_priors = np.log(smoothed / smoothed.sum())
         self._weights = weights.astype(np.float32)
         self._biases = (log_priors - 0.5 * (means.T * weights).sum(0)).astype(np.float32)
@@ -84,10 +77,3 @@ class LinearClassifier:
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Goes back to what `state` gave."""
         self._weights, self._biases = state["weights"], state["biases"]
-
-
-def _add_by_class(sums: NDArray[np.float64], inputs: np.ndarray, labels: NDArray[np.int32]) -> None:
-    """Adds the inputs (n, D) of each class to its row of `sums` (C, D)."""
-    order = np.argsort(labels, kind="stable")
-    present, firsts = np.unique(labels[order], return_index=True)
-    sums[present] += np.add.reduceat(inputs[order].astype(np.float64), firsts, axis=0)

@@ -50,8 +50,15 @@ class NetPlan:
 
     @property
     def flops_per_frame(self) -> float:
-        """Of one member: forward, gradient of the weights, and of each layer's input but the first's."""
-        return 3 * self.forward_flops - 2.0 * self.sizes[0] * self.sizes[1]
+        """Of one member: forward, gradient of the weights, and of each layer's input but the first's.
+
+        Where the nets learn from linear discriminants, the first layer is smaller, and they share these.
+        """
+        count, first = self.model.lda_dims, self.sizes[1]
+        flops = 3 * self.forward_flops - 2.0 * self.num_inputs * first
+        if not count:
+            return flops
+        return flops - 4.0 * (self.num_inputs - count) * first + 2.0 * self.num_inputs * count / self.members
 
     def memory(self, frames: int, num_dims: int = 40) -> float:
         """Bytes: weights with all that training keeps of them, a batch's activations, the set's frames and labels.

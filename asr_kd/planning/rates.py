@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from asr_kd.acoustic.discriminants import made_up_transform
 from asr_kd.acoustic.loop import fit
 from asr_kd.acoustic.model import AcousticModel
 from asr_kd.acoustic.objectives import HardTargets
@@ -43,7 +44,8 @@ def step_seconds(net: NetPlan, batch: int, steps: int = _STEPS) -> float:
     """Of one real training step of one member, on this machine's CPU: the best of some runs of a few."""
     examples = Noise(batch * steps, net.num_inputs)
     states = np.arange(examples.num_frames) % net.num_states
-    model = AcousticModel(net.model, net.num_inputs, net.num_states, [1])
+    transform = made_up_transform(net.num_inputs, net.model.lda_dims)
+    model = AcousticModel(net.model, net.num_inputs, net.num_states, [1], transform)
     settings = replace(net.training, batch_size=batch, epochs=1 + _TIMES, patience=0)  # the first epoch warms up
     progress = fit(model, examples, HardTargets(states, torch.device("cpu")), settings, seed=1)
     return min(float(row["seconds"]) for row in progress.rows[1:]) / steps
