@@ -166,6 +166,7 @@ class DistillationConfig:
     soft_weight: Fraction = 0.67  # alpha: weight of the soft term; the hard term has 1 - alpha
     loss: Literal["kl", "logits"] = "kl"
     hidden_dropout: Dropout | None = None  # while distilling, in place of the model's; soft targets regularise already
+    lda_dims: Natural | None = None  # as well: what helps a net on hard targets need not help one on soft targets
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
 
@@ -180,6 +181,12 @@ class StudentConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     direct: TrainingConfig = field(default_factory=TrainingConfig)
     distilled: DistillationConfig = field(default_factory=DistillationConfig)
+
+    @property
+    def distilled_model(self) -> ModelConfig:
+        """The same net, with what is set for it while it is distilled."""
+        own = {name: getattr(self.distilled, name) for name in ("hidden_dropout", "lda_dims")}
+        return dataclasses.replace(self.model, **{name: value for name, value in own.items() if value is not None})
 
 
 def takes_members(student: StudentConfig, teacher: TeacherConfig) -> bool:

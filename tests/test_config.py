@@ -67,3 +67,10 @@ def test_numbers_in_lists_are_checked_too():
         from_mapping(Config, {"decoding": {"acoustic_scales": [0.1, 0]}}, "my.yaml")
     with pytest.raises(UserError, match=r"hidden_dropout must be 0 or more"):
         from_mapping(Config, {"student": {"distilled": {"hidden_dropout": -0.1}}}, "my.yaml")
+
+
+def test_what_is_set_for_distilling_takes_the_place_of_the_models():
+    model = {"width": 8, "hidden_dropout": 0.1, "lda_dims": 5}
+    for own, dropout, dims in (({}, 0.1, 5), ({"lda_dims": 0}, 0.1, 0), ({"hidden_dropout": 0.0}, 0.0, 5)):
+        student = from_mapping(Config, {"student": {"model": model, "distilled": own}}, "my.yaml").student
+        assert student.distilled_model == dataclasses.replace(student.model, hidden_dropout=dropout, lda_dims=dims)

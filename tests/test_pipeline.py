@@ -15,6 +15,7 @@ import soundfile
 import yaml
 from click.testing import CliRunner
 
+from asr_kd.acoustic.model import load_model
 from asr_kd.cli import main
 
 RATE = 8000
@@ -27,14 +28,18 @@ CONFIG = {
     "alignment": {"rounds": 4, "leaves": 18, "min_count": 30, "hidden": [32]},
     "teacher": {
         "members": 2,
-        "model": {"layers": 1, "width": 24, "hidden_dropout": 0.1},
+        "model": {"layers": 1, "width": 24, "hidden_dropout": 0.1, "lda_dims": 30},
         "training": {"epochs": 3, "batch_size": 64, "learning_rate": 5.0e-3},
     },
     "student": {
         "seeds": 2,
         "model": {"layers": 1, "width": 16},
         "direct": {"epochs": 3, "batch_size": 64, "learning_rate": 5.0e-3},
-        "distilled": {"soft_weight": 0.5, "training": {"epochs": 3, "batch_size": 64, "learning_rate": 5.0e-3}},
+        "distilled": {
+            "soft_weight": 0.5,
+            "lda_dims": 40,
+            "training": {"epochs": 3, "batch_size": 64, "learning_rate": 5.0e-3},
+        },
     },
     "decoding": {"acoustic_scales": [0.2, 0.5], "word_penalties": [0.0]},
     "evaluation": {"bootstrap_samples": 200},
@@ -131,6 +136,13 @@ def test_the_report_has_every_system_and_the_words_were_found(finished):
         assert system["wer"]["test"] == pytest.approx(wrong / errors["words"]), name
     assert systems["ensemble"]["wer"]["test"] < 0.5  # tones are easy; a broken graph or alignment is not
     assert results["alignment"]["failed"] == []
+
+
+def test_nets_that_learn_from_discriminants_are_nets_like_any_other(finished):
+    for folder, width, dims in (("teacher", 24, 30), ("baseline", 16, 0), ("student", 16, 40)):
+        model = load_model(finished.parent.parent / "exp" / folder)
+        assert model.settings.lda_dims == dims
+        assert model.layers[0].weight.shape == (2, 26 * 40, width)
 
 
 def test_a_second_run_does_nothing(finished):

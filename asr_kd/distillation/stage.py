@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -163,9 +163,7 @@ def distill_job(config: Config, work: Work, pair: str = "student", *, online: bo
     if not online:
         _check_store(work, data, expected)
     seeds = seeds_of(config, SEEDS_OF_STUDENTS, student.seeds)
-    model = student.model
-    if settings.hidden_dropout is not None:
-        model = replace(model, hidden_dropout=settings.hidden_dropout)
+    model = student.distilled_model
     stamp = Stamp(
         "distill",
         {

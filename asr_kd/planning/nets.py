@@ -94,7 +94,7 @@ def nets_of(config: Config) -> Iterator[NetPlan]:
         model, seeds, share = student.model, student.seeds, student.share
         direct = net(f"{prefix}train{suffix}", model, student.direct, seeds, share=share)
         yield replace(direct, taken=takes_members(student, config.teacher))
-        yield net(f"{prefix}distill{suffix}", model, student.distilled.training, seeds, share=share)
+        yield net(f"{prefix}distill{suffix}", student.distilled_model, student.distilled.training, seeds, share=share)
 
     teacher = config.teacher
     yield net("train --ensemble", teacher.model, teacher.training, teacher.members)
