@@ -27,7 +27,7 @@ from asr_kd.frames.scatter import Scatter
 from asr_kd.frames.store import FrameStore
 from asr_kd.frames.windows import WindowedFrames
 
-FACTOR = 1e-4  # Kaldi's
+FACTOR = 1e-4  # the within-class factor of Kaldi's get_lda.sh
 RIDGE = 1e-3  # of the mean variance, added to each: few frames span few directions, the others must not seem quiet
 MOST_FRAMES = 300_000  # that they are found from: at C = 1000 chance makes s no larger than C / MOST_FRAMES
 _UTTERANCES, _FRAMES = 64, 4096  # whose windows are held at once; in float64
