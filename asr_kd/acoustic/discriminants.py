@@ -15,6 +15,7 @@ Shapes:  N frames, D numbers of a window, K discriminants, C tied states.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ from asr_kd.errors import UserError
 from asr_kd.frames.scatter import Scatter
 from asr_kd.frames.store import FrameStore
 from asr_kd.frames.windows import WindowedFrames
+
+log = logging.getLogger(__name__)
 
 FACTOR = 1e-4  # the within-class factor of Kaldi's get_lda.sh
 RIDGE = 1e-3  # of the mean variance, added to each: few frames span few directions, the others must not seem quiet
@@ -65,6 +68,7 @@ def linear_discriminants(
             f"model.lda_dims is {count}, but a window of {left} + 1 + {right} frames has {num_inputs} numbers: "
             "that is the most."
         )
+    log.info("finding %d linear discriminants of %d inputs", count, num_inputs)
     scatter = Scatter(num_classes, num_inputs)
     for inputs, classes in _drawn(store, labels, left, right):
         scatter.add(inputs, classes)
@@ -73,7 +77,8 @@ def linear_discriminants(
     unit = np.linalg.inv(np.linalg.cholesky(scatter.within(RIDGE)))
     variances, turned = np.linalg.eigh(unit @ scatter.between() @ unit.T)
     kept = variances[::-1][:count].clip(0) + FACTOR
-    directions = unit.T @ turned[:, ::-1][:, :count]
+    strongest = np.ascontiguousarray(turned[:, ::-1][:, :count])  # BLAS takes no matrix from right to left
+    directions = unit.T @ strongest
     weight = directions * np.sqrt(kept / (kept + 1 - FACTOR) / kept.mean())
     return InputTransform(torch.from_numpy(weight).float(), torch.from_numpy(scatter.mean @ weight).float())
 
