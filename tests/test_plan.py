@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from asr_kd.acoustic.loop import fit
 from asr_kd.acoustic.model import AcousticModel
 from asr_kd.artifacts import Stamp, Work
 from asr_kd.config import Config, CorpusConfig, ModelConfig, TrainingConfig, load_config, with_settings
@@ -32,7 +33,19 @@ def test_flops_are_those_of_the_products():
     few = replace(SMALL, model=replace(SMALL.model, lda_dims=10))
     assert few.flops_per_frame == 4 * 10 * 8 + 6 * 8 * 8 + 6 * 8 * 12 + 2 * 30 * 10 / 2
     assert (few.parameters, few.forward_flops) == (SMALL.parameters, SMALL.forward_flops)
-    assert step_seconds(few, 16) > 0
+
+
+def test_the_steps_that_are_timed_are_those_of_the_config(monkeypatch):
+    shapes = []
+
+    def noted(model, *args, **kwargs):
+        shapes.append(tuple(model.layers[0].weight.shape))
+        return fit(model, *args, **kwargs)
+
+    monkeypatch.setattr("asr_kd.planning.rates.fit", noted)
+    for lda_dims in (0, 10):
+        assert step_seconds(replace(SMALL, model=replace(SMALL.model, lda_dims=lda_dims)), 16) > 0
+    assert shapes == [(1, 30, 8), (1, 10, 8)]
 
 
 def test_the_papers_system_is_the_papers():

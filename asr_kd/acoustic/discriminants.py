@@ -4,8 +4,8 @@ Neighbouring frames and neighbouring mel bins are much alike: a window's loudest
 variance of its faintest, and a step that is right for the one is wrong for the other. Here the inputs are turned and
 scaled first: the covariance within the tied states becomes the unit matrix, and of each direction then only so much
 is kept as it differs between states: one with variance s between them gets the variance s + FACTOR in all, where plain
-discriminants have s + 1. Directions that tell little are left out. So do Kaldi's nets (Povey, Zhang, Khudanpur 2015,
-arXiv 1410.7455, and its `nnet-get-feature-transform`).
+discriminants have s + 1. So Kaldi's nets have them (Povey, Zhang, Khudanpur 2015, arXiv 1410.7455, and its
+`nnet-get-feature-transform`). Directions that tell little can be left out besides.
 
 The map is fixed, and a trained net takes it into its first layer (`AcousticModel.folded`): what is saved and deployed
 is a net like any other.
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 FACTOR = 1e-4  # the within-class factor of Kaldi's get_lda.sh
 RIDGE = 1e-3  # of the mean variance, added to each: few frames span few directions, the others must not seem quiet
-MOST_FRAMES = 300_000  # that they are found from: at C = 1000 chance makes s no larger than C / MOST_FRAMES
+MOST_FRAMES = 300_000  # that they are found from, and the rest of the last utterance
 _UTTERANCES, _FRAMES = 64, 4096  # whose windows are held at once; in float64
 
 

@@ -119,7 +119,8 @@ class SpeechJob:
         data, context = self.data, {"left": self.model.left_context, "right": self.model.right_context}
         examples = windows_of(data.train, device=device, **context)
         dev = windows_of(data.dev, device=device, **context)
-        valid = data.states >= 0 if self.chosen is None else self.chosen & (data.states >= 0)
+        labelled = data.states >= 0
+        valid = labelled if self.chosen is None else self.chosen & labelled
         transform = None
         if self.model.lda_dims:
             # of out-of-fold teachers too from all frames: the covariances of a fold are those of the others

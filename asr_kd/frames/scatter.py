@@ -25,7 +25,7 @@ class Scatter:
         self.products += inputs.T @ inputs
         order = np.argsort(labels, kind="stable")
         present, firsts = np.unique(labels[order], return_index=True)
-        self.sums[present] += np.add.reduceat(inputs[order].astype(np.float64), firsts, axis=0)
+        self.sums[present] += np.add.reduceat(inputs[order].astype(np.float64, copy=False), firsts, axis=0)
 
     @property
     def mean(self) -> NDArray[np.float64]:
