@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import torch
@@ -102,17 +102,8 @@ def fit(
     frames_per_epoch = examples.num_frames if valid is None else int(valid.sum())
     steps_per_epoch = math.ceil(frames_per_epoch / settings.batch_size)
     total_steps = settings.epochs * steps_per_epoch
-    with tqdm(
-        total=settings.epochs * frames_per_epoch,
-        initial=progress.epoch * frames_per_epoch + progress.frames,
-        desc=label,
-        unit="frame",
-        unit_scale=True,
-        disable=label is None,
-        mininterval=1.0,
-        dynamic_ncols=True,
-        position=bar,
-    ) as shown:
+    done = progress.epoch * frames_per_epoch + progress.frames
+    with _progress_bar(settings.epochs * frames_per_epoch, done, label, bar) as shown:
         while progress.epoch < settings.epochs and not _out_of_patience(progress, settings):
             started, model_was_at = time.monotonic(), progress.frames
             model.train()
@@ -140,6 +131,20 @@ def fit(
         model.load_state_dict(best)
     model.eval()
     return progress
+
+
+def _progress_bar(frames: int, done: int, label: str | None, line: int | None) -> tqdm[NoReturn]:
+    return tqdm(
+        total=frames,
+        initial=done,
+        desc=label,
+        unit="frame",
+        unit_scale=True,
+        disable=label is None,
+        mininterval=1.0,
+        dynamic_ncols=True,
+        position=line,
+    )
 
 
 def _step(

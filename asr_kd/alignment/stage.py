@@ -17,7 +17,7 @@ from asr_kd.alignment.flat_start import MakeClassifier, MonophoneAligner, choose
 from asr_kd.alignment.hand_made import Starts, read_starts
 from asr_kd.alignment.phases import finer_starts
 from asr_kd.alignment.segments import Alignment, left_on_disk, segments_on_disk, starts_file
-from asr_kd.alignment.set_alignment import align_set, compile_graphs, named, put_in_place
+from asr_kd.alignment.set_alignment import AlignedSet, align_set, compile_graphs, named, put_in_place
 from asr_kd.alignment.shifts import SHIFTS_FILE, read_shifts, write_shifts
 from asr_kd.alignment.topology import NUM_HMM_STATES, SIL, Graph
 from asr_kd.alignment.tree import Tree, monophone_tree, with_counts, write_tree
@@ -66,6 +66,46 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
       UserError: a stage before has not run, settings contradict each other, or more utterances than allowed fail to
         align (all are named).
     """
+    stores, shifts, stamp = _inputs(config, work)
+    folder = work.exp("align")
+    reason = reason_to_make(folder, stamp) or _out_of_date(work, stores, stamp)
+    if reason is None:
+        discard_partial(folder)
+        return AlignResult(False, **require(folder, work, "align")["facts"])
+    log.info("aligning: %s", reason)
+    frames = sum(store.num_frames for store in stores.values())
+    # the segments are there twice while those of the blocks are brought together
+    check_disk(folder, left_on_disk(frames, monophone=config.monophone) + segments_on_disk(frames))
+    started = time.perf_counter()
+    lang = read_lang(work.lang)
+    found = _align_sets(config, work, stores, lang, make_classifier, partial_folder(folder, stamp), nj)
+    alignments = {name: one.read() for name, one in found.sets.items()}
+    trees = {"": _grow(config, stores["train"], found.subset, alignments["train"], lang)}
+    if config.monophone:
+        trees["_monophone"] = monophone_tree(lang.phones)
+    for suffix, tree in trees.items():
+        _write(work, stores, alignments, tree, suffix, stamp)
+    hours = sum(float(store.durations.sum()) for store in stores.values()) / 3600
+    facts = {
+        "utterances": sum(len(store.ids) for store in stores.values()),
+        "failed": found.failed,
+        "tied_states": trees[""].num_states,
+        "seconds_per_hour": round((time.perf_counter() - started) / max(hours, 1e-9), 1),
+    }
+    with replacing_folder(folder, stamp, facts) as temporary:
+        for one in found.sets.values():
+            put_in_place(one, temporary)
+        for name, starts in found.finer.items():
+            np.save(starts_file(temporary, name), starts, allow_pickle=False)
+        if shifts:
+            write_shifts(temporary / SHIFTS_FILE, shifts)
+        (temporary / "failed.json").write_text(json.dumps(found.failed, indent=1) + "\n", encoding="utf-8")
+    discard_partial(folder)
+    return AlignResult(True, **facts)  # type: ignore[arg-type]
+
+
+def _inputs(config: Config, work: Work) -> tuple[dict[str, FrameStore], dict[str, float], Stamp]:
+    """The frames of each set, the phones' shifts, and the stamp of an alignment that is made from them."""
     if config.alignment.learn_from == "all" and config.alignment.labels == "manual":
         raise UserError(
             f"{work.config_path}: alignment.learn_from: all is for an aligner without hand-made times; with labels: "
@@ -85,22 +125,32 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
         | ({"shifts": digest_of(shifts)} if shifts else {}),
         config.seed,
     )
-    folder = work.exp("align")
-    reason = reason_to_make(folder, stamp) or _out_of_date(work, stores, stamp)
-    if reason is None:
-        discard_partial(folder)
-        return AlignResult(False, **require(folder, work, "align")["facts"])
-    log.info("aligning: %s", reason)
-    frames = sum(store.num_frames for store in stores.values())
-    # the segments are there twice while those of the blocks are brought together
-    check_disk(folder, left_on_disk(frames, monophone=config.monophone) + segments_on_disk(frames))
-    started = time.perf_counter()
-    lang = read_lang(work.lang)
-    partial = partial_folder(folder, stamp)
+    return stores, shifts, stamp
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The sets' segments, before there is a tree."""
+
+    subset: list[int]  # the training utterances that the tree grows from
+    sets: dict[str, AlignedSet]
+    failed: list[dict[str, str]]
+    finer: dict[str, NDArray[np.float64]]  # the starts of the segments in seconds, where there are phases
+
+
+def _align_sets(
+    config: Config,
+    work: Work,
+    stores: dict[str, FrameStore],
+    lang: Lang,
+    make_classifier: MakeClassifier,
+    partial: Path,
+    nj: int,
+) -> _Found:
+    """The graphs are held while this runs, where they are few."""
     few = sum(len(store.ids) for store in stores.values()) <= _GRAPHS_KEPT
     compiled: dict[str, Graph] | None = {} if few else None
     subset, aligner = _flat_start(config, work, stores, lang, make_classifier, partial, compiled, nj)
-    silence = config.alignment.optional_silence
     aligned = {
         name: align_set(
             partial,
@@ -108,7 +158,7 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
             store,
             lang,
             aligner,
-            optional_silence=silence,
+            optional_silence=config.alignment.optional_silence,
             starts=_starts(config, work, name, store),
             compiled=compiled,
             nj=nj,
@@ -123,29 +173,7 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
             name: finer_starts(aligned[name], store, lang, aligner, config.alignment, compiled=compiled, nj=nj)
             for name, store in stores.items()
         }
-    alignments = {name: one.read() for name, one in aligned.items()}
-    trees = {"": _grow(config, stores["train"], subset, alignments["train"], lang)}
-    if config.monophone:
-        trees["_monophone"] = monophone_tree(lang.phones)
-    facts = {
-        "utterances": sum(len(store.ids) for store in stores.values()),
-        "failed": failed,
-        "tied_states": trees[""].num_states,
-    }
-    for suffix, tree in trees.items():
-        _write(work, stores, alignments, tree, suffix, stamp)
-    hours = sum(float(store.durations.sum()) for store in stores.values()) / 3600
-    facts["seconds_per_hour"] = round((time.perf_counter() - started) / max(hours, 1e-9), 1)
-    with replacing_folder(folder, stamp, facts) as temporary:
-        for one in aligned.values():
-            put_in_place(one, temporary)
-        for name, starts in finer.items():
-            np.save(starts_file(temporary, name), starts, allow_pickle=False)
-        if shifts:
-            write_shifts(temporary / SHIFTS_FILE, shifts)
-        (temporary / "failed.json").write_text(json.dumps(failed, indent=1) + "\n", encoding="utf-8")
-    discard_partial(folder)
-    return AlignResult(True, **facts)  # type: ignore[arg-type]
+    return _Found(subset, aligned, failed, finer)
 
 
 def _check_current(work: Work, frames: dict[str, Any], name: str) -> None:

@@ -118,19 +118,9 @@ def decode(
     Raises:
       UserError: no model, a missing input, parts that do not fit together, or no such back end.
     """
-    chosen = existing_systems(work) if systems is None else [system_named(name) for name in systems]
-    if not chosen:
-        raise UserError(f"{work.root / 'exp'} holds no model to decode; train one first: {work.command('train')}")
-    if backend not in BACKENDS:
-        raise UserError(f"there is no decoder {backend!r}; --decoder takes {' or '.join(BACKENDS)}.")
-    if not config.decoding.acoustic_scales or not config.decoding.word_penalties:
-        raise UserError("decoding.acoustic_scales and decoding.word_penalties need one entry or more each.")
-    names = dict.fromkeys(("dev", *sets))
-    for name in names:
-        require(work.frames(name), work, "features")
-    stores = {name: FrameStore.open(work.frames(name)) for name in names}
+    names = tuple(dict.fromkeys(("dev", *sets)))
+    stores, tasks = _inputs(config, work, systems, names, backend)
     scoring = scoring_of(config, work)
-    tasks = [task_of(config, work, system) for system in chosen]
     stamps = {
         (task.system.name, name): _stamp(config, task, stores, name, backend, scoring)
         for task in tasks
@@ -144,7 +134,6 @@ def decode(
             log.info("decoding %s on %s: %s", who, name, why)
     clear_caches()
 
-    searched = [task for task in tasks if reasons[task.system.name, "dev"] is not None]
     todo = [(task, name) for name in names for task in tasks if reasons[task.system.name, name] is not None]
     if todo and backend == "k2":
         from asr_kd.decoding.k2_decoder import import_k2
@@ -154,25 +143,59 @@ def decode(
         rows = len(task.nets) * len(stores[name].ids)
         check_disk(decoded_folder(work, task.system.name, name), _DISK_PER_ROW * rows)
     kept = {key: partial_folder(decoded_folder(work, *key), stamps[key]) for key, why in reasons.items() if why}
-    on_dev = {task.system.name: kept[task.system.name, "dev"] for task in searched}
-    scales = dict(_choose(config, searched, stores["dev"], backend, nj, on_dev, scoring))
+    scales = _frozen_scales(config, work, tasks, stores["dev"], backend, nj, kept, scoring)
+    vocabulary = set(read_lang(work.lang).words)
+    for task, name, seeds, seconds in _hypotheses(config, todo, stores, scales, backend, nj, kept):
+        who = task.system.name
+        folder = decoded_folder(work, who, name)
+        with replacing_folder(folder, stamps[who, name]) as temporary:
+            write_results(temporary, config, who, name, stores[name], scales[who], seeds, seconds, vocabulary, scoring)
+        discard_partial(folder)
+    return DecodeResult(
+        [
+            Decoded(reasons[task.system.name, name] is not None, read_summary(work, task.system.name, name))
+            for task in tasks
+            for name in sets
+        ]
+    )
+
+
+def _inputs(
+    config: Config, work: Work, systems: Sequence[str] | None, names: Sequence[str], backend: str
+) -> tuple[dict[str, FrameStore], list[Task]]:
+    """The sets, and what is decoded; all that can be said to be wrong before anything runs is said here."""
+    chosen = existing_systems(work) if systems is None else [system_named(name) for name in systems]
+    if not chosen:
+        raise UserError(f"{work.root / 'exp'} holds no model to decode; train one first: {work.command('train')}")
+    if backend not in BACKENDS:
+        raise UserError(f"there is no decoder {backend!r}; --decoder takes {' or '.join(BACKENDS)}.")
+    if not config.decoding.acoustic_scales or not config.decoding.word_penalties:
+        raise UserError("decoding.acoustic_scales and decoding.word_penalties need one entry or more each.")
+    for name in names:
+        require(work.frames(name), work, "features")
+    stores = {name: FrameStore.open(work.frames(name)) for name in names}
+    return stores, [task_of(config, work, system) for system in chosen]
+
+
+def _frozen_scales(
+    config: Config,
+    work: Work,
+    tasks: list[Task],
+    dev: FrameStore,
+    backend: str,
+    nj: int,
+    kept: dict[tuple[str, str], Path],
+    scoring: Scoring,
+) -> dict[str, Scales]:
+    """System name -> scales: those of its result on dev, or chosen now where that is made anew."""
+    searched = [task for task in tasks if (task.system.name, "dev") in kept]
+    folders = {task.system.name: kept[task.system.name, "dev"] for task in searched}
+    scales = dict(_choose(config, searched, dev, backend, nj, folders, scoring))
     for task in tasks:
         if task not in searched:
             summary = read_summary(work, task.system.name, "dev")
             scales[task.system.name] = Scales(summary["acoustic_scale"], summary["word_penalty"], 0, 0)
-    vocabulary = set(read_lang(work.lang).words)
-    for task, name, seeds, seconds in _hypotheses(config, todo, stores, scales, backend, nj, kept):
-        key = task.system.name, name
-        with replacing_folder(decoded_folder(work, *key), stamps[key]) as temporary:
-            who = task.system.name
-            write_results(temporary, config, who, name, stores[name], scales[who], seeds, seconds, vocabulary, scoring)
-        discard_partial(decoded_folder(work, *key))
-    decoded = []
-    for task in tasks:
-        for name in sets:
-            made = reasons[task.system.name, name] is not None
-            decoded.append(Decoded(made, read_summary(work, task.system.name, name)))
-    return DecodeResult(decoded)
+    return scales
 
 
 def system_named(name: str) -> System:

@@ -98,26 +98,11 @@ def gather(config: Config, work: Work) -> Evidence:
     hypotheses = {
         (s.name, name): read_hypotheses(decoded_folder(work, s.name, name), work) for s in systems for name in SETS
     }
-    frames: dict[tuple[str, str], FrameMetrics] = {}
-    curves: dict[str, Diversity] = {}
-    # direct nets that are members of the ensemble run with it, not again
-    taken = models["direct"].members if _is_taken(require(work.exp("baseline"), work, "train")) else 0
-    for system in (system for system in systems if not (taken and system.name == "direct")):
-        for name in SETS:
-            scored = models[system.name], stores[name], _states(work, system.folder, stores[name])
-            if system.name == "ensemble":
-                frames[system.name, name], curves[name], of_direct = diversity(*scored, alone=taken)
-                if of_direct is not None:
-                    frames["direct", name] = of_direct
-            else:
-                frames[system.name, name] = frame_metrics(*scored)
+    frames, curves = _measure(work, systems, models, stores)
     rows = {s.name: _system(config, work, s, models[s.name], frames, hypotheses) for s in systems}
     unit = hypotheses["direct", "test"].unit
     students = require(work.exp("student"), work, "distill")
-    ensemble = models["ensemble"]
-    tree = read_tree(work.exp(require(work.exp("teacher"), work, "train")["facts"]["tree"]))
     left_out = _left_out(work, hypotheses)
-    data = require(work.data, work, "prepare")["facts"]
     results: dict[str, Any] = {
         "corpus": config.corpus.name,
         "unit": unit,  # of "wer": words, or phones
@@ -129,13 +114,7 @@ def gather(config: Config, work: Work) -> Evidence:
         "members_curve": {name: _curve(curves[name]) for name in SETS},
         "disagreement": {name: curves[name].disagreement.tolist() for name in SETS},
         "soft_targets": (read_stamp(work.exp("soft_targets")) or {"facts": {}})["facts"],
-        "data": {
-            "sets": data.get("sets", {}),
-            "not_speech": data.get("not_speech", []),
-            "lm": data.get("lm", {}),
-            "shared_speakers": data.get("shared_speakers", []),
-            "guessed_pronunciations": len(data.get("guessed_pronunciations", {})),
-        },
+        "data": _data(work),
         "rescored": rescored_rows(config, work, systems),
         "left_out": left_out,  # [{"stage", "utterance", "reason"}]
         "seed": config.seed,
@@ -145,8 +124,9 @@ def gather(config: Config, work: Work) -> Evidence:
         results["distillation_small"] = _distillation(config, work, small, rows, frames, hypotheses, "-small")
     if unit == "phone":
         results |= _of_phones(config, work, systems, results["systems"])
+    tree = read_tree(work.exp(require(work.exp("teacher"), work, "train")["facts"]["tree"]))
     example = example_frame(
-        ensemble,
+        models["ensemble"],
         stores["dev"],
         _states(work, "teacher", stores["dev"]),
         temperatures=sorted({1.0, results["distillation"]["temperature"], FLAT_TEMPERATURE}),
@@ -160,6 +140,37 @@ def gather(config: Config, work: Work) -> Evidence:
         example,
         [tree.name(state) for state in ([*example.states, example.label] if example else [])],
     )
+
+
+def _measure(
+    work: Work, systems: list[System], models: dict[str, AcousticModel], stores: dict[str, FrameStore]
+) -> tuple[dict[tuple[str, str], FrameMetrics], dict[str, Diversity]]:
+    """(system, set) -> its frames' metrics; set -> what the ensemble's members are worth together."""
+    frames: dict[tuple[str, str], FrameMetrics] = {}
+    curves: dict[str, Diversity] = {}
+    # direct nets that are members of the ensemble run with it, not again
+    taken = models["direct"].members if _is_taken(require(work.exp("baseline"), work, "train")) else 0
+    for system in (system for system in systems if not (taken and system.name == "direct")):
+        for name in SETS:
+            scored = models[system.name], stores[name], _states(work, system.folder, stores[name])
+            if system.name == "ensemble":
+                frames[system.name, name], curves[name], of_direct = diversity(*scored, alone=taken)
+                if of_direct is not None:
+                    frames["direct", name] = of_direct
+            else:
+                frames[system.name, name] = frame_metrics(*scored)
+    return frames, curves
+
+
+def _data(work: Work) -> dict[str, Any]:
+    facts = require(work.data, work, "prepare")["facts"]
+    return {
+        "sets": facts.get("sets", {}),
+        "not_speech": facts.get("not_speech", []),
+        "lm": facts.get("lm", {}),
+        "shared_speakers": facts.get("shared_speakers", []),
+        "guessed_pronunciations": len(facts.get("guessed_pronunciations", {})),
+    }
 
 
 def _is_taken(made: dict[str, Any]) -> bool:

@@ -174,7 +174,7 @@ def notes(results: Results) -> list[str]:
     seeds, unit = distillation["seeds"], results["unit"]
     words = test["words"] // max(1, rows["direct"]["seeds"])
     low, high = distillation["wer_difference"]["ci95"]
-    difference = f"{100 * low:+.1f} to {100 * high:+.1f} points".replace("-", "−")
+    difference = f"{100 * low:+.2f} to {100 * high:+.2f} points".replace("-", "−")
     told = (
         f"it holds 0, so these {unit}s are too few to tell the two apart"
         if low <= 0 <= high
