@@ -46,7 +46,9 @@ def training_curves(logs: dict[str, list[dict[str, Any]]]) -> str:
                     ax.plot(epochs, values, color=colour(system), alpha=0.28, linewidth=0.9)
                     mean = values.mean(axis=1)
                     what = "ensemble's members" if system == "ensemble" else system
-                    ax.plot(epochs, mean, color=colour(system), label=what)
+                    # dashed and on top: direct nets that are the ensemble's members are drawn over them
+                    dash = {"linestyle": (0, (4, 2)), "zorder": 3} if system.startswith("direct") else {}
+                    ax.plot(epochs, mean, color=colour(system), label=what, **dash)
                     best = mean.argmax() if key == "dev_accuracy" else mean.argmin()
                     ax.plot(epochs[best], mean[best], "o", color=colour(system), markersize=5.5)
                     ends.append(values)
@@ -201,6 +203,7 @@ def soft_targets(example: ExampleFrame, names: Sequence[str]) -> str:
         return to_svg(figure, "soft-targets", "Soft targets of one frame")
 
 
+_MANY_EPOCHS = 8
 _LABEL: dict[str, Any] = {"textcoords": "offset points"}
 
 
@@ -215,11 +218,12 @@ def _series(log: list[dict[str, Any]], key: str) -> np.ndarray:
 
 
 def _clip_the_start(ax: Axes, series: list[np.ndarray], *, rising: bool) -> None:
-    """The first epochs are far off: leaves them out of the range, so that what differs in the end can be seen."""
+    """The first of many epochs are far off: leaves them out of the range, so that what differs in the end is seen."""
     low, high = min(s.min() for s in series), max(s.max() for s in series)
-    if rising:
+    many = max(len(s) for s in series) >= _MANY_EPOCHS
+    if many and rising:
         low = max(low, min(np.quantile(s.mean(axis=1), 0.25) for s in series) - 0.05 * (high - low))
-    else:
+    elif many:
         high = min(high, max(np.quantile(s.mean(axis=1), 0.75) for s in series) + 0.05 * (high - low))
     margin = 0.06 * (high - low) or 0.01
     ax.set_ylim(low - margin, high + margin)
