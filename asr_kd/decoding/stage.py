@@ -119,8 +119,9 @@ def decode(
       UserError: no model, a missing input, parts that do not fit together, or no such back end.
     """
     names = tuple(dict.fromkeys(("dev", *sets)))
-    stores, tasks = _inputs(config, work, systems, names, backend)
+    chosen, stores = _inputs(config, work, systems, names, backend)
     scoring = scoring_of(config, work)
+    tasks = [task_of(config, work, system) for system in chosen]
     stamps = {
         (task.system.name, name): _stamp(config, task, stores, name, backend, scoring)
         for task in tasks
@@ -162,8 +163,8 @@ def decode(
 
 def _inputs(
     config: Config, work: Work, systems: Sequence[str] | None, names: Sequence[str], backend: str
-) -> tuple[dict[str, FrameStore], list[Task]]:
-    """The sets, and what is decoded; all that can be said to be wrong before anything runs is said here."""
+) -> tuple[list[System], dict[str, FrameStore]]:
+    """What is decoded; raises as `decode` does for what can be seen before a graph is made."""
     chosen = existing_systems(work) if systems is None else [system_named(name) for name in systems]
     if not chosen:
         raise UserError(f"{work.root / 'exp'} holds no model to decode; train one first: {work.command('train')}")
@@ -173,8 +174,7 @@ def _inputs(
         raise UserError("decoding.acoustic_scales and decoding.word_penalties need one entry or more each.")
     for name in names:
         require(work.frames(name), work, "features")
-    stores = {name: FrameStore.open(work.frames(name)) for name in names}
-    return stores, [task_of(config, work, system) for system in chosen]
+    return chosen, {name: FrameStore.open(work.frames(name)) for name in names}
 
 
 def _frozen_scales(
