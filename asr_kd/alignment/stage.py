@@ -80,7 +80,7 @@ def align(config: Config, work: Work, make_classifier: MakeClassifier, nj: int =
     lang = read_lang(work.lang)
     found = _align_sets(config, work, stores, lang, make_classifier, partial_folder(folder, stamp), nj)
     alignments = {name: one.read() for name, one in found.sets.items()}
-    trees = {"": _grow(config, stores["train"], found.subset, alignments["train"], lang)}
+    trees = {"": _grow(config, stores["train"], alignments["train"], lang)}
     if config.monophone:
         trees["_monophone"] = monophone_tree(lang.phones)
     for suffix, tree in trees.items():
@@ -132,7 +132,6 @@ def _inputs(config: Config, work: Work) -> tuple[dict[str, FrameStore], dict[str
 class _Found:
     """The sets' segments, before there is a tree."""
 
-    subset: list[int]  # the training utterances that the tree grows from
     sets: dict[str, AlignedSet]
     failed: list[dict[str, str]]
     finer: dict[str, NDArray[np.float64]]  # the starts of the segments in seconds, where there are phases
@@ -150,7 +149,7 @@ def _align_sets(
     """The graphs are held while this runs, where they are few."""
     few = sum(len(store.ids) for store in stores.values()) <= _GRAPHS_KEPT
     compiled: dict[str, Graph] | None = {} if few else None
-    subset, aligner = _flat_start(config, work, stores, lang, make_classifier, partial, compiled, nj)
+    aligner = _flat_start(config, work, stores, lang, make_classifier, partial, compiled, nj)
     aligned = {
         name: align_set(
             partial,
@@ -173,7 +172,7 @@ def _align_sets(
             name: finer_starts(aligned[name], store, lang, aligner, config.alignment, compiled=compiled, nj=nj)
             for name, store in stores.items()
         }
-    return _Found(subset, aligned, failed, finer)
+    return _Found(aligned, failed, finer)
 
 
 def _check_current(work: Work, frames: dict[str, Any], name: str) -> None:
@@ -212,8 +211,8 @@ def _flat_start(
     partial: Path,
     compiled: dict[str, Graph] | None,
     nj: int,
-) -> tuple[list[int], MonophoneAligner]:
-    """The training utterances that the tree grows from, and an aligner; its graphs are in memory while it runs."""
+) -> MonophoneAligner:
+    """An aligner from the flat start's utterances, whose graphs are in memory while it runs."""
     own = stores["train"]
     store = JoinedFrames([own, stores["dev"], stores["test"]]) if config.alignment.learn_from == "all" else own
     subset = choose_subset(store, config.alignment.subset_hours, config.seed)
@@ -221,7 +220,7 @@ def _flat_start(
     graphs, _ = compile_graphs(store, subset, lang, optional_silence=silence, starts=starts, compiled=compiled)
     if not graphs:
         raise UserError(f"{store.folder}: no utterance of the training set can be aligned.")
-    aligner = flat_start(
+    return flat_start(
         store,
         list(graphs),
         list(graphs.values()),
@@ -232,7 +231,6 @@ def _flat_start(
         nj=nj,
         checkpoint=partial / "flat_start.npz",
     )
-    return choose_subset(own, config.alignment.subset_hours, config.seed), aligner
 
 
 def _out_of_date(work: Work, stores: dict[str, FrameStore], made_by: Stamp) -> str | None:
@@ -262,8 +260,9 @@ def _check_failures(config: Config, work: Work, stores: dict[str, FrameStore], f
         )
 
 
-def _grow(config: Config, store: FrameStore, subset: list[int], alignment: Alignment, lang: Lang) -> Tree:
-    """The tree, from the flat start's utterances; silence's context is ignored."""
+def _grow(config: Config, store: FrameStore, alignment: Alignment, lang: Lang) -> Tree:
+    """The tree, from as many hours of training utterances as the flat start has; silence's context is ignored."""
+    subset = choose_subset(store, config.alignment.subset_hours, config.seed)
     used = [u for u in subset if alignment.contexts[store.offsets[u]] >= 0]
     keys = np.unique(np.concatenate([_without_silence_context(alignment.contexts[store.span(u)], lang) for u in used]))
     statistics = Statistics.empty(lang.phones, keys, 3 * NUM_CEPSTRA)

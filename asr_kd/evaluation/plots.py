@@ -203,7 +203,7 @@ def soft_targets(example: ExampleFrame, names: Sequence[str]) -> str:
         return to_svg(figure, "soft-targets", "Soft targets of one frame")
 
 
-_MANY_EPOCHS = 8
+_MANY_EPOCHS = 8  # from as many on the first are left out of a curve
 _LABEL: dict[str, Any] = {"textcoords": "offset points"}
 
 
