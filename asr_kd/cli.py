@@ -8,17 +8,17 @@ from typing import Any
 
 import click
 
-from asr_kd.artifacts import Work
 from asr_kd.commands import absolute_file, device_options, executor_option, main, nj_option, parts_options, stage
-from asr_kd.config import Config, with_settings
 from asr_kd.errors import UserError
+from asr_kd.workspace.config import Config, with_settings
+from asr_kd.workspace.work import Workspace
 
 
 @stage("download")
 @parts_options
 @click.option("--lexicon", is_flag=True, help="Also OpenSLR's lexicon.")
 @click.option("--lm", "language_models", multiple=True, help="Also this language model of OpenSLR's; may be repeated.")
-def download(config: Config, work: Work, lexicon: bool, language_models: tuple[str, ...], **parts: Any) -> Any:
+def download(config: Config, work: Workspace, lexicon: bool, language_models: tuple[str, ...], **parts: Any) -> Any:
     """Stage 0 of LibriSpeech: the parts that the config names, from OpenSLR, into WORK_DIR/download."""
     from asr_kd.corpora.openslr import download_librispeech
 
@@ -43,9 +43,9 @@ def download(config: Config, work: Work, lexicon: bool, language_models: tuple[s
     "--lm-text", type=click.Path(path_type=Path), callback=absolute_file, help="Sentences to estimate one from."
 )
 @nj_option
-def prepare(config: Config, work: Work, corpus_dir: Path, nj: int, **settings: Any) -> Any:
+def prepare(config: Config, work: Workspace, corpus_dir: Path, nj: int, **settings: Any) -> Any:
     """Stage 1: corpus -> lhotse cuts, lexicon, language model."""
-    from asr_kd.corpora import prepare as run
+    from asr_kd.stages.prepare import prepare as run
 
     rooms = {name: "lang" if name in ("lexicon", "lm", "lm_text") else "corpus" for name in settings}
     config = with_settings(config, {f"{rooms[name]}.{name}": value for name, value in settings.items()})
@@ -55,9 +55,9 @@ def prepare(config: Config, work: Work, corpus_dir: Path, nj: int, **settings: A
 @stage("features")
 @nj_option
 @executor_option
-def features(config: Config, work: Work, nj: int, executor: str) -> Any:
+def features(config: Config, work: Workspace, nj: int, executor: str) -> Any:
     """Stage 2: cuts -> FrameStores of log-mel filterbanks."""
-    from asr_kd.frames.stage import make_features as run
+    from asr_kd.stages.features import make_features as run
 
     return run(config, work, nj=nj, executor=executor)
 
@@ -73,7 +73,12 @@ def features(config: Config, work: Work, nj: int, executor: str) -> Any:
 )
 @click.argument("directory", type=click.Path(path_type=Path), required=False)
 def align(
-    config: Config, work: Work, nj: int, export_format: str | None, compare_form: str | None, directory: Path | None
+    config: Config,
+    work: Workspace,
+    nj: int,
+    export_format: str | None,
+    compare_form: str | None,
+    directory: Path | None,
 ) -> Any:
     """Stage 3: the tied state of every frame.
 
@@ -81,19 +86,19 @@ def align(
     (ctm). With --compare FORMAT DIRECTORY: how far they are from those of the files below DIRECTORY.
     """
     if compare_form is not None:
-        from asr_kd.alignment.compare import compare
+        from asr_kd.stages.align_compare import compare
 
         return compare(config, work, compare_form, _needed(directory))
     if export_format is not None:
-        from asr_kd.alignment.export import export
+        from asr_kd.stages.align_export import export
 
         return f"{export(work, export_format, _needed(directory))} utterances exported to {directory}"
-    from asr_kd.alignment.stage import align as run
+    from asr_kd.stages.align import align as run
 
     def net(*arguments: Any) -> Any:
-        from asr_kd.acoustic.classifier import NetClassifier  # here: a finished stage needs no torch
+        from asr_kd.alignment.monophone_net import MonophoneNet  # here: a finished stage needs no torch
 
-        return NetClassifier(*arguments)
+        return MonophoneNet(*arguments)
 
     return run(config, work, net, nj=nj)
 
@@ -122,14 +127,14 @@ def _needed(directory: Path | None) -> Path:
 )
 @device_options
 def train(
-    config: Config, work: Work, ensemble: int | None, pairs: tuple[str, ...], device: str, tensorboard: Path | None
+    config: Config, work: Workspace, ensemble: int | None, pairs: tuple[str, ...], device: str, tensorboard: Path | None
 ) -> Any:
     """Stage 4 with --ensemble N: the teachers. Without, half of stage 6: models trained directly on the alignment.
 
     Those are taken from the teachers where student.direct_of_ensemble says so and the two are trained alike.
     """
-    from asr_kd.acoustic.options import RunOptions
-    from asr_kd.acoustic.stage import pairs_of, train_direct, train_ensemble, train_monophone
+    from asr_kd.stages.train import pairs_of, train_direct, train_ensemble, train_monophone
+    from asr_kd.workspace.run_options import RunOptions
 
     options = RunOptions(device, tensorboard)
     if ensemble is not None:
@@ -144,10 +149,10 @@ def train(
 @stage("soft-targets")
 @nj_option
 @device_options
-def soft_targets(config: Config, work: Work, nj: int, device: str, tensorboard: Path | None) -> Any:
+def soft_targets(config: Config, work: Workspace, nj: int, device: str, tensorboard: Path | None) -> Any:
     """Stage 5: the ensemble's mean distribution at temperature T for every training frame."""
-    from asr_kd.acoustic.options import RunOptions
-    from asr_kd.distillation.stage import make_soft_targets
+    from asr_kd.stages.soft_targets import make_soft_targets
+    from asr_kd.workspace.run_options import RunOptions
 
     return make_soft_targets(config, work, RunOptions(device, tensorboard), nj)
 
@@ -157,12 +162,12 @@ def soft_targets(config: Config, work: Work, nj: int, device: str, tensorboard: 
 @click.option("--pair", "pairs", multiple=True, type=click.Choice(["student", "small"]), help="[default: all]")
 @device_options
 def distill(
-    config: Config, work: Work, online: bool, pairs: tuple[str, ...], device: str, tensorboard: Path | None
+    config: Config, work: Workspace, online: bool, pairs: tuple[str, ...], device: str, tensorboard: Path | None
 ) -> Any:
     """Stage 6, one half: students that learn from the soft targets."""
-    from asr_kd.acoustic.options import RunOptions
-    from asr_kd.acoustic.stage import pairs_of
-    from asr_kd.distillation.stage import distill as run
+    from asr_kd.stages.soft_targets import distill as run
+    from asr_kd.stages.train import pairs_of
+    from asr_kd.workspace.run_options import RunOptions
 
     options = RunOptions(device, tensorboard)
     return [run(config, work, options, pair, online=online) for pair in pairs or pairs_of(config)]
@@ -171,10 +176,10 @@ def distill(
 @stage("students")
 @nj_option
 @device_options
-def students(config: Config, work: Work, nj: int, device: str, tensorboard: Path | None) -> Any:
+def students(config: Config, work: Workspace, nj: int, device: str, tensorboard: Path | None) -> Any:
     """Stage 6: train and distill, on CPUs side by side unless --nj is 1 or there is only one of them to be trained."""
-    from asr_kd.acoustic.options import RunOptions
-    from asr_kd.distillation.pairs import train_students
+    from asr_kd.stages.train_side_by_side import train_students
+    from asr_kd.workspace.run_options import RunOptions
 
     return train_students(config, work, RunOptions(device, tensorboard), nj)
 
@@ -193,7 +198,7 @@ def students(config: Config, work: Work, nj: int, device: str, tensorboard: Path
 @nj_option
 def decode(
     config: Config,
-    work: Work,
+    work: Workspace,
     systems: tuple[str, ...],
     sets: tuple[str, ...],
     decoder: str,
@@ -201,16 +206,16 @@ def decode(
     nj: int,
 ) -> Any:
     """Stage 7: graph; scales chosen on dev; words of dev and test."""
-    from asr_kd.decoding.stage import decode as run
+    from asr_kd.stages.decode import decode as run
 
     if rescore_lm:
-        from asr_kd.decoding.rescore import check_models
+        from asr_kd.stages.rescore import check_models
 
         check_models(rescore_lm, decoder)  # before the first pass, which takes long
     first = run(config, work, systems=systems or None, sets=sets, backend=decoder, nj=nj)
     if not rescore_lm:
         return first
-    from asr_kd.decoding.rescore import rescore
+    from asr_kd.stages.rescore import rescore
 
     return [first, *(rescore(config, work, lm, systems=systems or None, sets=sets, nj=nj) for lm in rescore_lm)]
 
@@ -221,18 +226,18 @@ def decode(
 )
 @click.option("--decoder", type=click.Choice(["k2", "kaldi"]), default="k2", show_default=True)
 @click.argument("recordings", nargs=-1, required=True, type=click.Path(path_type=Path))
-def transcribe(config: Config, work: Work, system: str, decoder: str, recordings: tuple[Path, ...]) -> Any:
+def transcribe(config: Config, work: Workspace, system: str, decoder: str, recordings: tuple[Path, ...]) -> Any:
     """The words of own RECORDINGS (WAV or FLAC, one channel, the config's sampling rate), one line each."""
-    from asr_kd.decoding.transcribe import transcribe as run
+    from asr_kd.stages.transcribe import transcribe as run
 
     return [f"{path}\t{words}" for path, words in run(config, work, system, recordings, backend=decoder)]
 
 
 @stage("report")
 @click.option("--mnist", "mnist_root", type=click.Path(path_type=Path), help="Results of asr-kd mnist, for a section.")
-def report(config: Config, work: Work, mnist_root: Path | None) -> Any:
+def report(config: Config, work: Workspace, mnist_root: Path | None) -> Any:
     """Stage 8: tables and figures of the whole run in exp/report/."""
-    from asr_kd.evaluation.report import report as run
+    from asr_kd.stages.report import report as run
 
     if mnist_root is None:
         return run(config, work)
@@ -250,9 +255,9 @@ def report(config: Config, work: Work, mnist_root: Path | None) -> Any:
     show_default=True,
     help="Peak speed of the GPU whose hours are given; an A100's in bf16 is the default.",
 )
-def plan(config: Config, work: Work, gpu_tflops: float, **parts: Any) -> Any:
+def plan(config: Config, work: Workspace, gpu_tflops: float, **parts: Any) -> Any:
     """What this config will take, before any of it is run: frames, FLOPs, disk, memory, and hours here and on GPUs."""
-    from asr_kd.planning import plan as run
+    from asr_kd.stages.plan import plan as run
 
     settings = {f"corpus.{name}": value for name, value in parts.items()}
     named = any(value is not None for value in parts.values())
@@ -269,7 +274,7 @@ def plan(config: Config, work: Work, gpu_tflops: float, **parts: Any) -> Any:
 @device_options
 def sweep(
     config: Config,
-    work: Work,
+    work: Workspace,
     entries: tuple[str, ...],
     name: str | None,
     systems: tuple[str, ...],
@@ -283,9 +288,9 @@ def sweep(
 
     For example --grid soft_targets.temperature=1,2,5 --grid student.distilled.soft_weight=0.5,0.9
     """
-    from asr_kd.acoustic.options import RunOptions
-    from asr_kd.evaluation.sweep import parse_grid
-    from asr_kd.evaluation.sweep import sweep as run
+    from asr_kd.stages.sweep import parse_grid
+    from asr_kd.stages.sweep import sweep as run
+    from asr_kd.workspace.run_options import RunOptions
 
     options = RunOptions(device, tensorboard, quiet=nj > 1)
     return run(
@@ -295,10 +300,10 @@ def sweep(
 
 @stage("fewshot")
 @device_options
-def fewshot(config: Config, work: Work, device: str, tensorboard: Path | None) -> Any:
+def fewshot(config: Config, work: Workspace, device: str, tensorboard: Path | None) -> Any:
     """A share of the training data (the config's `few`) on hard and on soft targets, against all data on hard ones."""
-    from asr_kd.acoustic.options import RunOptions
-    from asr_kd.evaluation.fewshot import fewshot as run
+    from asr_kd.stages.fewshot import fewshot as run
+    from asr_kd.workspace.run_options import RunOptions
 
     return run(config, work, RunOptions(device, tensorboard))
 
@@ -314,12 +319,12 @@ def _mnist_config(path: Path) -> Any:
 @click.option("--experiment", "only", multiple=True, help="Run this one; may be given again  [default: the config's]")
 @device_options
 def mnist(
-    config: Any, work: Work, mnist_dir: Path | None, only: tuple[str, ...], device: str, tensorboard: Path | None
+    config: Any, work: Workspace, mnist_dir: Path | None, only: tuple[str, ...], device: str, tensorboard: Path | None
 ) -> Any:
     """The paper's MNIST experiments, through the loss and the loop that speech uses."""
-    from asr_kd.acoustic.options import RunOptions
     from asr_kd.mnist.report import write_report
     from asr_kd.mnist.stage import known_results, run
+    from asr_kd.workspace.run_options import RunOptions
 
     root = work.exp(work.config_path.stem)
     found = run(config, root, mnist_dir or work.root / "download", RunOptions(device, tensorboard), only)
@@ -330,7 +335,7 @@ def mnist(
 @main.command()
 def doctor() -> None:
     """Check this installation; say how to mend what is missing."""
-    from asr_kd.doctor import diagnose
+    from asr_kd.stages.doctor import diagnose
 
     text, healthy = diagnose()
     click.echo(text)

@@ -16,16 +16,19 @@ from typing import Any
 import click
 
 import asr_kd
-from asr_kd.artifacts import Work, default_root, full_disk_is_an_error, replacing_file
-from asr_kd.config import load_config
 from asr_kd.errors import UserError
-from asr_kd.parallel import default_nj, most_helpers
+from asr_kd.io.files import full_disk_is_an_error, replacing_file
+from asr_kd.kernels.cpu import choose_mkl_code_path, cpu_flags
+from asr_kd.workspace.config import load_config
+from asr_kd.workspace.executor import default_jobs, most_helpers
+from asr_kd.workspace.work import Workspace, default_root
 
 
 class Commands(click.Group):
     """Turns a UserError into one sentence on standard error and exit status 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        choose_mkl_code_path(cpu_flags())  # before torch is loaded
         try:
             return super().invoke(ctx)
         except UserError as error:
@@ -66,7 +69,7 @@ def stage(name: str, load: Callable[[Path], Any] = load_config) -> Callable[[Cal
         @functools.wraps(function)
         def command(config_path: Path, work_dir: Path | None, **options: Any) -> None:
             config = load(config_path)
-            work = Work(work_dir or default_root(config_path), config_path)
+            work = Workspace(work_dir or default_root(config_path), config_path)
             with full_disk_is_an_error(work.root), _logging(work, name):
                 started = time.monotonic()
                 results = function(config, work, **options)
@@ -84,7 +87,7 @@ def stage(name: str, load: Callable[[Path], Any] = load_config) -> Callable[[Cal
 
 
 def nj_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--nj", type=click.IntRange(1), default=default_nj, help="Processes.  [default: all cores]")(
+    return click.option("--nj", type=click.IntRange(1), default=default_jobs, help="Processes.  [default: all cores]")(
         function
     )
 
@@ -138,7 +141,7 @@ class _LogFile(logging.FileHandler):
 class _logging:
     """Messages to standard error and to exp/log/<stage>.log while a stage runs."""
 
-    def __init__(self, work: Work, name: str) -> None:
+    def __init__(self, work: Workspace, name: str) -> None:
         self._file = work.exp("log") / f"{name.replace(' ', '-')}.log"
 
     def __enter__(self) -> None:

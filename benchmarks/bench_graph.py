@@ -30,13 +30,13 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from asr_kd.alignment.tree import read_tree
-from asr_kd.artifacts import Work
-from asr_kd.corpora.language import Pronouncer, read_sentences
 from asr_kd.decoding.graph import compile_graph
 from asr_kd.lang.graph_size import bytes_to_compile
 from asr_kd.lang.lexicon import everything_known, make_lang, pronounce
 from asr_kd.lang.ngram import Arpa, estimate
 from asr_kd.lang.pruning import prune, restrict
+from asr_kd.stages.language import Pronouncer, read_sentences
+from asr_kd.workspace.work import Workspace
 
 
 def language_model(text: Path, size: int, threshold: float) -> Arpa:
@@ -57,7 +57,7 @@ def _first(words: Iterable[str], count: int) -> list[str]:
 def measure(work_dir: Path, text: Path, size: int, threshold: float) -> str:
     """One line of the table."""
     arpa = language_model(text, size, threshold)
-    tree = read_tree(Work(work_dir, Path("bench.yaml")).exp("tree"))
+    tree = read_tree(Workspace(work_dir, Path("bench.yaml")).exp("tree"))
     words = arpa.spoken_words
     known = pronounce(words, {})
     guess = Pronouncer(Path("none"), guess=True)

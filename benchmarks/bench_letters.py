@@ -16,7 +16,7 @@ import time
 
 from kaldialign import edit_distance
 
-from asr_kd.lang.letters import ORDER, LetterToSound
+from asr_kd.lang.g2p import G2P, ORDER
 from asr_kd.lang.lexicon import everything_known
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     held_out = sorted(known)[:: arguments.every]
     started = time.perf_counter()
     taken = set(held_out)
-    model = LetterToSound.train({word: said for word, said in known.items() if word not in taken}, arguments.order)
+    model = G2P.train({word: said for word, said in known.items() if word not in taken}, arguments.order)
     trained = time.perf_counter()
     right = errors = phones = 0
     for word in held_out:

@@ -42,18 +42,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from asr_kd.acoustic.discriminants import made_up_transform
-from asr_kd.acoustic.loop import Augment, Examples, Objective, fit
+from asr_kd.acoustic.criteria import HardTargets
+from asr_kd.acoustic.lda import made_up_transform
 from asr_kd.acoustic.model import AcousticModel
-from asr_kd.acoustic.objectives import HardTargets
 from asr_kd.acoustic.precision import compute_dtype
-from asr_kd.config import ModelConfig, TrainingConfig
-from asr_kd.distillation.objective import DistillationObjective, StoredTargets
-from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, keep_largest
+from asr_kd.acoustic.training import Augment, Examples, Objective, fit
+from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, truncate
+from asr_kd.distillation.targets import DistillationObjective, StoredTargets
 from asr_kd.frames.store import write_store
 from asr_kd.frames.windows import WindowedFrames
 from asr_kd.mnist.data import SIDE, Digits
 from asr_kd.mnist.images import Images, Shift
+from asr_kd.workspace.config import ModelConfig, TrainingConfig
 
 LENGTH = 300  # frames of an utterance
 
@@ -95,7 +95,7 @@ def soft_objective(folder: Path, states: np.ndarray, num_states: int, device: to
     writer = SoftTargetWriter(folder, num_states, np.full(num_states, 1 / num_states, np.float32), exact=False)
     for _ in range(len(states) // LENGTH):
         logits = 2.0 * torch.randn(LENGTH, num_states, generator=rng)
-        writer.append(keep_largest(logits.log_softmax(-1), keep_mass=0.99, max_entries=32))
+        writer.append(truncate(logits.log_softmax(-1), keep_mass=0.99, max_entries=32))
     writer.close()
     store = SoftTargetStore(folder, temperature=2.0, num_frames=len(states), device=device)
     return DistillationObjective(StoredTargets(store), states, soft_weight=0.5, loss="kl", device=device)

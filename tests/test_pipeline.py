@@ -153,7 +153,7 @@ def test_a_second_run_does_nothing(finished):
 
 
 def test_students_trained_side_by_side_are_those_of_one_after_the_other(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr("asr_kd.distillation.pairs.default_nj", lambda: 2)  # on a machine with one core too
+    monkeypatch.setattr("asr_kd.stages.train_side_by_side.default_jobs", lambda: 2)  # on a machine with one core too
     root = tmp_path / "work"
     shutil.copytree(finished.parent.parent, root)
     config = root / "conf" / finished.name
@@ -181,7 +181,7 @@ def test_students_trained_side_by_side_are_those_of_one_after_the_other(finished
 
 
 def test_where_one_of_two_trainings_fails_the_other_is_kept(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr("asr_kd.distillation.pairs.default_nj", lambda: 2)
+    monkeypatch.setattr("asr_kd.stages.train_side_by_side.default_jobs", lambda: 2)
     root = tmp_path / "work"
     shutil.copytree(finished.parent.parent, root)
     for folder in ("baseline", "student", "monophone"):

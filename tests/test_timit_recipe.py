@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from kaldialign import edit_distance
 from lhotse.recipes.timit import get_phonemes
 
-from asr_kd.artifacts import read_json_lines
 from asr_kd.cli import main
+from asr_kd.io.files import read_json_lines
 
 ROOT = Path(__file__).parents[1]
 SPEAKERS = ("DR1/FVMH0", "DR2/FAEM0", "DR3/FALK0", "DR1/MCPM0", "DR2/MARC0", "DR3/MADC0")

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from asr_kd.artifacts import replacing_file
-from asr_kd.pace import Pace
+from asr_kd.io.files import replacing_file
+from asr_kd.io.throttle import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Checkpoints:
     """
 
     def __init__(self, path: Path | None, digest: str, seconds: float) -> None:
-        self._path, self._digest, self._pace = path, digest, Pace(seconds)
+        self._path, self._digest, self._pace = path, digest, Throttle(seconds)
 
     def load(self, model: nn.Module, optimizer: torch.optim.Optimizer, best: dict[str, Tensor]) -> Progress | None:
         """See `load_checkpoint`."""

@@ -20,11 +20,11 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from asr_kd.acoustic.discriminants import InputTransform
-from asr_kd.acoustic.noise import StepNoise, scale_of_kept
+from asr_kd.acoustic.lda import InputTransform
 from asr_kd.acoustic.precision import compute_dtype
-from asr_kd.config import ModelConfig, from_mapping, to_mapping
+from asr_kd.acoustic.rng import StepRng, kept_scale
 from asr_kd.errors import UserError
+from asr_kd.workspace.config import ModelConfig, from_mapping, to_mapping
 
 
 def _bmm(left: Tensor, right: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ class AcousticModel(nn.Module):
                 scale = 0.1 if layer is self.layers[-1] else 1.0
                 layer.weight[member] = weight.normal_(0.0, scale * math.sqrt(2.0 / len(weight)), generator=generator)
 
-    def forward(self, inputs: Tensor, noise: StepNoise | None = None) -> Tensor:
+    def forward(self, inputs: Tensor, noise: StepRng | None = None) -> Tensor:
         """Logits.
 
         Args:
@@ -178,7 +178,7 @@ class AcousticModel(nn.Module):
             products = layer.products(hidden)
             if noise is not None and self.settings.hidden_dropout:
                 mask = noise.mask(tuple(products.shape), self.settings.hidden_dropout, dtype)
-                hidden = _activate(products, layer.bias, mask, scale_of_kept(self.settings.hidden_dropout, dtype))
+                hidden = _activate(products, layer.bias, mask, kept_scale(self.settings.hidden_dropout, dtype))
             else:
                 hidden = _activate(products, layer.bias)
         logits: Tensor = self.layers[-1](hidden)
@@ -246,9 +246,9 @@ class AcousticModel(nn.Module):
             return
         for layer in self.layers[:-1]:
             if self.device.type == "cpu":
-                from asr_kd.acoustic.norms import limit_norms  # here: numba takes half a second to load
+                from asr_kd.kernels.max_norm import clip_column_norms_  # here: numba takes half a second to load
 
-                limit_norms(layer.weight, layer.copy, limit)
+                clip_column_norms_(layer.weight, layer.copy, limit)
             else:
                 norms = layer.weight.norm(dim=1, keepdim=True)
                 layer.weight.mul_((limit / norms.clamp_min(1e-12)).clamp_max(1.0))
@@ -263,7 +263,7 @@ def _activate(products: Tensor, bias: Tensor, mask: Tensor | None = None, kept: 
       mask: (M, B, H) of the products' type, 0 or `kept` (above 0) in each place; None: no dropout, and `kept` is 1.
     """
     if products.dtype in (torch.float32, torch.bfloat16) and products.device.type == "cpu":
-        from asr_kd.acoustic.activation import Activation  # here: numba takes half a second to load
+        from asr_kd.kernels.relu_dropout import Activation  # here: numba takes half a second to load
 
         hidden: Tensor = Activation.apply(products, bias, mask, kept)
         return hidden

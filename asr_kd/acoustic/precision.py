@@ -9,7 +9,7 @@ import functools
 
 import torch
 
-from asr_kd.processor import cpu_flags
+from asr_kd.kernels.cpu import cpu_flags
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:

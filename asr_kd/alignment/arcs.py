@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_kd.compiled import compiled
+from asr_kd.kernels.numba_utils import compiled
 
 UNREACHABLE = np.iinfo(np.int32).max
 

@@ -19,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from asr_kd.alignment.hand_made import best_split, equal_split
-from asr_kd.alignment.linear import LinearClassifier
+from asr_kd.alignment.lda_classifier import LdaClassifier
+from asr_kd.alignment.manual import best_split, equal_split
 from asr_kd.alignment.topology import CannotAlignError, Graph, equal_alignment
 from asr_kd.alignment.viterbi import viterbi
-from asr_kd.artifacts import replacing_file
-from asr_kd.config import AlignmentConfig
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
+from asr_kd.io.files import replacing_file
+from asr_kd.workspace.config import AlignmentConfig
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def flat_start(
       utterances: their numbers, with their `graphs`; those that are too short for their transcript take no part.
       checkpoint: a file that is written after each round, and gone on from where it is there.
     """
-    net, linear = make_classifier(store, num_classes, settings, seed, utterances), LinearClassifier(store, num_classes)
+    net, linear = make_classifier(store, num_classes, settings, seed, utterances), LdaClassifier(store, num_classes)
     paths: dict[int, NDArray[np.int32]] = {}
     for k, utterance in enumerate(utterances):
         try:

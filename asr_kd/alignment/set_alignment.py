@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from asr_kd.alignment.flat_start import MonophoneAligner
-from asr_kd.alignment.hand_made import Starts
+from asr_kd.alignment.manual import Starts
 from asr_kd.alignment.segments import COLUMNS, Alignment, contexts_file, read_alignment, segments_file
 from asr_kd.alignment.topology import CannotAlignError, Graph, compile_graph, path_contexts, path_segments
-from asr_kd.artifacts import replacing_file
 from asr_kd.frames.store import FrameStore
+from asr_kd.io.files import replacing_file
 from asr_kd.lang.lexicon import Lang
 
 BLOCK = 256  # utterances

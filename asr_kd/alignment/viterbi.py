@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr_kd.alignment.topology import CannotAlignError, Graph
-from asr_kd.compiled import compiled
+from asr_kd.kernels.numba_utils import compiled
 
 _STAY, _STEP, _OTHERS = 0, 1, 2  # back-pointers: the arcs of `SearchArcs`; from _OTHERS on by their place among these
 

@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asr_kd.artifacts import Work, digest_of, file_digest
-from asr_kd.corpora.listing import Listing, Utterance
+from asr_kd.corpora.listing import CorpusManifest, Utterance
+from asr_kd.io.files import digest_of, file_digest
+from asr_kd.workspace.work import Workspace
 
 _HASHED_BYTES = 2 << 30  # of a corpus above this only sizes and times are compared, not contents
 _NAMED_FILES = 20  # transcripts that a stamp tells apart
 
 
-def write_cuts(path: Path, members: list[Utterance], samples: Mapping[str, int], rate: int, work: Work) -> None:
+def write_cuts(path: Path, members: list[Utterance], samples: Mapping[str, int], rate: int, work: Workspace) -> None:
     from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
     from lhotse.supervision import AlignmentItem
 
@@ -35,8 +36,8 @@ def write_cuts(path: Path, members: list[Utterance], samples: Mapping[str, int],
             file.write(json.dumps(cut.to_dict(), ensure_ascii=False).encode() + b"\n")
 
 
-def write_transcripts(path: Path, listing: Listing, work: Work) -> None:
-    """Where the transcripts are, for `asr_kd.frames.changed`."""
+def write_transcripts(path: Path, listing: CorpusManifest, work: Workspace) -> None:
+    """Where the transcripts are, for `asr_kd.workspace.freshness`."""
     names = [_relative(transcripts, work.root) for transcripts in listing.transcripts]
     path.write_text(json.dumps(names, indent=0) + "\n", encoding="utf-8")
 
@@ -46,7 +47,7 @@ def _relative(path: Path, root: Path) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
-def transcript_digests(listing: Listing, corpus_dir: Path) -> dict[str, str]:
+def transcript_digests(listing: CorpusManifest, corpus_dir: Path) -> dict[str, str]:
     """By file; those of a large corpus together."""
     found = {_name(path, corpus_dir): file_digest(path) for path in listing.transcripts}
     return found if len(found) <= _NAMED_FILES else {"transcripts": digest_of(found)}
@@ -56,7 +57,7 @@ def _name(path: Path, corpus_dir: Path) -> str:
     return str(path.relative_to(corpus_dir)) if path.is_relative_to(corpus_dir) else path.name
 
 
-def audio_digest(utterances: list[Utterance], corpus_dir: Path, work: Work) -> str:
+def audio_digest(utterances: list[Utterance], corpus_dir: Path, work: Workspace) -> str:
     """Of all recordings' names and contents; in a large corpus, of their sizes and times of change.
 
     Where the corpus lies is part of it: the cuts hold the paths.

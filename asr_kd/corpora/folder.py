@@ -10,18 +10,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from asr_kd.corpora.audio import SUFFIXES
-from asr_kd.corpora.listing import SETS, Listing, Problem, Utterance, read_lines
+from asr_kd.corpora.listing import SETS, CorpusManifest, InvalidUtterance, Utterance, read_lines
 from asr_kd.errors import UserError
 from asr_kd.lang.normalise import normalise
 
 
-def read(corpus_dir: Path, conf_dir: Path) -> Listing:
+def read(corpus_dir: Path, conf_dir: Path) -> CorpusManifest:
     """Lists the utterances of all three sets, in the order of their ids within each set.
 
     Raises:
       UserError: a set or its `text` is missing, or an id is there twice or would not do as a file's name.
     """
-    listing = Listing([], [])
+    listing = CorpusManifest([], [])
     seen: dict[str, str] = {}
     for name in SETS:
         folder = corpus_dir / name
@@ -38,16 +38,16 @@ def read(corpus_dir: Path, conf_dir: Path) -> Listing:
             seen[utterance] = name
             if utterance not in texts:
                 reason = f"{audio[utterance]} has no transcript; add a line to {folder / 'text'}"
-                listing.problems.append(Problem(utterance, reason))
+                listing.problems.append(InvalidUtterance(utterance, reason))
             elif utterance not in audio:
                 reason = f"{folder / utterance}.wav (or .flac) is missing; put it there, or take its transcript out"
-                listing.problems.append(Problem(utterance, reason))
+                listing.problems.append(InvalidUtterance(utterance, reason))
             elif speakers and utterance not in speakers:
                 reason = f"has no speaker; add a line to {folder / 'utt2spk'}"
-                listing.problems.append(Problem(utterance, reason))
+                listing.problems.append(InvalidUtterance(utterance, reason))
             elif not texts[utterance]:
                 reason = f"its transcript in {folder / 'text'} is empty; write what is said, or take it out"
-                listing.problems.append(Problem(utterance, reason))
+                listing.problems.append(InvalidUtterance(utterance, reason))
             elif not (words := normalise(texts[utterance])):
                 listing.not_speech.append(utterance)  # nothing but [noise]
             else:

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from asr_kd.config import Config
-from asr_kd.corpora.listing import Listing, Problem, Utterance, read_lines
+from asr_kd.corpora.listing import CorpusManifest, InvalidUtterance, Utterance, read_lines
 from asr_kd.errors import UserError
 from asr_kd.lang.normalise import normalise
+from asr_kd.workspace.config import Config
 
 _ID = re.compile(r"[0-9]+-[0-9]+-[0-9]+")
 _FETCH = "fetch the part again (stage 0)"
 
 
-def read(corpus_dir: Path, conf_dir: Path, config: Config) -> Listing:
+def read(corpus_dir: Path, conf_dir: Path, config: Config) -> CorpusManifest:
     """Lists the utterances of the config's parts, in the order of their ids within each part.
 
     Args:
@@ -35,7 +35,7 @@ def read(corpus_dir: Path, conf_dir: Path, config: Config) -> Listing:
     corpus = config.corpus
     root = corpus_dir / "LibriSpeech" if (corpus_dir / "LibriSpeech").is_dir() else corpus_dir
     parts = {"train": corpus.train_parts, "dev": corpus.dev_parts, "test": corpus.test_parts}
-    listing = Listing([], [])
+    listing = CorpusManifest([], [])
     where: dict[str, str] = {}
     _check_parts(root, [part for of_set in parts.values() for part in of_set])
     for name, of_set in parts.items():
@@ -59,7 +59,7 @@ def _check_parts(root: Path, parts: Sequence[str]) -> None:
     )
 
 
-def _read_part(part: Path, name: str, listing: Listing, where: dict[str, str]) -> None:
+def _read_part(part: Path, name: str, listing: CorpusManifest, where: dict[str, str]) -> None:
     chapters = sorted(path for path in part.glob("*/*") if path.is_dir())
     if not chapters:
         raise UserError(f"{part}: there is no <speaker>/<chapter> folder in it; {_FETCH}.")
@@ -77,10 +77,10 @@ def _read_part(part: Path, name: str, listing: Listing, where: dict[str, str]) -
             where[utterance] = part.name
             if utterance not in texts:
                 reason = f"{audio[utterance]} has no line in {transcripts}; {_FETCH}"
-                listing.problems.append(Problem(utterance, reason))
+                listing.problems.append(InvalidUtterance(utterance, reason))
             elif utterance not in audio:
                 reason = f"{chapter / utterance}.flac is missing, but {transcripts.name} has its text; {_FETCH}"
-                listing.problems.append(Problem(utterance, reason))
+                listing.problems.append(InvalidUtterance(utterance, reason))
             else:
                 listing.utterances.append(Utterance(utterance, audio[utterance], texts[utterance], speaker, name))
 
@@ -98,7 +98,7 @@ def _read_transcripts(path: Path) -> dict[str, str]:
     return texts
 
 
-def _take_dev_speakers(listing: Listing, count: int, seed: int, root: Path) -> Listing:
+def _take_dev_speakers(listing: CorpusManifest, count: int, seed: int, root: Path) -> CorpusManifest:
     """Those with the fewest utterances, so that training loses the least; ties are settled by the seed."""
     utterances = Counter(u.speaker for u in listing.utterances if u.set == "train")
     if count >= len(utterances):

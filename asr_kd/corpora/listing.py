@@ -26,7 +26,7 @@ class Utterance:
 
 
 @dataclass(frozen=True)
-class Problem:
+class InvalidUtterance:
     """Why an utterance cannot be used, and the mend; worded to follow "<utterance>: "."""
 
     utterance: str
@@ -34,12 +34,12 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Listing:
+class CorpusManifest:
     """A whole corpus."""
 
     utterances: list[Utterance]
     transcripts: list[Path]  # every file, audio apart, from which the utterances were read
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[InvalidUtterance] = field(default_factory=list)
     not_speech: list[str] = field(default_factory=list)  # recordings that nobody speaks in: beeps, silence
     known_missing: list[str] = field(default_factory=list)  # transcripts that the corpus's makers ship no audio for
 

@@ -24,10 +24,10 @@ from pathlib import Path, PurePosixPath
 import click
 from tqdm import tqdm
 
-from asr_kd.artifacts import full_disk_is_an_error
 from asr_kd.corpora.openslr_files import OPENSLR, Release
 from asr_kd.corpora.transfer import RemoteFile, byte_bar, fetch, partial_file, size_of
 from asr_kd.errors import UserError
+from asr_kd.io.files import full_disk_is_an_error
 
 CORPUS = "LibriSpeech"  # the one folder that the archives hold
 COMPLETED = ".completed"  # marks a part as whole; lhotse's downloader leaves a file of this name too

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from asr_kd.corpora.listing import SETS, Listing, Problem, Utterance, read_lines
+from asr_kd.corpora.listing import SETS, CorpusManifest, InvalidUtterance, Utterance, read_lines
 from asr_kd.errors import UserError
 from asr_kd.lang.normalise import normalise
 
@@ -20,7 +20,7 @@ WITHOUT_AUDIO = frozenset({"pls-try-call-later"})  # release 1.6.1 has its text 
 _FETCH = "fetch the prompts with local/download_prompts.sh"
 
 
-def read(corpus_dir: Path, conf_dir: Path) -> Listing:
+def read(corpus_dir: Path, conf_dir: Path) -> CorpusManifest:
     """Lists the prompts, in the order of their ids; an id is the prompt's name with '-' for '/'.
 
     Raises:
@@ -38,26 +38,30 @@ def read(corpus_dir: Path, conf_dir: Path) -> Listing:
     for name in sorted({*texts, *silent, *audio}):
         file = corpus_dir / "sounds" / f"{name}.wav"
         if name not in written:
-            problems.append(Problem(_id(name), f"{file} has no transcript; add one to {transcripts}"))
+            problems.append(InvalidUtterance(_id(name), f"{file} has no transcript; add one to {transcripts}"))
         elif name not in audio and name in WITHOUT_AUDIO:
             known_missing.append(_id(name))
         elif name not in audio:
-            problems.append(Problem(_id(name), f"{file} is missing, but {transcripts.name} has its text; {_FETCH}"))
+            problems.append(
+                InvalidUtterance(_id(name), f"{file} is missing, but {transcripts.name} has its text; {_FETCH}")
+            )
         elif not written[name]:
             reason = f"its transcript in {transcripts} is empty; write what is said, or [no speech]"
-            problems.append(Problem(_id(name), reason))
+            problems.append(InvalidUtterance(_id(name), reason))
         elif name in silent:
             not_speech.append(_id(name))
         elif name not in split:
-            problems.append(Problem(_id(name), f"is in no set; add a line to {conf_dir / SPLIT}"))
+            problems.append(InvalidUtterance(_id(name), f"is in no set; add a line to {conf_dir / SPLIT}"))
         else:
             utterances.append(Utterance(_id(name), file, texts[name], SPEAKER, split[name]))
     for name in sorted(set(split) - set(texts) - audio):
-        problems.append(Problem(_id(name), f"is in {conf_dir / SPLIT} but has no text in {transcripts}; {_FETCH}"))
+        problems.append(
+            InvalidUtterance(_id(name), f"is in {conf_dir / SPLIT} but has no text in {transcripts}; {_FETCH}")
+        )
     _check_ids(utterances)
     _check_texts(utterances, conf_dir / SPLIT)
     used = [transcripts, conf_dir / CORRECTIONS, conf_dir / SPLIT]
-    return Listing(sorted(utterances, key=lambda u: u.id), used, problems, not_speech, known_missing)
+    return CorpusManifest(sorted(utterances, key=lambda u: u.id), used, problems, not_speech, known_missing)
 
 
 def _id(name: str) -> str:

@@ -14,8 +14,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from asr_kd.artifacts import replacing_file
 from asr_kd.corpora.prompts import CORRECTIONS, SPLIT, parse_transcripts, read_corrections, spoken_texts
+from asr_kd.io.files import replacing_file
 
 SHARES = {"dev": 0.115, "test": 0.25}  # of all words
 LENGTHS = (2, 5, 10, 20)  # words; the classes of prompts are 1, 2-4, 5-9, 10-19, 20 and more

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from asr_kd.config import Config
 from asr_kd.corpora.audio import BadAudio, check_audio
-from asr_kd.corpora.listing import Listing, Problem, Utterance
+from asr_kd.corpora.listing import CorpusManifest, InvalidUtterance, Utterance
 from asr_kd.corpora.timit_times import Span, mapped, read_phone_map, read_phones, read_words
 from asr_kd.errors import UserError
 from asr_kd.lang.normalise import normalise
+from asr_kd.workspace.config import Config
 
 UTTERANCES = {"train": 3696, "dev": 400, "test": 192}  # of the whole corpus
 _DIALECT_SENTENCES = "SA"
@@ -43,7 +43,7 @@ class _Sentence:
         return f"{self.speaker}-{self.name}"
 
 
-def read(corpus_dir: Path, conf_dir: Path, config: Config) -> Listing:
+def read(corpus_dir: Path, conf_dir: Path, config: Config) -> CorpusManifest:
     """Lists the utterances; their transcripts are phones or words, as `corpus.transcripts` says.
 
     Where it says phones but `alignment.labels` says words, the transcripts are words and the phones are the reference.
@@ -56,7 +56,7 @@ def read(corpus_dir: Path, conf_dir: Path, config: Config) -> Listing:
     sentences = [sentence for name, folder in parts.items() for sentence in _sentences(name, folder)]
     sets = _official(corpus_dir, sentences, config) if "TEST" in parts else _drawn(corpus_dir, sentences, config)
     table = read_phone_map(conf_dir, config.corpus.phone_set)
-    listing = Listing([], [])
+    listing = CorpusManifest([], [])
     for sentence in sentences:
         if (name := sets.get(sentence.speaker)) is not None:
             _add(listing, sentence, name, table, config)
@@ -150,7 +150,9 @@ def _drawn(corpus_dir: Path, sentences: list[_Sentence], config: Config) -> dict
     return sets
 
 
-def _add(listing: Listing, sentence: _Sentence, name: str, table: Mapping[str, str | None], config: Config) -> None:
+def _add(
+    listing: CorpusManifest, sentence: _Sentence, name: str, table: Mapping[str, str | None], config: Config
+) -> None:
     phones_wanted = config.corpus.transcripts == "phones"
     words_wanted = not phones_wanted or config.alignment.labels == "words"
     wanted = [suffix for suffix, needed in ((_PHONES, phones_wanted), (_WORDS, words_wanted)) if needed]
@@ -158,7 +160,7 @@ def _add(listing: Listing, sentence: _Sentence, name: str, table: Mapping[str, s
         if suffix not in sentence.files:
             beside = next(iter(sentence.files.values())).parent
             reason = f"{beside / sentence.name}{suffix} is missing; fetch it again, or leave the utterance out"
-            listing.problems.append(Problem(sentence.id, reason))
+            listing.problems.append(InvalidUtterance(sentence.id, reason))
             return
     audio = sentence.files[".WAV"]
     listing.transcripts.extend(sentence.files[suffix] for suffix in wanted)
@@ -171,7 +173,7 @@ def _add(listing: Listing, sentence: _Sentence, name: str, table: Mapping[str, s
         if words_wanted:
             words = normalise(" ".join(span.label for span in read_words(sentence.files[_WORDS], length)))
     except UserError as error:
-        listing.problems.append(Problem(sentence.id, str(error).rstrip(".")))
+        listing.problems.append(InvalidUtterance(sentence.id, str(error).rstrip(".")))
         return
     rate = config.corpus.sampling_rate
     phones = tuple((span.label, span.first / rate, span.end / rate) for span in spans)

@@ -8,9 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
-from asr_kd.config import DecodingConfig
 from asr_kd.decoding.graph import Graph
 from asr_kd.errors import UserError
+from asr_kd.workspace.config import DecodingConfig
 
 BACKENDS = ("k2", "kaldi")
 Grid = tuple[tuple[tuple[str, ...], ...], ...]  # words of one utterance at [acoustic scale][word penalty]
@@ -74,9 +74,9 @@ def check_loglikes(loglikes: Sequence[np.ndarray], graph: Graph) -> None:
     for array in loglikes:
         if not len(array):
             raise ValueError("an utterance without frames cannot be decoded")
-        if array.ndim != 2 or array.shape[1] != graph.num_pdfs:
+        if array.ndim != 2 or array.shape[1] != graph.num_senones:
             raise UserError(
-                f"the model gives {array.shape[-1]} tied states but the graph has {graph.num_pdfs}: they were made "
+                f"the model gives {array.shape[-1]} tied states but the graph has {graph.num_senones}: they were made "
                 "from different trees; train the model again, or make the graph of its own tree."
             )
         if not np.isfinite(array).all():

@@ -19,17 +19,20 @@ import kaldifst
 import numpy as np
 
 from asr_kd.alignment.tree import Tree, read_tree
-from asr_kd.artifacts import STAMP, Stamp, Work, file_digest, read_stamp, reason_to_make, replacing_folder, require
-from asr_kd.capacity import check_disk
-from asr_kd.config import Config
 from asr_kd.decoding.epsilon import Outputs, remove_epsilon
 from asr_kd.decoding.fst_io import Fst, from_kaldifst, to_kaldifst
 from asr_kd.decoding.grammar_fst import grammar_fst
 from asr_kd.decoding.lexicon_fst import lexicon_fst
 from asr_kd.errors import UserError
+from asr_kd.io.files import file_digest
+from asr_kd.io.folders import replacing_folder
+from asr_kd.io.resources import check_disk
+from asr_kd.io.stamp import STAMP, Stamp, read_stamp, stale_reason
 from asr_kd.lang.graph_size import bytes_on_disk, check_compiling
 from asr_kd.lang.lexicon import Lang, read_lang
 from asr_kd.lang.ngram import Arpa, read_arpa, read_counts
+from asr_kd.workspace.config import Config
+from asr_kd.workspace.work import Workspace, require
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +54,7 @@ class Graph:
     pdf: np.ndarray
     output: np.ndarray
     score: np.ndarray
-    num_pdfs: int
+    num_senones: int
     words: tuple[str, ...]
     sequences: tuple[tuple[int, ...], ...]
 
@@ -165,7 +168,7 @@ def _with_ilabels(fst: Fst, ilabel: np.ndarray) -> Fst:
     return Fst(fst.src, fst.dst, ilabel.astype(np.int32), fst.olabel, fst.cost, fst.final, fst.start)
 
 
-def pdf_arcs(fst: Fst, triphones: np.ndarray, num_pdfs: int) -> Fst:
+def pdf_arcs(fst: Fst, triphones: np.ndarray, num_senones: int) -> Fst:
     """Each triphone arc becomes a chain of three arcs, one for each HMM state; no loops yet.
 
     The states within a chain are shared by all arcs with the same triphone and destination.
@@ -175,14 +178,14 @@ def pdf_arcs(fst: Fst, triphones: np.ndarray, num_pdfs: int) -> Fst:
       triphones: (N, 3) int32 tied states.
 
     Returns:
-      Input labels are tied states plus 1, above `num_pdfs` the disambiguation symbols.
+      Input labels are tied states plus 1, above `num_senones` the disambiguation symbols.
     """
     spoken = (fst.ilabel > 0) & (fst.ilabel <= len(triphones))
     key = fst.dst[spoken].astype(np.int64) * (len(triphones) + 1) + fst.ilabel[spoken]
     _, first_arc, chain_of_arc = np.unique(key, return_index=True, return_inverse=True)
     pdf = triphones[fst.ilabel[spoken][first_arc] - 1] + 1  # (chains, 3)
     second = fst.num_states + 2 * np.arange(len(first_arc))
-    dst, ilabel = fst.dst.copy(), np.where(fst.ilabel > 0, fst.ilabel - len(triphones) + num_pdfs, 0)
+    dst, ilabel = fst.dst.copy(), np.where(fst.ilabel > 0, fst.ilabel - len(triphones) + num_senones, 0)
     dst[spoken], ilabel[spoken] = second[chain_of_arc.ravel()], triphones[fst.ilabel[spoken] - 1, 0] + 1
     none = np.zeros(2 * len(second), np.int32)
     return Fst(
@@ -196,14 +199,16 @@ def pdf_arcs(fst: Fst, triphones: np.ndarray, num_pdfs: int) -> Fst:
     )
 
 
-def with_self_loops(fst: Fst, num_pdfs: int, words: tuple[str, ...], sequences: tuple[tuple[int, ...], ...]) -> Graph:
+def with_self_loops(
+    fst: Fst, num_senones: int, words: tuple[str, ...], sequences: tuple[tuple[int, ...], ...]
+) -> Graph:
     """Lets every HMM state last: a state is split by the tied state of the arcs that enter it, and loops on that.
 
     Args:
       fst: without input epsilons; input labels are tied states plus 1, each a new HMM state.
     """
-    splits, split_of_arc = np.unique(fst.dst.astype(np.int64) * num_pdfs + fst.ilabel - 1, return_inverse=True)
-    base = np.concatenate([[fst.start], splits // num_pdfs])  # the state of `fst` of each split one; number 0 starts
+    splits, split_of_arc = np.unique(fst.dst.astype(np.int64) * num_senones + fst.ilabel - 1, return_inverse=True)
+    base = np.concatenate([[fst.start], splits // num_senones])  # the state of `fst` of each split one; number 0 starts
     fan_out = np.bincount(fst.src, minlength=fst.num_states)
     order, ends = np.argsort(fst.src, kind="stable"), np.cumsum(fan_out)
     fan_out, ends = fan_out[base], ends[base]
@@ -217,13 +222,13 @@ def with_self_loops(fst: Fst, num_pdfs: int, words: tuple[str, ...], sequences: 
     end = np.full(len(final_at), len(base))
     parts = [  # source, destination, tied state, output, score
         (source, split_of_arc.ravel()[arc] + 1, fst.ilabel[arc] - 1, fst.olabel[arc], leaves - fst.cost[arc]),
-        (looping, looping, splits % num_pdfs, np.zeros_like(looping), np.full(len(looping), LOG_HALF)),
+        (looping, looping, splits % num_senones, np.zeros_like(looping), np.full(len(looping), LOG_HALF)),
         (final_at, end, np.full_like(end, -1), np.zeros_like(end), LOG_HALF - fst.final[base[final_at]]),
     ]
     columns = [np.concatenate([part[i] for part in parts]) for i in range(5)]
     order = np.lexsort((columns[1], columns[2], columns[2] == -1, columns[0]))  # final arcs last
     src, dst, pdfs, output = (column[order].astype(np.int32) for column in columns[:4])
-    return Graph(src, dst, pdfs, output, columns[4][order].astype(np.float32), num_pdfs, words, sequences)
+    return Graph(src, dst, pdfs, output, columns[4][order].astype(np.float32), num_senones, words, sequences)
 
 
 class _Watch:
@@ -253,7 +258,7 @@ def write_graph(graph: Graph, folder: Path) -> None:
         pdf=graph.pdf,
         output=graph.output,
         score=graph.score,
-        num_pdfs=np.int64(graph.num_pdfs),
+        num_senones=np.int64(graph.num_senones),
         words=np.array(graph.words, dtype=np.str_),
         sequence_lengths=lengths,
         sequence_words=np.array([word for sequence in graph.sequences for word in sequence], np.int32),
@@ -268,7 +273,7 @@ def read_graph(folder: Path) -> Graph:
             flat = file["sequence_words"].tolist()
             return Graph(
                 **{name: file[name] for name in ("src", "dst", "pdf", "output", "score")},
-                num_pdfs=int(file["num_pdfs"]),
+                num_senones=int(file["num_senones"]),
                 words=tuple(file["words"].tolist()),
                 sequences=tuple(tuple(flat[a:b]) for a, b in zip([0, *ends], ends, strict=False)),
             )
@@ -278,7 +283,7 @@ def read_graph(folder: Path) -> Graph:
         raise UserError(f"{folder}/graph.npz is damaged ({error}); delete {folder} and decode again.") from None
 
 
-def graph_stamp(config: Config, work: Work, tree: str) -> Stamp:
+def graph_stamp(config: Config, work: Workspace, tree: str) -> Stamp:
     """What exp/graph (tree "tree") or exp/graph_monophone (tree "tree_monophone") is made from."""
     language_model = work.lm / "G.arpa"
     if not language_model.is_file():
@@ -291,24 +296,24 @@ def graph_stamp(config: Config, work: Work, tree: str) -> Stamp:
     return Stamp(STEP, {"silence_probability": config.decoding.silence_probability, "form": _FORM}, inputs)
 
 
-def graph_folder(work: Work, tree: str) -> Path:
+def graph_folder(work: Workspace, tree: str) -> Path:
     return work.exp(tree.replace("tree", "graph", 1))
 
 
-def make_graph(config: Config, work: Work, tree: str = "tree") -> Path:
+def make_graph(config: Config, work: Workspace, tree: str = "tree") -> Path:
     """Makes the graph of a tree where it is not there yet or something that it depends on has changed."""
     folder, stamp = graph_folder(work, tree), graph_stamp(config, work, tree)
-    why = reason_to_make(folder, stamp)
+    why = stale_reason(folder, stamp)
     if why is None:
         return folder
     log.info("compiling %s: %s", folder, why)
-    facts: dict[str, object] = {}
+    metadata: dict[str, object] = {}
     language_model = work.lm / "G.arpa"
     prepared = read_stamp(work.data) or {"inputs": {}}
     count = sum(read_counts(language_model))
     check_compiling(count, language_model, given="lm" in prepared["inputs"])
     check_disk(folder, bytes_on_disk(count))
-    with replacing_folder(folder, stamp, facts) as temporary:
+    with replacing_folder(folder, stamp, metadata) as temporary:
         started = time.perf_counter()
         graph = compile_graph(
             read_lang(work.lang),
@@ -317,11 +322,11 @@ def make_graph(config: Config, work: Work, tree: str = "tree") -> Path:
             config.decoding.silence_probability,
         )
         write_graph(graph, temporary)
-        facts.update(states=graph.num_states, arcs=graph.num_arcs, seconds=round(time.perf_counter() - started, 2))
+        metadata.update(states=graph.num_states, arcs=graph.num_arcs, seconds=round(time.perf_counter() - started, 2))
     return folder
 
 
-def open_graph(folder: Path, stamp: Stamp, work: Work) -> Graph:
+def open_graph(folder: Path, stamp: Stamp, work: Workspace) -> Graph:
     """The graph of a folder, provided that it was made from what `stamp` names.
 
     Raises:

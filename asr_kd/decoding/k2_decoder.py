@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from asr_kd.config import DecodingConfig
 from asr_kd.decoding.decoder import Grid, Hypothesis, NBest, check_loglikes
 from asr_kd.decoding.graph import Graph
 from asr_kd.decoding.word_paths import best_scores
 from asr_kd.errors import UserError
+from asr_kd.workspace.config import DecodingConfig
 
 MAX_FRAMES = 4000  # of a batch, padding included: on a CPU larger ones win nothing and only take memory
 _FLATTER = 0.5  # of a lattice's scores while paths are drawn: the likeliest would come again and again
@@ -179,7 +179,7 @@ class K2Decoder:
 
     def _intersect(self, loglikes: list[np.ndarray], search_beam: float, output_beam: float, max_active: int) -> Any:
         lengths = [len(array) for array in loglikes]
-        scores = torch.full((len(loglikes), max(lengths), self._graph.num_pdfs + 1), _IMPOSSIBLE)
+        scores = torch.full((len(loglikes), max(lengths), self._graph.num_senones + 1), _IMPOSSIBLE)
         for row, array in enumerate(loglikes):
             scores[row, : len(array), 1:] = torch.from_numpy(array) * self._scale
         segments = torch.tensor([[row, 0, length] for row, length in enumerate(lengths)], dtype=torch.int32)

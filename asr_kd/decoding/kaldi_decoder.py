@@ -9,10 +9,10 @@ import kaldi_decoder
 import kaldifst
 import numpy as np
 
-from asr_kd.config import DecodingConfig
 from asr_kd.decoding.decoder import Grid, Hypothesis, check_loglikes
 from asr_kd.decoding.fst_io import Fst, to_kaldifst
 from asr_kd.decoding.graph import Graph
+from asr_kd.workspace.config import DecodingConfig
 
 
 class KaldiDecoder:

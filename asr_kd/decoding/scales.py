@@ -9,7 +9,7 @@ import numpy as np
 from kaldialign import edit_distance
 
 from asr_kd.decoding.decoder import Grid
-from asr_kd.decoding.scoring import WORDS, Scoring
+from asr_kd.evaluation.scoring import WORDS, Scoring
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_kd.compiled import compiled
+from asr_kd.kernels.numba_utils import compiled
 
 
 def best_scores(

@@ -98,10 +98,10 @@ def logit_matching(
 
 def _by_rows(logits: Tensor, teacher: SoftTargets, states: Tensor, temperature: float, soft_weight: float) -> LossTerms:
     """The same terms and gradient, to rounding, several times faster; only the total has a gradient."""
-    from asr_kd.distillation.rows import RowLosses  # here: numba takes half a second to load
+    from asr_kd.kernels.distillation import FusedDistillationLoss  # here: numba takes half a second to load
 
     students = logits.reshape(-1, *logits.shape[-2:])
-    losses = RowLosses.apply(students, teacher.log_probabilities.float(), states, temperature, soft_weight)
+    losses = FusedDistillationLoss.apply(students, teacher.log_probabilities.float(), states, temperature, soft_weight)
     return LossTerms(*(loss.view(logits.shape[:-2]) for loss in losses))
 
 

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from asr_kd.distillation.loss import SoftTargets
 from asr_kd.errors import UserError
-from asr_kd.growing import GrowingFiles, reserve_header, write_header
+from asr_kd.io.append_log import AppendLog, reserve_header, write_header
 
 # below this the left-over mass is taken for none (float16 cannot hold a smaller log anyway)
 LOG_NOTHING = -60.0
@@ -46,7 +46,7 @@ class Kept:
     rest: np.ndarray  # (B,) float32, log of the left-over mass
 
 
-def keep_largest(log_probabilities: Tensor, *, keep_mass: float, max_entries: int) -> Kept:
+def truncate(log_probabilities: Tensor, *, keep_mass: float, max_entries: int) -> Kept:
     """For each frame the smallest set of entries that holds `keep_mass`, at most `max_entries`.
 
     Args:
@@ -91,7 +91,7 @@ class SoftTargetWriter:
             "rest": np.dtype(np.float16),
             "counts": np.dtype(np.int32),
         }
-        self._growing = GrowingFiles(folder, [self._file(name) for name in self._types])
+        self._growing = AppendLog(folder, [self._file(name) for name in self._types])
         self.note: Any = self._growing.note  # what the last mark said
         self._frames = self._entries = 0
         if self.note is not None:
@@ -116,9 +116,9 @@ class SoftTargetWriter:
         self._frames += len(kept.counts)
         self._entries += len(kept.ids)
 
-    def mark(self, note: Any) -> None:
+    def commit(self, note: Any) -> None:
         """Now and then notes that all so far is whole, with what the caller wants to know then (plain data)."""
-        self._growing.mark_if_due(lambda: {"frames": self._frames, "entries": self._entries, "note": note})
+        self._growing.commit_if_due(lambda: {"frames": self._frames, "entries": self._entries, "note": note})
 
     def close(self) -> None:
         for name, dtype in self._types.items():

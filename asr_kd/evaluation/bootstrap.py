@@ -33,7 +33,7 @@ class Comparison:
     difference: Interval  # WER of B minus WER of A
 
 
-def wer_interval(
+def ratio_interval(
     errors: np.ndarray, words: np.ndarray, *, samples: int = 10000, level: float = 0.95, seed: int = 0
 ) -> Interval:
     """The interval of one system's WER.
@@ -69,7 +69,7 @@ def compare(
       words: (U,) reference words, the same for both.
 
     Raises:
-      ValueError: as `wer_interval`.
+      ValueError: as `ratio_interval`.
     """
     a, b = _mean_over_seeds(errors_a, words), _mean_over_seeds(errors_b, words)
     # resampling the difference itself, not two rates, so that equal systems give an exact zero

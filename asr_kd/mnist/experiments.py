@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from asr_kd.acoustic.loop import read_log
 from asr_kd.acoustic.model import AcousticModel
-from asr_kd.distillation.bias import add_offsets, matching_offsets, offsets_from_targets, shared_offset
+from asr_kd.acoustic.training import read_log
+from asr_kd.distillation.prior_correction import add_offsets, matching_offsets, offsets_from_targets, shared_offset
 from asr_kd.mnist.images import Images, Shift, errors, log_posteriors, tempered_mean
 from asr_kd.mnist.lab import Lab, without
 

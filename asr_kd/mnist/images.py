@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_kd.acoustic.infer import ensemble_log_mean
+from asr_kd.acoustic.inference import ensemble_log_mean
 from asr_kd.acoustic.model import AcousticModel
-from asr_kd.acoustic.noise import StepNoise
+from asr_kd.acoustic.rng import StepRng
 from asr_kd.mnist.data import SIDE, Digits
 
 IMAGES_AT_ONCE = 2000
 
 
 class Images:
-    """`asr_kd.acoustic.loop.Examples` of digits: pixels from 0 to 1."""
+    """`asr_kd.acoustic.training.Examples` of digits: pixels from 0 to 1."""
 
     def __init__(self, digits: Digits, device: torch.device) -> None:
         self._pixels = torch.from_numpy(np.array(digits.images)).to(device)
@@ -38,7 +38,7 @@ class Shift:
         self.pixels = pixels
         self._padded = torch.empty(0)
 
-    def __call__(self, inputs: Tensor, noise: StepNoise) -> Tensor:
+    def __call__(self, inputs: Tensor, noise: StepRng) -> Tensor:
         """(B, P) -> (B, P)."""
         steps: Tensor = noise.integers((len(inputs), 2), 2 * self.pixels + 1).sub(self.pixels)
         return self.by(inputs, steps)

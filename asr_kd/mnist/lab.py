@@ -16,18 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_kd.acoustic.job import Lesson, train_nets
-from asr_kd.acoustic.loop import Objective
+from asr_kd.acoustic.criteria import DevScorer, HardTargets
 from asr_kd.acoustic.model import AcousticModel, load_model
-from asr_kd.acoustic.objectives import DevScorer, HardTargets
-from asr_kd.acoustic.options import RunOptions
 from asr_kd.acoustic.precision import pick_device
-from asr_kd.artifacts import Stamp
-from asr_kd.config import ModelConfig, TrainingConfig, to_mapping
-from asr_kd.distillation.objective import DistillationObjective, OnlineTargets, TableTargets, TargetProvider
+from asr_kd.acoustic.training import Objective
+from asr_kd.distillation.targets import DistillationObjective, OnlineTargets, TableTargets, TargetProvider
+from asr_kd.io.stamp import Stamp
 from asr_kd.mnist.config import MnistConfig, SoftConfig
 from asr_kd.mnist.data import CLASSES, SUMS, Digits, read_mnist
 from asr_kd.mnist.images import Images, Shift, errors, log_posteriors, tempered_mean
+from asr_kd.stages.training_run import Lesson, train_nets
+from asr_kd.workspace.config import ModelConfig, TrainingConfig, to_mapping
+from asr_kd.workspace.run_options import RunOptions
 
 TEACHER_SEEDS, STUDENT_SEEDS = 0, 500
 

@@ -11,10 +11,11 @@ import yaml
 from markupsafe import Markup
 
 import asr_kd
-from asr_kd.artifacts import Stamp, reason_to_make, replacing_folder
-from asr_kd.config import to_mapping
+from asr_kd.io.folders import replacing_folder
+from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.mnist.config import MnistConfig
 from asr_kd.mnist.stage import spread, summary
+from asr_kd.workspace.config import to_mapping
 
 _FORM = 2  # of the page; raise it when templates or figures change
 
@@ -25,7 +26,7 @@ def write_report(config: MnistConfig, root: Path, results: dict[str, dict[str, A
     """Writes `root`/report, unless its stamp says that nothing has changed; returns the folder."""
     folder = root / "report"
     stamp = Stamp("mnist report", {"results": results, "form": _FORM, "commands": commands}, {}, config.seed)
-    if reason_to_make(folder, stamp) is None:
+    if stale_reason(folder, stamp) is None:
         return folder
     from asr_kd.mnist.figures import draw  # here: matplotlib takes long to load, and a finished report needs none
 
@@ -53,7 +54,7 @@ def write_report(config: MnistConfig, root: Path, results: dict[str, dict[str, A
 def _environment(template: str) -> jinja2.Environment:
     return jinja2.Environment(
         loader=jinja2.ChoiceLoader(
-            [jinja2.PackageLoader("asr_kd.mnist", "templates"), jinja2.PackageLoader("asr_kd.evaluation", "templates")]
+            [jinja2.PackageLoader("asr_kd.mnist", "templates"), jinja2.PackageLoader("asr_kd.report", "templates")]
         ),
         autoescape=template.endswith(".html.j2"),
         undefined=jinja2.StrictUndefined,

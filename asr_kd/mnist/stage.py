@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asr_kd.acoustic.options import RunOptions
-from asr_kd.artifacts import Stamp, read_stamp, reason_to_make, replacing_folder
-from asr_kd.config import to_mapping
 from asr_kd.errors import UserError
+from asr_kd.io.folders import replacing_folder
+from asr_kd.io.stamp import Stamp, read_stamp, stale_reason
 from asr_kd.mnist.config import EXPERIMENTS, MnistConfig
 from asr_kd.mnist.data import SUMS
+from asr_kd.workspace.config import to_mapping
+from asr_kd.workspace.run_options import RunOptions
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def run(
     for name in only or config.experiments:
         stamp = _stamp(config, name)
         folder = root / "results" / name
-        reason = reason_to_make(folder, stamp)
+        reason = stale_reason(folder, stamp)
         if reason is not None:
             log.info("experiment %s: %s", name, reason)
             from asr_kd.mnist.experiments import RUN  # here: torch takes long to load, finished experiments need none

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from asr_kd.acoustic.infer import ensemble_log_mean
+from asr_kd.acoustic.inference import ensemble_log_mean
 from asr_kd.acoustic.model import AcousticModel, MemberLinear, copy_members, load_model, save_model
-from asr_kd.acoustic.noise import StepNoise
-from asr_kd.config import ModelConfig
+from asr_kd.acoustic.rng import StepRng
 from asr_kd.errors import UserError
+from asr_kd.workspace.config import ModelConfig
 
 SETTINGS = ModelConfig(layers=2, width=8)
 
@@ -121,7 +121,7 @@ def test_missing_or_damaged_member_is_one_sentence(tmp_path):
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_dropout_mask_is_a_function_of_seed_and_step(rate):
-    masks = [StepNoise(1, step, torch.device("cpu")).mask((200, 50), rate, torch.float32) for step in (5, 5, 6)]
+    masks = [StepRng(1, step, torch.device("cpu")).mask((200, 50), rate, torch.float32) for step in (5, 5, 6)]
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
     assert (masks[0] == 0).float().mean().item() == pytest.approx(rate, abs=0.02)
@@ -135,7 +135,7 @@ def test_dropout_mask_does_not_depend_on_the_threads_that_fill_it(shape, dtype):
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            return StepNoise(3, 4, torch.device("cpu")).mask(shape, 0.25, dtype)
+            return StepRng(3, 4, torch.device("cpu")).mask(shape, 0.25, dtype)
         finally:
             torch.set_num_threads(before)
 
@@ -144,7 +144,7 @@ def test_dropout_mask_does_not_depend_on_the_threads_that_fill_it(shape, dtype):
 
 
 def test_dropout_masks_of_layers_differ_and_every_byte_value_is_as_likely():
-    noise = StepNoise(1, 1, torch.device("cpu"))
+    noise = StepRng(1, 1, torch.device("cpu"))
     first, second = (noise.mask((256, 1024), 0.5, torch.float32) for _ in range(2))
     assert 0.49 < (first == second).float().mean().item() < 0.51
     # neighbours in both directions, and numbers drawn together (1024 apart), are independent

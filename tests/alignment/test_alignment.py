@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.alignment.export import ctm_lines
 from asr_kd.alignment.flat_start import choose_subset, flat_start
 from asr_kd.alignment.textgrid import write_textgrid
 from asr_kd.alignment.times import Interval, Times
@@ -15,10 +14,11 @@ from asr_kd.alignment.topology import CannotAlignError, compile_graph, context_k
 from asr_kd.alignment.tree import monophone_tree, read_tree, with_counts, write_tree
 from asr_kd.alignment.tree_growing import Statistics, grow_tree
 from asr_kd.alignment.viterbi import viterbi
-from asr_kd.config import AlignmentConfig
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore, write_store
 from asr_kd.lang.lexicon import Lang
+from asr_kd.stages.align_export import ctm_lines
+from asr_kd.workspace.config import AlignmentConfig
 
 LANG = Lang(
     phones=("SIL", "A", "B", "C"),

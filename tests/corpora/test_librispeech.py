@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr_kd.artifacts import Work, read_stamp
-from asr_kd.config import Config, CorpusConfig, LangConfig, with_settings
-from asr_kd.corpora import prepare
 from asr_kd.corpora.librispeech import read
 from asr_kd.errors import UserError
-from asr_kd.lang.letters import LetterToSound
+from asr_kd.io.stamp import read_stamp
+from asr_kd.lang.g2p import G2P
 from asr_kd.lang.lexicon import read_lang
+from asr_kd.stages.prepare import prepare
+from asr_kd.workspace.config import Config, CorpusConfig, LangConfig, with_settings
+from asr_kd.workspace.work import Workspace
 
 RATE = 16000
 TEXTS = {
@@ -122,26 +123,26 @@ def test_missing_transcripts_are_named(corpus: Path) -> None:
 
 
 def prepared(corpus: Path, **settings: object) -> dict:
-    work = Work(corpus.parent, corpus.parent / "mini.yaml")
+    work = Workspace(corpus.parent, corpus.parent / "mini.yaml")
     config = with_settings(CONFIG, {key.replace("__", "."): value for key, value in settings.items()})
     prepare(config, work, corpus_dir=corpus)
-    return read_stamp(work.data)["facts"] | {"lang": read_lang(work.lang)}  # type: ignore[index, no-any-return]
+    return read_stamp(work.data)["metadata"] | {"lang": read_lang(work.lang)}  # type: ignore[index, no-any-return]
 
 
 def test_the_language_model_leaves_out_what_dev_and_test_say(corpus: Path) -> None:
     text = corpus.parent / "text"
     text.write_text("1-2-3 a day\n1-2-4 The day is good.\nthe man is good\nday day old\n")
-    facts = prepared(corpus, lang__lm_text=str(text))
-    assert facts["lm"]["sentences_left_out"] == 2
-    assert facts["lang"].words == ("DAY", "GOOD", "IS", "MAN", "OLD", "THE")
-    assert facts["sets"]["dev"]["oov_words"] == 1  # A
-    assert facts["sets"]["test"]["oov_words"] == 0
+    metadata = prepared(corpus, lang__lm_text=str(text))
+    assert metadata["lm"]["sentences_left_out"] == 2
+    assert metadata["lang"].words == ("DAY", "GOOD", "IS", "MAN", "OLD", "THE")
+    assert metadata["sets"]["dev"]["oov_words"] == 1  # A
+    assert metadata["sets"]["test"]["oov_words"] == 0
 
 
 def test_a_smaller_vocabulary_holds_the_most_frequent_words(corpus: Path) -> None:
-    facts = prepared(corpus, lang__vocabulary=3)
-    assert facts["lang"].words == ("GOOD", "MAN", "OLD")  # the first of five words that are there twice each
-    assert facts["lm"]["words"] == 3
+    metadata = prepared(corpus, lang__vocabulary=3)
+    assert metadata["lang"].words == ("GOOD", "MAN", "OLD")  # the first of five words that are there twice each
+    assert metadata["lm"]["words"] == 3
 
 
 def test_words_in_no_lexicon_are_guessed_listed_and_told(corpus: Path) -> None:
@@ -149,31 +150,31 @@ def test_words_in_no_lexicon_are_guessed_listed_and_told(corpus: Path) -> None:
     path.write_text("19-198-0000 HELLO BLORPLING\n19-198-0001 THE WORLD IS OLD\n")
     with pytest.raises(UserError, match="19-198-0000: the word BLORPLING has no pronunciation"):
         prepared(corpus, lang__guess_pronunciations=False, lang__lexicon=str(_empty(corpus.parent / "lexicon.txt")))
-    facts = prepared(corpus)
-    assert list(facts["guessed_pronunciations"]) == ["BLORPLING"]
-    assert len(facts["lang"].pronunciations["BLORPLING"]) == 1
+    metadata = prepared(corpus)
+    assert list(metadata["guessed_pronunciations"]) == ["BLORPLING"]
+    assert len(metadata["lang"].pronunciations["BLORPLING"]) == 1
 
 
 def test_speakers_in_training_and_test_are_a_warning_that_stays(corpus: Path) -> None:
     write_part(corpus / "LibriSpeech" / "test-other", {"19-9": ["GOOD DAY"]})
-    facts = prepared(corpus, corpus__test_parts=["test-other"])
-    assert facts["shared_speakers"] == ["19"]
+    metadata = prepared(corpus, corpus__test_parts=["test-other"])
+    assert metadata["shared_speakers"] == ["19"]
 
 
 def test_an_arpa_file_with_words_that_nobody_can_say(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    facts = prepared(corpus)
+    metadata = prepared(corpus)
     arpa = corpus.parent / "data/lm/G.arpa"
     given = corpus.parent / "given.arpa"
     given.write_text(arpa.read_text().replace("WORLD", "BLORPLING"))
     with pytest.raises(UserError, match=r"given\.arpa: 1 words of the language model have no pronunciation \(BLORP"):
         prepared(corpus, lang__lm=str(given), lang__guess_pronunciations=False,
                  lang__lexicon=str(_empty(corpus.parent / "lexicon.txt")))  # fmt: skip
-    monkeypatch.setattr(LetterToSound, "pronounce", lambda self, word: None)  # as of letters that no word it knows has
+    monkeypatch.setattr(G2P, "pronounce", lambda self, word: None)  # as of letters that no word it knows has
     with pytest.raises(UserError, match=r"given\.arpa: 1 words .* to .*lexicon.txt, or take them out of the model\.$"):
         prepared(corpus, lang__lm=str(given))
     monkeypatch.undo()
     again = prepared(corpus, lang__lm=str(given))
-    assert set(again["lang"].words) ^ set(facts["lang"].words) == {"WORLD", "BLORPLING"}
+    assert set(again["lang"].words) ^ set(metadata["lang"].words) == {"WORLD", "BLORPLING"}
 
 
 def test_a_large_arpa_file_is_judged_by_its_header(
@@ -203,7 +204,7 @@ def _empty(path: Path) -> Path:
 
 
 def test_replacing_one_part_makes_the_cuts_anew(corpus: Path) -> None:
-    work = Work(corpus.parent, corpus.parent / "mini.yaml")
+    work = Workspace(corpus.parent, corpus.parent / "mini.yaml")
     assert prepare(CONFIG, work, corpus_dir=corpus).made
     assert not prepare(CONFIG, work, corpus_dir=corpus).made
     other = replace(CONFIG, corpus=replace(CONFIG.corpus, dev_speakers=2))

@@ -14,14 +14,15 @@ import pytest
 import soundfile
 from lhotse.recipes.timit import get_phonemes, get_speakers
 
-from asr_kd.artifacts import Work
-from asr_kd.config import AlignmentConfig, Config, CorpusConfig, LangConfig
-from asr_kd.corpora import prepare, timit
+from asr_kd.corpora import timit
 from asr_kd.corpora.timit_times import Span, mapped, read_phone_map, read_phones, read_words
 from asr_kd.errors import UserError
-from asr_kd.frames.stage import make_features
 from asr_kd.frames.store import FrameStore
 from asr_kd.lang.lexicon import read_lang
+from asr_kd.stages.features import make_features
+from asr_kd.stages.prepare import prepare
+from asr_kd.workspace.config import AlignmentConfig, Config, CorpusConfig, LangConfig
+from asr_kd.workspace.work import Workspace
 
 RATE = 16000
 CONF = Path(__file__).parents[2] / "recipes" / "timit" / "conf"
@@ -109,11 +110,11 @@ def test_where_words_give_the_labels_the_lexicons_phones_are_recognised(corpus: 
     conf.mkdir()
     shutil.copy(CONF / "phones.txt", conf)
     (conf / "lexicon.txt").write_text("SHE SH IY\nBE'S B IY Z\nBE'S B AH Z\n")
-    work = Work(tmp_path / "work", conf / "t.yaml")
+    work = Workspace(tmp_path / "work", conf / "t.yaml")
     with pytest.raises(UserError, match=r"t.yaml: alignment.labels: words needs a lexicon of phones"):
         prepare(replace(BY_WORDS, lang=LangConfig(units="words")), work, corpus_dir=corpus)
     result = prepare(BY_WORDS, work, corpus_dir=corpus)
-    assert result.facts["sets"]["train"]["words"] == 8 * 2 and result.facts["sets"]["dev"]["oov_words"] == 0
+    assert result.metadata["sets"]["train"]["words"] == 8 * 2 and result.metadata["sets"]["dev"]["oov_words"] == 0
     lang = read_lang(work.lang)
     assert lang.words == ("b", "iy", "sh", "sil", "z")
     said = {
@@ -153,9 +154,9 @@ def test_a_whole_copy_has_the_official_sets(tmp_path: Path, lower: bool, monkeyp
 def test_prepare_makes_sets_and_a_language_model_of_phones(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "conf").mkdir()
     shutil.copy(CONF / "phones.txt", tmp_path / "conf")
-    work = Work(tmp_path / "work", tmp_path / "conf" / "t.yaml")
+    work = Workspace(tmp_path / "work", tmp_path / "conf" / "t.yaml")
     result = prepare(CONFIG, work, corpus_dir=corpus)
-    assert result.facts["sets"]["train"]["words"] == 8 * 7 and result.facts["lm"]["order"] == 2
+    assert result.metadata["sets"]["train"]["words"] == 8 * 7 and result.metadata["lm"]["order"] == 2
     assert (work.lang / "phones.txt").read_text().split() == ["SIL", "B", "EPI", "IX", "SH", "VCL"]
     assert "SIL SIL" in (work.lang / "lexicon.txt").read_text().splitlines()
 
@@ -201,7 +202,7 @@ def test_a_recording_that_was_cut_short_is_named(corpus: Path, tmp_path: Path) -
     (tmp_path / "conf").mkdir()
     shutil.copy(CONF / "phones.txt", tmp_path / "conf")
     with pytest.raises(UserError, match=r"FBBB0-S\w+: .*cut short.*FBBB0-S\w+: .*cut short"):
-        prepare(CONFIG, Work(tmp_path / "work", tmp_path / "conf" / "t.yaml"), corpus_dir=corpus)
+        prepare(CONFIG, Workspace(tmp_path / "work", tmp_path / "conf" / "t.yaml"), corpus_dir=corpus)
 
 
 def test_what_is_no_timit_or_cannot_be_split(corpus: Path, tmp_path: Path) -> None:

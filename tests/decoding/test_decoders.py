@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from asr_kd.config import DecodingConfig
 from asr_kd.decoding.decoder import make_decoder
 from asr_kd.decoding.graph import compile_graph
 from asr_kd.errors import UserError
+from asr_kd.workspace.config import DecodingConfig
 
 _spec = importlib.util.spec_from_file_location("toy", Path(__file__).parent / "toy.py")
 toy = importlib.util.module_from_spec(_spec)
@@ -34,7 +34,7 @@ def backend(request) -> str:
 
 def noise(graph, lengths, seed=0, spread=3.0) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
-    return [(spread * rng.normal(size=(length, graph.num_pdfs))).astype(np.float32) for length in lengths]
+    return [(spread * rng.normal(size=(length, graph.num_senones))).astype(np.float32) for length in lengths]
 
 
 def test_both_back_ends_find_the_same_best_path(graph):
@@ -70,7 +70,7 @@ def test_grid_from_one_lattice_equals_decoding_at_each_point(graph, backend):
 
 def misleading(graph) -> np.ndarray:
     """15 frames in which one state is far better than all others, and then no path can go on from it in time."""
-    loglikes = np.full((15, graph.num_pdfs), -5.0, np.float32)
+    loglikes = np.full((15, graph.num_senones), -5.0, np.float32)
     loglikes[:14, graph.pdf[(graph.src == 0)][0]] = 0.0
     return loglikes
 
@@ -98,13 +98,13 @@ def test_an_utterance_too_short_for_any_path_fails_and_the_others_do_not(graph, 
 
 def test_a_model_of_another_tree_is_refused(graph, backend):
     decoder = make_decoder(backend, graph, EXHAUSTIVE, acoustic_scale=1.0)
-    wrong = np.zeros((9, graph.num_pdfs + 1), np.float32)
-    with pytest.raises(UserError, match=f"{graph.num_pdfs + 1} tied states but the graph has {graph.num_pdfs}"):
+    wrong = np.zeros((9, graph.num_senones + 1), np.float32)
+    with pytest.raises(UserError, match=f"{graph.num_senones + 1} tied states but the graph has {graph.num_senones}"):
         decoder.decode([wrong])
 
 
 def test_likelihoods_that_are_not_numbers_are_refused(graph, backend):
-    broken = np.full((9, graph.num_pdfs), np.nan, np.float32)
+    broken = np.full((9, graph.num_senones), np.nan, np.float32)
     with pytest.raises(UserError, match="not finite"):
         make_decoder(backend, graph, EXHAUSTIVE, acoustic_scale=1.0).decode([broken])
 

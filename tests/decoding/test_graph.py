@@ -9,8 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_kd.artifacts import Stamp, Work, replacing_folder
-from asr_kd.config import DecodingConfig
 from asr_kd.decoding.decoder import make_decoder
 from asr_kd.decoding.epsilon import Outputs, remove_epsilon
 from asr_kd.decoding.fst_io import Fst, from_kaldifst, to_kaldifst
@@ -26,8 +24,12 @@ from asr_kd.decoding.graph import (
     write_graph,
 )
 from asr_kd.errors import UserError
+from asr_kd.io.folders import replacing_folder
+from asr_kd.io.stamp import Stamp
 from asr_kd.lang.lexicon import Lang
 from asr_kd.lang.ngram import estimate
+from asr_kd.workspace.config import DecodingConfig
+from asr_kd.workspace.work import Workspace
 
 _spec = importlib.util.spec_from_file_location("toy", Path(__file__).parent / "toy.py")
 toy = importlib.util.module_from_spec(_spec)
@@ -234,7 +236,7 @@ def test_written_graph_is_read_back(graphs, tmp_path):
 
 
 def test_a_graph_of_another_tree_is_refused_naming_both(graphs, tmp_path):
-    work = Work(tmp_path, Path("demo.yaml"))
+    work = Workspace(tmp_path, Path("demo.yaml"))
     folder, old = work.exp("graph"), Stamp("graph", {}, {"lang": "aa", "tree": "first"})
     with replacing_folder(folder, old) as temporary:
         write_graph(graphs[1][1], temporary)

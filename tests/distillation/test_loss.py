@@ -24,14 +24,14 @@ def problems(draw, fewest=1, scale=3.0):
     return z, v, torch.from_numpy(rng.integers(0, shape[1], shape[0]))
 
 
-def soften(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+def compute_soft_targets(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     """q_i = exp(z_i / T) / sum_j exp(z_j / T), written out."""
     powers = torch.exp(logits / temperature - (logits / temperature).max(-1, keepdim=True).values)
     return powers / powers.sum(-1, keepdim=True)
 
 
 def targets(logits: torch.Tensor, temperature: float) -> SoftTargets:
-    return SoftTargets(soften(logits, temperature).log(), temperature)
+    return SoftTargets(compute_soft_targets(logits, temperature).log(), temperature)
 
 
 def gradient(z: torch.Tensor, loss) -> tuple[LossTerms, torch.Tensor]:
@@ -45,7 +45,7 @@ def gradient(z: torch.Tensor, loss) -> tuple[LossTerms, torch.Tensor]:
 def test_ensemble_of_one_is_the_softmax_at_the_temperature(problem, temperature):
     z, _, _ = problem
     log_q = ensemble_distribution(z.unsqueeze(0), temperature=temperature)
-    assert torch.allclose(log_q.exp(), soften(z, temperature), atol=1e-12)
+    assert torch.allclose(log_q.exp(), compute_soft_targets(z, temperature), atol=1e-12)
 
 
 @given(problem=problems(), temperature=temperatures)
@@ -55,7 +55,7 @@ def test_soft_gradient_is_q_minus_p_over_t(problem, temperature):
     _, grad = gradient(
         z, lambda x: distillation_loss(x, targets(v, temperature), states, temperature=temperature, soft_weight=1.0)
     )
-    expected = (soften(z, temperature) - soften(v, temperature)) / temperature
+    expected = (compute_soft_targets(z, temperature) - compute_soft_targets(v, temperature)) / temperature
     assert torch.allclose(grad * len(z) / temperature**2, expected, atol=1e-10)
 
 
@@ -104,10 +104,10 @@ def test_minimiser_at_high_temperature_is_that_of_half_the_squared_logit_error()
 def test_weight_zero_is_the_hard_loss_and_one_the_soft(problem, temperature):
     z, v, states = problem
     hard = distillation_loss(z, targets(v, temperature), states, temperature=temperature, soft_weight=0.0)
-    cross_entropy = -torch.stack([soften(z, 1.0)[b, s].log() for b, s in enumerate(states)]).mean()
+    cross_entropy = -torch.stack([compute_soft_targets(z, 1.0)[b, s].log() for b, s in enumerate(states)]).mean()
     assert hard.total.item() == pytest.approx(cross_entropy.item(), rel=1e-9)
     soft = distillation_loss(z, targets(v, temperature), states, temperature=temperature, soft_weight=1.0)
-    p, q = soften(v, temperature), soften(z, temperature)
+    p, q = compute_soft_targets(v, temperature), compute_soft_targets(z, temperature)
     kl = (p * (p / q).log()).sum(-1).mean() * temperature**2
     assert soft.total.item() == pytest.approx(kl.item(), rel=1e-7, abs=1e-9)
 
@@ -194,7 +194,7 @@ def test_other_temperature_or_length_is_refused():
 def test_means_of_the_ensemble(seed, temperature):
     rng = np.random.default_rng(seed)
     logits = torch.from_numpy(rng.normal(0, 2, (3, 4, 5)))
-    members = torch.stack([soften(member, temperature) for member in logits])
+    members = torch.stack([compute_soft_targets(member, temperature) for member in logits])
     arithmetic = ensemble_distribution(logits, temperature=temperature)
     assert torch.allclose(arithmetic.exp(), members.mean(0), atol=1e-12)
     product = members.log().mean(0).exp()

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, keep_largest, restore
+from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, restore, truncate
 from asr_kd.errors import UserError
 
 
@@ -20,7 +20,7 @@ def write(folder, full, *, keep_mass, max_entries, pieces=3):
     exact = keep_mass >= 1 and max_entries >= full.shape[1]
     writer = SoftTargetWriter(folder, full.shape[1], full.exp().mean(0).numpy(), exact=exact)
     for part in full.chunk(pieces):
-        writer.append(keep_largest(part, keep_mass=keep_mass, max_entries=max_entries))
+        writer.append(truncate(part, keep_mass=keep_mass, max_entries=max_entries))
     writer.close()
     return SoftTargetStore(folder, temperature=2.0, num_frames=len(full))
 
@@ -37,7 +37,7 @@ def test_a_store_that_keeps_everything_equals_the_full_distribution(tmp_path, cl
 @given(seed=st.integers(0, 10**6), keep_mass=st.floats(0.3, 0.999), max_entries=st.integers(1, 12))
 def test_kept_entries_are_the_smallest_set_with_the_mass_and_rows_sum_to_one(seed, keep_mass, max_entries):
     full = distributions(seed, 9, 12)
-    kept = keep_largest(full, keep_mass=keep_mass, max_entries=max_entries)
+    kept = truncate(full, keep_mass=keep_mass, max_entries=max_entries)
     ends = np.cumsum(kept.counts)
     for frame, (first, last) in enumerate(zip(ends - kept.counts, ends, strict=True)):
         ordered = np.sort(full[frame].exp().double().numpy())[::-1]
@@ -56,7 +56,7 @@ def test_kept_entries_are_the_smallest_set_with_the_mass_and_rows_sum_to_one(see
 def test_frames_that_need_few_entries_and_those_that_need_many_keep_the_same_as_by_sorting(max_entries):
     full = torch.cat([distributions(seed, 20, 200, sharpness) for seed, sharpness in enumerate((0.1, 1.0, 3.0, 9.0))])
     for keep_mass in (0.9, 0.99, 1.0 if max_entries < 200 else 0.999):
-        kept = keep_largest(full, keep_mass=keep_mass, max_entries=max_entries)
+        kept = truncate(full, keep_mass=keep_mass, max_entries=max_entries)
         ends = np.cumsum(kept.counts)
         for frame, (first, last) in enumerate(zip(ends - kept.counts, ends, strict=True)):
             values = full[frame].sort(descending=True).values
@@ -73,7 +73,7 @@ def test_frames_that_need_few_entries_and_those_that_need_many_keep_the_same_as_
 def test_left_over_mass_is_spread_as_the_background():
     full = torch.tensor([[0.9, 0.06, 0.03, 0.01]]).log()
     background = torch.tensor([0.1, 0.2, 0.4, 0.3])
-    restored = restore(keep_largest(full, keep_mass=0.8, max_entries=4), background).exp()[0]
+    restored = restore(truncate(full, keep_mass=0.8, max_entries=4), background).exp()[0]
     assert restored[0].item() == pytest.approx(0.9, rel=1e-5)
     assert (restored[1:] / restored[1:].sum()).tolist() == pytest.approx([2 / 9, 4 / 9, 3 / 9], rel=1e-4)
 

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_kd.evaluation.bootstrap import compare, wer_interval
+from asr_kd.evaluation.bootstrap import compare, ratio_interval
 
 
 def test_interval_equals_the_exact_bootstrap_of_three_utterances() -> None:
     """Three utterances have 27 resamples: the percentiles of many random ones must be those of the 27."""
     errors, words = np.array([0, 2, 5]), np.array([4, 3, 9])
     exact = [errors[list(d)].sum() / words[list(d)].sum() for d in itertools.product(range(3), repeat=3)]
-    interval = wer_interval(errors, words, samples=200_000, level=0.8, seed=3)
+    interval = ratio_interval(errors, words, samples=200_000, level=0.8, seed=3)
     assert interval.value == 7 / 16
     assert interval.low == pytest.approx(np.quantile(exact, 0.1), abs=1e-9)
     assert interval.high == pytest.approx(np.quantile(exact, 0.9), abs=1e-9)
@@ -41,7 +41,7 @@ def test_a_plain_float64_loop_gives_the_same_numbers() -> None:
     for pick in drawn:
         per_seed = [sum(float(errors[s, u]) for u in pick) / sum(float(words[u]) for u in pick) for s in range(3)]
         rates.append(sum(per_seed) / 3)
-    interval = wer_interval(errors, words, samples=500, seed=7)
+    interval = ratio_interval(errors, words, samples=500, seed=7)
     np.testing.assert_allclose([interval.low, interval.high], np.quantile(rates, [0.025, 0.975]), rtol=1e-12)
     assert interval.value == pytest.approx(errors.sum() / (3 * words.sum()), rel=1e-12)
 
@@ -63,7 +63,7 @@ def test_pairing_sees_what_two_separate_intervals_hide() -> None:
     words = np.full(200, 10)
     a = random.integers(1, 9, 200)
     b = a - (random.random(200) < 0.15)
-    assert wer_interval(b, words).high > wer_interval(a, words).low
+    assert ratio_interval(b, words).high > ratio_interval(a, words).low
     assert compare(a, b, words).probability_better > 0.999
 
 
@@ -73,7 +73,7 @@ def test_coverage_is_near_the_level() -> None:
     held = 0
     for trial in range(300):
         words = random.integers(2, 12, 120)
-        interval = wer_interval(random.binomial(words, 0.2), words, samples=400, seed=trial)
+        interval = ratio_interval(random.binomial(words, 0.2), words, samples=400, seed=trial)
         held += interval.low <= 0.2 <= interval.high
     assert 0.90 <= held / 300 <= 0.99
 
@@ -81,10 +81,10 @@ def test_coverage_is_near_the_level() -> None:
 def test_same_seed_same_numbers_and_memory_stays_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     errors, words = random.integers(0, 4, 64), random.integers(1, 9, 64)
-    whole = wer_interval(errors, words, samples=1000, seed=4)
-    assert whole == wer_interval(errors, words, samples=1000, seed=4)
+    whole = ratio_interval(errors, words, samples=1000, seed=4)
+    assert whole == ratio_interval(errors, words, samples=1000, seed=4)
     monkeypatch.setattr("asr_kd.evaluation.bootstrap._DRAWS_AT_ONCE", 64 * 10)
-    assert wer_interval(errors, words, samples=1000, seed=4) == whole
+    assert ratio_interval(errors, words, samples=1000, seed=4) == whole
 
 
 @pytest.mark.parametrize(
@@ -93,4 +93,4 @@ def test_same_seed_same_numbers_and_memory_stays_bounded(monkeypatch: pytest.Mon
 )
 def test_wrong_shapes_are_refused(errors: list[int], words: list[int]) -> None:
     with pytest.raises(ValueError):
-        wer_interval(np.array(errors), np.array(words))
+        ratio_interval(np.array(errors), np.array(words))

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.decoding.wer import align_words, count_errors, pooled
 from asr_kd.evaluation.confusions import confusions, matrix, most_confused
-from asr_kd.evaluation.confusions_figure import draw
+from asr_kd.evaluation.wer import align_words, count_errors, pooled
+from asr_kd.report.confusions_figure import draw
 
 sequences = st.lists(st.sampled_from(["SIL", "IH", "IY", "B", "FOO"]), max_size=8)
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from asr_kd.acoustic.model import AcousticModel
-from asr_kd.config import ModelConfig
 from asr_kd.evaluation import frames as frames_module
 from asr_kd.evaluation.frames import diversity, example_frame, frame_metrics
 from asr_kd.frames.store import FrameStore, write_store
+from asr_kd.workspace.config import ModelConfig
 
 LEFT, RIGHT, NUM_STATES, MEMBERS = 2, 1, 5, 3
 

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lhotse.utils import compute_num_frames, compute_num_frames_from_samples
 
-from asr_kd.artifacts import Stamp
 from asr_kd.errors import UserError
-from asr_kd.frames.store import FrameStore, FrameStoreWriter, num_frames, write_store
+from asr_kd.frames.features import num_frames
+from asr_kd.frames.store import FrameStore, FrameStoreWriter, write_store
+from asr_kd.io.stamp import Stamp
 
 STAMP = Stamp("align", {}, {})
 

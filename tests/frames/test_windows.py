@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_kd.frames.order import frame_batches
+from asr_kd.frames.sampler import frame_batches
 from asr_kd.frames.store import FrameStore, write_store
 from asr_kd.frames.windows import ChunkedFrames, WindowedFrames, windows_of
 

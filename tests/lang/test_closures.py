@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.config import LangConfig
-from asr_kd.corpora.language import speller
 from asr_kd.errors import UserError
 from asr_kd.lang.closures import CLOSURE_OF, GLOTTAL_STOP, SYMBOLS, with_closures
 from asr_kd.lang.lexicon import ARPABET, Lang
+from asr_kd.stages.language import speller
+from asr_kd.workspace.config import LangConfig
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from asr_kd.acoustic.options import RunOptions
 from asr_kd.cli import main
-from asr_kd.config import ModelConfig, TrainingConfig
 from asr_kd.errors import UserError
 from asr_kd.mnist.config import (
     EXPERIMENTS,
@@ -25,6 +23,8 @@ from asr_kd.mnist.config import (
 )
 from asr_kd.mnist.report import table, write_report
 from asr_kd.mnist.stage import known_results, run, sanity, spread
+from asr_kd.workspace.config import ModelConfig, TrainingConfig
+from asr_kd.workspace.run_options import RunOptions
 
 TRAINING = TrainingConfig(epochs=8, batch_size=30, learning_rate=5e-3)
 SOFT = SoftConfig(temperature=4.0, training=TRAINING)

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from asr_kd.acoustic.model import AcousticModel
-from asr_kd.acoustic.noise import StepNoise
-from asr_kd.config import ModelConfig
+from asr_kd.acoustic.rng import StepRng
 from asr_kd.mnist.data import SIDE, Digits
 from asr_kd.mnist.images import Images, Shift, errors, log_posteriors, tempered_mean
+from asr_kd.workspace.config import ModelConfig
 
 CPU = torch.device("cpu")
 
@@ -43,18 +43,18 @@ def test_every_shift_moves_pixel_by_pixel_and_never_wraps(pixels):
 def test_all_shifts_are_equally_likely_and_repeat_with_the_step():
     shift, inputs = Shift(2), torch.zeros(20000, SIDE * SIDE)
     inputs[:, 14 * SIDE + 14] = 1.0
-    where = shift(inputs, StepNoise(1, 2, CPU)).argmax(1)
+    where = shift(inputs, StepRng(1, 2, CPU)).argmax(1)
     counts = torch.bincount(where, minlength=SIDE * SIDE)
     seen = counts[counts > 0]
     assert len(seen) == 25
     assert float(((seen - 800.0) ** 2 / 800).sum()) < 52  # chi-squared with 24 degrees of freedom, p = 0.001
-    assert torch.equal(where, shift(inputs, StepNoise(1, 2, CPU)).argmax(1))
-    assert not torch.equal(where, shift(inputs, StepNoise(1, 3, CPU)).argmax(1))
+    assert torch.equal(where, shift(inputs, StepRng(1, 2, CPU)).argmax(1))
+    assert not torch.equal(where, shift(inputs, StepRng(1, 3, CPU)).argmax(1))
 
 
 def test_no_shift_changes_nothing():
     inputs = torch.rand(4, SIDE * SIDE)
-    assert torch.equal(Shift(0)(inputs, StepNoise(1, 1, CPU)), inputs)
+    assert torch.equal(Shift(0)(inputs, StepRng(1, 1, CPU)), inputs)
 
 
 def test_pixels_are_fractions():

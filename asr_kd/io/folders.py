@@ -1,0 +1,82 @@
+"""Artefact folders: replaced all at once, or resumed after a kill and then put in place."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from asr_kd.errors import ResumableError, UserError
+from asr_kd.io.files import full_disk_is_an_error, replacing_file
+from asr_kd.io.stamp import STAMP, Stamp
+
+_MADE_BY = "made_by"
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path, stamp: Stamp, metadata: dict[str, Any] | None = None) -> Iterator[Path]:
+    """Yields a temporary folder beside `path`; when the body ends well it gets the stamp and takes `path`'s place.
+
+    `metadata` may be filled by the body. A killed run leaves only the temporary folder, which the next run removes.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    with full_disk_is_an_error(path):
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            put_in_place(temporary, path, stamp, metadata)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def put_in_place(temporary: Path, path: Path, stamp: Stamp, metadata: dict[str, Any] | None = None) -> None:
+    """A finished folder gets its stamp and takes the place of `path`, whatever was there."""
+    stamp.write(temporary / STAMP, metadata)
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        path.rename(old)
+    temporary.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def partial_folder(path: Path, stamp: Stamp) -> Path:
+    """Where a killed run that was to make `path` left what it had; empty where there was none with this stamp."""
+    partial = path.with_name(f".{path.name}.partial")
+    mark = partial / _MADE_BY
+    if not mark.exists() or mark.read_text(encoding="utf-8") != stamp.digest:
+        shutil.rmtree(partial, ignore_errors=True)
+        with full_disk_is_an_error(path):
+            partial.mkdir(parents=True)
+            with replacing_file(mark) as temporary:
+                temporary.write_text(stamp.digest, encoding="utf-8")
+    return partial
+
+
+def discard_partial(path: Path) -> None:
+    """Frees what a killed run left that nobody will go on with, where `path` is as it should be."""
+    shutil.rmtree(path.with_name(f".{path.name}.partial"), ignore_errors=True)
+
+
+@contextlib.contextmanager
+def resuming_folder(path: Path, stamp: Stamp, metadata: dict[str, Any] | None = None) -> Iterator[Path]:
+    """As `replacing_folder`, but what a killed run with the same stamp has left is there again.
+
+    Where the body raises UserError it is deleted, for the input has to be mended first; but not where only disk or
+    memory did not suffice.
+    """
+    partial = partial_folder(path, stamp)
+    with full_disk_is_an_error(path):
+        try:
+            yield partial
+        except ResumableError:
+            raise
+        except UserError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        put_in_place(partial, path, stamp, metadata)
+    (path / _MADE_BY).unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""One module per stage, named like its command: reads the work folder, calls the library, writes artefacts."""

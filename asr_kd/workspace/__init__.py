@@ -1,0 +1,1 @@
+"""A recipe on disk: its config, its work folder, where its work runs."""

@@ -1,0 +1,219 @@
+"""The training loop: it learns, resumes exactly, and every member is trained as if it were alone."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from asr_kd.acoustic.checkpoint import _CarefulFile
+from asr_kd.acoustic.criteria import DevScorer, HardTargets
+from asr_kd.acoustic.model import AcousticModel
+from asr_kd.acoustic.training import fit
+from asr_kd.errors import FullDiskError
+from asr_kd.workspace.config import ModelConfig, TrainingConfig
+
+CPU = torch.device("cpu")
+TRAINING = TrainingConfig(epochs=3, batch_size=32, learning_rate=3e-3, precision="float32")
+MODEL = ModelConfig(layers=1, width=16, input_dropout=0.1, hidden_dropout=0.2, max_norm=2.0)
+
+
+class Points:
+    """Examples in memory, in place of windows of speech."""
+
+    def __init__(self, num_frames: int = 200, dims: int = 6, classes: int = 4, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.states = rng.integers(0, classes, num_frames)
+        centres = np.random.default_rng(99).normal(0, 1.5, (classes, dims))
+        self.data = torch.from_numpy((centres[self.states] + rng.normal(0, 1, (num_frames, dims))).astype(np.float32))
+        self.num_frames, self.dims, self.classes = num_frames, dims, classes
+
+    def inputs(self, frames: torch.Tensor) -> torch.Tensor:
+        return self.data[frames]
+
+
+class Killed(Exception):
+    pass
+
+
+def net(points: Points, seeds=(1, 2, 3), model=MODEL) -> AcousticModel:
+    return AcousticModel(model, points.dims, points.classes, list(seeds))
+
+
+def run(points, model, training=TRAINING, objective=None, **options):
+    dev = Points(seed=5)
+    objective = objective or HardTargets(points.states, CPU)
+    return fit(model, points, objective, training, seed=7, evaluate=DevScorer(dev, dev.states), **options)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_one_batch_is_overfitted(optimizer):
+    points = Points(num_frames=24)
+    model = net(points, model=ModelConfig(layers=2, width=64))
+    training = TrainingConfig(
+        epochs=150, batch_size=24, learning_rate=1e-2, optimizer=optimizer, precision="float32", schedule="constant"
+    )
+    progress = fit(model, points, HardTargets(points.states, CPU), training, seed=1)
+    assert min(progress.rows[-1]["train_accuracy"]) == 1.0
+    assert max(progress.rows[-1]["loss"]) < 0.05
+
+
+def test_training_beats_chance_on_dev():
+    points = Points(num_frames=1000)
+    progress = run(points, net(points), replace(TRAINING, epochs=8))
+    assert min(progress.best_accuracy) > 0.6  # chance is a quarter
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("killed_after", [1, 6, 7, 11, 20])
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path, killed_after, precision):
+    points, training = Points(), replace(TRAINING, precision=precision)
+    whole = net(points)
+    expected = run(points, whole, training)
+
+    class DiesAfter(HardTargets):
+        calls = 0
+
+        def __call__(self, logits, frames, inputs):
+            DiesAfter.calls += 1
+            if DiesAfter.calls > killed_after:
+                raise Killed
+            return super().__call__(logits, frames, inputs)
+
+    checkpoint = tmp_path / "checkpoint.pt"
+    with pytest.raises(Killed):
+        objective = DiesAfter(points.states, CPU)
+        run(points, net(points), training, objective, checkpoint=checkpoint, checkpoint_seconds=0.0)
+    resumed = net(points, seeds=(7, 8, 9))  # other weights: all must come from the checkpoint
+    found = run(points, resumed, training, checkpoint=checkpoint)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    timings = ("seconds", "frames_per_second")
+    for row, again in zip(expected.rows, found.rows, strict=True):
+        assert {k: v for k, v in row.items() if k not in timings} == {
+            k: v for k, v in again.items() if k not in timings
+        }
+
+
+def test_checkpoints_within_an_epoch_are_the_rarer_the_longer_they_take(tmp_path, monkeypatch):
+    points, written = Points(), []
+
+    def slow(path, digest, model, optimizer, best, progress):
+        written.append((progress.epoch, progress.batch))
+        time.sleep(0.05)
+
+    monkeypatch.setattr("asr_kd.acoustic.checkpoint.save_checkpoint", slow)
+    settings = replace(TRAINING, epochs=2)
+    run(points, net(points), settings, checkpoint=tmp_path / "c.pt", checkpoint_seconds=1e-9)
+    within = [batch for _, batch in written if batch > 0]
+    assert within == [1]  # then 2.5 s must pass, and the run is over before
+    assert [epoch for epoch, batch in written if batch == 0] == [1, 2]  # at the ends of epochs whatever it takes
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no /dev/full")
+def test_a_full_disk_while_a_checkpoint_is_written_is_an_error_that_keeps_the_last_one(tmp_path, monkeypatch):
+    points, checkpoint = Points(), tmp_path / "checkpoint.pt"
+    run(points, net(points), checkpoint=checkpoint, digest="one")
+    before = checkpoint.read_bytes()
+
+    full = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115
+
+    class Full(_CarefulFile):
+        def __init__(self, file):
+            super().__init__(full)
+
+    monkeypatch.setattr("asr_kd.acoustic.checkpoint._CarefulFile", Full)
+    with pytest.raises(FullDiskError, match=r"checkpoint\.pt: the disk is full"):
+        run(points, net(points), checkpoint=checkpoint, digest="two")
+    full.close()
+    assert checkpoint.read_bytes() == before and list(tmp_path.iterdir()) == [checkpoint]
+
+
+def test_the_optimisers_copies_change_nothing(monkeypatch):
+    """With bfloat16 products; the reference converts weights and gradients in each step, as autograd does."""
+    points, training = Points(), replace(TRAINING, precision="bfloat16")
+    model = replace(MODEL, layers=2, max_norm=0.5)  # a limit that is often met
+    ours = net(points, model=model)
+    ours.precision = training.precision
+    assert ours.hold_copies()
+    run(points, ours, training)
+    monkeypatch.setattr(AcousticModel, "hold_copies", lambda _: {})
+    reference = net(points, model=model)
+    run(points, reference, training)
+    for name, value in reference.state_dict().items():
+        assert torch.equal(value, ours.state_dict()[name]), name
+    assert all(layer.copy is None for layer in ours.layers)
+
+
+def test_checkpoint_of_another_run_or_damaged_is_not_used(tmp_path):
+    points, checkpoint = Points(), tmp_path / "checkpoint.pt"
+    run(points, net(points), checkpoint=checkpoint, digest="one")
+    expected = run(points, net(points)).rows[-1]["loss"]
+    assert run(points, net(points), checkpoint=checkpoint, digest="two").rows[-1]["loss"] == expected
+    checkpoint.write_bytes(b"half a file")
+    assert run(points, net(points), checkpoint=checkpoint, digest="one").rows[-1]["loss"] == expected
+
+
+def test_a_member_learns_what_it_learns_alone():
+    points = Points()
+    model = replace(MODEL, input_dropout=0.0, hidden_dropout=0.0)
+    together = net(points, model=model)
+    run(points, together)
+    alone = net(points, seeds=(2,), model=model)
+    run(points, alone)
+    for name, value in alone.state_dict().items():
+        assert torch.allclose(value[0], together.state_dict()[name][1], atol=1e-5), name
+
+
+def test_each_member_ends_with_its_best_epoch_on_dev():
+    points, dev = Points(), Points(seed=5)
+    model = net(points)
+    progress = run(points, model, replace(TRAINING, epochs=6, learning_rate=0.05))
+    scores = DevScorer(dev, dev.states)(model)
+    assert scores.accuracy == progress.best_accuracy
+    for member, epoch in enumerate(progress.best_epoch):
+        assert progress.rows[epoch - 1]["dev_accuracy"][member] == max(r["dev_accuracy"][member] for r in progress.rows)
+
+
+def test_patience_stops_early():
+    points = Points()
+    progress = run(points, net(points), replace(TRAINING, epochs=200, learning_rate=0.1, patience=2))
+    assert progress.epoch < 200
+    best = max(progress.best_epoch)
+    assert progress.epoch == best + 2
+
+
+def test_max_norm_holds_and_leaves_the_output_layer_alone():
+    points = Points()
+    model = net(points, model=replace(MODEL, max_norm=0.5))
+    run(points, model, replace(TRAINING, learning_rate=0.05))
+    assert model.layers[0].weight.norm(dim=1).max() <= 0.5 + 1e-5
+    assert model.layers[-1].weight.norm(dim=1).max() > 0.5
+
+
+def test_members_train_only_on_their_frames():
+    points = Points()
+    broken = points.states.copy()
+    broken[:100] = (broken[:100] + 1) % points.classes
+    trains_on = np.ones((2, 200), bool)
+    trains_on[0, :100] = False  # member 0 never sees the wrong labels
+    model = net(points, seeds=(1, 2))
+    progress = run(points, model, replace(TRAINING, epochs=10), objective=HardTargets(broken, CPU, trains_on))
+    assert progress.best_accuracy[0] > progress.best_accuracy[1] + 0.1
+
+
+def test_frames_without_a_state_are_never_drawn():
+    points = Points()
+    states = points.states.copy()
+    states[::3] = -1
+    seen = set()
+
+    class Watching(HardTargets):
+        def __call__(self, logits, frames, inputs):
+            seen.update(frames.tolist())
+            return super().__call__(logits, frames, inputs)
+
+    run(points, net(points), objective=Watching(states, CPU), valid=states >= 0)
+    assert seen == set(np.flatnonzero(states >= 0).tolist())

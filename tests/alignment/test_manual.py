@@ -1,0 +1,96 @@
+"""Times that people made: every phone keeps its frames, and its states share them in the best way."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lhotse import CutSet, MonoCut, SupervisionSegment
+from lhotse.supervision import AlignmentItem
+
+from asr_kd.alignment.manual import best_split, equal_split, frames_of, read_starts
+from asr_kd.alignment.set_alignment import compile_graphs
+from asr_kd.alignment.topology import CannotAlignError, compile_graph
+from asr_kd.errors import UserError
+from asr_kd.frames.store import FrameStore, write_store
+from asr_kd.lang.lexicon import Lang
+
+LANG = Lang(("SIL", "A", "B"), ("A", "B", "SIL"), {"A": ((1,),), "B": ((2,),), "SIL": ((0,),)})
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.integers(0, 40))
+def test_every_phone_gets_a_frame_in_order_and_near_its_time(times: list[float], extra: int) -> None:
+    seconds = np.array([0.0, *sorted(times)])
+    frames = len(seconds) + extra
+    starts = frames_of(seconds, frames)
+    assert starts is not None and starts[0] == 0 and starts[-1] == frames
+    assert (np.diff(starts) >= 1).all()
+    wanted = np.round(100 * seconds)
+    gaps = np.diff(np.append(wanted, frames))
+    if (gaps >= 1).all():  # nothing had to move
+        assert (starts[:-1] == wanted).all()
+    assert frames_of(seconds, len(seconds) - 1) is None
+
+
+@given(st.integers(0, 1000), st.lists(st.integers(1, 6), min_size=1, max_size=3))
+def test_the_best_split_is_the_best_of_all(seed: int, lengths: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    graph = replace(compile_graph(["A", "B", "A"][: len(lengths)], LANG, optional_silence=False), starts=starts)
+    scores = rng.normal(size=(starts[-1], 9)).astype(np.float32)
+    path, score = best_split(scores, graph)
+    best = 0.0
+    for node, (begin, end) in enumerate(itertools.pairwise(starts)):
+        ways = [
+            states for states in itertools.combinations_with_replacement(range(3), int(end - begin))
+            if set(states) == ({1} if end - begin == 1 else {0, 2} if end - begin == 2 else {0, 1, 2})
+        ]  # fmt: skip
+        phone = graph.phone[node]
+        best += max(sum(float(scores[begin + t, 3 * phone + s]) for t, s in enumerate(way)) for way in ways)
+        assert (path[begin:end] // 3 == node).all() and (np.diff(path[begin:end]) >= 0).all()
+        assert (equal_split(graph)[begin:end] // 3 == node).all()
+    assert score == pytest.approx(best, abs=1e-4)
+    assert sum(float(scores[t, graph.classes[s]]) for t, s in enumerate(path)) == pytest.approx(best, abs=1e-4)
+    with pytest.raises(CannotAlignError, match="frames, but its phones have"):
+        best_split(scores[:-1], graph)
+
+
+def put_cuts(path: Path, phones: dict[str, list[tuple[str, float, float]]]) -> None:
+    cuts = []
+    for name, of_name in phones.items():
+        items = [AlignmentItem(label, start, end - start) for label, start, end in of_name]
+        segment = SupervisionSegment(name, name, 0.0, 1.0, alignment={"phone": items} if items else None)
+        cuts.append(MonoCut(name, 0.0, 1.0, 0, supervisions=[segment]))
+    CutSet.from_cuts(cuts).to_file(path)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FrameStore:
+    rng = np.random.default_rng(0)
+    sizes = {"u": 40, "u_sp0.5": 80, "v": 2, "w": 30}
+    utterances = [(name, rng.normal(size=(size, 3))) for name, size in sizes.items()]
+    texts = ["SIL A SIL", "SIL A SIL", "SIL A SIL", "SIL A"]
+    return write_store(tmp_path / "store", utterances, texts=texts, speeds=[1.0, 0.5, 1.0, 1.0])
+
+
+def test_altered_copies_have_altered_times_and_misfits_are_named(store: FrameStore, tmp_path: Path) -> None:
+    three = [("SIL", 0.0, 0.1), ("A", 0.1, 0.25), ("SIL", 0.25, 0.4)]
+    put_cuts(tmp_path / "cuts.jsonl.gz", {"u": three, "v": three, "w": three})
+    starts = read_starts(tmp_path / "cuts.jsonl.gz", store)
+    assert {u: found.tolist() for u, found in starts.items()} == {
+        0: [0, 10, 25, 40], 1: [0, 20, 50, 80], 3: [0, 10, 25, 30],
+    }  # fmt: skip
+    graphs, failed = compile_graphs(store, range(4), LANG, starts=starts)
+    assert list(graphs) == [0, 1] and graphs[0].starts is not graphs[1].starts
+    assert "fewer frames than phones" in failed[2] and "2 phones, but there are times of 3" in failed[3]
+
+
+def test_cuts_without_times_are_an_error(store: FrameStore, tmp_path: Path) -> None:
+    put_cuts(tmp_path / "cuts.jsonl.gz", {"u": []})
+    with pytest.raises(UserError, match=r"u has no times of phones, which alignment.labels: manual needs"):
+        read_starts(tmp_path / "cuts.jsonl.gz", store)

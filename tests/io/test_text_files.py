@@ -1,0 +1,55 @@
+"""Text of any kind is read, and what is no text is one sentence that names the file."""
+
+import gzip
+import zlib
+from pathlib import Path
+
+import pytest
+
+from asr_kd.errors import UserError
+from asr_kd.io.text_files import open_text
+from asr_kd.lang.ngram import read_arpa
+
+WORDS = "A LINE\nUND NÖCH EINE\n" * 200
+
+
+def _read(path: Path) -> str:
+    with open_text(path, "the text", "give another") as file:
+        return file.read()
+
+
+def test_plain_and_gzipped_text_is_the_same(tmp_path: Path) -> None:
+    plain, packed = tmp_path / "a.txt", tmp_path / "a.txt.gz"
+    plain.write_text(WORDS, encoding="utf-8")
+    packed.write_bytes(gzip.compress(WORDS.encode()))
+    assert _read(plain) == _read(packed) == WORDS
+
+
+@pytest.mark.parametrize("damage", ["cut", "header", "flipped", "latin", "missing", "folder"])
+def test_what_is_no_text_is_named(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "bad.txt.gz"
+    packed = bytearray(gzip.compress(WORDS.encode()))
+    if damage == "cut":
+        path.write_bytes(packed[:-20])
+    elif damage == "header":
+        path.write_bytes(b"no gzip" + packed)
+    elif damage == "flipped":
+        packed[12:20] = bytes(255 - byte for byte in packed[12:20])  # zlib.error, where a checksum would be BadGzipFile
+        path.write_bytes(packed)
+    elif damage == "latin":
+        path.write_bytes(gzip.compress(WORDS.encode("latin-1")))
+    elif damage == "folder":
+        path.mkdir()
+    with pytest.raises(UserError, match=r"bad.txt.gz: the text cannot be read: .*; give another\."):
+        _read(path)
+
+
+def test_every_way_to_cut_a_gzipped_language_model_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "lm.arpa.gz"
+    packed = gzip.compress(b"\\data\\\nngram 1=1\n\n\\1-grams:\n-1\ta\n\n\\end\\\n")
+    for length in range(len(packed)):
+        if b"\\end\\" in zlib.decompressobj(31).decompress(packed[:length]):
+            continue  # all of the text is there, and what is cut is of no use to it
+        path.write_bytes(packed[:length])
+        with pytest.raises(UserError, match=r"lm.arpa.gz"):
+            read_arpa(path)

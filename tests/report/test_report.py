@@ -1,0 +1,413 @@
+"""A finished run becomes a page that says what the run's files say, and nothing that a transcript smuggles in."""
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from asr_kd.errors import UserError
+from asr_kd.io.files import read_json_lines
+from asr_kd.io.stamp import STAMP, Stamp
+from asr_kd.report import plots, prose
+from asr_kd.report import style as look
+from asr_kd.report.collect import gather
+from asr_kd.stages.report import ReportResult, markdown_escaped, report
+from asr_kd.workspace.config import Config
+from asr_kd.workspace.work import Workspace
+
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Checks nesting; collects tags, attributes, the headline table's cells and all text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.rows: dict[str, list[str]] = {}
+        self.words: list[str] = []
+        self._row = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, key, value or "") for key, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self._row = dict(attrs).get("data-system") or ""
+        if tag == "td" and self._row:
+            self.rows.setdefault(self._row, []).append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, key, value or "") for key, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+        if tag == "tr":
+            self._row = ""
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+        if self._row and self.rows.get(self._row):
+            self.rows[self._row][-1] += data
+
+
+@pytest.fixture(scope="module")
+def made(finished_run: tuple[Config, Workspace]) -> tuple[ReportResult, dict, str]:
+    """The result, results.json and index.html of the finished run."""
+    result = report(*finished_run)
+    results = json.loads((result.path / "results.json").read_text(encoding="utf-8"))
+    return result, results, (result.path / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def broken(finished_run: tuple[Config, Workspace], tmp_path: Path) -> tuple[Config, Workspace]:
+    """A copy to break."""
+    config, work = finished_run
+    shutil.copytree(work.root, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "exp" / "report", ignore_errors=True)
+    return config, replace(work, root=tmp_path / "run")
+
+
+def test_results_have_the_agreed_form(made: tuple[ReportResult, dict, str], fake: SimpleNamespace) -> None:
+    results = made[1]
+    assert results["corpus"] == "made-up"
+    assert [row["name"] for row in results["systems"]] == list(fake.systems)
+    for row in results["systems"]:
+        for key in ("members", "parameters", "bytes"):
+            assert isinstance(row[key], int)
+        for key in ("frame_accuracy", "cross_entropy", "wer"):
+            assert set(row[key]) == {"dev", "test"}
+            assert all(isinstance(value, float) and math.isfinite(value) for value in row[key].values())
+        low, high = row["wer_ci95"]["test"]
+        assert 0 <= low <= row["wer"]["test"] <= high <= 1
+        assert set(row["errors"]["test"]) == {"ins", "del", "sub", "words"}
+        assert isinstance(row["rtf"], float)
+    distillation = results["distillation"]
+    assert {"temperature", "soft_weight", "gain_kept", "p_distilled_better", "seeds"} <= set(distillation)
+    assert (distillation["temperature"], distillation["soft_weight"], distillation["seeds"]) == (2.0, 0.6, 3)
+    assert 0 <= distillation["p_distilled_better"] <= 1
+    assert results["alignment"] == {"utterances": 90, "labels": "own", "failed": ["too-short"]}
+    assert results["seconds"] == {"prepare": 2.5, "align": 75.2}
+
+
+def test_word_errors_are_those_of_the_hypotheses(made: tuple[ReportResult, dict, str], finished_run) -> None:
+    work = finished_run[1]
+    for row in made[1]["systems"]:
+        hyps = read_json_lines(work.exp(f"decode_{row['name']}_test") / "hyps.jsonl")
+        pairs = [pair for one in hyps for pair in one["alignment"]]
+        wrong = sum(ref != hyp for ref, hyp in pairs)
+        words = sum(ref is not None for ref, _ in pairs)
+        assert row["wer"]["test"] == wrong / words
+        assert row["errors"]["test"] == {
+            "ins": sum(ref is None for ref, _ in pairs),
+            "del": sum(hyp is None for _, hyp in pairs),
+            "sub": sum(None not in (ref, hyp) and ref != hyp for ref, hyp in pairs),
+            "words": words,
+        }
+        assert np.mean(row["each"]["wer"]["test"]) == pytest.approx(row["wer"]["test"])
+
+
+def test_sizes_and_gain_are_recomputable(made, finished_run, fake: SimpleNamespace) -> None:
+    work, rows = finished_run[1], prose.rows_of(made[1])
+    width = fake.model["width"]
+    per_net = 5 * 4 * width + width + width * 6 + 6
+    assert rows["direct"]["parameters"] == rows["distilled"]["parameters"] == per_net
+    assert (rows["ensemble"]["members"], rows["ensemble"]["parameters"]) == (4, 4 * per_net)
+    files = sorted(work.exp("teacher").glob("member_*.safetensors"))
+    assert rows["ensemble"]["bytes"] == sum(file.stat().st_size for file in files)
+    assert rows["direct"]["bytes"] == (work.exp("baseline") / "member_0.safetensors").stat().st_size
+    direct, ensemble, distilled = (rows[name]["frame_accuracy"] for name in ("direct", "ensemble", "distilled"))
+    kept = made[1]["distillation"]["gain_kept"]
+    for name, key in (("test", "frame_accuracy"), ("dev", "frame_accuracy_dev")):
+        gain = ensemble[name] - direct[name]
+        assert kept[key] == (pytest.approx((distilled[name] - direct[name]) / gain) if gain > 0 else None)
+    curve = made[1]["members_curve"]["test"]
+    assert curve[-1]["frame_accuracy"] == pytest.approx(ensemble["test"])
+    assert curve[0]["frame_accuracy"] == pytest.approx(np.mean(rows["ensemble"]["each"]["frame_accuracy"]["test"]))
+
+
+def test_the_page_shows_the_results_and_is_well_formed(made: tuple[ReportResult, dict, str]) -> None:
+    _, results, text = made
+    page = Page(text)
+    assert page.open == []
+    for row in results["systems"]:
+        cells = [cell.strip() for cell in page.rows[row["name"]]]
+        assert cells[0] == row["name"]
+        assert cells[9] == prose.percent(row["wer"]["test"])
+        assert cells[10] == " – ".join(f"{100 * edge:.1f}" for edge in row["wer_ci95"]["test"])
+        errors = row["errors"]["test"]
+        assert cells[11] == f"{errors['ins']} / {errors['del']} / {errors['sub']}"
+    whole = " ".join(page.words)
+    for sentence in [*prose.sentences(results), *prose.notes(results), prose.small_pair(results) or "?"]:
+        assert sentence in whole
+    assert page.tags.count("svg") == 6
+    assert "bootstrap_samples: 500" in whole and "asr-kd report --config" in whole
+    for name in ("bad-one", "too-short", "test-007"):
+        assert name in whole
+
+
+def test_nothing_in_a_transcript_becomes_markup(made, fake: SimpleNamespace) -> None:
+    result, _, text = made
+    page = Page(text)
+    assert fake.evil in "".join(page.words)
+    assert "script" not in page.tags
+    assert "<SCRIPT" not in text and "<b>AH" not in text and "stereo &lt;b&gt;audio&lt;/b&gt;" in text
+    markdown = (result.path / "report.md").read_text(encoding="utf-8")
+    assert "\\<SCRIPT\\>" in markdown and not re.search(r"(?<!\\)<SCRIPT", markdown)
+
+
+def test_the_page_needs_no_network_and_no_script(made: tuple[ReportResult, dict, str]) -> None:
+    text = made[2]
+    page = Page(text)
+    links = [value for _, key, value in page.attributes if key in ("src", "href", "xlink:href", "action", "srcset")]
+    assert all(link.startswith("#") for link in links)
+    assert not re.search(r"@import|url\((?!#)", text)
+    assert not [key for _, key, _ in page.attributes if key.startswith("on")]
+
+
+def test_ids_are_unique_and_references_are_kept(made: tuple[ReportResult, dict, str]) -> None:
+    text = made[2]
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r"url\(#([^)]+)\)", text)) | set(re.findall(r'href="#([^"]+)"', text)) <= set(ids)
+
+
+def test_the_figures_are_files_of_their_own_and_the_same_on_every_run(made, finished_run) -> None:
+    path = made[0].path
+    assert {file.name for file in path.iterdir()} == {
+        "index.html", "report.md", "results.json", "stamp.json", "wer.svg", "size.svg", "rtf.svg", "members.svg",
+        "training-curves.svg", "soft-targets.svg",
+    }  # fmt: skip
+    for file in path.glob("*.svg"):
+        assert ElementTree.fromstring(file.read_text(encoding="utf-8")).tag == "{http://www.w3.org/2000/svg}svg"
+        assert "date" not in file.read_text(encoding="utf-8")
+    evidence = gather(*finished_run)
+    assert evidence.results == made[1]
+    assert plots.training_curves(evidence.logs) == (path / "training-curves.svg").read_text(encoding="utf-8")
+
+
+def test_a_second_run_does_nothing_and_a_changed_setting_makes_it_anew(broken: tuple[Config, Workspace]) -> None:
+    config, work = broken
+    first = report(config, work)
+    before = (first.path / "index.html").stat().st_mtime_ns
+    second = report(config, work)
+    assert (first.made, second.made) == (True, False)
+    assert second.text == first.text
+    assert (first.path / "index.html").stat().st_mtime_ns == before
+    fewer = replace(config, evaluation=replace(config.evaluation, bootstrap_samples=50))
+    assert report(fewer, work).made
+
+
+def test_the_terminal_table_is_aligned(made, fake: SimpleNamespace) -> None:
+    lines = made[0].text.splitlines()
+    assert len({len(line) for line in [lines[0], *lines[2:9]]}) == 1
+    assert all(any(line.startswith(name + " ") for line in lines) for name in fake.systems)
+    assert max(map(len, lines[:9])) <= 125
+
+
+def test_a_run_without_small_pair_and_control_has_a_page_too(tmp_path: Path, fake: SimpleNamespace) -> None:
+    settings = {
+        "teacher": {"members": 2, "model": fake.model},
+        "student": {"seeds": 1, "model": fake.model},
+        "monophone": False,
+        "evaluation": {"bootstrap_samples": 50},
+    }
+    config, work = fake.make_run(tmp_path, settings=settings, utterances=5, epochs=1)
+    result = report(config, work)
+    page = Page((result.path / "index.html").read_text(encoding="utf-8"))
+    assert set(page.rows) == {"direct", "ensemble", "distilled"}
+    assert "distillation_small" not in json.loads((result.path / "results.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("missing", "command"),
+    [
+        ("data/stamp.json", "asr-kd prepare"),
+        ("data/frames/dev", "asr-kd features"),
+        ("exp/align", "asr-kd align"),
+        ("data/frames/test/states.npy", "align"),
+        ("exp/teacher", "asr-kd train --ensemble"),
+        ("exp/baseline", "asr-kd train "),
+        ("exp/student", "asr-kd distill "),
+        ("exp/student_small", "asr-kd distill --pair small"),
+        ("exp/monophone", "asr-kd train --pair monophone"),
+        ("exp/decode_distilled_test", "asr-kd decode --system distilled"),
+        ("exp/decode_direct_dev/summary.json", "asr-kd decode"),
+        ("exp/decode_direct_dev/hyps.jsonl", "asr-kd decode"),
+    ],
+)
+def test_a_missing_piece_is_one_sentence_that_names_the_stage(broken, missing: str, command: str) -> None:
+    config, work = broken
+    path = work.root / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(UserError, match=re.escape(command)) as caught:
+        report(config, work)
+    assert "\n" not in str(caught.value)
+    assert not work.exp("report").exists()
+
+
+def _cut(path: Path) -> None:
+    path.write_text(path.read_text(encoding="utf-8")[:-20], encoding="utf-8")
+
+
+def _drop_last_line(path: Path) -> None:
+    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "says"),
+    [
+        ("exp/decode_direct_test/hyps.jsonl", _cut, "damaged"),
+        ("exp/decode_direct_test/hyps.jsonl", _drop_last_line, "do not have the same utterances"),
+        ("exp/decode_direct_test/summary.json", _cut, "damaged"),
+        ("exp/student/log.jsonl", _cut, "damaged"),
+        ("exp/seconds.json", _cut, "damaged"),
+        ("exp/student/member_0.safetensors", lambda path: path.write_bytes(b"12"), "damaged"),
+    ],
+)
+def test_a_damaged_piece_is_one_sentence(broken, file: str, damage: Callable[[Path], None], says: str) -> None:
+    config, work = broken
+    damage(work.root / file)
+    with pytest.raises(UserError, match=says):
+        report(config, work)
+    assert not work.exp("report").exists()
+
+
+def test_hypotheses_of_another_model_are_refused(broken: tuple[Config, Workspace]) -> None:
+    config, work = broken
+    stamp = work.exp("baseline") / "stamp.json"
+    stamp.write_text(stamp.read_text(encoding="utf-8").replace('"digest": "', '"digest": "0'), encoding="utf-8")
+    with pytest.raises(UserError, match=r"decode_direct_dev was decoded with another .*baseline"):
+        report(config, work)
+
+
+def _taken_from(work: Workspace, teacher: str) -> None:
+    stamp = json.loads((work.exp("baseline") / "stamp.json").read_text(encoding="utf-8"))
+    stamp |= {"step": "take", "inputs": {"teacher": teacher}}
+    (work.exp("baseline") / "stamp.json").write_text(json.dumps(stamp), encoding="utf-8")
+
+
+def test_direct_nets_of_the_ensemble_are_said_to_be_that(broken: tuple[Config, Workspace], made) -> None:
+    config, work = broken
+    _, before, _ = made
+    assert "start from the same weights" in prose.notes(before)[0] and "first ones" not in prose.notes(before)[0]
+    teacher = json.loads((work.exp("teacher") / "stamp.json").read_text(encoding="utf-8"))
+    _taken_from(work, teacher["digest"])
+    results = gather(config, work).results
+    assert [row["name"] for row in results["systems"] if row["of_ensemble"]] == ["direct"]
+    said = prose.notes(results)[0]
+    assert (
+        "those of direct are the ensemble's first ones; direct and distilled seeds of one number of the small" in said
+    )
+
+
+def test_direct_nets_of_another_ensemble_are_refused(broken: tuple[Config, Workspace]) -> None:
+    config, work = broken
+    _taken_from(work, "0123456789abcdef")
+    with pytest.raises(UserError, match=r"baseline was taken from another .*teacher .* take it again: asr-kd train"):
+        report(config, work)
+
+
+def test_words_for_an_ensemble_without_gain() -> None:
+    def row(name: str, accuracy: float) -> dict:
+        numbers = {"parameters": 5, "members": 2, "seeds": 1, "wer": {"test": 0.2}}
+        return {"name": name, "frame_accuracy": {"test": accuracy}, **numbers}
+
+    results = {
+        "corpus": "c",
+        "unit": "word",
+        "alignment": {"labels": "own"},
+        "systems": [row("direct", 0.6), row("ensemble", 0.5), row("distilled", 0.6)],
+        "distillation": {"temperature": 2.0, "gain_kept": {"frame_accuracy": None}, "p_distilled_better": 1.0},
+    }
+    assert "no gain of which" in prose.sentences(results)[1]
+    assert "above\N{NO-BREAK SPACE}0.99" in prose.sentences(results)[2]
+
+
+def test_small_helpers() -> None:
+    assert prose.percent(0.2345) == "23.4\N{NO-BREAK SPACE}%" and prose.percent(None) == "–"
+    assert prose.human_count(85_000_000) == "85 M" and prose.human_count(999_600) == "1 M"
+    assert prose.human_seconds(75.2) == "1 min 15 s" and prose.human_seconds(3.21) == "3.2 s"
+    assert prose.human_seconds(7260) == "2 h 1 min"
+    assert look.human_bytes(1_536_000) == "1.54 MB"
+    assert markdown_escaped("a_b|<c>") == "a\\_b\\|\\<c\\>"
+
+
+MNIST = {
+    "teacher": 75.0,
+    "hard": 147.0,
+    "distilled": 95.5,
+    "seeds": 2,
+    "no3": {"before": 170.0, "after": 128.5, "threes_right": 0.982},
+}
+
+
+def test_digits_get_a_section_of_their_own(broken: tuple[Config, Workspace]) -> None:
+    made = report(*broken, MNIST)
+    results = json.loads((made.path / "results.json").read_text(encoding="utf-8"))
+    assert results["mnist"] == MNIST
+    html, markdown = ((made.path / name).read_text(encoding="utf-8") for name in ("index.html", "report.md"))
+    text = " ".join("".join(Page(html).words).split())
+    assert "the teacher gets 75 wrong, a small net trained on labels 147, the same net distilled 96" in text
+    assert "98.2 %" in text
+    assert "| here (2 seeds) | 75 | 147 | 96 | 170 | 128 | 98.2 % |" in re.sub(r"[^\S\n]", " ", markdown)
+    assert report(*broken, MNIST).made is False
+    assert report(*broken, MNIST | {"hard": 150.0}).made
+
+
+def test_digits_that_were_not_run_are_said_to_be_missing(broken: tuple[Config, Workspace]) -> None:
+    made = report(*broken, {"missing": "the experiment 'hard' was <not> run"})
+    for name in ("index.html", "report.md"):
+        page = (made.path / name).read_text(encoding="utf-8")
+        assert "Not shown: the experiment" in page and "<not>" not in page
+
+
+def put_rescored(work: Workspace, system: str) -> None:
+    """As asr-kd decode --rescore-lm leaves it: the same words, a language model with an evil name."""
+    decoded, folder = work.exp(f"decode_{system}_test"), work.exp(f"rescored_{system}_test_large")
+    folder.mkdir()
+    shutil.copy(decoded / "hyps.jsonl", folder)
+    summary = json.loads((decoded / "summary.json").read_text())
+    oracle = {"1": 0.375, "10": 0.25, "100": 0.125}
+    summary |= {"lm": "<b>large|model</b>", "first_pass_wer": 0.375, "oracle": oracle, "hypotheses": 71.6}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    digest = json.loads((decoded / STAMP).read_text())["digest"]
+    Stamp("rescore", {}, {"decoded": digest}).write(folder / STAMP)
+
+
+def test_rescored_systems_have_a_table_as_long_as_their_first_pass_is_there(broken: tuple[Config, Workspace]) -> None:
+    config, work = broken
+    report(config, work)
+    assert "larger language model" not in (work.exp("report") / "index.html").read_text()
+    put_rescored(work, "direct")
+    result = report(config, work)
+    assert result.made
+    (row,) = json.loads((work.exp("report") / "results.json").read_text())["rescored"]
+    assert (row["name"], row["first_pass_wer"], row["oracle"]["100"]) == ("direct", 0.375, 0.125)
+    page = (work.exp("report") / "index.html").read_text()
+    assert "72 in the mean" in page and "&lt;b&gt;large|model" in page and "<b>large" not in page
+    assert "best of 100" in page and "12.5" in page
+    lines = (work.exp("report") / "report.md").read_text().splitlines()
+    head = "| system | larger model | first pass | rescored | 95 % interval | best of 1 | best of 10 | best of 100 |"
+    table = lines[lines.index(head) :]
+    assert {line.count("|") - line.count("\\|") for line in table[:3]} == {9} and table[3] == ""
+    Stamp("decode", {"again": 1}, json.loads((work.exp("decode_direct_test") / STAMP).read_text())["inputs"]).write(
+        work.exp("decode_direct_test") / STAMP
+    )
+    again = report(config, work)
+    assert again.made and json.loads((work.exp("report") / "results.json").read_text())["rescored"] == []

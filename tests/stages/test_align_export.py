@@ -1,0 +1,157 @@
+"""Word and phone times, read back from the files by parsers that know the formats and nothing of ours."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread as read_image
+
+from asr_kd.alignment.boundary_offsets import SHIFTS_FILE, write_shifts
+from asr_kd.alignment.segments import Alignment, read_alignment, starts_file, write_alignment
+from asr_kd.errors import UserError
+from asr_kd.frames.store import write_store
+from asr_kd.io.stamp import STAMP, Stamp
+from asr_kd.lang.lexicon import Lang, write_lang
+from asr_kd.stages.align_compare import compare
+from asr_kd.stages.align_export import export
+from asr_kd.stages.finished_alignment import read_times
+from asr_kd.workspace.config import Config
+from asr_kd.workspace.work import Workspace
+
+TEXTS = ["SAY NO NO", "NO"]
+Tiers = dict[str, list[tuple[float, float, str]]]
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Workspace:
+    """Each set holds three utterances: one aligned, an altered copy of it, and one that failed."""
+    work = Workspace(tmp_path, tmp_path / "conf.yaml")
+    work.lang.mkdir(parents=True)
+    pronunciations = {"NO": ((3, 4),), "SAY": ((1, 2),)}
+    write_lang(work.lang, Lang(("SIL", "S", "EY", "N", 'O"W'), ("NO", "SAY"), pronunciations))
+    work.exp("align").mkdir(parents=True)
+    rows = [(0, 0, -1, 0, 12), (0, 1, 0, 12, 20), (0, 2, 0, 20, 31), (0, 3, 1, 31, 40), (0, 4, 1, 40, 52)]
+    rows += [(0, 3, 2, 52, 60), (0, 4, 2, 60, 71), (0, 0, -1, 71, 80)]  # NO NO: two words, though no silence between
+    copy = [(1, *row[1:]) for row in rows]
+    for name in ("train", "dev", "test"):
+        utterances = [(f"{name}-{k}", np.random.default_rng(7).normal(size=(80, 5))) for k in ("2", "1_sp0.9", "0")]
+        write_store(work.frames(name), utterances, texts=[TEXTS[0], TEXTS[0], TEXTS[1]], speeds=[1.0, 0.9, 1.0])
+        segments = np.array(rows + copy, np.int32)
+        write_alignment(Alignment(np.zeros(240, np.int32), segments), work.exp("align"), name)
+    Stamp("align", {}, {}).write(work.exp("align") / STAMP)
+    return work
+
+
+def parse_textgrid(text: str) -> Tiers:
+    """Praat's long text format; doubled quotation marks inside a text stand for one."""
+    assert text.startswith('File type = "ooTextFile"\nObject class = "TextGrid"\n\n')
+    number = r"([-0-9.e]+)"
+    end = float(re.search(rf"^xmax = {number}", text, re.MULTILINE).group(1))  # type: ignore[union-attr]
+    tiers: Tiers = {}
+    for part in re.split(r"^\s+item \[\d+\]:\s*$", text, flags=re.MULTILINE)[1:]:
+        assert 'class = "IntervalTier"' in part
+        name = re.search(r'name = "(.*)"', part).group(1)  # type: ignore[union-attr]
+        found = re.findall(rf'xmin = {number}\s+xmax = {number}\s+text = "((?:[^"]|"")*)"', part)
+        tiers[name] = [(float(a), float(b), label.replace('""', '"')) for a, b, label in found]
+        assert len(found) == int(re.search(r"intervals: size = (\d+)", part).group(1))  # type: ignore[union-attr]
+        starts, ends = [one[0] for one in tiers[name]], [one[1] for one in tiers[name]]
+        assert starts == [0.0, *ends[:-1]] and ends[-1] == end  # Praat refuses gaps and overlaps
+        assert all(a < b for a, b in zip(starts, ends, strict=True))
+    return tiers
+
+
+def test_textgrids_read_back(work: Workspace, tmp_path: Path) -> None:
+    folder = tmp_path / "grids"
+    assert export(work, "textgrid", folder) == 3
+    assert sorted(path.name for path in folder.iterdir()) == [f"{name}-2.TextGrid" for name in ("dev", "test", "train")]
+    tiers = parse_textgrid((folder / "dev-2.TextGrid").read_text(encoding="utf-8"))
+    assert list(tiers) == ["words", "phones"]
+    words = [(0.0, 0.12, ""), (0.12, 0.31, "SAY"), (0.31, 0.52, "NO"), (0.52, 0.71, "NO"), (0.71, 0.8, "")]
+    assert tiers["words"] == words
+    assert [label for _, _, label in tiers["phones"]] == ["", "S", "EY", "N", 'O"W', "N", 'O"W', ""]
+
+
+def test_ctm_reads_back_sorted(work: Workspace, tmp_path: Path) -> None:
+    folder = tmp_path / "ctm"
+    assert export(work, "ctm", folder) == 3
+    for tier, labels in (("words", ["SAY", "NO", "NO"]), ("phones", ["S", "EY", "N", 'O"W', "N", 'O"W'])):
+        rows = [line.split() for line in (folder / f"{tier}.ctm").read_text(encoding="utf-8").splitlines()]
+        assert all(len(row) == 5 and row[1] == "1" for row in rows)
+        keys = [(row[0], float(row[2])) for row in rows]
+        assert keys == sorted(keys)
+        assert [row[4] for row in rows] == labels * 3
+        first = [row for row in rows if row[0] == "dev-2"]
+        assert float(first[0][2]) == pytest.approx(0.12)
+        assert sum(float(row[3]) for row in first) == pytest.approx(0.59)
+
+
+def test_times_end_with_the_audio(work: Workspace) -> None:
+    (times,) = read_times(work, "dev")
+    for tier in (times.words, times.phones):
+        assert tier[0].start == 0.0 and tier[-1].end == times.duration
+
+
+def test_export_before_align_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="asr-kd align"):
+        export(Workspace(tmp_path, tmp_path / "conf.yaml"), "ctm", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_times_finer_than_frames_and_shifts_are_what_is_read(work: Workspace) -> None:
+    by_frame = next(read_times(work, "dev"))
+    segments = read_alignment(work.exp("align"), "dev").segments
+    np.save(starts_file(work.exp("align"), "dev"), 0.01 * segments[:, 3] + 0.003 * (segments[:, 3] > 0))
+    finer = next(read_times(work, "dev"))
+    assert [one.start for one in finer.phones[1:]] == pytest.approx([one.start + 0.003 for one in by_frame.phones[1:]])
+    assert finer.words[1].start == finer.phones[1].start and finer.words[-1].end == finer.duration
+    write_shifts(work.exp("align") / SHIFTS_FILE, {"silence-fricative": -10.0})
+    moved = next(read_times(work, "dev"))
+    assert moved.words[1].start == moved.phones[1].start == pytest.approx(0.12 + 0.003 - 0.01)
+    assert moved.phones[2:] == finer.phones[2:]
+    starts_file(work.exp("align"), "dev").write_bytes(b"torn")
+    with pytest.raises(UserError, match=r"dev_starts\.npy is damaged"):
+        next(read_times(work, "dev"))
+
+
+def test_a_damaged_alignment_is_one_sentence(work: Workspace, tmp_path: Path) -> None:
+    (work.exp("align") / "dev_segments.npy").write_bytes(b"\x93NUMPY torn")
+    with pytest.raises(UserError, match=r"dev_segments\.npy.*damaged"):
+        export(work, "ctm", tmp_path / "out")
+
+
+def test_an_exported_alignment_is_its_own_reference(work: Workspace, tmp_path: Path) -> None:
+    export(work, "textgrid", tmp_path / "grids")
+    result = compare(Config(), work, "textgrid", tmp_path / "grids")
+    assert result.utterances == 3 and result.missing == 0
+    assert result.words["within_10ms"] == 1.0 == result.phones["within_10ms"]
+    assert result.words["mean_abs_ms"] == pytest.approx(0, abs=1e-6)
+    kept = json.loads((work.exp("align_compare") / "compare.json").read_text())
+    assert kept["phones"]["boundaries"] == result.phones["boundaries"] > 0
+    of_report = json.loads((work.exp("align_compare") / "results.json").read_text())["alignment"]
+    assert of_report["boundaries"] == kept["phones"] and of_report["words"] == kept["words"]
+    assert of_report["boundaries_by_kind"].keys() == {
+        "silence-fricative",
+        "fricative-vowel",
+        "vowel-nasal",
+        "other-nasal",
+        "nasal-other",
+        "other-silence",
+    }
+    image = read_image(work.exp("align_compare") / "example.png")
+    assert image.shape[1] > image.shape[0] > 300 and len(np.unique(image.round(2))) > 10
+
+
+def test_comparing_with_nothing_is_one_sentence(work: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "grids").mkdir()
+    with pytest.raises(UserError, match=r"there is no \.TextGrid file in it"):
+        compare(Config(), work, "textgrid", tmp_path / "grids")
+    export(work, "textgrid", tmp_path / "grids")
+    for path in (tmp_path / "grids").iterdir():
+        path.rename(path.with_name(f"other-{path.name}"))
+    with pytest.raises(UserError, match="none of its 3 files has the name of an aligned utterance"):
+        compare(Config(), work, "textgrid", tmp_path / "grids")
+    assert not work.exp("align_compare").exists()

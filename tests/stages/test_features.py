@@ -1,0 +1,243 @@
+"""Stage 2 on made-up audio: the same numbers from any number of processes, and one sentence for bad audio."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+from lhotse.utils import compute_num_frames
+
+from asr_kd.errors import UserError
+from asr_kd.frames.features import fbank, num_frames
+from asr_kd.frames.store import FrameStore, FrameStoreWriter
+from asr_kd.io import append_log as growing
+from asr_kd.io.stamp import Stamp
+from asr_kd.stages import features as stage
+from asr_kd.stages.features import make_features
+from asr_kd.workspace.config import Config, CorpusConfig, FeaturesConfig
+from asr_kd.workspace.work import Workspace
+
+RATE = 8000
+SPEEDS = Config(features=FeaturesConfig(speeds=(1.0, 0.9, 1.1)))
+
+
+def config(on_bad_utterance: Any = "fail") -> Config:
+    return Config(corpus=CorpusConfig(on_bad_utterance=on_bad_utterance))
+
+
+def noise(samples: int, seed: int = 0) -> np.ndarray:
+    """Noise that swells, so that frames differ."""
+    rng = np.random.default_rng(seed)
+    return (0.1 * rng.normal(size=samples) * np.linspace(0.01, 1, samples)).astype(np.float32)
+
+
+class Corpus:
+    """A work folder with made-up audio in it; recording paths are relative to it."""
+
+    def __init__(self, root: Path):
+        self.work = Workspace(root, root / "conf.yaml")
+        self.work.data.mkdir(parents=True)
+        (root / "wav").mkdir()
+        Stamp("prepare", {}, {}).write(self.work.data / "stamp.json")
+
+    def cut(
+        self, name: str, samples: np.ndarray, *, rate: int = RATE, speaker: str | None = "ann", subtype: str = "FLOAT"
+    ) -> MonoCut:
+        file = self.work.root / "wav" / f"{name}.wav"
+        soundfile.write(file, samples, rate, subtype=subtype)
+        recording = Recording.from_file(file, recording_id=name)
+        recording.sources[0].source = f"wav/{name}.wav"
+        text = SupervisionSegment(f"{name}", name, 0, recording.duration, text=f"SAY {name.upper()}", speaker=speaker)
+        cut: MonoCut = dataclasses.replace(recording.to_cut(), id=name, supervisions=[text])
+        return cut
+
+    def write(self, name: str, cuts: list[Any]) -> None:
+        CutSet.from_cuts(cuts).to_file(self.work.cuts(name))
+        (self.work.data / "stamp.json").touch()
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    made = Corpus(tmp_path / "work")
+    lengths = [8000, 8039, 8040, 3333, 200, 12345]
+    cuts = [made.cut(f"u{k}", noise(n, k), speaker="bob" if k == 4 else "ann") for k, n in enumerate(lengths)]
+    made.write("train", cuts)
+    made.write("dev", [made.cut("d0", noise(9000, 77), speaker=None), made.cut("d1", noise(5000, 78), speaker=None)])
+    made.write("test", [made.cut("t0", noise(4000, 79))])
+    return made
+
+
+def test_stores(corpus: Corpus) -> None:
+    result = make_features(SPEEDS, corpus.work, nj=1)
+    train, dev, test = (FrameStore.open(corpus.work.frames(name)) for name in ("train", "dev", "test"))
+    assert train.ids[:4] == ["u0", "u0_sp0.9", "u0_sp1.1", "u1"]
+    assert train.texts[:2] == ["SAY U0", "SAY U0"]
+    np.testing.assert_allclose(train.speeds[:3], [1.0, 0.9, 1.1])
+    # a copy at 0.9 is longer by 1 / 0.9, and its duration says so
+    np.testing.assert_allclose(train.durations[:3], [1.0, 1 / 0.9, 1 / 1.1], atol=2 / RATE)
+    for store in (train, dev, test):
+        for u, frames in enumerate(np.diff(store.offsets)):
+            assert frames == compute_num_frames(float(store.durations[u]), 0.01, RATE)
+    # one mean per speaker and speed; per utterance where the speaker is not known
+    assert len(train.means) == 6
+    assert train.groups[train.index("u0")] == train.groups[train.index("u1")]
+    assert len({int(train.groups[train.index(name)]) for name in ("u0", "u0_sp0.9", "u0_sp1.1", "u4")}) == 4
+    assert dev.ids == ["d0", "d1"]
+    assert dev.groups.tolist() == [0, 1]
+    np.testing.assert_array_equal(dev.scale, train.scale)
+    np.testing.assert_array_equal(test.scale, train.scale)
+    assert train.num_dims == 40
+    one = result.sets[0]
+    assert (one.utterances, one.frames, one.made) == (18, train.num_frames, True)
+    assert one.bytes > train.num_frames * 80
+    assert "18 utterances" in str(result)
+
+
+def test_second_run_makes_nothing_and_changes_spread(corpus: Corpus) -> None:
+    assert make_features(config(), corpus.work).made
+    again = make_features(config(), corpus.work)
+    assert not again.made
+    assert [one.utterances for one in again.sets] == [6, 2, 1]
+    corpus.write("test", [corpus.cut("t1", noise(4000, 80))])
+    assert [one.made for one in make_features(config(), corpus.work).sets] == [False, False, True]
+    # other features of the training set: another scale for dev and test
+    assert [one.made for one in make_features(SPEEDS, corpus.work).sets] == [True, True, True]
+
+
+def test_a_recording_that_changed_since_prepare_is_named(corpus: Corpus) -> None:
+    make_features(SPEEDS, corpus.work, nj=1)
+    stamp = (corpus.work.data / "stamp.json").stat().st_mtime_ns
+    os.utime(corpus.work.root / "wav/u1.wav", ns=(stamp + 10**9, stamp + 10**9))
+    with pytest.raises(UserError, match=r"u1.wav changed after .*data was made; .*asr-kd prepare"):
+        make_features(SPEEDS, corpus.work, nj=1)
+    os.utime(corpus.work.data / "stamp.json", ns=(stamp + 2 * 10**9, stamp + 2 * 10**9))
+    (corpus.work.root / "wav/u2.wav").unlink()  # whoever needs the room may delete the audio
+    assert not make_features(SPEEDS, corpus.work, nj=1).made
+
+
+class Killed(BaseException):
+    """What no code catches by mistake."""
+
+
+def test_killed_features_go_on_where_they_were(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_features(SPEEDS, corpus.work, nj=1)
+    files = ("features.npy", "utterances.jsonl", "cmvn.npz")
+    whole = {name: (corpus.work.frames("train") / name).read_bytes() for name in files}
+    shutil.rmtree(corpus.work.frames("train"))
+    monkeypatch.setattr(growing, "COMMIT_SECONDS", -1.0)
+    monkeypatch.setattr(stage, "_PIECE", 1)
+    real, appended = FrameStoreWriter.append, []
+
+    def append(self: FrameStoreWriter, utterance_id: str, *rest: Any, **more: Any) -> None:
+        if len(appended) == 10:
+            appended.clear()
+            raise Killed
+        appended.append(utterance_id)
+        real(self, utterance_id, *rest, **more)
+
+    monkeypatch.setattr(FrameStoreWriter, "append", append)
+    with pytest.raises(Killed):
+        make_features(SPEEDS, corpus.work, nj=1, sets=("train",))
+    make_features(SPEEDS, corpus.work, nj=1, sets=("train",))
+    assert appended[0] == "u3"  # of the fourth recording's three copies one had been written; it begins anew
+    assert {name: (corpus.work.frames("train") / name).read_bytes() for name in files} == whole
+    assert [folder.name for folder in corpus.work.frames("train").parent.iterdir() if "train" in folder.name] == [
+        "train"
+    ]
+
+
+def test_result_does_not_depend_on_the_number_of_processes(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asr_kd.stages.features._SMALL", 0)
+    monkeypatch.setattr("asr_kd.stages.features._BLOCK", 4)  # two blocks
+    make_features(SPEEDS, corpus.work, nj=1, sets=("train",))
+    folder = corpus.work.frames("train")
+    names = ("features.npy", "utterances.jsonl", "stamp.json")
+    alone = [(folder / name).read_bytes() for name in names]
+    (folder / "stamp.json").unlink()
+    make_features(SPEEDS, corpus.work, nj=2, sets=("train",))
+    assert [(folder / name).read_bytes() for name in names] == alone
+
+
+def test_frames_of_any_length_follow_the_rule() -> None:
+    for rate in (8000, 16000, 22050):
+        for samples in [round(0.025 * rate) + k for k in range(0, 300, 7)] + [rate, rate + 1]:
+            assert fbank(noise(samples)[None], rate, 40).shape == (num_frames(samples, rate), 40)
+
+
+def test_mel_filters_reach_half_the_sampling_rate() -> None:
+    tone = 0.1 * np.sin(2 * np.pi * 3900 * np.arange(RATE) / RATE, dtype=np.float32)[None].astype(np.float32)
+    assert fbank(tone, RATE, 40)[50].argmax() == 39
+
+
+def bad_cut(corpus: Corpus, kind: str) -> Any:
+    if kind == "sampled at 16000 Hz":
+        return corpus.cut("bad", noise(8000), rate=16000)
+    if kind == "less than one window":
+        return corpus.cut("bad", noise(199))
+    if kind == "silence":
+        return corpus.cut("bad", np.zeros(8000, np.float32))
+    if kind == "NaN":
+        samples = noise(8000)
+        samples[100] = np.nan
+        return corpus.cut("bad", samples)
+    cut = corpus.cut("bad", noise(80000), subtype="PCM_16")
+    file = corpus.work.root / "wav" / "bad.wav"
+    if kind == "missing":
+        file.unlink()
+    elif kind == "truncated":
+        file.write_bytes(file.read_bytes()[:3000])
+    return cut
+
+
+@pytest.mark.parametrize(
+    "kind", ["sampled at 16000 Hz", "less than one window", "silence", "NaN", "missing", "truncated"]
+)
+def test_bad_utterance_is_named_or_left_out(corpus: Corpus, kind: str) -> None:
+    corpus.write("train", [corpus.cut("good", noise(8000)), bad_cut(corpus, kind)])
+    with pytest.raises(UserError, match=rf"utterance bad .*{kind}") as caught:
+        make_features(config(), corpus.work)
+    assert "\n" not in str(caught.value)
+    assert list(corpus.work.frames("train").parent.iterdir()) == []  # nothing half-written
+    one = make_features(config("skip"), corpus.work, sets=("train",)).sets[0]
+    assert one.utterances == 1
+    assert [row["utterance"] for row in one.left_out] == ["bad"]
+    metadata = json.loads((corpus.work.frames("train") / "stamp.json").read_text())["metadata"]
+    assert kind in metadata["left_out"][0]["reason"]
+
+
+def test_too_little_disk_is_refused_before_anything_is_written(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("asr_kd.io.resources.shutil.disk_usage", lambda _: usage)
+    with pytest.raises(UserError, match=r"needs .* of disk, but 1\.0 kB are free"):
+        make_features(config(), corpus.work)
+    assert not corpus.work.frames("train").parent.exists()
+
+
+def test_inputs_that_are_missing_or_damaged(corpus: Corpus) -> None:
+    with pytest.raises(UserError, match="asr-kd features"):
+        make_features(config(), corpus.work, sets=("dev",))
+    file = corpus.work.cuts("train")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-20])
+    with pytest.raises(UserError, match=r"cuts_train.* cannot be read .*asr-kd prepare"):
+        make_features(config(), corpus.work)
+    file.unlink()
+    with pytest.raises(UserError, match="asr-kd prepare"):
+        make_features(config(), corpus.work)
+    (corpus.work.data / "stamp.json").unlink()
+    with pytest.raises(UserError, match="asr-kd prepare"):
+        make_features(config(), corpus.work)
+
+
+@pytest.mark.parametrize("speeds", [(0.9, 1.1), (1.0, 1.0), (1.0, 0.0)])
+def test_wrong_speeds(corpus: Corpus, speeds: tuple[float, ...]) -> None:
+    with pytest.raises(UserError, match=r"features\.speeds"):
+        make_features(Config(features=FeaturesConfig(speeds=speeds)), corpus.work)

@@ -1,0 +1,151 @@
+"""What prepare writes, when it writes again, and that it is all or nothing."""
+
+import errno
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from lhotse import CutSet
+
+from asr_kd.corpora import cuts
+from asr_kd.errors import UserError
+from asr_kd.io.stamp import read_stamp
+from asr_kd.lang.lexicon import read_lang
+from asr_kd.lang.ngram import read_arpa
+from asr_kd.workspace.config import with_settings
+
+from .conftest import Recipe, write_wav
+
+MODULE = sys.modules["asr_kd.stages.prepare"]  # the package exports the function of this name
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_prompts_become_cuts_lexicon_and_language_model(prompts_recipe: Recipe) -> None:
+    result = prompts_recipe.prepare()
+    work = prompts_recipe.work
+    train = CutSet.from_file(work.cuts("train"))
+    assert [(cut.id, cut.supervisions[0].text, cut.supervisions[0].speaker) for cut in train] == [
+        ("digits-1", "ONE", "allison"),
+        ("digits-a-m", "A M", "allison"),
+    ]
+    assert train[0].recording.sources[0].source == "download/sounds/digits/1.wav"  # relative to the work folder
+    assert train[0].duration == 1.0 and train[0].num_samples == 8000
+    lang = read_lang(work.lang)
+    assert lang.words == ("A", "M", "ONE")  # of the training transcripts alone
+    assert {"HELLO", "DAHDI"} < set(lang.pronunciations)
+    assert read_arpa(work.lm / "G.arpa").words == lang.words
+    assert result.made and result.metadata["not_speech"] == ["beep"]
+    assert result.metadata["known_missing"] == ["pls-try-call-later"]
+    assert result.metadata["sets"]["dev"]["oov_words"] == 2
+    assert "train: 2 utterances, 3 words" in str(result)
+
+
+def test_what_is_there_is_not_made_again(folder_recipe: Recipe) -> None:
+    assert folder_recipe.prepare().made
+    before = contents(folder_recipe.work.data)
+    again = folder_recipe.prepare()
+    assert not again.made and str(again)
+    assert contents(folder_recipe.work.data) == before
+
+
+def test_the_same_corpus_gives_the_same_bytes(folder_recipe: Recipe) -> None:
+    folder_recipe.prepare()
+    before = contents(folder_recipe.work.data)
+    (folder_recipe.work.data / "stamp.json").unlink()
+    assert folder_recipe.prepare().made
+    assert contents(folder_recipe.work.data) == before
+
+
+@pytest.mark.parametrize("what", ["audio", "text", "lexicon", "file gone"])
+def test_a_changed_input_is_noticed(folder_recipe: Recipe, what: str) -> None:
+    folder_recipe.prepare()
+    if what == "audio":
+        write_wav(folder_recipe.corpus / "train" / "t1.wav", 1.5)
+    elif what == "text":
+        (folder_recipe.corpus / "dev" / "text").write_text("d1 world\n")
+    elif what == "lexicon":
+        (folder_recipe.conf / "lexicon.txt").write_text("HELLO HH AH L OW\n")
+    else:
+        folder_recipe.work.cuts("test").unlink()
+    assert folder_recipe.prepare().made
+    assert not folder_recipe.prepare().made
+
+
+def test_other_things_in_data_stay(folder_recipe: Recipe) -> None:
+    frames = folder_recipe.work.frames("train")
+    frames.mkdir(parents=True)
+    (frames / "features.npy").write_text("frames")
+    folder_recipe.prepare()
+    assert (frames / "features.npy").read_text() == "frames"
+
+
+WRITERS = ["write_cuts", "write_lang", "write_arpa"]
+
+
+@pytest.mark.parametrize("killed_in", WRITERS)
+def test_a_run_killed_between_two_files_is_done_again(
+    folder_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, killed_in: str
+) -> None:
+    folder_recipe.prepare()
+    good = contents(folder_recipe.work.data)
+    (folder_recipe.corpus / "train" / "text").write_text("t1 hello\nt2 press\nt3 good\n")
+
+    def die(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MODULE, killed_in, die)
+        with pytest.raises(KeyboardInterrupt):
+            folder_recipe.prepare()
+    assert read_stamp(folder_recipe.work.data) is None  # first away, last back
+    assert folder_recipe.prepare().made
+    assert set(contents(folder_recipe.work.data)) == set(good)
+    assert read_lang(folder_recipe.work.lang).words == ("GOOD", "HELLO", "PRESS")
+
+
+def test_a_full_disk_is_one_sentence_and_the_next_run_mends_it(
+    folder_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MODULE, "write_cuts", full)
+        with pytest.raises(UserError, match="the disk is full"):
+            folder_recipe.prepare()
+    assert contents(folder_recipe.work.data) == {}
+    assert folder_recipe.prepare().made
+
+
+def test_a_large_corpus_is_compared_by_size_and_time(folder_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuts, "_HASHED_BYTES", 100)
+    folder_recipe.prepare()
+    assert not folder_recipe.prepare().made
+    write_wav(folder_recipe.corpus / "train" / "t1.wav", 1.2)
+    assert folder_recipe.prepare().made
+
+
+def test_speakers_are_read_and_unknown_ones_are_the_utterances(folder_recipe: Recipe) -> None:
+    (folder_recipe.corpus / "train" / "utt2spk").write_text("t1 ann\nt2 ben\nt3 ann\n")
+    metadata = folder_recipe.prepare().metadata
+    assert metadata["sets"]["train"]["speakers"] == 2
+    dev = CutSet.from_file(folder_recipe.work.cuts("dev"))
+    assert dev[0].supervisions[0].speaker == "d1"
+    assert json.loads((folder_recipe.work.data / "stamp.json").read_text())["metadata"] == metadata
+
+
+@pytest.mark.parametrize("units", ["characters", "bpe"])
+def test_units_other_than_phones_need_no_lexicon(folder_recipe: Recipe, units: str) -> None:
+    folder_recipe.prepare()
+    (folder_recipe.corpus / "train" / "text").write_text("t1 hello blorpling\nt2 press 1\nt3 good bye\n")
+    (folder_recipe.corpus / "dev" / "text").write_text("d1 hello bye\n")
+    folder_recipe.config = with_settings(folder_recipe.config, {"lang.units": units, "lang.bpe_size": 20})
+    assert folder_recipe.prepare().made
+    lang = read_lang(folder_recipe.work.lang)
+    assert "BLORPLING" in lang.words
+    spelt = "".join(lang.phones[unit] for unit in lang.pronunciations["BLORPLING"][0])
+    assert spelt.lstrip("\N{LOWER ONE EIGHTH BLOCK}") == "BLORPLING"

@@ -1,0 +1,209 @@
+"""Lists of hypotheses hold what the lattice holds, and a second model's scores take the place of the first's."""
+
+import gzip
+import importlib.util
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from asr_kd.cli import main
+from asr_kd.decoding.decoder import make_decoder
+from asr_kd.decoding.graph import compile_graph
+from asr_kd.errors import UserError
+from asr_kd.io.files import read_json_lines
+from asr_kd.lang.ngram import Arpa, estimate, read_arpa, read_vocabulary, write_arpa
+from asr_kd.stages.decode import decode
+from asr_kd.stages.nbest import read_lists
+from asr_kd.stages.rescore import _difference, check_models, rescore
+from asr_kd.workspace.config import DecodingConfig
+from asr_kd.workspace.work import Workspace
+
+from .test_decode import CONFIG, work  # noqa: F401  (a fixture)
+
+pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
+
+_spec = importlib.util.spec_from_file_location("toy", Path(__file__).parent / "toy.py")
+toy = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(toy)
+
+EXHAUSTIVE = DecodingConfig(search_beam=1000.0, output_beam=1000.0, max_active=100_000)
+SCALE = 0.4
+
+
+@pytest.fixture(scope="module")
+def tree():
+    return toy.toy_tree(np.random.default_rng(3), 2)
+
+
+@pytest.fixture(scope="module")
+def graph(tree):
+    return compile_graph(toy.LANG, toy.ARPA, tree, toy.SILENCE)
+
+
+def test_a_list_begins_with_the_best_path_and_has_each_word_sequence_once(graph) -> None:
+    rng = np.random.default_rng(0)
+    loglikes = [(3 * rng.normal(size=(length, graph.num_senones))).astype(np.float32) for length in (25, 60, 9)]
+    decoder = make_decoder("k2", graph, EXHAUSTIVE, acoustic_scale=SCALE)
+    best, lists, again = (
+        decoder.decode(loglikes),
+        decoder.nbest(loglikes, 100, 1000),
+        decoder.nbest(loglikes, 100, 1000),
+    )
+    for one, found, same in zip(best, lists, again, strict=True):
+        totals = SCALE * found.acoustic + found.graph
+        assert found.words[0] == one.words and totals[0] == pytest.approx(one.score, rel=1e-5)
+        assert (np.diff(totals) <= 0).all()
+        assert len(set(found.words)) == len(found.words) == len(totals) > 3
+        assert same.words == found.words and np.array_equal(same.acoustic, found.acoustic)
+
+
+def test_scores_do_not_depend_on_which_paths_were_drawn(graph) -> None:
+    """A drawn path has its words at random times: its score is not the words' own."""
+    flat = (2 * np.random.default_rng(1).normal(size=(40, graph.num_senones))).astype(np.float32)
+    decoder = make_decoder("k2", graph, EXHAUSTIVE, acoustic_scale=SCALE)
+    few, many = (decoder.nbest([flat], draws, 1000)[0] for draws in (100, 800))
+    scores = zip(many.acoustic, many.graph, strict=True)
+    others = dict(zip(many.words, scores, strict=True))
+    shared = [k for k, words in enumerate(few.words) if words in others]
+    assert len(shared) > 5
+    for k in shared:
+        assert (few.acoustic[k], few.graph[k]) == others[few.words[k]]
+    (kept,) = decoder.nbest([flat], 400, 10)
+    assert len(kept.words) == 10 and kept.words[0] == many.words[0]
+
+
+def test_scores_of_a_list_are_those_of_its_words(graph, tree) -> None:
+    """Graph scores by the language model, and the best total by trying every path through a short utterance."""
+    loglike = (3 * np.random.default_rng(5).normal(size=(7, graph.num_senones))).astype(np.float32)
+    (found,) = make_decoder("k2", graph, EXHAUSTIVE, acoustic_scale=SCALE).nbest([loglike], 300, 1000)
+    best, words = toy.best_by_trying_all(tree, loglike, scale=SCALE, penalty=0.0)
+    assert found.words[0] in words
+    total = SCALE * found.acoustic[0] + found.graph[0]
+    assert total == pytest.approx(best, rel=1e-3)  # the graph is rounded to 1/1024
+    # A graph score has, beside the language model's, a silence or none in each place, and one way on for each frame.
+    # Of rare hypotheses a worse path through the back-off model may have been drawn: the likeliest ones are looked at.
+    for hypothesis, score in list(zip(found.words, found.graph, strict=True))[:8]:
+        rest = score - toy.language_score(toy.ARPA, hypothesis) - len(loglike) * np.log(0.5)
+        places = len(hypothesis) + 1
+        silences = [k * np.log(toy.SILENCE) + (places - k) * np.log(1 - toy.SILENCE) for k in range(places + 1)]
+        assert min(abs(rest - silence) for silence in silences) < 0.02
+
+
+def test_only_the_ngrams_asked_for_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "lm.arpa.gz"
+    whole = tmp_path / "lm.arpa"
+    write_arpa(whole, toy.ARPA)
+    path.write_bytes(gzip.compress(whole.read_bytes()))
+    words = ("BEE", "SEA", "AB")
+    sentence = ("<s>", *words, "</s>")
+    needed = {sentence[a:b] for a in range(5) for b in range(a + 1, min(a + 3, 5) + 1)}
+    some = read_arpa(path, needed)
+    assert sum(map(len, some.probabilities)) < sum(map(len, toy.ARPA.probabilities))
+    assert some.sentence_score(words) == pytest.approx(toy.ARPA.sentence_score(words), abs=1e-5)
+    assert read_vocabulary(path) == (3, {*toy.LANG.words, "<s>", "</s>"})
+    whole.write_text(whole.read_text().replace("ngram 2=", "ngram 2=1"))
+    with pytest.raises(UserError, match=r"says .* 2-grams but the file has"):
+        read_arpa(whole, needed)
+
+
+def lm_file(tmp_path: Path, arpa: Arpa) -> Path:
+    path = tmp_path / "larger.arpa"
+    write_arpa(path, arpa)
+    return path
+
+
+def words_of(folder: Path) -> list[list[str]]:
+    return [row["hyp"] for row in read_json_lines(folder / "hyps.jsonl")]
+
+
+def test_the_same_model_changes_no_words(work: Workspace, tmp_path: Path) -> None:  # noqa: F811
+    decode(CONFIG, work)
+    result = rescore(CONFIG, work, lm_file(tmp_path, toy.ARPA), nj=1)
+    assert result.made and "rescored with" in str(result)
+    for system in ("direct", "ensemble"):
+        for name in ("dev", "test"):
+            assert words_of(work.exp(f"rescored_{system}_{name}_larger")) == words_of(
+                work.exp(f"decode_{system}_{name}")
+            )
+    for summary in result.summaries:
+        oracle = summary["oracle"]
+        assert summary["first_pass_wer"] >= oracle["1"] >= oracle["10"] >= oracle["100"]
+    assert not rescore(CONFIG, work, tmp_path / "larger.arpa").made
+    assert len(list(read_lists(work.exp("nbest_direct_test")))) == 4  # two seeds of two utterances
+
+
+def test_a_model_that_knows_the_words_is_believed(work: Workspace, tmp_path: Path) -> None:  # noqa: F811
+    decode(CONFIG, work)
+    sure = estimate([["SEA"], ["BEER", "C"], ["AB", "BEE"]] * 50, 3, toy.LANG.words)
+    rescored = rescore(CONFIG, work, lm_file(tmp_path, sure), ["direct"], ["dev"])
+    assert rescored.summaries[0]["wer"] <= rescored.summaries[0]["first_pass_wer"]
+    before = words_of(work.exp("decode_direct_dev"))
+    assert words_of(work.exp("rescored_direct_dev_larger")) != before
+    # another language model of that name, and it is done again; one of another name is kept beside it
+    assert rescore(CONFIG, work, lm_file(tmp_path, toy.ARPA), ["direct"], ["dev"]).made
+    kept = words_of(work.exp("rescored_direct_dev_larger"))
+    other = (tmp_path / "larger.arpa").rename(tmp_path / "3-gram.pruned.arpa")
+    assert rescore(CONFIG, work, other, ["direct"], ["dev"]).made
+    assert words_of(work.exp("rescored_direct_dev_3-gram.pruned")) == kept
+    assert words_of(work.exp("rescored_direct_dev_larger")) == kept
+
+
+def test_the_choice_is_that_of_a_sum_by_hand(work: Workspace, tmp_path: Path) -> None:  # noqa: F811
+    decode(CONFIG, work)
+    larger = estimate([["SEA", "C"], ["BEER", "C"], ["AB", "BEE"]] * 9 + [["C"]], 3, toy.LANG.words)
+    rescore(CONFIG, work, lm_file(tmp_path, larger), ["direct"])
+    summary = json.loads((work.exp("rescored_direct_test_larger") / "summary.json").read_text())
+    scale, penalty = summary["acoustic_scale"], summary["word_penalty"]
+    chosen = words_of(work.exp("rescored_direct_test_larger"))
+    for utterance, words in zip(read_lists(work.exp("nbest_direct_test")), chosen, strict=True):
+        found = utterance.hypotheses
+        totals = [
+            scale * acoustic + graph - toy.ARPA.sentence_score(one) + larger.sentence_score(one) + penalty * len(one)
+            for one, acoustic, graph in zip(found.words, found.acoustic, found.graph, strict=True)
+        ]
+        assert list(found.words[int(np.argmax(totals))]) == words
+
+
+def test_words_that_the_larger_model_lacks(work: Workspace, tmp_path: Path) -> None:  # noqa: F811
+    decode(CONFIG, work)
+    small = estimate([["BEE", "C", "SEA"]], 2)
+    with pytest.raises(UserError, match=r"2 of 5 words of the hypotheses are not in this language model \(AB, BEER"):
+        rescore(CONFIG, work, lm_file(tmp_path, small), ["direct"])
+    other_case = estimate([["bee", "c", "<unk>"]], 2)
+    with pytest.raises(UserError, match=r"5 of 5 words .* name one of the same words, written as here"):
+        rescore(CONFIG, work, lm_file(tmp_path, other_case), ["direct"])
+    assert not work.exp("rescored_direct_dev_larger").exists()
+    with_unknown = estimate([["BEE", "<unk>", "C", "SEA", "<unk>"]] * 5, 2)
+    score = _difference(work, lm_file(tmp_path, with_unknown), [work.exp("nbest_direct_dev")])
+    spelled = with_unknown.sentence_score(["BEE", "<unk>", "C"])
+    words = ("BEE", "AB", "C")
+    assert score(words) == pytest.approx(spelled - toy.ARPA.sentence_score(words), abs=1e-4)
+    assert rescore(CONFIG, work, lm_file(tmp_path, with_unknown), ["direct"]).made
+
+
+def test_what_is_missing_is_named(work: Workspace, tmp_path: Path) -> None:  # noqa: F811
+    with pytest.raises(UserError, match="there is no such file; name an ARPA file with --rescore-lm"):
+        rescore(CONFIG, work, tmp_path / "none.arpa")
+    with pytest.raises(UserError, match="make it first: asr-kd decode --system direct"):
+        rescore(CONFIG, work, lm_file(tmp_path, toy.ARPA), ["direct"])
+    refused = CliRunner().invoke(
+        main, ["decode", "--config", str(tmp_path / "c.yaml"), "--decoder", "kaldi", "--rescore-lm", "x"]
+    )
+    assert refused.exit_code == 2
+    (tmp_path / "other").mkdir()
+    same = [lm_file(tmp_path, toy.ARPA), lm_file(tmp_path / "other", toy.ARPA)]
+    with pytest.raises(UserError, match=r"larger\.arpa and .*other/larger\.arpa would be kept under one name"):
+        check_models(same, "k2")
+
+
+def test_an_utterance_without_a_path_stays_without_words(graph) -> None:
+    narrow = replace(EXHAUSTIVE, retry_beams=(1.0,))
+    decoder = make_decoder("k2", graph, narrow, acoustic_scale=SCALE)
+    (found,) = decoder.nbest([np.zeros((1, graph.num_senones), np.float32)], 10, 10)  # no word is one frame long
+    assert not found.words and len(found.acoustic) == len(found.graph) == 0
+    assert math.isinf(decoder.decode([np.zeros((1, graph.num_senones), np.float32)])[0].score)

@@ -1,0 +1,81 @@
+"""Own recordings become words, and a recording that cannot be used is named."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from asr_kd.acoustic.model import AcousticModel, save_model
+from asr_kd.alignment.tree import write_tree
+from asr_kd.errors import UserError
+from asr_kd.frames.features import fbank
+from asr_kd.frames.store import write_store
+from asr_kd.io.folders import replacing_folder
+from asr_kd.io.stamp import Stamp
+from asr_kd.lang.lexicon import write_lang
+from asr_kd.lang.ngram import write_arpa
+from asr_kd.stages.decode import decode
+from asr_kd.stages.transcribe import transcribe
+from asr_kd.workspace.config import Config, DecodingConfig, FeaturesConfig, ModelConfig
+from asr_kd.workspace.work import Workspace
+
+_spec = importlib.util.spec_from_file_location("toy", Path(__file__).parents[1] / "decoding" / "toy.py")
+toy = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(toy)
+
+BINS = 8
+CONFIG = Config(features=FeaturesConfig(num_mel_bins=BINS), decoding=DecodingConfig(acoustic_scales=(0.5,)))
+
+
+@pytest.fixture
+def recordings(tmp_path) -> list[Path]:
+    rng = np.random.default_rng(5)
+    paths = [tmp_path / f"{name}.wav" for name in ("one", "two")]
+    for path in paths:
+        soundfile.write(path, 0.1 * rng.normal(size=rng.integers(3000, 5000)), 8000, subtype="PCM_16")
+    return paths
+
+
+@pytest.fixture
+def work(tmp_path, recordings) -> Workspace:
+    """A system whose dev set is the same recordings, each a group of its own."""
+    work = Workspace(tmp_path / "work", Path("toy.yaml"))
+    with replacing_folder(work.lang, Stamp("lang", {}, {})) as folder:
+        write_lang(folder, toy.LANG)
+    work.lm.mkdir(parents=True)
+    write_arpa(work.lm / "G.arpa", toy.ARPA)
+    features = [(path.stem, fbank(soundfile.read(path, dtype="float32")[0][None], 8000, BINS)) for path in recordings]
+    train = write_store(work.frames("train"), features, texts=["AB", "C"])
+    write_store(work.frames("dev"), features, texts=["AB", "C"], scale=train.scale)
+    with replacing_folder(work.exp("tree"), Stamp("tree", {}, {})) as folder:
+        write_tree(toy.toy_tree(np.random.default_rng(0), 2), folder)
+    model = AcousticModel(ModelConfig(layers=1, width=8, left_context=1, right_context=1), 3 * BINS, 24, [1, 2])
+    stamp = Stamp("train", {}, {})
+    with replacing_folder(work.exp("baseline"), stamp, {"tree": "tree", "states": "states"}) as folder:
+        save_model(model, folder)
+    return work
+
+
+def test_a_recording_gets_the_words_that_decoding_it_as_a_set_gives(work, recordings):
+    decode(CONFIG, work, sets=["dev"], backend="kaldi")
+    from asr_kd.io.files import read_json_lines
+
+    rows = [row for row in read_json_lines(work.exp("decode_direct_dev") / "hyps.jsonl") if row["seed"] == 0]
+    found = transcribe(CONFIG, work, "direct", recordings, backend="kaldi")
+    assert found == [(path, " ".join(row["hyp"])) for path, row in zip(recordings, rows, strict=True)]
+
+
+def test_what_cannot_be_transcribed_is_named(work, recordings, tmp_path):
+    with pytest.raises(UserError, match="decode_direct_dev is not there yet; make it first: asr-kd decode"):
+        transcribe(CONFIG, work, "direct", recordings, backend="kaldi")
+    decode(CONFIG, work, sets=["dev"], backend="kaldi")
+    wide = tmp_path / "wide.wav"
+    soundfile.write(wide, np.random.default_rng(0).normal(size=9000), 16000)
+    with pytest.raises(UserError, match=r"wide\.wav has 16000 Hz"):
+        transcribe(CONFIG, work, "direct", [wide], backend="kaldi")
+    with pytest.raises(UserError, match=r"gone\.wav is missing"):
+        transcribe(CONFIG, work, "direct", [tmp_path / "gone.wav"], backend="kaldi")
+    with pytest.raises(UserError, match="no recording given"):
+        transcribe(CONFIG, work, "direct", [], backend="kaldi")

@@ -1,0 +1,111 @@
+"""Pieces over processes."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from asr_kd.errors import UserError
+from asr_kd.io.folders import resuming_folder
+from asr_kd.io.stamp import Stamp
+from asr_kd.workspace.executor import parallel_map
+
+WAIT = 60.0  # seconds; far more than it takes
+
+
+def note_and_wait(piece: tuple[str, int]) -> None:
+    folder, number = piece
+    (Path(folder) / f"{number}.part").write_text(str(os.getpid()))
+    (Path(folder) / f"{number}.part").rename(Path(folder) / f"{number}.pid")
+    time.sleep(10 * WAIT)
+
+
+@pytest.mark.parametrize("nj", [1, 2])
+def test_answers_come_in_the_order_of_the_pieces(nj: int) -> None:
+    assert list(parallel_map(math.factorial, range(5), nj=nj)) == [1, 1, 2, 6, 24]
+
+
+def complain(piece: int) -> int:
+    logging.getLogger("asr_kd.of_a_helper").warning("piece %d is odd", piece)
+    return piece
+
+
+def test_what_helpers_log_is_logged_here(caplog: pytest.LogCaptureFixture) -> None:
+    assert list(parallel_map(complain, range(4), nj=2)) == [0, 1, 2, 3]
+    assert sorted(record.getMessage() for record in caplog.records) == [f"piece {k} is odd" for k in range(4)]
+    assert {record.process for record in caplog.records}.isdisjoint({os.getpid()})
+
+
+def die(piece: tuple[str, int, int]) -> int:
+    """The piece with that number kills its process, so many times."""
+    folder, number, times = piece
+    deaths = len(list(Path(folder).glob("*.death")))
+    if number == 3 and deaths < times:
+        (Path(folder) / f"{deaths}.death").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+def test_pieces_of_a_killed_helper_are_done_again(tmp_path: Path) -> None:
+    pieces = [(str(tmp_path), number, 1) for number in range(6)]
+    assert list(parallel_map(die, pieces, nj=2)) == list(range(6))
+    assert len(list(tmp_path.glob("*.death"))) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+def test_helpers_that_are_killed_again_are_one_sentence(tmp_path: Path) -> None:
+    pieces = [(str(tmp_path), number, 99) for number in range(6)]
+    with pytest.raises(UserError, match=r"killed twice, at piece \d of 6, most often for want of memory; .*lower --nj"):
+        list(parallel_map(die, pieces, nj=2))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+def test_what_was_finished_before_helpers_were_killed_is_kept(tmp_path: Path) -> None:
+    deaths = tmp_path / "deaths"
+    deaths.mkdir()
+    stamp = Stamp("x", {}, {})
+    with pytest.raises(UserError, match="killed twice"), resuming_folder(tmp_path / "made", stamp) as folder:
+        for number in parallel_map(die, [(str(deaths), number, 99) for number in range(6)], nj=2):
+            (folder / f"{number}.done").touch()
+    with resuming_folder(tmp_path / "made", stamp) as folder:
+        assert (folder / "0.done").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+def test_helpers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    code = (
+        "from asr_kd.workspace.executor import parallel_map; from test_executor import note_and_wait\n"
+        "if __name__ == '__main__':\n"
+        f"    list(parallel_map(note_and_wait, [({str(tmp_path)!r}, k) for k in range(4)], nj=2))"
+    )
+    script = tmp_path / "run.py"
+    script.write_text(code)
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    with subprocess.Popen([sys.executable, str(script)], env={**os.environ, "PYTHONPATH": path}) as parent:
+        _until(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
+        helpers = [int(file.read_text()) for file in tmp_path.glob("*.pid")]
+        assert all(_runs(pid) for pid in helpers)
+        parent.send_signal(signal.SIGKILL)
+    _until(lambda: not any(_runs(pid) for pid in helpers))
+
+
+def _until(true) -> None:  # type: ignore[no-untyped-def]
+    end = time.monotonic() + WAIT
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def _runs(pid: int) -> bool:
+    """An orphan that has ended may stay as a zombie where nothing reaps it."""
+    done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return done.stdout.strip()[:1] not in ("", "Z")
