@@ -10,21 +10,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from asr_kd.corpora.audio import SUFFIXES
-from asr_kd.corpora.listing import SETS, CorpusManifest, InvalidUtterance, Utterance, read_lines
+from asr_kd.corpora.listing import CorpusManifest, InvalidUtterance, ReadRequest, Utterance, read_lines
+from asr_kd.corpora.settings import FolderConfig
 from asr_kd.errors import UserError
 from asr_kd.lang.normalise import normalise
 
 
-def read(corpus_dir: Path, conf_dir: Path) -> CorpusManifest:
-    """Lists the utterances of all three sets, in the order of their ids within each set.
+def read(request: ReadRequest[FolderConfig]) -> CorpusManifest:
+    """Lists the utterances of all sets, in the order of their ids within each part.
 
     Raises:
       UserError: a set or its `text` is missing, or an id is there twice or would not do as a file's name.
     """
     listing = CorpusManifest([], [])
     seen: dict[str, str] = {}
-    for name in SETS:
-        folder = corpus_dir / name
+    for name, folder in ((name, request.root / part) for name, parts in request.parts.items() for part in parts):
         texts = _read_table(folder / "text", "write a line 'utterance-id words' per recording")
         speakers = {}
         listing.transcripts.append(folder / "text")

@@ -13,36 +13,35 @@ from pathlib import Path
 
 import numpy as np
 
-from asr_kd.corpora.listing import CorpusManifest, InvalidUtterance, Utterance, read_lines
+from asr_kd.corpora.listing import CorpusManifest, InvalidUtterance, ReadRequest, Utterance, read_lines
+from asr_kd.corpora.settings import LibriSpeechConfig
 from asr_kd.errors import UserError
 from asr_kd.lang.normalise import normalise
-from asr_kd.workspace.config import Config
 
 _ID = re.compile(r"[0-9]+-[0-9]+-[0-9]+")
 _FETCH = "fetch the part again (stage 0)"
 
 
-def read(corpus_dir: Path, conf_dir: Path, config: Config) -> CorpusManifest:
-    """Lists the utterances of the config's parts, in the order of their ids within each part.
+def read(request: ReadRequest[LibriSpeechConfig]) -> CorpusManifest:
+    """Lists the utterances of each set's parts, in the order of their ids within each part.
 
-    Args:
-      corpus_dir: the folder of the parts, or the one that holds it as LibriSpeech/.
+    The corpus's folder is the folder of the parts, or the one that holds it as LibriSpeech/.
 
     Raises:
       UserError: a part is missing or empty, a chapter has no transcripts or malformed ones, an utterance is in two
         parts, or there are too few speakers to take dev's from.
     """
-    corpus = config.corpus
-    root = corpus_dir / "LibriSpeech" if (corpus_dir / "LibriSpeech").is_dir() else corpus_dir
-    parts = {"train": corpus.train_parts, "dev": corpus.dev_parts, "test": corpus.test_parts}
+    inner = request.root / "LibriSpeech"
+    root = inner if inner.is_dir() else request.root
+    parts = request.parts
     listing = CorpusManifest([], [])
     where: dict[str, str] = {}
     _check_parts(root, [part for of_set in parts.values() for part in of_set])
     for name, of_set in parts.items():
         for part in of_set:
             _read_part(root / part, name, listing, where)
-    if corpus.dev_speakers:
-        return _take_dev_speakers(listing, corpus.dev_speakers, config.seed, root)
+    if request.settings.dev_speakers:
+        return _take_dev_speakers(listing, request.settings.dev_speakers, request.seed, root)
     return listing
 
 
@@ -54,8 +53,7 @@ def _check_parts(root: Path, parts: Sequence[str]) -> None:
     part, them = ("part", "it") if len(missing) == 1 else ("parts", "them")
     raise UserError(
         f"{root} has no {part} {', '.join(map(repr, missing))}, only {', '.join(there) or 'nothing'}; fetch {them} "
-        "(stage 0), or name other parts (--train-parts, --dev-parts, --test-parts; --dev-speakers takes dev from the "
-        "training speakers)."
+        "(stage 0), or name other parts under sets: (corpus.dev_speakers takes dev from the training speakers)."
     )
 
 
@@ -113,6 +111,6 @@ def _take_dev_speakers(listing: CorpusManifest, count: int, seed: int, root: Pat
 
 
 def shared_speakers(utterances: Sequence[Utterance]) -> list[str]:
-    """Speakers of the test set whom training or dev has heard, sorted."""
-    test = {u.speaker for u in utterances if u.set == "test"}
-    return sorted(test & {u.speaker for u in utterances if u.set != "test"})
+    """Speakers of the test sets whom training or dev has heard, sorted."""
+    learnt = {u.speaker for u in utterances if u.set in ("train", "dev")}
+    return sorted(learnt & {u.speaker for u in utterances if u.set not in ("train", "dev")})

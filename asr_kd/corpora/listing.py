@@ -1,13 +1,36 @@
-"""What a corpus's reader hands to `prepare`: which utterances there are, and what is wrong with the rest."""
+"""What a corpus's reader is asked, and what it answers: its utterances, and what is wrong with the rest."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
+from asr_kd.corpora.settings import CorpusConfig
 from asr_kd.errors import UserError
 
-SETS = ("train", "dev", "test")
+Settings = TypeVar("Settings", bound=CorpusConfig)
+
+
+@dataclass(frozen=True)
+class ReadRequest(Generic[Settings]):
+    """What is to be read of a corpus.
+
+    Attributes:
+      root: the corpus's folder.
+      conf_dir: the config's folder, for tables that a recipe keeps beside it.
+      parts: set -> the corpus's parts that make it up.
+      seed: of sets that are drawn at random.
+      words_for_phones: where transcripts are phones, the words are the text and the phones the reference.
+    """
+
+    root: Path
+    conf_dir: Path
+    settings: Settings
+    parts: Mapping[str, Sequence[str]]
+    seed: int = 1
+    words_for_phones: bool = False
 
 
 @dataclass(frozen=True)
@@ -18,7 +41,7 @@ class Utterance:
     audio: Path
     text: str  # as `lang.normalise` gives it, never empty
     speaker: str
-    set: str  # one of SETS
+    set: str
     phones: tuple[
         tuple[str, float, float], ...
     ] = ()  # hand-made: label, start and end in seconds; () where there are none

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from asr_kd.corpora.listing import SETS, CorpusManifest, InvalidUtterance, Utterance, read_lines
+from asr_kd.corpora.listing import CorpusManifest, InvalidUtterance, ReadRequest, Utterance, read_lines
+from asr_kd.corpora.settings import PromptsConfig
 from asr_kd.errors import UserError
 from asr_kd.lang.normalise import normalise
 
@@ -17,15 +18,17 @@ SPEAKER = "allison"
 CORRECTIONS = "corrections.txt"
 SPLIT = "split.tsv"
 WITHOUT_AUDIO = frozenset({"pls-try-call-later"})  # release 1.6.1 has its text but not its recording
+SETS = ("train", "dev", "test")  # that the split knows
 _FETCH = "fetch the prompts with local/download_prompts.sh"
 
 
-def read(corpus_dir: Path, conf_dir: Path) -> CorpusManifest:
+def read(request: ReadRequest[PromptsConfig]) -> CorpusManifest:
     """Lists the prompts, in the order of their ids; an id is the prompt's name with '-' for '/'.
 
     Raises:
       UserError: transcripts, corrections or split are missing or malformed, or the split puts a text in two sets.
     """
+    corpus_dir, conf_dir = request.root, request.conf_dir
     transcripts = corpus_dir / "core-sounds-en.txt"
     written = parse_transcripts(transcripts)
     texts, silent = spoken_texts(written, read_corrections(conf_dir / CORRECTIONS))

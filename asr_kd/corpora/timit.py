@@ -16,17 +16,19 @@ from pathlib import Path
 import numpy as np
 
 from asr_kd.corpora.audio import BadAudio, check_audio
-from asr_kd.corpora.listing import CorpusManifest, InvalidUtterance, Utterance
+from asr_kd.corpora.listing import CorpusManifest, InvalidUtterance, ReadRequest, Utterance
+from asr_kd.corpora.settings import TimitConfig
 from asr_kd.corpora.timit_times import Span, mapped, read_phone_map, read_phones, read_words
 from asr_kd.errors import UserError
 from asr_kd.lang.normalise import normalise
-from asr_kd.workspace.config import Config
 
 UTTERANCES = {"train": 3696, "dev": 400, "test": 192}  # of the whole corpus
 _DIALECT_SENTENCES = "SA"
 _PHONES, _WORDS = ".PHN", ".WRD"
 
 log = logging.getLogger(__name__)
+
+TimitRequest = ReadRequest[TimitConfig]
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class _Sentence:
         return f"{self.speaker}-{self.name}"
 
 
-def read(corpus_dir: Path, conf_dir: Path, config: Config) -> CorpusManifest:
+def read(request: TimitRequest) -> CorpusManifest:
     """Lists the utterances; their transcripts are phones or words, as `corpus.transcripts` says.
 
     Where it says phones but `alignment.labels` says words, the transcripts are words and the phones are the reference.
@@ -52,14 +54,15 @@ def read(corpus_dir: Path, conf_dir: Path, config: Config) -> CorpusManifest:
       UserError: there is no TRAIN, the table of phones is missing, a whole copy has not as many utterances as it
         should, or there are too few speakers to split.
     """
+    corpus_dir = request.root
     parts = _find_parts(corpus_dir)
     sentences = [sentence for name, folder in parts.items() for sentence in _sentences(name, folder)]
-    sets = _official(corpus_dir, sentences, config) if "TEST" in parts else _drawn(corpus_dir, sentences, config)
-    table = read_phone_map(conf_dir, config.corpus.phone_set)
+    sets = _official(corpus_dir, sentences, request) if "TEST" in parts else _drawn(corpus_dir, sentences, request)
+    table = read_phone_map(request.conf_dir, request.settings.phone_set)
     listing = CorpusManifest([], [])
     for sentence in sentences:
         if (name := sets.get(sentence.speaker)) is not None:
-            _add(listing, sentence, name, table, config)
+            _add(listing, sentence, name, table, request)
     return listing
 
 
@@ -98,11 +101,11 @@ def _sentences(part: str, folder: Path) -> list[_Sentence]:
     return found
 
 
-def _official(corpus_dir: Path, sentences: list[_Sentence], config: Config) -> dict[str, str]:
+def _official(corpus_dir: Path, sentences: list[_Sentence], request: TimitRequest) -> dict[str, str]:
     """Speaker -> set, for a copy with TEST; speakers of TEST in neither dev nor the core test are left out."""
     from lhotse.recipes.timit import get_speakers
 
-    if config.corpus.dev_speakers or config.corpus.test_speakers:
+    if request.settings.dev_speakers or request.settings.test_speakers:
         raise UserError(
             f"{corpus_dir} has the official TEST speakers; --dev-speakers and --test-speakers are for copies without."
         )
@@ -121,10 +124,10 @@ def _official(corpus_dir: Path, sentences: list[_Sentence], config: Config) -> d
     return sets
 
 
-def _drawn(corpus_dir: Path, sentences: list[_Sentence], config: Config) -> dict[str, str]:
+def _drawn(corpus_dir: Path, sentences: list[_Sentence], request: TimitRequest) -> dict[str, str]:
     """Speaker -> set, for a copy without TEST: women and men in turn, in an order by seed: test, dev, the rest."""
     speakers = sorted({sentence.speaker for sentence in sentences})
-    dev, test = config.corpus.dev_speakers, config.corpus.test_speakers
+    dev, test = request.settings.dev_speakers, request.settings.test_speakers
     if not dev or not test:
         raise UserError(
             f"{corpus_dir} has no TEST: say how many of its {len(speakers)} speakers are for dev and for test "
@@ -135,7 +138,7 @@ def _drawn(corpus_dir: Path, sentences: list[_Sentence], config: Config) -> dict
             f"{corpus_dir}: {dev} speakers for dev and {test} for test leave none of {len(speakers)} to train on; "
             "lower --dev-speakers or --test-speakers."
         )
-    order = [speakers[k] for k in np.random.default_rng(config.seed).permutation(len(speakers))]
+    order = [speakers[k] for k in np.random.default_rng(request.seed).permutation(len(speakers))]
     women, men = ([s for s in order if s.startswith("F") == woman] for woman in (True, False))
     longer, shorter = (women, men) if len(women) >= len(men) else (men, women)
     mixed = [one for pair in zip(longer, shorter, strict=False) for one in pair] + longer[len(shorter) :]
@@ -151,10 +154,14 @@ def _drawn(corpus_dir: Path, sentences: list[_Sentence], config: Config) -> dict
 
 
 def _add(
-    listing: CorpusManifest, sentence: _Sentence, name: str, table: Mapping[str, str | None], config: Config
+    listing: CorpusManifest,
+    sentence: _Sentence,
+    name: str,
+    table: Mapping[str, str | None],
+    request: TimitRequest,
 ) -> None:
-    phones_wanted = config.corpus.transcripts == "phones"
-    words_wanted = not phones_wanted or config.alignment.labels == "words"
+    phones_wanted = request.settings.transcripts == "phones"
+    words_wanted = not phones_wanted or request.words_for_phones
     wanted = [suffix for suffix, needed in ((_PHONES, phones_wanted), (_WORDS, words_wanted)) if needed]
     for suffix in (".WAV", *wanted):
         if suffix not in sentence.files:
@@ -164,7 +171,7 @@ def _add(
             return
     audio = sentence.files[".WAV"]
     listing.transcripts.extend(sentence.files[suffix] for suffix in wanted)
-    length = _num_samples(audio, config)
+    length = _num_samples(audio, request.settings.sampling_rate)
     spans: list[Span] = []
     words = ""
     try:
@@ -175,7 +182,7 @@ def _add(
     except UserError as error:
         listing.problems.append(InvalidUtterance(sentence.id, str(error).rstrip(".")))
         return
-    rate = config.corpus.sampling_rate
+    rate = request.settings.sampling_rate
     phones = tuple((span.label, span.first / rate, span.end / rate) for span in spans)
     spelled = " ".join(span.label for span in spans)
     reference = spelled if words_wanted and phones_wanted else ""
@@ -183,9 +190,9 @@ def _add(
     listing.utterances.append(Utterance(sentence.id, audio, text, sentence.speaker, name, phones, reference))
 
 
-def _num_samples(path: Path, config: Config) -> int | None:
+def _num_samples(path: Path, sampling_rate: int) -> int | None:
     """None where the recording cannot be used, which prepare will tell."""
     try:
-        return check_audio(path, config.corpus.sampling_rate)
+        return check_audio(path, sampling_rate)
     except BadAudio:
         return None

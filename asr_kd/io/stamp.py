@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asr_kd.errors import UserError
+from asr_kd.settings import to_mapping
 from asr_kd.version import __version__
 
 STAMP = "stamp.json"
@@ -17,29 +18,43 @@ STAMP = "stamp.json"
 
 @dataclass(frozen=True)
 class Stamp:
-    """What made an artefact: the settings that matter to it and the stamps of what it was made from."""
+    """What made an artefact: the settings that matter to it and the stamps of what it was made from.
+
+    Attributes:
+      settings: plain data, or settings objects, by name. Settings equal to their defaults, and those that no result
+        depends on, do not count: a setting that is added to a class later leaves finished artefacts valid.
+      inputs: name -> digest of that input's stamp, or of the file itself.
+      version: of the artefact's format, or of the way it is computed; raise it when either changes.
+    """
 
     step: str
     settings: Mapping[str, Any]
-    inputs: Mapping[str, str]  # name -> digest of that input's stamp, or of the file itself
+    inputs: Mapping[str, str]
     seed: int = 0
+    version: int = 1
+
+    @property
+    def _body(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "version": self.version,
+            "settings": to_mapping(self.settings, changed_only=True),
+            "inputs": dict(self.inputs),
+            "seed": self.seed,
+        }
 
     @property
     def digest(self) -> str:
-        body = {"step": self.step, "settings": self.settings, "inputs": self.inputs, "seed": self.seed}
-        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+        """16 hexadecimal digits."""
+        return hashlib.sha256(json.dumps(self._body, sort_keys=True).encode()).hexdigest()[:16]
 
     def write(self, path: Path, metadata: Mapping[str, Any] | None = None) -> None:
-        """`metadata`: what a later reader may want to know (counts, sizes); they do not enter the digest."""
-        body = {
-            "step": self.step,
-            "digest": self.digest,
-            "settings": self.settings,
-            "inputs": self.inputs,
-            "seed": self.seed,
-            "version": __version__,
-            "metadata": dict(metadata or {}),
-        }
+        """Writes the file `path`.
+
+        Args:
+          metadata: what a later reader may want to know (counts, sizes); it does not enter the digest.
+        """
+        body = {**self._body, "digest": self.digest, "package": __version__, "metadata": dict(metadata or {})}
         path.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
 
 
@@ -62,11 +77,23 @@ def stale_reason(path: Path, stamp: Stamp) -> str | None:
         return "it is not there yet"
     if old["digest"] == stamp.digest:
         return None
-    for name, digest in stamp.inputs.items():
-        if old["inputs"].get(name) != digest:
-            return f"its input {name} changed"
-    for key, value in stamp.settings.items():
-        before = old["settings"].get(key)
-        if json.dumps(before, sort_keys=True) != json.dumps(value, sort_keys=True):
-            return f"the setting {key} changed"
-    return "it was made with another seed or by another version of the step"
+    new = json.loads(json.dumps(stamp._body))
+    if old.get("version") != new["version"]:
+        return "the way it is made changed"
+    if (name := _first_difference(old["inputs"], new["inputs"])) is not None:
+        return f"its input {name} changed"
+    if (name := _first_difference(old["settings"], new["settings"])) is not None:
+        return f"the setting {name} changed"
+    return "it was made with another seed"
+
+
+def _first_difference(old: Any, new: Any, where: str = "") -> str | None:
+    """The dotted key of the first entry that differs or is on one side only; None where there is none."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return None if old == new else where
+    for key in dict.fromkeys((*new, *old)):
+        if key not in old or key not in new:
+            return f"{where}.{key}".lstrip(".")
+        if (found := _first_difference(old[key], new[key], f"{where}.{key}".lstrip("."))) is not None:
+            return found
+    return None

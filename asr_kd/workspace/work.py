@@ -36,12 +36,38 @@ class Workspace:
         return self.data / "frames" / name
 
     def exp(self, name: str) -> Path:
+        """A folder of exp/, such as a system's."""
         return self.root / "exp" / name
+
+    def tree(self, kind: str) -> Path:
+        """The decision tree of a kind of `SystemConfig.tree`."""
+        return self.exp(_of_tree("tree", kind))
+
+    def graph(self, kind: str) -> Path:
+        """The decoding graph of that tree."""
+        return self.exp(_of_tree("graph", kind))
+
+    def targets(self, name: str) -> Path:
+        """Stored soft targets; the name is `TargetsConfig.name`."""
+        return self.exp("targets") / name
+
+    def decoded(self, system: str, name: str) -> Path:
+        """What a system recognised in a set."""
+        return self.exp("decode") / system / name
 
     def command(self, name: str) -> str:
         """The command that makes a missing artefact, for error messages."""
         elsewhere = self.root.absolute() != default_root(self.config_path).absolute()
         return f"asr-kd {name} --config {self.config_path}" + (f" --work-dir {self.root}" if elsewhere else "")
+
+
+def labels_of(tree: str) -> str:
+    """The per-frame array of a FrameStore that holds the senones of a tree: "senones" or "senones_monophone"."""
+    return _of_tree("senones", tree)
+
+
+def _of_tree(name: str, tree: str) -> str:
+    return name if tree == "tied" else f"{name}_{tree}"
 
 
 def default_root(config_path: Path) -> Path:

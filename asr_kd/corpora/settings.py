@@ -1,0 +1,57 @@
+"""Settings of each corpus; a corpus's class is chosen by `name` (`asr_kd.corpora.registry`)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic.dataclasses import dataclass
+
+from asr_kd.settings import STRICT, Count, Natural
+
+PhoneSet = Literal[61, 48, 39]
+
+
+@dataclass(frozen=True, config=STRICT)
+class CorpusConfig:
+    """Where the speech comes from, and what happens to an utterance that cannot be used."""
+
+    name: str
+    sampling_rate: Count = 16000  # Hz; audio at another rate is an error, never resampled silently
+    on_bad_utterance: Literal["fail", "skip"] = "fail"  # skip: leave it out, count it, list it in the report
+
+    phones_as_words: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, config=STRICT)
+class FolderConfig(CorpusConfig):
+    """Own recordings: one folder a part, with audio and a file `text`."""
+
+    name: Literal["folder"] = "folder"
+
+
+@dataclass(frozen=True, config=STRICT)
+class PromptsConfig(CorpusConfig):
+    """Asterisk's English telephone prompts."""
+
+    name: Literal["prompts"] = "prompts"
+    sampling_rate: Count = 8000
+
+
+@dataclass(frozen=True, config=STRICT)
+class LibriSpeechConfig(CorpusConfig):
+    """LibriSpeech; the parts of a set are its folders (train-clean-100, ...)."""
+
+    name: Literal["librispeech"] = "librispeech"
+    dev_speakers: Natural = 0  # so many of the training speakers are dev's, beside its parts
+
+
+@dataclass(frozen=True, config=STRICT)
+class TimitConfig(CorpusConfig):
+    """TIMIT; sets are chosen by speaker."""
+
+    name: Literal["timit"] = "timit"
+    dev_speakers: Natural = 0
+    test_speakers: Natural = 0  # where a copy has no TEST
+    transcripts: Literal["words", "phones"] = "words"
+    phone_set: PhoneSet = 48  # what the phones of transcripts are mapped to
+    scored_phones: PhoneSet = 39  # what both sides are mapped to before errors are counted

@@ -1,0 +1,53 @@
+"""Settings of the soft targets and of the loss that a distilled system learns with."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic.dataclasses import dataclass
+
+from asr_kd.settings import STRICT, Count, Fraction, Positive
+
+
+def _several(value: object) -> object:
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True, config=STRICT)
+class TargetsConfig:
+    """Where a system's soft targets come from, what is kept of them, and how they are learnt.
+
+    `source` is called `from` in a config file: trained systems, whose distributions are averaged with equal weight, or
+    a folder of another toolkit's posteriors (a name with a slash in it, relative to the config).
+    """
+
+    source: Annotated[tuple[str, ...], BeforeValidator(_several), Field(alias="from", min_length=1)]
+    temperature: Positive = 2.0
+    mean: Literal["arithmetic", "geometric"] = "arithmetic"
+    keep_mass: Fraction = 0.99  # the smallest set of entries that holds this mass is stored
+    max_entries: Count = 32
+    online: bool = False  # run the teachers on the same augmented frames while training, instead of storing targets
+    soft_weight: Fraction = 0.67  # alpha: weight of the soft term; the hard term has 1 - alpha
+    loss: str = "kl"  # one of asr_kd.distillation.loss.LOSSES
+
+    @property
+    def imported(self) -> bool:
+        """Whether they come from a folder that another toolkit filled."""
+        return "/" in self.source[0]
+
+    @property
+    def name(self) -> str:
+        """Of the folder that they are stored in: the teachers, the temperature, and what differs from the defaults."""
+        parts = ["+".join(part.rstrip("/").rpartition("/")[2] for part in self.source), f"T{self.temperature:g}"]
+        changed = {"mean": self.mean, "keep_mass": self.keep_mass, "max_entries": self.max_entries}
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        parts += [f"{key}={value}" for key, value in changed.items() if value != defaults[key]]
+        return ",".join(parts)
+
+    def __post_init__(self) -> None:
+        if len(self.source) > 1 and any("/" in source for source in self.source):
+            raise ValueError("from: a folder of imported targets cannot be averaged with other teachers")
+        if len(set(self.source)) < len(self.source):
+            raise ValueError(f"from: {', '.join(self.source)} names a teacher twice")

@@ -1,0 +1,93 @@
+"""YAML as a user writes it: a key that is given twice is an error, and a file may extend another (`base:`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from asr_kd.errors import UserError
+
+BASE = "base"
+
+
+class _DoubledKeyError(yaml.YAMLError):
+    """A mapping has a key twice."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML silently keeps the last value of a key; here a doubled key is an error."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: dict[Any, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                raise _DoubledKeyError(f"{key.value!r} in line {line} stands in line {seen[key.value]} already")
+            seen[key.value] = line
+        return node
+
+
+def load_yaml(path: Path) -> Any:
+    """Plain data; an empty file is an empty mapping.
+
+    Raises:
+      UserError: the file cannot be read, is not YAML, or has a key twice.
+    """
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise UserError(f"{path}: the config cannot be read ({error.strerror}); give one with --config.") from None
+    except _DoubledKeyError as error:
+        raise UserError(f"{path}: {error}; delete one of them.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: this is not YAML: {' '.join(str(error).split())}.") from None
+    return {} if raw is None else raw
+
+
+def load_with_bases(path: Path) -> Any:
+    """The file's data over those of the file that its key `base` names, relative to it, and so on.
+
+    Mappings are merged key by key; of anything else the extending file's value counts. A key set to null is removed.
+
+    Raises:
+      UserError: as `load_yaml`; or files extend each other in a circle.
+    """
+    return _load_over(path, ())
+
+
+def _load_over(path: Path, extending: tuple[Path, ...]) -> Any:
+    if path.resolve() in extending:
+        raise UserError(f"{extending[-1]}: base: {path} extends it in turn; take one of the two lines out.")
+    raw = load_yaml(path)
+    if not isinstance(raw, dict) or BASE not in raw:
+        return raw
+    name = raw.pop(BASE)
+    if not isinstance(name, str):
+        raise UserError(f"{path}: base must be the name of a config file, not {name!r}.")
+    below = _load_over(path.parent / name, (*extending, path.resolve()))
+    if not isinstance(below, dict):
+        raise UserError(f"{path.parent / name}: expected a mapping of settings, found {below!r}.")
+    return merged(below, raw)
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` over `below`.
+
+    >>> merged({"a": {"x": 1, "y": 2}, "b": 3}, {"a": {"y": 5}, "b": None})
+    {'a': {'x': 1, 'y': 5}}
+    """
+    result = dict(below)
+    for key, value in above.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = merged(result[key], value)
+        else:
+            result[key] = value
+    return result
