@@ -1,5 +1,6 @@
 """The whole recipe on speech made of tones: every command, its second run, and `kill -9` in the middle."""
 
+import importlib.util
 import json
 import os
 import re
@@ -7,141 +8,77 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 import yaml
+from asr_kd.acoustic.model_files import load_model
 from click.testing import CliRunner
 
-from asr_kd.acoustic.model import load_model
 from asr_kd.cli import main
 
-RATE = 8000
-LEXICON = {"BA": "B AA", "BI": "B IY", "SA": "S AA", "SI": "S IY", "BASI": "B AA S IY"}
-TONES = {"B": (300, 900), "AA": (700, 1200), "IY": (350, 2400), "S": (2900, 3600)}  # Hz, two for each phone
+from .recipe import CONFIG, LEXICON, SIDE_BY_SIDE, STAGES, TRAINING, arguments, make_recipe, run
 
-CONFIG = {
-    "corpus": {"name": "folder", "sampling_rate": RATE},
-    "features": {"speeds": [1.0, 0.9]},
-    "alignment": {"rounds": 4, "leaves": 18, "min_count": 30, "hidden": [32]},
-    "teacher": {
-        "members": 2,
-        "model": {"layers": 1, "width": 24, "hidden_dropout": 0.1, "lda_dims": 30},
-        "training": {"epochs": 3, "batch_size": 64, "learning_rate": 5.0e-3},
-    },
-    "student": {
-        "seeds": 2,
-        "model": {"layers": 1, "width": 16},
-        "direct": {"epochs": 3, "batch_size": 64, "learning_rate": 5.0e-3},
-        "distilled": {
-            "soft_weight": 0.5,
-            "lda_dims": 40,
-            "training": {"epochs": 3, "batch_size": 64, "learning_rate": 5.0e-3},
-        },
-    },
-    "decoding": {"acoustic_scales": [0.2, 0.5], "word_penalties": [0.0]},
-    "evaluation": {"bootstrap_samples": 200},
-}
-STAGES = [
-    ["prepare"],
-    ["features", "--nj", "1"],
-    ["align", "--nj", "1"],
-    ["train", "--ensemble"],
-    ["soft-targets"],
-    ["train"],
-    ["distill"],
-    ["decode", "--nj", "1"],
-    ["report"],
-]
-# direct and distilled nets at once, each in a process of its own
-SIDE_BY_SIDE = [*STAGES[:5], ["students", "--nj", "2"], *STAGES[7:]]
+SYSTEMS = ("teacher", "direct", "distilled", "monophone")
+CLOCK = ("rtf", "seconds_per_hour", "frames_per_second", "seconds", "memory")
 
 
-def say(words: list[str], rng: np.random.Generator) -> np.ndarray:
-    """Tones for phones, noise everywhere, silence around."""
-    parts = [np.zeros(int(0.2 * RATE))]
-    for word in words:
-        for phone in LEXICON[word].split():
-            time = np.arange(int(rng.uniform(0.08, 0.16) * RATE)) / RATE
-            parts.append(sum(np.sin(2 * np.pi * tone * time) for tone in TONES[phone]))
-    parts.append(np.zeros(int(0.2 * RATE)))
-    samples = np.concatenate(parts)
-    return 0.1 * samples + rng.normal(0, 0.005, len(samples))
-
-
-def make_recipe(root: Path) -> Path:
-    """A work folder with conf/ and corpus/; returns the config's path."""
-    rng = np.random.default_rng(3)
-    for name, count in (("train", 40), ("dev", 8), ("test", 10)):
-        folder = root / "corpus" / name
-        folder.mkdir(parents=True)
-        lines = []
-        for number in range(count):
-            words = rng.choice(list(LEXICON), rng.integers(2, 6)).tolist()
-            soundfile.write(folder / f"{name}{number:02d}.wav", say(words, rng), RATE)
-            lines.append(f"{name}{number:02d} {' '.join(words)}\n")
-        (folder / "text").write_text("".join(lines))
-    (root / "conf").mkdir()
-    (root / "conf" / "lexicon.txt").write_text("".join(f"{word} {phones}\n" for word, phones in LEXICON.items()))
-    config = root / "conf" / "tiny.yaml"
-    config.write_text(yaml.safe_dump(CONFIG))
+def changed(**sections) -> dict:
+    """The recipe's config with other values of some keys, section by section."""
+    config = json.loads(json.dumps(CONFIG))
+    for section, values in sections.items():
+        config[section] = config.get(section, {}) | values
     return config
 
 
-def arguments(config: Path, stage: list[str]) -> list[str]:
-    extra = ["--corpus-dir", str(config.parent.parent / "corpus")] if stage[0] == "prepare" else []
-    return [*stage, "--config", str(config), *extra]
-
-
-def run(config: Path, stages: list[list[str]]) -> list[str]:
-    outputs = []
-    for stage in stages:
-        result = CliRunner().invoke(main, arguments(config, stage), catch_exceptions=False)
-        assert result.exit_code == 0, f"{stage}: {result.output}"
-        outputs.append(result.output)
-    return outputs
+def systems(**settings) -> dict:
+    """The config with other settings of some systems."""
+    known = json.loads(json.dumps(CONFIG))["systems"]
+    return changed(systems={name: known.get(name, {}) | values for name, values in settings.items()})
 
 
 def comparable(path: Path) -> dict:
     """results.json without what depends on the clock."""
-    results = json.loads(path.read_text())
-    results.pop("seconds")
-    results.pop("memory")
-    for system in results["systems"]:
-        system.pop("rtf")
-        system.get("each", None)
-    return json.loads(json.dumps(results), object_hook=lambda d: {k: v for k, v in d.items() if k not in CLOCK})
+    return json.loads(
+        path.read_text(), object_hook=lambda entries: {k: v for k, v in entries.items() if k not in CLOCK}
+    )
 
 
-CLOCK = ("rtf", "seconds_per_hour", "frames_per_second", "seconds")
+def stamps(root: Path) -> dict[Path, bytes]:
+    return {path.relative_to(root): path.read_bytes() for path in root.rglob("*stamp.json")}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
     config = make_recipe(tmp_path_factory.mktemp("recipe"))
     run(config, STAGES)
     return config
 
 
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A copy of the finished work folder that a test may change; its config's path."""
+    shutil.copytree(finished.parent.parent, tmp_path / "work")
+    return tmp_path / "work" / "conf" / finished.name
+
+
 def test_the_report_has_every_system_and_the_words_were_found(finished):
     results = json.loads((finished.parent.parent / "exp" / "report" / "results.json").read_text())
-    systems = {system["name"]: system for system in results["systems"]}
-    assert {"direct", "ensemble", "distilled"} <= systems.keys()
-    for name, system in systems.items():
+    rows = {system["name"]: system for system in results["systems"]}
+    assert set(SYSTEMS) == rows.keys()
+    for name, system in rows.items():
         errors = system["errors"]["test"]
         wrong = errors["ins"] + errors["del"] + errors["sub"]
         assert system["wer"]["test"] == pytest.approx(wrong / errors["words"]), name
-    assert systems["ensemble"]["wer"]["test"] < 0.5  # tones are easy; a broken graph or alignment is not
+    assert rows["teacher"]["wer"]["test"] < 0.5  # tones are easy; a broken graph or alignment is not
     assert results["alignment"]["failed"] == []
 
 
-def test_nets_that_learn_from_discriminants_are_nets_like_any_other(finished):
-    for folder, width, dims in (("teacher", 24, 30), ("baseline", 16, 0), ("student", 16, 40)):
-        model = load_model(finished.parent.parent / "exp" / folder)
-        assert model.settings.lda_dims == dims
+def test_models_that_learn_from_discriminants_are_models_like_any_other(finished):
+    for name, width in (("teacher", 24), ("direct", 16), ("distilled", 16)):
+        model = load_model(finished.parent.parent / "exp" / name)
+        assert model.settings.lda_dims == 0
         assert model.layers[0].weight.shape == (2, 26 * 40, width)
 
 
@@ -152,62 +89,50 @@ def test_a_second_run_does_nothing(finished):
     assert page.stat().st_mtime_ns == before
 
 
-def test_students_trained_side_by_side_are_those_of_one_after_the_other(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr("asr_kd.stages.train_side_by_side.default_jobs", lambda: 2)  # on a machine with one core too
-    root = tmp_path / "work"
-    shutil.copytree(finished.parent.parent, root)
-    config = root / "conf" / finished.name
-    made = {
-        path.relative_to(root): path.read_bytes()
-        for folder in ("baseline", "student", "monophone")
-        for path in (root / "exp" / folder).glob("member_*.safetensors")
-    }
-    for folder in ("baseline", "student", "monophone"):
-        shutil.rmtree(root / "exp" / folder)
-    (output,) = run(config, [["students", "--nj", "2"]])
-    assert re.findall(r"(\w+): trained", output) == ["baseline", "student", "monophone"]
-    assert len(made) == 5
-    for path, weights in made.items():
-        assert (root / path).read_bytes() == weights, path
-    log = (root / "exp" / "log" / "students.log").read_text()
-    for folder in ("baseline", "student"):  # what helpers say is not lost
-        assert f"training {folder}: it is not there yet" in log
-
-    shutil.rmtree(root / "exp" / "student")
-    (output,) = run(config, [["students", "--nj", "2"]])
-    assert re.findall(r"(\w+): (already trained|trained);", output) == [
-        ("baseline", "already trained"), ("student", "trained"), ("monophone", "already trained"),
-    ]  # fmt: skip
+def test_systems_trained_side_by_side_are_those_of_one_after_the_other(copy, monkeypatch):
+    monkeypatch.setattr("asr_kd.stages.train.default_jobs", lambda: 2)  # on a machine with one core too
+    root = copy.parent.parent
+    names = ("direct", "distilled", "monophone")
+    models = {path: path.read_bytes() for name in names for path in (root / "exp" / name).glob("member_*.safetensors")}
+    for name in names:
+        shutil.rmtree(root / "exp" / name)
+    (output,) = run(copy, [["train", "--nj", "2"]])
+    assert sorted(re.findall(r"(\w+): trained", output)) == sorted(names)
+    assert len(models) == 5
+    for path, weights in models.items():
+        assert path.read_bytes() == weights, path
+    log = (root / "exp" / "log" / "train.log").read_text()
+    for name in names:  # what helper processes log is not lost
+        assert f"training {name}: it is not there yet" in log
 
 
-def test_where_one_of_two_trainings_fails_the_other_is_kept(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr("asr_kd.stages.train_side_by_side.default_jobs", lambda: 2)
-    root = tmp_path / "work"
-    shutil.copytree(finished.parent.parent, root)
-    for folder in ("baseline", "student", "monophone"):
-        shutil.rmtree(root / "exp" / folder)
-    entries = root / "exp" / "soft_targets" / "ids.npy"
+def test_where_one_of_two_trainings_fails_the_other_is_kept(copy, monkeypatch):
+    monkeypatch.setattr("asr_kd.stages.train.default_jobs", lambda: 2)
+    root = copy.parent.parent
+    for name in ("direct", "distilled"):
+        shutil.rmtree(root / "exp" / name)
+    entries = root / "exp" / "targets" / "teacher,T2" / "ids.npy"
     entries.write_bytes(entries.read_bytes()[:-1])
-    config = root / "conf" / finished.name
-    result = CliRunner().invoke(main, arguments(config, ["students", "--nj", "2"]))
-    assert result.exit_code == 2 and "asr-kd students: " in result.output.strip().splitlines()[-1]
-    log = (root / "exp" / "log" / "students.log").read_text()
-    assert re.search(r"the distilled nets cannot be trained on \(.*soft_targets.*\); those beside them go on", log)
-    assert (root / "exp" / "baseline" / "stamp.json").exists() and not (root / "exp" / "student").exists()
+    result = CliRunner().invoke(main, arguments(copy, ["train", "direct", "distilled", "--nj", "2"]))
+    assert result.exit_code == 2 and "asr-kd train: " in result.output.strip().splitlines()[-1]
+    log = (root / "exp" / "log" / "train.log").read_text()
+    assert re.search(r"distilled cannot be trained .*targets", log)
+    assert (root / "exp" / "direct" / "stamp.json").exists() and not (root / "exp" / "distilled").exists()
 
 
-def test_kaldi_decoder_finds_the_same_words(finished):
-    folder = finished.parent.parent / "exp" / "decode_ensemble_test" / "hyps.jsonl"
-    k2_rows = [json.loads(line)["hyp"] for line in folder.read_text().splitlines()]
-    run(finished, [["decode", "--system", "ensemble", "--decoder", "kaldi", "--nj", "1"]])
-    kaldi_rows = [json.loads(line)["hyp"] for line in folder.read_text().splitlines()]
-    run(finished, [["decode", "--system", "ensemble", "--nj", "1"]])
-    assert sum(a == b for a, b in zip(k2_rows, kaldi_rows, strict=True)) >= len(k2_rows) - 1
+@pytest.mark.skipif(importlib.util.find_spec("k2") is None, reason="k2 is not installed")
+def test_kaldi_decoder_finds_the_same_words(copy):
+    file = copy.parent.parent / "exp" / "decode" / "teacher" / "test" / "hyps.jsonl"
+    rows = {}
+    for decoder in ("k2", "kaldi"):
+        run(copy, [["decode", "--system", "teacher", "--decoder", decoder, "--nj", "1"]])
+        rows[decoder] = [json.loads(line)["hyp"] for line in file.read_text().splitlines()]
+    assert sum(a == b for a, b in zip(rows["k2"], rows["kaldi"], strict=True)) >= len(rows["k2"]) - 1
 
 
 def test_own_recordings_become_words(finished):
     recordings = sorted((finished.parent.parent / "corpus" / "train").glob("*.wav"))[:2]
-    command = ["transcribe", "--config", str(finished), *map(str, recordings)]
+    command = ["transcribe", "--system", "distilled", "--config", str(finished), *map(str, recordings)]
     result = CliRunner().invoke(main, command, catch_exceptions=False)
     assert result.exit_code == 0
     lines = [line.split("\t") for line in result.output.splitlines() if "\t" in line]
@@ -218,25 +143,78 @@ def test_own_recordings_become_words(finished):
     assert result.exit_code == 2 and "gone.wav is missing" in result.output
 
 
-def test_other_settings_make_only_what_depends_on_them_anew(finished):
-    config = finished.with_name("other.yaml")
-    changed = json.loads(json.dumps(CONFIG))
-    changed["student"]["distilled"]["soft_weight"] = 0.9
-    config.write_text(yaml.safe_dump(changed))
-    outputs = run(config, [["align", "--nj", "1"], ["train", "--ensemble"], ["soft-targets"], ["distill"]])
-    assert ["already" in output for output in outputs] == [True, True, True, False]
-    run(finished, [["distill"]])
+def test_other_settings_rebuild_only_what_depends_on_them(copy):
+    targets = CONFIG["systems"]["distilled"]["targets"]
+    copy.write_text(yaml.safe_dump(systems(distilled={"targets": targets | {"soft_weight": 0.9}})))
+    before = stamps(copy.parent.parent)
+    run(copy, [["align", "--nj", "1"], ["train", "--teachers"], ["soft-targets"], ["train", "--nj", "1"]])
+    after = stamps(copy.parent.parent)
+    assert {path for path in after if after[path] != before.get(path)} == {Path("exp/distilled/stamp.json")}
+
+
+def test_a_set_that_is_added_is_scored_with_nothing_trained_again(copy):
+    root = copy.parent.parent
+    shutil.copytree(root / "corpus" / "test", root / "corpus" / "more")
+    for path in (root / "corpus" / "more").iterdir():
+        if path.name == "text":
+            path.write_text(path.read_text().replace("test", "more"))
+        else:
+            path.rename(path.with_name(path.name.replace("test", "more")))
+    before = stamps(root)
+    add = ["prepare", "--add-set", "more=more", "--corpus-dir", str(root / "corpus"), "--config", str(copy)]
+    result = CliRunner().invoke(main, add, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    run(
+        copy,
+        [
+            ["features", "--nj", "1"],
+            ["align", "--nj", "1"],
+            ["train", "--nj", "1"],
+            ["decode", "--nj", "1"],
+            ["report"],
+        ],
+    )
+    after = stamps(root)
+    changed_stamps = {str(path) for path in before if after[path] != before[path]}
+    assert changed_stamps <= {"exp/report/stamp.json", "exp/align/stamp.json"}
+    results = json.loads((root / "exp" / "report" / "results.json").read_text())
+    for system in results["systems"]:  # the same recordings by other names
+        assert system["wer"]["more"] == system["wer"]["test"]
+        assert system["frame_accuracy"]["more"] == pytest.approx(system["frame_accuracy"]["test"])
+
+
+def test_a_chain_and_two_teachers_go_through_every_stage(copy):
+    small = {"model": {"layers": 1, "width": 16}, "training": TRAINING}
+    chain = systems(
+        chained=small | {"targets": {"from": "distilled"}},
+        of_two=small | {"targets": {"from": ["teacher", "direct"], "online": True}},
+    )
+    chain["systems"] = CONFIG["systems"] | chain["systems"]
+    chain["compare"] = [*CONFIG["compare"], {"direct": "direct", "distilled": "chained", "teacher": "distilled"}]
+    copy.write_text(yaml.safe_dump(chain))
+    run(copy, STAGES[3:])
+    results = json.loads((copy.parent.parent / "exp" / "report" / "results.json").read_text())
+    assert {"chained", "of_two"} < {system["name"] for system in results["systems"]}
+
+
+def test_a_convolutional_teacher_teaches_a_fully_connected_student(copy):
+    tdnn = {"kind": "tdnn", "width": 16, "dilations": [1, 2], "chunk_frames": 20}
+    copy.write_text(yaml.safe_dump(systems(teacher={"model": tdnn}, distilled={}, direct={}, monophone={})))
+    run(copy, STAGES[3:])
+    results = json.loads((copy.parent.parent / "exp" / "report" / "results.json").read_text())
+    accuracy = {system["name"]: system["frame_accuracy"]["test"] for system in results["systems"]}
+    assert accuracy["teacher"] > 0.3
 
 
 @pytest.mark.parametrize("units", ["characters", "bpe"])
 def test_words_without_a_lexicon_are_recognised_too(tmp_path, units):
-    pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
     config = make_recipe(tmp_path)
-    changed = CONFIG | {"lang": {"units": units, "bpe_size": 8}, "monophone": False}
-    config.write_text(yaml.safe_dump(changed))
+    only_teacher = changed(lang={"units": units, "bpe_size": 8})
+    only_teacher |= {"systems": {"teacher": CONFIG["systems"]["teacher"]}, "compare": []}
+    config.write_text(yaml.safe_dump(only_teacher))
     (config.parent / "lexicon.txt").unlink()
-    run(config, [*STAGES[:4], ["decode", "--system", "ensemble", "--set", "test", "--nj", "1"]])
-    summary = json.loads((tmp_path / "exp" / "decode_ensemble_test" / "summary.json").read_text())
+    run(config, [*STAGES[:3], ["train"], ["decode", "--system", "teacher", "--set", "test", "--nj", "1"]])
+    summary = json.loads((tmp_path / "exp" / "decode" / "teacher" / "test" / "summary.json").read_text())
     assert summary["wer"] < 0.5
 
 
@@ -253,18 +231,16 @@ def test_a_corpus_that_changed_is_noticed_without_the_stages_that_read_it(tmp_pa
         result = CliRunner().invoke(main, arguments(config, ["align", "--nj", "1"]))
         assert result.exit_code == 2 and f"{path.name} changed after" in result.output and "prepare" in result.output
         os.utime(path, ns=(before, before))
-    changed = CONFIG | {"lang": {"ngram_order": 2}}
-    config.write_text(yaml.safe_dump(changed))
-    run(config, STAGES[:1])
-    result = CliRunner().invoke(main, arguments(config, ["align", "--nj", "1"]))
-    assert result.exit_code == 2 and "make the features again: asr-kd features" in result.output
+    config.write_text(yaml.safe_dump(changed(lang={"ngram_order": 2})))
+    outputs = run(config, STAGES[:3])  # a language model alone changes neither features nor alignment
+    assert "up to date" in outputs[1] and "already aligned" in outputs[2]
 
 
-@pytest.mark.parametrize("stage", [["align"], ["train", "--ensemble"], ["soft-targets"], ["distill"], ["report"]])
+@pytest.mark.parametrize(
+    "stage", [["align"], ["train", "--teachers"], ["soft-targets"], ["train"], ["decode"], ["report"]]
+)
 def test_a_stage_before_its_inputs_says_what_to_run(tmp_path, stage):
-    config = tmp_path / "conf" / "tiny.yaml"
-    config.parent.mkdir()
-    config.write_text("seed: 1\n")
+    config = make_recipe(tmp_path)
     result = CliRunner().invoke(main, arguments(config, stage))
     assert result.exit_code == 2
     assert "asr-kd" in result.output
@@ -272,16 +248,27 @@ def test_a_stage_before_its_inputs_says_what_to_run(tmp_path, stage):
 
 
 @pytest.mark.parametrize(
+    "command", [["distill"], ["students"], ["fewshot"], ["train", "--ensemble"], ["train", "--pair", "small"]]
+)
+def test_an_old_command_says_the_new_way(tmp_path, command):
+    config = make_recipe(tmp_path)
+    result = CliRunner().invoke(main, arguments(config, command))
+    assert result.exit_code == 2
+    assert "asr-kd train" in result.output and "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("sed: 1\n", "unknown key 'sed'"),
         ("seed: one\n", "seed must be a whole number"),
-        ("student: {model: {width: 1.5}}\n", "width must be a whole number"),
-        ("student: {distilled: {loss: mse}}\n", "must be one of"),
+        ("systems: {a: {model: {width: 1.5}}}\n", "width must be a whole number"),
+        ("systems: {a: {targets: {from: b/, loss: mse}}}\n", "must be one of"),
         ("- 1\n", "expected a mapping"),
         ("a: [\n", "not YAML"),
-        ("seed: 1\nteacher: {members: 2}\nseed: 2\n", "'seed' in line 3 stands in line 1 already; delete one of them."),
+        ("seed: 1\nsystems: {}\nseed: 2\n", "'seed' in line 3 stands in line 1 already; delete one of them."),
         ("lang:\n  units: words\n  units: bpe\n", "'units' in line 3 stands in line 2 already"),
+        ("student: {seeds: 2}\n", "student is an old setting: name what is trained under systems"),
     ],
 )
 def test_a_bad_config_is_one_sentence(tmp_path, text, message):
@@ -296,26 +283,24 @@ def test_a_bad_config_is_one_sentence(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("change", "redone", "stage", "says"),
     [
-        ({"alignment": {"leaves": 12}}, [["align", "--nj", "1"]], ["soft-targets"], "train it again: .* --ensemble"),
-        ({"alignment": {"leaves": 12}}, [["align", "--nj", "1"]], ["distill"], "teacher was trained on train states"),
-        ({"alignment": {"leaves": 12}}, [["align", "--nj", "1"]], ["decode"], "trained on state labels .* of tree"),
-        ({"features": {"speeds": [1.0]}}, [["features", "--nj", "1"]], ["train"], "no state labels .*asr-kd align"),
-        ({"features": {"speeds": [1.0]}}, [["features", "--nj", "1"]], ["distill"], "no state labels .*asr-kd align"),
-        ({"teacher": {"members": 3}}, [["train", "--ensemble"]], ["distill"], "was made from teacher .*soft-targets"),
-        ({"soft_targets": {"temperature": 3.0}}, [], ["distill"], "other settings than the config's soft_targets"),
+        ({"alignment": {"leaves": 12}}, ["align"], ["soft-targets"], "asr-kd train teacher"),
+        (
+            {"alignment": {"leaves": 12}},
+            ["align"],
+            ["train", "distilled", "--nj", "1"],
+            "teacher was trained on train senones",
+        ),
+        ({"alignment": {"leaves": 12}}, ["align"], ["decode"], "trained on .*labels .* of tree"),
+        ({"features": {"speeds": [1.0]}}, ["features"], ["train"], "no .*labels .*asr-kd align"),
+        ({"features": {"speeds": [1.0]}}, ["features"], ["train", "distilled"], "no .*labels .*asr-kd align"),
     ],
 )
-def test_artefacts_that_do_not_fit_together_are_refused(finished, tmp_path, change, redone, stage, says):
-    work = tmp_path / "work"
-    shutil.copytree(finished.parent.parent, work)
-    config = work / "conf" / "tiny.yaml"
-    changed = json.loads(json.dumps(CONFIG))
-    for section, values in change.items():
-        changed.setdefault(section, {}).update(values)
-    config.write_text(yaml.safe_dump(changed))
-    run(config, redone)
+def test_artefacts_that_do_not_fit_together_are_refused(copy, change, redone, stage, says):
+    work = copy.parent.parent
+    copy.write_text(yaml.safe_dump(changed(**change)))
+    run(copy, [[name, "--nj", "1"] for name in redone])
     before = sorted(str(path) for path in (work / "exp").rglob("*") if "log" not in path.parts)
-    result = CliRunner().invoke(main, arguments(config, stage))
+    result = CliRunner().invoke(main, arguments(copy, stage))
     assert result.exit_code == 2
     message = result.output.strip().splitlines()[-1]
     assert re.search(says, message), result.output
@@ -323,62 +308,50 @@ def test_artefacts_that_do_not_fit_together_are_refused(finished, tmp_path, chan
     assert sorted(str(path) for path in (work / "exp").rglob("*") if "log" not in path.parts) == before
 
 
+def test_soft_targets_follow_their_teacher_and_their_settings(copy):
+    """Stage 6 makes the targets that its systems need where stage 5 has not, or made them otherwise."""
+    targets = CONFIG["systems"]["distilled"]["targets"]
+    copy.write_text(
+        yaml.safe_dump(
+            systems(teacher={}, direct={}, monophone={}, distilled={"targets": targets | {"temperature": 3.0}})
+        )
+    )
+    run(copy, [["train", "distilled", "--nj", "1"]])
+    assert (copy.parent.parent / "exp" / "targets" / "teacher,T3" / "stamp.json").exists()
+
+
 @pytest.fixture
-def of_ensemble(finished, tmp_path):
-    """A finished run whose student is to be trained as the ensemble is, and be taken from it; and its config."""
-    work = tmp_path / "work"
-    shutil.copytree(finished.parent.parent, work)
-    settings = json.loads(json.dumps(CONFIG))
-    teacher = settings["teacher"]
-    settings["student"] |= {
-        "seeds": 1, "model": teacher["model"], "direct": teacher["training"], "direct_of_ensemble": True
-    }  # fmt: skip
-    config = work / "conf" / "tiny.yaml"
-    config.write_text(yaml.safe_dump(settings))
-    return config, settings
+def reusing(copy):
+    """A finished run whose direct system is to be the teacher's first member."""
+    teacher = CONFIG["systems"]["teacher"]
+    direct = {"model": teacher["model"], "training": teacher["training"], "seeds": 1, "reuse": "teacher"}
+    copy.write_text(yaml.safe_dump(changed(systems=CONFIG["systems"] | {"direct": direct})))
+    return copy
 
 
-def test_direct_nets_may_be_members_of_the_ensemble(of_ensemble):
-    config, settings = of_ensemble
-    exp = config.parent.parent / "exp"
-    left = exp / ".baseline.checkpoint.pt"  # by a training that was killed before its nets were to be taken
-    left.write_bytes(b"?")
-    assert "baseline: taken from the ensemble" in run(config, [["students", "--nj", "2"]])[0]
-    assert not left.exists()
-    taken, member = (exp / folder / "member_0.safetensors" for folder in ("baseline", "teacher"))
-    assert taken.read_bytes() == member.read_bytes() and not (exp / "baseline" / "member_1.safetensors").exists()
-    logs = [(exp / folder / "log.jsonl").read_text().splitlines() for folder in ("baseline", "teacher")]
+def test_a_system_may_reuse_members_of_an_ensemble(reusing):
+    exp = reusing.parent.parent / "exp"
+    unfinished = exp / ".direct.checkpoint.pt"  # of a training that was killed before the config said reuse
+    unfinished.write_bytes(b"?")
+    assert "direct: reused from teacher" in run(reusing, [["train", "--nj", "1"]])[0]
+    assert not unfinished.exists()
+    reused, member = (exp / name / "member_0.safetensors" for name in ("direct", "teacher"))
+    assert reused.read_bytes() == member.read_bytes() and not (exp / "direct" / "member_1.safetensors").exists()
+    logs = [(exp / name / "log.jsonl").read_text().splitlines() for name in ("direct", "teacher")]
     assert len(logs[0]) == len(logs[1]) == 3
-    for one, all_of_them in zip(*(map(json.loads, log) for log in logs), strict=True):
-        assert one["dev_accuracy"] == all_of_them["dev_accuracy"][:1] and one["epoch"] == all_of_them["epoch"]
-    run(config, STAGES[7:])
-    assert "those of direct are the ensemble's first ones" in (exp / "report" / "report.md").read_text()
-    assert "baseline: already taken from the ensemble" in run(config, [["train", "--pair", "student"]])[0]
-    # no longer as the ensemble is trained
-    settings["student"]["direct"] = settings["student"]["direct"] | {"epochs": 2}
-    config.write_text(yaml.safe_dump(settings))
-    run(config, [["train", "--pair", "student"]])
-    assert len((exp / "baseline" / "log.jsonl").read_text().splitlines()) == 2
-    assert taken.read_bytes() != member.read_bytes()
+    for row, of_all in zip(*(map(json.loads, log) for log in logs), strict=True):
+        assert row["dev_accuracy"] == of_all["dev_accuracy"][:1] and row["epoch"] == of_all["epoch"]
+    run(reusing, STAGES[6:])
+    assert "teacher" in (exp / "report" / "report.md").read_text()
+    assert "direct: already reused from teacher" in run(reusing, [["train", "direct", "--nj", "1"]])[0]
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (
-            {"training": {"epochs": 4, "batch_size": 64, "learning_rate": 5.0e-3}},
-            "other settings than .* train it again",
-        ),
-        ({"members": 5}, "teacher has 2 members, of which baseline is to have 4; train more: asr-kd train --ensemble"),
-    ],
-)
-def test_an_ensemble_that_is_not_the_configs_is_not_taken_from(of_ensemble, change, says):
-    config, settings = of_ensemble
-    settings["teacher"] |= change
-    settings["student"] |= {"direct": settings["teacher"]["training"], "seeds": min(4, settings["teacher"]["members"])}
-    config.write_text(yaml.safe_dump(settings))
-    result = CliRunner().invoke(main, arguments(config, ["train", "--pair", "student"]))
-    assert result.exit_code == 2 and re.search(says, result.output), result.output
+def test_an_ensemble_that_is_trained_otherwise_cannot_be_reused(reusing):
+    config = yaml.safe_load(reusing.read_text())
+    config["systems"]["direct"]["training"] = TRAINING | {"epochs": 2}
+    reusing.write_text(yaml.safe_dump(config))
+    result = CliRunner().invoke(main, arguments(reusing, ["train", "direct"]))
+    assert result.exit_code == 2 and "systems.direct.reuse: teacher is not trained alike" in result.output
 
 
 @pytest.fixture
@@ -403,7 +376,7 @@ def test_every_stage_says_that_the_disk_is_full_and_goes_on_when_there_is_room(f
     folder, resize = small_disk
     config = make_recipe(tmp_path)
     size, stages, refused = 16, list(SIDE_BY_SIDE), set()
-    must_refuse = {"prepare", "features", "train", "students"}
+    must_refuse = {"prepare", "features", "train"}
     while stages:
         command = [*arguments(config, stages[0]), "--work-dir", str(folder)]
         result = CliRunner().invoke(main, command)
@@ -425,21 +398,34 @@ def test_every_stage_says_that_the_disk_is_full_and_goes_on_when_there_is_room(f
     assert comparable(folder / report) == comparable(finished.parent.parent / report)
 
 
+def artefact_events(root: Path) -> int:
+    """How many artefacts, checkpoints and commit points lie in a work folder, finished or not."""
+    names = ("stamp.json", "growing.json", "flat_start.npz", "flat_start.safetensors")
+    files = (
+        path for path in root.rglob("*") if path.name in names or path.name.endswith((".checkpoint.pt", ".stamp.json"))
+    )
+    return sum(path.is_file() for path in files)
+
+
 def test_killed_runs_end_with_the_results_of_a_whole_one(finished, tmp_path):
-    """`kill -9` at ten random moments of the pipeline, then on to the end."""
+    """`kill -9` as soon as the run has left one more artefact or checkpoint, again and again, then on to the end."""
     config = make_recipe(tmp_path)
     script = (
         "import sys; from asr_kd.cli import main; [main(a.split('\\t'), standalone_mode=False) for a in sys.argv[1:]]"
     )
     command = [sys.executable, "-c", script, *("\t".join(arguments(config, stage)) for stage in SIDE_BY_SIDE)]
-    rng = np.random.default_rng(4)
-    for _ in range(10):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
-        try:
-            process.wait(float(rng.uniform(2.0, 8.0)))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+    kills = 0
+    for number in range(10):
+        before = artefact_events(tmp_path)
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ) as process:
+            # every second time a moment later, so that some kills fall into the middle of a write or of an epoch
+            while process.poll() is None and artefact_events(tmp_path) <= before:
+                time.sleep(0.01)
+            time.sleep(0.3 * (number % 2))
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                kills += artefact_events(tmp_path) > before
+    assert kills >= 5  # each of these hit a stage that had begun to write
     run(config, SIDE_BY_SIDE)
     report = Path("exp") / "report" / "results.json"
     assert comparable(tmp_path / report) == comparable(finished.parent.parent / report)
