@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 help_message="Usage: recipes/librispeech/run.sh [options]
-Stages: 0 download, 1 prepare, 2 features, 3 align, 4 teachers, 5 soft targets, 6 students, 7 decode, 8 report.
+Stages: 0 download, 1 prepare, 2 features, 3 align, 4 teachers, 5 soft targets, 6 all other systems, 7 decode, 8 report.
 A stage whose result is already there is skipped. Only stage 0 uses the network; --corpus-dir makes it needless,
 unless --openslr true or --rescore-lm asks for files of OpenSLR's."
 stage=0                       # first stage to run
@@ -24,7 +24,7 @@ rescore_lm=                   # for a second pass: ARPA files or OpenSLR's 3-gra
 lm_text=                      # sentences to estimate a language model from, gzipped or not
 nj=$(nproc)                   # processes at once
 on_bad_utterance=             # fail, or skip: leave it out, count it, list it in the report
-decoder=k2                    # k2 or kaldi
+decoder=                      # k2 or kaldi (default: k2 where it is installed)
 . local/parse_options.sh
 . local/log.sh
 . local/path.sh
@@ -42,7 +42,7 @@ fi
 fetched=$work_dir/download
 second_pass=() named=()
 IFS=, read -ra models <<<"$rescore_lm"
-if [[ -n $rescore_lm && $decoder != k2 ]]; then _options_die "--rescore-lm needs the lattices of --decoder k2."; fi
+if [[ -n $rescore_lm && $decoder == kaldi ]]; then _options_die "--rescore-lm needs the lattices of --decoder k2."; fi
 for name in "${models[@]}"; do
   if [[ $name != */* && $name != *.arpa && $name != *.arpa.gz ]]; then # one of OpenSLR's names
     named+=(--lm "$name")

@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 help_message="Usage: recipes/prompts/run.sh [options]
-Stages: 0 download, 1 prepare, 2 features, 3 align, 4 teachers, 5 soft targets, 6 students, 7 decode, 8 report.
+Stages: 0 download, 1 prepare, 2 features, 3 align, 4 teachers, 5 soft targets, 6 all other systems, 7 decode, 8 report.
 A stage whose result is already there is skipped."
 stage=0                              # first stage to run
 stop_stage=8                         # last stage to run
@@ -13,7 +13,7 @@ work_dir=recipes/prompts             # folder that gets download/, data/ and exp
 prompts_dir=                         # a copy of the prompts already at hand: sounds/ and core-sounds-en.txt
 nj=$(nproc)                          # processes at once
 on_bad_utterance=fail                # fail, or skip: leave it out, count it, list it in the report
-decoder=k2                           # k2 or kaldi
+decoder=                             # k2 or kaldi (default: k2 where it is installed)
 mnist=                               # results of recipes/mnist, for a section of the report
 . local/parse_options.sh
 . local/log.sh

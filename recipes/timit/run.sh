@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 help_message="Usage: recipes/timit/run.sh --timit-dir DIR [options]
-Stages: 1 prepare, 2 features, 3 align, 4 teachers, 5 soft targets, 6 students, 7 decode, 8 report.
+Stages: 1 prepare, 2 features, 3 align, 4 teachers, 5 soft targets, 6 all other systems, 7 decode, 8 report.
 A stage whose result is already there is skipped. The corpus is the LDC's (LDC93S1): nothing is fetched."
 stage=1                       # first stage to run
 stop_stage=8                  # last stage to run
@@ -15,7 +15,7 @@ dev_speakers=                 # of a copy without TEST: take so many speakers fo
 test_speakers=                # and so many for test
 nj=$(nproc)                   # processes at once
 on_bad_utterance=             # fail, or skip: leave it out, count it, list it in the report (default: the config's)
-decoder=k2                    # k2 or kaldi
+decoder=                      # k2 or kaldi (default: k2 where it is installed)
 . local/parse_options.sh
 . local/log.sh
 . local/path.sh

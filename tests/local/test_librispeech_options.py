@@ -74,10 +74,11 @@ def test_dev_by_speakers_puts_parts_out_and_the_other_way_round(run) -> None:
 def test_models_of_a_second_pass_are_files_or_names(run, tmp_path: Path) -> None:
     (tmp_path / "own model.arpa").touch()
     found = run("--stage", "7", "--stop-stage", "7", "--rescore-lm", "own model.arpa,3-gram.pruned.1e-7")
-    assert found["decode"][4:] == [
+    assert found["decode"][2:] == [
         "--rescore-lm", "own model.arpa", "--rescore-lm", "w/download/3-gram.pruned.1e-7.arpa.gz",
     ]  # fmt: skip
-    assert run("--stage", "7", "--stop-stage", "7")["decode"] == ["--decoder", "k2", "--nj", "1"]
+    assert run("--stage", "7", "--stop-stage", "7")["decode"] == ["--nj", "1"]
+    assert run("--stage", "7", "--stop-stage", "7", "--decoder", "k2")["decode"] == ["--decoder", "k2", "--nj", "1"]
     for refused in (("--rescore-lm", "typo.arpa"), ("--rescore-lm", "own model.arpa", "--decoder", "kaldi")):
         with pytest.raises(subprocess.CalledProcessError) as error:
             run("--stage", "1", *refused)

@@ -1,0 +1,43 @@
+"""The configs that the recipes ship."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from asr_kd.workspace.config import Config, load_config
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+CONFIGS = sorted(path for path in RECIPES.glob("*/conf/*.yaml") if path.parts[-3] != "mnist")
+
+
+def recipe(name: str) -> Config:
+    return load_config(RECIPES / name)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parts[-3]}/{path.stem}")
+def test_each_config_loads_and_compares_what_it_trains(path: Path) -> None:
+    config = load_config(path)
+    assert bool(config.systems) == bool(config.compare)
+    for comparison in config.compare:
+        direct, distilled = config.systems[comparison.direct], config.systems[comparison.distilled]
+        assert direct.targets is None and distilled.targets is not None
+        assert comparison.teacher in distilled.targets.source
+        assert (direct.seeds, direct.train_fraction) == (distilled.seeds, distilled.train_fraction)
+        assert (direct.model.layers, direct.model.width) == (distilled.model.layers, distilled.model.width)
+
+
+def test_few_labels_are_added_to_the_mini_run_and_change_nothing_of_it() -> None:
+    mini, few = recipe("librispeech/conf/mini.yaml"), recipe("librispeech/conf/fewshot.yaml")
+    added = {name: few.systems[name] for name in ("few-direct", "few-distilled")}
+    assert few == replace(mini, systems=mini.systems | added, compare=few.compare)
+    assert few.systems["few-distilled"].targets.name == mini.systems["distilled"].targets.name
+    assert all(system.train_fraction == 0.03 for system in added.values())
+
+
+def test_timit_runs_differ_only_in_where_labels_come_from() -> None:
+    manual = recipe("timit/conf/phones48.yaml")
+    forced, words = recipe("timit/conf/phones48_own.yaml"), recipe("timit/conf/phones48_words.yaml")
+    assert (manual.alignment.labels, forced.alignment.labels, words.alignment.labels) == ("manual", "forced", "words")
+    assert replace(forced, alignment=manual.alignment) == manual
+    assert replace(words, alignment=manual.alignment, lang=manual.lang) == manual
