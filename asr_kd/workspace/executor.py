@@ -28,6 +28,7 @@ Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 _most_helpers = 1
+_function: Callable[[Any], Any] | None = None  # that this helper process was started for
 _AHEAD = 4  # pieces for each helper that are submitted before the first result is taken
 
 
@@ -42,7 +43,8 @@ def parallel_map(
     """Yields function(piece) for each piece, in order.
 
     Args:
-      function: picklable; it gets one piece and must set up all else itself.
+      function: picklable; it gets one piece and must set up all else itself. Each helper process has one copy, so that
+        an object may keep what it loads for the pieces that follow.
       nj: how many pieces run at once; 1 runs them in this process.
       executor: "processes", or the address of a Dask scheduler ("tcp://host:8786").
       progress: what a bar on standard error calls the pieces; None: no bar.
@@ -79,10 +81,10 @@ def _over_processes(function: Callable[[Any], Any], pieces: Sequence[Any], nj: i
             with (
                 _logging_of_helpers(records),
                 ProcessPoolExecutor(
-                    min(helpers, len(left)), mp_context=context, initializer=_start_helper, initargs=(records,)
+                    min(helpers, len(left)), mp_context=context, initializer=_start_helper, initargs=(records, function)
                 ) as pool,
             ):
-                for result in _in_order(pool, function, left, _AHEAD * helpers):
+                for result in _in_order(pool, left, _AHEAD * helpers):
                     done += 1
                     yield result
             return
@@ -94,13 +96,11 @@ def _over_processes(function: Callable[[Any], Any], pieces: Sequence[Any], nj: i
     )
 
 
-def _in_order(
-    pool: ProcessPoolExecutor, function: Callable[[Any], Any], pieces: Sequence[Any], ahead: int
-) -> Iterator[Any]:
+def _in_order(pool: ProcessPoolExecutor, pieces: Sequence[Any], ahead: int) -> Iterator[Any]:
     """As pool.map, but at most `ahead` pieces are under way or wait to be taken: results may be large."""
     under_way: deque[Future[Any]] = deque()
     for piece in pieces:
-        under_way.append(pool.submit(function, piece))
+        under_way.append(pool.submit(_call, piece))
         if len(under_way) == ahead:
             yield under_way.popleft().result()
     while under_way:
@@ -134,15 +134,22 @@ def _logging_of_helpers(records: Any) -> Iterator[None]:
         listener.stop()
 
 
-def _start_helper(records: Any) -> None:
+def _start_helper(records: Any, function: Callable[[Any], Any]) -> None:
     import torch
 
+    global _function
+    _function = function
     torch.set_num_threads(1)
-    package = logging.getLogger(__package__)
+    package = logging.getLogger("asr_kd")
     package.setLevel(logging.INFO)
     package.addHandler(logging.handlers.QueueHandler(records))
     package.propagate = False
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _call(piece: Any) -> Any:
+    assert _function is not None
+    return _function(piece)
 
 
 def _end_with_parent() -> None:
