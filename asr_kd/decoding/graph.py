@@ -116,18 +116,18 @@ def compile_graph(lang: Lang, arpa: Arpa, tree: Tree, silence_probability: float
     kaldifst.minimize_encoded(fst)
     watch.say(f"min det CLG of {len(triphones)} physical triphones", fst)
 
-    fst = to_kaldifst(pdf_arcs(from_kaldifst(fst), triphones, tree.num_states))
+    fst = to_kaldifst(pdf_arcs(from_kaldifst(fst), triphones, tree.num_senones))
     kaldifst.determinize_star(fst)  # triphones that begin alike are one until they differ
     kaldifst.minimize_encoded(fst)
     watch.say("min det HCLG without loops", fst)
 
     arrays = from_kaldifst(fst)
-    arrays = _with_ilabels(arrays, np.where(arrays.ilabel > tree.num_states, 0, arrays.ilabel))
+    arrays = _with_ilabels(arrays, np.where(arrays.ilabel > tree.num_senones, 0, arrays.ilabel))
     outputs = Outputs(len(lang.words))
     fst = to_kaldifst(remove_epsilon(arrays, outputs))
     kaldifst.connect(fst)
     watch.say("epsilon-free HCLG without loops", fst)
-    graph = with_self_loops(from_kaldifst(fst), tree.num_states, lang.words, tuple(outputs.sequences))
+    graph = with_self_loops(from_kaldifst(fst), tree.num_senones, lang.words, tuple(outputs.sequences))
     log.info("HCLG: %d states, %d arcs (%.1f s)", graph.num_states, graph.num_arcs, watch.lap())
     return graph
 

@@ -91,7 +91,7 @@ def align(config: Config, work: Workspace, make_classifier: MakeClassifier, nj: 
     metadata = {
         "utterances": sum(len(store.ids) for store in stores.values()),
         "failed": found.failed,
-        "tied_states": trees[""].num_states,
+        "tied_states": trees[""].num_senones,
         "seconds_per_hour": round((time.perf_counter() - started) / max(hours, 1e-9), 1),
     }
     with replacing_folder(folder, stamp, metadata) as temporary:
@@ -274,11 +274,11 @@ def _grow(config: Config, store: FrameStore, alignment: Alignment, lang: Lang) -
         contexts = _without_silence_context(alignment.contexts[store.span(utterance)], lang)
         statistics.add(contexts, cepstra(store.normalised(utterance)))
     tree = grow_tree(statistics, leaves=config.alignment.leaves, min_count=config.alignment.min_count)
-    log.info("the tree has %d tied states for %d contexts", tree.num_states, len(keys))
-    if tree.num_states > config.alignment.leaves:
+    log.info("the tree has %d tied states for %d contexts", tree.num_senones, len(keys))
+    if tree.num_senones > config.alignment.leaves:
         log.warning(
             "alignment.leaves is %d, but no tree has fewer than one tied state for each state of each phone: %d",
-            config.alignment.leaves, tree.num_states,
+            config.alignment.leaves, tree.num_senones,
         )  # fmt: skip
     return tree
 
@@ -298,12 +298,12 @@ def _write(
     suffix: str,
     made_by: Stamp,
 ) -> None:
-    counts = np.zeros(tree.num_states, np.int64)
+    counts = np.zeros(tree.num_senones, np.int64)
     for block in _states(alignments["train"], tree):
-        counts += np.bincount(block[block >= 0], minlength=tree.num_states)
+        counts += np.bincount(block[block >= 0], minlength=tree.num_senones)
     tree = with_counts(tree, counts)
     stamp = _tree_stamp(suffix, made_by)
-    with replacing_folder(work.exp(f"tree{suffix}"), stamp, {"num_states": tree.num_states}) as temporary:
+    with replacing_folder(work.exp(f"tree{suffix}"), stamp, {"num_senones": tree.num_senones}) as temporary:
         write_tree(tree, temporary)
     for name, store in stores.items():
         of_set = Stamp(f"states{suffix}", {"set": name}, {"tree": stamp.digest})
@@ -314,4 +314,4 @@ def _states(alignment: Alignment, tree: Tree) -> Iterator[NDArray[np.int32]]:
     """The tied states of all frames in order, -1 where there is none."""
     for first in range(0, len(alignment.contexts), FRAMES_AT_ONCE):
         contexts = np.asarray(alignment.contexts[first : first + FRAMES_AT_ONCE])
-        yield np.where(contexts >= 0, tree.states_of(np.maximum(contexts, 0)), -1).astype(np.int32)
+        yield np.where(contexts >= 0, tree.senones_of(np.maximum(contexts, 0)), -1).astype(np.int32)

@@ -79,7 +79,7 @@ def open_training_set(work: Workspace, *, monophone: bool = False) -> TrainingSe
                 f"{work.exp('tree' + suffix)} is {stamp['digest']}; label it again: {work.command('align')}"
             )
         stores.append(store)
-    return TrainingSet(stores[0], stores[1], f"states{suffix}", f"tree{suffix}", int(stamp["metadata"]["num_states"]))
+    return TrainingSet(stores[0], stores[1], f"states{suffix}", f"tree{suffix}", int(stamp["metadata"]["num_senones"]))
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def statistics(num_phones=6, frames_each=60):
 
 def test_the_first_split_is_the_one_that_matters():
     tree = grow_tree(statistics(), leaves=19, min_count=50)
-    assert tree.num_states == 19  # 18 roots and one split
+    assert tree.num_senones == 19  # 18 roots and one split
     table = tree.tables[1, 1]
     assert len(np.unique(table)) == 2
     assert len(np.unique(table[[4, 5]])) == 1
@@ -169,12 +169,12 @@ def test_every_tied_state_is_used_and_belongs_to_one_phone_and_position():
     for phone, hmm in itertools.product(range(6), range(3)):
         for state in np.unique(tree.tables[phone, hmm]).tolist():
             assert owners.setdefault(state, (phone, hmm)) == (phone, hmm)
-    assert sorted(owners) == list(range(tree.num_states))
+    assert sorted(owners) == list(range(tree.num_senones))
     assert tree.name(int(tree.tables[1, 1, 4, 0])).startswith("A.2 (left")
 
 
 def test_min_count_forbids_small_leaves():
-    assert grow_tree(statistics(frames_each=5), leaves=40, min_count=10**6).num_states == 18
+    assert grow_tree(statistics(frames_each=5), leaves=40, min_count=10**6).num_senones == 18
 
 
 def test_tree_on_disk(tmp_path):
@@ -187,7 +187,7 @@ def test_tree_on_disk(tmp_path):
     (tmp_path / "tree.npz").write_bytes(b"PK damaged")
     with pytest.raises(UserError, match="damaged"):
         read_tree(tmp_path)
-    with pytest.raises(UserError, match="asr-kd align"):
+    with pytest.raises(UserError, match="no decision tree"):
         read_tree(tmp_path / "nowhere")
 
 

@@ -56,7 +56,7 @@ def graphs() -> dict[int, tuple]:
 )
 def test_best_path_is_the_one_found_by_trying_everything(graphs, seed, frames, variants, scale, penalty):
     tree, graph = graphs[variants]
-    loglikes = (4 * np.random.default_rng(seed).normal(size=(frames, tree.num_states))).astype(np.float32)
+    loglikes = (4 * np.random.default_rng(seed).normal(size=(frames, tree.num_senones))).astype(np.float32)
     score, words = toy.best_by_trying_all(tree, loglikes, scale=scale, penalty=penalty)
     decoder = make_decoder("kaldi", graph, EXHAUSTIVE, acoustic_scale=scale, word_penalty=penalty)
     (found,) = decoder.decode([loglikes])
@@ -76,7 +76,7 @@ def test_every_word_sequence_survives_with_its_score(graphs):
             for i in range(1, len(context) - 1)
             for s in range(3)
         ]
-        loglikes = np.full((len(path), tree.num_states), unsure, np.float32)
+        loglikes = np.full((len(path), tree.num_senones), unsure, np.float32)
         loglikes[np.arange(len(path)), path] = sure
         (found,) = decoder.decode([loglikes])
         rivals = toy.best_by_trying_all(tree, loglikes, scale=1.0, penalty=0.0)[1]
@@ -91,7 +91,7 @@ def test_without_optional_silence_every_silence_is_a_word():
     decoder = make_decoder("kaldi", compile_graph(lang, arpa, tree, 0.0), EXHAUSTIVE, acoustic_scale=1.0)
     for phones in ([0, 1, 0, 2, 0], [0, 1, 2, 0], [1, 2]):
         path = np.concatenate([tree.tables[phone, :, 0, 0] for phone in phones])
-        loglikes = np.full((len(path), tree.num_states), -200.0, np.float32)
+        loglikes = np.full((len(path), tree.num_senones), -200.0, np.float32)
         loglikes[np.arange(len(path)), path] = 0.0
         (found,) = decoder.decode([loglikes])
         assert found.words == tuple("SIL" if phone == 0 else "_AB"[phone] for phone in phones)
