@@ -33,8 +33,8 @@ from asr_kd.workspace.old_config import check_for_old_keys
 TRAIN, DEV = "train", "dev"  # the set that everything is learnt from, and the one that settings are chosen on
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _RESERVED = {  # folders of exp/ that are no system's
-    *("align", "align_compare", "decode", "graph", "graph_monophone", "log", "report", "sweep", "targets", "tree"),
-    "tree_monophone",
+    *("align", "align_compare", "decode", "graph", "graph_monophone", "log", "report", "rescored", "sweep", "targets"),
+    *("tree", "tree_monophone"),
 }
 
 AnyModel = Annotated[ModelConfig, ChosenByName(MODELS, key="kind", default="dnn")]
@@ -115,6 +115,10 @@ class Config:
             for role, name in dataclasses.asdict(comparison).items():
                 if name not in self.systems:
                     raise ValueError(f"compare[{number}].{role}: there is no system {name!r}")
+            if self.systems[comparison.distilled].targets is None:
+                raise ValueError(
+                    f"compare[{number}].distilled: {comparison.distilled} is not distilled: it has no targets"
+                )
 
     @property
     def test_sets(self) -> tuple[str, ...]:

@@ -55,6 +55,10 @@ class Workspace:
         """What a system recognised in a set."""
         return self.exp("decode") / system / name
 
+    def rescored(self, system: str, name: str, lm: str) -> Path:
+        """The same, scored again with a larger language model, whose file's name this is without its endings."""
+        return self.exp("rescored") / system / name / lm
+
     def command(self, name: str) -> str:
         """The command that makes a missing artefact, for error messages."""
         elsewhere = self.root.absolute() != default_root(self.config_path).absolute()

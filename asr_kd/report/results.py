@@ -1,0 +1,376 @@
+"""The results of a run, typed: what `exp/report/results.json` holds, and its JSON schema.
+
+Rates of errors are called `wer` throughout; `Results.unit` says whether they are of words or of phones. A mapping by
+"set" has the scored sets as its keys: dev, on which settings are chosen, then the test sets.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from asr_kd.errors import UserError
+from asr_kd.settings import STRICT, to_mapping
+
+Unit = Literal["word", "phone"]
+Role = Literal["direct", "teacher", "distilled", "control", "other"]
+Ends = tuple[float, float]  # low and high of a 95 % interval
+
+
+@dataclass(frozen=True, config=STRICT)
+class ErrorCounts:
+    """Sums over the utterances of a set and over the seeds of a system."""
+
+    insertions: Annotated[int, Field(alias="ins")]
+    deletions: Annotated[int, Field(alias="del")]
+    substitutions: Annotated[int, Field(alias="sub")]
+    words: int  # in the references, once for each seed
+
+
+@dataclass(frozen=True, config=STRICT)
+class Rates:
+    """Error rates by set: errors over words, all seeds together."""
+
+    wer: dict[str, float]
+    wer_ci95: dict[str, Ends]
+    errors: dict[str, ErrorCounts]
+
+
+@dataclass(frozen=True, config=STRICT)
+class PerSeed:
+    """By set, one number for each seed; of an ensemble: for each member alone (rates: for the ensemble)."""
+
+    frame_accuracy: dict[str, list[float]]
+    cross_entropy: dict[str, list[float]]
+    wer: dict[str, list[float]]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Scales:
+    """Chosen on dev, used on every set."""
+
+    acoustic_scale: float
+    word_penalty: float
+    prior_scale: float
+    search_beam: float
+
+
+@dataclass(frozen=True, config=STRICT)
+class OutOfVocabulary:
+    """Reference words that the decoder cannot recognise."""
+
+    words: int
+    rate: float
+
+
+@dataclass(frozen=True, config=STRICT)
+class LastEpoch:
+    """Frame accuracies after the last epoch, mean over the models, where `best_epoch` is what dev chose."""
+
+    train_accuracy: float
+    dev_accuracy: float
+    best_dev_accuracy: float
+
+
+@dataclass(frozen=True, config=STRICT)
+class SystemRow:
+    """A system. Each number is a mean over its seeds; errors are sums over them."""
+
+    name: str
+    role: Role
+    members: int  # models that answer together
+    parameters: int  # of all that answer together; so is bytes
+    bytes: int
+    frame_accuracy: dict[str, float]
+    frame_accuracy_ci95: dict[str, Ends]
+    cross_entropy: dict[str, float]  # nats
+    wer: dict[str, float]
+    wer_ci95: dict[str, Ends]
+    errors: dict[str, ErrorCounts]
+    rtf: float  # seconds of work per second of speech, on the main test set
+    seeds: int
+    senones: int
+    tree: str  # "tied" or "monophone"
+    train_fraction: float  # of the training utterances that it saw
+    each: PerSeed
+    reused_from: str  # the ensemble whose first members these models are; "": they were trained by themselves
+    best_epoch: list[int]  # one a model
+    scales: Scales
+    retried: dict[str, int]  # utterances, over all seeds
+    failed: dict[str, list[str]]
+    oov: dict[str, OutOfVocabulary]
+    last_epoch: LastEpoch | None = None
+    with_silence: Rates | None = None  # of phones: the rates where silence counts as a phone
+
+    @property
+    def is_ensemble(self) -> bool:
+        return self.members > 1
+
+
+@dataclass(frozen=True, config=STRICT)
+class GainKept:
+    """(distilled - direct) / (teacher - direct); null where the teacher is no better than the direct model."""
+
+    frame_accuracy: float | None
+    cross_entropy: float | None
+    wer: float | None
+
+
+@dataclass(frozen=True, config=STRICT)
+class GainKeptHeadline(GainKept):
+    """On the main test set, and in frame accuracy on dev."""
+
+    frame_accuracy_dev: float | None
+
+
+@dataclass(frozen=True, config=STRICT)
+class Difference:
+    """Of two systems on the same utterances, with its 95 % interval."""
+
+    value: float
+    ci95: Ends
+
+
+@dataclass(frozen=True, config=STRICT)
+class SetComparison:
+    """What distilling was worth on one set."""
+
+    gain_kept: GainKept
+    p_distilled_better: float  # paired probability that distilled has the lower error rate; a tie counts one half
+    wer_difference: Difference  # distilled minus direct
+    teacher_frame_difference: Difference  # frame accuracy of the teacher minus that of direct
+    distilled_frame_difference: Difference
+
+
+@dataclass(frozen=True, config=STRICT)
+class Distillation:
+    """One comparison of the config: the same model on hard labels and distilled, and its teacher."""
+
+    direct: str
+    distilled: str
+    teacher: str
+    temperature: float
+    soft_weight: float
+    mean: Literal["arithmetic", "geometric"]
+    loss: str
+    out_of_fold: int  # folds of the teacher, each of whose members labels what it did not train on; 0: none
+    seeds: int
+    gain_kept: GainKeptHeadline
+    p_distilled_better: float  # on the main test set
+    sets: dict[str, SetComparison]
+
+
+@dataclass(frozen=True, config=STRICT)
+class AlignmentResults:
+    """The forced alignment that everything is trained on, and how far its times are from references."""
+
+    utterances: int
+    failed: list[str]
+    labels: str  # "forced", "words" or "manual"
+    compared: int | None = None  # utterances whose times `asr-kd align --compare` compared
+    words: dict[str, float] | None = None  # "boundaries", "within_20ms", ...: of the boundaries of words
+    boundaries: dict[str, float] | None = None  # of those of phones
+
+
+@dataclass(frozen=True, config=STRICT)
+class CurvePoint:
+    """The first k members of an ensemble, over all rotations of their order."""
+
+    members: int
+    frame_accuracy: float
+    range: Ends
+    cross_entropy: float
+
+
+@dataclass(frozen=True, config=STRICT)
+class StoredTargetsResults:
+    """What storing the soft targets of `distillation` cost; means over frames."""
+
+    name: str
+    frames: int
+    bytes_per_frame: float
+    full_bytes_per_frame: float  # of a full float16 distribution
+    retained_mass: float
+    kl: float  # KL(full || restored), nats
+    entropy: float  # of the full distribution, nats
+    entries: float
+
+
+@dataclass(frozen=True, config=STRICT)
+class SetSize:
+    """A set of the corpus."""
+
+    utterances: int
+    minutes: float
+
+
+@dataclass(frozen=True, config=STRICT)
+class DataResults:
+    """What the corpus is, and what a reader must know of it before believing the numbers."""
+
+    sets: dict[str, SetSize]
+    not_speech: list[str]
+    shared_speakers: list[str]  # of a test set, who speak in train or dev too
+    guessed_pronunciations: int
+    lm_sentences_left_out: int  # of the language model's text, as they are also said in dev or test
+
+
+@dataclass(frozen=True, config=STRICT)
+class RescoredRow:
+    """A system's hypotheses, scored again with a larger language model."""
+
+    name: str
+    set: str
+    lm: str
+    first_pass_wer: float
+    wer: float
+    wer_ci95: Ends
+    oracle: dict[str, float]  # n -> error rate if the best of the first n hypotheses were taken
+    hypotheses: float  # a list's mean length
+
+
+@dataclass(frozen=True, config=STRICT)
+class LeftOut:
+    """An utterance that a stage could not use."""
+
+    stage: str
+    utterance: str
+    reason: str
+
+
+@dataclass(frozen=True, config=STRICT)
+class PhoneSets:
+    """Numbers of phones."""
+
+    trained: int
+    scored: int
+
+
+@dataclass(frozen=True, config=STRICT)
+class Confusions:
+    """How often each pair of phones was aligned: [true, recognised, times]; null on one side only."""
+
+    system: str
+    set: str
+    with_silence: bool
+    counts: list[tuple[str | None, str | None, int]]
+
+
+@dataclass(frozen=True, config=STRICT)
+class MnistBias:
+    """A net that never saw a 3: errors before and after one offset that was chosen without labels."""
+
+    before: float
+    after: float
+    threes_right: float
+
+
+@dataclass(frozen=True, config=STRICT)
+class MnistResults:
+    """Mean errors on the 10,000 test images; or why there are none."""
+
+    teacher: float | None = None
+    hard: float | None = None
+    distilled: float | None = None
+    seeds: int | None = None
+    no3: MnistBias | None = None
+    missing: str | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class Results:
+    """All numbers of a report."""
+
+    corpus: str
+    unit: Unit
+    sets: list[str]  # scored: dev, then the test sets
+    systems: list[SystemRow]
+    alignment: AlignmentResults
+    data: DataResults
+    left_out: list[LeftOut]
+    seed: int
+    distillation: Distillation | None = None  # of the config's first comparison
+    comparisons: list[Distillation] = field(default_factory=list)  # the others
+    seconds: dict[str, float] = field(default_factory=dict)  # by command
+    memory: dict[str, float] = field(default_factory=dict)  # bytes at most
+    ensemble: str | None = None  # the system that members_curve and disagreement are of
+    members_curve: dict[str, list[CurvePoint]] = field(default_factory=dict)
+    disagreement: dict[str, list[list[float]]] = field(default_factory=dict)
+    soft_targets: StoredTargetsResults | None = None
+    rescored: list[RescoredRow] = field(default_factory=list)
+    phones: PhoneSets | None = None
+    confusions: Confusions | None = None
+    mnist: MnistResults | None = None
+
+    @property
+    def test_sets(self) -> list[str]:
+        """All but dev; dev itself where the recipe has no other."""
+        return self.sets[1:] or self.sets
+
+    @property
+    def main_set(self) -> str:
+        """The set that a figure shows where there is space for one."""
+        return self.test_sets[0]
+
+    @property
+    def all_comparisons(self) -> list[Distillation]:
+        return ([self.distillation] if self.distillation else []) + self.comparisons
+
+    @property
+    def rate(self) -> str:
+        """What the rate of errors is called."""
+        return "PER" if self.unit == "phone" else "WER"
+
+    def row(self, name: str) -> SystemRow:
+        """The row of a system."""
+        return next(row for row in self.systems if row.name == name)
+
+    @property
+    def groups(self) -> list[list[SystemRow]]:
+        """The rows of each comparison, then the others; none is there twice, and no group is empty."""
+        names: list[list[str]] = [[c.direct, c.teacher, c.distilled] for c in self.all_comparisons]
+        names.append([row.name for row in self.systems])
+        groups, done = [], set[str]()
+        for group in names:
+            groups.append([self.row(name) for name in dict.fromkeys(group) if name not in done])
+            done |= set(group)
+        return [group for group in groups if group]
+
+
+def as_json(results: Results) -> str:
+    """The text of results.json; what a run does not have is left out.
+
+    Raises:
+      ValueError: a number is not finite.
+    """
+    body = to_mapping(results)
+    body["systems"] = [_without_none(row) for row in body["systems"]]
+    body["alignment"] = _without_none(body["alignment"])
+    return json.dumps(_without_none(body), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _without_none(entries: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entries.items() if value is not None}
+
+
+def read_results(file: Path) -> Results:
+    """Reads results.json.
+
+    Raises:
+      UserError: it is missing, or is no such file.
+    """
+    try:
+        return TypeAdapter(Results).validate_json(file.read_bytes())
+    except (OSError, pydantic.ValidationError) as error:
+        raise UserError(f"{file} is missing or damaged ({error}); delete {file.parent} and report again.") from None
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of results.json."""
+    return TypeAdapter(Results).json_schema()

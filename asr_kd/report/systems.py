@@ -1,0 +1,198 @@
+"""One system of a run: its models run over the scored sets, and its row of the results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from asr_kd.acoustic.model_files import load_model
+from asr_kd.acoustic.training import read_log
+from asr_kd.evaluation.bootstrap import ratio_interval
+from asr_kd.evaluation.frame_intervals import accuracy_interval
+from asr_kd.evaluation.frames import Diversity, FrameMetrics, diversity, frame_metrics
+from asr_kd.frames.store import FrameStore
+from asr_kd.report.hypotheses import Hypotheses
+from asr_kd.report.results import (
+    CurvePoint,
+    ErrorCounts,
+    LastEpoch,
+    OutOfVocabulary,
+    PerSeed,
+    Rates,
+    Role,
+    Scales,
+    SystemRow,
+)
+from asr_kd.workspace.config import Config
+from asr_kd.workspace.work import Workspace, labels_of, require
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A system's models on the scored sets."""
+
+    averaged: bool  # its models answer together
+    models: int
+    parameters: int  # of one model
+    senones: int
+    frames: dict[str, FrameMetrics]
+    diversity: dict[str, Diversity] = field(default_factory=dict)  # of an ensemble
+    first: dict[str, dict[int, FrameMetrics]] = field(default_factory=dict)  # set -> n -> its first n models
+
+
+def is_reused(stamp: Mapping[str, Any]) -> bool:
+    """Whether the models that have this stamp are members of another system."""
+    return bool(stamp["step"] == "reuse")
+
+
+def measure(
+    config: Config, work: Workspace, name: str, stores: Mapping[str, FrameStore], measured: Mapping[str, Measured]
+) -> Measured:
+    """Runs a system's models over every set, unless they ran as members of a system that is measured already."""
+    system = config.system(name)
+    if (source := measured.get(system.reuse)) is not None and _reuses(config, work, name):
+        count = system.num_models
+        if source.diversity:
+            frames = {n: source.first[n][count] for n in stores}
+            return Measured(system.is_ensemble, count, source.parameters, source.senones, frames)
+    model = load_model(work.exp(name))
+    sizes = (system.is_ensemble, model.members, model.parameters_per_member, model.num_senones)
+    labels = {n: np.asarray(store.array(labels_of(system.tree))) for n, store in stores.items()}
+    if not system.is_ensemble:
+        return Measured(*sizes, {n: frame_metrics(model, store, labels[n]) for n, store in stores.items()})
+    counts = [s.num_models for n, s in config.systems.items() if s.reuse == name and _reuses(config, work, n)]
+    of_sets = {n: diversity(model, store, labels[n], counts) for n, store in stores.items()}
+    return Measured(
+        *sizes,
+        {n: metrics for n, (metrics, _, _) in of_sets.items()},
+        {n: members for n, (_, members, _) in of_sets.items()},
+        {n: first for n, (_, _, first) in of_sets.items()},
+    )
+
+
+def _reuses(config: Config, work: Workspace, name: str) -> bool:
+    return is_reused(require(work.exp(name), work, f"train {name}"))
+
+
+def row_of(
+    config: Config, work: Workspace, name: str, measured: Measured, hypotheses: Mapping[str, Hypotheses], main: str
+) -> SystemRow:
+    """A system's row of the results.
+
+    Args:
+      hypotheses: by set.
+      main: the set that speed and scales are reported of.
+    """
+    folder, system, frames = work.exp(name), config.system(name), measured.frames
+    stamp = require(folder, work, f"train {name}")
+    together = measured.models if measured.averaged else 1
+    files = sorted(folder.glob("member_*.safetensors"), key=lambda path: int(path.stem.partition("_")[2]))
+    summaries = {set_name: h.summary for set_name, h in hypotheses.items()}
+    counted = rates(config, hypotheses)
+    best_epoch = [int(epoch) for epoch in stamp["metadata"].get("best_epoch", [])]
+    return SystemRow(
+        name=name,
+        role=role_of(config, name),
+        members=together,
+        parameters=measured.parameters * together,
+        bytes=sum(file.stat().st_size for file in files[:together]),
+        frame_accuracy={
+            n: f.ensemble_accuracy if measured.averaged else float(np.mean(f.accuracy)) for n, f in frames.items()
+        },
+        frame_accuracy_ci95={
+            n: (interval.low, interval.high)
+            for n, f in frames.items()
+            for interval in [accuracy_interval(f, averaged=measured.averaged, **resampling(config))]
+        },
+        cross_entropy={
+            n: f.ensemble_cross_entropy if measured.averaged else float(np.mean(f.cross_entropy))
+            for n, f in frames.items()
+        },
+        wer=counted.wer,
+        wer_ci95=counted.wer_ci95,
+        errors=counted.errors,
+        rtf=summaries[main].rtf,
+        seeds=1 if measured.averaged else measured.models,
+        senones=measured.senones,
+        tree=system.tree,
+        train_fraction=system.train_fraction,
+        each=PerSeed(
+            frame_accuracy={n: f.accuracy for n, f in frames.items()},
+            cross_entropy={n: f.cross_entropy for n, f in frames.items()},
+            wer={n: [errors.wer for errors in h.per_seed] for n, h in hypotheses.items()},
+        ),
+        reused_from=system.reuse if is_reused(stamp) else "",
+        best_epoch=best_epoch,
+        last_epoch=_last_epoch(read_log(folder), best_epoch),
+        scales=Scales(
+            acoustic_scale=summaries[main].acoustic_scale,
+            word_penalty=summaries[main].word_penalty,
+            prior_scale=summaries[main].prior_scale,
+            search_beam=summaries[main].search_beam,
+        ),
+        retried={n: summary.retried for n, summary in summaries.items()},
+        failed={n: summary.failed for n, summary in summaries.items()},
+        oov={n: OutOfVocabulary(words=s.oov_words, rate=s.oov_rate) for n, s in summaries.items()},
+    )
+
+
+def role_of(config: Config, name: str) -> Role:
+    """What a system is in the first comparison that names it; a control has untied states."""
+    for comparison in config.compare:
+        if name == comparison.direct:
+            return "direct"
+        if name == comparison.teacher:
+            return "teacher"
+        if name == comparison.distilled:
+            return "distilled"
+    return "control" if config.system(name).tree == "monophone" else "other"
+
+
+def rates(config: Config, hypotheses: Mapping[str, Hypotheses]) -> Rates:
+    """Of each set: the rate of errors over all seeds, its interval, and the errors."""
+    intervals = {name: ratio_interval(h.errors, h.words, **resampling(config)) for name, h in hypotheses.items()}
+    return Rates(
+        wer={name: h.total.wer for name, h in hypotheses.items()},
+        wer_ci95={name: (i.low, i.high) for name, i in intervals.items()},
+        errors={
+            name: ErrorCounts(
+                insertions=h.total.insertions,
+                deletions=h.total.deletions,
+                substitutions=h.total.substitutions,
+                words=h.total.words,
+            )
+            for name, h in hypotheses.items()
+        },
+    )
+
+
+def resampling(config: Config) -> dict[str, int]:
+    """Of every bootstrap of a report."""
+    return {"samples": config.evaluation.bootstrap_samples, "seed": config.seed}
+
+
+def curve(members: Diversity) -> list[CurvePoint]:
+    """Mean and range over the orders in which members join."""
+    return [
+        CurvePoint(
+            members=k + 1,
+            frame_accuracy=float(members.accuracy[:, k].mean()),
+            range=(float(members.accuracy[:, k].min()), float(members.accuracy[:, k].max())),
+            cross_entropy=float(members.cross_entropy[:, k].mean()),
+        )
+        for k in range(members.accuracy.shape[1])
+    ]
+
+
+def _last_epoch(log: list[dict[str, Any]], best_epoch: list[int]) -> LastEpoch | None:
+    if not log or not all(key in log[-1] for key in ("train_accuracy", "dev_accuracy")):
+        return None
+    best = [log[epoch - 1]["dev_accuracy"][model] for model, epoch in enumerate(best_epoch) if 0 < epoch <= len(log)]
+    return LastEpoch(
+        train_accuracy=float(np.mean(log[-1]["train_accuracy"])),
+        dev_accuracy=float(np.mean(log[-1]["dev_accuracy"])),
+        best_dev_accuracy=float(np.mean(best or log[-1]["dev_accuracy"])),
+    )
