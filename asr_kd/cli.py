@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 
 from asr_kd.commands import absolute_file, device_options, executor_option, main, nj_option, parts_options, stage
 from asr_kd.errors import UserError
-from asr_kd.workspace.config import Config, with_settings
+from asr_kd.settings import to_mapping
+from asr_kd.workspace.config import Config, load_config, with_settings
 from asr_kd.workspace.work import Workspace
 
 
@@ -330,6 +333,25 @@ def mnist(
     found = run(config, root, mnist_dir or work.root / "download", RunOptions(device, tensorboard), only)
     made_by = [f"asr-kd mnist --config {work.config_path}"]
     return [found, write_report(config, root, known_results(root, config), made_by)]
+
+
+@main.command("config")
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings of the recipe (YAML).")
+@click.option("--show", "output", flag_value="show", help="The whole config with its defaults, as YAML.")
+@click.option("--schema", "output", flag_value="schema", help="The JSON schema of configs, for editors.")
+@click.option("--reference", "output", flag_value="reference", help="All keys and what they mean, as Markdown.")
+def show_config(config_path: Path | None, output: str | None) -> None:
+    """Show a config with its defaults, or which keys a config may have."""
+    from asr_kd.workspace.config_reference import config_reference, config_schema
+
+    if output == "schema":
+        click.echo(json.dumps(config_schema(), indent=2))
+    elif output == "reference":
+        click.echo(config_reference(), nl=False)
+    elif config_path is None:
+        raise UserError("name a config with --config FILE to show it; --schema and --reference need none.")
+    else:
+        click.echo(yaml.safe_dump(to_mapping(load_config(config_path)), sort_keys=False), nl=False)
 
 
 @main.command()

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from typing import Annotated, Any, Protocol
+from collections.abc import Iterable, Mapping
+from types import UnionType
+from typing import Annotated, Any, Protocol, Union, get_args, get_origin
 
 import pydantic
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -66,14 +67,16 @@ class ChosenByName:
         return core_schema.no_info_plain_validator_function(self.validate)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
-        return {"oneOf": [TypeAdapter(cls).json_schema() for cls in self.classes]}
+        return {"anyOf": [handler(cls.__pydantic_core_schema__) for cls in self.classes]}
 
     def validate(self, value: Any) -> Any:
         """An instance of a registered class as it is; a mapping as an instance of the class that it names."""
         if isinstance(value, self.classes):
             return value
         if not isinstance(value, Mapping):
-            raise PydanticCustomError("dict_type", "expected a mapping of settings")
+            raise PydanticCustomError(
+                NESTED, "{message}", {"message": f"expected a mapping of settings, not {value!r}"}
+            )
         name = value.get(self.key, self.default)
         if not isinstance(name, str) or name not in self.registry:
             known = ", ".join(map(repr, self.registry))
@@ -82,15 +85,14 @@ class ChosenByName:
                 "{message}",
                 {"message": f"must be one of {known}, not {name!r}", "inner": [self.key]},
             )
+        settings = self.registry[name].settings
         try:
-            return TypeAdapter(self.registry[name].settings).validate_json(json.dumps({self.key: name, **value}))
+            data = json.dumps({self.key: name, **value})
+            return TypeAdapter(settings).validate_json(data, by_alias=True, by_name=False)
         except pydantic.ValidationError as error:
             first = error.errors(include_url=False)[0]
-            raise PydanticCustomError(
-                NESTED,
-                "{message}",
-                {"message": error_message(first, self.registry[name].settings), "inner": list(first["loc"])},
-            ) from None
+            context = {"message": _message(first, settings), "inner": list(first["loc"])}
+            raise PydanticCustomError(NESTED, "{message}", context) from None
 
 
 def to_mapping(value: Any, *, changed_only: bool = False) -> Any:
@@ -134,23 +136,44 @@ def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
     return bool(default == value)
 
 
-def error_message(error: Any, cls: type[Any] | None = None) -> str:
-    """One of pydantic's errors as the end of a sentence that begins with the key.
+def dotted(location: Iterable[str | int]) -> str:
+    """A place in a config, as messages write it.
 
-    Args:
-      error: an entry of `ValidationError.errors()`.
-      cls: whose keys are known where an unknown one was found.
+    >>> dotted(["compare", 0, "teacher"])
+    'compare[0].teacher'
     """
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def first_error(error: pydantic.ValidationError, cls: type[Any]) -> str:
+    """The first thing that is wrong with settings of class `cls`, as a sentence that begins with its key."""
+    first = error.errors(include_url=False)[0]
+    message = _message(first, cls)
+    location = [part for part in (*first["loc"], *first.get("ctx", {}).get("inner", ())) if part != "__root__"]
+    if message.startswith("unknown key"):
+        location.pop()
+    between = "" if not location else " " if message.startswith(("must ", "is missing")) else ": "
+    return f"{dotted(location)}{between}{message}"
+
+
+def _message(error: Any, cls: type[Any]) -> str:
+    """One of pydantic's errors as the end of a sentence that begins with the key."""
     kind, context, given = error["type"], error.get("ctx", {}), error.get("input")
     if kind == NESTED:
         return str(context["message"])
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = f"; known here: {', '.join(keys_of(cls))}" if cls is not None else ""
-        return f"unknown key {error['loc'][-1]!r}{known}"
+        *above, key = error["loc"]
+        known = class_at(cls, above)
+        return f"unknown key {key!r}" + (f"; known here: {', '.join(keys_of(known))}" if known is not None else "")
     if kind in ("dataclass_type", "dict_type", "model_type"):
-        return f"expected a mapping of settings, found {given!r}"
+        return f"expected a mapping of settings, not {given!r}"
     if kind in ("tuple_type", "list_type"):
         return f"must be a list, not {given!r}"
+    if kind == "too_short":
+        return "must not be empty"
     if kind in _TYPES:
         advice = " (YAML reads 1e-3 as text: write 1.0e-3)" if kind == "float_type" and isinstance(given, str) else ""
         return f"must be {_TYPES[kind]}, not {given!r}{advice}"
@@ -163,6 +186,28 @@ def error_message(error: Any, cls: type[Any] | None = None) -> str:
     if kind in ("missing", "missing_argument"):
         return "is missing"
     return f"{error['msg'][:1].lower()}{error['msg'][1:]}, not {given!r}"
+
+
+def class_at(annotation: Any, location: Iterable[str | int]) -> type[Any] | None:
+    """The settings class at a place inside a type (a settings class, or lists and mappings of them); None: no class."""
+    for part in location:
+        annotation = _class_in(annotation)
+        fields = getattr(annotation, "__pydantic_fields__", {})
+        if get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
+        elif get_origin(annotation) in (tuple, list):
+            annotation = get_args(annotation)[0]
+        else:
+            annotation = next((info.annotation for name, info in fields.items() if part in (name, info.alias)), None)
+    annotation = _class_in(annotation)
+    return annotation if dataclasses.is_dataclass(annotation) and isinstance(annotation, type) else None
+
+
+def _class_in(annotation: Any) -> Any:
+    """`X` for `X | None` and for `Annotated[X, ...]`."""
+    while get_origin(annotation) in (Annotated, Union, UnionType):
+        annotation = get_args(annotation)[0]
+    return annotation
 
 
 _TYPES = {

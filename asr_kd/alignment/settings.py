@@ -42,6 +42,4 @@ class AlignmentConfig:
 
     def __post_init__(self) -> None:
         if self.model.lda_dims:
-            raise ValueError(
-                "alignment.model.lda_dims must be 0: the flat start has no labels to find discriminants of"
-            )
+            raise ValueError("model.lda_dims must be 0: the flat start has no labels to find discriminants of")

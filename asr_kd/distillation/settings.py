@@ -23,7 +23,8 @@ class TargetsConfig:
     a folder of another toolkit's posteriors (a name with a slash in it, relative to the config).
     """
 
-    source: Annotated[tuple[str, ...], BeforeValidator(_several), Field(alias="from", min_length=1)]
+    # a system, several, or a folder of imported targets
+    source: Annotated[tuple[str, ...], BeforeValidator(_several, str | list[str]), Field(alias="from", min_length=1)]
     temperature: Positive = 2.0
     mean: Literal["arithmetic", "geometric"] = "arithmetic"
     keep_mass: Fraction = 0.99  # the smallest set of entries that holds this mass is stored

@@ -1,4 +1,4 @@
-"""Provenance of an artefact: `stamp.json` says what made it, and whether it must be made again."""
+"""Provenance of an artefact: `stamp.json` says what it was made from, and so whether it is up to date."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ def read_stamp(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError:
-        raise UserError(f"{file}: this stamp is damaged; delete {file.parent} and run the stage again.") from None
+        stamp = {}
+    if not isinstance(stamp, dict) or not {"digest", "inputs", "settings"} <= stamp.keys():
+        raise UserError(f"{file}: this stamp is damaged; delete {file.parent} and run the stage again.")
     return stamp
 
 
@@ -94,6 +96,6 @@ def _first_difference(old: Any, new: Any, where: str = "") -> str | None:
     for key in dict.fromkeys((*new, *old)):
         if key not in old or key not in new:
             return f"{where}.{key}".lstrip(".")
-        if (found := _first_difference(old[key], new[key], f"{where}.{key}".lstrip("."))) is not None:
-            return found
+        if (inner := _first_difference(old[key], new[key], f"{where}.{key}".lstrip("."))) is not None:
+            return inner
     return None

@@ -45,7 +45,7 @@ def load_yaml(path: Path) -> Any:
         raise UserError(f"{path}: the config cannot be read ({error.strerror}); give one with --config.") from None
     except _DoubledKeyError as error:
         raise UserError(f"{path}: {error}; delete one of them.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date like 2026-13-01, or bytes that are not UTF-8
         raise UserError(f"{path}: this is not YAML: {' '.join(str(error).split())}.") from None
     return {} if raw is None else raw
 
@@ -53,7 +53,7 @@ def load_yaml(path: Path) -> Any:
 def load_with_bases(path: Path) -> Any:
     """The file's data over those of the file that its key `base` names, relative to it, and so on.
 
-    Mappings are merged key by key; of anything else the extending file's value counts. A key set to null is removed.
+    Mappings are merged key by key; of anything else the extending file's value counts. A key set to null is removed, so that its default counts again.
 
     Raises:
       UserError: as `load_yaml`; or files extend each other in a circle.
@@ -70,9 +70,11 @@ def _load_over(path: Path, extending: tuple[Path, ...]) -> Any:
     name = raw.pop(BASE)
     if not isinstance(name, str):
         raise UserError(f"{path}: base must be the name of a config file, not {name!r}.")
+    if not (path.parent / name).is_file():
+        raise UserError(f"{path}: base: there is no file {path.parent / name}.")
     below = _load_over(path.parent / name, (*extending, path.resolve()))
     if not isinstance(below, dict):
-        raise UserError(f"{path.parent / name}: expected a mapping of settings, found {below!r}.")
+        raise UserError(f"{path.parent / name}: expected a mapping of settings, not {below!r}.")
     return merged(below, raw)
 
 

@@ -27,7 +27,7 @@ from asr_kd.evaluation.settings import EvaluationConfig
 from asr_kd.frames.settings import FeaturesConfig
 from asr_kd.io.yaml_files import load_with_bases
 from asr_kd.lang.settings import LangConfig
-from asr_kd.settings import STRICT, ChosenByName, Count, Natural, Share, error_message, to_mapping
+from asr_kd.settings import STRICT, ChosenByName, Count, Natural, Share, dotted, first_error, to_mapping
 from asr_kd.workspace.old_config import check_for_old_keys
 
 TRAIN, DEV = "train", "dev"  # the set that everything is learnt from, and the one that settings are chosen on
@@ -51,7 +51,9 @@ class SystemConfig:
     seeds: Count = 1  # the same model trained from several seeds: each answers alone, the report gives their mean
     targets: TargetsConfig | None = None  # the soft targets that it is distilled from; none: hard labels only
     train_fraction: Share = 1.0  # of the training utterances, drawn by the recipe's seed
-    folds: Natural = 0  # of an ensemble, K > 1: member m does not train on fold m modulo K, and alone labels it softly
+    folds: Natural = (
+        0  # of an ensemble, K > 1: member m does not train on fold m modulo K; its soft targets come from m
+    )
     tree: Literal["tied", "monophone"] = "tied"  # monophone: untied, context-independent states
     reuse: str = ""  # take the first members of this ensemble, which is trained alike, instead of training
 
@@ -186,8 +188,9 @@ def _check_system(name: str, system: SystemConfig, systems: Mapping[str, SystemC
         ):  # fmt: skip
             raise ValueError(f"{where}.reuse: {system.reuse} is not trained alike: model and training must be the same")
         if system.num_models > source.num_models or source.folds:
-            raise ValueError(f"{where}.reuse: {system.reuse} has {source.num_models} members, or folds, and "
-                             f"{system.num_models} are wanted")  # fmt: skip
+            raise ValueError(
+                f"{where}.reuse: {system.reuse} must have no folds and at least {system.num_models} members"
+            )
 
 
 def _in_order_of_dependence(systems: Mapping[str, SystemConfig]) -> Iterator[str]:
@@ -241,45 +244,33 @@ def with_settings(config: T, settings: Mapping[str, Any], where: str = "command 
 
 
 def from_mapping(cls: type[T], raw: Any, where: str) -> T:
-    """Builds settings from plain data; `where` names the file for the error."""
+    """Builds settings from plain data; `where` names the file for the error.
+
+    Raises:
+      UserError: an unknown key, or a value of the wrong type or range.
+    """
     if not isinstance(raw, dict):
-        raise UserError(f"{where}: expected a mapping of settings, found {raw!r}.")
+        raise UserError(f"{where}: expected a mapping of settings, not {raw!r}.")
     if cls is Config:
         check_for_old_keys(raw, where)
+    if (odd := _not_plain(raw)) is not None:
+        location, reason = odd
+        raise UserError(f"{where}: {dotted(location)}: {reason}.")
     try:
         # through JSON, whose lists pydantic takes for tuples where it is strict
-        return TypeAdapter(cls).validate_json(json.dumps(raw))
-    except TypeError as error:  # YAML has dates, which JSON has not
-        raise UserError(f"{where}: {error}.") from None
+        return TypeAdapter(cls).validate_json(json.dumps(raw), by_alias=True, by_name=False)
     except pydantic.ValidationError as error:
-        first: Any = error.errors(include_url=False)[0]
-        location = [*first["loc"], *first.get("ctx", {}).get("inner", [])]
-        message = error_message(first, _class_at(cls, location[:-1]))
-        unknown = message.startswith("unknown key")
-        key = _written([part for part in (location[:-1] if unknown else location) if part != "__root__"])
-        raise UserError(f"{where}: {key}{': ' if key and unknown else ' ' if key else ''}{message}.") from None
+        raise UserError(f"{where}: {first_error(error, cls)}.") from None
 
 
-def _class_at(cls: Any, location: list[Any]) -> type[Any] | None:
-    """The settings class at a location inside `cls`; None where it is no such class."""
-    for part in location:
-        if not dataclasses.is_dataclass(cls):
-            return None
-        fields = getattr(cls, "__pydantic_fields__", {})
-        name = next((n for n, info in fields.items() if part in (n, info.alias)), None)
-        if name is None:
-            return None
-        annotation = fields[name].annotation
-        arguments = [annotation, *getattr(annotation, "__args__", ())]
-        cls = next((a for a in arguments if dataclasses.is_dataclass(a)), None)
-        if cls is None:
-            return None
-    return cls if dataclasses.is_dataclass(cls) else None
-
-
-def _written(location: list[Any]) -> str:
-    """("systems", "direct", 0) -> "systems.direct[0]"."""
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
+def _not_plain(raw: Any, location: tuple[Any, ...] = (), above: tuple[int, ...] = ()) -> tuple[Any, str] | None:
+    """Where YAML gave something that is no number, text, list or mapping, and what is wrong with it."""
+    if id(raw) in above:
+        return location, "this contains itself"
+    if isinstance(raw, (dict, list)):
+        entries = raw.items() if isinstance(raw, dict) else enumerate(raw)
+        inner = (_not_plain(value, (*location, key), (*above, id(raw))) for key, value in entries)
+        return next((odd for odd in inner if odd is not None), None)
+    if raw is None or isinstance(raw, (str, int, float)):
+        return None
+    return location, f"YAML reads {raw} as a {type(raw).__name__}; write it in quotes"
