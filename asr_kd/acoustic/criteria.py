@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from asr_kd import kernels
 from asr_kd.acoustic.model import AcousticModel
 from asr_kd.acoustic.training import DevScores, Examples
 
@@ -30,16 +30,8 @@ class HardTargets:
         states, learnt = self._states[frames], self._learnt(frames, len(logits))
         count = learnt.sum(1, keepdim=True).clamp_min(1.0)
         weights = learnt / count
-        if logits.device.type == "cpu" and logits.dtype == torch.float32:
-            from asr_kd.kernels.cross_entropy import FusedCrossEntropy  # here: numba takes half a second to load
-
-            loss, right = FusedCrossEntropy.apply(logits, states, weights)
-        else:
-            states = states.expand(len(logits), -1)
-            # flat: with the classes in the middle it is several times slower
-            entropy = F.cross_entropy(logits.flatten(0, 1), states.flatten(), reduction="none").view_as(states)
-            loss, right = (entropy * weights).sum(1), ((logits.detach().argmax(-1) == states) * learnt).sum(1)
-        return {"loss": loss, "train_accuracy": right / count.squeeze(1)}
+        loss, correct = kernels.cross_entropy(logits, states, weights)
+        return {"loss": loss, "train_accuracy": correct / count.squeeze(1)}
 
     def _learnt(self, frames: Tensor, members: int) -> Tensor:
         """(M, B) float32, 1 where a member learns from a frame, else 0."""

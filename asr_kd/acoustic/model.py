@@ -20,9 +20,10 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from asr_kd import kernels
 from asr_kd.acoustic.lda import InputTransform
 from asr_kd.acoustic.precision import compute_dtype
-from asr_kd.acoustic.rng import StepRng, kept_scale
+from asr_kd.acoustic.rng import StepRng
 from asr_kd.errors import UserError
 from asr_kd.workspace.config import ModelConfig, from_mapping, to_mapping
 
@@ -178,9 +179,11 @@ class AcousticModel(nn.Module):
             products = layer.products(hidden)
             if noise is not None and self.settings.hidden_dropout:
                 mask = noise.mask(tuple(products.shape), self.settings.hidden_dropout, dtype)
-                hidden = _activate(products, layer.bias, mask, kept_scale(self.settings.hidden_dropout, dtype))
+                hidden = kernels.relu_dropout(
+                    products, layer.bias, mask, kernels.dropout_scale(self.settings.hidden_dropout, dtype)
+                )
             else:
-                hidden = _activate(products, layer.bias)
+                hidden = kernels.relu_dropout(products, layer.bias)
         logits: Tensor = self.layers[-1](hidden)
         return logits.float()
 
@@ -245,30 +248,7 @@ class AcousticModel(nn.Module):
         if not limit:
             return
         for layer in self.layers[:-1]:
-            if self.device.type == "cpu":
-                from asr_kd.kernels.max_norm import clip_column_norms_  # here: numba takes half a second to load
-
-                clip_column_norms_(layer.weight, layer.copy, limit)
-            else:
-                norms = layer.weight.norm(dim=1, keepdim=True)
-                layer.weight.mul_((limit / norms.clamp_min(1e-12)).clamp_max(1.0))
-
-
-def _activate(products: Tensor, bias: Tensor, mask: Tensor | None = None, kept: float = 1.0) -> Tensor:
-    """relu(products + bias) * mask, contiguous.
-
-    Args:
-      products: (M, B, H).
-      bias: (M, 1, H) float32.
-      mask: (M, B, H) of the products' type, 0 or `kept` (above 0) in each place; None: no dropout, and `kept` is 1.
-    """
-    if products.dtype in (torch.float32, torch.bfloat16) and products.device.type == "cpu":
-        from asr_kd.kernels.relu_dropout import Activation  # here: numba takes half a second to load
-
-        hidden: Tensor = Activation.apply(products, bias, mask, kept)
-        return hidden
-    hidden = torch.relu(products + bias.to(products.dtype)).contiguous()
-    return hidden if mask is None else hidden * mask
+            kernels.clip_column_norms_(layer.weight, layer.copy, limit)
 
 
 def save_model(model: AcousticModel, folder: Path) -> None:

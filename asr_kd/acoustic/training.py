@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from asr_kd import kernels
 from asr_kd.acoustic.checkpoint import Checkpoints, Progress
 from asr_kd.acoustic.model import AcousticModel
 from asr_kd.acoustic.rng import StepRng
@@ -227,15 +228,11 @@ def _optimizer(model: AcousticModel, settings: TrainingConfig) -> torch.optim.Op
             nesterov=settings.momentum > 0,
             weight_decay=settings.weight_decay,
         )
-    if model.device.type != "cpu":
-        return torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    from asr_kd.kernels.adamw import FusedAdamW  # here: numba takes half a second to load, a finished stage needs none
-
-    return FusedAdamW(
+    return kernels.adamw(
         model.parameters(),
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        copies=model.hold_copies(),
+        copies=model.hold_copies() if model.device.type == "cpu" else None,
     )
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from asr_kd import kernels
+
 Mean = Literal["arithmetic", "geometric"]
 
 
@@ -29,13 +31,7 @@ def ensemble_distribution(
     """
     if weights is None:
         weights = torch.full(logits.shape[:2], 1 / len(logits), dtype=logits.dtype, device=logits.device)
-    on_cpu = logits.device.type == "cpu" and logits.dtype == torch.float32
-    if mean == "arithmetic" and on_cpu and not (logits.requires_grad or weights.requires_grad):
-        from asr_kd.kernels.distillation import fused_ensemble_mean  # here: numba takes half a second to load
-
-        return fused_ensemble_mean(logits, weights.float(), temperature)
-    tempered = F.log_softmax(logits.div(temperature), dim=-1)
-    log_weights = weights.to(tempered.dtype).log()
     if mean == "arithmetic":
-        return torch.logsumexp(tempered + log_weights.unsqueeze(-1), dim=0)
-    return F.log_softmax((tempered * log_weights.exp().unsqueeze(-1)).sum(0), dim=-1)
+        return kernels.ensemble_log_mean(logits, weights.to(logits.dtype), temperature)
+    tempered = F.log_softmax(logits.div(temperature), dim=-1)
+    return F.log_softmax((tempered * weights.to(tempered.dtype).unsqueeze(-1)).sum(0), dim=-1)

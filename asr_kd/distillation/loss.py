@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from asr_kd import kernels
+
 
 @dataclass(frozen=True)
 class SoftTargets:
@@ -60,18 +62,21 @@ def distillation_loss(
     """
     _check(logits, teacher, states, temperature, soft_weight)
     logits = _at_least_float32(logits)
-    if valid is None and logits.device.type == "cpu" and logits.dtype == torch.float32:
-        return _by_rows(logits, teacher, states, temperature, soft_weight)
-    tempered: Tensor = logits if temperature == 1 else logits.div(temperature)
-    student = F.log_softmax(tempered, dim=-1)
-    target = teacher.log_probabilities.to(student.dtype)
-    probabilities = target.exp()
-    # where p is 0, p log p is 0: its log of -inf must not turn into nan
-    entropy_terms = torch.where(probabilities > 0, probabilities * target, torch.zeros_like(target))
-    kl = entropy_terms.sum(-1) - (probabilities * student).sum(-1)
-    # at T = 1 both terms are of the same distribution, which is not taken twice
-    log_posteriors = student if temperature == 1 else F.log_softmax(logits, dim=-1)
-    return _mix(kl * temperature**2, log_posteriors, states, soft_weight, valid)
+    labels = states if valid is None else torch.where(valid, states, torch.zeros_like(states))
+    weight = torch.ones_like(labels, dtype=logits.dtype) if valid is None else valid.to(logits.dtype)
+    count = weight.sum().clamp_min(1)
+    weight = weight / count
+    soft_share = torch.tensor(soft_weight, dtype=logits.dtype, device=logits.device)
+    terms = kernels.soft_cross_entropy(
+        logits.reshape(-1, *logits.shape[-2:]),
+        teacher.log_probabilities.to(logits.dtype),
+        labels,
+        soft_weights=weight * soft_share,
+        hard_weights=weight * (1 - soft_share),
+        temperature=temperature,
+    )
+    means = (terms.loss, *(frames.sum(-1) / count for frames in (terms.soft, terms.hard, terms.correct)))
+    return LossTerms(*(mean.view(logits.shape[:-2]) for mean in means))
 
 
 def logit_matching(
@@ -94,15 +99,6 @@ def logit_matching(
     target = teacher.log_probabilities.to(logits.dtype) * temperature
     error = (logits - logits.mean(-1, keepdim=True)) - (target - target.mean(-1, keepdim=True))
     return _mix(0.5 * error.square().mean(-1), F.log_softmax(logits, dim=-1), states, soft_weight, valid)
-
-
-def _by_rows(logits: Tensor, teacher: SoftTargets, states: Tensor, temperature: float, soft_weight: float) -> LossTerms:
-    """The same terms and gradient, to rounding, several times faster; only the total has a gradient."""
-    from asr_kd.kernels.distillation import FusedDistillationLoss  # here: numba takes half a second to load
-
-    students = logits.reshape(-1, *logits.shape[-2:])
-    losses = FusedDistillationLoss.apply(students, teacher.log_probabilities.float(), states, temperature, soft_weight)
-    return LossTerms(*(loss.view(logits.shape[:-2]) for loss in losses))
 
 
 def _mix(soft: Tensor, log_posteriors: Tensor, states: Tensor, soft_weight: float, valid: Tensor | None) -> LossTerms:

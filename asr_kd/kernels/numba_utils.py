@@ -1,4 +1,8 @@
-"""Functions that numba turns into machine code, kept on disk where that can be."""
+"""Functions that numba compiles to machine code, cached on disk where possible.
+
+numba's cache follows changes of the file that a compiled function is in, not of others: a compiled function that
+another one calls must be in the same file.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +13,22 @@ import numba
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A decorator: `numba.njit` without Python's lock, with further options of it."""
+    """A decorator: `numba.njit` that releases the interpreter's lock and caches on disk; `options` are numba's."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return numba.njit(nogil=True, cache=True, **options)(function)
-        except RuntimeError:  # no folder that the machine code could be kept in: compile it anew in each process
+        except RuntimeError:  # no folder to cache in: each process compiles it
             return numba.njit(nogil=True, **options)(function)
 
     return decorate
 
 
 def use_torchs_threads() -> None:
-    """Lets the parallel functions that are called next use as many threads as torch does.
+    """Makes the parallel functions that are called next use as many threads as torch does.
 
-    numba and torch share OpenMP's threads, and when numba starts it sets their number to all cores: processes that
-    were told to take one core each would then get in each other's way, so torch's own number is put back.
+    numba and torch share OpenMP's threads, and numba sets their number to all cores when it starts. Processes that
+    are to use one core each would then compete, so this restores torch's number.
     """
     import torch
 

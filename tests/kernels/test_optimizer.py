@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_kd.kernels.adamw import FusedAdamW
+from asr_kd.kernels.optimizer import FusedAdamW
 
 
 def parameters(seed: int) -> list[torch.nn.Parameter]:

@@ -1,8 +1,8 @@
-"""AdamW (Loshchilov, Hutter 2019) on the CPU in one pass over memory.
+"""AdamW (Loshchilov, Hutter 2019); in numba in one pass over memory.
 
-torch's own takes about twenty passes over arrays of the size of the weights (one for each elementary operation), which
-costs as much as the matrix products of a step where batches are small. Here each number is read and written once. Where
-the products run in bfloat16 the same pass takes the gradient as they leave it and writes the weights as they want them.
+torch 1.13 takes about twenty passes over arrays of the size of the weights (one for each elementary operation), which
+cost as much as the matrix products of a step where batches are small. The kernel reads and writes each number once.
+Where products run in bfloat16 the same pass reads the bfloat16 gradient and writes the bfloat16 copy of the weights.
 """
 
 from __future__ import annotations
@@ -15,10 +15,58 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from asr_kd.kernels.bfloat16 import bits_of, narrowed, widened
+from asr_kd.kernels.bfloat16 import bits_of
 from asr_kd.kernels.numba_utils import compiled, use_torchs_threads
+from asr_kd.kernels.switch import use_numba
 
 _TINY = np.float32(1e-36)
+
+
+def adamw(
+    parameters: Iterable[nn.Parameter],
+    *,
+    lr: float,
+    weight_decay: float,
+    copies: Mapping[nn.Parameter, Tensor] | None = None,
+) -> torch.optim.Optimizer:
+    """AdamW with torch's default betas and eps; its state has the same names in numba and in torch.
+
+    Args:
+      parameters: float32 tensors; in numba contiguous, or contiguous with their first two axes swapped.
+      copies: of some parameters a copy in the number format of the products, with which the net computes in their
+        place: the gradient is taken from the copy, and each step writes both.
+    """
+    parameters = list(parameters)
+    if use_numba("adamw", *parameters):
+        return FusedAdamW(parameters, lr=lr, weight_decay=weight_decay, copies=copies)
+    if copies:
+        return TorchAdamWWithCopies(parameters, copies, lr=lr, weight_decay=weight_decay)
+    return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
+
+
+class TorchAdamWWithCopies(torch.optim.AdamW):
+    """The reference of `FusedAdamW` with copies."""
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], copies: Mapping[nn.Parameter, Tensor], **settings: float
+    ) -> None:
+        super().__init__(parameters, **settings)
+        self._copies = dict(copies)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clears the gradients, those of the copies too."""
+        super().zero_grad(set_to_none)
+        for copy in self._copies.values():
+            copy.grad = None
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:
+        """Takes one step with the gradients of the copies."""
+        for parameter, copy in self._copies.items():
+            parameter.grad = None if copy.grad is None else copy.grad.to(parameter.dtype)
+        super().step(closure)
+        for parameter, copy in self._copies.items():
+            copy.copy_(parameter)
 
 
 class FusedAdamW(torch.optim.Optimizer):
@@ -26,8 +74,7 @@ class FusedAdamW(torch.optim.Optimizer):
 
     Args:
       parameters: float32 CPU tensors, contiguous, or so with their first two axes swapped.
-      copies: of some parameters a bfloat16 copy that the net computes with in their place: the gradient is taken from
-        it, and each step writes both.
+      copies: as for `adamw`, of bfloat16.
     """
 
     def __init__(
@@ -41,24 +88,24 @@ class FusedAdamW(torch.optim.Optimizer):
     ) -> None:
         super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self._copies = dict(copies or {})
-        self._seen: dict[nn.Parameter, tuple[list[int], list[np.ndarray]]] = {}
+        self._cache: dict[nn.Parameter, tuple[list[int], list[np.ndarray]]] = {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's; what an earlier version wrote may be laid out otherwise than the weights are now."""
+        """As torch's; moments are laid out in memory as the weights are now."""
         super().load_state_dict(state_dict)
         for parameter, state in self.state.items():
             for name in ("exp_avg", "exp_avg_sq"):
                 state[name] = _laid_out_as(parameter, state[name])
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forgets the gradients, those of the copies too."""
+        """Clears the gradients, those of the copies too."""
         super().zero_grad(set_to_none)
         for copy in self._copies.values():
             copy.grad = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:
-        """Takes one step with the gradients that are there."""
+        """Takes one step with the present gradients."""
         assert closure is None, "the training loop computes the loss itself"
         use_torchs_threads()
         for group in self.param_groups:
@@ -92,25 +139,25 @@ class FusedAdamW(torch.optim.Optimizer):
                     _update_with_copy(*arrays, bits_of(flat), settings)
 
     def _arrays(self, parameter: nn.Parameter, state: Mapping[str, Tensor], copy: Tensor | None) -> list[np.ndarray]:
-        """Weights, moments and the copy's bits as numpy sees them; kept, as making them anew costs a tenth of a ms."""
+        """Weights, moments and the copy's bits as numpy arrays; cached, because to build them takes 0.1 ms."""
         tensors = [parameter, state["exp_avg"], state["exp_avg_sq"]] + ([] if copy is None else [copy])
         places = [tensor.data_ptr() for tensor in tensors]
-        known = self._seen.get(parameter)
-        if known is None or known[0] != places:
+        cached = self._cache.get(parameter)
+        if cached is None or cached[0] != places:
             arrays = [_in_memory(tensor.detach()).numpy() for tensor in tensors[:3]]
             arrays += [bits_of(_in_memory(tensor)) for tensor in tensors[3:]]
-            known = self._seen[parameter] = (places, arrays)
-        return known[1]
+            cached = self._cache[parameter] = (places, arrays)
+        return cached[1]
 
 
 def _laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """The tensor itself where its numbers lie in memory as the parameter's do, else a copy that does."""
+    """The tensor itself where it is laid out in memory as the parameter is, else a copy that is."""
     alike = tensor.stride() == parameter.stride() or (tensor.is_contiguous() and parameter.is_contiguous())
     return tensor if alike else torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
 
 
 def _in_memory(tensor: Tensor) -> Tensor:
-    """(N,), the tensor's own numbers one after the other."""
+    """(N,) the tensor's own memory in its order."""
     return tensor.view(-1) if tensor.is_contiguous() else tensor.transpose(0, 1).view(-1)
 
 
@@ -123,18 +170,33 @@ def _update(weight, mean, square, gradient, settings):  # type: ignore[no-untype
 @compiled(parallel=True, error_model="numpy")
 def _update_with_copy(weight, mean, square, copy, gradient, settings):  # type: ignore[no-untyped-def]
     for i in numba.prange(weight.size):
-        w, m, s = _moved(weight[i], mean[i], square[i], widened(gradient[i]), settings)
-        weight[i], mean[i], square[i], copy[i] = w, m, s, narrowed(w)
+        w, m, s = _moved(weight[i], mean[i], square[i], _widened(gradient[i]), settings)
+        weight[i], mean[i], square[i], copy[i] = w, m, s, _narrowed(w)
 
 
 @compiled(error_model="numpy")
 def _moved(weight, mean, square, gradient, settings):  # type: ignore[no-untyped-def]
-    kept, rate, first, second, correction, eps = settings
-    one, nothing = np.float32(1.0), np.float32(0.0)
+    decay, rate, first, second, correction, eps = settings
+    one, zero = np.float32(1.0), np.float32(0.0)
     m = first * mean + (one - first) * gradient
     s = second * square + (one - second) * gradient * gradient
-    # the moments of a weight without gradient (a dead unit, a pixel that is always background) would shrink into
-    # denormal numbers, with which processors are slow, and stay there; beside eps they have no effect
-    m = m if abs(m) > _TINY else nothing
-    s = s if s > _TINY else nothing
-    return kept * weight - rate * m / (np.sqrt(s) * correction + eps), m, s
+    # the moments of a weight without gradient (a dead unit, a pixel that is always background) would shrink to
+    # denormal numbers, which slow the processor down, and stay there; next to eps they have no effect
+    m = m if abs(m) > _TINY else zero
+    s = s if s > _TINY else zero
+    return decay * weight - rate * m / (np.sqrt(s) * correction + eps), m, s
+
+
+@compiled()
+def _widened(bits):  # type: ignore[no-untyped-def]
+    """The float32 of the bits of a bfloat16."""
+    return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
+
+
+@compiled()
+def _narrowed(number):  # type: ignore[no-untyped-def]
+    """The bits of the nearest bfloat16 of a float32; ties to even, as torch rounds."""
+    if number != number:
+        return np.uint16(0x7FC0)  # rounding could carry into the sign
+    bits = np.float32(number).view(np.uint32)
+    return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
