@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from asr_kd.acoustic.model import FrameModel, member_slice
 from asr_kd.io.files import replacing_file
 from asr_kd.io.throttle import Throttle
 
@@ -20,52 +22,138 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Progress:
-    """All of a run's state beside weights and optimiser."""
+    """How far a run is, and what it has seen.
+
+    Attributes:
+      batch: batches done in this epoch. step: in all epochs. frames: valid frames of this epoch.
+      best_accuracy, best_epoch: per member.
+      sums: of this epoch: of each logged number per member, weighted by `counts`.
+      rows: the log, one row per epoch.
+    """
 
     epoch: int = 0
-    batch: int = 0  # batches done in this epoch
+    batch: int = 0
     step: int = 0
-    best_accuracy: list[float] = field(default_factory=list)  # per member
+    frames: int = 0
+    best_accuracy: list[float] = field(default_factory=list)
     best_epoch: list[int] = field(default_factory=list)
     epochs_without_gain: int = 0
-    sums: dict[str, list[float]] = field(default_factory=dict)  # of this epoch, weighted by frames
-    frames: int = 0  # in sums
-    rows: list[dict[str, Any]] = field(default_factory=list)  # the log, one row per epoch
+    counts: list[float] = field(default_factory=list)
+    sums: dict[str, list[float]] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Meter:
+    """Sums of logged numbers over the frames of an epoch; they stay on the device until they are read."""
+
+    def __init__(self, members: int, device: torch.device) -> None:
+        self._members, self._device = members, device
+        self.restore([], {})
+
+    def restore(self, counts: list[float], sums: dict[str, list[float]]) -> None:
+        """Goes on from what `read` gave."""
+        self._names = list(sums)
+        self._counts = torch.tensor(counts or [0.0] * self._members, dtype=torch.float64, device=self._device)
+        self._sums = None if not sums else torch.tensor(list(sums.values()), dtype=torch.float64, device=self._device)
+
+    def add(self, means: Mapping[str, Tensor], counts: Tensor) -> None:
+        """Numbers of a batch, (M,) each, which are means over `counts` (M,) frames."""
+        values, counts = torch.stack([value.detach() for value in means.values()]).double(), counts.double()
+        self._names = list(means)
+        self._counts += counts
+        self._sums = values * counts if self._sums is None else self._sums.addcmul_(values, counts)
+
+    def read(self) -> tuple[list[float], dict[str, list[float]]]:
+        """Counts, and sums by name, per member."""
+        sums = [] if self._sums is None else self._sums.tolist()
+        return self._counts.tolist(), dict(zip(self._names, sums, strict=True))
+
+    def means(self) -> dict[str, list[float]]:
+        """By name, per member."""
+        counts, sums = self.read()
+        return {name: [s / max(1.0, n) for s, n in zip(values, counts, strict=True)] for name, values in sums.items()}
+
+
+class TrainingState:
+    """Everything that a training run changes.
+
+    Attributes:
+      best: the state of each member at its best epoch so far.
+    """
+
+    def __init__(self, model: FrameModel, optimizer: torch.optim.Optimizer) -> None:
+        self.model, self.optimizer = model, optimizer
+        self.best = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.meter = Meter(model.members, model.device)
+        self.progress = Progress(best_accuracy=[-1.0] * model.members, best_epoch=[-1] * model.members)
+
+    def keep_as_best(self, member: int) -> None:
+        """Notes a member's weights as its best ones."""
+        for name, value in self.model.state_dict().items():
+            member_slice(self.best[name], member, self.model.members).copy_(
+                member_slice(value, member, self.model.members)
+            )
 
 
 class Checkpoints:
-    """Those of one run: written when they are due, which is the later, the longer the last one took to write.
+    """The checkpoint of one run. The interval grows with the time that the last write took.
 
     Args:
       path: the file; None: nothing is written or read.
       digest: names the run.
-      seconds: between two, at least; 0: after every step.
+      seconds: between two writes, at least; 0: after every step.
     """
 
     def __init__(self, path: Path | None, digest: str, seconds: float) -> None:
-        self._path, self._digest, self._pace = path, digest, Throttle(seconds)
+        self._path, self._digest, self._throttle = path, digest, Throttle(seconds)
 
-    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer, best: dict[str, Tensor]) -> Progress | None:
-        """See `load_checkpoint`."""
-        return None if self._path is None else load_checkpoint(self._path, self._digest, model, optimizer, best)
-
-    def save(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        best: dict[str, Tensor],
-        progress: Progress,
-        *,
-        if_due: bool = False,
-    ) -> None:
-        if self._path is None or (if_due and not self._pace.is_due()):
+    def load(self, state: TrainingState) -> None:
+        """Loads the run's state in place; where there is no checkpoint of this run it stays as it is."""
+        if self._path is None or not self._path.exists():
             return
-        with self._pace.interruption():
-            save_checkpoint(self._path, self._digest, model, optimizer, best, progress)
+        device = state.model.device
+        try:
+            # weights_only: no pickled code is run
+            saved = torch.load(self._path, map_location=device, weights_only=True)
+            if saved["digest"] != self._digest:
+                log.info("%s belongs to a run with other settings or inputs: starting over", self._path)
+                return
+            progress = Progress(**json.loads(saved["progress"]))
+            state.model.load_state_dict(saved["model"])
+            groups = state.optimizer.state_dict()["param_groups"]
+            state.optimizer.load_state_dict({"state": saved["optimizer"], "param_groups": groups})
+        except Exception as error:  # any damage: the run starts over, which gives the same result later
+            reason = str(error).splitlines()[0] if str(error) else error
+            log.warning("%s cannot be read (%s): starting over", self._path, reason)
+            return
+        state.best.update(saved["best"])
+        state.progress = progress
+        state.meter.restore(progress.counts, progress.sums)
+        log.info("resuming from %s: epoch %d, batch %d", self._path, progress.epoch + 1, progress.batch)
+
+    def save(self, state: TrainingState, *, if_due: bool = False) -> None:
+        """Replaces the file all at once."""
+        if self._path is None or (if_due and not self._throttle.is_due()):
+            return
+        with self._throttle.interruption():
+            state.progress.counts, state.progress.sums = state.meter.read()
+            saved = {
+                "digest": self._digest,
+                "model": dict(state.model.state_dict()),
+                # tensors only: torch 1.13 reads no floats with weights_only, and the loop sets the groups anyway
+                "optimizer": state.optimizer.state_dict()["state"],
+                "best": state.best,
+                "progress": json.dumps(dataclasses.asdict(state.progress)),
+            }
+            with replacing_file(self._path) as temporary, temporary.open("wb") as file:
+                careful = _CarefulFile(file)
+                torch.save(saved, careful)  # type: ignore[arg-type]  # write and flush are all that it needs
+                if careful.error is not None:
+                    raise careful.error
 
 
 class _CarefulFile:
-    """Keeps an error of writing for later: within torch's writer it would abort the process. No copy is in memory."""
+    """Keeps a write error for later: inside torch's writer it would abort the process. Nothing is copied in memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -81,54 +169,3 @@ class _CarefulFile:
 
     def flush(self) -> None:
         pass
-
-
-def save_checkpoint(
-    path: Path,
-    digest: str,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    best: dict[str, Tensor],
-    progress: Progress,
-) -> None:
-    """Replaces `path` all at once. `digest` names the run it belongs to."""
-    state = {
-        "digest": digest,
-        "model": dict(model.state_dict()),
-        # tensors only: torch 1.13 reads no floats with weights_only, and the groups are set by the loop anyway
-        "optimizer": optimizer.state_dict()["state"],
-        "best": best,
-        "progress": json.dumps(dataclasses.asdict(progress)),
-    }
-    with replacing_file(path) as temporary, temporary.open("wb") as file:
-        careful = _CarefulFile(file)
-        torch.save(state, careful)  # type: ignore[arg-type]  # write and flush are all that it needs
-        if careful.error is not None:
-            raise careful.error
-
-
-def load_checkpoint(
-    path: Path,
-    digest: str,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    best: dict[str, Tensor],
-) -> Progress | None:
-    """Loads weights, optimiser and `best` in place; None (and nothing loaded) where no checkpoint of this run is."""
-    if not path.exists():
-        return None
-    try:
-        # weights_only: a checkpoint may have come from someone else; no pickled code is run
-        state = torch.load(path, map_location=next(model.parameters()).device, weights_only=True)
-        if state["digest"] != digest:
-            log.info("%s belongs to a run with other settings or inputs: starting over", path)
-            return None
-        progress = Progress(**json.loads(state["progress"]))
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict({"state": state["optimizer"], "param_groups": optimizer.state_dict()["param_groups"]})
-    except Exception as error:  # any damage: the run starts over, which gives the same result later
-        log.warning("%s cannot be read (%s): starting over", path, str(error).splitlines()[0] if str(error) else error)
-        return None
-    best.update(state["best"])
-    log.info("going on from %s: epoch %d, batch %d", path, progress.epoch + 1, progress.batch)
-    return progress

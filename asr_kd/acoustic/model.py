@@ -1,326 +1,185 @@
-"""The acoustic model: fully connected, ReLU, softmax over tied states, with a leading member axis.
+"""What every acoustic model is: chunks of frames in, logits over the senones out, for all members of an ensemble.
 
-An ensemble is ONE module: weights (M, in, out) and batched products, so that M members train and run together; a
-single model has M = 1.
+An ensemble is ONE module with a member axis, so that M members train and run together; a single model has M = 1.
 
-Shapes:  M members, B frames in a batch, D inputs, C tied states.
+Shapes:  M members, K chunks of L frames, D dimensions of a frame, C senones, T frames of an utterance.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-import shutil
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+import pkgutil
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-import safetensors.torch
+import numpy as np
 import torch
-import yaml
 from torch import Tensor, nn
 
-from asr_kd import kernels
-from asr_kd.acoustic.lda import InputTransform
 from asr_kd.acoustic.precision import compute_dtype
-from asr_kd.acoustic.rng import StepRng
-from asr_kd.errors import UserError
-from asr_kd.workspace.config import ModelConfig, from_mapping, to_mapping
+from asr_kd.acoustic.registry import MODELS
+from asr_kd.acoustic.settings import ModelConfig, Precision
+from asr_kd.frames.source import Context
+
+if TYPE_CHECKING:
+    from asr_kd.acoustic.lda import InputTransform
+    from asr_kd.acoustic.rng import StepRng
+
+FRAMES_AT_ONCE = 4096  # of a long utterance
+
+__all__ = ["Context", "FrameModel", "build_model", "ensemble_log_mean", "member_slice"]
 
 
-def _bmm(left: Tensor, right: Tensor) -> Tensor:
-    """`torch.bmm`, or with more members than threads the last ones alone where they would leave threads idle.
+class FrameModel(nn.Module):
+    """M models of one shape.
 
-    MKL gives each thread whole products in float32.
-    """
-    members, threads = len(left), torch.get_num_threads()
-    together = members - members % threads
-    if left.dtype != torch.float32 or left.device.type != "cpu" or together in (0, members):
-        return torch.bmm(left, right)
-    products = left.new_empty(members, left.shape[1], right.shape[2])
-    torch.bmm(left[:together], right[:together], out=products[:together])
-    for member in range(together, members):
-        torch.mm(left[member], right[member], out=products[member])
-    return products
-
-
-class _Products(torch.autograd.Function):
-    """`torch.bmm`, whose gradient oneDNN takes a sixth faster in bfloat16 where the turned inputs are laid out anew."""
-
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(inputs, weight)
-        return _bmm(inputs, weight)
-
-    @staticmethod
-    def backward(ctx: Any, *of_outputs: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        (inputs, weight), (gradient,) = ctx.saved_tensors, of_outputs
-        of_inputs = _bmm(gradient, weight.transpose(1, 2)) if ctx.needs_input_grad[0] else None
-        turned = inputs.transpose(1, 2)
-        if turned.dtype == torch.bfloat16 and turned.device.type == "cpu":
-            turned = turned.contiguous()
-        return of_inputs, _bmm(turned, gradient) if ctx.needs_input_grad[1] else None
-
-
-class MemberLinear(nn.Module):
-    """M affine maps side by side.
-
-    Args:
-      shared_inputs: all members get the same inputs. The weights are laid out (in, M, out) then, as one wide product
-        takes them and gives their gradient: else each step would copy them, and their gradient back.
+    A kind of model derives from it, calls its `__init__` and implements `forward`; its class is named in
+    `asr_kd.acoustic.registry.MODELS`. Of each tensor of its state the first axis is M times a single model's (or, of a
+    tensor without axes, all members share it), in the order of the members.
 
     Attributes:
-      copy: the weight in the number format of the products, which training computes with (`AcousticModel.hold_copies`).
+      settings: of its kind.
+      num_dims: D. num_senones: C.
+      seeds: of the members' first weights, which depend on nothing else.
+      precision: of the products, as in `TrainingConfig`; saved with the model.
     """
 
-    def __init__(self, members: int, num_inputs: int, num_outputs: int, *, shared_inputs: bool = False) -> None:
+    def __init__(self, settings: ModelConfig, *, num_dims: int, num_senones: int, seeds: Sequence[int]) -> None:
         super().__init__()
-        wide = torch.empty(num_inputs, members, num_outputs).transpose(0, 1)
-        self.weight = nn.Parameter(wide if shared_inputs else wide.contiguous())
-        self.bias = nn.Parameter(torch.zeros(members, 1, num_outputs))
-        self.copy: Tensor | None = None
+        self.settings, self.num_dims, self.num_senones, self.seeds = settings, num_dims, num_senones, list(seeds)
+        self.precision: Precision = "auto"
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(M, B, in), or (B, in) that all members share, -> (M, B, out), both in the type of `inputs`."""
-        return self.products(inputs).add_(self.bias.to(inputs.dtype))
+    def forward(self, frames: Tensor, rng: StepRng | None = None) -> Tensor:
+        """Logits.
 
-    def products(self, inputs: Tensor) -> Tensor:
-        """The same without the biases."""
-        weight = self.copy if self.copy is not None and self.training else self.weight.to(inputs.dtype)
-        if inputs.dim() == 3:
-            products: Tensor = _Products.apply(inputs, weight)
-            return products
-        # one wide product: a batched one would copy the inputs for every member, forwards and backwards
-        members, _, outputs = weight.shape
-        wide = inputs @ weight.transpose(0, 1).flatten(1)
-        return wide.view(-1, members, outputs).transpose(0, 1)
+        Args:
+          frames: (K, L + left + right, D) normalised frames: L to be labelled, and their context.
+          rng: where dropout is drawn from; None: no dropout.
 
+        Returns:
+          (M, K * L, C) float32.
+        """
+        raise NotImplementedError
 
-class AcousticModel(nn.Module):
-    """M nets of one shape. Dropout is applied only where `forward` is given noise.
-
-    Args:
-      settings: layers, width, dropout, max-norm, context.
-      num_inputs: D.
-      num_states: C.
-      seeds: one per member; a member's first weights depend on its own seed alone.
-      transform: of D inputs, in float32, to what the first layer takes, while it is trained; it is no part of the
-        state, and `folded` takes it into the first layer.
-    """
-
-    _weight: Tensor | None  # of the transform
-    _offset: Tensor | None
-
-    def __init__(
-        self,
-        settings: ModelConfig,
-        num_inputs: int,
-        num_states: int,
-        seeds: list[int],
-        transform: InputTransform | None = None,
-    ) -> None:
-        super().__init__()
-        self.settings = settings
-        self.num_inputs, self.num_states, self.seeds = num_inputs, num_states, list(seeds)
-        self.register_buffer("_weight", None if transform is None else transform.weight, persistent=False)
-        self.register_buffer("_offset", None if transform is None else transform.offset, persistent=False)
-        taken = num_inputs if transform is None else transform.weight.shape[1]
-        sizes = [taken] + [settings.width] * settings.layers + [num_states]
-        self.layers = nn.ModuleList(
-            MemberLinear(len(seeds), before, after, shared_inputs=number == 0 and not settings.input_dropout)
-            for number, (before, after) in enumerate(itertools.pairwise(sizes))
-        )
-        self.precision = "auto"
-        for member, seed in enumerate(seeds):
-            self._initialise(member, seed)
-
-    def _transform(self) -> InputTransform | None:
-        return None if self._weight is None or self._offset is None else InputTransform(self._weight, self._offset)
+    @property
+    def context(self) -> Context:
+        """The frames beside the labelled one."""
+        return self.settings.context
 
     @property
     def members(self) -> int:
+        """M."""
         return len(self.seeds)
 
     @property
     def parameters_per_member(self) -> int:
-        return sum(p[0].numel() for p in self.parameters())
+        return sum(parameter.numel() for parameter in self.parameters()) // self.members
 
     @property
     def device(self) -> torch.device:
-        return self.layers[0].weight.device
+        return next(self.parameters()).device
 
-    def _initialise(self, member: int, seed: int) -> None:
-        """He et al. (2015) for the hidden layers; the output layer starts small, near the uniform distribution."""
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for layer in self.layers:
-                # drawn apart: what is drawn depends on how memory is laid out
-                weight = torch.empty(layer.weight.shape[1:])
-                scale = 0.1 if layer is self.layers[-1] else 1.0
-                layer.weight[member] = weight.normal_(0.0, scale * math.sqrt(2.0 / len(weight)), generator=generator)
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """The number format of the products."""
+        return compute_dtype(self.precision, self.device)
 
-    def forward(self, inputs: Tensor, noise: StepRng | None = None) -> Tensor:
-        """Logits.
+    def log_posteriors(self, features: Tensor | np.ndarray) -> Tensor:
+        """The log of the members' arithmetic mean.
 
         Args:
-          inputs: (B, D), the same frames for every member, or (M, B, D).
-          noise: where dropout masks come from (training); None: no dropout.
+          features: (T, D) normalised frames of an utterance; its first and last frame are repeated beyond the edges.
 
         Returns:
-          (M, B, C) float32.
+          (T, C) float32 natural-log posteriors, on the model's device.
         """
-        dtype = compute_dtype(self.precision, self.device)
-        transform = self._transform()
-        hidden = (inputs if transform is None else inputs @ transform.weight - transform.offset).to(dtype)
-        if noise is not None and self.settings.input_dropout:
-            mask = noise.mask((self.members, *hidden.shape[-2:]), self.settings.input_dropout, dtype)
-            hidden = hidden * mask
-        for layer in self.layers[:-1]:
-            products = layer.products(hidden)
-            if noise is not None and self.settings.hidden_dropout:
-                mask = noise.mask(tuple(products.shape), self.settings.hidden_dropout, dtype)
-                hidden = kernels.relu_dropout(
-                    products, layer.bias, mask, kernels.dropout_scale(self.settings.hidden_dropout, dtype)
-                )
-            else:
-                hidden = kernels.relu_dropout(products, layer.bias)
-        logits: Tensor = self.layers[-1](hidden)
-        return logits.float()
+        return torch.cat([ensemble_log_mean(part) for part in self._log_posteriors(features)])
 
-    def some(self, members: list[int]) -> AcousticModel:
-        """Another model, of these members alone, so that the others do not run with them; to be used, not trained."""
-        seeds = [self.seeds[m] for m in members]
-        model = AcousticModel(self.settings, self.num_inputs, self.num_states, seeds, self._transform())
-        model.load_state_dict({name: value[members] for name, value in self.state_dict().items()})
-        model.precision = self.precision
+    def member_log_posteriors(self, features: Tensor | np.ndarray) -> Tensor:
+        """(T, D) normalised frames of an utterance -> (M, T, C) float32 natural-log posteriors of each member."""
+        return torch.cat(list(self._log_posteriors(features)), dim=1)
+
+    @torch.no_grad()
+    def _log_posteriors(self, features: Tensor | np.ndarray) -> Iterator[Tensor]:
+        features = torch.as_tensor(features)
+        if features.dim() != 2 or not len(features) or features.shape[1] != self.num_dims:
+            raise ValueError(f"features are {tuple(features.shape)}, not (T, {self.num_dims}) with T > 0")
+        left, right = self.context.left, self.context.right
+        edges = features[:1].expand(left, -1), features[-1:].expand(right, -1)
+        padded = torch.cat([edges[0], features, edges[1]]).to(self.device, torch.float32)
+        for first in range(0, len(features), FRAMES_AT_ONCE):
+            # `forward` of a chunk of its own, for the edges are repeated as in training
+            yield self(padded[None, first : first + FRAMES_AT_ONCE + left + right]).log_softmax(-1)
+
+    def select_members(self, members: Sequence[int]) -> FrameModel:
+        """Another model with some of the members, to run without the others."""
+        model = self._same_kind([self.seeds[member] for member in members])
+        states = [self.member_state(member) for member in members]
+        model.load_member_states(states)
         return model.to(self.device).eval()
 
-    @torch.no_grad()
-    def folded(self) -> AcousticModel:
-        """The same map without a transform: as one affine map with the first layer, found in float64."""
-        transform = self._transform()
-        if transform is None:
-            return self
-        model = AcousticModel(self.settings, self.num_inputs, self.num_states, self.seeds).to(self.device)
-        state = self.state_dict()
-        weight, bias = state["layers.0.weight"].double(), state["layers.0.bias"].double()
-        state["layers.0.weight"] = transform.weight.double() @ weight
-        state["layers.0.bias"] = bias - (transform.offset.double() @ weight).unsqueeze(1)
-        model.load_state_dict(state)
+    def _same_kind(self, seeds: Sequence[int]) -> FrameModel:
+        """A model that differs in its members alone."""
+        model = type(self)(self.settings, num_dims=self.num_dims, num_senones=self.num_senones, seeds=seeds)
         model.precision = self.precision
-        return model.eval()
+        return model
 
-    @torch.no_grad()
-    def log_probabilities(self, inputs: Tensor) -> Tensor:
-        """(B, D) inputs -> (M, B, C) float32 natural-log posteriors at T = 1."""
-        return self(inputs).log_softmax(-1)
+    def member_state(self, member: int) -> dict[str, Tensor]:
+        """The state of one member as a model of its own (views)."""
+        return {name: member_slice(value, member, self.members) for name, value in self.state_dict().items()}
 
-    def hold_copies(self) -> dict[nn.Parameter, Tensor]:
-        """From now on training computes with copies of the weights in the number format of the products.
-
-        Returns:
-          The copy of each such weight, which gets its gradient, and which whoever changes the weight has to change too;
-          {} where the products are of float32 anyway.
-        """
-        dtype = compute_dtype(self.precision, self.device)
-        if dtype == torch.float32:
-            return {}
-        for layer in self.layers:
-            layer.copy = layer.weight.detach().to(dtype).requires_grad_()
-        return {layer.weight: layer.copy for layer in self.layers}
-
-    @torch.no_grad()
-    def renew_copies(self) -> None:
-        """After the weights were loaded."""
-        for layer in self.layers:
-            if layer.copy is not None:
-                layer.copy.copy_(layer.weight)
-
-    def drop_copies(self) -> None:
-        """Training computes with the weights themselves again."""
-        for layer in self.layers:
-            layer.copy = None
-
-    @torch.no_grad()
-    def constrain(self) -> None:
-        """Max-norm: each hidden unit's incoming weights are scaled back onto the ball where they left it."""
-        limit = self.settings.max_norm
-        if not limit:
-            return
-        for layer in self.layers[:-1]:
-            kernels.clip_column_norms_(layer.weight, layer.copy, limit)
-
-
-def save_model(model: AcousticModel, folder: Path) -> None:
-    """Writes `model.yaml` and one `member_<k>.safetensors` per member (each is a whole single model)."""
-    for member in range(model.members):
-        tensors = {name: value[member].detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        safetensors.torch.save_file(tensors, str(_member(folder, member)))
-    description = {
-        "model": to_mapping(model.settings),
-        "num_inputs": model.num_inputs,
-        "num_states": model.num_states,
-        "seeds": model.seeds,
-    }
-    _description(folder).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
-
-
-def copy_members(source: Path, folder: Path, count: int) -> None:
-    """Writes the first `count` members of the model in the folder `source` as a model of their own.
-
-    Raises:
-      UserError: `source` is no model, or has no such member.
-    """
-    try:
-        description = yaml.safe_load(_description(source).read_text(encoding="utf-8"))
-        description["seeds"] = list(description["seeds"])[:count]
-        for member in range(count):
-            shutil.copyfile(_member(source, member), _member(folder, member))
-    except FileNotFoundError as error:
-        raise UserError(f"{source}: {_missing(error)}") from None
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise UserError(f"{source}: {_damaged(error)}") from None
-    _description(folder).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
-
-
-def load_model(folder: Path, device: str | torch.device = "cpu") -> AcousticModel:
-    """Stacks the members of a folder into one model.
-
-    Raises:
-      UserError: the folder is no model, or a member's file is missing, damaged or of another shape.
-    """
-    try:
-        description = yaml.safe_load(_description(folder).read_text(encoding="utf-8"))
-        settings = from_mapping(ModelConfig, description["model"], str(_description(folder)))
-        model = AcousticModel(
-            settings, int(description["num_inputs"]), int(description["num_states"]), list(description["seeds"])
+    def load_member_states(self, states: Sequence[dict[str, Tensor]]) -> None:
+        """Loads what `member_state` gave for each member."""
+        first = states[0]
+        self.load_state_dict(
+            {name: torch.cat([s[name] for s in states]) if first[name].dim() else first[name] for name in first}
         )
-        members = [safetensors.torch.load_file(str(_member(folder, k))) for k in range(len(model.seeds))]
-        model.load_state_dict({name: torch.stack([m[name] for m in members]) for name in model.state_dict()})
-    except FileNotFoundError as error:
-        raise UserError(f"{folder}: {_missing(error)}") from None
-    except (safetensors.SafetensorError, yaml.YAMLError, KeyError, TypeError, RuntimeError, ValueError) as error:
-        raise UserError(f"{folder}: {_damaged(error)}") from None
-    return model.to(device).eval()
+
+    def fold_input_transform(self) -> FrameModel:
+        """The same map as a model that takes frames as they are; the model itself where it has no transform."""
+        return self
+
+    def apply_max_norm(self) -> None:
+        """Scales weights back to the bound that the settings set, after a training step."""
 
 
-def _description(folder: Path) -> Path:
-    return folder / "model.yaml"
+def build_model(
+    settings: ModelConfig,
+    *,
+    num_dims: int,
+    num_senones: int,
+    seeds: Sequence[int],
+    transform: InputTransform | None = None,
+) -> FrameModel:
+    """A model with random weights, on the CPU, in evaluation mode.
+
+    Args:
+      settings: they choose the class, by their `kind`.
+      seeds: one per member.
+      transform: of the input window, which the model learns from; kinds that know none refuse it.
+
+    >>> from asr_kd.acoustic.settings import DnnConfig
+    >>> model = build_model(DnnConfig(left_context=2, right_context=1), num_dims=40, num_senones=100, seeds=[1, 2])
+    >>> model(torch.zeros(8, 1 + 3, 40)).shape, model.log_posteriors(torch.zeros(50, 40)).shape
+    (torch.Size([2, 8, 100]), torch.Size([50, 100]))
+    """
+    if not seeds:
+        raise ValueError("a model needs at least one member, with its seed")
+    kind = pkgutil.resolve_name(MODELS[settings.kind].model)
+    options = {} if transform is None else {"transform": transform}
+    model: FrameModel = kind(settings, num_dims=num_dims, num_senones=num_senones, seeds=seeds, **options)
+    return model.eval()
 
 
-def _member(folder: Path, member: int) -> Path:
-    return folder / f"member_{member}.safetensors"
+def member_slice(value: Tensor, member: int, members: int) -> Tensor:
+    """The part of a tensor of the state that belongs to a member: a view, whose shape is a single model's."""
+    if value.dim() == 0:
+        return value
+    size = len(value) // members
+    return value[member * size : (member + 1) * size]
 
 
-def _missing(error: FileNotFoundError) -> str:
-    # safetensors tells the file in the message only
-    return f"a part of the model is missing ({error}); train it again."
-
-
-def _damaged(error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"this model is damaged ({reason}); delete it and train it again."
-
-
-def without_dropout(settings: ModelConfig) -> ModelConfig:
-    return replace(settings, input_dropout=0.0, hidden_dropout=0.0)
+def ensemble_log_mean(log_posteriors: Tensor) -> Tensor:
+    """(M, B, C) log posteriors -> (B, C) log of the members' arithmetic mean."""
+    mean: Tensor = torch.logsumexp(log_posteriors, dim=0).sub(math.log(len(log_posteriors)))
+    return mean

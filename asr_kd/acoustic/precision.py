@@ -21,7 +21,7 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 @functools.cache
 def has_bfloat16(device_type: str) -> bool:
-    """Whether bfloat16 products are done by the hardware (emulated, they are slower than float32)."""
+    """Whether the hardware computes bfloat16 products (emulated, they are slower than float32)."""
     if device_type == "cuda":
         return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8
     return not cpu_flags().isdisjoint({"avx512_bf16", "amx_bf16"})

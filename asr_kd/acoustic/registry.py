@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from asr_kd.acoustic.settings import DnnConfig, ModelConfig
+from asr_kd.acoustic.settings import DnnConfig, ModelConfig, TdnnConfig
 
 
 @dataclass(frozen=True)
@@ -24,4 +24,5 @@ class ModelKind:
 
 MODELS: dict[str, ModelKind] = {
     "dnn": ModelKind(DnnConfig, "asr_kd.acoustic.dnn:Dnn"),
+    "tdnn": ModelKind(TdnnConfig, "asr_kd.acoustic.tdnn:Tdnn"),
 }

@@ -1,4 +1,4 @@
-"""The random numbers of training steps: dropout masks and shifts, functions of (seed, step) alone."""
+"""The random numbers of training steps (dropout, augmentation): functions of (seed, step) alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class StepRng:
     def __init__(self, seed: int, step: int, device: torch.device) -> None:
         self._seed, self._step, self._device = seed, step, device
 
-    # made when they are first asked: many steps ask nothing
+    # built on first use: many steps draw nothing
     @functools.cached_property
     def _numpy(self) -> np.random.Generator:
         return np.random.Generator(np.random.SFC64([self._seed, self._step]))

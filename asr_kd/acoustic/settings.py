@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from asr_kd.frames.source import Context
 from asr_kd.settings import STRICT, Count, Dropout, Fraction, Natural, NotNegative, Positive
+
+Precision = Literal["auto", "float32", "bfloat16"]  # of matrix products; auto: bfloat16 where the processor has it
 
 
 @dataclass(frozen=True, config=STRICT)
 class ModelConfig:
-    """What every kind of model has: the frames at its input."""
+    """What every kind of model has."""
 
     kind: str = ""
-    chunk_frames: ClassVar[int] = 1  # frames of one utterance that are trained on together
+
+    @property
+    def context(self) -> Context:
+        """The frames that it sees beside the one that it labels."""
+        raise NotImplementedError
+
+    @property
+    def chunk_frames(self) -> int:
+        """Consecutive frames of one utterance that are trained on together."""
+        return 1
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -32,6 +44,36 @@ class DnnConfig(ModelConfig):
     max_norm: NotNegative = 0.0  # bound on the norm of each unit's incoming weights; 0: none
     lda_dims: Natural = 0  # learn from so many linear discriminants of the input window; 0: from the window itself
 
+    @property
+    def context(self) -> Context:
+        return Context(self.left_context, self.right_context)
+
+
+@dataclass(frozen=True, config=STRICT)
+class TdnnConfig(ModelConfig):
+    """The residual time-delay net: a convolution over `kernel` frames, then blocks of dilated convolutions over three.
+
+    The defaults see 15 frames to each side.
+    """
+
+    kind: Literal["tdnn"] = "tdnn"
+    width: Count = 256  # channels
+    kernel: Count = 5  # frames of the first convolution; odd
+    dilations: tuple[Count, ...] = (1, 1, 2, 3, 3, 3)  # of the blocks: frames between the three that each sees
+    residual_scale: NotNegative = 0.66  # of a block's input, before its output is added
+    dropout: Dropout = 0.0  # of a block's channels, each for a whole chunk
+    norm: Literal["batch", "layer"] = "batch"
+    chunk_frames: Count = 100
+
+    @property
+    def context(self) -> Context:
+        side = self.kernel // 2 + sum(self.dilations)
+        return Context(side, side)
+
+    def __post_init__(self) -> None:
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd, not {self.kernel}: as many frames before the labelled one as after")
+
 
 @dataclass(frozen=True, config=STRICT)
 class TrainingConfig:
@@ -46,4 +88,4 @@ class TrainingConfig:
     batch_size: Count = 512  # frames
     epochs: Natural = 10
     patience: Natural = 0  # stop after this many epochs without a better dev frame accuracy; 0: run all epochs
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"

@@ -1,20 +1,27 @@
-"""A student's objective for the training loop: soft targets from a store or from the teachers themselves.
+"""Soft targets for the training loop, from a store or from the teachers themselves, and the criterion that uses them.
 
-Shapes:  M students side by side, N frames of the set, B frames in a batch, D inputs, C tied states.
+Shapes:  M students side by side, N frames of the set, B = K * L frames in a batch, C senones.
 """
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+import pkgutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from asr_kd.acoustic.model import AcousticModel
+from asr_kd.acoustic.criteria import Terms
+from asr_kd.acoustic.model import FrameModel
 from asr_kd.distillation.ensemble import Mean, ensemble_distribution
-from asr_kd.distillation.loss import SoftTargets, distillation_loss, logit_matching
+from asr_kd.distillation.loss import SoftTargets
+from asr_kd.distillation.registry import LOSSES
 from asr_kd.distillation.store import SoftTargetStore
+from asr_kd.frames.batches import Batch
+from asr_kd.frames.windows import Windows
 
 
 class TargetProvider(Protocol):
@@ -22,23 +29,24 @@ class TargetProvider(Protocol):
 
     temperature: float
 
-    def targets(self, frames: Tensor, inputs: Tensor) -> SoftTargets:
-        """(B,) frame numbers and their (B, D) inputs -> the ensemble's distributions."""
+    def targets(self, batch: Batch) -> SoftTargets:
+        """The teachers' distribution for each of the batch's B frames."""
 
 
 class StoredTargets:
-    """Reads what `asr-kd soft-targets` wrote."""
+    """Reads a soft-target store (a `TargetProvider`)."""
 
     def __init__(self, store: SoftTargetStore) -> None:
         self._store = store
         self.temperature = store.temperature
 
-    def targets(self, frames: Tensor, inputs: Tensor) -> SoftTargets:
-        return self._store.read(frames.cpu().numpy())
+    def targets(self, batch: Batch) -> SoftTargets:
+        """See `TargetProvider`."""
+        return self._store.read(batch.frames.numpy())
 
 
 class TableTargets:
-    """All distributions in memory, for sets that are small enough.
+    """All distributions in memory, for small sets (a `TargetProvider`).
 
     Args:
       log_probabilities: (N, C), on the device where the student is trained.
@@ -48,60 +56,109 @@ class TableTargets:
         self._table = log_probabilities
         self.temperature = temperature
 
-    def targets(self, frames: Tensor, inputs: Tensor) -> SoftTargets:
-        return SoftTargets(self._table[frames], self.temperature)
+    def targets(self, batch: Batch) -> SoftTargets:
+        """See `TargetProvider`."""
+        return SoftTargets(batch.entries(self._table), self.temperature)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained system that answers for frames of the training set.
+
+    Attributes:
+      windows: of the teacher's own context, numbered as the student's. None: it has the student's context, and sees
+        the student's inputs, altered where those are.
+      members: (M, N) bool, which members answer for which frame (out of fold); None: all for all.
+    """
+
+    model: FrameModel
+    windows: Windows | None = None
+    members: np.ndarray | None = None
 
 
 class OnlineTargets:
-    """The teachers run beside the student.
+    """Teachers that run beside the student (a `TargetProvider`); several teachers count alike.
 
     Args:
-      members: (M, N) bool or None: which members answer for which frame (out-of-fold); None: all for all.
+      teachers: at least one, all of the same senones.
     """
 
-    def __init__(
-        self, teacher: AcousticModel, *, temperature: float, mean: Mean, members: np.ndarray | None = None
-    ) -> None:
-        self._teacher, self._mean = teacher, mean
+    def __init__(self, teachers: Sequence[Teacher], *, temperature: float, mean: Mean) -> None:
+        senones = {teacher.model.num_senones for teacher in teachers}
+        if len(senones) != 1:
+            raise ValueError(f"teachers of one student must have the same senones, not {sorted(senones)}")
+        self._teachers, self._mean = list(teachers), mean
         self.temperature = temperature
-        self._members = None if members is None else torch.from_numpy(members)
+        # transposed: a batch needs a few frames of all members
+        self._answering = [
+            None if teacher.members is None else torch.from_numpy(teacher.members.T.copy()).to(teacher.model.device)
+            for teacher in teachers
+        ]
 
     @torch.no_grad()
-    def targets(self, frames: Tensor, inputs: Tensor) -> SoftTargets:
+    def targets(self, batch: Batch) -> SoftTargets:
+        """See `TargetProvider`."""
+        logits = [_logits(teacher, batch) for teacher in self._teachers]
         weights = None
-        if self._members is not None:
-            weights = self._members[:, frames.cpu()].float().to(inputs.device)
-            weights = weights / weights.sum(0)
-        logits = self._teacher(inputs)
-        return SoftTargets(
-            ensemble_distribution(logits, temperature=self.temperature, mean=self._mean, weights=weights),
-            self.temperature,
+        if len(logits) > 1 or self._answering[0] is not None:
+            weights = torch.cat([self._weights(k, part, batch) for k, part in enumerate(logits)]).div(len(logits))
+        distribution = ensemble_distribution(
+            logits[0] if len(logits) == 1 else torch.cat(logits),
+            temperature=self.temperature,
+            mean=self._mean,
+            weights=weights,
         )
+        return SoftTargets(distribution, self.temperature)
+
+    def _weights(self, number: int, logits: Tensor, batch: Batch) -> Tensor:
+        """(M, B) of one teacher's members; they sum to one over the members."""
+        answering = self._answering[number]
+        if answering is None:
+            return torch.full(logits.shape[:2], 1 / len(logits), device=logits.device)
+        weights = batch.entries(answering).T.float()
+        return weights / weights.sum(0)
 
 
-class DistillationObjective:
-    """alpha * soft + (1 - alpha) * hard for every student; both means over the batch's frames."""
+def _logits(teacher: Teacher, batch: Batch) -> Tensor:
+    """(M, B, C)."""
+    if teacher.windows is None:
+        logits: Tensor = teacher.model(batch.inputs)
+        return logits
+    logits = teacher.model(teacher.windows.inputs(batch.first_frames, batch.length))
+    return logits
+
+
+class DistillationCriterion:
+    """alpha * soft + (1 - alpha) * hard for every student; both are means over the batch's valid frames (`Criterion`).
+
+    Args:
+      labels: (N,) int, the senone of each frame of the set; frames with a negative label must not be valid.
+      soft_weight: alpha.
+      loss: one of `asr_kd.distillation.registry.LOSSES`.
+    """
 
     def __init__(
         self,
         provider: TargetProvider,
-        states: np.ndarray,
+        labels: np.ndarray,
         *,
         soft_weight: float,
-        loss: Literal["kl", "logits"],
+        loss: str = "kl",
         device: torch.device,
     ) -> None:
         self._provider = provider
-        self._states = torch.from_numpy(np.asarray(states, np.int64)).to(device)
+        self._labels = torch.from_numpy(np.asarray(labels, np.int64)).to(device)
         self._soft_weight = soft_weight
-        self._loss = {"kl": distillation_loss, "logits": logit_matching}[loss]
+        self._loss = pkgutil.resolve_name(LOSSES[loss].function)
 
-    def __call__(self, logits: Tensor, frames: Tensor, inputs: Tensor) -> dict[str, Tensor]:
+    def __call__(self, logits: Tensor, batch: Batch) -> Terms:
         terms = self._loss(
             logits,
-            self._provider.targets(frames, inputs),
-            self._states[frames],
+            self._provider.targets(batch),
+            batch.entries(self._labels),
             temperature=self._provider.temperature,
             soft_weight=self._soft_weight,
+            valid=None if batch.valid is None else batch.valid.to(logits.device, non_blocking=True),
         )
-        return {"loss": terms.total, "soft": terms.soft, "hard": terms.hard, "train_accuracy": terms.right}
+        count = torch.full((len(logits),), float(batch.num_valid), device=logits.device)
+        return Terms(terms.total, count, {"soft": terms.soft, "hard": terms.hard, "train_accuracy": terms.right})

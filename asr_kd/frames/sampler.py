@@ -1,8 +1,10 @@
-"""The random order of frames: a function of (seed, epoch) alone, so that resuming needs no sampler state.
+"""The random order of frames and chunks: a function of (seed, epoch) alone, so that resuming needs no sampler state.
 
-A set of up to `chunk_frames` frames is one permutation. A larger one is cut into chunks of that many neighbouring
-frames; chunks come in random order, and frames in random order inside their chunk, so that only a chunk or two of
-features need be in memory.
+A set of up to `block_frames` frames is one permutation. A larger one is cut into blocks of that many neighbouring
+frames; blocks come in random order, and frames (or chunks) in random order inside their block, so that only a block or
+two of features need be in memory.
+
+Shapes:  N frames of the set, U utterances, K chunks, L frames of a chunk.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-CHUNK_FRAMES = 1 << 26  # 186 hours: 5.4 GB of 40-dimensional float16 features, half a GB of frame numbers
+BLOCK_FRAMES = 1 << 26  # 186 hours: 5.4 GB of 40-dimensional float16 features, half a GB of frame numbers
 
 
 def epoch_order(
@@ -19,27 +21,30 @@ def epoch_order(
     *,
     seed: int,
     epoch: int,
-    chunk_frames: int = CHUNK_FRAMES,
+    block_frames: int = BLOCK_FRAMES,
     valid: np.ndarray | None = None,
     skip: int = 0,
 ) -> Iterator[np.ndarray]:
-    """Yields the frame numbers of an epoch in the order of training, (n,) int64 for each chunk.
+    """Yields the frame numbers of an epoch in the order of training, (n,) int64 for each block.
 
     Args:
       valid: (num_frames,) bool, the frames to draw from; None: all.
-      skip: leave out this many from the front (chunks that are skipped whole cost nothing).
+      skip: leave out this many from the front (blocks that are skipped whole cost nothing).
+
+    >>> [block.tolist() for block in epoch_order(5, seed=1, epoch=0)]
+    [[1, 4, 0, 2, 3]]
     """
     if valid is not None and valid.shape != (num_frames,):
         raise ValueError(f"valid is {valid.shape}, but there are {num_frames} frames")
-    chunks = -(-num_frames // chunk_frames)
-    for chunk in np.random.default_rng([seed, epoch]).permutation(chunks).tolist():
-        begin, end = chunk * chunk_frames, min(num_frames, (chunk + 1) * chunk_frames)
+    blocks = -(-num_frames // block_frames)
+    for block in np.random.default_rng([seed, epoch]).permutation(blocks).tolist():
+        begin, end = block * block_frames, min(num_frames, (block + 1) * block_frames)
         count = end - begin if valid is None else int(np.count_nonzero(valid[begin:end]))
         if skip >= count:
             skip -= count
             continue
         frames = np.arange(begin, end) if valid is None else begin + np.flatnonzero(valid[begin:end])
-        order = np.random.default_rng([seed, epoch, chunk + 1]).permutation(frames.astype(np.int64, copy=False))
+        order = np.random.default_rng([seed, epoch, block + 1]).permutation(frames.astype(np.int64, copy=False))
         yield order[skip:]
         skip = 0
 
@@ -52,7 +57,7 @@ def frame_batches(
     epoch: int,
     start_batch: int = 0,
     valid: np.ndarray | None = None,
-    chunk_frames: int = CHUNK_FRAMES,
+    block_frames: int = BLOCK_FRAMES,
 ) -> Iterator[np.ndarray]:
     """Yields the batches of an epoch from number `start_batch` on, (B,) int64; the last may be short.
 
@@ -60,13 +65,82 @@ def frame_batches(
     """
     if batch_size < 1:
         raise ValueError(f"a batch cannot have {batch_size} frames")
-    rest = np.empty(0, dtype=np.int64)
     skip = start_batch * batch_size
-    for order in epoch_order(num_frames, seed=seed, epoch=epoch, chunk_frames=chunk_frames, valid=valid, skip=skip):
-        order = np.concatenate([rest, order]) if len(rest) else order
-        whole = len(order) // batch_size * batch_size
-        for start in range(0, whole, batch_size):
-            yield order[start : start + batch_size]
-        rest = order[whole:]
-    if len(rest):
+    order = epoch_order(num_frames, seed=seed, epoch=epoch, block_frames=block_frames, valid=valid, skip=skip)
+    return _in_batches(order, batch_size)
+
+
+class ChunkSampler:
+    """Chunks of L consecutive frames of one utterance, cut elsewhere in each epoch.
+
+    An utterance of n frames has ceil(n / L) chunks, and each of its frames belongs to exactly one. A chunk that would
+    reach over an edge of the utterance is moved inside, and overlaps its neighbour there. A chunk is a row (first,
+    begin, end): it has the frames first to first + L, and is trained on those from `begin` up to `end`. In an
+    utterance shorter than L frames the chunk reaches over the end.
+
+    Args:
+      offsets: (U + 1,) the first frame of each utterance, and the number of frames.
+      valid: (N,) bool; an utterance with no valid frame has no chunk. None: all frames.
+
+    >>> ChunkSampler(np.array([0, 7, 9]), 4).in_order()
+    array([[0, 0, 4],
+           [3, 4, 7],
+           [7, 7, 9]])
+    """
+
+    def __init__(
+        self, offsets: np.ndarray, length: int, *, valid: np.ndarray | None = None, block_frames: int = BLOCK_FRAMES
+    ) -> None:
+        if length < 1:
+            raise ValueError(f"a chunk cannot have {length} frames")
+        if valid is not None and valid.shape != (offsets[-1],):
+            raise ValueError(f"valid is {valid.shape}, but there are {offsets[-1]} frames")
+        drawn = slice(None) if valid is None else np.logical_or.reduceat(valid, offsets[:-1])
+        self._begins, self._ends = offsets[:-1][drawn], offsets[1:][drawn]
+        self._counts = -(-(self._ends - self._begins) // length)
+        self._length, self._blocks = length, self._begins // block_frames
+        self.num_chunks = int(self._counts.sum())
+
+    def in_order(self) -> np.ndarray:
+        """(num_chunks, 3) int64, every utterance cut from its first frame on."""
+        return self._cut(np.arange(len(self._begins)), np.zeros(len(self._begins), np.int64))
+
+    def epoch(self, seed: int, epoch: int, skip: int = 0) -> Iterator[np.ndarray]:
+        """Yields the chunks of an epoch in the order of training, (n, 3) int64 for each block, but the first `skip`."""
+        for block in np.random.default_rng([seed, epoch]).permutation(np.unique(self._blocks)).tolist():
+            utterances = np.flatnonzero(self._blocks == block)
+            count = int(self._counts[utterances].sum())
+            if skip >= count:
+                skip -= count
+                continue
+            rng = np.random.default_rng([seed, epoch, block + 1])
+            lengths = self._ends[utterances] - self._begins[utterances]
+            spare = self._counts[utterances] * self._length - lengths
+            yield rng.permutation(self._cut(utterances, rng.integers(0, spare, endpoint=True)))[skip:]
+            skip = 0
+
+    def batches(self, num_chunks: int, *, seed: int, epoch: int, start_batch: int = 0) -> Iterator[np.ndarray]:
+        """Yields (K, 3) int64, `num_chunks` at a time, from number `start_batch` on; the last may be short."""
+        return _in_batches(self.epoch(seed, epoch, start_batch * num_chunks), num_chunks)
+
+    def _cut(self, utterances: np.ndarray, early: np.ndarray) -> np.ndarray:
+        """The chunks of these utterances; the first chunk of each would begin `early` frames before the utterance."""
+        counts = self._counts[utterances]
+        number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        begin, end, early = (np.repeat(a, counts) for a in (self._begins[utterances], self._ends[utterances], early))
+        cut = begin - early + number * self._length
+        first = np.maximum(begin, np.minimum(cut, end - self._length))
+        return np.stack([first, np.maximum(cut, begin), np.minimum(cut + self._length, end)], axis=1)
+
+
+def _in_batches(parts: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The rows of all parts, `size` at a time."""
+    rest: np.ndarray | None = None
+    for part in parts:
+        rows = part if rest is None or not len(rest) else np.concatenate([rest, part])
+        whole = len(rows) // size * size
+        for start in range(0, whole, size):
+            yield rows[start : start + size]
+        rest = rows[whole:]
+    if rest is not None and len(rest):
         yield rest

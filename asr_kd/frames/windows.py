@@ -1,155 +1,175 @@
-"""Context windows by index arithmetic: the frames of a store on a device, normalised, edges repeated.
+"""Context windows by index arithmetic: the frames of a source on a device, normalised, edges repeated.
 
-Every utterance is kept with its first frame repeated `left` times before it and its last `right` times after it.
+Every utterance is stored with its first frame repeated `left` times before it and its last `right` times after it.
 Then a window of W frames is W * D numbers in a row, and all windows are one overlapping (strided) matrix that costs
 no memory; a batch is one gather of its rows. On two CPU cores (torch 1.13.1, N = 300,000, D = 40, W = 26, B = 512 to
 2,560) this moves 51 to 57 GB/s, where a plain copy moves 71 to 80 and a gather of the W single frames 15 to 24
 (benchmarks/bench_windows.py).
 
-Shapes:  N frames, D dimensions of a frame, W = left + 1 + right frames of a window, B frames in a batch.
+Shapes:  N frames, D dimensions of a frame, W = left + 1 + right frames of a window, K chunks of L frames in a batch.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from asr_kd.frames.sampler import CHUNK_FRAMES
-from asr_kd.frames.store import FrameStore
+from asr_kd.frames.sampler import BLOCK_FRAMES
+from asr_kd.frames.source import Context, FrameSource
 
-_BLOCK_FRAMES = 1 << 18  # normalised at once on the way in
+_ROWS_AT_ONCE = 1 << 18  # normalised at once on the way in
+
+
+class Windows(Protocol):
+    """What models are trained on: chunks of frames with their context, by frame number."""
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """(U + 1,) int64, the first frame of each utterance, and the number of frames."""
+
+    def inputs(self, frames: Tensor, length: int = 1) -> Tensor:
+        """Chunks of L = `length` frames with their context.
+
+        Args:
+          frames: (K,) int64 on the host, the first frame of each chunk.
+
+        Returns:
+          (K, L + left + right, D) float32, oldest frame first. No chunk has frames of a second utterance: past the
+          end its last frame is repeated.
+        """
 
 
 def windows_of(
-    store: FrameStore, *, left: int, right: int, device: str | torch.device = "cpu", chunk_frames: int = CHUNK_FRAMES
-) -> WindowedFrames | ChunkedFrames:
-    """All windows of a store: held whole, or chunk by chunk where `asr_kd.frames.sampler` draws them so."""
-    if store.num_frames <= chunk_frames:
-        return WindowedFrames(store, left=left, right=right, device=device)
-    return ChunkedFrames(store, left=left, right=right, device=device, chunk_frames=chunk_frames)
+    source: FrameSource, context: Context, *, device: str | torch.device = "cpu", block_frames: int = BLOCK_FRAMES
+) -> WindowedFrames | BlockedFrames:
+    """All windows of a source: in memory, or block by block where `asr_kd.frames.sampler` draws them so."""
+    if source.num_frames <= block_frames:
+        return WindowedFrames(source, context, device=device)
+    return BlockedFrames(source, context, device=device, block_frames=block_frames)
 
 
 class WindowedFrames:
-    """The frames of a store, or of some of its utterances, ready to be drawn in any order.
+    """The frames of a source, or of some of its utterances, ready to be drawn in any order.
 
     Args:
-      left, right: past and future frames of a window.
-      dtype: what the frames are kept in; float16 halves the memory, `inputs` are float32 all the same.
-      utterances: numbers of the utterances to hold; frames are then numbered 0, 1, ... through them in this order.
-        None: all, and the numbers are the store's.
+      dtype: what the frames are stored in; float16 halves the memory, `inputs` are float32 all the same.
+      utterances: numbers of the utterances to load; frames are then numbered 0, 1, ... through them in this order.
+        None: all, and the numbers are the source's.
     """
 
     def __init__(
         self,
-        store: FrameStore,
+        source: FrameSource,
+        context: Context,
         *,
-        left: int,
-        right: int,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         utterances: np.ndarray | None = None,
     ):
-        if left < 0 or right < 0:
-            raise ValueError(f"a window cannot have {left} past and {right} future frames")
-        chosen = np.arange(len(store.ids)) if utterances is None else np.asarray(utterances, dtype=np.int64)
-        dims, width = store.num_dims, left + 1 + right
-        lengths = np.diff(store.offsets)[chosen]
-        self.num_frames = int(lengths.sum())
-        self.num_inputs = width * dims
+        chosen = np.arange(len(source.ids)) if utterances is None else np.asarray(utterances, dtype=np.int64)
+        dims = source.num_dims
+        lengths = np.diff(source.offsets)[chosen]
+        self.offsets = np.append(0, np.cumsum(lengths))
+        self.context, self.num_frames = context, int(lengths.sum())
         self.device = torch.device(device)
-        # frame n of the k-th utterance begins its window k * (left + right) rows further down than n
-        shift = np.arange(len(chosen), dtype=np.int64) * (left + right)
+        # the window of frame n of the k-th utterance begins k * (left + right) rows further down than n
+        shift = np.arange(len(chosen), dtype=np.int64) * context.frames
         starts = np.arange(self.num_frames, dtype=np.int64) + np.repeat(shift, lengths)
         self._starts = torch.from_numpy(starts).to(self.device)
-        rows = self.num_frames + len(chosen) * (left + right)
+        rows = self.num_frames + len(chosen) * context.frames
         self._frames = torch.empty((rows, dims), dtype=dtype, device=self.device)
-        self._fill(store, chosen, left, right)
+        self._fill(source, chosen)
         # torch gathers 16-bit numbers one by one, four times slower than the same bytes as 32-bit ones
         self._paired = self._frames.element_size() == 2 and dims % 2 == 0
-        cells = self._frames.view(torch.float32) if self._paired else self._frames
-        count = max(0, rows - width + 1)
-        self._windows = cells.as_strided((count, width * cells.shape[1]), (cells.shape[1], 1))
+        self._cells = self._frames.view(torch.float32) if self._paired else self._frames
+        count, width = max(0, rows - context.width + 1), self._cells.shape[1]
+        self._windows = self._cells.as_strided((count, context.width * width), (width, 1))
 
-    def _fill(self, store: FrameStore, chosen: np.ndarray, left: int, right: int) -> None:
-        block: list[np.ndarray] = []
+    def _fill(self, source: FrameSource, chosen: np.ndarray) -> None:
+        left, right = self.context.left, self.context.right
+        parts: list[np.ndarray] = []
         waiting = written = 0
         for k, utterance in enumerate(chosen.tolist()):
-            frames = store.normalised(utterance)
-            block += [np.repeat(frames[:1], left, axis=0), frames, np.repeat(frames[-1:], right, axis=0)]
+            frames = source.normalised(utterance)
+            parts += [np.repeat(frames[:1], left, axis=0), frames, np.repeat(frames[-1:], right, axis=0)]
             waiting += left + len(frames) + right
-            if waiting >= _BLOCK_FRAMES or k == len(chosen) - 1:
-                self._frames[written : written + waiting].copy_(torch.from_numpy(np.concatenate(block)))
-                block, written, waiting = [], written + waiting, 0
+            if waiting >= _ROWS_AT_ONCE or k == len(chosen) - 1:
+                self._frames[written : written + waiting].copy_(torch.from_numpy(np.concatenate(parts)))
+                parts, written, waiting = [], written + waiting, 0
 
-    def inputs(self, frames: Tensor) -> Tensor:
-        """(B,) int64 frame numbers -> (B, W * D) float32, oldest frame first, never across an utterance's edge."""
-        # an index gathers the overlapping rows as they lie; index_select would first write all windows out
-        found = self._windows[self._starts[frames.to(self.device)]]
-        return (found.view(self._frames.dtype) if self._paired else found).float()
+    def inputs(self, frames: Tensor, length: int = 1) -> Tensor:
+        """See `Windows.inputs`."""
+        first = self._starts[frames.to(self.device, non_blocking=True)]
+        if length == 1:
+            # an index gathers the overlapping rows as they lie; index_select would first write all windows out
+            cells = self._windows[first]
+        else:
+            numbers = frames.numpy()
+            ends = self.offsets[np.searchsorted(self.offsets, numbers, side="right")]
+            last = torch.from_numpy(ends - numbers + self.context.frames - 1).to(self.device, non_blocking=True)
+            rows = torch.arange(length + self.context.frames, device=self.device)
+            cells = self._cells[first.unsqueeze(1) + torch.minimum(rows, last.unsqueeze(1))]
+        cells = cells.view(self._frames.dtype) if self._paired else cells
+        return cells.float().view(len(frames), length + self.context.frames, -1)
 
 
-class ChunkedFrames:
-    """Like WindowedFrames, for a set that does not fit: holds only the chunks that batches now come from.
+class BlockedFrames:
+    """Like WindowedFrames, for a set that does not fit: loads only the blocks that batches now come from.
 
-    Meant for the order that `asr_kd.frames.sampler` gives beyond `chunk_frames`, in which each chunk is drawn empty
-    before the next is begun (a batch may straddle two, so two are held).
+    For the order that `asr_kd.frames.sampler` gives beyond `block_frames`, in which each block is drawn empty before
+    the next is begun (a batch may straddle two, so two are in memory).
 
     Args:
-      chunk_frames: as given to `frame_batches`; chunk c has the frames c * chunk_frames up to (c + 1) * chunk_frames.
+      block_frames: as given to the sampler; block b has the frames b * block_frames up to (b + 1) * block_frames.
     """
 
     def __init__(
         self,
-        store: FrameStore,
+        source: FrameSource,
+        context: Context,
         *,
-        left: int,
-        right: int,
-        chunk_frames: int,
+        block_frames: int,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float16,
     ):
-        self.num_frames = store.num_frames
-        self.num_inputs = (left + 1 + right) * store.num_dims
-        self.device = torch.device(device)
-        self._store, self._left, self._right, self._dtype = store, left, right, dtype
-        self._chunk_frames = chunk_frames
-        self._held: OrderedDict[int, tuple[int, WindowedFrames]] = OrderedDict()
+        self.offsets, self.num_frames = source.offsets, source.num_frames
+        self.context, self.device = context, torch.device(device)
+        self._source, self._dtype, self._block_frames = source, dtype, block_frames
+        self._loaded: OrderedDict[int, tuple[int, WindowedFrames]] = OrderedDict()
 
-    def inputs(self, frames: Tensor) -> Tensor:
-        """(B,) int64 frame numbers of the store -> (B, W * D) float32."""
-        numbers = frames.to(self.device)
-        chunks = torch.div(numbers, self._chunk_frames, rounding_mode="floor")
-        present = chunks.unique().tolist()
+    def inputs(self, frames: Tensor, length: int = 1) -> Tensor:
+        """See `Windows.inputs`."""
+        # a chunk belongs to the block in which its utterance begins, as in `ChunkSampler`
+        numbers = frames.numpy()
+        begins = numbers if length == 1 else self.offsets[np.searchsorted(self.offsets, numbers, side="right") - 1]
+        blocks = torch.from_numpy(begins // self._block_frames)
+        present = blocks.unique().tolist()
         if len(present) == 1:
-            first, windows = self._chunk(present[0])
-            return windows.inputs(numbers - first)
-        result = torch.empty((len(numbers), self.num_inputs), device=self.device)
-        for chunk in present:
-            first, windows = self._chunk(chunk)
-            result[chunks == chunk] = windows.inputs(numbers[chunks == chunk] - first)
+            first, windows = self._block(present[0])
+            return windows.inputs(frames.sub(first), length)
+        result = torch.empty((len(frames), length + self.context.frames, self._source.num_dims), device=self.device)
+        for block in present:
+            start, windows = self._block(block)
+            positions = torch.nonzero(blocks == block).squeeze(1)
+            result[positions.to(self.device)] = windows.inputs(frames[positions].sub(start), length)
         return result
 
-    def _chunk(self, chunk: int) -> tuple[int, WindowedFrames]:
-        """The first frame that is held, and the whole utterances that the chunk touches."""
-        if chunk in self._held:
-            self._held.move_to_end(chunk)
-            return self._held[chunk]
-        if len(self._held) == 2:
-            self._held.popitem(last=False)
-        offsets = self._store.offsets
-        begin, end = chunk * self._chunk_frames, min((chunk + 1) * self._chunk_frames, self.num_frames)
-        first = int(np.searchsorted(offsets, begin, side="right")) - 1
-        last = int(np.searchsorted(offsets, end, side="left"))
+    def _block(self, block: int) -> tuple[int, WindowedFrames]:
+        """The first frame that is in memory, and the whole utterances that the block touches."""
+        if block in self._loaded:
+            self._loaded.move_to_end(block)
+            return self._loaded[block]
+        if len(self._loaded) == 2:
+            self._loaded.popitem(last=False)
+        begin, end = block * self._block_frames, min((block + 1) * self._block_frames, self.num_frames)
+        first = int(np.searchsorted(self.offsets, begin, side="right")) - 1
+        last = int(np.searchsorted(self.offsets, end, side="left"))
         windows = WindowedFrames(
-            self._store,
-            left=self._left,
-            right=self._right,
-            device=self.device,
-            dtype=self._dtype,
-            utterances=np.arange(first, last),
+            self._source, self.context, device=self.device, dtype=self._dtype, utterances=np.arange(first, last)
         )
-        self._held[chunk] = int(offsets[first]), windows
-        return self._held[chunk]
+        self._loaded[block] = int(self.offsets[first]), windows
+        return self._loaded[block]

@@ -17,7 +17,7 @@ from asr_kd.distillation.soft_target_worker import FRAMES_AT_ONCE
 from asr_kd.distillation.store import stored_bytes
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_SHIFT
-from asr_kd.frames.sampler import CHUNK_FRAMES
+from asr_kd.frames.sampler import BLOCK_FRAMES
 from asr_kd.frames.store import store_bytes
 from asr_kd.io.formatting import human_bytes
 from asr_kd.io.stamp import read_stamp
@@ -234,7 +234,7 @@ def _before_training(config: Config, speech: Speech, *, measure: bool) -> Iterat
     rounds = config.alignment.linear_rounds + config.alignment.rounds
     there = config.alignment.phases * frames * _LAST_ALIGNMENT + rounds * of_subset * _ROUND
     seconds = there * _VITERBI_RATE / viterbi_rate() / cores if measure else None
-    held = speech.frames if speech.frames <= CHUNK_FRAMES else round(of_subset)
+    held = speech.frames if speech.frames <= BLOCK_FRAMES else round(of_subset)
     memory = 2 * PROCESS + _GRAPH * subset + windows_bytes(held, bins) + LABEL * held + UTTERANCE * utterances
     disk = left_on_disk(frames, monophone=config.monophone)
     yield Row("align", f"{config.alignment.leaves} tied states", disk=disk, memory=memory, seconds=seconds)

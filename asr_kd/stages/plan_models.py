@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from asr_kd.alignment.topology import NUM_HMM_STATES
-from asr_kd.frames.sampler import CHUNK_FRAMES
+from asr_kd.frames.sampler import BLOCK_FRAMES
 from asr_kd.lang.lexicon import make_lang
 from asr_kd.workspace.config import Config, ModelConfig, StudentConfig, TrainingConfig, takes_members
 
@@ -73,12 +73,12 @@ class NetPlan:
 def windows_bytes(frames: int, num_dims: int) -> float:
     """What training holds of a set's features and of the order of its frames.
 
-    Up to CHUNK_FRAMES all of it in float32, beyond that two chunks in float16, with 8 bytes a frame for where its
+    Up to BLOCK_FRAMES all of it in float32, beyond that two chunks in float16, with 8 bytes a frame for where its
     window begins; and the numbers of a chunk's frames, valid ones and shuffled.
     """
-    whole = frames <= CHUNK_FRAMES
-    held = frames if whole else 2 * CHUNK_FRAMES
-    return held * ((4.0 if whole else 2.0) * num_dims + 8) + 16.0 * min(frames, CHUNK_FRAMES)
+    whole = frames <= BLOCK_FRAMES
+    held = frames if whole else 2 * BLOCK_FRAMES
+    return held * ((4.0 if whole else 2.0) * num_dims + 8) + 16.0 * min(frames, BLOCK_FRAMES)
 
 
 def nets_of(config: Config) -> Iterator[NetPlan]:

@@ -1,0 +1,104 @@
+"""Models on disk: `model.yaml` and one `member_<k>.safetensors` per member, each a whole single model.
+
+`model.yaml` has the kind and settings, `num_dims`, `num_senones`, the members' seeds and the precision: a model loads
+from its folder alone. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, get_args
+
+import safetensors.torch
+import torch
+import yaml
+
+from asr_kd.acoustic.model import FrameModel, build_model
+from asr_kd.acoustic.registry import MODELS
+from asr_kd.acoustic.settings import Precision
+from asr_kd.errors import UserError
+from asr_kd.settings import ChosenByName, to_mapping
+
+_SETTINGS = ChosenByName(MODELS, key="kind", default="dnn")
+_DAMAGES = (safetensors.SafetensorError, yaml.YAMLError, KeyError, TypeError, RuntimeError, ValueError)
+
+
+def save_model(model: FrameModel, folder: Path) -> None:
+    """Writes a model into an existing folder; `fold_input_transform` comes before."""
+    for member in range(model.members):
+        tensors = {name: value.detach().cpu().contiguous() for name, value in model.member_state(member).items()}
+        safetensors.torch.save_file(tensors, str(_member(folder, member)))
+    description = {
+        "model": to_mapping(model.settings),
+        "num_dims": model.num_dims,
+        "num_senones": model.num_senones,
+        "seeds": model.seeds,
+        "precision": model.precision,
+    }
+    _write_description(folder, description)
+
+
+def load_model(folder: Path, device: str | torch.device = "cpu") -> FrameModel:
+    """Loads all members of a folder as one model, in evaluation mode.
+
+    Raises:
+      UserError: the folder is no model, or a member's file is missing, damaged or of another shape.
+    """
+    try:
+        description = _read_description(folder)
+        model = build_model(
+            _SETTINGS.validate(description["model"]),
+            num_dims=int(description["num_dims"]),
+            num_senones=int(description["num_senones"]),
+            seeds=list(description["seeds"]),
+        )
+        if description["precision"] not in get_args(Precision):
+            raise ValueError(f"its precision is {description['precision']!r}")
+        model.precision = description["precision"]
+        model.load_member_states([safetensors.torch.load_file(str(_member(folder, k))) for k in range(model.members)])
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: {_missing(error)}") from None
+    except _DAMAGES as error:
+        raise UserError(f"{folder}: {_damaged(error)}") from None
+    return model.to(device).eval()
+
+
+def copy_members(source: Path, folder: Path, count: int) -> None:
+    """Writes the first `count` members of the model in the folder `source` as a model of their own.
+
+    Raises:
+      UserError: `source` is no model, or has no such member.
+    """
+    try:
+        description = _read_description(source)
+        description["seeds"] = list(description["seeds"])[:count]
+        for member in range(count):
+            shutil.copyfile(_member(source, member), _member(folder, member))
+    except FileNotFoundError as error:
+        raise UserError(f"{source}: {_missing(error)}") from None
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise UserError(f"{source}: {_damaged(error)}") from None
+    _write_description(folder, description)
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load((folder / "model.yaml").read_text(encoding="utf-8")))
+
+
+def _write_description(folder: Path, description: dict[str, Any]) -> None:
+    (folder / "model.yaml").write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
+
+
+def _member(folder: Path, member: int) -> Path:
+    return folder / f"member_{member}.safetensors"
+
+
+def _missing(error: FileNotFoundError) -> str:
+    # safetensors names the file in the message only
+    return f"a part of the model is missing ({error}); train it again."
+
+
+def _damaged(error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return f"this model is damaged ({reason}); delete it and train it again."

@@ -1,0 +1,144 @@
+"""Batches: chunks of frames with their context, drawn in the order of training.
+
+L = 1 draws single frames, as fully connected nets are trained; a larger L draws chunks of consecutive frames of one
+utterance, whose work along time a convolutional net shares.
+
+Shapes:  N frames of the set, K chunks of L frames in a batch, D dimensions of a frame.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asr_kd.frames.sampler import ChunkSampler, frame_batches
+from asr_kd.frames.windows import Windows
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """K chunks of L frames.
+
+    Attributes:
+      frames: (K * L,) int64 on the host, the number of each frame; past the end of an utterance its last frame.
+      inputs: (K, L + left + right, D) float32 on the model's device.
+      valid: (K * L,) bool on the host; frames that are False weigh nothing, in value and in gradient. None: all are
+        valid.
+    """
+
+    frames: Tensor
+    inputs: Tensor
+    valid: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        """L."""
+        return len(self.frames) // len(self.inputs)
+
+    @property
+    def first_frames(self) -> Tensor:
+        """(K,) int64 on the host, of each chunk."""
+        return self.frames[:: self.length]
+
+    @cached_property
+    def num_valid(self) -> int:
+        """How many of the frames are valid."""
+        return len(self.frames) if self.valid is None else int(np.count_nonzero(self.valid.numpy()))
+
+    def entries(self, table: Tensor) -> Tensor:
+        """(N, ...) table of numbers per frame -> (K * L, ...), where the table is."""
+        return table[self.frames.to(table.device, non_blocking=True)]
+
+
+class Batches:
+    """All batches of a training.
+
+    Args:
+      batch_size: frames of a batch; at least one chunk.
+      length: L.
+      seed: the order is a function of (seed, epoch).
+      valid: (N,) bool, the frames to learn from; None: all.
+    """
+
+    def __init__(
+        self, windows: Windows, batch_size: int, *, length: int = 1, seed: int, valid: np.ndarray | None = None
+    ) -> None:
+        self._windows, self._length, self._seed, self._valid = windows, length, seed, valid
+        all_frames = int(windows.offsets[-1])
+        self.num_frames = all_frames if valid is None else int(np.count_nonzero(valid))  # of an epoch
+        self._per_batch = max(1, batch_size // length)
+        self._chunks = None if length == 1 else ChunkSampler(windows.offsets, length, valid=valid)
+        draws = self.num_frames if self._chunks is None else self._chunks.num_chunks
+        self.steps_per_epoch = -(-draws // self._per_batch)
+
+    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from number `start_batch` on."""
+        order = {"seed": self._seed, "epoch": epoch, "start_batch": start_batch}
+        if self._chunks is not None:
+            for chunks in self._chunks.batches(self._per_batch, **order):
+                yield chunk_batch(self._windows, chunks, self._length, self._valid)
+            return
+        num_frames = int(self._windows.offsets[-1])
+        for numbers in frame_batches(num_frames, self._per_batch, valid=self._valid, **order):
+            frames = torch.from_numpy(numbers)
+            yield Batch(frames, self._windows.inputs(frames))
+
+
+def chunk_batch(windows: Windows, chunks: np.ndarray, length: int, valid: np.ndarray | None = None) -> Batch:
+    """The batch of (K, 3) chunks as `ChunkSampler` gives them."""
+    first, begin, end = (chunks[:, k, None] for k in range(3))
+    numbers = first + np.arange(length)
+    weighs = (numbers >= begin) & (numbers < end)
+    frames = np.minimum(numbers, windows.offsets[np.searchsorted(windows.offsets, first, side="right")] - 1)
+    if valid is not None:
+        weighs &= valid[frames]
+    inputs = windows.inputs(torch.from_numpy(chunks[:, 0].copy()), length)
+    return Batch(torch.from_numpy(frames.ravel()), inputs, torch.from_numpy(weighs.ravel()))
+
+
+def prefetched(items: Iterator[T], depth: int = 2) -> Iterator[T]:
+    """The same items, drawn by another thread up to `depth` ahead; its error is raised here, where its item is due."""
+    waiting: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(entry: tuple[bool, T | BaseException | None]) -> None:
+        while not stopped.is_set():
+            try:
+                return waiting.put(entry, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def draw() -> None:
+        try:
+            for item in items:
+                put((True, item))
+                if stopped.is_set():
+                    return
+            put((False, None))
+        except BaseException as error:
+            put((False, error))
+
+    thread = threading.Thread(target=draw, daemon=True)
+    thread.start()
+    try:
+        while True:
+            is_item, item = waiting.get()
+            if is_item:
+                yield item  # type: ignore[misc]
+            elif item is None:
+                return
+            else:
+                raise item  # type: ignore[misc]
+    finally:
+        stopped.set()
+        thread.join()
