@@ -34,7 +34,8 @@ def relu_dropout(products: Tensor, bias: Tensor, mask: Tensor | None = None, sca
       scale: above 0; `dropout_scale` of the mask.
     """
     if use_numba("relu_dropout", products, bfloat16=True) and bias.dtype == torch.float32:
-        return _ReluDropout.apply(products, bias, mask, scale)  # type: ignore[no-any-return]
+        hidden: Tensor = _ReluDropout.apply(products, bias, mask, scale)
+        return hidden
     return torch_relu_dropout(products, bias, mask)
 
 

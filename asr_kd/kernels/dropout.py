@@ -58,7 +58,7 @@ def torch_random_bytes(count: int, key: int, device: torch.device | str = "cpu")
     """(count,) int64 numbers from 0 to 255, by which entries are dropped; in the order of the kernel."""
     blocks = math.ceil(count / (8 * _BLOCK))
     place = torch.arange(1, blocks * _BLOCK + 1, device=device)
-    number = place * _signed(_STEP) + _signed(key)
+    number = place.mul(_signed(_STEP)).add(_signed(key))
     number = (number ^ _shifted(number, 30)) * _signed(_MIX[0])
     number = (number ^ _shifted(number, 27)) * _signed(_MIX[1])
     number = number ^ _shifted(number, 31)

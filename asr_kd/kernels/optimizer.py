@@ -48,9 +48,14 @@ class TorchAdamWWithCopies(torch.optim.AdamW):
     """The reference of `FusedAdamW` with copies."""
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], copies: Mapping[nn.Parameter, Tensor], **settings: float
+        self,
+        parameters: Iterable[nn.Parameter],
+        copies: Mapping[nn.Parameter, Tensor],
+        *,
+        lr: float,
+        weight_decay: float,
     ) -> None:
-        super().__init__(parameters, **settings)
+        super().__init__(parameters, lr=lr, weight_decay=weight_decay)
         self._copies = dict(copies)
 
     def zero_grad(self, set_to_none: bool = True) -> None:

@@ -56,13 +56,14 @@ def cross_entropy(logits: Tensor, senones: Tensor, weights: Tensor) -> tuple[Ten
     _check_senones(senones, logits)
     _check_weights(weights, logits)
     if use_numba("cross_entropy", logits, weights):
-        return _CrossEntropy.apply(logits, senones, weights)  # type: ignore[no-any-return]
+        terms: tuple[Tensor, Tensor] = _CrossEntropy.apply(logits, senones, weights)
+        return terms
     return torch_cross_entropy(logits, senones, weights)
 
 
 def torch_cross_entropy(logits: Tensor, senones: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """The reference of `cross_entropy`."""
-    looked_at = weights > 0
+    looked_at = weights.gt(0)
     # where, not only a product: a frame of weight 0 may hold inf or nan
     logits = torch.where(looked_at.unsqueeze(-1), logits, torch.zeros_like(logits))
     senones = senones.expand(len(logits), -1)
@@ -114,13 +115,13 @@ def torch_soft_cross_entropy(
     temperature: float,
 ) -> SoftTerms:
     """The reference of `soft_cross_entropy`."""
-    looked_at = ((soft_weights != 0) | (hard_weights != 0)).view(-1, 1)
+    looked_at = soft_weights.ne(0).logical_or(hard_weights.ne(0)).view(-1, 1)
     # where, not a product: a frame of weight 0 may hold inf or nan
     logits = torch.where(looked_at, logits, torch.zeros_like(logits))
     log_targets = torch.where(
         looked_at, log_targets.to(logits.dtype), torch.zeros_like(log_targets, dtype=logits.dtype)
     )
-    students = F.log_softmax(logits / temperature, dim=-1)
+    students = F.log_softmax(logits.div(temperature), dim=-1)
     targets = log_targets.exp()
     # where p is 0, p log p is 0: its log of -inf must not turn into nan
     negative_entropy = torch.where(targets > 0, targets * log_targets, torch.zeros_like(targets)).sum(-1)
@@ -160,7 +161,7 @@ def ensemble_log_mean(logits: Tensor, weights: Tensor, temperature: float) -> Te
 
 def torch_ensemble_log_mean(logits: Tensor, weights: Tensor, temperature: float) -> Tensor:
     """The reference of `ensemble_log_mean`."""
-    tempered = F.log_softmax(logits / temperature, dim=-1)
+    tempered = F.log_softmax(logits.div(temperature), dim=-1)
     return torch.logsumexp(tempered + weights.to(tempered.dtype).log().unsqueeze(-1), dim=0)
 
 
