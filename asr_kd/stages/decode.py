@@ -24,9 +24,9 @@ from asr_kd.io.folders import discard_partial, partial_folder, replacing_folder
 from asr_kd.io.resources import check_disk
 from asr_kd.io.stamp import Stamp, read_stamp, stale_reason
 from asr_kd.lang.lexicon import read_lang
+from asr_kd.stages.decode_cache import GRIDS, WORDS, cached_parallel_map
 from asr_kd.stages.decode_results import decoded_folder, rate_name, read_summary, write_results
 from asr_kd.stages.decode_worker import Net, Piece, clear_caches
-from asr_kd.workspace.cached_map import GRIDS, WORDS, cached_parallel_map
 from asr_kd.workspace.config import Config, to_mapping
 from asr_kd.workspace.work import Workspace, require
 

@@ -18,7 +18,7 @@ from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.stages.decode import Task, chunks_of
 from asr_kd.stages.decode_results import read_summary
 from asr_kd.stages.decode_worker import Piece, clear_caches, list_hypotheses
-from asr_kd.workspace.cached_map import Kind, cached_parallel_map
+from asr_kd.workspace.cached_map import Codec, cached_map, json_codec
 from asr_kd.workspace.config import Config, to_mapping
 from asr_kd.workspace.work import Workspace
 
@@ -75,7 +75,7 @@ def make_lists(
         for seed in range(len(task.nets))
         for first, _ in chunks_of(stores[name])
     ]
-    results = cached_parallel_map(_LISTS, pieces, files, nj=nj, progress="lists of hypotheses")
+    results = cached_map(_list_piece, pieces, files, _LISTS, nj=nj, progress="lists of hypotheses")
     for task, name in todo:
         key = task.system.name, name
         with (
@@ -104,7 +104,7 @@ def _rows(found: NBest) -> Rows:
     return [(" ".join(words), round(acoustic, 4), round(graph, 4)) for words, acoustic, graph in rows]
 
 
-_LISTS: Kind[list[Rows]] = Kind(_list_piece, lambda lists: lists, lambda data: data)
+_LISTS: Codec[list[Rows]] = json_codec(lambda lists: lists, lambda data: data)
 
 
 def read_lists(folder: Path) -> Iterator[ListedUtterance]:

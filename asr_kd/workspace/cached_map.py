@@ -1,57 +1,88 @@
-"""Results of decoding's pieces, each kept in a file of its own: a killed run loses only those that it was at."""
+"""A map over shards whose results are cached in files: a killed run loses only the shards that it was working on.
+
+The other way to resume is `asr_kd.io.append_log`, for one long sequence that is written in order.
+"""
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from asr_kd.decoding.decoder import Hypothesis
 from asr_kd.io.files import replacing_file
-from asr_kd.stages.decode_worker import Piece, decode_piece, score_grid
 from asr_kd.workspace.executor import parallel_map
 
+Shard = TypeVar("Shard")
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Kind(Generic[Result]):
-    """What is done with a piece, and how what it gives is written as plain data."""
+class Codec(Generic[Result]):
+    """How a result is written to a file. `unpack(pack(result))` must equal `result`."""
 
-    work: Callable[[Piece], Result]
-    pack: Callable[[Result], Any]
-    unpack: Callable[[Any], Result]
-
-
-def _unpack_words(data: Any) -> tuple[list[Hypothesis], float]:
-    hypotheses, seconds = data
-    return [Hypothesis(tuple(words), score, retried) for words, score, retried in hypotheses], seconds
+    pack: Callable[[Result], bytes]
+    unpack: Callable[[bytes], Result]
 
 
-GRIDS: Kind[np.ndarray] = Kind(score_grid, np.ndarray.tolist, lambda data: np.array(data, np.int64))
-WORDS: Kind[tuple[list[Hypothesis], float]] = Kind(
-    decode_piece, lambda result: [[astuple(hypothesis) for hypothesis in result[0]], result[1]], _unpack_words
-)
+def json_codec(to_data: Callable[[Result], Any], from_data: Callable[[Any], Result]) -> Codec[Result]:
+    """For results that can be expressed as plain data.
+
+    >>> codec = json_codec(list, tuple)
+    >>> codec.unpack(codec.pack((1, "a")))
+    (1, 'a')
+    """
+    return Codec(lambda result: json.dumps(to_data(result)).encode(), lambda data: from_data(json.loads(data)))
 
 
-def cached_parallel_map(
-    kind: Kind[Result], pieces: Sequence[Piece], files: Sequence[Path], *, nj: int, progress: str
+def _pack_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _unpack_arrays(data: bytes) -> Mapping[str, np.ndarray]:
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+# for results that are arrays of numbers by name
+ARRAYS: Codec[Mapping[str, np.ndarray]] = Codec(_pack_arrays, _unpack_arrays)
+
+
+def cached_map(
+    function: Callable[[Shard], Result],
+    shards: Sequence[Shard],
+    files: Sequence[Path],
+    codec: Codec[Result],
+    *,
+    nj: int = 1,
+    executor: str = "processes",
+    progress: str | None = None,
 ) -> Iterator[Result]:
-    """The results of all pieces in order; those whose file is there are read, the others are made, and kept there."""
-    missing = [not file.exists() for file in files]
-    todo = [piece for piece, absent in zip(pieces, missing, strict=True) if absent]
-    results = parallel_map(kind.work, todo, nj=nj, progress=progress if todo else None)
-    for file, absent in zip(files, missing, strict=True):
-        if absent:
-            result = next(results)
-            with replacing_file(file) as temporary:
-                temporary.write_text(json.dumps(kind.pack(result)), encoding="utf-8")
-            yield result
-        else:
-            yield kind.unpack(json.loads(file.read_text(encoding="utf-8")))
+    """Yields function(shard) for each shard, in order: read where its file exists, else computed and written there.
+
+    A file may be deleted as soon as its result was yielded. Exhaust the iterator: the helper processes end with it.
+
+    Args:
+      files: one for each shard; the caller must choose a folder that depends on everything the results depend on
+        (`asr_kd.io.folders.partial_folder`).
+      function, nj, executor, progress: see `asr_kd.workspace.executor.parallel_map`; the bar counts what is computed.
+    """
+    cached = [file.exists() for file in files]
+    missing = [shard for shard, exists in zip(shards, cached, strict=True) if not exists]
+    results = parallel_map(function, missing, nj=nj, executor=executor, progress=progress if missing else None)
+    for file, exists in zip(files, cached, strict=True):
+        if exists:
+            yield codec.unpack(file.read_bytes())
+            continue
+        result = next(results)
+        with replacing_file(file) as temporary:
+            temporary.write_bytes(codec.pack(result))
+        yield result
     for _ in results:  # lets the progress bar and the processes end
         pass

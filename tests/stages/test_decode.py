@@ -22,7 +22,7 @@ from asr_kd.lang.lexicon import write_lang
 from asr_kd.lang.ngram import write_arpa
 from asr_kd.stages import decode as stage
 from asr_kd.stages.decode import decode
-from asr_kd.workspace.cached_map import GRIDS, WORDS
+from asr_kd.stages.decode_cache import GRIDS, WORDS
 from asr_kd.workspace.config import Config, DecodingConfig, ModelConfig
 from asr_kd.workspace.work import Workspace
 
