@@ -1,25 +1,45 @@
-# make demo   distil an ensemble on real speech, decode, report (recipes/prompts), after a check on MNIST
-# make test   style, types and all tests
-# Both do all of their own set-up: see local/setup.sh.
+# make demo       distil an ensemble on real speech, decode, report (recipes/prompts), after a check on MNIST
+# make test       style, types, imports and all tests
+# make test-fast  only the tests that are not marked slow
+# Each does its own set-up: see local/setup.sh. ENV=modern takes Python 3.11 with torch 2.x instead of the reference.
 
-.PHONY: demo test lint lock setup clean
-export PATH := $(CURDIR)/.venv/bin:$(PATH)
+.PHONY: demo test test-fast lint docs lock setup clean
+ifneq ($(origin ENV),command line)
+override ENV := reference # not a variable ENV of the shell
+endif
+VENV_reference := .venv
+VENV_modern := .venv-modern
+export ASR_KD_VENV := $(VENV_$(strip $(ENV)))
+ifeq ($(ASR_KD_VENV),)
+$(error ENV=$(ENV): there are two environments, reference and modern)
+endif
+export PATH := $(CURDIR)/$(ASR_KD_VENV)/bin:$(PATH)
+PYTEST := python -m pytest -n auto --maxprocesses 4
 
-# digits first; where they cannot be had, the report says so
+# digits first; where they cannot be fetched, the report says so
 demo: setup
 	recipes/mnist/run.sh || [ $$? -eq 2 ]
 	recipes/prompts/run.sh --mnist recipes/mnist/exp/quick $(ARGS)
 
-test: lint
-	python -m pytest -n auto --maxprocesses 4 $(ARGS)
+# style, types and imports once, with the reference's versions of the tools
+test: $(if $(filter modern,$(ENV)),setup,lint)
+	$(PYTEST) $(ARGS)
+
+test-fast: setup
+	$(PYTEST) -m "not slow" $(ARGS)
 
 lint: setup
 	ruff format --check .
 	ruff check .
 	mypy
+	lint-imports --no-logo --no-cache
+
+# the reference of all config keys
+docs: setup
+	asr-kd config --reference >docs/config.md
 
 setup:
-	@local/setup.sh
+	@local/setup.sh $(strip $(ENV))
 
 # make lock ARGS=--upgrade lets every version move; without it only what must.
 lock: setup

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Makes .venv, the reference environment: Python 3.10, requirements.lock (every hash checked), the project editable.
-# Where .venv is already what the lock says, it only checks that. What is half-made is made anew.
+# Sets up an environment, with the project installed editable; does nothing where it is already as its lock file says.
+#   local/setup.sh           .venv: Python 3.10 and requirements.lock, every hash checked
+#   local/setup.sh modern    .venv-modern: Python 3.11 ($PYTHON, where that is set), torch 2.x in the build that pip
+#                            chooses for this machine, and requirements-modern.lock, every hash checked
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -9,10 +11,19 @@ die() {
   exit 1
 }
 
-# The place belongs to the stamp: scripts in a .venv and the editable install hold absolute paths.
-wanted=$({ pwd -P; cat requirements.lock pyproject.toml; } | sha256sum | cut -d ' ' -f 1)
-stamp=.venv/asr_kd.stamp
-if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && .venv/bin/python -c '' 2>/dev/null; then
+case ${1:-reference} in
+  reference) venv=.venv lock=requirements.lock python=3.10 torch= ;;
+  modern)
+    venv=.venv-modern lock=requirements-modern.lock python=${PYTHON:-3.11}
+    torch=$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements-modern.in)
+    ;;
+  *) die "there are two environments, reference and modern; not $1." ;;
+esac
+
+# The place belongs to the stamp: scripts in an environment and the editable install hold absolute paths.
+expected=$({ pwd -P; echo "$python $torch"; cat "$lock" pyproject.toml; } | sha256sum | cut -d ' ' -f 1)
+stamp=$venv/asr_kd.stamp
+if [ "$(cat "$stamp" 2>/dev/null)" = "$expected" ] && "$venv/bin/python" -c '' 2>/dev/null; then
   exit 0
 fi
 
@@ -28,11 +39,18 @@ else
   fi
 fi
 
-echo "set-up: making .venv from requirements.lock" >&2
-rm -f "$stamp"
-rm -rf .venv
-"$uv" venv --quiet --python 3.10 .venv ||
-  die "there is no Python 3.10 here and uv could not fetch one; install it (pyenv install 3.10, or your system's python3.10), then run make again."
-"$uv" pip sync --python .venv/bin/python --require-hashes requirements.lock
-"$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
-echo "$wanted" >"$stamp" # last: an interrupted set-up leaves no stamp
+echo "set-up: making $venv from $lock" >&2
+rm -rf "$venv"
+"$uv" venv --quiet ${torch:+--seed} --python "$python" "$venv" ||
+  die "there is no Python $python here and uv could not fetch one; install it (pyenv install $python, or your system's python$python), then run make again."
+if [ -n "$torch" ]; then
+  # pip, not uv: pip also looks where it is configured to, so a build of torch that is already on this machine is taken
+  "$venv/bin/python" -m pip install --quiet --quiet "$torch"
+  "$uv" pip install --quiet --python "$venv/bin/python" --no-deps --require-hashes --requirement "$lock"
+  # torchaudio's compiled part needs CUDA's libraries and stops its import where torch has none; nothing here uses it
+  if ! "$venv/bin/python" -c 'import torchaudio' 2>/dev/null; then rm -f "$venv"/lib/python*/site-packages/torchaudio/lib/*.so; fi
+else
+  "$uv" pip sync --python "$venv/bin/python" --require-hashes "$lock"
+fi
+"$uv" pip install --quiet --python "$venv/bin/python" --no-deps --no-build-isolation --editable .
+echo "$expected" >"$stamp" # last: an interrupted set-up leaves no stamp
