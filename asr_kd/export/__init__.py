@@ -1,0 +1,1 @@
+"""What other toolkits read, and what is read from them."""

@@ -1,0 +1,177 @@
+"""Posteriors of utterances in the files of other toolkits: numpy's .npz, and Kaldi's .ark and .scp.
+
+A folder holds `<utterance-id>.npz`, each with one array `log_posteriors` or `posteriors`; or `*.ark` of binary Kaldi
+matrices, or `*.scp` that say where such matrices lie. A matrix is (T, C): one row for each frame, of natural-log
+posteriors or of posteriors.
+
+Shapes:  T frames of an utterance, C senones.
+"""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, get_args
+
+import kaldi_native_io
+import numpy as np
+
+from asr_kd.errors import UserError
+
+Format = Literal["npz", "ark"]
+FORMATS: tuple[str, ...] = get_args(Format)
+ARK = "posteriors.ark"
+_TOLERANCE = 0.02  # by which a row of posteriors may miss a sum of one: compressed matrices and float16 are rounded
+
+
+class PosteriorsError(UserError):
+    """A folder of posteriors cannot be read, or does not hold what it must."""
+
+
+def write_posteriors(folder: Path, utterances: Iterable[tuple[str, np.ndarray]], form: Format) -> int:
+    """Writes (utterance id, (T, C) log posteriors) into an existing folder.
+
+    Returns:
+      The number of utterances.
+    """
+    count = 0
+    if form == "npz":
+        for name, log_posteriors in utterances:
+            file = folder / f"{name}.npz"
+            file.parent.mkdir(parents=True, exist_ok=True)  # ids may have a slash
+            np.savez(file, log_posteriors=log_posteriors.astype(np.float32))
+            count += 1
+        return count
+    with kaldi_native_io.FloatMatrixWriter(f"ark:{folder / ARK}") as writer:
+        for name, log_posteriors in utterances:
+            writer.write(name, np.ascontiguousarray(log_posteriors, np.float32))
+            count += 1
+    return count
+
+
+class PosteriorFolder:
+    """Reads a folder of posteriors, one utterance at a time.
+
+    Raises:
+      PosteriorsError: the folder is missing, has no such file, or has one that is damaged.
+
+    Attributes:
+      files: all that is read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise PosteriorsError(f"{folder} is no folder")
+        self.folder = folder
+        archives = sorted(folder.glob("*.ark"))
+        scripts = sorted(folder.glob("*.scp"))
+        self.files = [*sorted(folder.rglob("*.npz")), *archives, *scripts]
+        if not self.files:
+            raise PosteriorsError(f"{folder} has no .npz, .ark or .scp file")
+        self._matrices: dict[str, str] = {}  # utterance -> "file:offset"
+        for file in scripts:
+            self._matrices |= dict(_entries_of_script(file))
+        # an .scp says where the matrices of its .ark lie; without one they are looked for
+        for file in archives if not scripts else ():
+            self._matrices |= {name: f"{file}:{offset}" for name, offset in _entries_of_archive(file)}
+
+    def __contains__(self, utterance: str) -> bool:
+        return utterance in self._matrices or self._npz(utterance).exists()
+
+    def read(self, utterance: str) -> np.ndarray:
+        """(T, C) float32 natural-log posteriors; each row sums to one in the exponential."""
+        where = self._matrices.get(utterance)
+        if where is None:
+            file = self._npz(utterance)
+            matrix, is_log = _read_npz(file)
+            return _log_posteriors(matrix, is_log, f"{file}")
+        try:
+            matrix = np.array(kaldi_native_io.FloatMatrix.read(where).numpy())
+        except RuntimeError:
+            raise PosteriorsError(f"{where}: the matrix of {utterance} cannot be read") from None
+        return _log_posteriors(matrix, bool(matrix.size and matrix.max() <= 0), f"{where} ({utterance})")
+
+    def _npz(self, utterance: str) -> Path:
+        return self.folder / f"{utterance}.npz"
+
+
+def _read_npz(file: Path) -> tuple[np.ndarray, bool]:
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            for name in ("log_posteriors", "posteriors"):
+                if name in arrays:
+                    return arrays[name], name == "log_posteriors"
+            names = ", ".join(arrays.files) or "none"
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, AttributeError) as error:
+        raise PosteriorsError(f"{file} is damaged, or no .npz file ({error})") from None
+    raise PosteriorsError(f"{file} has no array log_posteriors or posteriors; its arrays: {names}")
+
+
+def _log_posteriors(matrix: np.ndarray, is_log: bool, where: str) -> np.ndarray:
+    """Checked, and normalised exactly."""
+    if matrix.ndim != 2 or 0 in matrix.shape or not np.issubdtype(matrix.dtype, np.floating):
+        raise PosteriorsError(f"{where} has shape {matrix.shape} of {matrix.dtype}, not frames x senones of floats")
+    values = matrix.astype(np.float64)
+    if not is_log:
+        if not (values >= 0).all():  # also where one is NaN
+            raise PosteriorsError(f"{where}: posteriors must be numbers of at least 0")
+        with np.errstate(divide="ignore"):
+            values = np.log(values)
+    if np.isnan(values).any() or (values == np.inf).any():
+        raise PosteriorsError(f"{where}: a log posterior is NaN or infinite")
+    log_sums = np.logaddexp.reduce(values, axis=1, keepdims=True)
+    if not (np.abs(np.expm1(log_sums)) <= _TOLERANCE).all():
+        frame = int(np.argmax(np.abs(log_sums)))
+        total = float(np.exp(log_sums[frame, 0]))
+        raise PosteriorsError(f"{where}: the posteriors of frame {frame} sum to {total:.4g}, not to 1")
+    normalised: np.ndarray = (values - log_sums).astype(np.float32)
+    return normalised
+
+
+def _entries_of_script(file: Path) -> Iterator[tuple[str, str]]:
+    """(utterance, "file:offset"); a file's relative name is relative to the current folder or to the .scp's."""
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        name, _, where = line.strip().partition(" ")
+        if not where:
+            raise PosteriorsError(f"{file}:{number}: this is no line of an utterance id and a file")
+        path = where.strip().rpartition(":")[0] or where.strip()
+        beside = file.parent / where.strip()
+        yield name, where.strip() if Path(path).exists() else str(beside)
+
+
+def _entries_of_archive(file: Path) -> Iterator[tuple[str, int]]:
+    """(utterance, offset of its matrix) of a binary Kaldi archive, without reading the matrices."""
+    size = file.stat().st_size
+    with file.open("rb") as archive:
+        while name := _token(archive):
+            offset = archive.tell()
+            try:
+                archive.seek(_bytes_of_matrix(archive), 1)
+            except (KeyError, struct.error):
+                raise PosteriorsError(f"{file}: at {name} (byte {offset}) there is no binary Kaldi matrix") from None
+            if archive.tell() > size:
+                raise PosteriorsError(f"{file} ends within the matrix of {name}")
+            yield name, offset
+
+
+def _bytes_of_matrix(archive: BinaryIO) -> int:
+    """Reads a matrix's header, as in Kaldi's kaldi-matrix.cc and compressed-matrix.cc; returns the size of the rest."""
+    if archive.read(2) != b"\0B":
+        raise KeyError("text")
+    kind = _token(archive)
+    if kind in ("FM", "DM"):
+        _, rows, _, columns = struct.unpack("<bibi", archive.read(10))
+        return int(rows * columns * {"FM": 4, "DM": 8}[kind])
+    _, _, rows, columns = struct.unpack("<ffii", archive.read(16))
+    bytes_per_entry, bytes_per_column = {"CM": (1, 8), "CM2": (2, 0), "CM3": (1, 0)}[kind]
+    return int(rows * columns * bytes_per_entry + columns * bytes_per_column)
+
+
+def _token(archive: Any) -> str:
+    """Up to the next space; "" at the end of the file."""
+    characters = bytearray()
+    while (character := archive.read(1)) not in (b"", b" "):
+        characters += character
+    return characters.decode("utf-8", errors="replace").strip()
