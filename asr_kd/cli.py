@@ -113,78 +113,83 @@ def _needed(directory: Path | None) -> Path:
 
 
 @stage("train")
-@click.option(
-    "--ensemble",
-    type=click.IntRange(0),
-    is_flag=False,
-    flag_value=0,
-    metavar="[N]",
-    help="Train N teachers (without N: the config's), instead of direct models.",
-)
-@click.option(
-    "--pair",
-    "pairs",
-    multiple=True,
-    type=click.Choice(["student", "small", "monophone"]),
-    help="Which direct models to train; may be given again  [default: all that the config has]",
-)
+@click.argument("systems", nargs=-1)
+@click.option("--teachers", is_flag=True, help="Only the systems on hard labels that others learn from.")
+@click.option("--ensemble", is_flag=True, hidden=True)
+@click.option("--pair", multiple=True, hidden=True)
+@nj_option
 @device_options
 def train(
-    config: Config, work: Workspace, ensemble: int | None, pairs: tuple[str, ...], device: str, tensorboard: Path | None
+    config: Config,
+    work: Workspace,
+    systems: tuple[str, ...],
+    teachers: bool,
+    ensemble: bool,
+    pair: tuple[str, ...],
+    nj: int,
+    device: str,
+    tensorboard: Path | None,
 ) -> Any:
-    """Stage 4 with --ensemble N: the teachers. Without, half of stage 6: models trained directly on the alignment.
+    """Stages 4 (--teachers) and 6: train SYSTEMS, by default all of the config, in order of dependence.
 
-    Those are taken from the teachers where student.direct_of_ensemble says so and the two are trained alike.
+    Makes the soft targets that they learn from where stage 5 has not. On CPUs two systems that are ready are trained
+    side by side, unless --nj is 1.
     """
-    from asr_kd.stages.train import pairs_of, train_direct, train_ensemble, train_monophone
+    if ensemble or pair:
+        raise UserError("systems are trained by their names in the config: asr-kd train [SYSTEM...], or --teachers.")
+    if teachers and systems:
+        raise UserError("--teachers and names of systems exclude each other.")
+    from asr_kd.stages.train import train as run
     from asr_kd.workspace.run_options import RunOptions
 
-    options = RunOptions(device, tensorboard)
-    if ensemble is not None:
-        return train_ensemble(config, work, options, ensemble or None)
-    chosen = pairs or pairs_of(config) + (("monophone",) if config.monophone else ())
-    return [
-        train_monophone(config, work, options) if pair == "monophone" else train_direct(config, work, options, pair)
-        for pair in chosen
-    ]
+    names = tuple(config.teachers()) if teachers else systems
+    if teachers and not names:
+        return "the config has no system on hard labels that others learn from: nothing to train"
+    return run(config, work, RunOptions(device, tensorboard), names, nj)
 
 
 @stage("soft-targets")
+@click.argument("systems", nargs=-1)
 @nj_option
 @device_options
-def soft_targets(config: Config, work: Workspace, nj: int, device: str, tensorboard: Path | None) -> Any:
-    """Stage 5: the ensemble's mean distribution at temperature T for every training frame."""
+def soft_targets(
+    config: Config, work: Workspace, systems: tuple[str, ...], nj: int, device: str, tensorboard: Path | None
+) -> Any:
+    """Stage 5: the soft targets that SYSTEMS learn from, by default of all whose teachers are trained."""
     from asr_kd.stages.soft_targets import make_soft_targets
     from asr_kd.workspace.run_options import RunOptions
 
-    return make_soft_targets(config, work, RunOptions(device, tensorboard), nj)
+    return make_soft_targets(config, work, RunOptions(device, tensorboard), systems, nj)
 
 
-@stage("distill")
-@click.option("--online", is_flag=True, help="Run the teachers beside the student instead of reading a store.")
-@click.option("--pair", "pairs", multiple=True, type=click.Choice(["student", "small"]), help="[default: all]")
-@device_options
-def distill(
-    config: Config, work: Workspace, online: bool, pairs: tuple[str, ...], device: str, tensorboard: Path | None
+@stage("export-posteriors")
+@click.option("--format", "form", type=click.Choice(["npz", "ark"]), default="npz", show_default=True)
+@click.option("--set", "name", default="train", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.argument("system")
+@click.argument("directory", type=click.Path(path_type=Path))
+def export_posteriors(
+    config: Config, work: Workspace, system: str, directory: Path, form: Any, name: str, device: str
 ) -> Any:
-    """Stage 6, one half: students that learn from the soft targets."""
-    from asr_kd.stages.soft_targets import distill as run
-    from asr_kd.stages.train import pairs_of
-    from asr_kd.workspace.run_options import RunOptions
+    """Log posteriors of SYSTEM for every utterance of a set, in DIRECTORY: <utterance>.npz, or a Kaldi archive.
 
-    options = RunOptions(device, tensorboard)
-    return [run(config, work, options, pair, online=online) for pair in pairs or pairs_of(config)]
+    `targets: {from: ./DIRECTORY}` reads them back.
+    """
+    from asr_kd.stages.export_posteriors import export_posteriors as run
+
+    return run(config, work, system, directory, form=form, set_name=name, device=device)
 
 
-@stage("students")
-@nj_option
-@device_options
-def students(config: Config, work: Workspace, nj: int, device: str, tensorboard: Path | None) -> Any:
-    """Stage 6: train and distill, on CPUs side by side unless --nj is 1 or there is only one of them to be trained."""
-    from asr_kd.stages.train_side_by_side import train_students
-    from asr_kd.workspace.run_options import RunOptions
+def _old_command(name: str, advice: str) -> None:
+    @main.command(name, hidden=True, context_settings={"ignore_unknown_options": True})
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    def command(arguments: tuple[str, ...]) -> None:
+        raise UserError(f"this command is gone: {advice}.")
 
-    return train_students(config, work, RunOptions(device, tensorboard), nj)
+
+_old_command("distill", "asr-kd train SYSTEM trains a system with targets: in the config")
+_old_command("students", "asr-kd train trains all systems of the config")
+_old_command("fewshot", "name systems with train_fraction: in the config, then asr-kd train and asr-kd report")
 
 
 @stage("decode")
@@ -299,16 +304,6 @@ def sweep(
     return run(
         config, work, parse_grid(entries), options, name=name, systems=systems, sets=sets, backend=decoder, nj=nj
     )
-
-
-@stage("fewshot")
-@device_options
-def fewshot(config: Config, work: Workspace, device: str, tensorboard: Path | None) -> Any:
-    """A share of the training data (the config's `few`) on hard and on soft targets, against all data on hard ones."""
-    from asr_kd.stages.fewshot import fewshot as run
-    from asr_kd.workspace.run_options import RunOptions
-
-    return run(config, work, RunOptions(device, tensorboard))
 
 
 def _mnist_config(path: Path) -> Any:

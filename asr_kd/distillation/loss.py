@@ -20,6 +20,7 @@ class SoftTargets:
 
     log_probabilities: Tensor  # (B, C) natural log, each row sums to one in the exponential
     temperature: float  # at which every member was tempered before the mean
+    present: Tensor | None = None  # (B,) bool; a frame that is False has no target: its soft term is 0. None: all have
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,12 @@ def distillation_loss(
         logits.reshape(-1, *logits.shape[-2:]),
         teacher.log_probabilities.to(logits.dtype),
         labels,
-        soft_weights=weight * soft_share,
+        soft_weights=_where_present(weight, teacher) * soft_share,
         hard_weights=weight * (1 - soft_share),
         temperature=temperature,
     )
-    means = (terms.loss, *(frames.sum(-1) / count for frames in (terms.soft, terms.hard, terms.correct)))
+    soft = _where_present(terms.soft, teacher)
+    means = (terms.loss, *(frames.sum(-1) / count for frames in (soft, terms.hard, terms.correct)))
     return LossTerms(*(mean.view(logits.shape[:-2]) for mean in means))
 
 
@@ -98,7 +100,13 @@ def logit_matching(
     logits = _at_least_float32(logits)
     target = teacher.log_probabilities.to(logits.dtype) * temperature
     error = (logits - logits.mean(-1, keepdim=True)) - (target - target.mean(-1, keepdim=True))
-    return _mix(0.5 * error.square().mean(-1), F.log_softmax(logits, dim=-1), states, soft_weight, valid)
+    soft = _where_present(0.5 * error.square().mean(-1), teacher)
+    return _mix(soft, F.log_softmax(logits, dim=-1), states, soft_weight, valid)
+
+
+def _where_present(values: Tensor, teacher: SoftTargets) -> Tensor:
+    """(..., B) values of frames, 0 where a frame has no target."""
+    return values if teacher.present is None else torch.where(teacher.present, values, torch.zeros_like(values))
 
 
 def _mix(soft: Tensor, log_posteriors: Tensor, states: Tensor, soft_weight: float, valid: Tensor | None) -> LossTerms:

@@ -31,7 +31,7 @@ class TargetsConfig:
     max_entries: Count = 32
     online: bool = False  # run the teachers on the same augmented frames while training, instead of storing targets
     soft_weight: Fraction = 0.67  # alpha: weight of the soft term; the hard term has 1 - alpha
-    loss: str = "kl"  # one of asr_kd.distillation.loss.LOSSES
+    loss: str = "kl"  # one of asr_kd.distillation.registry.LOSSES
 
     @property
     def imported(self) -> bool:
@@ -41,14 +41,27 @@ class TargetsConfig:
     @property
     def name(self) -> str:
         """Of the folder that they are stored in: the teachers, the temperature, and what differs from the defaults."""
-        parts = ["+".join(part.rstrip("/").rpartition("/")[2] for part in self.source), f"T{self.temperature:g}"]
+        parts = ["+".join(part.strip("./").replace("/", "_") for part in self.source), f"T{self.temperature:g}"]
         changed = {"mean": self.mean, "keep_mass": self.keep_mass, "max_entries": self.max_entries}
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         parts += [f"{key}={value}" for key, value in changed.items() if value != defaults[key]]
         return ",".join(parts)
 
+    @property
+    def stored(self) -> TargetsConfig:
+        """The same, with what a store of targets does not depend on at its default."""
+        return TargetsConfig(
+            source=self.source,
+            temperature=self.temperature,
+            mean=self.mean,
+            keep_mass=self.keep_mass,
+            max_entries=self.max_entries,
+        )
+
     def __post_init__(self) -> None:
         if len(self.source) > 1 and any("/" in source for source in self.source):
             raise ValueError("from: a folder of imported targets cannot be averaged with other teachers")
+        if self.imported and self.online:
+            raise ValueError("online: a folder of imported targets has no teachers to run")
         if len(set(self.source)) < len(self.source):
             raise ValueError(f"from: {', '.join(self.source)} names a teacher twice")

@@ -1,147 +1,210 @@
-"""Runs of training frames -> those entries of the ensemble's distribution that are kept; each in any process.
+"""Soft targets of ranges of utterances, each of which any process can compute.
 
-What a frame's entries are does not depend on how the runs are spread over processes: the batches are the same, and on
-CPUs each is computed by one thread.
+An utterance's targets depend on nothing but the utterance: on CPUs each is computed by one thread, so that it does not
+matter how utterances are spread over processes.
+
+Shapes:  T frames of an utterance, C senones, M members of an ensemble.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from asr_kd.acoustic.model import AcousticModel, load_model
-from asr_kd.distillation.store import Kept, restore, truncate
-from asr_kd.distillation.targets import OnlineTargets
+from asr_kd.acoustic.model import FrameModel
+from asr_kd.acoustic.model_files import load_model
+from asr_kd.distillation.ensemble import ensemble_distribution
+from asr_kd.distillation.settings import TargetsConfig
+from asr_kd.distillation.store import TopK, cuts_nothing, restore, truncate
 from asr_kd.frames.store import FrameStore
-from asr_kd.frames.windows import ChunkedFrames
+from asr_kd.frames.subsets import fold_of_utterances
 from asr_kd.kernels.malloc import disable_malloc_trim
 from asr_kd.kernels.threads import one_thread
-from asr_kd.stages.train import answers_for
-from asr_kd.workspace.config import SoftTargetsConfig
 
-FRAMES_AT_ONCE = 2048
+FRAMES_AT_ONCE = 2048  # longer utterances go through the teachers in parts
 SAMPLE_FRAMES = 20000  # from which the mean distribution is estimated
 SUMS = ("retained_mass", "kl", "entropy", "entries")
-_LONGEST = 1 << 16  # frames of a run
-_MOST_ENTRIES = 1 << 22  # of a run: 50 MB on their way from one process to another
+MAX_SHARD_FRAMES = 1 << 16
+_MAX_SHARD_ENTRIES = 1 << 22  # 50 MB that one process sends to another
 
 
 @dataclass(frozen=True)
-class Ensemble:
-    """Where a process finds frames and teachers, and what it is to keep of their distribution."""
+class TeacherFolder:
+    """A trained system whose distribution is learnt.
 
-    frames: Path
-    teachers: Path
-    settings: SoftTargetsConfig
-    num_states: int
+    Attributes:
+      members: how many of its models answer together, the first ones; the others are the same model from other seeds.
+      folds: 0: every member answers for every utterance. K: member m answers for fold m modulo K alone, on which it was
+        not trained.
+    """
+
+    folder: Path
+    members: int = 1
+    folds: int = 0
+
+    def load(self, device: str | torch.device) -> FrameModel:
+        model = load_model(self.folder, device)
+        return model if self.members == model.members else model.select_members(list(range(self.members)))
+
+
+@dataclass(frozen=True)
+class TargetsTask:
+    """The utterances, the teachers, and what to store of the mean of their distributions."""
+
+    frames_folder: Path
+    teachers: tuple[TeacherFolder, ...]
+    settings: TargetsConfig
+    num_senones: int
     device: str
 
     @property
     def exact(self) -> bool:
-        """Nothing is cut off."""
-        return self.settings.keep_mass >= 1 and self.settings.max_entries >= self.num_states
+        return cuts_nothing(self.settings.keep_mass, self.settings.max_entries, self.num_senones)
 
     @property
-    def most_entries(self) -> int:
+    def max_entries(self) -> int:
         """Of a frame."""
-        return min(self.settings.max_entries, self.num_states)
+        return min(self.settings.max_entries, self.num_senones)
 
-    @property
-    def run_frames(self) -> int:
-        """Frames that are worked on at a time, a whole number of batches."""
-        return FRAMES_AT_ONCE * max(1, min(_LONGEST, _MOST_ENTRIES // self.most_entries) // FRAMES_AT_ONCE)
+    def shards(self, offsets: np.ndarray, first: int = 0) -> Iterator[tuple[int, int]]:
+        """(first, end) of ranges of utterances that are worked on at a time, from utterance `first` on."""
+        size = min(MAX_SHARD_FRAMES, _MAX_SHARD_ENTRIES // self.max_entries)
+        while first < len(offsets) - 1:
+            end = max(first + 1, int(np.searchsorted(offsets, offsets[first] + size, side="right")) - 1)
+            yield first, end
+            first = end
 
 
 @dataclass(frozen=True)
-class Run:
-    """Frames `first` to `end` (exclusive); `background` is the (C,) mean distribution."""
+class Shard:
+    """Utterances `first` to `end` (exclusive); `mean_distribution` is (C,)."""
 
-    ensemble: Ensemble
+    task: TargetsTask
     first: int
     end: int
-    background: np.ndarray
+    mean_distribution: np.ndarray
 
 
 @dataclass(frozen=True)
 class SoftTargetShard:
-    """What is kept of a run, and sums over its frames by name of SUMS: mass, KL(full || restored), entropy, entries."""
+    """What is stored of a shard, and sums over its frames by name of SUMS.
 
-    kept: Kept
+    Mass of the stored entries, KL(full || restored), entropy of the full distribution, entries.
+    """
+
+    targets: TopK
     sums: dict[str, float]
 
 
-def compute_soft_targets(run: Run) -> SoftTargetShard:
-    """Runs the teachers over the frames of a run."""
-    disable_malloc_trim()  # not in `sample`: the process that asks for one may only wait for helpers afterwards
-    ensemble, settings = run.ensemble, run.ensemble.settings
-    background = torch.from_numpy(run.background).to(ensemble.device)
-    found: list[Kept] = []
+def compute_soft_targets(shard: Shard) -> SoftTargetShard:
+    """Runs the teachers over the utterances of a shard."""
+    disable_malloc_trim()  # not in `estimate_mean_distribution`: its process may only wait for helpers afterwards
+    task, settings = shard.task, shard.task.settings
+    mean_distribution = torch.from_numpy(shard.mean_distribution).to(task.device)
+    parts: list[TopK] = []
     sums = dict.fromkeys(SUMS, 0.0)
-    with _threads_of(ensemble):
-        for full in _distributions(ensemble, torch.arange(run.first, run.end)):
-            kept = truncate(full, keep_mass=settings.keep_mass, max_entries=settings.max_entries)
-            restored = restore(kept, background)
-            found.append(kept)
-            sums["retained_mass"] += float(np.exp(kept.log_probabilities.astype(np.float64)).sum())
-            sums["kl"] += float((full.exp() * (full - restored)).sum())
-            sums["entropy"] -= float((full.exp() * full).sum())
-            sums["entries"] += len(kept.ids)
-    names = ("ids", "log_probabilities", "counts", "rest")
-    return SoftTargetShard(Kept(*(np.concatenate([getattr(kept, name) for kept in found]) for name in names)), sums)
+    with _threads(task):
+        for full in _distributions(task, range(shard.first, shard.end)):
+            part = truncate(full, keep_mass=settings.keep_mass, max_entries=settings.max_entries)
+            parts.append(part)
+            for name, value in truncation_sums(full, part, mean_distribution).items():
+                sums[name] += value
+    return SoftTargetShard(TopK.concatenate(parts), sums)
 
 
-def sample(ensemble: Ensemble, seed: int) -> tuple[np.ndarray, float]:
-    """The (C,) float32 mean distribution over a random sample of frames, and how many entries one of them keeps."""
-    num_frames, settings = _loaded(ensemble)[1].num_frames, ensemble.settings
-    drawn = torch.randperm(num_frames, generator=torch.Generator().manual_seed(seed))[:SAMPLE_FRAMES].sort().values
-    total = torch.zeros(ensemble.num_states, device=ensemble.device)
-    entries = 0
-    with _threads_of(ensemble):
-        for full in _distributions(ensemble, drawn):
+def truncation_sums(full: Tensor, stored: TopK, mean_distribution: Tensor) -> dict[str, float]:
+    """The sums of `SoftTargetShard` for (B, C) log distributions and what is stored of them."""
+    return {
+        "retained_mass": float(np.exp(stored.log_probabilities.astype(np.float64)).sum()),
+        "kl": float((full.exp() * (full - restore(stored, mean_distribution))).sum()),
+        "entropy": -float((full.exp() * full).sum()),
+        "entries": float(len(stored.ids)),
+    }
+
+
+def estimate_mean_distribution(task: TargetsTask, seed: int) -> tuple[np.ndarray, float]:
+    """The (C,) float32 mean distribution over a random sample of utterances, and the mean number of stored entries."""
+    store, settings = _loaded(task).store, task.settings
+    order = np.random.default_rng(seed).permutation(len(store.ids))
+    enough = int(np.searchsorted(np.cumsum(np.diff(store.offsets)[order]), SAMPLE_FRAMES)) + 1
+    total = torch.zeros(task.num_senones, device=task.device)
+    entries = frames = 0
+    with _threads(task):
+        for full in _distributions(task, sorted(order[:enough].tolist())):
             total += full.exp().sum(0)
+            frames += len(full)
             entries += len(truncate(full, keep_mass=settings.keep_mass, max_entries=settings.max_entries).ids)
-    return (total / total.sum()).cpu().numpy(), entries / len(drawn)
+    return (total / total.sum()).cpu().numpy(), entries / frames
 
 
-def forget() -> None:
+def clear_cache() -> None:
     """Frees the teachers of this process."""
-    _loaded.cache_clear()
+    _cache.clear()
 
 
-def _distributions(ensemble: Ensemble, frames: torch.Tensor) -> Iterator[torch.Tensor]:
-    """(B, C) natural-log distributions at the settings' temperature, for each batch of the (ascending) frames."""
-    provider, windows = _loaded(ensemble)
-    for part in frames.to(ensemble.device).split(FRAMES_AT_ONCE):
-        yield provider.targets(part, windows.inputs(part)).log_probabilities
+@dataclass(frozen=True)
+class _Loaded:
+    """What a process has opened for a task."""
+
+    store: FrameStore
+    models: tuple[tuple[FrameModel, ...], ...]  # for each teacher, and each of its folds: those that answer for it
+    folds: tuple[np.ndarray, ...]  # (U,) for each teacher
 
 
-@lru_cache(maxsize=1)
-def _loaded(ensemble: Ensemble) -> tuple[OnlineTargets, ChunkedFrames]:
-    store, teachers = FrameStore.open(ensemble.frames), load_model(ensemble.teachers, ensemble.device)
-    model = teachers.settings
-    windows = ChunkedFrames(
-        store,
-        left=model.left_context,
-        right=model.right_context,
-        chunk_frames=ensemble.run_frames,
-        device=ensemble.device,
-        dtype=torch.float32,
-    )
-    return online_targets(ensemble.settings, store, teachers), windows
+_cache: dict[TargetsTask, _Loaded] = {}  # of this process: its current task
 
 
-def online_targets(settings: SoftTargetsConfig, store: FrameStore, teachers: AcousticModel) -> OnlineTargets:
-    """The ensemble's own answers; out of fold where the settings want that."""
-    folds = settings.out_of_fold
-    members = answers_for(store, folds, teachers.members) if folds > 1 else None
-    return OnlineTargets(teachers, temperature=settings.temperature, mean=settings.mean, members=members)
+def _loaded(task: TargetsTask) -> _Loaded:
+    if task not in _cache:
+        _cache.clear()
+        store = FrameStore.open(task.frames_folder)
+        models = [_by_fold(teacher.load(task.device), teacher.folds) for teacher in task.teachers]
+        folds = [fold_of_utterances(store, max(1, teacher.folds)) for teacher in task.teachers]
+        _cache[task] = _Loaded(store, tuple(models), tuple(folds))
+    return _cache[task]
 
 
-def _threads_of(ensemble: Ensemble) -> contextlib.AbstractContextManager[None]:
-    return one_thread() if ensemble.device == "cpu" else contextlib.nullcontext()
+def _by_fold(model: FrameModel, folds: int) -> tuple[FrameModel, ...]:
+    if folds < 2:
+        return (model,)
+    return tuple(model.select_members(list(range(fold, model.members, folds))) for fold in range(folds))
+
+
+def _distributions(task: TargetsTask, utterances: Sequence[int]) -> Iterator[Tensor]:
+    """(B, C) natural-log distributions at the settings' temperature, of the frames of these utterances in order."""
+    loaded = _loaded(task)
+    for utterance in utterances:
+        features = torch.from_numpy(loaded.store.normalised(utterance)).to(task.device)
+        models = [of_fold[folds[utterance]] for of_fold, folds in zip(loaded.models, loaded.folds, strict=True)]
+        for first in range(0, len(features), FRAMES_AT_ONCE):
+            end = min(first + FRAMES_AT_ONCE, len(features))
+            yield _mean_distribution([_log_posteriors(model, features, first, end) for model in models], task.settings)
+
+
+def _mean_distribution(log_posteriors: Sequence[Tensor], settings: TargetsConfig) -> Tensor:
+    """(M, B, C) of each teacher, whose members count alike, as do the teachers -> (B, C)."""
+    weights = None
+    if len(log_posteriors) > 1:
+        parts = [torch.full(part.shape[:2], 1 / len(part) / len(log_posteriors)) for part in log_posteriors]
+        weights = torch.cat(parts).to(log_posteriors[0].device)
+    members = log_posteriors[0] if weights is None else torch.cat(list(log_posteriors))
+    return ensemble_distribution(members, temperature=settings.temperature, mean=settings.mean, weights=weights)
+
+
+@torch.no_grad()
+def _log_posteriors(model: FrameModel, features: Tensor, first: int, end: int) -> Tensor:
+    """(M, end - first, C) of some frames of an utterance, which the model sees with the frames around them."""
+    start = max(0, first - model.context.left)
+    part = features[start : end + model.context.right]
+    log_posteriors: Tensor = model.member_log_posteriors(part)[:, first - start : end - start]
+    return log_posteriors
+
+
+def _threads(task: TargetsTask) -> contextlib.AbstractContextManager[None]:
+    return one_thread() if torch.device(task.device).type == "cpu" else contextlib.nullcontext()

@@ -1,8 +1,9 @@
-"""Stages 5 and 6: the ensemble's soft targets of all training frames, and the students that learn from them."""
+"""Stage 5: the teachers' soft targets of all training frames, and targets that another toolkit computed."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,235 +11,241 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from asr_kd.acoustic.model import load_model
 from asr_kd.acoustic.precision import pick_device
+from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.distillation.soft_target_worker import (
     SUMS,
-    Ensemble,
-    Run,
+    Shard,
+    SoftTargetShard,
+    TargetsTask,
+    TeacherFolder,
+    clear_cache,
     compute_soft_targets,
-    forget,
-    online_targets,
-    sample,
+    estimate_mean_distribution,
 )
-from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, stored_bytes
-from asr_kd.distillation.targets import DistillationObjective, StoredTargets, TargetProvider
+from asr_kd.distillation.store import SoftTargetsError, SoftTargetStore, SoftTargetWriter, stored_bytes
+from asr_kd.distillation.targets import OnlineTargets, StoredTargets, TargetProvider, Teacher
 from asr_kd.errors import UserError
+from asr_kd.frames.subsets import held_out_frames
+from asr_kd.frames.windows import windows_of
 from asr_kd.io.folders import discard_partial, resuming_folder
 from asr_kd.io.formatting import human_bytes
 from asr_kd.io.resources import check_disk
-from asr_kd.io.stamp import Stamp, stale_reason
-from asr_kd.stages.train import (
-    FOLDERS,
-    SEEDS_OF_STUDENTS,
-    SpeechJob,
-    TrainingSet,
-    open_training_set,
-    seeds_of,
-    share_of,
-    student_config,
-    teacher_stamp,
-)
-from asr_kd.stages.training_run import TrainResult
-from asr_kd.workspace.config import Config, to_mapping
+from asr_kd.io.stamp import Stamp, read_stamp, stale_reason
+from asr_kd.stages.imported_targets import ImportTask, file_digests, import_targets
+from asr_kd.stages.training_set import TrainingSet, open_training_set, trained_stamp
+from asr_kd.workspace.config import Config
 from asr_kd.workspace.executor import default_jobs, parallel_map
 from asr_kd.workspace.run_options import RunOptions
-from asr_kd.workspace.work import Workspace, require
+from asr_kd.workspace.work import Workspace
 
 log = logging.getLogger(__name__)
 
-_SMALL = 1 << 16  # frames that are done before helper processes would have started
+SERIAL_FRAMES = 1 << 16  # fewer than these are computed before helper processes would have started
+_RESULTS = ("frames", "bytes_per_frame", "full_bytes_per_frame", *SUMS)
 
 
 @dataclass(frozen=True)
 class SoftTargetsResult:
-    """What the store cost and what it lost; means over frames."""
+    """What a store takes on disk, and what was cut; means over frames."""
 
     folder: Path
-    made: bool
+    ran: bool
     frames: int
     bytes_per_frame: float
     full_bytes_per_frame: int  # of a full float16 distribution
     retained_mass: float
     kl: float  # KL(full || restored), nats
     entropy: float  # of the full distribution, nats
-    entries: float  # kept per frame
+    entries: float  # stored per frame
 
     def __str__(self) -> str:
         return (
-            f"soft targets {'made' if self.made else 'already there'}: {self.frames:,} frames, "
+            f"soft targets {self.folder.name}: {'stored' if self.ran else 'already stored'}; {self.frames:,} frames, "
             f"{self.bytes_per_frame:.1f} bytes per frame ({self.full_bytes_per_frame} in full float16), "
             f"{self.entries:.1f} entries, retained mass {self.retained_mass:.4f}, "
             f"KL(full || restored) {self.kl:.2e} nats of an entropy of {self.entropy:.3f}"
         )
 
 
-_METADATA = ("frames", "bytes_per_frame", "full_bytes_per_frame", "retained_mass", "kl", "entropy", "entries")
-
-
-def make_soft_targets(config: Config, work: Workspace, options: RunOptions, nj: int | None = None) -> SoftTargetsResult:
-    """Runs the teachers over every training frame and stores their mean distribution at the config's temperature.
+def make_soft_targets(
+    config: Config, work: Workspace, options: RunOptions, names: Sequence[str] = (), nj: int | None = None
+) -> list[SoftTargetsResult]:
+    """Makes the targets that these systems learn from; systems with the same targets share a store.
 
     Args:
+      names: systems; none: all that learn from stored targets and whose teachers are trained.
       nj: processes, on CPUs; None: one for each core. The result does not depend on it.
+
+    Raises:
+      UserError: a teacher is not trained, or a system does not learn from stored targets.
     """
-    data = open_training_set(work)
-    folder, settings = work.exp("soft_targets"), config.soft_targets
-    stamp = _stamp(config, work, data)
+    learners = [name for name in config.in_training_order() if _is_stored(config.systems[name].targets)]
+    for name in names:
+        if config.system(name).targets is None:
+            raise UserError(f"{name} has no targets in the config: it learns from hard labels alone.")
+        if name not in learners:
+            raise UserError(f"{name} has targets.online: true: its teachers run beside it, and nothing is stored.")
+    if not learners:
+        raise UserError(f"{work.config_path}: no system learns from stored soft targets.")
+    chosen = names or [name for name in learners if _teachers_are_trained(config, work, name)]
+    if not chosen:
+        teachers = dict.fromkeys(t for name in learners for t in config.systems[name].teachers)
+        raise UserError(
+            f"no teacher is trained yet ({', '.join(teachers)}); train them first: {work.command('train --teachers')}"
+        )
+    results: dict[Path, SoftTargetsResult] = {}
+    for name in chosen:
+        result = soft_targets_of(config, work, open_training_set(work, config.systems[name].tree), name, options, nj)
+        results.setdefault(result.folder, result)
+    return list(results.values())
+
+
+def soft_targets_of(
+    config: Config, work: Workspace, data: TrainingSet, name: str, options: RunOptions, nj: int | None = None
+) -> SoftTargetsResult:
+    """Makes the targets that one system learns from, unless they are stored; see `make_soft_targets`."""
+    targets = _targets(config, name)
+    folder, stamp = work.targets(targets.name), targets_stamp(config, work, data, name)
     reason = stale_reason(folder, stamp)
     if reason is None:
         discard_partial(folder)
-        metadata = require(folder, work, "soft-targets")["metadata"]
-        return SoftTargetsResult(folder, False, **{key: metadata[key] for key in _METADATA})
-    log.info("making soft targets: %s", reason)
-    device, num_frames = str(pick_device(options.device)), data.train.num_frames
-    ensemble = Ensemble(data.train.folder, work.exp(_teacher_folder(config)), settings, data.num_states, device)
-    if device != "cpu" or num_frames < _SMALL:
-        nj = 1
+        metadata = (read_stamp(folder) or {})["metadata"]
+        return SoftTargetsResult(folder, False, **{key: metadata[key] for key in _RESULTS})
+    log.info("soft targets %s: %s", targets.name, reason)
+    if targets.imported:
+        source = ImportTask(_imported_folder(work, targets), data, targets.stored, config.seed)
+        metadata = import_targets(folder, stamp, source, quiet=options.quiet)
+    else:
+        task = TargetsTask(
+            data.train.folder,
+            tuple(_teacher_folder(config, work, teacher) for teacher in targets.source),
+            targets.stored,
+            data.num_senones,
+            str(pick_device(options.device)),
+        )
+        try:
+            metadata = _compute(folder, stamp, task, data, config.seed, nj, quiet=options.quiet)
+        finally:
+            clear_cache()
+    return SoftTargetsResult(folder, True, **{key: metadata[key] for key in _RESULTS})
+
+
+def targets_stamp(config: Config, work: Workspace, data: TrainingSet, name: str) -> Stamp:
+    """What the targets of a system are made from.
+
+    Raises:
+      UserError: a teacher is not trained, or was trained on other frames or labels.
+    """
+    targets = _targets(config, name)
+    if targets.imported:
+        inputs = {"train frames": data.train.digest, "tree": data.tree_digest}
+        inputs |= file_digests(_imported_folder(work, targets), work.targets(targets.name))
+    else:
+        inputs = {teacher: trained_stamp(work, teacher, data)["digest"] for teacher in targets.source}
+    return Stamp("soft-targets", {"targets": targets.stored}, inputs, config.seed, version=2)
+
+
+def target_provider(
+    config: Config, work: Workspace, data: TrainingSet, name: str, device: torch.device
+) -> TargetProvider:
+    """Where a system's soft targets come from while it is trained: its store, or its teachers beside it.
+
+    Raises:
+      UserError: the store is damaged.
+    """
+    targets = _targets(config, name)
+    if targets.online:
+        return OnlineTargets(
+            [_online_teacher(config, work, data, teacher, device) for teacher in targets.source],
+            temperature=targets.temperature,
+            mean=targets.mean,
+        )
     try:
-        metadata = _make(config, folder, stamp, ensemble, num_frames, nj or default_jobs(), quiet=options.quiet)
-    finally:
-        forget()
-    return SoftTargetsResult(folder, True, **{key: metadata[key] for key in _METADATA})
+        store = SoftTargetStore(
+            work.targets(targets.name), temperature=targets.temperature, num_frames=data.train.num_frames, device=device
+        )
+    except SoftTargetsError as error:
+        again = work.command(f"soft-targets {name}")
+        raise UserError(f"{error}; delete {work.targets(targets.name)} and make it again: {again}") from None
+    return StoredTargets(store)
 
 
-def _make(
-    config: Config, folder: Path, stamp: Stamp, ensemble: Ensemble, num_frames: int, nj: int, *, quiet: bool
+def _online_teacher(config: Config, work: Workspace, data: TrainingSet, teacher: str, device: torch.device) -> Teacher:
+    folder = _teacher_folder(config, work, teacher)
+    model = folder.load(device)
+    answering = held_out_frames(data.train, folder.folds, model.members) if folder.folds else None
+    return Teacher(model, windows_of(data.train, model.context, device=device), answering)
+
+
+def _teacher_folder(config: Config, work: Workspace, teacher: str) -> TeacherFolder:
+    """Of a system with several seeds, each of which answers alone, the first teaches."""
+    system = config.systems[teacher]
+    return TeacherFolder(work.exp(teacher), system.members, system.folds)
+
+
+def _targets(config: Config, name: str) -> TargetsConfig:
+    targets = config.system(name).targets
+    assert targets is not None  # callers have looked
+    return targets
+
+
+def _is_stored(targets: TargetsConfig | None) -> bool:
+    return targets is not None and not targets.online
+
+
+def _teachers_are_trained(config: Config, work: Workspace, name: str) -> bool:
+    return all(read_stamp(work.exp(teacher)) is not None for teacher in config.systems[name].teachers)
+
+
+def _imported_folder(work: Workspace, targets: TargetsConfig) -> Path:
+    return work.config_path.parent / targets.source[0]
+
+
+def _compute(
+    folder: Path, stamp: Stamp, task: TargetsTask, data: TrainingSet, seed: int, nj: int | None, *, quiet: bool
 ) -> dict[str, Any]:
     """Fills the folder; returns its stamp's metadata."""
-    background, entries = sample(ensemble, config.seed)
-    _check_disk(folder, ensemble, entries, num_frames)
+    store = data.train
+    mean_distribution, entries = estimate_mean_distribution(task, seed)
+    _check_disk(folder, task, entries, store.num_frames)
+    if task.device != "cpu" or store.num_frames < SERIAL_FRAMES:
+        nj = 1
+    nj = nj or default_jobs()
     if nj > 1:
-        forget()  # the helpers have their own
-    temperature, num_states = ensemble.settings.temperature, ensemble.num_states
-    metadata: dict[str, Any] = {"temperature": temperature, "num_states": num_states, "frames": num_frames}
+        clear_cache()  # the helper processes load their own
+    temperature = task.settings.temperature
+    metadata: dict[str, Any] = {"temperature": temperature, "num_senones": task.num_senones, "frames": store.num_frames}
     with resuming_folder(folder, stamp, metadata) as temporary:
-        writer = SoftTargetWriter(temporary, num_states, background, exact=ensemble.exact)
-        sums = writer.note or {"frames": 0, **dict.fromkeys(SUMS, 0.0)}
-        runs = [
-            Run(ensemble, first, min(first + ensemble.run_frames, num_frames), background)
-            for first in range(sums["frames"], num_frames, ensemble.run_frames)
-        ]
-        bar = tqdm(
-            desc="soft targets", total=num_frames, initial=sums["frames"], unit="frame", unit_scale=True,
-            disable=quiet, mininterval=1.0,
-        )  # fmt: skip
-        for run, softened in zip(runs, parallel_map(compute_soft_targets, runs, nj=nj), strict=True):
-            writer.append(softened.kept)
-            sums = {name: sums[name] + softened.sums[name] for name in SUMS} | {"frames": run.end}
-            writer.commit(sums)
-            bar.update(run.end - run.first)
-        bar.close()
+        writer = SoftTargetWriter(temporary, task.num_senones, mean_distribution, exact=task.exact)
+        sums = writer.note or {"utterances": 0, **dict.fromkeys(SUMS, 0.0)}
+        shards = [Shard(task, *ends, mean_distribution) for ends in task.shards(store.offsets, sums["utterances"])]
+        with _progress_bar(store.num_frames, int(store.offsets[sums["utterances"]]), quiet) as bar:
+            for shard, result in zip(shards, _results(shards, nj), strict=True):
+                writer.append(result.targets)
+                sums = {name: sums[name] + result.sums[name] for name in SUMS} | {"utterances": shard.end}
+                writer.commit(sums)
+                bar.update(len(result.targets.counts))
         writer.close()
-        store = SoftTargetStore(temporary, temperature=temperature, num_frames=num_frames)
-        metadata |= {name: sums[name] / max(1, num_frames) for name in SUMS}
-        metadata |= {"bytes_per_frame": store.bytes_per_frame, "full_bytes_per_frame": 2 * num_states}
+        written = SoftTargetStore(temporary, temperature=temperature, num_frames=store.num_frames)
+        metadata |= {name: sums[name] / max(1, store.num_frames) for name in SUMS}
+        metadata |= {"bytes_per_frame": written.bytes_per_frame, "full_bytes_per_frame": 2 * task.num_senones}
     return metadata
 
 
-def _check_disk(folder: Path, ensemble: Ensemble, entries: float, num_frames: int) -> None:
-    """By the entries that a sample of frames keeps, and a tenth more."""
-    needed = stored_bytes(num_frames, min(1.1 * entries, ensemble.most_entries), exact=ensemble.exact)
-    log.info(
-        "a sample of frames keeps %.1f entries each: about %s of disk will be needed", entries, human_bytes(needed)
-    )
+def _results(shards: Sequence[Shard], nj: int) -> Iterator[SoftTargetShard]:
+    return parallel_map(compute_soft_targets, shards, nj=nj)
+
+
+def _progress_bar(num_frames: int, done: int, quiet: bool) -> Any:
+    return tqdm(
+        desc="soft targets", total=num_frames, initial=done, unit="frame", unit_scale=True, disable=quiet,
+        mininterval=1.0,
+    )  # fmt: skip
+
+
+def _check_disk(folder: Path, task: TargetsTask, entries: float, num_frames: int) -> None:
+    """By the number of entries in a sample of frames, and a tenth more."""
+    needed = stored_bytes(num_frames, min(1.1 * entries, task.max_entries), exact=task.exact)
+    log.info("a sample of frames has %.1f entries each: about %s of disk are needed", entries, human_bytes(needed))
     check_disk(folder, needed)
-
-
-def distill(
-    config: Config, work: Workspace, options: RunOptions, pair: str = "student", *, online: bool = False
-) -> TrainResult:
-    """Trains the pair's net on soft and hard targets.
-
-    Args:
-      online: the teachers run beside the student, no store is read.
-    """
-    return distill_job(config, work, pair, online=online).train(options)
-
-
-def distill_job(config: Config, work: Workspace, pair: str = "student", *, online: bool = False) -> SpeechJob:
-    """The pair's net to be trained on soft and hard targets; see `distill`.
-
-    Raises:
-      UserError: the soft targets are not there, or were made from other teachers or with other settings.
-    """
-    student, data = student_config(config, pair), open_training_set(work)
-    settings = student.distilled
-    if settings.loss == "logits" and not online and config.soft_targets.keep_mass < 1:
-        raise UserError(
-            "loss: logits needs the teachers' whole distribution: add --online, or set soft_targets.keep_mass to 1 "
-            "and soft_targets.max_entries to the number of tied states."
-        )
-    expected = _stamp(config, work, data)
-    if not online:
-        _check_store(work, data, expected)
-    seeds = seeds_of(config, SEEDS_OF_STUDENTS, student.seeds)
-    model = student.distilled_model
-    stamp = Stamp(
-        "distill",
-        {
-            "model": to_mapping(model),
-            "distilled": to_mapping(settings),
-            "seeds": seeds,
-            "online": online,
-            "share": student.share,
-        },
-        data.inputs | {"soft targets": expected.digest},
-        config.seed,
-    )
-
-    def objective(device: torch.device) -> DistillationObjective:
-        return DistillationObjective(
-            _provider(config, work, data, device, online=online),
-            data.states,
-            soft_weight=settings.soft_weight,
-            loss=settings.loss,
-            device=device,
-        )
-
-    chosen = share_of(data.train, student.share, config.seed)
-    _, folder = FOLDERS[pair]
-    return SpeechJob(work, folder, stamp, data, model, settings.training, seeds, objective, chosen)
-
-
-def _stamp(config: Config, work: Workspace, data: TrainingSet) -> Stamp:
-    teacher = teacher_stamp(work, data, _teacher_folder(config))
-    return Stamp("soft-targets", to_mapping(config.soft_targets), {"teacher": teacher["digest"]}, config.seed)
-
-
-def _check_store(work: Workspace, data: TrainingSet, expected: Stamp) -> None:
-    folder = work.exp("soft_targets")
-    found = require(folder, work, "soft-targets")
-    again = f"Make the soft targets again: {work.command('soft-targets')}"
-    if found["metadata"]["num_states"] != data.num_states:
-        raise UserError(
-            f"{folder} was made for {found['metadata']['num_states']} states but {work.exp(data.tree_name)} has "
-            f"{data.num_states}. {again}"
-        )
-    if found["inputs"]["teacher"] != expected.inputs["teacher"]:
-        raise UserError(
-            f"{folder} was made from teacher {found['inputs']['teacher']} but {work.exp('teacher')} is "
-            f"{expected.inputs['teacher']}. {again}"
-        )
-    if found["digest"] != expected.digest:
-        raise UserError(f"{folder} was made with other settings than the config's soft_targets. {again}")
-
-
-def _provider(
-    config: Config, work: Workspace, data: TrainingSet, device: torch.device, *, online: bool
-) -> TargetProvider:
-    if online:
-        teachers = load_model(work.exp(_teacher_folder(config)), device)
-        return online_targets(config.soft_targets, data.train, teachers)
-    return StoredTargets(
-        SoftTargetStore(
-            work.exp("soft_targets"),
-            temperature=config.soft_targets.temperature,
-            num_frames=data.train.num_frames,
-            device=device,
-        )
-    )
-
-
-def _teacher_folder(config: Config) -> str:
-    return "teacher_folds" if config.soft_targets.out_of_fold > 1 else "teacher"

@@ -1,172 +1,194 @@
-"""One training job: the nets of one folder, trained unless their stamp says that they are there."""
+"""One training run: the models of one folder, trained unless their stamp says that they are there."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from asr_kd.acoustic.checkpoint import Progress
+from asr_kd.acoustic.criteria import Criterion, DevScores
 from asr_kd.acoustic.lda import InputTransform
-from asr_kd.acoustic.model import AcousticModel, copy_members, save_model
+from asr_kd.acoustic.model import FrameModel, build_model
+from asr_kd.acoustic.model_files import copy_members, save_model
 from asr_kd.acoustic.precision import pick_device
-from asr_kd.acoustic.training import Augment, DevScores, Examples, Objective, fit, read_log, write_log
+from asr_kd.acoustic.settings import ModelConfig, TrainingConfig
+from asr_kd.acoustic.training import RunControl, TrainingData, fit, read_log, write_log
 from asr_kd.errors import UserError
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.resources import check_disk
 from asr_kd.io.stamp import Stamp, read_stamp, stale_reason
-from asr_kd.workspace.config import ModelConfig, TrainingConfig
 from asr_kd.workspace.run_options import RunOptions
 
 log = logging.getLogger(__name__)
 
-_DISK_PER_WEIGHT = 4 + 2 * 16  # the net; a checkpoint (weights, best ones, two moments), while it replaces the last one
+# bytes: the weights, and a checkpoint (weights, best weights, two moments) with the previous one, which it replaces
+_DISK_PER_WEIGHT = 4 + 2 * 16
+_RESULTS = ("members", "parameters", "dev_accuracy", "best_epoch", "train_accuracy")
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training stage did."""
+    """What was trained."""
 
     folder: Path
-    made: bool
+    ran: bool
     members: int
     parameters: int  # of one member
     dev_accuracy: list[float]  # of each member, at its best epoch
     best_epoch: list[int]
     train_accuracy: list[float]
-    taken: bool = False  # they were trained as members of the ensemble
+    reused_from: str = ""  # the system that they were trained as members of
 
     def __str__(self) -> str:
         spread = f"{min(self.dev_accuracy):.1%} to {max(self.dev_accuracy):.1%}" if self.dev_accuracy else "-"
-        state = f"{'' if self.made else 'already '}{'taken from the ensemble' if self.taken else 'trained'}"
+        state = f"reused from {self.reused_from}" if self.reused_from else "trained"
         return (
-            f"{self.folder.name}: {state}; {self.members} x {self.parameters:,} parameters, "
-            f"dev frame accuracy {spread} (best epochs {', '.join(map(str, self.best_epoch))})"
+            f"{self.folder.name}: {'' if self.ran else 'already '}{state}; {self.members} x {self.parameters:,} "
+            f"parameters, dev frame accuracy {spread} (best epochs {', '.join(map(str, self.best_epoch))})"
         )
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What nets learn from; arguments of `fit`."""
+class TrainingSettings:
+    """Which models are trained, and how.
 
-    examples: Examples
-    num_inputs: int
-    num_classes: int
-    objective: Objective
-    evaluate: Callable[[AcousticModel], DevScores] | None = None
-    valid: np.ndarray | None = None
-    augment: Augment | None = None
-    transform: InputTransform | None = None  # what the nets take in place of the inputs as they are
+    Attributes:
+      seeds: one per model; the first also seeds the order of the frames and dropout.
+    """
+
+    model: ModelConfig
+    training: TrainingConfig
+    seeds: list[int]
 
 
-def train_nets(
+@dataclass(frozen=True)
+class TrainingTask:
+    """What models learn from; opened only where there is something to train.
+
+    Attributes:
+      evaluate: scores the models on dev after each epoch.
+      transform: of the inputs that the models learn from, instead of the inputs themselves.
+    """
+
+    num_dims: int
+    num_senones: int
+    data: TrainingData
+    criterion: Criterion
+    evaluate: Callable[[FrameModel], DevScores] | None = None
+    transform: InputTransform | None = None
+
+
+def train_models(
     path: Path,
     stamp: Stamp,
-    model: ModelConfig,
-    training: TrainingConfig,
-    seeds: list[int],
-    make_lesson: Callable[[torch.device], Lesson],
+    settings: TrainingSettings,
+    open_task: Callable[[torch.device], TrainingTask],
     options: RunOptions,
-    **metadata: Any,
+    metadata: Mapping[str, Any] | None = None,
 ) -> TrainResult:
-    """Trains nets into the folder `path`.
+    """Trains models into the folder `path`, unless its stamp matches.
 
     Args:
-      seeds: one per member; the first also seeds the order of the examples and dropout.
-      make_lesson: called only where there is something to train.
-      metadata: what the stamp is to tell besides.
+      metadata: what the stamp says besides.
     """
-    checkpoint = _checkpoint(path)
     reason = stale_reason(path, stamp)
     if reason is None:
-        known = (read_stamp(path) or {})["metadata"]
-        return TrainResult(path, False, **{key: known[key] for key in _METADATA})
+        return TrainResult(path, False, **_results_of(path))
     log.info("training %s: %s", path.name, reason)
     device = pick_device(options.device)
-    lesson = make_lesson(device)
-    if model.lda_dims and lesson.transform is None:
-        raise UserError(f"{path.name}: only nets for speech learn from linear discriminants; leave out model.lda_dims.")
-    net = AcousticModel(model, lesson.num_inputs, lesson.num_classes, seeds, lesson.transform).to(device)
-    there = checkpoint.stat().st_size if checkpoint.exists() else 0
-    check_disk(path, _DISK_PER_WEIGHT * net.members * net.parameters_per_member - there)
-    progress = fit(
-        net,
-        lesson.examples,
-        lesson.objective,
-        training,
-        seed=seeds[0],
-        evaluate=lesson.evaluate,
-        valid=lesson.valid,
-        augment=lesson.augment,
-        checkpoint=checkpoint,
-        checkpoint_seconds=options.checkpoint_seconds,
-        digest=stamp.digest,
-        label=None if options.quiet else path.name,
-        bar=options.bar,
-        writer=_tensorboard(options, path.name),
-    )
-    net = net.folded()
-    result = _metadata(net, progress)
-    with replacing_folder(path, stamp, result | metadata) as temporary:
-        save_model(net, temporary)
+    task = open_task(device)
+    model = build_model(
+        settings.model,
+        num_dims=task.num_dims,
+        num_senones=task.num_senones,
+        seeds=settings.seeds,
+        transform=task.transform,
+    ).to(device)
+    checkpoint = _checkpoint(path)
+    freed = checkpoint.stat().st_size if checkpoint.exists() else 0
+    check_disk(path, _DISK_PER_WEIGHT * model.members * model.parameters_per_member - freed)
+    with _tensorboard(options, path.name) as writer:
+        control = RunControl(
+            seed=settings.seeds[0],
+            evaluate=task.evaluate,
+            digest=stamp.digest,
+            checkpoint=checkpoint,
+            checkpoint_seconds=options.checkpoint_seconds,
+            label=None if options.quiet else path.name,
+            bar=options.bar,
+            writer=writer,
+        )
+        progress = fit(model, task.data, task.criterion, settings.training, control)
+    model = model.fold_input_transform()
+    results = _results(model, progress)
+    with replacing_folder(path, stamp, results | dict(metadata or {})) as temporary:
+        save_model(model, temporary)
         write_log(temporary, progress.rows)
     checkpoint.unlink(missing_ok=True)
-    return TrainResult(path, True, **result)
+    return TrainResult(path, True, **results)
 
 
-def take_nets(path: Path, stamp: Stamp, source: Path, count: int, **metadata: Any) -> TrainResult:
-    """The first nets of the folder `source`, copied into the folder `path` with what is known of them.
+def reuse_members(
+    path: Path, stamp: Stamp, source: Path, count: int, metadata: Mapping[str, Any] | None = None
+) -> TrainResult:
+    """Copies the first models of the folder `source`, and what is known of them, into the folder `path`.
 
     Raises:
       UserError: `source` is damaged.
     """
     reason = stale_reason(path, stamp)
-    known = (read_stamp(path if reason is None else source) or {})["metadata"]
-    result = _of_first({key: known[key] for key in _METADATA}, count) | {"members": count}
+    results = _of_first(_results_of(path if reason is None else source), count) | {"members": count}
     if reason is None:
-        return TrainResult(path, False, **result, taken=True)
-    log.info("taking the first %d nets of %s for %s: %s", count, source.name, path.name, reason)
+        return TrainResult(path, False, **results, reused_from=source.name)
+    log.info("reusing the first %d models of %s for %s: %s", count, source.name, path.name, reason)
     rows = [_of_first(row, count) for row in read_log(source)]
-    with replacing_folder(path, stamp, result | metadata) as temporary:
+    with replacing_folder(path, stamp, results | dict(metadata or {})) as temporary:
         copy_members(source, temporary, count)
         write_log(temporary, rows)
-    _checkpoint(path).unlink(missing_ok=True)  # of a training that was stopped before they were to be taken
-    return TrainResult(path, True, **result, taken=True)
+    _checkpoint(path).unlink(missing_ok=True)  # of a training that was stopped before the config said reuse
+    return TrainResult(path, True, **results, reused_from=source.name)
 
 
 def _checkpoint(path: Path) -> Path:
     return path.with_name(f".{path.name}.checkpoint.pt")
 
 
+def _results_of(path: Path) -> dict[str, Any]:
+    metadata = (read_stamp(path) or {})["metadata"]
+    return {name: metadata[name] for name in _RESULTS}
+
+
 def _of_first(row: Mapping[str, Any], count: int) -> dict[str, Any]:
-    """The same, where a list has a number for each net, of the first nets alone."""
+    """A copy in which a list, which has a number for each model, has those of the first `count`."""
     return {key: value[:count] if isinstance(value, list) else value for key, value in row.items()}
 
 
-_METADATA = ("members", "parameters", "dev_accuracy", "best_epoch", "train_accuracy")
-
-
-def _metadata(net: AcousticModel, progress: Progress) -> dict[str, Any]:
+def _results(model: FrameModel, progress: Progress) -> dict[str, Any]:
     last = progress.rows[-1] if progress.rows else {}
     return {
-        "members": net.members,
-        "parameters": net.parameters_per_member,
+        "members": model.members,
+        "parameters": model.parameters_per_member,
         "dev_accuracy": progress.best_accuracy,
         "best_epoch": progress.best_epoch,
         "train_accuracy": last.get("train_accuracy", []),
     }
 
 
-def _tensorboard(options: RunOptions, folder: str) -> Any:
+@contextlib.contextmanager
+def _tensorboard(options: RunOptions, name: str) -> Iterator[Any]:
+    """A writer of TensorBoard logs, closed at the end; None where none is asked for."""
     if options.tensorboard is None:
-        return None
+        yield None
+        return
     try:
         from torch.utils.tensorboard.writer import SummaryWriter
     except ImportError:
         raise UserError("--tensorboard needs TensorBoard: install it with pip install 'asr_kd[tensorboard]'.") from None
-    return SummaryWriter(str(options.tensorboard / folder))
+    with contextlib.closing(SummaryWriter(str(options.tensorboard / name))) as writer:
+        yield writer

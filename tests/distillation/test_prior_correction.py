@@ -1,4 +1,4 @@
-"""The correction of biases, on toys whose right answer is known."""
+"""Correction of output biases, on toys whose right answer is known."""
 
 import numpy as np
 import pytest
@@ -14,14 +14,14 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def toy(seed: int, examples: int = 400, classes: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """Posteriors that are right, and the mean of each class."""
+    """Correct posteriors, and the mean of each class."""
     good = log_softmax(2 * np.random.default_rng(seed).normal(size=(examples, classes)))
     return good, np.exp(good).mean(0)
 
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 99), lost=st.floats(-6, 6))
-def test_the_offset_that_was_taken_away_is_found_again(seed: int, lost: float) -> None:
+def test_a_removed_offset_is_recovered(seed: int, lost: float) -> None:
     good, priors = toy(seed)
     bad = add_offsets(good, np.array([0, 0, 0, -lost, 0]))
     assert shared_offset(bad, [3], priors[3]) == pytest.approx(lost, abs=1e-6)
@@ -40,8 +40,8 @@ def test_one_offset_for_two_classes_and_one_for_each() -> None:
     np.testing.assert_allclose(offsets - offsets[0], [0, -1.0, -2.0, 0, 0], atol=1e-4)
 
 
-def test_a_student_that_matches_targets_at_t_is_put_right_without_examples() -> None:
-    """Its logits over T carry the log of a proportion; the offset takes exactly that out."""
+def test_a_student_that_matches_targets_at_t_is_corrected_without_examples() -> None:
+    """Its logits over T carry the log of a proportion; the offset removes exactly that."""
     rng = np.random.default_rng(3)
     temperature, proportions, priors = 4.0, np.array([0.7, 0.2, 0.1]), np.full(3, 1 / 3)
     evidence = rng.normal(size=(50, 3))
@@ -54,7 +54,7 @@ def test_a_student_that_matches_targets_at_t_is_put_right_without_examples() -> 
 def test_impossible_priors_are_refused() -> None:
     good, _ = toy(2)
     for prior in (0.0, 1.0, -0.1):
-        with pytest.raises(ValueError, match="leaves nothing"):
+        with pytest.raises(ValueError, match="must be above 0 and below 1"):
             shared_offset(good, [0], prior)
 
 

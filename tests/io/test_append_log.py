@@ -145,7 +145,7 @@ def test_soft_targets_that_were_killed_end_as_whole_ones(tmp_path: Path, monkeyp
         if close:
             writer.close()
         else:
-            writer._growing.close()
+            writer._log.close()
 
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()

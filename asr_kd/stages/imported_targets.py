@@ -1,0 +1,158 @@
+"""Soft targets from a folder of posteriors that another toolkit computed, in the same store as our own teachers'."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from asr_kd.distillation.settings import TargetsConfig
+from asr_kd.distillation.soft_target_worker import SAMPLE_FRAMES, SUMS, truncation_sums
+from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, TopK, cuts_nothing, truncate
+from asr_kd.errors import UserError, some_of
+from asr_kd.export.posteriors import PosteriorFolder
+from asr_kd.io.files import replacing_file
+from asr_kd.io.folders import resuming_folder
+from asr_kd.io.stamp import Stamp
+from asr_kd.stages.training_set import TrainingSet
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ImportTask:
+    """Posteriors at T = 1 in a folder, the frames that they are of, and what to store of them."""
+
+    source: Path
+    data: TrainingSet
+    settings: TargetsConfig
+    seed: int
+
+    def distribution(self, posteriors: PosteriorFolder, utterance: int) -> Tensor | None:
+        """(T, C) log distribution at the settings' temperature; None where the folder has none of this utterance.
+
+        Raises:
+          UserError: the posteriors are not of these frames or senones.
+        """
+        store, name = self.data.train, self.data.train.ids[utterance]
+        if name not in posteriors:
+            return None
+        values = posteriors.read(name)
+        expected = (int(np.diff(store.offsets)[utterance]), self.data.num_senones)
+        if values.shape[0] != expected[0]:
+            raise UserError(
+                f"{self.source}: {name} has posteriors of {values.shape[0]} frames, but {store.folder} has "
+                f"{expected[0]} (one for each 10 ms, also at the edges: snip_edges=False)."
+            )
+        if values.shape[1] != expected[1]:
+            raise UserError(
+                f"{self.source}: {name} has posteriors of {values.shape[1]} senones, but the tree has {expected[1]}."
+            )
+        return torch.from_numpy(values).div(self.settings.temperature).log_softmax(-1)
+
+
+def import_targets(folder: Path, stamp: Stamp, task: ImportTask, *, quiet: bool) -> dict[str, Any]:
+    """Fills the folder; returns its stamp's metadata.
+
+    An altered copy of an utterance may have no posteriors: its frames then have no soft targets.
+
+    Raises:
+      UserError: another utterance has none, or posteriors are not of these frames or senones.
+    """
+    store, settings, num_senones = task.data.train, task.settings, task.data.num_senones
+    posteriors = PosteriorFolder(task.source)
+    _check_complete(task, posteriors)
+    mean_distribution = _sample_mean(task, posteriors)
+    metadata: dict[str, Any] = {"temperature": settings.temperature, "num_senones": num_senones}
+    exact = cuts_nothing(settings.keep_mass, settings.max_entries, num_senones)
+    with resuming_folder(folder, stamp, metadata) as temporary:
+        writer = SoftTargetWriter(temporary, num_senones, mean_distribution.numpy(), exact=exact)
+        sums = writer.note or {"utterances": 0, "frames": 0, **dict.fromkeys(SUMS, 0.0)}
+        for utterance in tqdm(range(sums["utterances"], len(store.ids)), "imported targets", disable=quiet):
+            full = task.distribution(posteriors, utterance)
+            added = dict.fromkeys(SUMS, 0.0)
+            if full is None:
+                targets = TopK.absent(int(np.diff(store.offsets)[utterance]))
+            else:
+                targets = truncate(full, keep_mass=settings.keep_mass, max_entries=settings.max_entries)
+                added = truncation_sums(full, targets, mean_distribution)
+            writer.append(targets)
+            sums = {name: sums[name] + added[name] for name in SUMS} | {
+                "frames": sums["frames"] + (0 if full is None else len(full)),
+                "utterances": utterance + 1,
+            }
+            writer.commit(sums)
+        writer.close()
+        written = SoftTargetStore(temporary, temperature=settings.temperature, num_frames=store.num_frames)
+        metadata |= {name: sums[name] / max(1, sums["frames"]) for name in SUMS} | {"frames": sums["frames"]}
+        metadata |= {"bytes_per_frame": written.bytes_per_frame, "full_bytes_per_frame": 2 * num_senones}
+    return metadata
+
+
+def file_digests(source: Path, folder: Path) -> dict[str, str]:
+    """The digest of all files of a folder of posteriors, for a stamp.
+
+    A file is read again where its size or time changed since the last call, whose digests lie beside `folder`.
+    """
+    notes = folder.with_name(f".{folder.name}.digests.json")
+    known = json.loads(notes.read_text(encoding="utf-8")) if notes.exists() else {}
+    digests: dict[str, list[Any]] = {}
+    for file in PosteriorFolder(source).files:
+        name, status = str(file.relative_to(source)), file.stat()
+        entry = known.get(name, [])
+        if entry[:2] != [status.st_size, status.st_mtime_ns]:
+            entry = [status.st_size, status.st_mtime_ns, _digest(file)]
+        digests[name] = entry
+    if digests != known:
+        notes.parent.mkdir(parents=True, exist_ok=True)
+        with replacing_file(notes) as temporary:
+            temporary.write_text(json.dumps(digests), encoding="utf-8")
+    contents = json.dumps([[name, digests[name][2]] for name in sorted(digests)])
+    return {"posteriors": hashlib.sha256(contents.encode()).hexdigest()[:16]}
+
+
+def _digest(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _check_complete(task: ImportTask, posteriors: PosteriorFolder) -> None:
+    store = task.data.train
+    absent = [name not in posteriors for name in store.ids]
+    originals = [name for name, speed, gone in zip(store.ids, store.speeds, absent, strict=True) if gone and speed == 1]
+    if originals:
+        raise UserError(
+            f"{task.source} has no posteriors of {len(originals)} of the training utterances: {some_of(originals)}."
+        )
+    if any(absent):
+        log.warning("%s has no posteriors of %d altered copies: they have hard labels alone", task.source, sum(absent))
+
+
+def _sample_mean(task: ImportTask, posteriors: PosteriorFolder) -> Tensor:
+    """(C,) mean distribution over a random sample of utterances."""
+    total, frames = torch.zeros(task.data.num_senones), 0
+    for full in _sample(task, posteriors):
+        total += full.exp().sum(0)
+        frames += len(full)
+        if frames >= SAMPLE_FRAMES:
+            break
+    return total / total.sum()
+
+
+def _sample(task: ImportTask, posteriors: PosteriorFolder) -> Iterator[Tensor]:
+    for utterance in np.random.default_rng(task.seed).permutation(len(task.data.train.ids)).tolist():
+        full = task.distribution(posteriors, utterance)
+        if full is not None:
+            yield full

@@ -1,0 +1,83 @@
+"""What systems are trained on: the frames and labels of train and dev, and the systems they learn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from asr_kd.errors import UserError
+from asr_kd.frames.store import FrameStore
+from asr_kd.workspace.config import DEV, TRAIN
+from asr_kd.workspace.work import Workspace, labels_of, require
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Labelled frames of train and dev."""
+
+    train: FrameStore
+    dev: FrameStore
+    tree: str  # of SystemConfig.tree
+    tree_digest: str
+    num_senones: int
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) senone of each training frame; -1: none."""
+        return np.asarray(self.train.array(labels_of(self.tree)))
+
+    @property
+    def dev_labels(self) -> np.ndarray:
+        return np.asarray(self.dev.array(labels_of(self.tree)))
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Digests for a stamp."""
+        digests = {"train frames": self.train.digest, "dev frames": self.dev.digest}
+        for name, store in ((TRAIN, self.train), (DEV, self.dev)):
+            stamp = store.array_stamp(labels_of(self.tree))
+            assert stamp is not None  # open_training_set has read it
+            digests[f"{name} senones"] = stamp["digest"]
+        return digests
+
+
+def open_training_set(work: Workspace, tree: str = "tied") -> TrainingSet:
+    """Opens the FrameStores and the labels.
+
+    Raises:
+      UserError: an earlier stage has not run, or its artefacts do not fit together.
+    """
+    stamp = require(work.tree(tree), work, "align")
+    stores = []
+    for name in (TRAIN, DEV):
+        require(work.frames(name), work, "features")
+        store = FrameStore.open(work.frames(name))
+        labels = store.array_stamp(labels_of(tree))
+        if labels is None:
+            raise UserError(f"{work.frames(name)} has no senone labels yet; make them first: {work.command('align')}")
+        if labels["inputs"].get("tree") != stamp["digest"]:
+            raise UserError(
+                f"{work.frames(name)} is labelled with the senones of tree {labels['inputs'].get('tree')}, but "
+                f"{work.tree(tree)} is {stamp['digest']}; label it again: {work.command('align')}"
+            )
+        stores.append(store)
+    return TrainingSet(stores[0], stores[1], tree, stamp["digest"], int(stamp["metadata"]["num_senones"]))
+
+
+def trained_stamp(work: Workspace, system: str, data: TrainingSet) -> dict[str, Any]:
+    """The stamp of a system that was trained on these frames and labels.
+
+    Raises:
+      UserError: it is not there, or was trained on others.
+    """
+    path, command = work.exp(system), f"train {system}"
+    stamp = require(path, work, command)
+    for name, digest in data.inputs.items():
+        if stamp["inputs"].get(name) != digest:
+            raise UserError(
+                f"{path} was trained on {name} {stamp['inputs'].get(name)}, but they are {digest} now; train it "
+                f"again: {work.command(command)}"
+            )
+    return stamp
