@@ -1,4 +1,4 @@
-"""How a command runs: its common options, its messages and log file, the seconds it took, and how it fails."""
+"""How a command runs: its options and process, its messages and log file, its seconds and memory, and how it fails."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import contextlib
 import functools
 import json
 import logging
-import resource
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +16,15 @@ import click
 import asr_kd
 from asr_kd.errors import UserError
 from asr_kd.io.files import full_disk_is_an_error, replacing_file
+from asr_kd.io.memory_meter import MemoryMeter
 from asr_kd.kernels.cpu import choose_mkl_code_path, cpu_flags
+from asr_kd.kernels.malloc import disable_malloc_trim
 from asr_kd.workspace.config import load_config
-from asr_kd.workspace.executor import default_jobs, most_helpers
+from asr_kd.workspace.executor import default_jobs
 from asr_kd.workspace.work import Workspace, default_root
+
+
+_TRAINING = frozenset({"align", "train", "soft-targets"})  # commands that spend their time in batches of a net
 
 
 class Commands(click.Group):
@@ -41,16 +44,16 @@ class Commands(click.Group):
 def main() -> None:
     """Distil an ensemble of acoustic models into one small model, and measure what it was worth.
 
-    The commands are the stages of a recipe, in order: prepare, features, align, train --ensemble, soft-targets,
-    students, decode, report. Each resumes by itself and does nothing where its result is already there.
+    The commands are the stages of a recipe, in order: prepare, features, align, train --teachers, soft-targets, train,
+    decode, report. Each resumes by itself and does nothing where its result exists already.
     """
 
 
 def stage(name: str, load: Callable[[Path], Any] = load_config) -> Callable[[Callable[..., Any]], click.Command]:
-    """A command on a recipe: adds --config and --work-dir, logs to a file, notes the seconds it took.
+    """A command on a recipe: adds --config and --work-dir, logs to a file, notes its seconds and its peak memory.
 
     Args:
-      load: reads what stands in the file of --config.
+      load: reads the file of --config.
     """
 
     def decorate(function: Callable[..., Any]) -> click.Command:
@@ -70,7 +73,9 @@ def stage(name: str, load: Callable[[Path], Any] = load_config) -> Callable[[Cal
         def command(config_path: Path, work_dir: Path | None, **options: Any) -> None:
             config = load(config_path)
             work = Workspace(work_dir or default_root(config_path), config_path)
-            with full_disk_is_an_error(work.root), _logging(work, name):
+            if name in _TRAINING:
+                disable_malloc_trim()
+            with full_disk_is_an_error(work.root), _logging(work, name), MemoryMeter() as meter:
                 started = time.monotonic()
                 results = function(config, work, **options)
                 results = results if isinstance(results, list) else [results]
@@ -79,7 +84,7 @@ def stage(name: str, load: Callable[[Path], Any] = load_config) -> Callable[[Cal
                 if any(getattr(result, "made", False) for result in results):
                     key = _key(name, options)
                     _note(work.exp("seconds.json"), key, round(time.monotonic() - started, 2))
-                    _note(work.exp("memory.json"), key, _peak_memory(most_helpers()))
+                    _note(work.exp("memory.json"), key, meter.peak)
 
         return main.command(name.split(" ")[0])(command)
 
@@ -128,7 +133,7 @@ def parts_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _LogFile(logging.FileHandler):
-    """A copy of what stands on the terminal: where the disk is full it falls silent, the stage itself says why."""
+    """A copy of the messages on the terminal. It ignores a full disk, which the stage itself reports."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
@@ -160,21 +165,13 @@ class _logging:
 
 
 def _key(name: str, options: dict[str, Any]) -> str:
-    """The name under which a stage's seconds are noted: parts of a stage that are called apart have their own."""
-    for option in ("ensemble", "rescore_lm"):
-        if options.get(option) not in (None, ()):
-            return f"{name} --{option.replace('_', '-')}"
-    return " ".join([name, *(f"--pair {pair}" for pair in options.get("pairs", ()))])
+    """The name under which a stage's seconds are noted, such as "train --teachers": parts of a stage have their own."""
+    flags = [f"--{option.replace('_', '-')}" for option in ("teachers", "rescore_lm") if options.get(option)]
+    systems = options.get("systems") or () if name == "train" else ()
+    return " ".join([name, *flags, *systems])
 
 
 def _note(path: Path, name: str, number: float) -> None:
     noted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     with replacing_file(path) as temporary:
         temporary.write_text(json.dumps(noted | {name: number}, indent=1) + "\n", encoding="utf-8")
-
-
-def _peak_memory(helpers: int) -> int:
-    """Bytes that this process held at most, and its helpers if all held at once what the largest of them did."""
-    kibibyte = 1024 if sys.platform != "darwin" else 1  # macOS counts bytes
-    mine, largest = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return kibibyte * (mine + helpers * largest)

@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake may raise, and how its sentence names many things."""
+"""The exceptions that the command line shows as one sentence, and how such a sentence lists names."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ class UserError(Exception):
 
 
 class ResumableError(UserError):
-    """What was done so far is good: the same command goes on from there once the cause is out of the way."""
+    """The work done so far is kept: the same command continues from there once the cause is removed."""
 
 
 class FullDiskError(ResumableError):
-    """There is no room to write."""
+    """The disk is full."""
 
 
 class KilledHelpersError(ResumableError):
-    """Helper processes were killed again and again, most often for want of memory."""
+    """Helper processes were killed again and again, most often because memory ran out."""
 
 
 def some_of(names: Sequence[str], most: int = 5) -> str:
-    """The first of them, and how many more there are.
+    """The first names, and how many more there are.
 
     >>> some_of("abcdefg", 2)
     'a, b and 5 more'

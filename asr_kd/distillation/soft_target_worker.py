@@ -24,7 +24,6 @@ from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.distillation.store import TopK, cuts_nothing, restore, truncate
 from asr_kd.frames.store import FrameStore
 from asr_kd.frames.subsets import fold_of_utterances
-from asr_kd.kernels.malloc import disable_malloc_trim
 from asr_kd.kernels.threads import one_thread
 
 FRAMES_AT_ONCE = 2048  # longer utterances go through the teachers in parts
@@ -104,7 +103,6 @@ class SoftTargetShard:
 
 def compute_soft_targets(shard: Shard) -> SoftTargetShard:
     """Runs the teachers over the utterances of a shard."""
-    disable_malloc_trim()  # not in `estimate_mean_distribution`: its process may only wait for helpers afterwards
     task, settings = shard.task, shard.task.settings
     mean_distribution = torch.from_numpy(shard.mean_distribution).to(task.device)
     parts: list[TopK] = []

@@ -13,15 +13,14 @@ from asr_kd.io.files import replacing_file
 from asr_kd.io.throttle import Throttle
 
 _NOTE = "growing.json"
-COMMIT_SECONDS = 30.0  # between two marks, at least
+COMMIT_SECONDS = 30.0  # between two commits, at least
 _HEADER_BYTES = 128
 
 
 class AppendLog:
-    """Files that are appended to together, with a mark up to which they belong together.
+    """Several append-only files with a common commit point; bytes after the last commit are dropped on reopening.
 
-    What stands in them beyond the last mark is cut off when they are opened again; where a file is missing, or shorter
-    than the mark says, they begin anew.
+    Where a file is missing, or shorter than at the last commit, all of them start empty.
 
     Args:
       folder: an existing folder.
@@ -30,34 +29,34 @@ class AppendLog:
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self._note = folder / _NOTE
-        marked = self._read_mark(folder)
-        self.note: dict[str, Any] | None = marked["note"] if marked else None  # what the last mark said
+        commit = self._read_commit(folder)
+        self.note: dict[str, Any] | None = commit["note"] if commit else None  # of the last commit
         self.files: dict[str, BinaryIO] = {}
         for name in names:
-            file = (folder / name).open("r+b" if marked else "wb")
-            file.truncate(marked["sizes"][name] if marked else 0)
+            file = (folder / name).open("r+b" if commit else "wb")
+            file.truncate(commit["sizes"][name] if commit else 0)
             file.seek(0, 2)
             self.files[name] = file
-        self._pace = Throttle(COMMIT_SECONDS)
+        self._throttle = Throttle(COMMIT_SECONDS)
 
-    def _read_mark(self, folder: Path) -> dict[str, Any] | None:
+    def _read_commit(self, folder: Path) -> dict[str, Any] | None:
         if not self._note.exists():
             return None
-        marked: dict[str, Any] = json.loads(self._note.read_text(encoding="utf-8"))
-        sizes = {name: (folder / name).stat().st_size if (folder / name).exists() else -1 for name in marked["sizes"]}
-        if any(sizes[name] < size for name, size in marked["sizes"].items()):
+        commit: dict[str, Any] = json.loads(self._note.read_text(encoding="utf-8"))
+        sizes = {name: (folder / name).stat().st_size if (folder / name).exists() else -1 for name in commit["sizes"]}
+        if any(sizes[name] < size for name, size in commit["sizes"].items()):
             self._note.unlink()
             return None
-        return marked
+        return commit
 
     def commit_if_due(self, note: Callable[[], dict[str, Any]]) -> None:
-        """As `mark`, where it was not done for a while."""
-        if self._pace.is_due():
+        """Commits unless the last commit was less than COMMIT_SECONDS ago."""
+        if self._throttle.is_due():
             self.commit(note())
 
     def commit(self, note: dict[str, Any]) -> None:
-        """All that was written so far is good; `note` (plain data) says what it is."""
-        with self._pace.interruption():
+        """Makes everything written so far permanent; `note` (plain data) says what it is."""
+        with self._throttle.interruption():
             for file in self.files.values():
                 file.flush()
             sizes = {name: file.tell() for name, file in self.files.items()}
@@ -69,18 +68,18 @@ class AppendLog:
             file.close()
 
     def finish(self) -> None:
-        """Closes them for good: the mark goes."""
+        """Closes the files for good and deletes the commit point."""
         self.close()
         self._note.unlink(missing_ok=True)
 
 
 def reserve_header(file: BinaryIO) -> None:
-    """Leaves room for what `write_header` writes once the length is known."""
+    """Reserves the bytes that `write_header` fills once the length is known."""
     file.write(bytes(_HEADER_BYTES))
 
 
 def write_header(file: BinaryIO, dtype: np.dtype, shape: tuple[int, ...]) -> None:
-    """Makes the bytes that were written after `reserve_header` a .npy file."""
+    """Turns the bytes written after `reserve_header` into a .npy file."""
     fields = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     header = repr(fields).ljust(_HEADER_BYTES - 11) + "\n"
     file.seek(0)

@@ -34,7 +34,7 @@ def replacing_folder(path: Path, stamp: Stamp, metadata: dict[str, Any] | None =
 
 
 def put_in_place(temporary: Path, path: Path, stamp: Stamp, metadata: dict[str, Any] | None = None) -> None:
-    """A finished folder gets its stamp and takes the place of `path`, whatever was there."""
+    """Writes the stamp into a finished folder and moves it to `path`, replacing what was there."""
     stamp.write(temporary / STAMP, metadata)
     old = path.with_name(f".{path.name}.old")
     shutil.rmtree(old, ignore_errors=True)
@@ -45,7 +45,7 @@ def put_in_place(temporary: Path, path: Path, stamp: Stamp, metadata: dict[str, 
 
 
 def partial_folder(path: Path, stamp: Stamp) -> Path:
-    """Where a killed run that was to make `path` left what it had; empty where there was none with this stamp."""
+    """The folder that a killed run for `path` with this stamp has left, or an empty one."""
     partial = path.with_name(f".{path.name}.partial")
     mark = partial / _MADE_BY
     if not mark.exists() or mark.read_text(encoding="utf-8") != stamp.digest:
@@ -58,16 +58,16 @@ def partial_folder(path: Path, stamp: Stamp) -> Path:
 
 
 def discard_partial(path: Path) -> None:
-    """Frees what a killed run left that nobody will go on with, where `path` is as it should be."""
+    """Deletes what a killed run for `path` has left; for when `path` is up to date."""
     shutil.rmtree(path.with_name(f".{path.name}.partial"), ignore_errors=True)
 
 
 @contextlib.contextmanager
 def resuming_folder(path: Path, stamp: Stamp, metadata: dict[str, Any] | None = None) -> Iterator[Path]:
-    """As `replacing_folder`, but what a killed run with the same stamp has left is there again.
+    """As `replacing_folder`, but the folder holds what a killed run with the same stamp has left.
 
-    Where the body raises UserError it is deleted, for the input has to be mended first; but not where only disk or
-    memory did not suffice.
+    It is deleted where the body raises UserError, because the input has to be fixed first, unless only disk or memory
+    ran out (`ResumableError`).
     """
     partial = partial_folder(path, stamp)
     with full_disk_is_an_error(path):

@@ -11,9 +11,9 @@ from asr_kd.io.formatting import human_bytes
 
 
 def check_disk(path: Path, needed: float) -> None:
-    """Raises UserError where what will be written as `path` does not fit onto its disk.
+    """Raises UserError where `path` will need more bytes than its disk has free.
 
-    What a killed run has left to go on from (see `growing.partial_folder`) is counted as there.
+    What a killed run has left (`asr_kd.io.folders.partial_folder`) is subtracted.
     """
     existing = next(folder for folder in path.absolute().parents if folder.exists())
     free = shutil.disk_usage(existing).free
@@ -27,16 +27,16 @@ def check_disk(path: Path, needed: float) -> None:
 
 
 def available_memory(root: Path = Path("/")) -> float | None:
-    """Bytes that can be had without swapping; None where the system does not say.
+    """Bytes available without swapping: of the machine, or of this process's control groups (containers) if less.
 
-    That is what the machine has left, or the control groups of this process (containers, batch systems), if less.
+    None where the system does not say.
 
     Args:
       root: where proc/ and sys/ are.
     """
     machine = _lines(root / "proc/meminfo")
-    found = [1024.0 * int(line.split()[1]) for line in machine if line.startswith("MemAvailable:")]
-    return min([*found, *_left_in_control_groups(root)], default=None)
+    sizes = [1024.0 * int(line.split()[1]) for line in machine if line.startswith("MemAvailable:")]
+    return min([*sizes, *_left_in_control_groups(root)], default=None)
 
 
 def _left_in_control_groups(root: Path) -> Iterator[float]:

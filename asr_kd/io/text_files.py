@@ -13,12 +13,12 @@ from asr_kd.errors import UserError
 
 
 @contextmanager
-def open_text(path: Path, what: str, mend: str) -> Iterator[TextIO]:
+def open_text(path: Path, what: str, remedy: str) -> Iterator[TextIO]:
     """UTF-8 text, unpacked on the way where the name ends in .gz.
 
     Args:
       what: the file's part in the run, for messages: "the language model".
-      mend: what to do about a file that cannot be read.
+      remedy: what to do about a file that cannot be read.
 
     Raises:
       UserError: the file is missing, cut short, damaged or not UTF-8; on opening it or anywhere within the block.
@@ -28,8 +28,8 @@ def open_text(path: Path, what: str, mend: str) -> Iterator[TextIO]:
             yield file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         reason = "it is cut short" if isinstance(error, EOFError) else f"it is no whole gzip file ({error})"
-        raise UserError(f"{path}: {what} cannot be read: {reason}; {mend}.") from None
+        raise UserError(f"{path}: {what} cannot be read: {reason}; {remedy}.") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: {what} cannot be read: it is not UTF-8 text; {mend}.") from None
+        raise UserError(f"{path}: {what} cannot be read: it is not UTF-8 text; {remedy}.") from None
     except OSError as error:
-        raise UserError(f"{path}: {what} cannot be read: {error.strerror or error}; {mend}.") from None
+        raise UserError(f"{path}: {what} cannot be read: {error.strerror or error}; {remedy}.") from None

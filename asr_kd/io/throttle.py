@@ -1,4 +1,4 @@
-"""When to do again what interrupts other work, such as noting how far it has come."""
+"""How often to interrupt work, for example to save a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LEAST_WORK = 50.0  # times as long as the last interruption took
 
 
 class Throttle:
-    """Due `seconds` after the last time, and not before 50 times as long has passed as that took.
+    """Due `seconds` after the last interruption, and not before 50 times as long as that took.
 
     Args:
       seconds: 0 or less: always due.
@@ -25,7 +25,7 @@ class Throttle:
 
     @contextlib.contextmanager
     def interruption(self) -> Iterator[None]:
-        """The block is what interrupts."""
+        """Times the block, which is the interruption."""
         started = time.monotonic()
         yield
         ended = time.monotonic()

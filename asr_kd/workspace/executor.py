@@ -1,7 +1,7 @@
-"""Independent pieces of a stage over an executor: in this process, over processes, or on a Dask cluster.
+"""A map over independent shards of a stage: in this process, over helper processes, or on a Dask cluster.
 
-Where a helper process is killed, most often for want of memory, the pieces that have no answer yet are done once more
-by half as many helpers. What helpers log is logged by the process that started them.
+Where a helper process is killed, most often because memory ran out, half as many helpers do the shards that have no
+result yet. The process that started the helpers logs what they log.
 """
 
 from __future__ import annotations
@@ -22,60 +22,58 @@ from tqdm import tqdm
 
 from asr_kd.errors import KilledHelpersError, UserError
 
-Piece = TypeVar("Piece")
+Shard = TypeVar("Shard")
 Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
-_most_helpers = 1
 _function: Callable[[Any], Any] | None = None  # that this helper process was started for
-_AHEAD = 4  # pieces for each helper that are submitted before the first result is taken
+_AHEAD = 4  # shards for each helper that are submitted before the first result is taken
 
 
 def parallel_map(
-    function: Callable[[Piece], Result],
-    pieces: Sequence[Piece],
+    function: Callable[[Shard], Result],
+    shards: Sequence[Shard],
     *,
     nj: int = 1,
     executor: str = "processes",
     progress: str | None = None,
 ) -> Iterator[Result]:
-    """Yields function(piece) for each piece, in order.
+    """Yields function(shard) for each shard, in order.
 
     Args:
-      function: picklable; it gets one piece and must set up all else itself. Each helper process has one copy, so that
-        an object may keep what it loads for the pieces that follow.
-      nj: how many pieces run at once; 1 runs them in this process.
+      function: picklable; it gets one shard and must set up all else itself. Each helper process has one copy, so that
+        an object may keep what it loads for the shards that follow.
+      nj: how many shards run at once; 1 runs them in this process.
       executor: "processes", or the address of a Dask scheduler ("tcp://host:8786").
-      progress: what a bar on standard error calls the pieces; None: no bar.
+      progress: what a bar on standard error calls the shards; None: no bar.
 
     Raises:
       UserError: a Dask address is given and dask.distributed is not installed, or helper processes are killed again
         and again.
     """
-    results = _results(function, pieces, nj, executor)
+    results = _results(function, shards, nj, executor)
     if progress is None:
         yield from results
     else:
-        yield from tqdm(results, total=len(pieces), desc=progress, mininterval=0.5, dynamic_ncols=True)
+        yield from tqdm(results, total=len(shards), desc=progress, mininterval=0.5, dynamic_ncols=True)
 
 
-def _results(function: Callable[[Piece], Result], pieces: Sequence[Piece], nj: int, executor: str) -> Iterator[Result]:
+def _results(function: Callable[[Shard], Result], shards: Sequence[Shard], nj: int, executor: str) -> Iterator[Result]:
     if executor != "processes":
-        yield from _on_dask(function, pieces, executor)
-    elif nj <= 1 or len(pieces) <= 1:
-        yield from map(function, pieces)
+        yield from _on_dask(function, shards, executor)
+    elif nj <= 1 or len(shards) <= 1:
+        yield from map(function, shards)
     else:
-        yield from _over_processes(function, pieces, nj)
+        yield from _over_processes(function, shards, nj)
 
 
-def _over_processes(function: Callable[[Any], Any], pieces: Sequence[Any], nj: int) -> Iterator[Any]:
+def _over_processes(function: Callable[[Any], Any], shards: Sequence[Any], nj: int) -> Iterator[Any]:
     # spawn: forking a process that runs torch's and numba's threads can hang the child
     context = multiprocessing.get_context("spawn")
     done = 0
-    _note_helpers(min(nj, len(pieces)))
     for helpers in (nj, max(1, nj // 2)):
-        left = pieces[done:]
+        left = shards[done:]
         records = context.Queue()  # a new one each time: a helper that was killed may have left its lock taken
         try:
             with (
@@ -89,36 +87,26 @@ def _over_processes(function: Callable[[Any], Any], pieces: Sequence[Any], nj: i
                     yield result
             return
         except BrokenProcessPool:
-            log.warning("a helper process was killed; %d of %d pieces have no answer", len(pieces) - done, len(pieces))
+            log.warning("a helper process was killed; %d of %d shards have no result", len(shards) - done, len(shards))
     raise KilledHelpersError(
-        f"helper processes were killed twice, at piece {done + 1} of {len(pieces)}, most often for want of memory; run "
-        "the same command again with a lower --nj."
+        f"helper processes were killed twice, at shard {done + 1} of {len(shards)}, most often because memory ran out; "
+        "run the same command again with a lower --nj."
     )
 
 
-def _in_order(pool: ProcessPoolExecutor, pieces: Sequence[Any], ahead: int) -> Iterator[Any]:
-    """As pool.map, but at most `ahead` pieces are under way or wait to be taken: results may be large."""
-    under_way: deque[Future[Any]] = deque()
-    for piece in pieces:
-        under_way.append(pool.submit(_call, piece))
-        if len(under_way) == ahead:
-            yield under_way.popleft().result()
-    while under_way:
-        yield under_way.popleft().result()
+def _in_order(pool: ProcessPoolExecutor, shards: Sequence[Any], ahead: int) -> Iterator[Any]:
+    """As pool.map, but at most `ahead` shards are in progress or wait to be taken: results may be large."""
+    in_progress: deque[Future[Any]] = deque()
+    for shard in shards:
+        in_progress.append(pool.submit(_call, shard))
+        if len(in_progress) == ahead:
+            yield in_progress.popleft().result()
+    while in_progress:
+        yield in_progress.popleft().result()
 
 
-def _note_helpers(count: int) -> None:
-    global _most_helpers
-    _most_helpers = max(_most_helpers, count)
-
-
-def most_helpers() -> int:
-    """The most helper processes that this one has had at once; 1 where it had none."""
-    return _most_helpers
-
-
-class _HandOver(logging.Handler):
-    """Logs what a helper sent as if it had been logged here."""
+class _Relay(logging.Handler):
+    """Logs a helper's record in this process."""
 
     def emit(self, record: logging.LogRecord) -> None:
         logging.getLogger(record.name).handle(record)
@@ -126,7 +114,7 @@ class _HandOver(logging.Handler):
 
 @contextlib.contextmanager
 def _logging_of_helpers(records: Any) -> Iterator[None]:
-    listener = logging.handlers.QueueListener(records, _HandOver())
+    listener = logging.handlers.QueueListener(records, _Relay())
     listener.start()
     try:
         yield
@@ -147,29 +135,29 @@ def _start_helper(records: Any, function: Callable[[Any], Any]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _call(piece: Any) -> Any:
+def _call(shard: Any) -> Any:
     assert _function is not None
-    return _function(piece)
+    return _function(shard)
 
 
 def _end_with_parent() -> None:
-    """A helper whose parent was killed would else finish what was queued and then wait for ever, with its memory."""
+    """Otherwise a helper whose parent was killed finishes its queue and then waits for ever, with its memory."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
     os._exit(1)
 
 
-def _on_dask(function: Callable[[Any], Any], pieces: Sequence[Any], address: str) -> Iterator[Any]:
+def _on_dask(function: Callable[[Any], Any], shards: Sequence[Any], address: str) -> Iterator[Any]:
     try:
         from dask.distributed import Client
     except ImportError:
         raise UserError("--executor tcp://... needs Dask: install it with pip install 'asr_kd[dask]'.") from None
     with Client(address) as client:
-        for future in client.map(function, pieces, pure=False):
+        for future in client.map(function, shards, pure=False):
             yield future.result()
 
 
 def default_jobs() -> int:
-    """As many pieces as this process may use cores."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,11 +1,14 @@
-"""Freed memory is kept: a step's large tensors cost few page faults once the heap has its size."""
+"""Freed memory is kept: large tensors of a step cost few page faults once the heap has grown."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
+
+from asr_kd.kernels.malloc import disable_malloc_trim
 
 PROGRAM = """
 import resource, sys
@@ -41,3 +44,17 @@ def test_large_tensors_fault_once():
         pytest.skip("this C library cannot be asked to keep memory")
     _, without = faults("leave")
     assert count < without / 5
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc reads the variables")
+def test_processes_that_are_started_afterwards_keep_memory_too() -> None:
+    environment: dict[str, str] = {"MALLOC_TOP_PAD_": "0"}
+    if not disable_malloc_trim(environment):
+        pytest.skip("this C library has no mallopt")
+    assert environment.pop("MALLOC_TOP_PAD_") == "0", "what the user has set stays"
+    run = [sys.executable, "-c", PROGRAM, "leave"]
+    counts = [
+        int(subprocess.run(run, capture_output=True, text=True, check=True, env=os.environ | more).stdout.split()[1])
+        for more in (environment, dict.fromkeys(environment, ""))
+    ]
+    assert counts[0] < counts[1] / 5

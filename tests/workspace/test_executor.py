@@ -1,4 +1,4 @@
-"""Pieces over processes."""
+"""Shards over processes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from asr_kd.workspace.executor import parallel_map
 WAIT = 60.0  # seconds; far more than it takes
 
 
-def note_and_wait(piece: tuple[str, int]) -> None:
-    folder, number = piece
+def note_and_wait(shard: tuple[str, int]) -> None:
+    folder, number = shard
     (Path(folder) / f"{number}.part").write_text(str(os.getpid()))
     (Path(folder) / f"{number}.part").rename(Path(folder) / f"{number}.pid")
     time.sleep(10 * WAIT)
@@ -33,20 +33,20 @@ def test_answers_come_in_the_order_of_the_pieces(nj: int) -> None:
     assert list(parallel_map(math.factorial, range(5), nj=nj)) == [1, 1, 2, 6, 24]
 
 
-def complain(piece: int) -> int:
-    logging.getLogger("asr_kd.of_a_helper").warning("piece %d is odd", piece)
-    return piece
+def complain(shard: int) -> int:
+    logging.getLogger("asr_kd.of_a_helper").warning("shard %d is odd", shard)
+    return shard
 
 
 def test_what_helpers_log_is_logged_here(caplog: pytest.LogCaptureFixture) -> None:
     assert list(parallel_map(complain, range(4), nj=2)) == [0, 1, 2, 3]
-    assert sorted(record.getMessage() for record in caplog.records) == [f"piece {k} is odd" for k in range(4)]
+    assert sorted(record.getMessage() for record in caplog.records) == [f"shard {k} is odd" for k in range(4)]
     assert {record.process for record in caplog.records}.isdisjoint({os.getpid()})
 
 
-def die(piece: tuple[str, int, int]) -> int:
-    """The piece with that number kills its process, so many times."""
-    folder, number, times = piece
+def die(shard: tuple[str, int, int]) -> int:
+    """The shard with that number kills its process, so many times."""
+    folder, number, times = shard
     deaths = len(list(Path(folder).glob("*.death")))
     if number == 3 and deaths < times:
         (Path(folder) / f"{deaths}.death").touch()
@@ -56,16 +56,18 @@ def die(piece: tuple[str, int, int]) -> int:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 def test_pieces_of_a_killed_helper_are_done_again(tmp_path: Path) -> None:
-    pieces = [(str(tmp_path), number, 1) for number in range(6)]
-    assert list(parallel_map(die, pieces, nj=2)) == list(range(6))
+    shards = [(str(tmp_path), number, 1) for number in range(6)]
+    assert list(parallel_map(die, shards, nj=2)) == list(range(6))
     assert len(list(tmp_path.glob("*.death"))) == 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 def test_helpers_that_are_killed_again_are_one_sentence(tmp_path: Path) -> None:
-    pieces = [(str(tmp_path), number, 99) for number in range(6)]
-    with pytest.raises(UserError, match=r"killed twice, at piece \d of 6, most often for want of memory; .*lower --nj"):
-        list(parallel_map(die, pieces, nj=2))
+    shards = [(str(tmp_path), number, 99) for number in range(6)]
+    with pytest.raises(
+        UserError, match=r"killed twice, at shard \d of 6, most often because memory ran out; .*lower --nj"
+    ):
+        list(parallel_map(die, shards, nj=2))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
