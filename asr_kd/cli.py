@@ -10,7 +10,16 @@ from typing import Any
 import click
 import yaml
 
-from asr_kd.commands import absolute_file, device_options, executor_option, main, nj_option, parts_options, stage
+from asr_kd.commands import (
+    absolute_file,
+    device_options,
+    executor_option,
+    main,
+    nj_option,
+    parts_of_set,
+    sets_options,
+    stage,
+)
 from asr_kd.errors import UserError
 from asr_kd.settings import to_mapping
 from asr_kd.workspace.config import Config, load_config, with_settings
@@ -18,16 +27,26 @@ from asr_kd.workspace.work import Workspace
 
 
 @stage("download")
-@parts_options
+@sets_options
+@click.option("--no-corpus", is_flag=True, help="Only what --lexicon and --lm name.")
 @click.option("--lexicon", is_flag=True, help="Also OpenSLR's lexicon.")
 @click.option("--lm", "language_models", multiple=True, help="Also this language model of OpenSLR's; may be repeated.")
-def download(config: Config, work: Workspace, lexicon: bool, language_models: tuple[str, ...], **parts: Any) -> Any:
-    """Stage 0 of LibriSpeech: the parts that the config names, from OpenSLR, into WORK_DIR/download."""
+def download(
+    config: Config,
+    work: Workspace,
+    parts: dict[str, tuple[str, ...]],
+    dev_speakers: int | None,
+    no_corpus: bool,
+    lexicon: bool,
+    language_models: tuple[str, ...],
+) -> Any:
+    """Stage 0 of LibriSpeech: the parts of the config's sets, from OpenSLR, into WORK_DIR/download."""
     from asr_kd.corpora.openslr import download_librispeech
+    from asr_kd.workspace.sets import with_parts
 
-    corpus = with_settings(config, {f"corpus.{name}": value for name, value in parts.items()}).corpus
-    wanted = dict.fromkeys((*corpus.train_parts, *corpus.dev_parts, *corpus.test_parts))
-    return download_librispeech(work.root / "download", list(wanted), lexicon=lexicon, language_models=language_models)
+    sets = {} if no_corpus else with_parts(config, parts, dev_speakers).sets
+    names = dict.fromkeys(part for of_set in sets.values() for part in of_set)
+    return download_librispeech(work.root / "download", list(names), lexicon=lexicon, language_models=language_models)
 
 
 @stage("prepare")
@@ -37,22 +56,42 @@ def download(config: Config, work: Workspace, lexicon: bool, language_models: tu
     type=click.Choice(["fail", "skip"]),
     help="What to do with an utterance that cannot be used  [default, here and below: the config's]",
 )
-@parts_options
-@click.option("--dev-speakers", type=int, help="LibriSpeech, TIMIT: take so many training speakers for dev.")
+@sets_options
 @click.option("--test-speakers", type=int, help="TIMIT: so many for test, where there is no TEST.")
 @click.option("--lexicon", type=click.Path(path_type=Path), callback=absolute_file, help="WORD PH1 PH2 ... lines.")
 @click.option("--lm", type=click.Path(path_type=Path), callback=absolute_file, help="An ARPA file to decode with.")
 @click.option(
     "--lm-text", type=click.Path(path_type=Path), callback=absolute_file, help="Sentences to estimate one from."
 )
+@click.option(
+    "--add-set",
+    "added",
+    metavar="NAME=PART,PART",
+    callback=lambda context, parameter, value: value and parts_of_set(value),
+    help="Only add this test set to a prepared work folder; nothing that is there changes.",
+)
 @nj_option
-def prepare(config: Config, work: Workspace, corpus_dir: Path, nj: int, **settings: Any) -> Any:
+def prepare(
+    config: Config,
+    work: Workspace,
+    corpus_dir: Path,
+    parts: dict[str, tuple[str, ...]],
+    dev_speakers: int | None,
+    added: tuple[str, tuple[str, ...]] | None,
+    nj: int,
+    **settings: Any,
+) -> Any:
     """Stage 1: corpus -> lhotse cuts, lexicon, language model."""
     from asr_kd.stages.prepare import prepare as run
+    from asr_kd.workspace.sets import with_parts
 
-    rooms = {name: "lang" if name in ("lexicon", "lm", "lm_text") else "corpus" for name in settings}
-    config = with_settings(config, {f"{rooms[name]}.{name}": value for name, value in settings.items()})
-    return run(config, work, corpus_dir=corpus_dir, nj=nj)
+    package = {name: "lang" if name in ("lexicon", "lm", "lm_text") else "corpus" for name in settings}
+    config = with_settings(config, {f"{package[name]}.{name}": value for name, value in settings.items()})
+    if added is not None:
+        from asr_kd.stages.add_set import add_set
+
+        return add_set(config, work, *added, corpus_dir=corpus_dir, nj=nj)
+    return run(with_parts(config, parts, dev_speakers), work, corpus_dir=corpus_dir, nj=nj)
 
 
 @stage("features")
@@ -255,7 +294,7 @@ def report(config: Config, work: Workspace, mnist_root: Path | None) -> Any:
 
 
 @stage("plan")
-@parts_options
+@sets_options
 @click.option(
     "--gpu-tflops",
     type=click.FloatRange(0, min_open=True),
@@ -263,13 +302,14 @@ def report(config: Config, work: Workspace, mnist_root: Path | None) -> Any:
     show_default=True,
     help="Peak speed of the GPU whose hours are given; an A100's in bf16 is the default.",
 )
-def plan(config: Config, work: Workspace, gpu_tflops: float, **parts: Any) -> Any:
+def plan(
+    config: Config, work: Workspace, parts: dict[str, tuple[str, ...]], dev_speakers: int | None, gpu_tflops: float
+) -> Any:
     """What this config will take, before any of it is run: frames, FLOPs, disk, memory, and hours here and on GPUs."""
     from asr_kd.stages.plan import plan as run
+    from asr_kd.workspace.sets import with_parts
 
-    settings = {f"corpus.{name}": value for name, value in parts.items()}
-    named = any(value is not None for value in parts.values())
-    return run(with_settings(config, settings), work, gpu_tflops=gpu_tflops, prepared=not named)
+    return run(with_parts(config, parts, dev_speakers), work, gpu_tflops=gpu_tflops, prepared=not parts)
 
 
 @stage("sweep")

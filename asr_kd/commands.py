@@ -110,26 +110,36 @@ def device_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")(function)
 
 
-def names_of(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
-    """ "a,b c" -> ["a", "b", "c"]."""
-    return None if value is None else value.replace(",", " ").split()
-
-
 def absolute_file(context: click.Context, parameter: click.Parameter, value: Path | None) -> str | None:
     """Absolute: in a config a name is relative to the config's folder, on the command line to the current one."""
     return None if value is None else str(value.absolute())
 
 
-def parts_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    for name, meaning in (
-        ("test", "that are scored"),
-        ("dev", "that settings are chosen on; may be ''"),
-        ("train", "to train on, with commas between"),
-    ):
-        function = click.option(f"--{name}-parts", callback=names_of, help=f"LibriSpeech: the parts {meaning}.")(
-            function
-        )
-    return function
+def sets_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--set and --dev-speakers, for `asr_kd.workspace.sets.with_parts`."""
+    function = click.option(
+        "--dev-speakers", type=click.IntRange(0), help="LibriSpeech, TIMIT: take so many training speakers for dev."
+    )(function)
+    return click.option(
+        "--set",
+        "parts",
+        multiple=True,
+        metavar="NAME=PART,PART",
+        callback=lambda context, parameter, values: dict(parts_of_set(value) for value in values),
+        help="Other parts for this set of the config; may be repeated.",
+    )(function)
+
+
+def parts_of_set(value: str) -> tuple[str, tuple[str, ...]]:
+    """The words of --set and --add-set.
+
+    >>> parts_of_set("dev=dev-clean,dev-other")
+    ('dev', ('dev-clean', 'dev-other'))
+    """
+    name, equals, parts = value.partition("=")
+    if not equals or not name:
+        raise click.BadParameter(f"expected NAME=PART,PART, not {value!r}.")
+    return name, tuple(parts.replace(",", " ").split())
 
 
 class _LogFile(logging.FileHandler):

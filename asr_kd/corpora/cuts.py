@@ -1,30 +1,36 @@
-"""Utterances as lhotse cuts on disk, and what tells whether a corpus is still the one they were made from."""
+"""Utterances as lhotse cuts on disk, and digests that tell whether recordings are still those the cuts describe."""
 
 from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asr_kd.corpora.listing import CorpusManifest, Utterance
+from asr_kd.corpora.listing import Utterance
+from asr_kd.errors import UserError
 from asr_kd.io.files import digest_of, file_digest
-from asr_kd.workspace.work import Workspace
+from asr_kd.io.text_files import open_text
 
-_HASHED_BYTES = 2 << 30  # of a corpus above this only sizes and times are compared, not contents
-_NAMED_FILES = 20  # transcripts that a stamp tells apart
+_HASHED_BYTES = 2 << 30  # of a larger corpus only sizes and times are compared, not contents
 
 
-def write_cuts(path: Path, members: list[Utterance], samples: Mapping[str, int], rate: int, work: Workspace) -> None:
+def write_cuts(path: Path, members: list[Utterance], samples: Mapping[str, int], rate: int, root: Path) -> None:
+    """Writes a gzipped JSON line per utterance.
+
+    Args:
+      samples: utterance -> length of its recording.
+      root: recordings below it are named relative to it.
+    """
     from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
     from lhotse.supervision import AlignmentItem
 
-    # by hand rather than CutSet.to_file: without a time in the gzip header the same cuts are the same bytes
+    # not by CutSet.to_file: without a time in the gzip header the same cuts are the same bytes
     with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
         for u in members:
             duration = samples[u.id] / rate
-            source = AudioSource("file", [0], _relative(u.audio, work.root))
+            source = AudioSource("file", [0], relative_name(u.audio, root))
             recording = Recording(u.id, [source], rate, samples[u.id], duration)
             items = [AlignmentItem(label, start, round(end - start, 6)) for label, start, end in u.phones]
             supervision = SupervisionSegment(
@@ -36,36 +42,36 @@ def write_cuts(path: Path, members: list[Utterance], samples: Mapping[str, int],
             file.write(json.dumps(cut.to_dict(), ensure_ascii=False).encode() + b"\n")
 
 
-def write_transcripts(path: Path, listing: CorpusManifest, work: Workspace) -> None:
-    """Where the transcripts are, for `asr_kd.workspace.freshness`."""
-    names = [_relative(transcripts, work.root) for transcripts in listing.transcripts]
-    path.write_text(json.dumps(names, indent=0) + "\n", encoding="utf-8")
+def read_cuts(path: Path, fix: str) -> Iterator[dict[str, Any]]:
+    """The cuts of a file as plain data, without loading lhotse.
+
+    Raises:
+      UserError: a line is no cut with a recording and one supervision; `fix` ends the sentence.
+    """
+    with open_text(path, "the list of cuts", fix) as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                cut: dict[str, Any] = json.loads(line)
+                complete = cut["recording"]["sources"] and cut["supervisions"]
+            except (ValueError, KeyError, TypeError):
+                complete = False
+            if not complete:
+                raise UserError(f"{path}:{number}: this is no cut with a recording; {fix}.")
+            yield cut
 
 
-def _relative(path: Path, root: Path) -> str:
+def relative_name(path: Path, root: Path) -> str:
+    """Relative to `root` where the file is below it, else absolute."""
     path, root = path.resolve(), root.resolve()
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
-def transcript_digests(listing: CorpusManifest, corpus_dir: Path) -> dict[str, str]:
-    """By file; those of a large corpus together."""
-    found = {_name(path, corpus_dir): file_digest(path) for path in listing.transcripts}
-    return found if len(found) <= _NAMED_FILES else {"transcripts": digest_of(found)}
-
-
-def _name(path: Path, corpus_dir: Path) -> str:
-    return str(path.relative_to(corpus_dir)) if path.is_relative_to(corpus_dir) else path.name
-
-
-def audio_digest(utterances: list[Utterance], corpus_dir: Path, work: Workspace) -> str:
-    """Of all recordings' names and contents; in a large corpus, of their sizes and times of change.
-
-    Where the corpus lies is part of it: the cuts hold the paths.
-    """
+def audio_digest(utterances: list[Utterance], root: Path) -> str:
+    """Of the recordings' names (as the cuts have them) and contents; in a large corpus, of their sizes and times."""
     files = [(u.audio, u.audio.stat() if u.audio.exists() else None) for u in utterances]
     hashed = sum(stat.st_size for _, stat in files if stat) <= _HASHED_BYTES
     rows: list[Sequence[Any]] = []
     for path, stat in files:
-        known = [] if stat is None else [stat.st_size, file_digest(path) if hashed else stat.st_mtime_ns]
-        rows.append([_relative(path, work.root), *known])
+        content = [] if stat is None else [stat.st_size, file_digest(path) if hashed else stat.st_mtime_ns]
+        rows.append([relative_name(path, root), *content])
     return digest_of(rows)

@@ -1,8 +1,8 @@
-"""Your own recordings: a folder with train/, dev/ and test/, each with a file `text` and WAV or FLAC files below it.
+"""Your own recordings: a folder for each part (train/, dev/, test/) with a file `text` and WAV or FLAC files below it.
 
-`text` has one line per utterance, "utterance-id what is said"; the recording of an utterance is the file of that name
-(utterance-id.wav or .flac) anywhere below the set's folder. `utt2spk`, "utterance-id speaker" lines, says who speaks;
-where it is absent nothing is known of the speakers and each utterance counts as its own.
+`text` has one line per utterance, "utterance-id transcript"; the recording of an utterance is the file of that name
+(utterance-id.wav or .flac) anywhere below the part's folder. `utt2spk` holds "utterance-id speaker" lines; without it
+each utterance counts as a speaker of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def read(request: ReadRequest[FolderConfig]) -> CorpusManifest:
     """Lists the utterances of all sets, in the order of their ids within each part.
 
     Raises:
-      UserError: a set or its `text` is missing, or an id is there twice or would not do as a file's name.
+      UserError: a part or its `text` is missing, or an id stands twice or cannot name a file.
     """
     listing = CorpusManifest([], [])
     seen: dict[str, str] = {}
@@ -38,16 +38,16 @@ def read(request: ReadRequest[FolderConfig]) -> CorpusManifest:
             seen[utterance] = name
             if utterance not in texts:
                 reason = f"{audio[utterance]} has no transcript; add a line to {folder / 'text'}"
-                listing.problems.append(InvalidUtterance(utterance, reason))
+                listing.problems.append(InvalidUtterance(utterance, reason, name))
             elif utterance not in audio:
-                reason = f"{folder / utterance}.wav (or .flac) is missing; put it there, or take its transcript out"
-                listing.problems.append(InvalidUtterance(utterance, reason))
+                reason = f"{folder / utterance}.wav (or .flac) is missing; put it there, or delete its transcript"
+                listing.problems.append(InvalidUtterance(utterance, reason, name))
             elif speakers and utterance not in speakers:
                 reason = f"has no speaker; add a line to {folder / 'utt2spk'}"
-                listing.problems.append(InvalidUtterance(utterance, reason))
+                listing.problems.append(InvalidUtterance(utterance, reason, name))
             elif not texts[utterance]:
-                reason = f"its transcript in {folder / 'text'} is empty; write what is said, or take it out"
-                listing.problems.append(InvalidUtterance(utterance, reason))
+                reason = f"its transcript in {folder / 'text'} is empty; write the transcript, or delete the line"
+                listing.problems.append(InvalidUtterance(utterance, reason, name))
             elif not (words := normalise(texts[utterance])):
                 listing.not_speech.append(utterance)  # nothing but [noise]
             else:
@@ -56,23 +56,23 @@ def read(request: ReadRequest[FolderConfig]) -> CorpusManifest:
     return listing
 
 
-def _read_table(path: Path, mend: str) -> dict[str, str]:
+def _read_table(path: Path, fix: str) -> dict[str, str]:
     table: dict[str, str] = {}
-    for number, line in read_lines(path, mend):
+    for number, line in read_lines(path, fix):
         key, *rest = line.split(maxsplit=1)
         if key in table:
-            raise UserError(f"{path}:{number}: {key} is there twice; take one of the lines out.")
+            raise UserError(f"{path}:{number}: {key} stands twice; delete one of the lines.")
         if "/" in key:
-            raise UserError(f"{path}:{number}: {key} has a slash; an utterance's id must do as a file's name.")
+            raise UserError(f"{path}:{number}: {key} has a slash; an utterance's id must be able to name a file.")
         table[key] = rest[0].strip() if rest else ""
     return table
 
 
 def _find_audio(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    audio: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in SUFFIXES and path.is_file():
-            if path.stem in found:
-                raise UserError(f"{path}: there is {found[path.stem]} too; an utterance has one recording, rename one.")
-            found[path.stem] = path
-    return found
+            if path.stem in audio:
+                raise UserError(f"{path}: there is {audio[path.stem]} too; an utterance has one recording, rename one.")
+            audio[path.stem] = path
+    return audio

@@ -19,6 +19,12 @@ from asr_kd.errors import UserError
 from asr_kd.lang.normalise import normalise
 
 _ID = re.compile(r"[0-9]+-[0-9]+-[0-9]+")
+# Panayotov et al. (2015), table 1; the mini parts from their archives' sizes, at the same bytes an hour
+PART_HOURS = {
+    "train-clean-100": 100.6, "train-clean-360": 363.6, "train-other-500": 496.7,
+    "dev-clean": 5.4, "dev-other": 5.3, "test-clean": 5.4, "test-other": 5.1,
+    "train-clean-5": 5.2, "dev-clean-2": 2.0,
+}  # fmt: skip
 _FETCH = "fetch the part again (stage 0)"
 
 
@@ -40,7 +46,7 @@ def read(request: ReadRequest[LibriSpeechConfig]) -> CorpusManifest:
     for name, of_set in parts.items():
         for part in of_set:
             _read_part(root / part, name, listing, where)
-    if request.settings.dev_speakers:
+    if request.settings.dev_speakers and "dev" in parts:
         return _take_dev_speakers(listing, request.settings.dev_speakers, request.seed, root)
     return listing
 
@@ -49,10 +55,10 @@ def _check_parts(root: Path, parts: Sequence[str]) -> None:
     missing = [part for part in dict.fromkeys(parts) if not (root / part).is_dir() or Path(part).name != part]
     if not missing:
         return
-    there = sorted(path.name for path in root.iterdir() if path.is_dir())
+    present = sorted(path.name for path in root.iterdir() if path.is_dir())
     part, them = ("part", "it") if len(missing) == 1 else ("parts", "them")
     raise UserError(
-        f"{root} has no {part} {', '.join(map(repr, missing))}, only {', '.join(there) or 'nothing'}; fetch {them} "
+        f"{root} has no {part} {', '.join(map(repr, missing))}, only {', '.join(present) or 'nothing'}; fetch {them} "
         "(stage 0), or name other parts under sets: (corpus.dev_speakers takes dev from the training speakers)."
     )
 
@@ -70,15 +76,15 @@ def _read_part(part: Path, name: str, listing: CorpusManifest, where: dict[str, 
         for utterance in sorted({*texts, *audio}):
             if utterance in where:
                 raise UserError(
-                    f"{chapter}: utterance {utterance} is in {where[utterance]} too; take one of the parts out."
+                    f"{chapter}: utterance {utterance} is in {where[utterance]} too; leave one of the parts out."
                 )
             where[utterance] = part.name
             if utterance not in texts:
                 reason = f"{audio[utterance]} has no line in {transcripts}; {_FETCH}"
-                listing.problems.append(InvalidUtterance(utterance, reason))
+                listing.problems.append(InvalidUtterance(utterance, reason, name))
             elif utterance not in audio:
                 reason = f"{chapter / utterance}.flac is missing, but {transcripts.name} has its text; {_FETCH}"
-                listing.problems.append(InvalidUtterance(utterance, reason))
+                listing.problems.append(InvalidUtterance(utterance, reason, name))
             else:
                 listing.utterances.append(Utterance(utterance, audio[utterance], texts[utterance], speaker, name))
 
@@ -91,26 +97,20 @@ def _read_transcripts(path: Path) -> dict[str, str]:
         if not _ID.fullmatch(utterance) or not text:
             raise UserError(f"{path}:{number}: expected 'speaker-chapter-number WORDS', found {line[:60]!r}; {_FETCH}.")
         if utterance in texts:
-            raise UserError(f"{path}:{number}: {utterance} is there twice; take one of the lines out.")
+            raise UserError(f"{path}:{number}: {utterance} stands twice; delete one of the lines.")
         texts[utterance] = text
     return texts
 
 
 def _take_dev_speakers(listing: CorpusManifest, count: int, seed: int, root: Path) -> CorpusManifest:
-    """Those with the fewest utterances, so that training loses the least; ties are settled by the seed."""
+    """The speakers with the fewest utterances, so that training loses the least; the seed settles ties."""
     utterances = Counter(u.speaker for u in listing.utterances if u.set == "train")
     if count >= len(utterances):
         raise UserError(
-            f"{root}: {count} speakers are wanted for dev, but training has {len(utterances)}; lower --dev-speakers."
+            f"{root}: {count} speakers are to be dev's, but training has {len(utterances)}; lower --dev-speakers."
         )
     speakers = sorted(utterances)
     order = np.random.default_rng(seed).permutation(len(speakers))
     taken = set(sorted((speakers[k] for k in order), key=lambda speaker: utterances[speaker])[:count])
     moved = [replace(u, set="dev") if u.set == "train" and u.speaker in taken else u for u in listing.utterances]
     return replace(listing, utterances=moved)
-
-
-def shared_speakers(utterances: Sequence[Utterance]) -> list[str]:
-    """Speakers of the test sets whom training or dev has heard, sorted."""
-    learnt = {u.speaker for u in utterances if u.set in ("train", "dev")}
-    return sorted(learnt & {u.speaker for u in utterances if u.set not in ("train", "dev")})

@@ -1,4 +1,4 @@
-"""What a corpus's reader is asked, and what it answers: its utterances, and what is wrong with the rest."""
+"""What a corpus reader gets and returns: the parts to read; the utterances, and what is wrong with the rest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ReadRequest(Generic[Settings]):
       conf_dir: the config's folder, for tables that a recipe keeps beside it.
       parts: set -> the corpus's parts that make it up.
       seed: of sets that are drawn at random.
-      words_for_phones: where transcripts are phones, the words are the text and the phones the reference.
+      words_for_phones: where transcripts are phones, take the words as the text and the phones as the reference.
     """
 
     root: Path
@@ -32,28 +32,33 @@ class ReadRequest(Generic[Settings]):
     seed: int = 1
     words_for_phones: bool = False
 
+    @property
+    def set_of(self) -> dict[str, str]:
+        """Part -> the set that it belongs to, for corpora whose parts are known by utterance or speaker."""
+        return {part: name for name, parts in self.parts.items() for part in parts}
+
 
 @dataclass(frozen=True)
 class Utterance:
-    """One recording and what is said in it."""
+    """One recording and its transcript."""
 
     id: str  # no white space, no slash: it becomes a word of a table and the name of a file
     audio: Path
     text: str  # as `lang.normalise` gives it, never empty
     speaker: str
     set: str
-    phones: tuple[
-        tuple[str, float, float], ...
-    ] = ()  # hand-made: label, start and end in seconds; () where there are none
-    reference: str = ""  # what recognition is held against, where that is not the text
+    # manual phone times: label, start and end in seconds; () where there are none
+    phones: tuple[tuple[str, float, float], ...] = ()
+    reference: str = ""  # what recognition is compared with, where that is not the text
 
 
 @dataclass(frozen=True)
 class InvalidUtterance:
-    """Why an utterance cannot be used, and the mend; worded to follow "<utterance>: "."""
+    """Why an utterance cannot be used, and what to do; worded to follow "<utterance>: "."""
 
     utterance: str
     reason: str
+    set: str = "train"  # where the reader cannot tell its set, it counts as training's
 
 
 @dataclass(frozen=True)
@@ -61,22 +66,25 @@ class CorpusManifest:
     """A whole corpus."""
 
     utterances: list[Utterance]
-    transcripts: list[Path]  # every file, audio apart, from which the utterances were read
+    transcripts: list[Path]  # every file that the utterances were read from, audio apart
     problems: list[InvalidUtterance] = field(default_factory=list)
-    not_speech: list[str] = field(default_factory=list)  # recordings that nobody speaks in: beeps, silence
-    known_missing: list[str] = field(default_factory=list)  # transcripts that the corpus's makers ship no audio for
+    not_speech: list[str] = field(default_factory=list)  # recordings without speech: beeps, silence
+    known_missing: list[str] = field(default_factory=list)  # transcripts that the corpus is released without audio for
+
+    def of_set(self, name: str) -> list[Utterance]:
+        return [utterance for utterance in self.utterances if utterance.set == name]
 
 
-def read_lines(path: Path, mend: str) -> list[tuple[int, str]]:
+def read_lines(path: Path, fix: str) -> list[tuple[int, str]]:
     """The lines of a text file with their numbers, blank ones left out.
 
     Raises:
-      UserError: it cannot be read; `mend` ends the sentence.
+      UserError: it cannot be read; `fix` ends the sentence.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {mend}.") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {fix}.") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: this is not UTF-8 text; save it as UTF-8.") from None
     return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]

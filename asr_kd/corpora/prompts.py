@@ -1,7 +1,7 @@
 """The Asterisk core prompts: 25 minutes of telephone prompts by one professional speaker, 8 kHz.
 
 The folder is what local/download_prompts.sh leaves: sounds/<name>.wav and core-sounds-en.txt ("name: text" lines).
-Beside the config file lie corrections.txt (what is really said) and split.tsv (which set a prompt is in).
+Beside the config file lie corrections.txt (what the recording really says) and split.tsv (the part that a prompt is in).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SPEAKER = "allison"
 CORRECTIONS = "corrections.txt"
 SPLIT = "split.tsv"
 WITHOUT_AUDIO = frozenset({"pls-try-call-later"})  # release 1.6.1 has its text but not its recording
-SETS = ("train", "dev", "test")  # that the split knows
+PARTS = ("train", "dev", "test")  # of the split
 _FETCH = "fetch the prompts with local/download_prompts.sh"
 
 
@@ -37,30 +37,32 @@ def read(request: ReadRequest[PromptsConfig]) -> CorpusManifest:
         raise UserError(f"{corpus_dir / 'sounds'}: there is no such folder; {_FETCH}.")
     sounds = corpus_dir / "sounds"
     audio = {path.relative_to(sounds).with_suffix("").as_posix() for path in sounds.rglob("*.wav")}
+    set_of = request.set_of
     utterances, problems, not_speech, known_missing = [], [], [], []
-    for name in sorted({*texts, *silent, *audio}):
-        file = corpus_dir / "sounds" / f"{name}.wav"
-        if name not in written:
-            problems.append(InvalidUtterance(_id(name), f"{file} has no transcript; add one to {transcripts}"))
+    for name in sorted({*texts, *silent, *audio, *split}):
+        file = sounds / f"{name}.wav"
+        which = set_of.get(split.get(name, "train"))
+        reason = ""
+        if which is None:
+            continue
+        if name not in audio and name not in written:
+            reason = f"is in {conf_dir / SPLIT} but has no text in {transcripts}; {_FETCH}"
+        elif name not in written:
+            reason = f"{file} has no transcript; add one to {transcripts}"
         elif name not in audio and name in WITHOUT_AUDIO:
             known_missing.append(_id(name))
         elif name not in audio:
-            problems.append(
-                InvalidUtterance(_id(name), f"{file} is missing, but {transcripts.name} has its text; {_FETCH}")
-            )
+            reason = f"{file} is missing, but {transcripts.name} has its text; {_FETCH}"
         elif not written[name]:
-            reason = f"its transcript in {transcripts} is empty; write what is said, or [no speech]"
-            problems.append(InvalidUtterance(_id(name), reason))
+            reason = f"its transcript in {transcripts} is empty; write its words, or [no speech]"
         elif name in silent:
             not_speech.append(_id(name))
         elif name not in split:
-            problems.append(InvalidUtterance(_id(name), f"is in no set; add a line to {conf_dir / SPLIT}"))
+            reason = f"is in no set; add a line to {conf_dir / SPLIT}"
         else:
-            utterances.append(Utterance(_id(name), file, texts[name], SPEAKER, split[name]))
-    for name in sorted(set(split) - set(texts) - audio):
-        problems.append(
-            InvalidUtterance(_id(name), f"is in {conf_dir / SPLIT} but has no text in {transcripts}; {_FETCH}")
-        )
+            utterances.append(Utterance(_id(name), file, texts[name], SPEAKER, which))
+        if reason:
+            problems.append(InvalidUtterance(_id(name), reason, which))
     _check_ids(utterances)
     _check_texts(utterances, conf_dir / SPLIT)
     used = [transcripts, conf_dir / CORRECTIONS, conf_dir / SPLIT]
@@ -72,7 +74,7 @@ def _id(name: str) -> str:
 
 
 def spoken_texts(written: Mapping[str, str], corrections: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """name -> what is said in that prompt, normalised; and the names of those in which nothing is said."""
+    """name -> the words of that prompt, normalised; and the names of those without speech."""
     texts = {name: normalise(corrections.get(name, text)) for name, text in written.items()}
     return {name: text for name, text in texts.items() if text}, [name for name, text in texts.items() if not text]
 
@@ -90,22 +92,22 @@ def parse_transcripts(path: Path) -> dict[str, str]:
         name, colon, text = line.partition(":")
         name, text = name.strip(), text.strip()
         if not colon or not name or len(name.split()) > 1:
-            raise UserError(f"{path}:{number}: expected 'name: text', found {line.strip()[:60]!r}; mend the line.")
+            raise UserError(f"{path}:{number}: expected 'name: text', found {line.strip()[:60]!r}; correct the line.")
         if name in texts:
-            raise UserError(f"{path}:{number}: {name} is there twice; take one of the lines out.")
+            raise UserError(f"{path}:{number}: {name} stands twice; delete one of the lines.")
         texts[name] = text
     return texts
 
 
 def read_corrections(path: Path) -> dict[str, str]:
-    """Reads "name<TAB>what is said" lines; '#' begins a comment line."""
+    """Reads "name<TAB>words" lines; '#' begins a comment line."""
     corrections = {}
     for number, line in read_lines(path, "put it beside the config file"):
         if line.startswith("#"):
             continue
         name, tab, text = line.partition("\t")
         if not tab or not normalise(text) or name in corrections:
-            raise UserError(f"{path}:{number}: expected a new name, a tab and what is said, found {line[:60]!r}.")
+            raise UserError(f"{path}:{number}: expected a new name, a tab and the words, found {line[:60]!r}.")
         corrections[name] = text
     return corrections
 
@@ -117,8 +119,10 @@ def read_split(path: Path) -> dict[str, str]:
         if line.startswith("#"):
             continue
         name, _, which = line.strip().partition("\t")
-        if which not in SETS or name in split:
-            raise UserError(f"{path}:{number}: expected a new name, a tab and one of {', '.join(SETS)}: {line[:60]!r}.")
+        if which not in PARTS or name in split:
+            raise UserError(
+                f"{path}:{number}: expected a new name, a tab and one of {', '.join(PARTS)}: {line[:60]!r}."
+            )
         split[name] = which
     return split
 

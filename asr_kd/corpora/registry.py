@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from asr_kd.corpora import folder, librispeech, prompts, timit
@@ -13,15 +13,24 @@ from asr_kd.corpora.settings import CorpusConfig, FolderConfig, LibriSpeechConfi
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus's settings, and the function that lists its utterances."""
+    """A corpus.
+
+    Attributes:
+      settings: the class of its settings.
+      read: lists the utterances of its parts.
+      known_speakers: whether all speakers are known, so that a test speaker who is in training is worth a warning.
+      part_hours: hours of speech of the parts of the released corpus, for planning before it is there.
+    """
 
     settings: type[CorpusConfig]
     read: Callable[[ReadRequest[Any]], CorpusManifest]
+    known_speakers: bool = False
+    part_hours: Mapping[str, float] = field(default_factory=dict)
 
 
 CORPORA: dict[str, Corpus] = {
     "prompts": Corpus(PromptsConfig, prompts.read),
     "folder": Corpus(FolderConfig, folder.read),
-    "librispeech": Corpus(LibriSpeechConfig, librispeech.read),
-    "timit": Corpus(TimitConfig, timit.read),
+    "librispeech": Corpus(LibriSpeechConfig, librispeech.read, known_speakers=True, part_hours=librispeech.PART_HOURS),
+    "timit": Corpus(TimitConfig, timit.read, known_speakers=True),
 }

@@ -1,8 +1,8 @@
 """TIMIT in the layout of the LDC's disc: {TRAIN,TEST}/<dialect>/<speaker>/<sentence>.{WAV,PHN,WRD}, in either case.
 
-The sentences that everybody reads (SA) are left out. Dev and test are the speakers that Kaldi's and lhotse's recipes
-take: 50 and the 24 of the core test, so that there are 3696, 400 and 192 utterances. A copy that has no TEST is split
-by speaker.
+The sentences that everybody reads (SA) are left out. The parts are train, dev and test, by speaker as in Kaldi's and
+lhotse's recipes: dev has 50 speakers and test the 24 of the core test, so that there are 3696, 400 and 192 utterances.
+In a copy without TEST, dev and test are drawn from the speakers of TRAIN.
 """
 
 from __future__ import annotations
@@ -61,8 +61,9 @@ def read(request: TimitRequest) -> CorpusManifest:
     table = read_phone_map(request.conf_dir, request.settings.phone_set)
     listing = CorpusManifest([], [])
     for sentence in sentences:
-        if (name := sets.get(sentence.speaker)) is not None:
-            _add(listing, sentence, name, table, request)
+        part = sets.get(sentence.speaker)
+        if part in request.set_of:
+            _add(listing, sentence, request.set_of[part], table, request)
     return listing
 
 
@@ -86,7 +87,7 @@ def _child(folder: Path | None, name: str) -> Path | None:
 
 def _sentences(part: str, folder: Path) -> list[_Sentence]:
     """Sorted, without SA."""
-    found = []
+    sentences = []
     for speaker in sorted(folder.glob("*/*")):
         if not speaker.is_dir():
             continue
@@ -97,8 +98,8 @@ def _sentences(part: str, folder: Path) -> list[_Sentence]:
             files.setdefault(name.removesuffix(".WAV"), {}).setdefault(suffix, path)
         for name, of_sentence in files.items():
             if not name.startswith(_DIALECT_SENTENCES) and of_sentence.keys() & {".WAV", _PHONES, _WORDS}:
-                found.append(_Sentence(part, speaker.name.upper(), name, of_sentence))
-    return found
+                sentences.append(_Sentence(part, speaker.name.upper(), name, of_sentence))
+    return sentences
 
 
 def _official(corpus_dir: Path, sentences: list[_Sentence], request: TimitRequest) -> dict[str, str]:
@@ -117,8 +118,8 @@ def _official(corpus_dir: Path, sentences: list[_Sentence], request: TimitReques
     if counts != UTTERANCES:
         have = ", ".join(f"{counts[name]} of {count} {name}" for name, count in UTTERANCES.items())
         raise UserError(
-            f"{corpus_dir}: this copy is not whole: {have} utterances. Mend it; or take its TEST away, to have "
-            "--dev-speakers and --test-speakers of TRAIN."
+            f"{corpus_dir}: this copy is not whole: {have} utterances. Complete it; or delete its TEST, so that "
+            "--dev-speakers and --test-speakers take dev and test from TRAIN."
         )
     log.info("%s: %s utterances, without SA", corpus_dir, ", ".join(f"{n} {name}" for name, n in UTTERANCES.items()))
     return sets
@@ -141,7 +142,7 @@ def _drawn(corpus_dir: Path, sentences: list[_Sentence], request: TimitRequest) 
     order = [speakers[k] for k in np.random.default_rng(request.seed).permutation(len(speakers))]
     women, men = ([s for s in order if s.startswith("F") == woman] for woman in (True, False))
     longer, shorter = (women, men) if len(women) >= len(men) else (men, women)
-    mixed = [one for pair in zip(longer, shorter, strict=False) for one in pair] + longer[len(shorter) :]
+    mixed = [speaker for pair in zip(longer, shorter, strict=False) for speaker in pair] + longer[len(shorter) :]
     sets = {speaker: "test" if k < test else "dev" if k < test + dev else "train" for k, speaker in enumerate(mixed)}
     counts = Counter(sets[sentence.speaker] for sentence in sentences)
     log.info(
@@ -160,38 +161,38 @@ def _add(
     table: Mapping[str, str | None],
     request: TimitRequest,
 ) -> None:
-    phones_wanted = request.settings.transcripts == "phones"
-    words_wanted = not phones_wanted or request.words_for_phones
-    wanted = [suffix for suffix, needed in ((_PHONES, phones_wanted), (_WORDS, words_wanted)) if needed]
-    for suffix in (".WAV", *wanted):
+    need_phones = request.settings.transcripts == "phones"
+    need_words = not need_phones or request.words_for_phones
+    suffixes = [suffix for suffix, needed in ((_PHONES, need_phones), (_WORDS, need_words)) if needed]
+    for suffix in (".WAV", *suffixes):
         if suffix not in sentence.files:
             beside = next(iter(sentence.files.values())).parent
             reason = f"{beside / sentence.name}{suffix} is missing; fetch it again, or leave the utterance out"
-            listing.problems.append(InvalidUtterance(sentence.id, reason))
+            listing.problems.append(InvalidUtterance(sentence.id, reason, name))
             return
     audio = sentence.files[".WAV"]
-    listing.transcripts.extend(sentence.files[suffix] for suffix in wanted)
+    listing.transcripts.extend(sentence.files[suffix] for suffix in suffixes)
     length = _num_samples(audio, request.settings.sampling_rate)
     spans: list[Span] = []
     words = ""
     try:
-        if phones_wanted:
+        if need_phones:
             spans = mapped(read_phones(sentence.files[_PHONES], table, length), table)
-        if words_wanted:
+        if need_words:
             words = normalise(" ".join(span.label for span in read_words(sentence.files[_WORDS], length)))
     except UserError as error:
-        listing.problems.append(InvalidUtterance(sentence.id, str(error).rstrip(".")))
+        listing.problems.append(InvalidUtterance(sentence.id, str(error).rstrip("."), name))
         return
     rate = request.settings.sampling_rate
     phones = tuple((span.label, span.first / rate, span.end / rate) for span in spans)
     spelled = " ".join(span.label for span in spans)
-    reference = spelled if words_wanted and phones_wanted else ""
-    text = words if words_wanted else spelled
+    reference = spelled if need_words and need_phones else ""
+    text = words if need_words else spelled
     listing.utterances.append(Utterance(sentence.id, audio, text, sentence.speaker, name, phones, reference))
 
 
 def _num_samples(path: Path, sampling_rate: int) -> int | None:
-    """None where the recording cannot be used, which prepare will tell."""
+    """None where the recording cannot be used; prepare reports why."""
     try:
         return check_audio(path, sampling_rate)
     except BadAudio:

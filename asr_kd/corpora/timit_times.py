@@ -1,4 +1,4 @@
-"""TIMIT's hand-made times: .PHN and .WRD files, and the sets of phones they are mapped to.
+"""TIMIT's manual times: .PHN and .WRD files, and the sets of phones they are mapped to.
 
 A line of either is "FIRST END LABEL", in samples. The phones of an utterance follow each other without gaps; words may
 overlap, where two of them share a sound.
@@ -18,12 +18,12 @@ from asr_kd.lang.lexicon import SILENCE
 PHONES_FILE = "phones.txt"
 _SILENT = "sil"
 _DROPPED = "-"
-_MEND = "mend the line or fetch the file again"
+_FIX = "correct the line or fetch the file again"
 
 
 @dataclass(frozen=True)
 class Span:
-    """What is said from one sample up to another."""
+    """A phone or word, from one sample up to another."""
 
     first: int
     end: int
@@ -86,11 +86,11 @@ def read_phones(path: Path, known: Mapping[str, str | None], num_samples: int | 
         if span.first != before.end:
             how = "overlaps with" if span.first < before.end else "leaves a gap after"
             raise UserError(
-                f"{path}:{number}: {span.label} {how} the phone before, which ends at {before.end}; {_MEND}."
+                f"{path}:{number}: {span.label} {how} the phone before, which ends at {before.end}; {_FIX}."
             )
     for number, span in enumerate(spans, 1):
         if span.label not in known:
-            raise UserError(f"{path}:{number}: {span.label} is none of the phones of {PHONES_FILE}; {_MEND}.")
+            raise UserError(f"{path}:{number}: {span.label} is none of the phones of {PHONES_FILE}; {_FIX}.")
     return spans
 
 
@@ -99,7 +99,7 @@ def read_words(path: Path, num_samples: int | None) -> list[Span]:
     spans = _read(path, num_samples)
     for number, (before, span) in enumerate(itertools.pairwise(spans), 2):
         if span.first < before.first:
-            raise UserError(f"{path}:{number}: {span.label} begins before the word above it; {_MEND}.")
+            raise UserError(f"{path}:{number}: {span.label} begins before the word above it; {_FIX}.")
     return spans
 
 
@@ -108,14 +108,14 @@ def _read(path: Path, num_samples: int | None) -> list[Span]:
     for number, line in read_lines(path, "fetch it again, or leave the utterance out"):
         fields = line.split()
         if len(fields) != 3 or not (fields[0].isdigit() and fields[1].isdigit()):
-            raise UserError(f"{path}:{number}: expected FIRST END LABEL, found {line[:60]!r}; {_MEND}.")
+            raise UserError(f"{path}:{number}: expected FIRST END LABEL, found {line[:60]!r}; {_FIX}.")
         span = Span(int(fields[0]), int(fields[1]), fields[2].lower())
         if span.end <= span.first:
-            raise UserError(f"{path}:{number}: {span.label} ends at {span.end}, where it begins or before; {_MEND}.")
+            raise UserError(f"{path}:{number}: {span.label} ends at {span.end}, where it begins or before; {_FIX}.")
         if num_samples is not None and span.end > num_samples:
             raise UserError(
                 f"{path}:{number}: {span.label} ends at {span.end}, but the recording has {num_samples} samples; "
-                f"{_MEND}."
+                f"{_FIX}."
             )
         spans.append(span)
     if not spans:
@@ -124,13 +124,13 @@ def _read(path: Path, num_samples: int | None) -> list[Span]:
 
 
 def mapped(spans: list[Span], table: Mapping[str, str | None]) -> list[Span]:
-    """Phones of another set: what is left out belongs to the phone before it, and silences that meet are one."""
-    found: list[Span] = []
+    """Phones of another set: a phone that is left out is added to the one before it; adjacent silences are joined."""
+    result: list[Span] = []
     for span in spans:
         label = table[span.label]
-        if found and (label is None or label == found[-1].label == SILENCE):
-            found[-1] = Span(found[-1].first, span.end, found[-1].label)
+        if result and (label is None or label == result[-1].label == SILENCE):
+            result[-1] = Span(result[-1].first, span.end, result[-1].label)
         else:
-            # an utterance that begins with what is left out: its time goes to silence
-            found.append(Span(span.first, span.end, SILENCE if label is None else label))
-    return found
+            # an utterance that begins with a phone that is left out: its time goes to silence
+            result.append(Span(span.first, span.end, SILENCE if label is None else label))
+    return result

@@ -28,9 +28,9 @@ def check_features(utterance_id: str, features: np.ndarray) -> None:
     if len(features) == 0:
         raise UserError(f"utterance {utterance_id} has no frame; leave it out of the set.")
     if not np.isfinite(features).all():
-        raise UserError(f"utterance {utterance_id} has NaN or infinite features; mend its audio or leave it out.")
+        raise UserError(f"utterance {utterance_id} has NaN or infinite features; replace its audio or leave it out.")
     if features.min() == features.max():
-        raise UserError(f"utterance {utterance_id} is digital silence; mend its audio or leave it out.")
+        raise UserError(f"utterance {utterance_id} is digital silence; replace its audio or leave it out.")
 
 
 def fbank(samples: np.ndarray, sampling_rate: int, num_mel_bins: int) -> np.ndarray:

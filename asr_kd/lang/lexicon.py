@@ -1,6 +1,6 @@
-"""The phone lexicon: which phones there are, which words, and how each word may be said.
+"""The phone lexicon: the phones, the words, and the pronunciations of each word.
 
-Pronunciations are cmudict's with the stress taken off (39 phones), and SIL; a hand-written lexicon has the last word.
+Pronunciations are cmudict's without stress (39 phones), and SIL; the entries of a recipe's own lexicon take precedence.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ ARPABET = tuple(
 
 @dataclass(frozen=True)
 class Lang:
-    """Words and how they are said."""
+    """Words and their pronunciations."""
 
     phones: tuple[str, ...]  # phones[0] is SIL
     words: tuple[str, ...]  # the decoding vocabulary, sorted; a word's id is its index + 1, 0 is epsilon
-    pronunciations: Mapping[str, tuple[tuple[int, ...], ...]]  # every word of the corpus -> sequences of phone indices
+    pronunciations: Mapping[str, tuple[tuple[int, ...], ...]]  # word -> sequences of phone indices
 
     def is_vowel(self, phone: int) -> bool:
         return phone_class(self.phones[phone]) == "vowel"
 
     @functools.cached_property
     def closed_stops(self) -> frozenset[tuple[int, int]]:
-        """(closure, release) where a pronunciation has them one after the other; none in most lexicons."""
+        """(closure, release) pairs that follow each other in some pronunciation; none in most lexicons."""
         index = {phone: number for number, phone in enumerate(self.phones)}
         pairs = {(index[c], index[r]) for r, c in CLOSURE_OF.items() if c in index and r in index}
         if not pairs:
             return frozenset()
-        said = (variant for variants in self.pronunciations.values() for variant in variants)
-        return frozenset(pairs.intersection(pair for variant in said for pair in itertools.pairwise(variant)))
+        all_variants = (variant for variants in self.pronunciations.values() for variant in variants)
+        return frozenset(pairs.intersection(pair for variant in all_variants for pair in itertools.pairwise(variant)))
 
 
 @functools.cache
@@ -80,21 +80,21 @@ def read_lexicon(path: Path) -> dict[str, list[tuple[str, ...]]]:
 def pronounce(words: Iterable[str], own: Mapping[str, list[tuple[str, ...]]]) -> dict[str, list[tuple[str, ...]]]:
     """word -> its pronunciations: those of `own` if it has the word, else cmudict's; unknown words are left out.
 
-    A word with 's that neither has is said as its stem and the usual S, Z or IH Z.
+    A word with 's that neither has is pronounced as its stem and the usual S, Z or IH Z.
     """
-    found = {}
+    pronunciations = {}
     for word in words:
         variants = own.get(word) or _cmudict().get(word)
         if not variants and re.fullmatch(r".+'S", word):
             stem = own.get(word[:-2]) or _cmudict().get(word[:-2]) or []
             variants = [(*phones, *_possessive(phones[-1])) for phones in stem]
         if variants:
-            found[word] = list(variants)
-    return found
+            pronunciations[word] = list(variants)
+    return pronunciations
 
 
 def everything_known(own: Mapping[str, list[tuple[str, ...]]]) -> dict[str, list[tuple[str, ...]]]:
-    """cmudict, with the words of `own` said as it says them."""
+    """cmudict, overridden by the entries of `own`."""
     return {**_cmudict(), **own}
 
 
@@ -109,7 +109,7 @@ def make_lang(
     pronunciations: Mapping[str, list[tuple[str, ...]]],
     symbols: Sequence[str] = ARPABET,
 ) -> Lang:
-    """Turns phones into indices. All `symbols` are in, used or not: words are added later more easily.
+    """Turns phones into indices. All `symbols` are in, used or not, so that words can be added later.
 
     Raises:
       KeyError: a word of the vocabulary has no pronunciation.
@@ -128,14 +128,25 @@ def write_lang(folder: Path, lang: Lang) -> None:
     """Writes phones.txt, words.txt and lexicon.txt into an existing folder."""
     (folder / "phones.txt").write_text("".join(f"{phone}\n" for phone in lang.phones), encoding="utf-8")
     (folder / "words.txt").write_text("".join(f"{word}\n" for word in lang.words), encoding="utf-8")
-    with (folder / "lexicon.txt").open("w", encoding="utf-8") as file:
-        for word, variants in lang.pronunciations.items():
-            for variant in variants:
-                file.write(f"{word} {' '.join(lang.phones[phone] for phone in variant)}\n")
+    spelled = {
+        word: [tuple(lang.phones[phone] for phone in variant) for variant in variants]
+        for word, variants in lang.pronunciations.items()
+    }
+    write_lexicon(folder / "lexicon.txt", spelled)
 
 
-def read_lang(folder: Path) -> Lang:
+def write_lexicon(path: Path, pronunciations: Mapping[str, Sequence[tuple[str, ...]]]) -> None:
+    """Writes "WORD PH1 PH2 ..." lines, one pronunciation a line."""
+    with path.open("w", encoding="utf-8") as file:
+        for word, variants in pronunciations.items():
+            file.writelines(f"{word} {' '.join(variant)}\n" for variant in variants)
+
+
+def read_lang(folder: Path, more: Path | None = None) -> Lang:
     """Reads what `write_lang` wrote.
+
+    Args:
+      more: a further lexicon, for words of a scored set's transcripts that `folder` lacks; it may be missing.
 
     Raises:
       UserError: a file is missing, or a line of it is wrong; the line is named.
@@ -146,25 +157,32 @@ def read_lang(folder: Path) -> Lang:
     words = [line for _, line in _numbered_lines(folder / "words.txt")]
     if words != sorted(set(words)):
         raise UserError(f"{folder / 'words.txt'}: the words must be sorted and distinct; run asr-kd prepare again.")
-    index = {phone: i for i, phone in enumerate(phones)}
+    table = _read_indices(folder / "lexicon.txt", phones)
+    missing = [word for word in words if word not in table]
+    if missing:
+        raise UserError(f"{folder / 'lexicon.txt'}: {missing[0]} of words.txt has no pronunciation; add a line for it.")
+    if more is not None and more.exists():
+        table = _read_indices(more, phones) | table
+    return Lang(tuple(phones), tuple(words), {word: tuple(variants) for word, variants in table.items()})
+
+
+def _read_indices(path: Path, phones: Sequence[str]) -> dict[str, list[tuple[int, ...]]]:
+    index = {phone: number for number, phone in enumerate(phones)}
     table: dict[str, list[tuple[int, ...]]] = {}
-    for number, line in _numbered_lines(folder / "lexicon.txt"):
+    for number, line in _numbered_lines(path):
         word, *names = line.split() or [""]
         unknown = [name for name in names if name not in index]
         if not names or unknown:
             wrong = f"{unknown[0]} is not in phones.txt" if unknown else "expected WORD PH1 PH2 ..."
-            raise UserError(f"{folder / 'lexicon.txt'}:{number}: {wrong}; mend it or run asr-kd prepare again.")
+            raise UserError(f"{path}:{number}: {wrong}; correct it or run asr-kd prepare again.")
         table.setdefault(word, []).append(tuple(index[name] for name in names))
-    missing = [word for word in words if word not in table]
-    if missing:
-        raise UserError(f"{folder / 'lexicon.txt'}: {missing[0]} of words.txt has no pronunciation; add a line for it.")
-    return Lang(tuple(phones), tuple(words), {word: tuple(variants) for word, variants in table.items()})
+    return table
 
 
-def _numbered_lines(path: Path, mend: str = "run asr-kd prepare again") -> list[tuple[int, str]]:
+def _numbered_lines(path: Path, fix: str = "run asr-kd prepare again") -> list[tuple[int, str]]:
     try:
         return list(enumerate(path.read_text(encoding="utf-8").splitlines(), 1))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {mend}.") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {fix}.") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: this is not UTF-8 text; save it as UTF-8.") from None

@@ -1,4 +1,4 @@
-"""Whether a corpus is still what stage 1 looked at: by the times of its files, for it may be large."""
+"""Whether a corpus is still the one that stage 1 read: by the modification times of its files, for it may be large."""
 
 from __future__ import annotations
 
@@ -6,49 +6,51 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from asr_kd.corpora.cuts import read_cuts
 from asr_kd.errors import UserError
 from asr_kd.io.stamp import STAMP
-from asr_kd.io.text_files import open_text
 from asr_kd.workspace.work import Workspace
 
-TRANSCRIPTS = "transcripts.json"  # in data/: the files that the utterances were read from
-_MEND = "make it again with asr-kd prepare"
+TRANSCRIPTS = "transcripts.json"  # in data/: the files that the config's sets were read from
+_FIX = "run asr-kd prepare again"
+
+
+def transcripts_file(work: Workspace, added_set: str) -> Path:
+    """The list of files that a set which was added later was read from."""
+    return work.data / f"transcripts_{added_set}.json"
 
 
 def check_inputs_unmodified(work: Workspace, names: Iterable[str]) -> None:
-    """Looks at the transcripts and the recordings of these sets; one that is gone is not asked for.
+    """Checks the modification times of the sets' transcripts and recordings; missing files are ignored.
 
     Raises:
-      UserError: a file was altered since stage 1 looked at it, or the list of cuts is damaged.
+      UserError: a file is newer than the stamp of stage 1, or the list of cuts is damaged.
     """
-    stamp = work.data / STAMP
-    if not stamp.exists():
-        return
-    prepared = stamp.stat().st_mtime_ns
-    altered, first = 0, ""
-    for path in (*_transcripts(work), *(path for name in names for path in _recordings(work, work.cuts(name)))):
-        if path.exists() and path.stat().st_mtime_ns > prepared:
-            altered, first = altered + 1, first or str(path)
-    if altered:
-        more = f" and {altered - 1} more" if altered > 1 else ""
+    modified = _newer(work.data / STAMP, _listed(work, work.data / TRANSCRIPTS))
+    for name in names:
+        stamp = work.cuts_stamp(name)
+        modified += _newer(stamp, _listed(work, transcripts_file(work, name)))
+        modified += _newer(stamp, _recordings(work, work.cuts(name)))
+    if modified:
+        more = f" and {len(modified) - 1} more" if len(modified) > 1 else ""
         raise UserError(
-            f"{first}{more} changed after {work.data} was made; look at the corpus again: {work.command('prepare')}"
+            f"{modified[0]}{more} changed after {work.data} was made; read the corpus again: {work.command('prepare')}"
         )
 
 
-def _transcripts(work: Workspace) -> Iterator[Path]:
-    file = work.data / TRANSCRIPTS
+def _newer(stamp: Path, files: Iterator[Path]) -> list[Path]:
+    if not stamp.exists():
+        return []
+    prepared = stamp.stat().st_mtime_ns
+    return [path for path in files if path.exists() and path.stat().st_mtime_ns > prepared]
+
+
+def _listed(work: Workspace, file: Path) -> Iterator[Path]:
     if file.exists():
         yield from (work.root / name for name in json.loads(file.read_text(encoding="utf-8")))
 
 
 def _recordings(work: Workspace, cuts: Path) -> Iterator[Path]:
-    if not cuts.exists():
-        return
-    with open_text(cuts, "the list of cuts", _MEND) as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                sources = [source["source"] for source in json.loads(line)["recording"]["sources"]]
-            except (ValueError, KeyError, TypeError):
-                raise UserError(f"{cuts}:{number}: this is no cut with a recording; {_MEND}.") from None
-            yield from (work.root / source for source in sources)
+    if cuts.exists():
+        for cut in read_cuts(cuts, _FIX):
+            yield from (work.root / source["source"] for source in cut["recording"]["sources"])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from asr_kd.corpora.settings import LibriSpeechConfig
 from asr_kd.errors import UserError
 from asr_kd.io.files import replacing_file
-from asr_kd.workspace.config import DEV, TRAIN, Config
-from asr_kd.workspace.work import Workspace
+from asr_kd.workspace.config import DEV, TRAIN, Config, with_settings
+from asr_kd.workspace.work import Workspace, require
 
 _ADDED = "added_sets.json"
 
@@ -22,10 +25,60 @@ def scored_sets(config: Config, work: Workspace) -> tuple[str, ...]:
     return (DEV, *(name for name in all_sets(config, work) if name not in (TRAIN, DEV)))
 
 
-def add_set(work: Workspace, name: str, parts: tuple[str, ...]) -> None:
+def with_parts(config: Config, parts: Mapping[str, Sequence[str]], dev_speakers: int | None = None) -> Config:
+    """The config with other parts of some of its sets.
+
+    Where dev can consist of parts or of training speakers, the two exclude each other: giving one overrides the other
+    in the config.
+
+    Args:
+      parts: set -> its parts.
+      dev_speakers: `corpus.dev_speakers`; None: the config's.
+
+    Raises:
+      UserError: the config has no such set, or the corpus no such setting.
+    """
+    sets = {name: list(of_set) for name, of_set in config.sets.items()}
+    for name, of_set in parts.items():
+        if name not in sets:
+            raise UserError(
+                f"--set {name}: the config's sets are {', '.join(sets)}; add others to the config under sets:, or to a "
+                "finished run by asr-kd prepare --add-set."
+            )
+        sets[name] = list(of_set)
+    if isinstance(config.corpus, LibriSpeechConfig):
+        if dev_speakers and DEV not in parts:
+            sets[DEV] = []
+        if dev_speakers is None and parts.get(DEV):
+            dev_speakers = 0
+    return with_settings(config, {"sets": sets, "corpus.dev_speakers": dev_speakers})
+
+
+def prepared(config: Config, work: Workspace) -> dict[str, Any]:
+    """What stage 1 noted about the language model and about each set, in one mapping.
+
+    Raises:
+      UserError: stage 1 has not run for some set.
+    """
+    learnt: dict[str, Any] = require(work.data, work, "prepare")["metadata"]
+    sets = {name: require(work.cuts_stamp(name), work, "prepare")["metadata"] for name in all_sets(config, work)}
+    perplexity = {name: entries["perplexity"] for name, entries in sets.items() if "perplexity" in entries}
+    guessed = learnt["guessed_pronunciations"]
+    for entries in sets.values():
+        guessed = guessed | entries["guessed_pronunciations"]
+    return learnt | {
+        "sets": sets,
+        "lm": learnt["lm"] | {"perplexity": perplexity},
+        "guessed_pronunciations": guessed,
+        "shared_speakers": sorted({speaker for entries in sets.values() for speaker in entries["shared_speakers"]}),
+        "left_out": [bad for entries in sets.values() for bad in entries["left_out"]],
+    }
+
+
+def add_set(work: Workspace, name: str, parts: Sequence[str]) -> None:
     """Notes a test set that is scored beside those of the config."""
     with replacing_file(work.data / _ADDED) as temporary:
-        temporary.write_text(json.dumps(_added(work) | {name: parts}, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(_added(work) | {name: tuple(parts)}, indent=1) + "\n", encoding="utf-8")
 
 
 def _added(work: Workspace) -> dict[str, tuple[str, ...]]:

@@ -32,6 +32,14 @@ class Workspace:
     def cuts(self, name: str) -> Path:
         return self.data / f"cuts_{name}.jsonl.gz"
 
+    def cuts_stamp(self, name: str) -> Path:
+        """The stamp of a set's cuts: sets are stamped one by one, so that one can be added later."""
+        return self.data / f"cuts_{name}.stamp.json"
+
+    def lexicon(self, name: str) -> Path:
+        """Pronunciations of a scored set's words, for `read_lang(work.lang, work.lexicon(name))`; train has none."""
+        return self.data / f"lexicon_{name}.txt"
+
     def frames(self, name: str) -> Path:
         return self.data / "frames" / name
 

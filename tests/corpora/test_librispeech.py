@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr_kd.corpora.librispeech import read
+from asr_kd.corpora import librispeech
+from asr_kd.corpora.listing import CorpusManifest, ReadRequest
+from asr_kd.corpora.settings import LibriSpeechConfig
 from asr_kd.errors import UserError
-from asr_kd.io.stamp import read_stamp
 from asr_kd.lang.g2p import G2P
 from asr_kd.lang.lexicon import read_lang
+from asr_kd.lang.settings import LangConfig
 from asr_kd.stages.prepare import prepare
-from asr_kd.workspace.config import Config, CorpusConfig, LangConfig, with_settings
+from asr_kd.workspace.config import Config, with_settings
 from asr_kd.workspace.work import Workspace
 
 RATE = 16000
@@ -47,9 +49,14 @@ def corpus(tmp_path: Path) -> Path:
 
 
 CONFIG = Config(
-    corpus=CorpusConfig(name="librispeech", sampling_rate=RATE, dev_parts=(), dev_speakers=1),
+    corpus=LibriSpeechConfig(sampling_rate=RATE, dev_speakers=1),
+    sets={"train": ("train-clean-100",), "dev": (), "test": ("test-clean",)},
     lang=LangConfig(guess_pronunciations=True),  # nobody names a lexicon, and there is none
 )
+
+
+def read(root: Path, config: Config) -> CorpusManifest:
+    return librispeech.read(ReadRequest(root, root, config.corpus, config.sets, config.seed))
 
 
 def sets(listing) -> dict[str, list[str]]:
@@ -57,19 +64,19 @@ def sets(listing) -> dict[str, list[str]]:
 
 
 def test_dev_is_taken_from_the_speakers_with_the_least(corpus: Path) -> None:
-    listing = read(corpus, corpus, CONFIG)
+    listing = read(corpus, CONFIG)
     assert sets(listing)["dev"] == ["27-1-0000"]
     assert len(sets(listing)["train"]) == 5 and sets(listing)["test"] == ["61-70-0000"]
     assert {u.speaker for u in listing.utterances} == {"19", "26", "27", "61"}
     assert listing.utterances[0].text == "HELLO WORLD" and not listing.problems
-    assert sets(read(corpus / "LibriSpeech", corpus, CONFIG)) == sets(listing)  # either folder will do
+    assert sets(read(corpus / "LibriSpeech", CONFIG)) == sets(listing)  # either folder will do
 
 
 def test_ties_between_speakers_are_settled_by_the_seed(tmp_path: Path) -> None:
     write_part(tmp_path / "train-clean-100", {f"{speaker}-1": ["A"] for speaker in range(10, 30)})
     write_part(tmp_path / "test-clean", {"61-70": ["A"]})
     taken = [
-        tuple(sets(read(tmp_path, tmp_path, with_settings(CONFIG, {"seed": s, "corpus.dev_speakers": 4})))["dev"])
+        tuple(sets(read(tmp_path, with_settings(CONFIG, {"seed": s, "corpus.dev_speakers": 4})))["dev"])
         for s in (1, 1, 2, 3)
     ]
     assert taken[0] == taken[1] and len(set(taken)) > 1
@@ -81,7 +88,7 @@ def test_what_is_wrong_with_one_utterance_is_a_problem_of_that_one(corpus: Path)
     (chapter / "26-495-0000.flac").unlink()
     lines = (chapter / "26-495.trans.txt").read_text().splitlines()
     (chapter / "26-495.trans.txt").write_text("\n".join(lines[:2]) + "\n")
-    found = {problem.utterance: problem.reason for problem in read(corpus, corpus, CONFIG).problems}
+    found = {problem.utterance: problem.reason for problem in read(corpus, CONFIG).problems}
     assert "26-495-0000.flac is missing" in found.pop("26-495-0000")
     assert "has no line in" in found.pop("26-495-0002")
     assert not found
@@ -90,21 +97,21 @@ def test_what_is_wrong_with_one_utterance_is_a_problem_of_that_one(corpus: Path)
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"corpus.dev_parts": ["dev-clean"]}, "no part 'dev-clean', only test-clean, train-clean-100; fetch it"),
-        ({"corpus.test_parts": ["../LibriSpeech"]}, "no part '../LibriSpeech'"),
-        ({"corpus.dev_speakers": 3}, "3 speakers are wanted for dev, but training has 3; lower --dev-speakers"),
-        ({"corpus.dev_parts": ["train-clean-100"]}, "utterance 19-198-0000 is in train-clean-100 too"),
+        ({"sets.dev": ["dev-clean"]}, "no part 'dev-clean', only test-clean, train-clean-100; fetch it"),
+        ({"sets.test": ["../LibriSpeech"]}, "no part '../LibriSpeech'"),
+        ({"corpus.dev_speakers": 3}, "3 speakers are to be dev's, but training has 3; lower --dev-speakers"),
+        ({"sets.dev": ["train-clean-100"]}, "utterance 19-198-0000 is in train-clean-100 too"),
     ],
 )
 def test_parts_that_cannot_be_had(corpus: Path, setting: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        read(corpus, corpus, with_settings(CONFIG, setting))
+        read(corpus, with_settings(CONFIG, setting))
 
 
 def test_a_copied_utterance_in_two_parts_is_named(corpus: Path) -> None:
     write_part(corpus / "LibriSpeech" / "dev-clean", {"19-198": ["HELLO WORLD"]})
-    with pytest.raises(UserError, match="utterance 19-198-0000 is in train-clean-100 too; take one of the parts out"):
-        read(corpus, corpus, with_settings(CONFIG, {"corpus.dev_parts": ["dev-clean"]}))
+    with pytest.raises(UserError, match="utterance 19-198-0000 is in train-clean-100 too; leave one of the parts out"):
+        read(corpus, with_settings(CONFIG, {"sets.dev": ["dev-clean"]}))
 
 
 @pytest.mark.parametrize("line", ["19-198-0000", "19_198 HELLO", "19-198-0001 ..."])
@@ -112,21 +119,20 @@ def test_a_malformed_transcript_names_file_and_line(corpus: Path, line: str) -> 
     path = corpus / "LibriSpeech/train-clean-100/19/198/19-198.trans.txt"
     path.write_text(f"19-198-0001 FINE\n{line}\n")
     with pytest.raises(UserError, match=r"19-198\.trans\.txt:2: expected 'speaker-chapter-number WORDS'"):
-        read(corpus, corpus, CONFIG)
+        read(corpus, CONFIG)
 
 
 def test_missing_transcripts_are_named(corpus: Path) -> None:
     path = corpus / "LibriSpeech/test-clean/61/70/61-70.trans.txt"
     path.unlink()
     with pytest.raises(UserError, match=r"61-70\.trans\.txt: cannot be read .*fetch the part again"):
-        read(corpus, corpus, CONFIG)
+        read(corpus, CONFIG)
 
 
 def prepared(corpus: Path, **settings: object) -> dict:
     work = Workspace(corpus.parent, corpus.parent / "mini.yaml")
     config = with_settings(CONFIG, {key.replace("__", "."): value for key, value in settings.items()})
-    prepare(config, work, corpus_dir=corpus)
-    return read_stamp(work.data)["metadata"] | {"lang": read_lang(work.lang)}  # type: ignore[index, no-any-return]
+    return prepare(config, work, corpus_dir=corpus).metadata | {"lang": read_lang(work.lang)}
 
 
 def test_the_language_model_leaves_out_what_dev_and_test_say(corpus: Path) -> None:
@@ -157,7 +163,7 @@ def test_words_in_no_lexicon_are_guessed_listed_and_told(corpus: Path) -> None:
 
 def test_speakers_in_training_and_test_are_a_warning_that_stays(corpus: Path) -> None:
     write_part(corpus / "LibriSpeech" / "test-other", {"19-9": ["GOOD DAY"]})
-    metadata = prepared(corpus, corpus__test_parts=["test-other"])
+    metadata = prepared(corpus, sets__test=["test-other"])
     assert metadata["shared_speakers"] == ["19"]
 
 

@@ -14,20 +14,24 @@ import pytest
 import soundfile
 from lhotse.recipes.timit import get_phonemes, get_speakers
 
+from asr_kd.alignment.settings import AlignmentConfig
 from asr_kd.corpora import timit
+from asr_kd.corpora.listing import CorpusManifest, ReadRequest
+from asr_kd.corpora.settings import TimitConfig
 from asr_kd.corpora.timit_times import Span, mapped, read_phone_map, read_phones, read_words
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
 from asr_kd.lang.lexicon import read_lang
+from asr_kd.lang.settings import LangConfig
 from asr_kd.stages.features import make_features
 from asr_kd.stages.prepare import prepare
-from asr_kd.workspace.config import AlignmentConfig, Config, CorpusConfig, LangConfig
+from asr_kd.workspace.config import Config
 from asr_kd.workspace.work import Workspace
 
 RATE = 16000
 CONF = Path(__file__).parents[2] / "recipes" / "timit" / "conf"
 CONFIG = Config(
-    corpus=CorpusConfig(name="timit", sampling_rate=RATE, transcripts="phones", dev_speakers=2, test_speakers=2),
+    corpus=TimitConfig(sampling_rate=RATE, transcripts="phones", dev_speakers=2, test_speakers=2),
     lang=LangConfig(units="words", ngram_order=2),
 )
 PHN = "0 1600 h#\n1600 3200 sh\n3200 4800 ix\n4800 5600 q\n5600 7200 bcl\n7200 8000 b\n8000 9600 epi\n9600 12000 h#\n"
@@ -51,6 +55,11 @@ def put(
     audio = folder / f"{name}.{'wav' if lower else 'WAV'}"
     soundfile.write(audio, samples, RATE, subtype="PCM_16", format=form)
     return folder / name
+
+
+def read(root: Path, conf: Path, config: Config) -> CorpusManifest:
+    words = config.alignment.labels == "words"
+    return timit.read(ReadRequest(root, conf, config.corpus, config.sets, config.seed, words_for_phones=words))
 
 
 @pytest.fixture
@@ -82,7 +91,7 @@ def test_phones_of_another_set_keep_all_of_the_time() -> None:
 
 
 def test_a_copy_without_test_speakers_is_split_by_speaker(corpus: Path) -> None:
-    listing = timit.read(corpus, CONF, CONFIG)
+    listing = read(corpus, CONF, CONFIG)
     assert not listing.problems
     sets = {u.speaker: u.set for u in listing.utterances}
     assert Counter(sets.values()) == {"train": 4, "dev": 2, "test": 2}
@@ -90,7 +99,7 @@ def test_a_copy_without_test_speakers_is_split_by_speaker(corpus: Path) -> None:
         assert sorted(speaker[0] for speaker, of in sets.items() if of == name) == ["F", "M"]
     assert sorted(u.id for u in listing.utterances if u.speaker == "FAAA0") == ["FAAA0-SI10", "FAAA0-SX20"]  # no SA
     assert listing.utterances[0].text == "SIL SH IX VCL B EPI SIL"
-    again = timit.read(corpus / "data", CONF, replace(CONFIG, seed=2))
+    again = read(corpus / "data", CONF, replace(CONFIG, seed=2))
     assert {u.speaker: u.set for u in again.utterances} != sets
 
 
@@ -98,10 +107,10 @@ BY_WORDS = replace(CONFIG, lang=LangConfig(units="phones", ngram_order=2), align
 
 
 def test_where_words_give_the_labels_the_phones_are_the_reference(corpus: Path) -> None:
-    listing = timit.read(corpus, CONF, BY_WORDS)
+    listing = read(corpus, CONF, BY_WORDS)
     assert {(u.text, u.reference) for u in listing.utterances} == {("SHE BE'S", "SIL SH IX VCL B EPI SIL")}
     (corpus / "data" / "TRAIN" / "DR1" / "FBBB0" / "SX20.WRD").unlink()
-    (problem,) = timit.read(corpus, CONF, BY_WORDS).problems
+    (problem,) = read(corpus, CONF, BY_WORDS).problems
     assert problem.utterance == "FBBB0-SX20" and "SX20.WRD is missing; fetch it again" in problem.reason
 
 
@@ -128,7 +137,7 @@ def test_where_words_give_the_labels_the_lexicons_phones_are_recognised(corpus: 
 
 def test_words_are_transcripts_too(corpus: Path) -> None:
     words = replace(CONFIG, corpus=replace(CONFIG.corpus, transcripts="words"))
-    assert {u.text for u in timit.read(corpus, CONF, words).utterances} == {"SHE BE'S"}
+    assert {u.text for u in read(corpus, CONF, words).utterances} == {"SHE BE'S"}
 
 
 @pytest.mark.parametrize("lower", [False, True])
@@ -141,11 +150,11 @@ def test_a_whole_copy_has_the_official_sets(tmp_path: Path, lower: bool, monkeyp
         put(tmp_path, "TEST", speaker, "SA2", lower=lower)
     official = replace(CONFIG, corpus=replace(CONFIG.corpus, dev_speakers=0, test_speakers=0))
     with pytest.raises(UserError, match=r"not whole: 2 of 3696 train, 1 of 400 dev, 2 of 192 test"):
-        timit.read(tmp_path, CONF, official)
+        read(tmp_path, CONF, official)
     with pytest.raises(UserError, match="official TEST speakers"):
-        timit.read(tmp_path, CONF, CONFIG)
+        read(tmp_path, CONF, CONFIG)
     monkeypatch.setattr(timit, "UTTERANCES", {"train": 2, "dev": 1, "test": 2})
-    listing = timit.read(tmp_path, CONF, official)
+    listing = read(tmp_path, CONF, official)
     assert {(u.speaker, u.set) for u in listing.utterances} == {
         ("FAAA0", "train"), ("MAAA0", "train"), (dev[0], "dev"), (test[0], "test"), (test[1], "test"),
     }  # fmt: skip
@@ -179,7 +188,7 @@ def test_bad_times_are_named_with_file_and_line(corpus: Path, suffix: str, old: 
     assert old in file.read_text()
     file.write_text(file.read_text().replace(old, new, 1))
     transcripts: Any = {"PHN": "phones", "WRD": "words"}[suffix]
-    listing = timit.read(corpus, CONF, replace(CONFIG, corpus=replace(CONFIG.corpus, transcripts=transcripts)))
+    listing = read(corpus, CONF, replace(CONFIG, corpus=replace(CONFIG.corpus, transcripts=transcripts)))
     (problem,) = listing.problems
     assert problem.utterance == "FBBB0-SX20" and re.search(says, problem.reason)
     assert str(file) in problem.reason and "\n" not in problem.reason
@@ -190,7 +199,7 @@ def test_bad_times_are_named_with_file_and_line(corpus: Path, suffix: str, old: 
 def test_a_missing_file_is_a_problem_of_its_utterance(corpus: Path, gone: str) -> None:
     file = corpus / "data" / "TRAIN" / "DR1" / "FBBB0" / f"SX20.{gone}"
     file.unlink()
-    listing = timit.read(corpus, CONF, CONFIG)
+    listing = read(corpus, CONF, CONFIG)
     (problem,) = listing.problems
     assert problem.utterance == "FBBB0-SX20" and f"SX20.{gone} is missing" in problem.reason
 
@@ -207,14 +216,12 @@ def test_a_recording_that_was_cut_short_is_named(corpus: Path, tmp_path: Path) -
 
 def test_what_is_no_timit_or_cannot_be_split(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no folder TRAIN"):
-        timit.read(corpus / "data" / "TRAIN", CONF, CONFIG)
+        read(corpus / "data" / "TRAIN", CONF, CONFIG)
     for dev, test, says in ((0, 2, "has no TEST: say how many"), (4, 4, "leave none of 8 to train on")):
         with pytest.raises(UserError, match=says):
-            timit.read(
-                corpus, CONF, replace(CONFIG, corpus=replace(CONFIG.corpus, dev_speakers=dev, test_speakers=test))
-            )
+            read(corpus, CONF, replace(CONFIG, corpus=replace(CONFIG.corpus, dev_speakers=dev, test_speakers=test)))
     with pytest.raises(UserError, match="put the table of phones beside the config"):
-        timit.read(corpus, tmp_path, CONFIG)
+        read(corpus, tmp_path, CONFIG)
     empty = tmp_path / "x.PHN"
     empty.write_text("\n")
     with pytest.raises(UserError, match="is empty"):

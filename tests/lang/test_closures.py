@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from asr_kd.errors import UserError
 from asr_kd.lang.closures import CLOSURE_OF, GLOTTAL_STOP, SYMBOLS, with_closures
 from asr_kd.lang.lexicon import ARPABET, Lang
-from asr_kd.stages.language import speller
+from asr_kd.stages.language import pronunciation_model
 from asr_kd.workspace.config import LangConfig
 
 
@@ -53,12 +53,12 @@ def test_a_lexicon_knows_which_of_its_stops_are_closed() -> None:
 def test_the_config_asks_for_them(tmp_path: Path) -> None:
     own = tmp_path / "lexicon.txt"
     own.write_text("TEA T IY\n")
-    say = speller(LangConfig(closures=True), own, [])
-    assert say({"TEA", "OATS"}) == {
+    model = pronunciation_model(LangConfig(closures=True), own, [])
+    assert model({"TEA", "OATS"}) == {
         "TEA": [("TCL", "T", "IY")],
         "OATS": [("OW", "TCL", "T", "S"), ("Q", "OW", "TCL", "T", "S")],
     }
-    assert set(say.symbols) == {*ARPABET, *SYMBOLS}
-    assert speller(LangConfig(), own, [])({"TEA"}) == {"TEA": [("T", "IY")]}
+    assert set(model.symbols) == {*ARPABET, *SYMBOLS}
+    assert pronunciation_model(LangConfig(), own, [])({"TEA"}) == {"TEA": [("T", "IY")]}
     with pytest.raises(UserError, match=r"lang\.closures is for lang\.units: phones, not characters"):
-        speller(LangConfig(closures=True, units="characters"), own, [])
+        pronunciation_model(LangConfig(closures=True, units="characters"), own, [])

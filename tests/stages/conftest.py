@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from asr_kd.corpora.settings import FolderConfig, PromptsConfig
 from asr_kd.stages.prepare import PrepareResult, prepare
-from asr_kd.workspace.config import Config, CorpusConfig
+from asr_kd.workspace.config import Config
 from asr_kd.workspace.work import Workspace
 
 RATE = 8000
@@ -50,7 +51,7 @@ class Recipe:
 @pytest.fixture
 def folder_recipe(tmp_path: Path) -> Recipe:
     """Own recordings: three utterances in train, one each in dev and test."""
-    recipe = Recipe(tmp_path, Config(corpus=CorpusConfig(name="folder", sampling_rate=RATE)))
+    recipe = Recipe(tmp_path, Config(corpus=FolderConfig(sampling_rate=RATE)))
     recipe.conf.mkdir()
     (recipe.conf / "lexicon.txt").write_text("")
     texts = {
@@ -68,7 +69,7 @@ def folder_recipe(tmp_path: Path) -> Recipe:
 @pytest.fixture
 def prompts_recipe(tmp_path: Path) -> Recipe:
     """Prompts as local/download_prompts.sh leaves them."""
-    recipe = Recipe(tmp_path, Config(corpus=CorpusConfig(name="prompts", sampling_rate=RATE)))
+    recipe = Recipe(tmp_path, Config(corpus=PromptsConfig(sampling_rate=RATE)))
     recipe.conf.mkdir()
     (recipe.conf / "lexicon.txt").write_text("DAHDI D AA D IY\n")
     (recipe.conf / "corrections.txt").write_text("# by hand\ndigits/a-m\ta m\n")

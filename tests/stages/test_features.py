@@ -15,14 +15,17 @@ import soundfile
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from lhotse.utils import compute_num_frames
 
+from asr_kd.corpora.settings import PromptsConfig
 from asr_kd.errors import UserError
 from asr_kd.frames.features import fbank, num_frames
+from asr_kd.frames.settings import FeaturesConfig
 from asr_kd.frames.store import FrameStore, FrameStoreWriter
 from asr_kd.io import append_log as growing
 from asr_kd.io.stamp import Stamp
 from asr_kd.stages import features as stage
 from asr_kd.stages.features import make_features
-from asr_kd.workspace.config import Config, CorpusConfig, FeaturesConfig
+from asr_kd.workspace.config import Config
+from asr_kd.workspace.sets import add_set
 from asr_kd.workspace.work import Workspace
 
 RATE = 8000
@@ -30,7 +33,7 @@ SPEEDS = Config(features=FeaturesConfig(speeds=(1.0, 0.9, 1.1)))
 
 
 def config(on_bad_utterance: Any = "fail") -> Config:
-    return Config(corpus=CorpusConfig(on_bad_utterance=on_bad_utterance))
+    return Config(corpus=PromptsConfig(on_bad_utterance=on_bad_utterance))
 
 
 def noise(samples: int, seed: int = 0) -> np.ndarray:
@@ -61,7 +64,7 @@ class Corpus:
 
     def write(self, name: str, cuts: list[Any]) -> None:
         CutSet.from_cuts(cuts).to_file(self.work.cuts(name))
-        (self.work.data / "stamp.json").touch()
+        Stamp("cuts", {}, {}).write(self.work.cuts_stamp(name))
 
 
 @pytest.fixture
@@ -105,20 +108,32 @@ def test_second_run_makes_nothing_and_changes_spread(corpus: Corpus) -> None:
     assert make_features(config(), corpus.work).made
     again = make_features(config(), corpus.work)
     assert not again.made
-    assert [one.utterances for one in again.sets] == [6, 2, 1]
+    assert [features.utterances for features in again.sets] == [6, 2, 1]
     corpus.write("test", [corpus.cut("t1", noise(4000, 80))])
-    assert [one.made for one in make_features(config(), corpus.work).sets] == [False, False, True]
+    assert [features.made for features in make_features(config(), corpus.work).sets] == [False, False, True]
     # other features of the training set: another scale for dev and test
-    assert [one.made for one in make_features(SPEEDS, corpus.work).sets] == [True, True, True]
+    assert [features.made for features in make_features(SPEEDS, corpus.work).sets] == [True, True, True]
+
+
+def test_an_added_set_gets_its_store_and_the_others_stay(corpus: Corpus) -> None:
+    make_features(config(), corpus.work)
+    corpus.write("more", [corpus.cut("m0", noise(4000, 81))])
+    add_set(corpus.work, "more", ("others",))
+    again = make_features(config(), corpus.work)
+    assert [(features.name, features.made) for features in again.sets] == [
+        ("train", False), ("dev", False), ("test", False), ("more", True),
+    ]  # fmt: skip
+    store = FrameStore.open(corpus.work.frames("more"))
+    np.testing.assert_array_equal(store.scale, FrameStore.open(corpus.work.frames("train")).scale)
 
 
 def test_a_recording_that_changed_since_prepare_is_named(corpus: Corpus) -> None:
     make_features(SPEEDS, corpus.work, nj=1)
-    stamp = (corpus.work.data / "stamp.json").stat().st_mtime_ns
+    stamp = corpus.work.cuts_stamp("train").stat().st_mtime_ns
     os.utime(corpus.work.root / "wav/u1.wav", ns=(stamp + 10**9, stamp + 10**9))
     with pytest.raises(UserError, match=r"u1.wav changed after .*data was made; .*asr-kd prepare"):
         make_features(SPEEDS, corpus.work, nj=1)
-    os.utime(corpus.work.data / "stamp.json", ns=(stamp + 2 * 10**9, stamp + 2 * 10**9))
+    os.utime(corpus.work.cuts_stamp("train"), ns=(stamp + 2 * 10**9, stamp + 2 * 10**9))
     (corpus.work.root / "wav/u2.wav").unlink()  # whoever needs the room may delete the audio
     assert not make_features(SPEEDS, corpus.work, nj=1).made
 
@@ -133,7 +148,7 @@ def test_killed_features_go_on_where_they_were(corpus: Corpus, monkeypatch: pyte
     whole = {name: (corpus.work.frames("train") / name).read_bytes() for name in files}
     shutil.rmtree(corpus.work.frames("train"))
     monkeypatch.setattr(growing, "COMMIT_SECONDS", -1.0)
-    monkeypatch.setattr(stage, "_PIECE", 1)
+    monkeypatch.setattr(stage, "_SHARD", 1)
     real, appended = FrameStoreWriter.append, []
 
     def append(self: FrameStoreWriter, utterance_id: str, *rest: Any, **more: Any) -> None:
@@ -232,12 +247,12 @@ def test_inputs_that_are_missing_or_damaged(corpus: Corpus) -> None:
     file.unlink()
     with pytest.raises(UserError, match="asr-kd prepare"):
         make_features(config(), corpus.work)
-    (corpus.work.data / "stamp.json").unlink()
+    corpus.work.cuts_stamp("train").unlink()
     with pytest.raises(UserError, match="asr-kd prepare"):
         make_features(config(), corpus.work)
 
 
-@pytest.mark.parametrize("speeds", [(0.9, 1.1), (1.0, 1.0), (1.0, 0.0)])
+@pytest.mark.parametrize("speeds", [(0.9, 1.1), (1.0, 1.0), (1.0, 0.4)])
 def test_wrong_speeds(corpus: Corpus, speeds: tuple[float, ...]) -> None:
     with pytest.raises(UserError, match=r"features\.speeds"):
         make_features(Config(features=FeaturesConfig(speeds=speeds)), corpus.work)

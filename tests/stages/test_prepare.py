@@ -13,11 +13,15 @@ from asr_kd.errors import UserError
 from asr_kd.io.stamp import read_stamp
 from asr_kd.lang.lexicon import read_lang
 from asr_kd.lang.ngram import read_arpa
+from asr_kd.stages.add_set import AddSetResult, add_set
 from asr_kd.workspace.config import with_settings
+from asr_kd.workspace.sets import all_sets, prepared
 
 from .conftest import Recipe, write_wav
 
-MODULE = sys.modules["asr_kd.stages.prepare"]  # the package exports the function of this name
+MODULES = {
+    "write_cuts": "asr_kd.stages.set_cuts", "write_lang": "asr_kd.stages.prepare", "write_arpa": "asr_kd.stages.prepare",
+}  # fmt: skip
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -36,7 +40,9 @@ def test_prompts_become_cuts_lexicon_and_language_model(prompts_recipe: Recipe) 
     assert train[0].duration == 1.0 and train[0].num_samples == 8000
     lang = read_lang(work.lang)
     assert lang.words == ("A", "M", "ONE")  # of the training transcripts alone
-    assert {"HELLO", "DAHDI"} < set(lang.pronunciations)
+    assert "HELLO" in lang.pronunciations  # dev's
+    assert "DAHDI" not in lang.pronunciations  # nothing of a test set is in what models depend on
+    assert "DAHDI" in read_lang(work.lang, work.lexicon("test")).pronunciations
     assert read_arpa(work.lm / "G.arpa").words == lang.words
     assert result.made and result.metadata["not_speech"] == ["beep"]
     assert result.metadata["known_missing"] == ["pls-try-call-later"]
@@ -83,10 +89,7 @@ def test_other_things_in_data_stay(folder_recipe: Recipe) -> None:
     assert (frames / "features.npy").read_text() == "frames"
 
 
-WRITERS = ["write_cuts", "write_lang", "write_arpa"]
-
-
-@pytest.mark.parametrize("killed_in", WRITERS)
+@pytest.mark.parametrize("killed_in", MODULES)
 def test_a_run_killed_between_two_files_is_done_again(
     folder_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, killed_in: str
 ) -> None:
@@ -98,7 +101,7 @@ def test_a_run_killed_between_two_files_is_done_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(MODULE, killed_in, die)
+        patch.setattr(sys.modules[MODULES[killed_in]], killed_in, die)
         with pytest.raises(KeyboardInterrupt):
             folder_recipe.prepare()
     assert read_stamp(folder_recipe.work.data) is None  # first away, last back
@@ -114,7 +117,7 @@ def test_a_full_disk_is_one_sentence_and_the_next_run_mends_it(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(MODULE, "write_cuts", full)
+        patch.setattr("asr_kd.stages.set_cuts.write_cuts", full)
         with pytest.raises(UserError, match="the disk is full"):
             folder_recipe.prepare()
     assert contents(folder_recipe.work.data) == {}
@@ -135,7 +138,57 @@ def test_speakers_are_read_and_unknown_ones_are_the_utterances(folder_recipe: Re
     assert metadata["sets"]["train"]["speakers"] == 2
     dev = CutSet.from_file(folder_recipe.work.cuts("dev"))
     assert dev[0].supervisions[0].speaker == "d1"
-    assert json.loads((folder_recipe.work.data / "stamp.json").read_text())["metadata"] == metadata
+    stamp = json.loads(folder_recipe.work.cuts_stamp("train").read_text())
+    assert stamp["metadata"] == metadata["sets"]["train"]
+
+
+def changed(folder: Path, before: dict[str, bytes]) -> set[str]:
+    return {name for name, data in contents(folder).items() if before.get(name) != data}
+
+
+def test_another_test_set_changes_nothing_that_is_learnt(folder_recipe: Recipe) -> None:
+    folder_recipe.prepare()
+    before = contents(folder_recipe.work.data)
+    (folder_recipe.corpus / "test" / "text").write_text("e1 good hello\n")
+    assert folder_recipe.prepare().made
+    assert changed(folder_recipe.work.data, before) == {
+        "cuts_test.jsonl.gz", "cuts_test.stamp.json", "lexicon_test.txt",
+    }  # fmt: skip
+
+
+def add(recipe: Recipe, texts: dict[str, str]) -> AddSetResult:
+    """The set `more`, with these utterances."""
+    for utterance in texts:
+        write_wav(recipe.corpus / "others" / f"{utterance}.wav")
+    lines = "".join(f"{utterance} {text}\n" for utterance, text in texts.items())
+    (recipe.corpus / "others" / "text").write_text(lines)
+    return add_set(recipe.config, recipe.work, "more", ["others"], corpus_dir=recipe.corpus)
+
+
+def test_a_set_is_added_and_nothing_else_changes(folder_recipe: Recipe) -> None:
+    folder_recipe.prepare()
+    data = folder_recipe.work.data
+    before = contents(data)
+    result = add(folder_recipe, {"m1": "hello world", "m2": "good man", "m3": "qqqqx"})
+    new = {"cuts_more.jsonl.gz", "cuts_more.stamp.json", "lexicon_more.txt", "transcripts_more.json"}
+    assert changed(data, before) == {*new, "added_sets.json"}
+    assert set(all_sets(folder_recipe.config, folder_recipe.work)) == {"train", "dev", "test", "more"}
+    assert [cut.id for cut in CutSet.from_file(folder_recipe.work.cuts("more"))] == ["m1", "m2", "m3"]
+    assert result.metadata["oov_words"] == 2 and "2 words outside the vocabulary (MAN, QQQQX)" in str(result)
+    assert result.metadata["without_pronunciation"] == 1 and result.metadata["sentences_in_lm_text"] == 1
+    assert "MAN" in read_lang(folder_recipe.work.lang, folder_recipe.work.lexicon("more")).pronunciations
+    assert not add(folder_recipe, {"m1": "hello world", "m2": "good man", "m3": "qqqqx"}).made
+    assert not folder_recipe.prepare().made
+    assert prepared(folder_recipe.config, folder_recipe.work)["sets"]["more"] == result.metadata
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("test", "has a set test already"), ("a b", "cannot name a set"), ("more", "no such|cannot be")]
+)
+def test_a_set_that_cannot_be_added_is_one_sentence(folder_recipe: Recipe, name: str, says: str) -> None:
+    folder_recipe.prepare()
+    with pytest.raises(UserError, match=says):
+        add_set(folder_recipe.config, folder_recipe.work, name, ["gone"], corpus_dir=folder_recipe.corpus)
 
 
 @pytest.mark.parametrize("units", ["characters", "bpe"])
