@@ -1,7 +1,7 @@
 """The Asterisk core prompts: 25 minutes of telephone prompts by one professional speaker, 8 kHz.
 
 The folder is what local/download_prompts.sh leaves: sounds/<name>.wav and core-sounds-en.txt ("name: text" lines).
-Beside the config file lie corrections.txt (what the recording really says) and split.tsv (the part that a prompt is in).
+Beside the config lie corrections.txt (what a recording really says) and split.tsv (the part that a prompt is in).
 """
 
 from __future__ import annotations

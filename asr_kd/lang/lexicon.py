@@ -142,11 +142,11 @@ def write_lexicon(path: Path, pronunciations: Mapping[str, Sequence[tuple[str, .
             file.writelines(f"{word} {' '.join(variant)}\n" for variant in variants)
 
 
-def read_lang(folder: Path, more: Path | None = None) -> Lang:
+def read_lang(folder: Path, *more: Path) -> Lang:
     """Reads what `write_lang` wrote.
 
     Args:
-      more: a further lexicon, for words of a scored set's transcripts that `folder` lacks; it may be missing.
+      more: further lexicons, for words of scored sets' transcripts that `folder` lacks; missing files are ignored.
 
     Raises:
       UserError: a file is missing, or a line of it is wrong; the line is named.
@@ -161,8 +161,9 @@ def read_lang(folder: Path, more: Path | None = None) -> Lang:
     missing = [word for word in words if word not in table]
     if missing:
         raise UserError(f"{folder / 'lexicon.txt'}: {missing[0]} of words.txt has no pronunciation; add a line for it.")
-    if more is not None and more.exists():
-        table = _read_indices(more, phones) | table
+    for lexicon in more:
+        if lexicon.exists():
+            table = _read_indices(lexicon, phones) | table
     return Lang(tuple(phones), tuple(words), {word: tuple(variants) for word, variants in table.items()})
 
 

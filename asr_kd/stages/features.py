@@ -167,10 +167,10 @@ def _speeds(config: Config, name: str) -> tuple[float, ...]:
 
 def _stamp(config: Config, work: Workspace, name: str) -> Stamp:
     """Of a set's store: its own cuts, and for other sets than training the training store, which they are scaled by."""
-    inputs = {"corpus": require(work.cuts_stamp(name), work, "prepare")["digest"]}
+    inputs = {"cuts": require(work.cuts_stamp(name), work, "prepare")["digest"]}
     if not work.cuts(name).exists():
         raise UserError(f"{work.cuts(name)} is not there yet; make it first: {work.command('prepare')}")
-    inputs["cuts"] = _content_digest(work.cuts(name))
+    inputs["contents of cuts"] = _content_digest(work.cuts(name))
     if name != TRAIN:
         inputs["training set"] = require(work.frames(TRAIN), work, "features")["digest"]
     settings = {

@@ -37,7 +37,7 @@ class Workspace:
         return self.data / f"cuts_{name}.stamp.json"
 
     def lexicon(self, name: str) -> Path:
-        """Pronunciations of a scored set's words, for `read_lang(work.lang, work.lexicon(name))`; train has none."""
+        """Pronunciations of a test set's words, for `read_lang(work.lang, work.lexicon(name))`: data/lang has none."""
         return self.data / f"lexicon_{name}.txt"
 
     def frames(self, name: str) -> Path:

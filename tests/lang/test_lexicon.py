@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.errors import UserError
-from asr_kd.lang.lexicon import ARPABET, make_lang, pronounce, read_lang, read_lexicon, write_lang
+from asr_kd.lang.lexicon import ARPABET, make_lang, pronounce, read_lang, read_lexicon, write_lang, write_lexicon
 
 
 def test_cmudict_without_stress_and_each_pronunciation_once() -> None:
@@ -67,3 +67,17 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "words.txt").unlink()
     with pytest.raises(UserError, match=r"words.txt: cannot be read .*asr-kd prepare"):
         read_lang(tmp_path)
+
+
+def test_a_further_lexicon_adds_words_and_changes_none(tmp_path: Path) -> None:
+    lang = make_lang(["A"], {"A": [("AH",)]})
+    write_lang(tmp_path, lang)
+    more = tmp_path / "more.txt"
+    write_lexicon(more, {"A": [("EY",)], "TEA": [("T", "IY")]})
+    index = {phone: number for number, phone in enumerate(lang.phones)}
+    both = read_lang(tmp_path, more, tmp_path / "missing.txt")
+    assert both.pronunciations == lang.pronunciations | {"TEA": ((index["T"], index["IY"]),)}
+    assert (both.phones, both.words) == (lang.phones, lang.words)
+    more.write_text("TEA T XX\n")
+    with pytest.raises(UserError, match=r"more\.txt:1: XX is not in phones\.txt"):
+        read_lang(tmp_path, more)

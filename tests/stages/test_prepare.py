@@ -20,8 +20,10 @@ from asr_kd.workspace.sets import all_sets, prepared
 from .conftest import Recipe, write_wav
 
 MODULES = {
-    "write_cuts": "asr_kd.stages.set_cuts", "write_lang": "asr_kd.stages.prepare", "write_arpa": "asr_kd.stages.prepare",
-}  # fmt: skip
+    "write_cuts": "asr_kd.stages.set_cuts",
+    "write_lang": "asr_kd.stages.prepare",
+    "write_arpa": "asr_kd.stages.prepare",
+}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
