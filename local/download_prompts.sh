@@ -136,7 +136,7 @@ else
   if ! fetch_packages; then
     note "fetching the makers' tarball: $tarball"
     fetch_tarball ||
-      die "the prompts can be had neither from Debian's packages nor from $tarball; give a copy with --prompts-dir."
+      die "the prompts could be fetched neither from Debian's packages nor from $tarball; give a copy with --prompts-dir."
   fi
   assemble "$source_dir"
   wrong=$(differing "$temporary/new")

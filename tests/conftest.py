@@ -7,6 +7,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUM
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 
+import importlib.util  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
@@ -26,3 +27,9 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("no folder `shared` with real speech beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def decoder() -> str:
+    """The decoder that whole runs are tested with: k2 where it is installed, else kaldi-decoder."""
+    return "k2" if importlib.util.find_spec("k2") else "kaldi"

@@ -36,7 +36,7 @@ def full_disk_is_an_error(path: Path) -> Iterator[None]:
     except Exception as error:
         if not _means_full_disk(error):
             raise
-        raise FullDiskError(f"{path}: the disk is full; make room, then run the same command again.") from None
+        raise FullDiskError(f"{path}: the disk is full; free some space, then run the same command again.") from None
 
 
 # safetensors and numpy say it in words alone where they write files themselves

@@ -22,7 +22,7 @@ def check_disk(path: Path, needed: float) -> None:
     if free < needed:
         raise UserError(
             f"{path} needs {human_bytes(needed)} of disk, but {human_bytes(free)} are free; "
-            f"make room, then run the same command again."
+            f"free some space, then run the same command again."
         )
 
 

@@ -66,7 +66,7 @@ class _Requirement:
         """What is imported of it."""
         name = _canonical(self.distribution)
         packages = importlib.metadata.packages_distributions()
-        modules = [module for module, names in packages.items() if name in map(_canonical, names)]
+        modules = [m for m, names in packages.items() if name in map(_canonical, names) and not m.startswith("_")]
         usual = name.replace("-", "_")
         return modules if modules and usual not in modules else [usual]
 

@@ -83,7 +83,7 @@ def _of_tree(name: str, tree: str) -> str:
 
 
 def default_root(config_path: Path) -> Path:
-    """Where a recipe works unless told otherwise: the folder above the config's conf/, else the current one."""
+    """The default work folder: the one above the config's conf/, else the current one."""
     folder = config_path.absolute().parent
     return folder.parent if folder.name == "conf" else Path.cwd()
 

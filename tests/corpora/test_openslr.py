@@ -313,7 +313,7 @@ def test_the_plan_comes_first_and_a_small_disk_is_refused(
     caplog.set_level(logging.INFO, logger="asr_kd")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=500_000))
     target = tmp_path / "download"
-    with pytest.raises(UserError, match="are needed and 500kB are free; make room"):
+    with pytest.raises(UserError, match="are needed and 500kB are free; free some space"):
         everything(target, release)
     assert server.asked == [] and not target.exists()
     (plan,) = [record.getMessage() for record in caplog.records]

@@ -21,7 +21,7 @@ def test_a_disk_that_is_too_small_is_named_before_anything_is_written(
 ) -> None:
     monkeypatch.setattr("asr_kd.io.resources.shutil.disk_usage", lambda path: SimpleNamespace(free=5_000_000))
     check_disk(tmp_path / "not" / "there" / "yet", 5e6)
-    with pytest.raises(UserError, match=r"yet needs 6.0 MB of disk, but 5.0 MB are free; make room"):
+    with pytest.raises(UserError, match=r"yet needs 6.0 MB of disk, but 5.0 MB are free; free some space"):
         check_disk(tmp_path / "not" / "there" / "yet", 6e6)
     assert list(tmp_path.iterdir()) == []
     partial = tmp_path / ".yet.partial"
