@@ -23,7 +23,6 @@ from asr_kd.workspace.config import load_config
 from asr_kd.workspace.executor import default_jobs
 from asr_kd.workspace.work import Workspace, default_root
 
-
 _TRAINING = frozenset({"align", "train", "soft-targets"})  # commands that spend their time in batches of a net
 
 

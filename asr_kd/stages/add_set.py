@@ -15,6 +15,7 @@ from asr_kd.io.stamp import read_stamp
 from asr_kd.lang.lexicon import read_lang
 from asr_kd.lang.ngram import read_arpa
 from asr_kd.lang.units import PhonesAsWords
+from asr_kd.settings import to_mapping
 from asr_kd.stages.check_utterances import Requirements, check_utterances, refuse
 from asr_kd.stages.language import LanguageFiles, language_files, pronunciation_model, read_sentences
 from asr_kd.stages.prepare import check_references, describe_set, read_manifest, write_transcripts
@@ -67,7 +68,7 @@ def add_set(
     """
     if name in config.sets:
         raise UserError(f"{work.config_path} has a set {name} already; give the new one another name.")
-    with_settings(config, {"sets": {**config.sets, name: list(parts)}}, "--add-set")  # checks the name
+    with_settings(config, {"sets": to_mapping({**config.sets, name: parts})}, "--add-set")  # checks the name
     learnt = require(work.data, work, "prepare")["digest"]
     manifest = read_manifest(config, work, {name: parts}, corpus_dir)
     stamp, skip = cuts_stamp(config, work, manifest.utterances), config.corpus.on_bad_utterance == "skip"
