@@ -1,77 +1,130 @@
-"""A student learns its teacher through the one loop, stored or online."""
+"""Stage 5: the same store however it is computed, for the systems whose teachers are there."""
 
-import numpy as np
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
 import torch
 
-from asr_kd.acoustic.model import AcousticModel
-from asr_kd.acoustic.training import fit
+from asr_kd.acoustic.model_files import load_model
+from asr_kd.distillation import soft_target_worker as worker
 from asr_kd.distillation.ensemble import ensemble_distribution
-from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, truncate
-from asr_kd.distillation.targets import DistillationObjective, OnlineTargets, StoredTargets
-from asr_kd.workspace.config import ModelConfig, TrainingConfig
+from asr_kd.distillation.store import SoftTargetStore
+from asr_kd.errors import UserError
+from asr_kd.stages import soft_targets as stage
+from asr_kd.stages.soft_targets import make_soft_targets
+from asr_kd.stages.train import train
+from asr_kd.workspace.config import Config
 
-CPU = torch.device("cpu")
-MODEL = ModelConfig(layers=1, width=24)
+from .toy import HARD, OPTIONS, Toy, make_toy, soft
 
-
-class Noise:
-    num_frames = 300
-
-    def __init__(self) -> None:
-        self.data = torch.randn(300, 5, generator=torch.Generator().manual_seed(3))
-
-    def inputs(self, frames: torch.Tensor) -> torch.Tensor:
-        return self.data[frames]
+CUT = {"keep_mass": 0.8, "max_entries": 4}
+NAME = "teacher,T2,keep_mass=0.8,max_entries=4"
 
 
-def teacher(members: int) -> AcousticModel:
-    model = AcousticModel(MODEL, 5, 6, list(range(100, 100 + members)))
-    with torch.no_grad():
-        model.layers[-1].weight.mul_(15)  # far from uniform
-    model.precision = "float32"
-    return model
+@pytest.fixture
+def toy(tmp_path: Path) -> Toy:
+    return make_toy(tmp_path / "work")
 
 
-def student(**changes) -> AcousticModel:
-    return AcousticModel(MODEL, 5, 6, [1])
+@pytest.fixture
+def config(toy: Toy) -> Config:
+    config = toy.config(teacher=HARD | {"members": 2}, distilled=soft(**{"from": "teacher"} | CUT))
+    train(config, toy.work, OPTIONS, ["teacher"])
+    return config
 
 
-def train(provider, states, *, soft_weight=1.0, epochs=150):
-    training = TrainingConfig(epochs=epochs, batch_size=50, learning_rate=1e-2, precision="float32")
-    net, data = student(), Noise()
-    objective = DistillationObjective(provider, states, soft_weight=soft_weight, loss="kl", device=CPU)
-    return fit(net, data, objective, training, seed=1).rows, net
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_student_of_the_teachers_size_drives_kl_towards_zero():
-    rows, _ = train(OnlineTargets(teacher(1), temperature=2.0, mean="arithmetic"), np.zeros(300, np.int64))
-    assert rows[0]["soft"][0] > 0.3
-    assert rows[-1]["soft"][0] < 0.01 * rows[0]["soft"][0]
+def test_spread_over_processes_and_killed_they_are_the_same(
+    toy: Toy, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = toy.work.targets(NAME)
+    (once,) = make_soft_targets(config, toy.work, OPTIONS, nj=1)
+    expected = contents(folder)
+    shutil.rmtree(folder)
+
+    monkeypatch.setattr(worker, "MAX_SHARD_FRAMES", 1)  # a shard is one utterance
+    monkeypatch.setattr(stage, "SERIAL_FRAMES", 0)
+    (again,) = make_soft_targets(config, toy.work, OPTIONS, nj=2)
+    assert contents(folder).keys() == expected.keys()
+    for name in expected.keys() - {"stamp.json"}:
+        assert contents(folder)[name] == expected[name], name
+    assert again.retained_mass == pytest.approx(once.retained_mass, rel=1e-12) and again.entries == once.entries
+    shutil.rmtree(folder)
+
+    monkeypatch.setattr("asr_kd.io.append_log.COMMIT_SECONDS", 0.0)
+    first_utterances: list[int] = []
+    compute = worker.compute_soft_targets
+
+    def killed_in_the_third(shard: worker.Shard) -> worker.SoftTargetShard:
+        first_utterances.append(shard.first)
+        if len(first_utterances) == 3:
+            raise KeyboardInterrupt
+        return compute(shard)
+
+    monkeypatch.setattr(stage, "compute_soft_targets", killed_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        make_soft_targets(config, toy.work, OPTIONS, nj=1)
+    assert not folder.exists()
+    monkeypatch.setattr(worker, "MAX_SHARD_FRAMES", 50)  # as another version might have it
+    make_soft_targets(config, toy.work, OPTIONS, nj=1)
+    assert first_utterances[:4] == [0, 1, 2, 2]
+    for name in expected.keys() - {"stamp.json"}:
+        assert contents(folder)[name] == expected[name], name
 
 
-def test_a_full_store_and_the_teachers_themselves_train_the_same_student(tmp_path):
-    teachers, data = teacher(3), Noise()
-    online = OnlineTargets(teachers, temperature=2.0, mean="arithmetic")
-    with torch.no_grad():
-        full = ensemble_distribution(teachers(data.data), temperature=2.0)
-    writer = SoftTargetWriter(tmp_path, 6, full.exp().mean(0).numpy(), exact=True)
-    writer.append(truncate(full, keep_mass=1.0, max_entries=6))
-    writer.close()
-    stored = StoredTargets(SoftTargetStore(tmp_path, temperature=2.0, num_frames=300))
-    states = np.random.default_rng(0).integers(0, 6, 300)
-    _, one = train(online, states, soft_weight=0.7, epochs=5)
-    _, other = train(stored, states, soft_weight=0.7, epochs=5)
-    for name, value in one.state_dict().items():
-        assert torch.allclose(value, other.state_dict()[name], atol=1e-4), name
+def test_they_are_the_teachers_mean_distribution_and_say_what_is_cut(toy: Toy, config: Config) -> None:
+    (result,) = make_soft_targets(config, toy.work, OPTIONS)
+    store, teacher = toy.train, load_model(toy.work.exp("teacher"))
+    stored = SoftTargetStore(toy.work.targets(NAME), temperature=2.0, num_frames=store.num_frames)
+    kl = 0.0
+    for utterance in range(len(store.ids)):
+        full = ensemble_distribution(teacher.member_log_posteriors(store.normalised(utterance)), temperature=2.0)
+        frames = torch.arange(*store.span(utterance).indices(store.num_frames)[:2]).numpy()
+        kl += float((full.exp() * (full - stored.read(frames).log_probabilities)).sum())
+    assert kl / store.num_frames == pytest.approx(result.kl, rel=0.1) and 1e-5 < result.kl < 0.05
+    assert 0.5 < result.retained_mass < 1 and 1 < result.entries <= 4
+    metadata = json.loads((toy.work.targets(NAME) / "stamp.json").read_text())["metadata"]
+    assert metadata["kl"] == result.kl and metadata["num_senones"] == 6
+    assert str(result).startswith(f"soft targets {NAME}: stored; {store.num_frames} frames, ")
+    (result,) = make_soft_targets(config, toy.work, OPTIONS)
+    assert str(result).startswith(f"soft targets {NAME}: already stored; ")
 
 
-def test_out_of_fold_members_alone_answer():
-    teachers, data = teacher(2), Noise()
-    answers = np.zeros((2, 300), bool)
-    answers[0, :150] = answers[1, 150:] = True
-    provider = OnlineTargets(teachers, temperature=1.0, mean="arithmetic", members=answers)
-    frames = torch.tensor([0, 299])
-    found = provider.targets(frames, data.inputs(frames)).log_probabilities
-    alone = teachers.log_probabilities(data.inputs(frames))
-    assert torch.allclose(found[0], alone[0, 0], atol=1e-6)
-    assert torch.allclose(found[1], alone[1, 1], atol=1e-6)
+def test_they_are_made_for_systems_whose_teachers_are_trained(toy: Toy) -> None:
+    systems = {
+        "teacher": HARD,
+        "distilled": soft(**{"from": "teacher"} | CUT),
+        "chained": soft(**{"from": "distilled"}),
+        "online": soft(**{"from": "teacher", "online": True}),
+    }
+    config = toy.config(**systems)
+    with pytest.raises(UserError, match=r"no teacher is trained yet \(teacher, distilled\); .*asr-kd train --teachers"):
+        make_soft_targets(config, toy.work, OPTIONS)
+    with pytest.raises(UserError, match=r"teacher is not there yet; make it first: asr-kd train teacher"):
+        make_soft_targets(config, toy.work, OPTIONS, ["distilled"])
+    train(config, toy.work, OPTIONS, ["teacher"])
+    assert [result.folder.name for result in make_soft_targets(config, toy.work, OPTIONS)] == [NAME]
+    with pytest.raises(UserError, match=r"distilled is not there yet; make it first: asr-kd train distilled"):
+        make_soft_targets(config, toy.work, OPTIONS, ["chained"])
+    with pytest.raises(UserError, match="online has targets.online: true"):
+        make_soft_targets(config, toy.work, OPTIONS, ["online"])
+    with pytest.raises(UserError, match="teacher has no targets in the config"):
+        make_soft_targets(config, toy.work, OPTIONS, ["teacher"])
+    toy.label(seed=1)
+    with pytest.raises(UserError, match=r"exp/teacher was trained on train senones .*asr-kd train teacher"):
+        make_soft_targets(config, toy.work, OPTIONS)
+
+
+def test_a_teacher_that_was_trained_again_makes_new_targets(toy: Toy, config: Config) -> None:
+    make_soft_targets(config, toy.work, OPTIONS)
+    larger = toy.config(teacher=HARD | {"members": 3}, distilled=soft(**{"from": "teacher"} | CUT))
+    train(larger, toy.work, OPTIONS, ["teacher"])
+    assert make_soft_targets(larger, toy.work, OPTIONS)[0].ran
+    assert not make_soft_targets(larger, toy.work, OPTIONS)[0].ran
