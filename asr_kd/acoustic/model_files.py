@@ -25,7 +25,13 @@ _DAMAGES = (safetensors.SafetensorError, yaml.YAMLError, KeyError, TypeError, Ru
 
 
 def save_model(model: FrameModel, folder: Path) -> None:
-    """Writes a model into an existing folder; `fold_input_transform` comes before."""
+    """Writes a model into an existing folder.
+
+    Raises:
+      ValueError: it has an input transform, which is not saved: `fold_input_transform` comes first.
+    """
+    if model.fold_input_transform() is not model:
+        raise ValueError("a model with an input transform cannot be saved: call fold_input_transform first")
     for member in range(model.members):
         tensors = {name: value.detach().cpu().contiguous() for name, value in model.member_state(member).items()}
         safetensors.torch.save_file(tensors, str(_member(folder, member)))

@@ -71,7 +71,7 @@ class WindowedFrames:
         utterances: np.ndarray | None = None,
     ):
         chosen = np.arange(len(source.ids)) if utterances is None else np.asarray(utterances, dtype=np.int64)
-        dims = source.num_dims
+        dims = self.num_dims = source.num_dims
         lengths = np.diff(source.offsets)[chosen]
         self.offsets = np.append(0, np.cumsum(lengths))
         self.context, self.num_frames = context, int(lengths.sum())
@@ -114,7 +114,7 @@ class WindowedFrames:
             rows = torch.arange(length + self.context.frames, device=self.device)
             cells = self._cells[first.unsqueeze(1) + torch.minimum(rows, last.unsqueeze(1))]
         cells = cells.view(self._frames.dtype) if self._paired else cells
-        return cells.float().view(len(frames), length + self.context.frames, -1)
+        return cells.float().view(len(frames), length + self.context.frames, self.num_dims)
 
 
 class BlockedFrames:

@@ -1,4 +1,4 @@
-"""Linear discriminants: right against covariances written out, and a net that learnt from them needs them no more."""
+"""Linear discriminants: compared with covariances written out, and folded into a trained model."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ import numpy as np
 import pytest
 import torch
 
-from asr_kd.acoustic import lda as discriminants
-from asr_kd.acoustic.criteria import HardTargets
+from asr_kd.acoustic import lda
+from asr_kd.acoustic.criteria import DevScores, HardTargets
+from asr_kd.acoustic.dnn import Dnn
 from asr_kd.acoustic.lda import FACTOR, RIDGE, InputTransform, linear_discriminants
-from asr_kd.acoustic.model import AcousticModel, load_model
+from asr_kd.acoustic.model import FrameModel, build_model
+from asr_kd.acoustic.model_files import load_model, save_model
 from asr_kd.acoustic.rng import StepRng
-from asr_kd.acoustic.training import DevScores
-from asr_kd.errors import UserError
+from asr_kd.acoustic.settings import DnnConfig, TrainingConfig
+from asr_kd.acoustic.training import RunControl, TrainingData, fit
+from asr_kd.frames.source import Context
 from asr_kd.frames.store import FrameStore, write_store
 from asr_kd.frames.windows import WindowedFrames
-from asr_kd.io.stamp import Stamp
-from asr_kd.stages.training_run import Lesson, train_nets
-from asr_kd.workspace.config import ModelConfig, TrainingConfig
-from asr_kd.workspace.run_options import RunOptions
 
 SIZES = (300, 1, 450, 200)
-NUM_CLASSES, LEFT, RIGHT = 5, 1, 1
+NUM_SENONES, CONTEXT = 5, Context(1, 1)
 
 
 @pytest.fixture
@@ -44,18 +43,18 @@ def labels_of(store: FrameStore) -> np.ndarray:
 
 
 def windows_of(store: FrameStore) -> np.ndarray:
-    every = WindowedFrames(store, left=LEFT, right=RIGHT)
-    return every.inputs(torch.arange(store.num_frames)).double().numpy()
+    windows = WindowedFrames(store, CONTEXT)
+    return windows.inputs(torch.arange(store.num_frames)).flatten(1).double().numpy()
 
 
 def transform_of(store: FrameStore, labels: np.ndarray, count: int) -> InputTransform:
-    return linear_discriminants(store, labels, left=LEFT, right=RIGHT, num_classes=NUM_CLASSES, count=count)
+    return linear_discriminants(store, labels, CONTEXT, num_senones=NUM_SENONES, count=count)
 
 
 def scatter(inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Covariances within the classes and of their means, one input after the other."""
     inputs, labels = inputs[labels >= 0], labels[labels >= 0]
-    means = np.stack([inputs[labels == c].mean(0) if (labels == c).any() else inputs[0] for c in range(NUM_CLASSES)])
+    means = np.stack([inputs[labels == c].mean(0) if (labels == c).any() else inputs[0] for c in range(NUM_SENONES)])
     off, around = inputs - means[labels], means[labels] - inputs.mean(0)
     return off.T @ off / len(inputs), around.T @ around / len(inputs)
 
@@ -64,8 +63,8 @@ def scatter(inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
 def test_they_are_uncorrelated_within_and_between_classes_and_those_that_tell_most(
     store: FrameStore, monkeypatch: pytest.MonkeyPatch, together: int, frames: int
 ) -> None:
-    monkeypatch.setattr(discriminants, "_UTTERANCES", together)
-    monkeypatch.setattr(discriminants, "_FRAMES", frames)
+    monkeypatch.setattr(lda, "_UTTERANCES", together)
+    monkeypatch.setattr(lda, "_FRAMES", frames)
     labels, inputs = labels_of(store), windows_of(store)
     whole, some = transform_of(store, labels, 12), transform_of(store, labels, 3)
     weight = whole.weight.double().numpy()
@@ -92,7 +91,7 @@ def test_a_draw_of_the_utterances_is_enough_and_always_the_same(
     store: FrameStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = labels_of(store)
-    monkeypatch.setattr(discriminants, "MOST_FRAMES", 320)
+    monkeypatch.setattr(lda, "MOST_FRAMES", 320)
     read: list[np.ndarray] = []
     real = WindowedFrames.__init__
 
@@ -110,60 +109,64 @@ def test_a_draw_of_the_utterances_is_enough_and_always_the_same(
 
 def test_what_cannot_be_is_one_sentence(store: FrameStore) -> None:
     labels = labels_of(store)
-    with pytest.raises(UserError, match=r"lda_dims is 13.* has 12 numbers"):
+    with pytest.raises(ValueError, match=r"lda_dims is 13.* has 12 numbers"):
         transform_of(store, labels, 13)
-    with pytest.raises(UserError, match=r"store has no labelled frame"):
+    with pytest.raises(ValueError, match="no frame has a label"):
         transform_of(store, np.full_like(labels, -1), 2)
 
 
+def settings_of(**changes: float) -> DnnConfig:
+    return DnnConfig(layers=2, width=8, left_context=1, right_context=1, lda_dims=3, **changes)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_folded_it_is_the_same_map(store: FrameStore, dropout: float) -> None:
-    settings = ModelConfig(layers=2, width=8, input_dropout=dropout, lda_dims=3)
+def test_folded_it_is_the_same_map_and_no_longer_says_that_it_has_a_transform(
+    store: FrameStore, dropout: float
+) -> None:
+    settings = settings_of(input_dropout=dropout)
     transform = transform_of(store, labels_of(store), 3)
-    model = AcousticModel(settings, 12, NUM_CLASSES, [1, 2], transform)
+    model = build_model(settings, num_dims=4, num_senones=NUM_SENONES, seeds=[1, 2], transform=transform)
+    assert isinstance(model, Dnn)
     model.precision = "float32"
     with torch.no_grad():
         for layer in model.layers:
             layer.bias.normal_()
             layer.weight.mul_(3)
-    inputs = torch.from_numpy(windows_of(store)).float()
-    folded = model.folded()
+    inputs = torch.from_numpy(windows_of(store)).float().view(-1, 3, 4)
+    folded = model.fold_input_transform()
     assert model.layers[0].weight.shape == (2, 3, 8) and folded.layers[0].weight.shape == (2, 12, 8)
+    assert model.settings.lda_dims == 3 and folded.settings == replace(settings, lda_dims=0)
     assert torch.allclose(model(inputs), folded(inputs), rtol=1e-4, atol=1e-4)
-    assert folded.folded() is folded and folded.seeds == [1, 2]
+    assert folded.fold_input_transform() is folded and folded.seeds == [1, 2] and folded.precision == "float32"
     assert torch.isfinite(model(inputs, StepRng(1, 0, model.device))).all()
-    some = model.some([1])
-    assert torch.allclose(some(inputs)[0], model(inputs)[1], atol=1e-5)
+    selected = model.select_members([1])
+    assert torch.allclose(selected(inputs)[0], model(inputs)[1], atol=1e-5)
 
 
-def test_a_net_that_learnt_from_them_is_saved_as_any_other_and_answers_as_it_did(
+def test_a_model_that_learnt_from_them_is_saved_as_any_other_and_answers_as_it_did(
     store: FrameStore, tmp_path: Path
 ) -> None:
-    labels = labels_of(store)
-    windows = WindowedFrames(store, left=LEFT, right=RIGHT)
+    labels, windows = labels_of(store), WindowedFrames(store, CONTEXT)
     training = TrainingConfig(epochs=2, batch_size=64, precision="float32")
     answers = []
 
-    def evaluate(net: AcousticModel) -> DevScores:
+    def evaluate(model: FrameModel) -> DevScores:
         with torch.no_grad():
-            answers.append(net(windows.inputs(torch.arange(50))))
+            answers.append(model(windows.inputs(torch.arange(50))))
         return DevScores([float(len(answers))] * 2, [0.0] * 2)
 
-    def lesson(device: torch.device) -> Lesson:
-        transform = transform_of(store, labels, 3)
-        objective = HardTargets(labels, device)
-        return Lesson(windows, 12, NUM_CLASSES, objective, evaluate, valid=labels >= 0, transform=transform)
-
-    model = ModelConfig(layers=1, width=8, lda_dims=3)
-    folder, stamp = tmp_path / "nets", Stamp("train", {}, {})
-    result = train_nets(folder, stamp, model, training, [1, 2], lesson, RunOptions(quiet=True))
-    loaded = load_model(folder)
-    loaded.precision = "float32"
+    transform = transform_of(store, labels, 3)
+    model = build_model(settings_of(), num_dims=4, num_senones=NUM_SENONES, seeds=[1, 2], transform=transform)
+    data, criterion = TrainingData(windows, valid=labels >= 0), HardTargets(labels, model.device)
+    fit(model, data, criterion, training, RunControl(seed=1, evaluate=evaluate))
+    save_model(model.fold_input_transform(), tmp_path)
+    loaded = load_model(tmp_path)
     assert torch.allclose(loaded(windows.inputs(torch.arange(50))), answers[-1], rtol=1e-4, atol=1e-4)
-    assert result.parameters == loaded.parameters_per_member == 12 * 8 + 8 + 8 * NUM_CLASSES + NUM_CLASSES
+    assert loaded.parameters_per_member == 12 * 8 + 8 + 8 * 8 + 8 + 8 * NUM_SENONES + NUM_SENONES
 
-    def without(device: torch.device) -> Lesson:
-        return replace(lesson(device), transform=None)
 
-    with pytest.raises(UserError, match=r"digits.*leave out model.lda_dims"):
-        train_nets(tmp_path / "digits", stamp, model, training, [1], without, RunOptions(quiet=True))
+def test_a_model_with_an_unfolded_transform_is_not_saved(store: FrameStore, tmp_path: Path) -> None:
+    transform = transform_of(store, labels_of(store), 3)
+    model = build_model(settings_of(), num_dims=4, num_senones=NUM_SENONES, seeds=[1], transform=transform)
+    with pytest.raises(ValueError, match="fold_input_transform"):
+        save_model(model, tmp_path)

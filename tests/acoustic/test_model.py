@@ -6,23 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from asr_kd.acoustic.inference import ensemble_log_mean
-from asr_kd.acoustic.model import AcousticModel, MemberLinear, copy_members, load_model, save_model
+from asr_kd.acoustic.dnn import _windows
+from asr_kd.acoustic.member_linear import MemberLinear
+from asr_kd.acoustic.model import build_model, ensemble_log_mean
 from asr_kd.acoustic.rng import StepRng
-from asr_kd.errors import UserError
-from asr_kd.workspace.config import ModelConfig
+from asr_kd.acoustic.settings import DnnConfig
 
-SETTINGS = ModelConfig(layers=2, width=8)
+SETTINGS = DnnConfig(layers=2, width=8, left_context=1, right_context=0)
 
 
-def make(seeds, settings=SETTINGS):
-    model = AcousticModel(settings, 5, 7, list(seeds))
+def make(seeds, settings=SETTINGS, num_dims=5):
+    model = build_model(settings, num_dims=num_dims, num_senones=7, seeds=seeds)
     model.precision = "float32"
     return model
 
 
 def test_members_are_the_nets_of_their_seeds():
-    inputs = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+    inputs = torch.randn(4, 2, 5, generator=torch.Generator().manual_seed(0))
     together = make([3, 4])(inputs)
     for member, seed in enumerate((3, 4)):
         assert torch.allclose(together[member], make([seed])(inputs)[0], atol=1e-6)
@@ -30,13 +30,13 @@ def test_members_are_the_nets_of_their_seeds():
 
 
 def test_forward_is_what_the_equations_say():
-    model, inputs = make([1]), torch.randn(4, 5)
-    hidden = inputs
+    model, inputs = make([1]), torch.randn(4, 2, 5)
+    hidden = inputs.flatten(1)
     for k, layer in enumerate(model.layers):
         hidden = hidden @ layer.weight[0] + layer.bias[0]
         hidden = hidden.clamp_min(0) if k < 2 else hidden
     assert torch.allclose(model(inputs)[0], hidden, atol=1e-6)
-    assert model.parameters_per_member == 5 * 8 + 8 + 8 * 8 + 8 + 8 * 7 + 7
+    assert model.parameters_per_member == 10 * 8 + 8 + 8 * 8 + 8 + 8 * 7 + 7
 
 
 def test_weights_of_shared_inputs_lie_as_their_product_takes_them_and_are_the_same():
@@ -48,7 +48,7 @@ def test_weights_of_shared_inputs_lie_as_their_product_takes_them_and_are_the_sa
         assert torch.equal(value, other.state_dict()[name])
     wide = weight.transpose(0, 1).flatten(1)
     assert wide.data_ptr() == weight.data_ptr()
-    inputs = torch.randn(9, 5)
+    inputs = torch.randn(9, 2, 5)
     gradients = []
     for each in (model, other):
         each(inputs).square().sum().backward()
@@ -79,44 +79,39 @@ def test_products_that_share_the_threads_are_those_of_each_member(members):
         assert torch.allclose(found.double(), expected, atol=1e-5)
 
 
-def test_first_members_are_a_model_of_their_own(tmp_path):
-    model, (source, folder) = make([4, 5, 6]), (tmp_path / name for name in ("all", "first"))
-    source.mkdir()
-    folder.mkdir()
-    save_model(model, source)
-    copy_members(source, folder, 2)
-    first = load_model(folder)
-    first.precision = "float32"
-    inputs = torch.randn(3, 5)
-    assert first.seeds == [4, 5] and torch.equal(first(inputs), model(inputs)[:2])
-    (source / "member_1.safetensors").unlink()
-    with pytest.raises(UserError, match=r"member_1.*train it again"):
-        copy_members(source, folder, 2)
-    (source / "model.yaml").write_text("seeds: 3")
-    with pytest.raises(UserError, match="damaged"):
-        copy_members(source, folder, 2)
+def test_selected_members_answer_as_they_did():
+    model, inputs = make([3, 4, 5]), torch.randn(4, 2, 5)
+    selected = model.select_members([2, 0])
+    assert selected.seeds == [5, 3] and selected.precision == "float32"
+    assert torch.allclose(selected(inputs), model(inputs)[[2, 0]], atol=1e-6)
 
 
-def test_save_and_load(tmp_path):
-    model = make([1, 2, 3])
-    save_model(model, tmp_path)
-    loaded = load_model(tmp_path)
-    loaded.precision = "float32"
-    inputs = torch.randn(3, 5)
-    assert torch.equal(loaded(inputs), model(inputs))
-    assert loaded.seeds == [1, 2, 3]
+def test_posteriors_of_an_utterance_are_those_of_windows_with_repeated_edges(monkeypatch):
+    monkeypatch.setattr("asr_kd.acoustic.model.FRAMES_AT_ONCE", 4)  # and do not depend on how it is divided
+    model = make([3, 4], replace(SETTINGS, left_context=2, right_context=1))
+    features = torch.randn(11, 5)
+    at = lambda t: features[min(max(t, 0), 10)]  # noqa: E731
+    windows = torch.stack([torch.stack([at(t + k) for k in (-2, -1, 0, 1)]) for t in range(11)])
+    expected = model(windows).log_softmax(-1)
+    assert torch.allclose(model.member_log_posteriors(features), expected, atol=1e-5)
+    assert torch.allclose(model.log_posteriors(features.numpy()), expected.exp().mean(0).log(), atol=1e-5)
 
 
-def test_missing_or_damaged_member_is_one_sentence(tmp_path):
-    save_model(make([1, 2]), tmp_path)
-    (tmp_path / "member_1.safetensors").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="damaged"):
-        load_model(tmp_path)
-    (tmp_path / "member_1.safetensors").unlink()
-    with pytest.raises(UserError, match="member_1"):
-        load_model(tmp_path)
-    with pytest.raises(UserError, match="missing"):
-        load_model(tmp_path / "elsewhere")
+@pytest.mark.parametrize("shape", [(0, 5), (3, 4), (5,)])
+def test_features_of_a_wrong_shape_are_refused(shape):
+    with pytest.raises(ValueError, match=r"not \(T, 5\)"):
+        make([1]).log_posteriors(torch.zeros(shape))
+
+
+def test_chunks_have_the_logits_of_single_frames():
+    model, frames = make([1, 2], replace(SETTINGS, left_context=2, right_context=1)), torch.randn(3, 10, 5)
+    windows = torch.stack([frames[k, t : t + 4] for k in range(3) for t in range(7)])
+    assert torch.allclose(model(frames), model(windows), atol=1e-6)
+
+
+def test_windows_of_single_frames_are_not_copied():
+    frames = torch.randn(3, 4, 5)
+    assert _windows(frames, 4).data_ptr() == frames.data_ptr()
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])

@@ -1,5 +1,6 @@
 """The training loop: it learns, resumes exactly, and every member is trained as if it were alone."""
 
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,52 +11,43 @@ import torch
 
 from asr_kd.acoustic.checkpoint import _CarefulFile
 from asr_kd.acoustic.criteria import DevScorer, HardTargets
-from asr_kd.acoustic.model import AcousticModel
-from asr_kd.acoustic.training import fit
+from asr_kd.acoustic.member_linear import MemberLinear, ShadowWeights
+from asr_kd.acoustic.model import FrameModel
+from asr_kd.acoustic.settings import DnnConfig, TrainingConfig
+from asr_kd.acoustic.training import RunControl, TrainingData, fit
 from asr_kd.errors import FullDiskError
-from asr_kd.workspace.config import ModelConfig, TrainingConfig
 
-CPU = torch.device("cpu")
+from .points import CPU, Points, dnn_of
+
 TRAINING = TrainingConfig(epochs=3, batch_size=32, learning_rate=3e-3, precision="float32")
-MODEL = ModelConfig(layers=1, width=16, input_dropout=0.1, hidden_dropout=0.2, max_norm=2.0)
-
-
-class Points:
-    """Examples in memory, in place of windows of speech."""
-
-    def __init__(self, num_frames: int = 200, dims: int = 6, classes: int = 4, seed: int = 0) -> None:
-        rng = np.random.default_rng(seed)
-        self.states = rng.integers(0, classes, num_frames)
-        centres = np.random.default_rng(99).normal(0, 1.5, (classes, dims))
-        self.data = torch.from_numpy((centres[self.states] + rng.normal(0, 1, (num_frames, dims))).astype(np.float32))
-        self.num_frames, self.dims, self.classes = num_frames, dims, classes
-
-    def inputs(self, frames: torch.Tensor) -> torch.Tensor:
-        return self.data[frames]
+MODEL = DnnConfig(
+    layers=1, width=16, left_context=0, right_context=0, input_dropout=0.1, hidden_dropout=0.2, max_norm=2.0
+)
 
 
 class Killed(Exception):
     pass
 
 
-def net(points: Points, seeds=(1, 2, 3), model=MODEL) -> AcousticModel:
-    return AcousticModel(model, points.dims, points.classes, list(seeds))
+def net(points: Points, seeds=(1, 2, 3), model=MODEL) -> FrameModel:
+    return dnn_of(points, model, seeds)
 
 
-def run(points, model, training=TRAINING, objective=None, **options):
+def run(points, model, training=TRAINING, criterion=None, valid=None, **options):
     dev = Points(seed=5)
-    objective = objective or HardTargets(points.states, CPU)
-    return fit(model, points, objective, training, seed=7, evaluate=DevScorer(dev, dev.states), **options)
+    criterion = criterion or HardTargets(points.labels, CPU)
+    control = RunControl(seed=7, evaluate=DevScorer(dev, dev.labels), **options)
+    return fit(model, TrainingData(points, valid), criterion, training, control)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_one_batch_is_overfitted(optimizer):
     points = Points(num_frames=24)
-    model = net(points, model=ModelConfig(layers=2, width=64))
+    model = net(points, model=replace(MODEL, layers=2, width=64, input_dropout=0.0, hidden_dropout=0.0, max_norm=0.0))
     training = TrainingConfig(
         epochs=150, batch_size=24, learning_rate=1e-2, optimizer=optimizer, precision="float32", schedule="constant"
     )
-    progress = fit(model, points, HardTargets(points.states, CPU), training, seed=1)
+    progress = fit(model, TrainingData(points), HardTargets(points.labels, CPU), training, RunControl(seed=1))
     assert min(progress.rows[-1]["train_accuracy"]) == 1.0
     assert max(progress.rows[-1]["loss"]) < 0.05
 
@@ -76,22 +68,22 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, killed_after, precis
     class DiesAfter(HardTargets):
         calls = 0
 
-        def __call__(self, logits, frames, inputs):
+        def __call__(self, logits, batch):
             DiesAfter.calls += 1
             if DiesAfter.calls > killed_after:
                 raise Killed
-            return super().__call__(logits, frames, inputs)
+            return super().__call__(logits, batch)
 
     checkpoint = tmp_path / "checkpoint.pt"
     with pytest.raises(Killed):
-        objective = DiesAfter(points.states, CPU)
-        run(points, net(points), training, objective, checkpoint=checkpoint, checkpoint_seconds=0.0)
+        criterion = DiesAfter(points.labels, CPU)
+        run(points, net(points), training, criterion, checkpoint=checkpoint, checkpoint_seconds=0.0)
     resumed = net(points, seeds=(7, 8, 9))  # other weights: all must come from the checkpoint
-    found = run(points, resumed, training, checkpoint=checkpoint)
+    progress = run(points, resumed, training, checkpoint=checkpoint)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     timings = ("seconds", "frames_per_second")
-    for row, again in zip(expected.rows, found.rows, strict=True):
+    for row, again in zip(expected.rows, progress.rows, strict=True):
         assert {k: v for k, v in row.items() if k not in timings} == {
             k: v for k, v in again.items() if k not in timings
         }
@@ -100,11 +92,12 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, killed_after, precis
 def test_checkpoints_within_an_epoch_are_the_rarer_the_longer_they_take(tmp_path, monkeypatch):
     points, written = Points(), []
 
-    def slow(path, digest, model, optimizer, best, progress):
-        written.append((progress.epoch, progress.batch))
+    def slow(state, file):
+        progress = json.loads(state["progress"])
+        written.append((progress["epoch"], progress["batch"]))
         time.sleep(0.05)
 
-    monkeypatch.setattr("asr_kd.acoustic.checkpoint.save_checkpoint", slow)
+    monkeypatch.setattr("torch.save", slow)
     settings = replace(TRAINING, epochs=2)
     run(points, net(points), settings, checkpoint=tmp_path / "c.pt", checkpoint_seconds=1e-9)
     within = [batch for _, batch in written if batch > 0]
@@ -131,20 +124,20 @@ def test_a_full_disk_while_a_checkpoint_is_written_is_an_error_that_keeps_the_la
     assert checkpoint.read_bytes() == before and list(tmp_path.iterdir()) == [checkpoint]
 
 
-def test_the_optimisers_copies_change_nothing(monkeypatch):
+def test_shadow_weights_change_nothing(monkeypatch):
     """With bfloat16 products; the reference converts weights and gradients in each step, as autograd does."""
     points, training = Points(), replace(TRAINING, precision="bfloat16")
     model = replace(MODEL, layers=2, max_norm=0.5)  # a limit that is often met
-    ours = net(points, model=model)
-    ours.precision = training.precision
-    assert ours.hold_copies()
-    run(points, ours, training)
-    monkeypatch.setattr(AcousticModel, "hold_copies", lambda _: {})
+    with ShadowWeights(net(points, model=model), torch.bfloat16) as shadows:
+        assert shadows.copies
+    shadowed = net(points, model=model)
+    run(points, shadowed, training)
+    monkeypatch.setattr(ShadowWeights, "__enter__", lambda self: self)
     reference = net(points, model=model)
     run(points, reference, training)
     for name, value in reference.state_dict().items():
-        assert torch.equal(value, ours.state_dict()[name]), name
-    assert all(layer.copy is None for layer in ours.layers)
+        assert torch.equal(value, shadowed.state_dict()[name]), name
+    assert all(layer.shadow is None for layer in shadowed.modules() if isinstance(layer, MemberLinear))
 
 
 def test_checkpoint_of_another_run_or_damaged_is_not_used(tmp_path):
@@ -171,7 +164,7 @@ def test_each_member_ends_with_its_best_epoch_on_dev():
     points, dev = Points(), Points(seed=5)
     model = net(points)
     progress = run(points, model, replace(TRAINING, epochs=6, learning_rate=0.05))
-    scores = DevScorer(dev, dev.states)(model)
+    scores = DevScorer(dev, dev.labels)(model)
     assert scores.accuracy == progress.best_accuracy
     for member, epoch in enumerate(progress.best_epoch):
         assert progress.rows[epoch - 1]["dev_accuracy"][member] == max(r["dev_accuracy"][member] for r in progress.rows)
@@ -195,25 +188,25 @@ def test_max_norm_holds_and_leaves_the_output_layer_alone():
 
 def test_members_train_only_on_their_frames():
     points = Points()
-    broken = points.states.copy()
-    broken[:100] = (broken[:100] + 1) % points.classes
+    broken = points.labels.copy()
+    broken[:100] = (broken[:100] + 1) % points.senones
     trains_on = np.ones((2, 200), bool)
     trains_on[0, :100] = False  # member 0 never sees the wrong labels
     model = net(points, seeds=(1, 2))
-    progress = run(points, model, replace(TRAINING, epochs=10), objective=HardTargets(broken, CPU, trains_on))
+    progress = run(points, model, replace(TRAINING, epochs=10), criterion=HardTargets(broken, CPU, trains_on))
     assert progress.best_accuracy[0] > progress.best_accuracy[1] + 0.1
 
 
-def test_frames_without_a_state_are_never_drawn():
+def test_frames_without_a_label_are_never_drawn():
     points = Points()
-    states = points.states.copy()
-    states[::3] = -1
+    labels = points.labels.copy()
+    labels[::3] = -1
     seen = set()
 
     class Watching(HardTargets):
-        def __call__(self, logits, frames, inputs):
-            seen.update(frames.tolist())
-            return super().__call__(logits, frames, inputs)
+        def __call__(self, logits, batch):
+            seen.update(batch.frames.tolist())
+            return super().__call__(logits, batch)
 
-    run(points, net(points), objective=Watching(states, CPU), valid=states >= 0)
-    assert seen == set(np.flatnonzero(states >= 0).tolist())
+    run(points, net(points), criterion=Watching(labels, CPU), valid=labels >= 0)
+    assert seen == set(np.flatnonzero(labels >= 0).tolist())

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from asr_kd.frames.concat import ConcatFrames
+from asr_kd.frames.source import Context
 from asr_kd.frames.store import FrameStore, write_store
 from asr_kd.frames.windows import windows_of
 
@@ -30,14 +31,18 @@ def test_every_utterance_is_normalised_as_in_its_own_store(tmp_path: Path) -> No
     assert joined.num_frames == sum(store.num_frames for store in stores) == joined.offsets[-1]
     for store in stores:
         for u, name in enumerate(store.ids):
-            np.testing.assert_array_equal(joined.normalised(joined.index(name)), store.normalised(u))
+            np.testing.assert_array_equal(joined.normalised(joined.ids.index(name)), store.normalised(u))
     everything = np.concatenate([store.normalised(0, len(store.ids)) for store in stores])
     np.testing.assert_array_equal(joined.normalised(0, len(joined.ids)), everything)
+    for first in range(len(joined.ids)):  # runs of utterances across stores
+        for end in range(first, len(joined.ids) + 1):
+            expected = everything[joined.offsets[first] : joined.offsets[end]]
+            np.testing.assert_array_equal(joined.normalised(first, end), expected)
 
 
 def test_windows_do_not_look_into_the_next_store(tmp_path: Path) -> None:
     stores = _stores(tmp_path)
-    joined = windows_of(ConcatFrames(stores), left=2, right=1, device="cpu")
-    apart = [windows_of(store, left=2, right=1, device="cpu") for store in stores]
-    frames = np.concatenate([one.inputs(torch.arange(one.num_frames)).numpy() for one in apart])
+    joined = windows_of(ConcatFrames(stores), Context(2, 1), device="cpu")
+    apart = [windows_of(store, Context(2, 1), device="cpu") for store in stores]
+    frames = np.concatenate([part.inputs(torch.arange(part.num_frames)).numpy() for part in apart])
     np.testing.assert_array_equal(joined.inputs(torch.arange(joined.num_frames)).numpy(), frames)

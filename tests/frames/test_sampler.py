@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.frames.sampler import epoch_order, frame_batches
+from asr_kd.frames.sampler import ChunkSampler, epoch_order, frame_batches
 
 frames = st.integers(0, 300)
-chunks = st.integers(1, 400)
+blocks = st.integers(1, 400)
 seeds = st.integers(0, 5)
 
 
@@ -18,34 +20,34 @@ def valid_frames(num_frames: int, seed: int, share: float) -> np.ndarray:
     return np.random.default_rng(seed).random(num_frames) < share
 
 
-@given(num_frames=frames, chunk_frames=chunks, seed=seeds, epoch=seeds, share=st.sampled_from([None, 0.0, 0.1, 0.7]))
+@given(num_frames=frames, block_frames=blocks, seed=seeds, epoch=seeds, share=st.sampled_from([None, 0.0, 0.1, 0.7]))
 def test_every_valid_frame_comes_once(
-    num_frames: int, chunk_frames: int, seed: int, epoch: int, share: float | None
+    num_frames: int, block_frames: int, seed: int, epoch: int, share: float | None
 ) -> None:
     valid = None if share is None else valid_frames(num_frames, seed, share)
-    parts = list(epoch_order(num_frames, seed=seed, epoch=epoch, chunk_frames=chunk_frames, valid=valid))
+    parts = list(epoch_order(num_frames, seed=seed, epoch=epoch, block_frames=block_frames, valid=valid))
     order = np.concatenate([*parts, np.empty(0, np.int64)])
     wanted = np.arange(num_frames) if valid is None else np.flatnonzero(valid)
     np.testing.assert_array_equal(np.sort(order), wanted)
     assert order.dtype == np.int64
-    # one chunk at a time
-    assert all(len(np.unique(part // chunk_frames)) == 1 for part in parts)
+    # one block at a time
+    assert all(len(np.unique(part // block_frames)) == 1 for part in parts)
 
 
 @given(
     num_frames=frames,
     batch_size=st.integers(1, 50),
-    chunk_frames=chunks,
+    block_frames=blocks,
     start=st.integers(0, 40),
     seed=seeds,
     epoch=seeds,
     some=st.booleans(),
 )
 def test_resuming_is_slicing(
-    num_frames: int, batch_size: int, chunk_frames: int, start: int, seed: int, epoch: int, some: bool
+    num_frames: int, batch_size: int, block_frames: int, start: int, seed: int, epoch: int, some: bool
 ) -> None:
     valid = valid_frames(num_frames, seed, 0.5) if some else None
-    options = {"seed": seed, "epoch": epoch, "chunk_frames": chunk_frames, "valid": valid}
+    options = {"seed": seed, "epoch": epoch, "block_frames": block_frames, "valid": valid}
     whole = list(frame_batches(num_frames, batch_size, **options))  # type: ignore[arg-type]
     resumed = list(frame_batches(num_frames, batch_size, start_batch=start, **options))  # type: ignore[arg-type]
     assert len(resumed) == len(whole[start:])
@@ -58,14 +60,14 @@ def test_resuming_is_slicing(
 def test_order_is_a_function_of_seed_and_epoch_alone() -> None:
     def order(seed: int, epoch: int) -> list[int]:
         np.random.seed(np.random.randint(1000))  # the global state must not matter
-        return np.concatenate(list(epoch_order(1000, seed=seed, epoch=epoch, chunk_frames=300))).tolist()
+        return np.concatenate(list(epoch_order(1000, seed=seed, epoch=epoch, block_frames=300))).tolist()
 
     assert order(1, 2) == order(1, 2)
     assert len({tuple(order(seed, epoch)) for seed in range(4) for epoch in range(4)}) == 16
 
 
-def test_large_sets_are_shuffled_chunk_by_chunk() -> None:
-    parts = list(epoch_order(1000, seed=3, epoch=0, chunk_frames=100))
+def test_large_sets_are_shuffled_block_by_block() -> None:
+    parts = list(epoch_order(1000, seed=3, epoch=0, block_frames=100))
     assert sorted(int(part[0]) // 100 for part in parts) == list(range(10))
     assert [int(part[0]) // 100 for part in parts] != list(range(10))
     assert not any(np.array_equal(part, np.sort(part)) for part in parts)
@@ -77,3 +79,59 @@ def test_wrong_arguments() -> None:
         list(epoch_order(100, seed=1, epoch=0, valid=np.ones(99, dtype=bool)))
     with pytest.raises(ValueError, match="0 frames"):
         list(frame_batches(100, 0, seed=1, epoch=0))
+
+
+utterances = st.lists(st.integers(1, 60), min_size=1, max_size=12)
+
+
+@given(
+    lengths=utterances, length=st.integers(1, 40), block_frames=blocks, seed=seeds, share=st.sampled_from([None, 0.1])
+)
+def test_every_frame_belongs_to_one_chunk_of_its_utterance(
+    lengths: list[int], length: int, block_frames: int, seed: int, share: float | None
+) -> None:
+    offsets = np.append(0, np.cumsum(lengths))
+    valid = None if share is None else valid_frames(offsets[-1], seed, share)
+    sampler = ChunkSampler(offsets, length, valid=valid, block_frames=block_frames)
+    drawn = [u for u, (b, e) in enumerate(itertools.pairwise(offsets)) if valid is None or valid[b:e].any()]
+    assert sampler.num_chunks == sum(-(-lengths[u] // length) for u in drawn)
+    for chunks in (sampler.in_order(), np.concatenate([*sampler.epoch(seed, 0), np.empty((0, 3), np.int64)])):
+        assert len(chunks) == sampler.num_chunks
+        frames = [np.arange(begin, end) for _, begin, end in chunks]
+        expected = [np.arange(offsets[u], offsets[u + 1]) for u in drawn]
+        np.testing.assert_array_equal(np.sort(np.concatenate([*frames, []])), np.concatenate([*expected, []]))
+        for first, begin, end in chunks:
+            u = np.searchsorted(offsets, first, side="right") - 1
+            assert offsets[u] <= first <= begin < end <= min(first + length, offsets[u + 1])
+            # it reaches over the end of a short utterance alone
+            assert first + length <= offsets[u + 1] or (lengths[u] < length and first == offsets[u])
+    # one block at a time
+    for part in sampler.epoch(seed, 0):
+        begins = offsets[np.searchsorted(offsets, part[:, 0], side="right") - 1]
+        assert len(np.unique(begins // block_frames)) == 1
+
+
+@given(lengths=utterances, length=st.integers(1, 40), block_frames=blocks, start=st.integers(0, 9), seed=seeds)
+def test_resuming_chunks_is_slicing(lengths: list[int], length: int, block_frames: int, start: int, seed: int) -> None:
+    sampler = ChunkSampler(np.append(0, np.cumsum(lengths)), length, block_frames=block_frames)
+    whole = list(sampler.batches(3, seed=seed, epoch=2))
+    resumed = list(sampler.batches(3, seed=seed, epoch=2, start_batch=start))
+    assert len(resumed) == len(whole[start:])
+    for part, other in zip(resumed, whole[start:]):
+        np.testing.assert_array_equal(part, other)
+    assert all(len(batch) == 3 for batch in whole[:-1])
+
+
+def test_utterances_are_cut_elsewhere_in_each_epoch() -> None:
+    sampler = ChunkSampler(np.array([0, 130, 250]), 50)
+    cuts = {tuple(np.sort(np.concatenate(list(sampler.epoch(1, epoch)))[:, 1])) for epoch in range(20)}
+    assert len(cuts) > 10
+    orders = {tuple(np.concatenate(list(sampler.epoch(1, epoch)))[:, 1] // 60) for epoch in range(20)}
+    assert len(orders) > 10
+
+
+def test_wrong_arguments_of_chunks() -> None:
+    with pytest.raises(ValueError, match="100 frames"):
+        ChunkSampler(np.array([0, 100]), 10, valid=np.ones(99, dtype=bool))
+    with pytest.raises(ValueError, match="0 frames"):
+        ChunkSampler(np.array([0, 100]), 0)

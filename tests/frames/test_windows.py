@@ -11,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_kd.frames.sampler import frame_batches
+from asr_kd.frames.sampler import ChunkSampler, frame_batches
+from asr_kd.frames.source import Context
 from asr_kd.frames.store import FrameStore, write_store
-from asr_kd.frames.windows import ChunkedFrames, WindowedFrames, windows_of
+from asr_kd.frames.windows import BlockedFrames, WindowedFrames, windows_of
 
 
 def random_store(folder: str | Path, lengths: list[int], dims: int, seed: int) -> FrameStore:
@@ -50,51 +51,80 @@ def test_inputs_equal_a_naive_splice(
     with tempfile.TemporaryDirectory() as folder:
         store = random_store(folder, lengths, dims, seed)
         everything = naive(store, list(range(len(lengths))), left, right)
-        windows = WindowedFrames(store, left=left, right=right)
-        assert (windows.num_frames, windows.num_inputs) == everything.shape
+        windows = WindowedFrames(store, Context(left, right))
+        assert windows.num_frames == len(everything)
         frames = data.draw(st.lists(st.integers(0, windows.num_frames - 1), max_size=20))
-        found = windows.inputs(torch.tensor(frames, dtype=torch.int64))
-        assert found.dtype == torch.float32
-        np.testing.assert_array_equal(found.numpy(), everything[np.array(frames, dtype=int)])
-        # kept in half the memory
-        half = WindowedFrames(store, left=left, right=right, dtype=torch.float16)
-        found = half.inputs(torch.tensor(frames, dtype=torch.int64))
-        assert found.dtype == torch.float32
-        np.testing.assert_array_equal(found.numpy(), everything[np.array(frames, dtype=int)].astype(np.float16))
+        inputs = windows.inputs(torch.tensor(frames, dtype=torch.int64))
+        assert inputs.dtype == torch.float32 and inputs.shape == (len(frames), left + 1 + right, dims)
+        np.testing.assert_array_equal(inputs.flatten(1).numpy(), everything[np.array(frames, dtype=int)])
+        # in half the memory
+        half = WindowedFrames(store, Context(left, right), dtype=torch.float16)
+        inputs = half.inputs(torch.tensor(frames, dtype=torch.int64))
+        assert inputs.dtype == torch.float32
+        np.testing.assert_array_equal(
+            inputs.flatten(1).numpy(), everything[np.array(frames, dtype=int)].astype(np.float16)
+        )
         # some utterances, in another order
         chosen = data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=5))
-        part = WindowedFrames(store, left=left, right=right, utterances=np.array(chosen))
+        part = WindowedFrames(store, Context(left, right), utterances=np.array(chosen))
         np.testing.assert_array_equal(
-            part.inputs(torch.arange(part.num_frames)).numpy(), naive(store, chosen, left, right)
+            part.inputs(torch.arange(part.num_frames)).flatten(1).numpy(), naive(store, chosen, left, right)
         )
 
 
 def test_the_caller_may_write_into_the_inputs(tmp_path: Path) -> None:
-    windows = WindowedFrames(random_store(tmp_path, [4, 4], 2, 0), left=1, right=1)
+    windows = WindowedFrames(random_store(tmp_path, [4, 4], 2, 0), Context(1, 1))
     before = windows.inputs(torch.arange(8)).clone()
     windows.inputs(torch.arange(8)).zero_()
     assert torch.equal(windows.inputs(torch.arange(8)), before)
 
 
 @settings(max_examples=30, deadline=None)
-@given(lengths=lengths, chunk_frames=st.integers(1, 40), batch_size=st.integers(1, 20), seed=st.integers(0, 9))
-def test_chunks_give_the_same_inputs(lengths: list[int], chunk_frames: int, batch_size: int, seed: int) -> None:
+@given(lengths=lengths, block_frames=st.integers(1, 40), batch_size=st.integers(1, 20), seed=st.integers(0, 9))
+def test_blocks_give_the_same_inputs(lengths: list[int], block_frames: int, batch_size: int, seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = random_store(folder, lengths, 2, seed)
-        whole = WindowedFrames(store, left=3, right=2, dtype=torch.float16)
-        chunked = ChunkedFrames(store, left=3, right=2, chunk_frames=chunk_frames)
-        assert (chunked.num_frames, chunked.num_inputs) == (whole.num_frames, whole.num_inputs)
-        for batch in frame_batches(store.num_frames, batch_size, seed=1, epoch=0, chunk_frames=chunk_frames):
+        whole = WindowedFrames(store, Context(3, 2), dtype=torch.float16)
+        blocked = BlockedFrames(store, Context(3, 2), block_frames=block_frames)
+        assert blocked.num_frames == whole.num_frames
+        for batch in frame_batches(store.num_frames, batch_size, seed=1, epoch=0, block_frames=block_frames):
             frames = torch.from_numpy(batch)
-            assert torch.equal(chunked.inputs(frames), whole.inputs(frames))
-            assert len(chunked._held) <= 2
+            assert torch.equal(blocked.inputs(frames), whole.inputs(frames))
+            assert len(blocked._loaded) <= 2
+        for chunks in ChunkSampler(store.offsets, 5, block_frames=block_frames).batches(3, seed=1, epoch=0):
+            first = torch.from_numpy(chunks[:, 0].copy())
+            assert torch.equal(blocked.inputs(first, 5), whole.inputs(first, 5))
+            assert len(blocked._loaded) <= 2
 
 
-def test_large_stores_are_filled_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@settings(max_examples=40, deadline=None)
+@given(
+    lengths=lengths, left=st.integers(0, 9), right=st.integers(0, 9), length=st.integers(2, 15), seed=st.integers(0, 9)
+)
+def test_chunks_are_consecutive_windows_and_end_with_their_utterance(
+    lengths: list[int], left: int, right: int, length: int, seed: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = random_store(folder, lengths, 2, seed)
+        for dtype in (torch.float32, torch.float16):
+            windows = WindowedFrames(store, Context(left, right), dtype=dtype)
+            single = windows.inputs(torch.arange(windows.num_frames))
+            for u, (begin, end) in enumerate(zip(store.offsets[:-1], store.offsets[1:])):
+                chunk = windows.inputs(torch.tensor([begin]), length)[0]
+                assert chunk.shape == (length + left + right, 2)
+                for t in range(min(length, end - begin)):
+                    assert torch.equal(chunk[t : t + left + 1 + right], single[begin + t]), (u, t)
+                beyond = chunk[end - begin + left + right :]
+                assert torch.equal(beyond, single[end - 1][-1:].expand_as(beyond))
+
+
+def test_large_stores_are_filled_part_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = random_store(tmp_path, [5, 1, 9, 2, 2], 3, 0)
-    monkeypatch.setattr("asr_kd.frames.windows._BLOCK_FRAMES", 6)
-    windows = WindowedFrames(store, left=4, right=1)
-    np.testing.assert_array_equal(windows.inputs(torch.arange(19)).numpy(), naive(store, [0, 1, 2, 3, 4], 4, 1))
+    monkeypatch.setattr("asr_kd.frames.windows._ROWS_AT_ONCE", 6)
+    windows = WindowedFrames(store, Context(4, 1))
+    np.testing.assert_array_equal(
+        windows.inputs(torch.arange(19)).flatten(1).numpy(), naive(store, [0, 1, 2, 3, 4], 4, 1)
+    )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -102,16 +132,16 @@ def test_large_stores_are_filled_block_by_block(tmp_path: Path, monkeypatch: pyt
 def test_on_cuda(tmp_path: Path, dtype: torch.dtype) -> None:
     store = random_store(tmp_path, [5, 1, 9], 4, 0)
     frames = torch.tensor([14, 0, 5, 6, 7])
-    here = WindowedFrames(store, left=4, right=1, dtype=dtype).inputs(frames)
-    there = WindowedFrames(store, left=4, right=1, dtype=dtype, device="cuda").inputs(frames.cuda())
+    here = WindowedFrames(store, Context(4, 1), dtype=dtype).inputs(frames)
+    there = WindowedFrames(store, Context(4, 1), dtype=dtype, device="cuda").inputs(frames)
     assert torch.equal(there.cpu(), here)
 
 
-def test_a_large_store_is_held_in_chunks(tmp_path: Path) -> None:
+def test_a_large_store_is_loaded_in_chunks(tmp_path: Path) -> None:
     store = random_store(tmp_path, [5, 1, 9], 4, 0)
-    whole = windows_of(store, left=2, right=1, chunk_frames=15)
-    chunked = windows_of(store, left=2, right=1, chunk_frames=14)
+    whole = windows_of(store, Context(2, 1), block_frames=15)
+    blocked = windows_of(store, Context(2, 1), block_frames=14)
     assert isinstance(whole, WindowedFrames)
-    assert isinstance(chunked, ChunkedFrames)
+    assert isinstance(blocked, BlockedFrames)
     frames = torch.tensor([14, 0, 7])
-    assert torch.allclose(whole.inputs(frames), chunked.inputs(frames), atol=1e-2)
+    assert torch.allclose(whole.inputs(frames), blocked.inputs(frames), atol=1e-2)
