@@ -1,9 +1,6 @@
-"""How far frame accuracies can be trusted: the bootstrap over utterances that words have, on wrong frames."""
+"""Confidence intervals of frame accuracies: the bootstrap over utterances, on wrong frames."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -11,35 +8,37 @@ from asr_kd.evaluation.bootstrap import Interval, compare, ratio_interval
 from asr_kd.evaluation.frames import FrameMetrics
 
 
-def accuracy_interval(found: FrameMetrics, *, averaged: bool, samples: int, seed: int) -> list[float]:
-    """Low and high of a system's accuracy: of the mean over its seeds, or where `averaged` of its members' mean.
-
-    Nothing is known of a set without labels: 0 to 1.
-    """
-    if not found.frames:
-        return [0.0, 1.0]
-    wrong = ratio_interval(_wrong(found, averaged=averaged), found.labelled, samples=samples, seed=seed)
-    return [1 - wrong.high, 1 - wrong.low]
-
-
-def accuracy_gains(
-    direct: FrameMetrics, others: Mapping[str, tuple[FrameMetrics, bool]], *, samples: int, seed: int
-) -> dict[str, dict[str, Any]]:
-    """How much more accurate other systems are on the same utterances, each with its interval.
+def accuracy_interval(metrics: FrameMetrics, *, averaged: bool, samples: int, seed: int) -> Interval:
+    """The interval of a system's accuracy.
 
     Args:
-      others: name -> what was found, and whether it is averaged.
+      averaged: the accuracy is that of the members' mean distribution; else it is the mean over the seeds.
+      samples, seed: of the bootstrap.
+
+    Returns:
+      0 to 1 where no frame has a label.
     """
-    gains = {}
-    for name, (found, averaged) in others.items():
-        fewer = Interval(0.0, -1.0, 1.0)
-        if found.frames:
-            a, b = _wrong(direct, averaged=False), _wrong(found, averaged=averaged)
-            fewer = compare(a, b, direct.labelled, samples=samples, seed=seed).difference
-        gains[name] = {"test": -fewer.value, "ci95": [-fewer.high, -fewer.low]}
-    return gains
+    if not metrics.frames:
+        return Interval(0.0, 0.0, 1.0)
+    wrong = ratio_interval(_wrong(metrics, averaged), metrics.labelled, samples=samples, seed=seed)
+    return Interval(1 - wrong.value, 1 - wrong.high, 1 - wrong.low)
 
 
-def _wrong(found: FrameMetrics, *, averaged: bool) -> np.ndarray:
+def accuracy_gain(
+    first: FrameMetrics, second: FrameMetrics, *, averaged: tuple[bool, bool], samples: int, seed: int
+) -> Interval:
+    """Accuracy of the second system minus that of the first, on the same utterances.
+
+    Args:
+      averaged: of the first and of the second, as in `accuracy_interval`.
+    """
+    if not second.frames:
+        return Interval(0.0, -1.0, 1.0)
+    wrong = _wrong(first, averaged[0]), _wrong(second, averaged[1])
+    fewer = compare(*wrong, first.labelled, samples=samples, seed=seed).difference
+    return Interval(-fewer.value, -fewer.high, -fewer.low)
+
+
+def _wrong(metrics: FrameMetrics, averaged: bool) -> np.ndarray:
     """(S, U): of each seed, or of the members' mean."""
-    return found.wrong[-1:] if averaged else found.wrong[:-1]
+    return metrics.wrong[-1:] if averaged else metrics.wrong[:-1]

@@ -30,7 +30,7 @@ def human_seconds(seconds: float) -> str:
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
-    """0.2345 -> "23.5 %", with a no-break space; None -> a dash."""
+    """0.2345 -> "23.4 %", with a no-break space; None -> a dash."""
     return "–" if fraction is None else f"{signed(100 * fraction, digits, plus=False)}\N{NO-BREAK SPACE}%"
 
 

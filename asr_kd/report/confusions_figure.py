@@ -1,4 +1,4 @@
-"""The figure of which phone is taken for which: a row for each true phone, in shares of its occurrences."""
+"""The figure of phone confusions: a row for each true phone, in shares of its occurrences."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from asr_kd.evaluation.confusions import Count, matrix
 from asr_kd.report.style import COLOURS
 from asr_kd.report.svg import INK, STYLE, to_svg
 
-_FAINTEST = 0.005  # share of a row below which a cell stays empty
-_SPELLED = 0.095  # share from which a cell has its number too
+_SMALLEST = 0.005  # a cell with a smaller share of its row stays empty
+_NUMBERED = 0.095  # a cell with at least this share has its number too
 
 
 def draw(counts: Sequence[Count]) -> str:
-    """SVG: what was right in one colour, confusions in another; deletions in the last column, insertions below."""
+    """SVG: correct phones in one colour, confusions in another; deletions in the last column, insertions below."""
     phones, table = matrix(counts)
     size = len(phones)
     with mpl.rc_context(STYLE):
@@ -26,12 +26,12 @@ def draw(counts: Sequence[Count]) -> str:
         ax = figure.subplots()
         said = np.maximum(table[:size].sum(1), 1)
         shares = np.vstack([table[:size] / said[:, None], table[size:] / max(1, table[size].max())])
-        for row, column in zip(*np.nonzero(shares >= _FAINTEST)):
+        for row, column in zip(*np.nonzero(shares >= _SMALLEST)):
             share = shares[row, column]
             tone = COLOURS["distilled"] if row == column else COLOURS["direct"]
             cell = mpl.patches.Rectangle((column - 0.5, row - 0.5), 1, 1, color=tone, alpha=0.06 + 0.84 * share, lw=0)
             ax.add_patch(cell)
-            if share >= _SPELLED and row < size:
+            if share >= _NUMBERED and row < size:
                 ax.text(column, row + 0.03, f"{100 * share:.0f}", ha="center", va="center", fontsize=5.5)
         _name_phones(ax, phones)
         return to_svg(figure, "confusions", "Which phone is taken for which")
@@ -44,8 +44,8 @@ def _name_phones(ax: Axes, phones: Sequence[str]) -> None:
     ax.set_yticks(range(size + 1), [*names, "inserted"], fontsize=7.5)
     ax.xaxis.tick_top()
     ax.xaxis.set_label_position("top")
-    ax.set_xlabel("heard")
-    ax.set_ylabel("said, by the hand-made transcript")
+    ax.set_xlabel("recognised")
+    ax.set_ylabel("reference")
     ax.set_xlim(-0.5, size + 0.5)
     ax.set_ylim(size + 0.5, -0.5)
     ax.set_aspect("equal")

@@ -1,4 +1,4 @@
-"""The words or phones that decoding left in exp/decode_<system>_<set>/, counted; where two systems hear differently.
+"""The words or phones that decoding left in exp/decode/<system>/<set>/, counted; where two systems disagree.
 
 Shapes:  S seeds, U utterances.
 """
@@ -10,14 +10,34 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from asr_kd.errors import UserError
 from asr_kd.evaluation.wer import Pair, WordErrors, align_words, count_errors, pooled
 from asr_kd.io.files import read_json_lines
-from asr_kd.workspace.work import Workspace
+from asr_kd.report.results import Unit
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What summary.json says beside the counts, which are counted again."""
+
+    unit: Unit
+    acoustic_scale: float
+    word_penalty: float
+    prior_scale: float
+    search_beam: float
+    rtf: float  # 0 where a second pass was not timed
+    retried: int  # utterances, over all seeds, that were decoded again with a wider beam
+    failed: list[str]  # utterances without a path
+    oov_words: int
+    oov_rate: float
+    # of a rescored folder
+    lm: str
+    first_pass_wer: float
+    oracle: dict[str, float]
+    hypotheses: float
 
 
 @dataclass(frozen=True)
@@ -25,15 +45,14 @@ class Hypotheses:
     """One system on one set."""
 
     folder: Path
-    summary: dict[str, Any]  # summary.json: scales, speed, what was retried and failed
+    summary: Summary
     ids: list[str]  # U, sorted
     seeds: list[int]  # S, sorted
     alignments: list[list[list[Pair]]]  # [seed][utterance]
 
     @property
-    def unit(self) -> str:
-        """What these are: "word" or "phone"."""
-        return str(self.summary.get("unit", "word"))
+    def unit(self) -> Unit:
+        return self.summary.unit
 
     @cached_property
     def counts(self) -> list[list[WordErrors]]:
@@ -62,7 +81,7 @@ class Hypotheses:
 
 @dataclass(frozen=True)
 class Difference:
-    """An utterance in which two systems' first seeds give different words."""
+    """An utterance on which the first seeds of two systems disagree."""
 
     utterance: str
     reference: list[str]
@@ -71,23 +90,55 @@ class Difference:
 
     @property
     def errors(self) -> tuple[int, int]:
+        """Of the first and of the second."""
         return count_errors(self.first).errors, count_errors(self.second).errors
 
+    @property
+    def change(self) -> int:
+        """Errors of the second minus those of the first."""
+        return self.errors[1] - self.errors[0]
 
-def read_hypotheses(folder: Path, work: Workspace, *, with_silence: bool = False) -> Hypotheses:
+
+def read_summary(folder: Path) -> Summary:
+    """Reads summary.json.
+
+    Raises:
+      OSError, ValueError, KeyError, TypeError: it is missing or damaged.
+    """
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    rescored = "lm" in summary
+    return Summary(
+        unit=summary.get("unit", "word"),
+        acoustic_scale=float(summary["acoustic_scale"]),
+        word_penalty=float(summary["word_penalty"]),
+        prior_scale=float(summary["prior_scale"]),
+        search_beam=float(summary["search_beam"]),
+        rtf=0.0 if rescored else float(summary["rtf"]),
+        retried=int(summary.get("retried", 0)),
+        failed=list(summary.get("failed", [])),
+        oov_words=int(summary.get("oov_words", 0)),
+        oov_rate=float(summary.get("oov_rate", 0.0)),
+        lm=str(summary["lm"]) if rescored else "",
+        first_pass_wer=float(summary["first_pass_wer"]) if rescored else 0.0,
+        oracle=dict(summary["oracle"]) if rescored else {},
+        hypotheses=float(summary["hypotheses"]) if rescored else 0.0,
+    )
+
+
+def read_hypotheses(folder: Path, command: str, *, with_silence: bool = False) -> Hypotheses:
     """Reads and aligns them.
 
     Args:
+      command: that makes the folder again, for error messages.
       with_silence: of phones, those where silence counts as one.
 
     Raises:
       UserError: a file is missing or damaged, or the seeds differ in utterances or references.
     """
-    again = f"delete {folder} and decode again: {work.command('decode')}"
+    again = f"delete {folder} and decode again: {command}"
     by_seed: dict[int, dict[str, tuple[list[str], list[str]]]] = defaultdict(dict)
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        float(summary["rtf"])
+        summary = read_summary(folder)
         for row in read_json_lines(folder / "hyps.jsonl"):
             pair = row["with_silence"] if with_silence else row
             by_seed[row["seed"]][row["utterance"]] = (list(pair["ref"]), list(pair["hyp"]))
@@ -99,7 +150,7 @@ def read_hypotheses(folder: Path, work: Workspace, *, with_silence: bool = False
     ids = sorted(by_seed[seeds[0]]) if seeds else []
     references = {name: by_seed[seeds[0]][name][0] for name in ids}
     if not any(references.values()):
-        raise UserError(f"{folder} holds no reference {summary.get('unit', 'word')} to score against; {again}")
+        raise UserError(f"{folder} holds no reference {summary.unit} to score against; {again}")
     for seed in seeds:
         if {name: ref for name, (ref, _) in by_seed[seed].items()} != references:
             raise UserError(f"{folder}: seeds {seeds[0]} and {seed} do not have the same utterances; {again}")
@@ -108,15 +159,14 @@ def read_hypotheses(folder: Path, work: Workspace, *, with_silence: bool = False
 
 
 def differences(first: Hypotheses, second: Hypotheses) -> list[Difference]:
-    """Where the first seeds' words differ: those that `second` gets better come first, then by name."""
-    found = []
-    mine = dict(zip(second.ids, second.alignments[0], strict=True))
+    """Where the first seeds' words differ: first those on which `second` has fewer errors, then by name."""
+    differing = []
+    seconds = dict(zip(second.ids, second.alignments[0], strict=True))
     for utterance, pairs in zip(first.ids, first.alignments[0], strict=True):
-        others = mine[utterance]
-        if _hypothesis(pairs) != _hypothesis(others):
+        if _hypothesis(pairs) != _hypothesis(seconds[utterance]):
             reference = [ref for ref, _ in pairs if ref is not None]
-            found.append(Difference(utterance, reference, pairs, others))
-    return sorted(found, key=lambda d: (d.errors[1] - d.errors[0], d.utterance))
+            differing.append(Difference(utterance, reference, pairs, seconds[utterance]))
+    return sorted(differing, key=lambda d: (d.change, d.utterance))
 
 
 def _hypothesis(pairs: list[Pair]) -> list[str]:

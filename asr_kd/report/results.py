@@ -331,6 +331,27 @@ class Results:
         """The row of a system."""
         return next(row for row in self.systems if row.name == name)
 
+    def words_of(self, name: str) -> int:
+        """Reference words (or phones) of a set."""
+        row = self.systems[0]
+        return row.errors[name].words // max(1, row.seeds)
+
+    def retried(self, name: str) -> dict[str, int]:
+        """System -> utterances of a set that were decoded again with a wider beam, where there are any."""
+        return {row.name: row.retried[name] for row in self.systems if row.retried[name]}
+
+    @property
+    def controls(self) -> list[SystemRow]:
+        return [row for row in self.systems if row.role == "control"]
+
+    @property
+    def on_few_labels(self) -> list[SystemRow]:
+        """The systems that saw a part of the training data, and those that they are compared with."""
+        few = {row.name for row in self.systems if row.train_fraction < 1}
+        names = {name for c in self.all_comparisons for name in (c.direct, c.distilled, c.teacher)
+                 if few & {c.direct, c.distilled}}  # fmt: skip
+        return [row for row in self.systems if row.name in few | names and row.last_epoch is not None]
+
     @property
     def groups(self) -> list[list[SystemRow]]:
         """The rows of each comparison, then the others; none is there twice, and no group is empty."""

@@ -1,20 +1,39 @@
-"""What tables and figures have in common: the systems' colours, and how sizes are written."""
+"""Colours: each system has one in all tables and figures, by what it is in the comparisons."""
 
 from __future__ import annotations
 
-from asr_kd.io import formatting
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-COLOURS = {"direct": "#e0763a", "ensemble": "#5b78e5", "distilled": "#12a383", "monophone": "#a88bb4"}
+from asr_kd.report.results import Results, Role
+
+COLOURS: Mapping[Role, str] = {
+    "direct": "#e0763a",
+    "teacher": "#5b78e5",
+    "distilled": "#12a383",
+    "control": "#a88bb4",
+    "other": "#7d8a94",
+}
+OTHERS = ("#c2a227", "#b5568c", "#4f9bb0", "#8a6d4b", "#7d8a94")  # of systems that no comparison names, in turn
 
 
-def colour(system: str) -> str:
-    return COLOURS[system.removesuffix("-small")]
+@dataclass(frozen=True)
+class Look:
+    """How a system is drawn."""
+
+    colour: str
+    hollow: bool  # it is a model of a comparison that is not the first
 
 
-def is_small(system: str) -> bool:
-    return system.endswith("-small")
-
-
-def human_bytes(number: float) -> str:
-    """1536000 -> "1.54 MB"."""
-    return formatting.human_bytes(number, ".3g")
+def looks(results: Results) -> dict[str, Look]:
+    """System -> its look."""
+    first = results.distillation
+    main = {first.direct, first.distilled, first.teacher} if first else set()
+    others = [row.name for row in results.systems if row.role == "other"]
+    return {
+        row.name: Look(
+            OTHERS[others.index(row.name) % len(OTHERS)] if row.role == "other" else COLOURS[row.role],
+            hollow=row.role in ("direct", "distilled", "teacher") and row.name not in main,
+        )
+        for row in results.systems
+    }

@@ -1,6 +1,8 @@
-"""A whole finished run in a temporary folder: tiny real stores and nets, made-up hypotheses."""
+"""A whole finished run in a temporary folder: tiny real stores and models, made-up hypotheses."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,146 +10,161 @@ import numpy as np
 import pytest
 import torch
 
-from asr_kd.acoustic.criteria import DevScorer, HardTargets
-from asr_kd.acoustic.model import AcousticModel, save_model
-from asr_kd.acoustic.training import fit, write_log
+from asr_kd.acoustic.model import FrameModel, build_model
+from asr_kd.acoustic.model_files import save_model
+from asr_kd.acoustic.training import write_log
 from asr_kd.alignment.tree import monophone_tree, with_counts, write_tree
 from asr_kd.evaluation.wer import align_words
 from asr_kd.frames.store import FrameStore, write_store
-from asr_kd.frames.windows import WindowedFrames
 from asr_kd.io.files import write_json_lines
 from asr_kd.io.stamp import STAMP, Stamp
-from asr_kd.workspace.config import Config, TrainingConfig, from_mapping
-from asr_kd.workspace.work import Workspace
+from asr_kd.workspace.config import Config, from_mapping
+from asr_kd.workspace.work import Workspace, labels_of
 
 MODEL = {"layers": 1, "width": 12, "left_context": 2, "right_context": 1}
 SMALL = {**MODEL, "width": 5}
+TARGETS = {"from": "teacher", "soft_weight": 0.6}
 SETTINGS = {
-    "corpus": {"name": "made-up"},
-    "teacher": {"members": 4, "model": MODEL},
-    "student": {"seeds": 3, "model": MODEL},
-    "small": {"seeds": 2, "model": SMALL},
+    "corpus": {"name": "folder"},
+    "systems": {
+        "monophone": {"model": MODEL, "seeds": 3, "tree": "monophone"},
+        "teacher": {"model": MODEL, "members": 4},
+        "direct": {"model": MODEL, "seeds": 3},
+        "distilled": {"model": MODEL, "seeds": 3, "targets": TARGETS},
+        "direct-small": {"model": SMALL, "seeds": 2},
+        "distilled-small": {"model": SMALL, "seeds": 2, "targets": TARGETS},
+    },
+    "compare": [
+        {"direct": "direct", "distilled": "distilled", "teacher": "teacher"},
+        {"direct": "direct-small", "distilled": "distilled-small", "teacher": "teacher"},
+    ],
     "evaluation": {"bootstrap_samples": 500},
 }
+ORDER = ["direct", "teacher", "distilled", "direct-small", "distilled-small", "monophone"]  # of the tables
 PROMPT = "PLEASE ENTER YOUR PASSWORD FOLLOWED BY THE POUND KEY PRESS ONE TWO THREE FOR SALES OR HOLD ON AGENT"
 WORDS = PROMPT.split()
 EVIL = "<SCRIPT>ALERT(1)</SCRIPT>"
-NUM_STATES = 6
-SYSTEMS = {  # name -> folder, seeds, share of words that come out wrong
-    "direct": ("baseline", 3, 0.25),
-    "ensemble": ("teacher", 1, 0.18),
-    "distilled": ("student", 3, 0.19),
-    "direct-small": ("baseline_small", 2, 0.32),
-    "distilled-small": ("student_small", 2, 0.26),
-    "monophone": ("monophone", 3, 0.35),
-}
+PHONES = ("SIL", "<b>AH")  # three HMM states of each: six senones
+NUM_SENONES = 6
+_WRONG = {"distilled": 0.19, "direct": 0.25, "teacher": 0.18, "monophone": 0.35}  # share of the words
 
 
-PHONES = ("SIL", "<b>AH")  # three HMM states of each: six tied states
-
-
-def make_run(
-    root: Path, *, settings: dict | None = None, utterances: int = 30, epochs: int = 4
-) -> tuple[Config, Workspace]:
+def make_run(root: Path, *, settings: dict | None = None, utterances: int = 30) -> tuple[Config, Workspace]:
     """Writes data/ and exp/ as the stages leave them."""
     config = from_mapping(Config, settings or SETTINGS, "test")
     work = Workspace(root, root / "conf" / "test.yaml")
-    random = np.random.default_rng(3)
-    made = {name: _store(work, name, random, utterances) for name in ("train", "dev", "test")}
+    rng = np.random.default_rng(3)
+    stores = {name: _store(work, name, rng, utterances) for name in config.sets}
     metadata = {
-        "sets": {name: {"utterances": utterances, "words": 99, "minutes": 1.25} for name in made},
+        "sets": {name: {"utterances": utterances, "words": 99, "minutes": 1.25} for name in stores},
         "left_out": [{"utterance": "bad-one", "reason": "stereo <b>audio</b>"}],
         "not_speech": ["beep"],
     }
     _stamp(work.data, "prepare", metadata=metadata)
     failed = [{"utterance": "too-short", "reason": "shorter than its phones"}]
-    _stamp(work.exp("align"), "align", metadata={"utterances": 3 * utterances, "failed": failed})
-    for folder in ("tree", "tree_monophone"):
-        _stamp(work.exp(folder), "align", metadata={"num_states": NUM_STATES})
-        write_tree(with_counts(monophone_tree(PHONES), np.ones(NUM_STATES, np.int64)), work.exp(folder))
-    soft = {"temperature": 2.0, "mean": "arithmetic", "out_of_fold": 0}
+    _stamp(work.exp("align"), "align", metadata={"utterances": len(stores) * utterances, "failed": failed})
+    for kind in ("tied", "monophone"):
+        _stamp(work.tree(kind), "align", metadata={"num_senones": NUM_SENONES})
+        write_tree(with_counts(monophone_tree(PHONES), np.ones(NUM_SENONES, np.int64)), work.tree(kind))
     numbers = ("frames", "bytes_per_frame", "full_bytes_per_frame", "retained_mass", "kl", "entropy", "entries")
-    _stamp(work.exp("soft_targets"), "soft-targets", soft, metadata=dict.fromkeys(numbers, 0.5) | {"frames": 600})
-    for name, (folder, seeds, wrong) in SYSTEMS.items():
-        if name.endswith("-small") and config.small is None:
-            continue
-        _model(config, work, name, folder, made, epochs)
-        for set_name, store in made.items():
-            if set_name != "train":
-                _decoded(work, name, folder, set_name, store, seeds, wrong)
+    for name, system in config.systems.items():
+        if system.targets is not None:
+            metadata = dict.fromkeys(numbers, 0.5) | {"frames": 600}
+            _stamp(work.targets(system.targets.name), "soft-targets", metadata=metadata)
+        _model(config, work, name, stores)
+        for set_name in config.scored_sets:
+            _decoded(config, work, name, set_name, stores[set_name])
     work.exp("seconds.json").write_text(json.dumps({"prepare": 2.5, "align": 75.2}), encoding="utf-8")
     return config, work
 
 
-def _stamp(
-    folder: Path, step: str, settings: dict | None = None, inputs: dict | None = None, metadata: dict | None = None
-):
+def _stamp(folder: Path, step: str, inputs: dict | None = None, metadata: dict | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    stamp = Stamp(step, settings or {}, inputs or {"folder": folder.name}, 1)
-    stamp.write(folder / STAMP, metadata)
-    return stamp.digest
+    Stamp(step, {}, inputs or {"folder": folder.name}, 1).write(folder / STAMP, metadata)
 
 
-def _store(work: Workspace, name: str, random: np.random.Generator, utterances: int) -> FrameStore:
-    """Frames scattered around the mean of their state; a few frames are not aligned."""
-    centres = np.random.default_rng(0).normal(0, 1, (NUM_STATES, 5))
-    lengths = random.integers(15, 30, utterances)
-    states = [np.repeat(random.integers(0, NUM_STATES, length), 4)[:length] for length in lengths]
-    rows = [(f"{name}-{u:03d}", centres[s] + random.normal(0, 1.1, (len(s), 5))) for u, s in enumerate(states)]
-    texts = [" ".join(random.choice(WORDS, random.integers(3, 10))) for _ in rows]
+def _store(work: Workspace, name: str, rng: np.random.Generator, utterances: int) -> FrameStore:
+    """Frames scattered around the mean of their senone; a few frames are not aligned."""
+    centres = np.random.default_rng(0).normal(0, 1, (NUM_SENONES, 5))
+    lengths = rng.integers(15, 30, utterances)
+    senones = [np.repeat(rng.integers(0, NUM_SENONES, length), 4)[:length] for length in lengths]
+    rows = [(f"{name}-{u:03d}", centres[s] + rng.normal(0, 1.1, (len(s), 5))) for u, s in enumerate(senones)]
+    texts = [" ".join(rng.choice(WORDS, rng.integers(3, 10))) for _ in rows]
     texts[0] = f"PRESS {EVIL} NOW"
     store = write_store(work.frames(name), rows, texts=texts)
-    labels = np.concatenate(states).astype(np.int32)
+    labels = np.concatenate(senones).astype(np.int32)
     labels[::17] = -1
-    for array in ("states", "states_monophone"):
-        store.attach(array, labels, Stamp("align", {}, {"tree": "t"}))
+    for tree in ("tied", "monophone"):
+        store.attach(labels_of(tree), labels, Stamp("align", {}, {"tree": "t"}))
     return store
 
 
-def _model(config: Config, work: Workspace, name: str, folder: str, made: dict[str, FrameStore], epochs: int) -> None:
-    student = config.small if name.endswith("-small") else config.student
-    settings = config.teacher.model if name == "ensemble" else student.model
-    members = config.teacher.members if name == "ensemble" else student.seeds
-    examples = WindowedFrames(made["train"], left=settings.left_context, right=settings.right_context)
-    dev = WindowedFrames(made["dev"], left=settings.left_context, right=settings.right_context)
-    seeds = [sum(map(ord, name)) + k for k in range(members)]
-    model = AcousticModel(settings, examples.num_inputs, NUM_STATES, seeds)
-    states = np.asarray(made["train"].array("states"))
-    training = TrainingConfig(epochs=epochs, batch_size=64, learning_rate=5e-3, precision="float32")
-    scorer = DevScorer(dev, np.asarray(made["dev"].array("states")))
-    objective = HardTargets(states, torch.device("cpu"))
-    progress = fit(model, examples, objective, training, seed=1, evaluate=scorer, valid=states >= 0)
-    path = work.exp(folder)
-    mono = "_monophone" if name == "monophone" else ""
-    made_with = {"distilled": {"soft_weight": 0.6, "loss": "kl"}} if name.startswith("distilled") else {}
-    metadata = {"tree": f"tree{mono}", "states": f"states{mono}", "best_epoch": progress.best_epoch}
-    _stamp(path, "distill" if made_with else "train", made_with, metadata=metadata)
-    save_model(model, path)
-    write_log(path, progress.rows)
+def _model(config: Config, work: Workspace, name: str, stores: dict[str, FrameStore]) -> None:
+    system = config.systems[name]
+    seeds = [sum(map(ord, name)) + k for k in range(system.num_models)]
+    model = build_model(system.model, num_dims=5, num_senones=NUM_SENONES, seeds=seeds)
+    model.precision = "float32"
+    rows = _train(model, stores["train"], stores["dev"])
+    _stamp(work.exp(name), "train", metadata={"best_epoch": [len(rows)] * len(seeds)})
+    save_model(model, work.exp(name))
+    write_log(work.exp(name), rows)
 
 
-def _decoded(
-    work: Workspace, name: str, folder: str, set_name: str, store: FrameStore, seeds: int, wrong: float
-) -> None:
-    path = work.exp(f"decode_{name}_{set_name}")
-    _stamp(path, "decode", inputs={"model": json.loads((work.exp(folder) / STAMP).read_text())["digest"]})
+def _train(model: FrameModel, train: FrameStore, dev: FrameStore) -> list[dict]:
+    """A few steps of gradient descent on whole utterances; the rows of log.jsonl."""
+    optimizer = torch.optim.Adam(model.parameters(), 2e-2)
+    rows = []
+    for epoch in range(4):
+        model.train()
+        for utterance in range(len(train.ids)):
+            labels = torch.from_numpy(np.asarray(train.array("senones")[train.span(utterance)], np.int64))
+            features = torch.from_numpy(train.normalised(utterance))
+            edges = features[:1].expand(model.context.left, -1), features[-1:].expand(model.context.right, -1)
+            logits = model(torch.cat([edges[0], features, edges[1]])[None])
+            wanted = labels.expand(model.members, -1).reshape(-1)
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted, ignore_index=-1)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        model.eval()
+        accuracy = _accuracy(model, dev)
+        rows.append(
+            {
+                "epoch": epoch + 1,
+                "train_accuracy": _accuracy(model, train),
+                "dev_accuracy": accuracy,
+                "dev_cross_entropy": [2 - value for value in accuracy],
+            }
+        )
+    return rows
+
+
+def _accuracy(model: FrameModel, store: FrameStore) -> list[float]:
+    best = np.concatenate(
+        [model.member_log_posteriors(store.normalised(u)).argmax(-1).numpy() for u in range(len(store.ids))], axis=1
+    )
+    labels = np.asarray(store.array("senones"))
+    return (best == labels)[:, labels >= 0].mean(1).tolist()
+
+
+def _decoded(config: Config, work: Workspace, name: str, set_name: str, store: FrameStore) -> None:
+    path, system = work.decoded(name, set_name), config.systems[name]
+    seeds = 1 if system.is_ensemble else system.seeds
+    wrong = _WRONG.get(name.removesuffix("-small"), 0.22) + 0.07 * name.endswith("-small")
+    _stamp(path, "decode", inputs={"model": json.loads((work.exp(name) / STAMP).read_text())["digest"]})
     rows = []
     for seed in range(seeds):
-        random = np.random.default_rng([seed, len(name)])
+        rng = np.random.default_rng([seed, len(name)])
         for utterance, text in zip(store.ids, store.texts, strict=True):
-            ref = text.split()
-            hyp = []
+            ref, hyp = text.split(), []
             for word in ref:
-                fate = random.random() / wrong
-                hyp += (
-                    [word]
-                    if fate > 1
-                    else [str(random.choice(WORDS))]
-                    if fate > 0.4
-                    else []
-                    if fate > 0.15
-                    else [word, "A"]
-                )
+                fate = rng.random() / wrong
+                if fate > 1:
+                    hyp.append(word)
+                elif fate > 0.4:
+                    hyp.append(str(rng.choice(WORDS)))
+                elif fate <= 0.15:
+                    hyp += [word, "A"]
             pairs = align_words(ref, hyp)
             rows.append(
                 {"utterance": utterance, "seed": seed, "ref": ref, "hyp": hyp, "alignment": pairs, "retried": False}
@@ -173,10 +190,19 @@ def _decoded(
 @pytest.fixture(scope="session")
 def fake() -> SimpleNamespace:
     """What the tests know of the made-up run, and its maker."""
-    return SimpleNamespace(evil=EVIL, model=MODEL, systems=SYSTEMS, make_run=make_run)
+    return SimpleNamespace(evil=EVIL, model=MODEL, systems=ORDER, settings=SETTINGS, make_run=make_run)
 
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Workspace]:
     """Made once; tests that break something copy it."""
     return make_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture
+def broken(finished_run: tuple[Config, Workspace], tmp_path: Path) -> tuple[Config, Workspace]:
+    """A copy to break."""
+    config, work = finished_run
+    shutil.copytree(work.root, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "exp" / "report", ignore_errors=True)
+    return config, replace(work, root=tmp_path / "run")

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from asr_kd.corpora.settings import TimitConfig
 from asr_kd.io.files import read_json_lines, write_json_lines
 from asr_kd.stages.report import report
 from asr_kd.workspace.config import Config
@@ -19,10 +20,11 @@ def phone_run(
 ) -> tuple[Config, Workspace]:
     """The made-up run as decoding leaves one of phones: a silence before each utterance is heard half of the time."""
     config, work = finished_run
+    config = replace(config, corpus=TimitConfig(transcripts="phones"))
     root = tmp_path_factory.mktemp("phones") / "run"
     shutil.copytree(work.root, root)
     shutil.rmtree(root / "exp" / "report", ignore_errors=True)
-    for folder in root.glob("exp/decode_*"):
+    for folder in root.glob("exp/decode/*/*"):
         rows = read_json_lines(folder / "hyps.jsonl")
         for number, row in enumerate(rows):
             silence = ["SIL"] if number % 2 else []

@@ -17,12 +17,20 @@ import pytest
 from asr_kd.errors import UserError
 from asr_kd.io.files import read_json_lines
 from asr_kd.io.stamp import STAMP, Stamp
-from asr_kd.report import plots, prose
-from asr_kd.report import style as look
-from asr_kd.report.collect import gather
-from asr_kd.stages.report import ReportResult, markdown_escaped, report
+from asr_kd.io.formatting import percent
+from asr_kd.report import plots
+from asr_kd.report.collect import collect
+from asr_kd.report.page import markdown_escaped, sentences
+from asr_kd.report.results import MnistBias, MnistResults, Results, as_json, read_results, schema
+from asr_kd.stages.report import ReportResult, report
 from asr_kd.workspace.config import Config
 from asr_kd.workspace.work import Workspace
+
+
+def plain(text: str) -> str:
+    """With single spaces."""
+    return re.sub(r"[ \n\t]+", " ", text)
+
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 
@@ -74,18 +82,9 @@ def made(finished_run: tuple[Config, Workspace]) -> tuple[ReportResult, dict, st
     return result, results, (result.path / "index.html").read_text(encoding="utf-8")
 
 
-@pytest.fixture
-def broken(finished_run: tuple[Config, Workspace], tmp_path: Path) -> tuple[Config, Workspace]:
-    """A copy to break."""
-    config, work = finished_run
-    shutil.copytree(work.root, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "exp" / "report", ignore_errors=True)
-    return config, replace(work, root=tmp_path / "run")
-
-
 def test_results_have_the_agreed_form(made: tuple[ReportResult, dict, str], fake: SimpleNamespace) -> None:
     results = made[1]
-    assert results["corpus"] == "made-up"
+    assert results["corpus"] == "folder"
     assert [row["name"] for row in results["systems"]] == list(fake.systems)
     for row in results["systems"]:
         for key in ("members", "parameters", "bytes"):
@@ -99,17 +98,18 @@ def test_results_have_the_agreed_form(made: tuple[ReportResult, dict, str], fake
         assert isinstance(row["rtf"], float)
     distillation = results["distillation"]
     assert {"temperature", "soft_weight", "gain_kept", "p_distilled_better", "seeds"} <= set(distillation)
+    assert [c["distilled"] for c in results["comparisons"]] == ["distilled-small"]
     assert (distillation["temperature"], distillation["soft_weight"], distillation["seeds"]) == (2.0, 0.6, 3)
     assert 0 <= distillation["p_distilled_better"] <= 1
-    assert results["alignment"] == {"utterances": 90, "labels": "own", "failed": ["too-short"]}
+    assert results["alignment"] == {"utterances": 90, "labels": "forced", "failed": ["too-short"]}
     assert results["seconds"] == {"prepare": 2.5, "align": 75.2}
 
 
 def test_word_errors_are_those_of_the_hypotheses(made: tuple[ReportResult, dict, str], finished_run) -> None:
     work = finished_run[1]
     for row in made[1]["systems"]:
-        hyps = read_json_lines(work.exp(f"decode_{row['name']}_test") / "hyps.jsonl")
-        pairs = [pair for one in hyps for pair in one["alignment"]]
+        hyps = read_json_lines(work.decoded(row["name"], "test") / "hyps.jsonl")
+        pairs = [pair for hyp in hyps for pair in hyp["alignment"]]
         wrong = sum(ref != hyp for ref, hyp in pairs)
         words = sum(ref is not None for ref, _ in pairs)
         assert row["wer"]["test"] == wrong / words
@@ -123,38 +123,44 @@ def test_word_errors_are_those_of_the_hypotheses(made: tuple[ReportResult, dict,
 
 
 def test_sizes_and_gain_are_recomputable(made, finished_run, fake: SimpleNamespace) -> None:
-    work, rows = finished_run[1], prose.rows_of(made[1])
+    work, rows = finished_run[1], {row["name"]: row for row in made[1]["systems"]}
     width = fake.model["width"]
     per_net = 5 * 4 * width + width + width * 6 + 6
     assert rows["direct"]["parameters"] == rows["distilled"]["parameters"] == per_net
-    assert (rows["ensemble"]["members"], rows["ensemble"]["parameters"]) == (4, 4 * per_net)
+    assert (rows["teacher"]["members"], rows["teacher"]["parameters"]) == (4, 4 * per_net)
     files = sorted(work.exp("teacher").glob("member_*.safetensors"))
-    assert rows["ensemble"]["bytes"] == sum(file.stat().st_size for file in files)
-    assert rows["direct"]["bytes"] == (work.exp("baseline") / "member_0.safetensors").stat().st_size
-    direct, ensemble, distilled = (rows[name]["frame_accuracy"] for name in ("direct", "ensemble", "distilled"))
+    assert rows["teacher"]["bytes"] == sum(file.stat().st_size for file in files)
+    assert rows["direct"]["bytes"] == (work.exp("direct") / "member_0.safetensors").stat().st_size
+    direct, teacher, distilled = (rows[name]["frame_accuracy"] for name in ("direct", "teacher", "distilled"))
     kept = made[1]["distillation"]["gain_kept"]
     for name, key in (("test", "frame_accuracy"), ("dev", "frame_accuracy_dev")):
-        gain = ensemble[name] - direct[name]
+        gain = teacher[name] - direct[name]
         assert kept[key] == (pytest.approx((distilled[name] - direct[name]) / gain) if gain > 0 else None)
     curve = made[1]["members_curve"]["test"]
-    assert curve[-1]["frame_accuracy"] == pytest.approx(ensemble["test"])
-    assert curve[0]["frame_accuracy"] == pytest.approx(np.mean(rows["ensemble"]["each"]["frame_accuracy"]["test"]))
+    assert curve[-1]["frame_accuracy"] == pytest.approx(teacher["test"])
+    assert curve[0]["frame_accuracy"] == pytest.approx(np.mean(rows["teacher"]["each"]["frame_accuracy"]["test"]))
 
 
 def test_the_page_shows_the_results_and_is_well_formed(made: tuple[ReportResult, dict, str]) -> None:
-    _, results, text = made
+    result, results, text = made
     page = Page(text)
     assert page.open == []
     for row in results["systems"]:
         cells = [cell.strip() for cell in page.rows[row["name"]]]
         assert cells[0] == row["name"]
-        assert cells[9] == prose.percent(row["wer"]["test"])
+        assert cells[9] == percent(row["wer"]["test"])
         assert cells[10] == " – ".join(f"{100 * edge:.1f}" for edge in row["wer_ci95"]["test"])
         errors = row["errors"]["test"]
         assert cells[11] == f"{errors['ins']} / {errors['del']} / {errors['sub']}"
-    whole = " ".join(page.words)
-    for sentence in [*prose.sentences(results), *prose.notes(results), prose.small_pair(results) or "?"]:
-        assert sentence in whole
+    whole = plain("".join(page.words))
+    typed = read_results(result.path / "results.json")
+    said = sentences(typed)
+    controls = [said.control(row) for row in typed.controls]
+    assert len(said.notes) >= 8 and len(controls) == 1
+    for sentence in [said.lead(), said.key(), *said.notes, *controls, *map(said.further, typed.comparisons)]:
+        assert len(sentence) > 40 and plain(sentence) in whole
+    for group in ("The teacher, and one network", "A network of 141 parameters, trained", "The control, on untied"):
+        assert group in whole
     assert page.tags.count("svg") == 6
     assert "bootstrap_samples: 500" in whole and "asr-kd report --config" in whole
     for name in ("bad-one", "too-short", "test-007"):
@@ -196,12 +202,14 @@ def test_the_figures_are_files_of_their_own_and_the_same_on_every_run(made, fini
     for file in path.glob("*.svg"):
         assert ElementTree.fromstring(file.read_text(encoding="utf-8")).tag == "{http://www.w3.org/2000/svg}svg"
         assert "date" not in file.read_text(encoding="utf-8")
-    evidence = gather(*finished_run)
-    assert evidence.results == made[1]
-    assert plots.training_curves(evidence.logs) == (path / "training-curves.svg").read_text(encoding="utf-8")
+    evidence = collect(*finished_run)
+    assert json.loads(as_json(evidence.results)) == made[1]
+    assert plots.training_curves(evidence.results, evidence.logs) == (path / "training-curves.svg").read_text(
+        encoding="utf-8"
+    )
 
 
-def test_a_second_run_does_nothing_and_a_changed_setting_makes_it_anew(broken: tuple[Config, Workspace]) -> None:
+def test_a_second_run_does_nothing_and_a_changed_setting_makes_it_again(broken: tuple[Config, Workspace]) -> None:
     config, work = broken
     first = report(config, work)
     before = (first.path / "index.html").stat().st_mtime_ns
@@ -220,18 +228,13 @@ def test_the_terminal_table_is_aligned(made, fake: SimpleNamespace) -> None:
     assert max(map(len, lines[:9])) <= 125
 
 
-def test_a_run_without_small_pair_and_control_has_a_page_too(tmp_path: Path, fake: SimpleNamespace) -> None:
-    settings = {
-        "teacher": {"members": 2, "model": fake.model},
-        "student": {"seeds": 1, "model": fake.model},
-        "monophone": False,
-        "evaluation": {"bootstrap_samples": 50},
-    }
-    config, work = fake.make_run(tmp_path, settings=settings, utterances=5, epochs=1)
-    result = report(config, work)
+def test_a_run_of_three_systems_has_a_page_too(tmp_path: Path, fake: SimpleNamespace) -> None:
+    systems = {name: fake.settings["systems"][name] for name in ("teacher", "direct", "distilled")}
+    settings = {"systems": systems, "compare": fake.settings["compare"][:1], "evaluation": {"bootstrap_samples": 50}}
+    result = report(*fake.make_run(tmp_path, settings=settings, utterances=5))
     page = Page((result.path / "index.html").read_text(encoding="utf-8"))
-    assert set(page.rows) == {"direct", "ensemble", "distilled"}
-    assert "distillation_small" not in json.loads((result.path / "results.json").read_text(encoding="utf-8"))
+    assert set(page.rows) == {"direct", "teacher", "distilled"}
+    assert json.loads((result.path / "results.json").read_text(encoding="utf-8"))["comparisons"] == []
 
 
 @pytest.mark.parametrize(
@@ -240,15 +243,15 @@ def test_a_run_without_small_pair_and_control_has_a_page_too(tmp_path: Path, fak
         ("data/stamp.json", "asr-kd prepare"),
         ("data/frames/dev", "asr-kd features"),
         ("exp/align", "asr-kd align"),
-        ("data/frames/test/states.npy", "align"),
-        ("exp/teacher", "asr-kd train --ensemble"),
-        ("exp/baseline", "asr-kd train "),
-        ("exp/student", "asr-kd distill "),
-        ("exp/student_small", "asr-kd distill --pair small"),
-        ("exp/monophone", "asr-kd train --pair monophone"),
-        ("exp/decode_distilled_test", "asr-kd decode --system distilled"),
-        ("exp/decode_direct_dev/summary.json", "asr-kd decode"),
-        ("exp/decode_direct_dev/hyps.jsonl", "asr-kd decode"),
+        ("data/frames/test/senones.npy", "align"),
+        ("exp/teacher", "asr-kd train teacher"),
+        ("exp/direct", "asr-kd train direct "),
+        ("exp/distilled", "asr-kd train distilled "),
+        ("exp/distilled-small", "asr-kd train distilled-small"),
+        ("exp/monophone", "asr-kd train monophone"),
+        ("exp/decode/distilled/test", "asr-kd decode --system distilled"),
+        ("exp/decode/direct/dev/summary.json", "asr-kd decode"),
+        ("exp/decode/direct/dev/hyps.jsonl", "asr-kd decode"),
     ],
 )
 def test_a_missing_piece_is_one_sentence_that_names_the_stage(broken, missing: str, command: str) -> None:
@@ -272,12 +275,12 @@ def _drop_last_line(path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "damage", "says"),
     [
-        ("exp/decode_direct_test/hyps.jsonl", _cut, "damaged"),
-        ("exp/decode_direct_test/hyps.jsonl", _drop_last_line, "do not have the same utterances"),
-        ("exp/decode_direct_test/summary.json", _cut, "damaged"),
-        ("exp/student/log.jsonl", _cut, "damaged"),
+        ("exp/decode/direct/test/hyps.jsonl", _cut, "damaged"),
+        ("exp/decode/direct/test/hyps.jsonl", _drop_last_line, "do not have the same utterances"),
+        ("exp/decode/direct/test/summary.json", _cut, "damaged"),
+        ("exp/distilled/log.jsonl", _cut, "damaged"),
         ("exp/seconds.json", _cut, "damaged"),
-        ("exp/student/member_0.safetensors", lambda path: path.write_bytes(b"12"), "damaged"),
+        ("exp/distilled/member_0.safetensors", lambda path: path.write_bytes(b"12"), "damaged"),
     ],
 )
 def test_a_damaged_piece_is_one_sentence(broken, file: str, damage: Callable[[Path], None], says: str) -> None:
@@ -290,88 +293,123 @@ def test_a_damaged_piece_is_one_sentence(broken, file: str, damage: Callable[[Pa
 
 def test_hypotheses_of_another_model_are_refused(broken: tuple[Config, Workspace]) -> None:
     config, work = broken
-    stamp = work.exp("baseline") / "stamp.json"
+    stamp = work.exp("direct") / "stamp.json"
     stamp.write_text(stamp.read_text(encoding="utf-8").replace('"digest": "', '"digest": "0'), encoding="utf-8")
-    with pytest.raises(UserError, match=r"decode_direct_dev was decoded with another .*baseline"):
+    with pytest.raises(UserError, match=r"decode/direct/dev was decoded with another .*direct"):
         report(config, work)
 
 
-def _taken_from(work: Workspace, teacher: str) -> None:
-    stamp = json.loads((work.exp("baseline") / "stamp.json").read_text(encoding="utf-8"))
-    stamp |= {"step": "take", "inputs": {"teacher": teacher}}
-    (work.exp("baseline") / "stamp.json").write_text(json.dumps(stamp), encoding="utf-8")
+def _reused(config: Config, work: Workspace, teacher: str) -> Config:
+    """The run with direct models that are said to be the teacher's."""
+    stamp = json.loads((work.exp("direct") / "stamp.json").read_text(encoding="utf-8"))
+    stamp |= {"step": "reuse", "inputs": {"teacher": teacher}}
+    (work.exp("direct") / "stamp.json").write_text(json.dumps(stamp), encoding="utf-8")
+    return replace(config, systems=config.systems | {"direct": replace(config.systems["direct"], reuse="teacher")})
 
 
-def test_direct_nets_of_the_ensemble_are_said_to_be_that(broken: tuple[Config, Workspace], made) -> None:
+def test_direct_models_of_the_teacher_are_said_to_be_that(broken: tuple[Config, Workspace]) -> None:
     config, work = broken
-    _, before, _ = made
-    assert "start from the same weights" in prose.notes(before)[0] and "first ones" not in prose.notes(before)[0]
+    before = sentences(collect(config, work).results).notes[0]
+    assert "direct and distilled seeds of the same number start from the same weights" in before
+    assert "first members" not in before
     teacher = json.loads((work.exp("teacher") / "stamp.json").read_text(encoding="utf-8"))
-    _taken_from(work, teacher["digest"])
-    results = gather(config, work).results
-    assert [row["name"] for row in results["systems"] if row["of_ensemble"]] == ["direct"]
-    said = prose.notes(results)[0]
+    for member in range(3):
+        name = f"member_{member}.safetensors"
+        shutil.copy(work.exp("teacher") / name, work.exp("direct") / name)
+    results = collect(_reused(config, work, teacher["digest"]), work).results
+    assert {row.name: row.reused_from for row in results.systems if row.reused_from} == {"direct": "teacher"}
+    said = sentences(results).notes[0]
     assert (
-        "those of direct are the ensemble's first ones; direct and distilled seeds of one number of the small" in said
+        "those of direct are the first members of teacher; direct-small and distilled-small seeds of the same" in said
     )
+    # they ran as members of the teacher, with the same numbers as if they ran alone
+    each = [results.row(name).each.frame_accuracy["test"] for name in ("direct", "teacher")]
+    assert each[0] == each[1][:3]
 
 
-def test_direct_nets_of_another_ensemble_are_refused(broken: tuple[Config, Workspace]) -> None:
+def test_direct_models_of_another_teacher_are_refused(broken: tuple[Config, Workspace]) -> None:
     config, work = broken
-    _taken_from(work, "0123456789abcdef")
-    with pytest.raises(UserError, match=r"baseline was taken from another .*teacher .* take it again: asr-kd train"):
-        report(config, work)
+    changed = _reused(config, work, "0123456789abcdef")
+    with pytest.raises(
+        UserError, match=r"direct was copied from another .*teacher .* copy it again: asr-kd train direct"
+    ):
+        report(changed, work)
 
 
-def test_words_for_an_ensemble_without_gain() -> None:
-    def row(name: str, accuracy: float) -> dict:
-        numbers = {"parameters": 5, "members": 2, "seeds": 1, "wer": {"test": 0.2}}
-        return {"name": name, "frame_accuracy": {"test": accuracy}, **numbers}
+def test_words_for_a_teacher_without_gain(finished_run: tuple[Config, Workspace]) -> None:
+    report(*finished_run)
+    results = read_results(finished_run[1].exp("report") / "results.json")
+    first = results.distillation
+    assert first is not None
+    for row in results.systems:
+        row.frame_accuracy["test"] = 0.5 if row.role == "teacher" else 0.6
+    none = replace(first.sets["test"].gain_kept, frame_accuracy=None)
+    first.sets["test"] = replace(first.sets["test"], gain_kept=none, p_distilled_better=1.0)
+    headline = replace(first.gain_kept, frame_accuracy=None)
+    said = sentences(replace(results, distillation=replace(first, gain_kept=headline)))
+    assert "there is no gain that the distilled network" in said.lead()
+    assert "is above\N{NO-BREAK SPACE}0.99." in said.lead()
+    assert "not defined here" in said.notes[-1]
 
-    results = {
-        "corpus": "c",
-        "unit": "word",
-        "alignment": {"labels": "own"},
-        "systems": [row("direct", 0.6), row("ensemble", 0.5), row("distilled", 0.6)],
-        "distillation": {"temperature": 2.0, "gain_kept": {"frame_accuracy": None}, "p_distilled_better": 1.0},
-    }
-    assert "no gain of which" in prose.sentences(results)[1]
-    assert "above\N{NO-BREAK SPACE}0.99" in prose.sentences(results)[2]
 
-
-def test_small_helpers() -> None:
-    assert prose.percent(0.2345) == "23.4\N{NO-BREAK SPACE}%" and prose.percent(None) == "–"
-    assert prose.human_count(85_000_000) == "85 M" and prose.human_count(999_600) == "1 M"
-    assert prose.human_seconds(75.2) == "1 min 15 s" and prose.human_seconds(3.21) == "3.2 s"
-    assert prose.human_seconds(7260) == "2 h 1 min"
-    assert look.human_bytes(1_536_000) == "1.54 MB"
+def test_text_is_escaped_for_markdown() -> None:
     assert markdown_escaped("a_b|<c>") == "a\\_b\\|\\<c\\>"
 
 
-MNIST = {
-    "teacher": 75.0,
-    "hard": 147.0,
-    "distilled": 95.5,
-    "seeds": 2,
-    "no3": {"before": 170.0, "after": 128.5, "threes_right": 0.982},
-}
+def test_results_fit_their_schema(made: tuple[ReportResult, dict, str]) -> None:
+    """The schema names every key of results.json, and a file of another form is refused."""
+    result, results, _ = made
+    typed = read_results(result.path / "results.json")
+    assert isinstance(typed, Results) and json.loads(as_json(typed)) == results
+    form = schema()
+    assert set(results) <= set(form["properties"]) and set(form["required"]) <= set(results)
+    of_system = form["$defs"]["SystemRow"]
+    for row in results["systems"]:
+        assert set(row) <= set(of_system["properties"]) and set(of_system["required"]) <= set(row)
+    assert of_system["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda results: results.pop("systems"),
+        lambda results: results["systems"][0].update(rtf="fast"),
+        lambda results: results["systems"][0].update(unknown=1),
+        lambda results: results["distillation"]["gain_kept"].pop("wer"),
+    ],
+)
+def test_results_of_another_form_are_refused(made, tmp_path: Path, damage: Callable[[dict], object]) -> None:
+    results = json.loads(json.dumps(made[1]))
+    damage(results)
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    with pytest.raises(UserError, match="missing or damaged"):
+        read_results(tmp_path / "results.json")
+
+
+MNIST = MnistResults(
+    teacher=75.0,
+    hard=147.0,
+    distilled=95.5,
+    seeds=2,
+    no3=MnistBias(before=170.0, after=128.5, threes_right=0.982),
+)
 
 
 def test_digits_get_a_section_of_their_own(broken: tuple[Config, Workspace]) -> None:
     made = report(*broken, MNIST)
     results = json.loads((made.path / "results.json").read_text(encoding="utf-8"))
-    assert results["mnist"] == MNIST
+    assert results["mnist"]["no3"]["threes_right"] == 0.982
     html, markdown = ((made.path / name).read_text(encoding="utf-8") for name in ("index.html", "report.md"))
     text = " ".join("".join(Page(html).words).split())
     assert "the teacher gets 75 wrong, a small net trained on labels 147, the same net distilled 96" in text
     assert "98.2 %" in text
     assert "| here (2 seeds) | 75 | 147 | 96 | 170 | 128 | 98.2 % |" in re.sub(r"[^\S\n]", " ", markdown)
     assert report(*broken, MNIST).made is False
-    assert report(*broken, MNIST | {"hard": 150.0}).made
+    assert report(*broken, replace(MNIST, hard=150.0)).made
 
 
 def test_digits_that_were_not_run_are_said_to_be_missing(broken: tuple[Config, Workspace]) -> None:
-    made = report(*broken, {"missing": "the experiment 'hard' was <not> run"})
+    made = report(*broken, MnistResults(missing="the experiment 'hard' was <not> run"))
     for name in ("index.html", "report.md"):
         page = (made.path / name).read_text(encoding="utf-8")
         assert "Not shown: the experiment" in page and "<not>" not in page
@@ -379,8 +417,8 @@ def test_digits_that_were_not_run_are_said_to_be_missing(broken: tuple[Config, W
 
 def put_rescored(work: Workspace, system: str) -> None:
     """As asr-kd decode --rescore-lm leaves it: the same words, a language model with an evil name."""
-    decoded, folder = work.exp(f"decode_{system}_test"), work.exp(f"rescored_{system}_test_large")
-    folder.mkdir()
+    decoded, folder = work.decoded(system, "test"), work.rescored(system, "test", "large")
+    folder.mkdir(parents=True)
     shutil.copy(decoded / "hyps.jsonl", folder)
     summary = json.loads((decoded / "summary.json").read_text())
     oracle = {"1": 0.375, "10": 0.25, "100": 0.125}
@@ -400,14 +438,16 @@ def test_rescored_systems_have_a_table_as_long_as_their_first_pass_is_there(brok
     (row,) = json.loads((work.exp("report") / "results.json").read_text())["rescored"]
     assert (row["name"], row["first_pass_wer"], row["oracle"]["100"]) == ("direct", 0.375, 0.125)
     page = (work.exp("report") / "index.html").read_text()
-    assert "72 in the mean" in page and "&lt;b&gt;large|model" in page and "<b>large" not in page
+    assert "72 on average" in page and "&lt;b&gt;large|model" in page and "<b>large" not in page
     assert "best of 100" in page and "12.5" in page
     lines = (work.exp("report") / "report.md").read_text().splitlines()
-    head = "| system | larger model | first pass | rescored | 95 % interval | best of 1 | best of 10 | best of 100 |"
+    head = (
+        "| system | set | larger model | first pass | rescored | 95 % interval | best of 1 | best of 10 | best of 100 |"
+    )
     table = lines[lines.index(head) :]
-    assert {line.count("|") - line.count("\\|") for line in table[:3]} == {9} and table[3] == ""
-    Stamp("decode", {"again": 1}, json.loads((work.exp("decode_direct_test") / STAMP).read_text())["inputs"]).write(
-        work.exp("decode_direct_test") / STAMP
+    assert {line.count("|") - line.count("\\|") for line in table[:3]} == {10} and table[3] == ""
+    Stamp("decode", {"again": 1}, json.loads((work.decoded("direct", "test") / STAMP).read_text())["inputs"]).write(
+        work.decoded("direct", "test") / STAMP
     )
     again = report(config, work)
     assert again.made and json.loads((work.exp("report") / "results.json").read_text())["rescored"] == []

@@ -1,0 +1,133 @@
+"""The report's text: its templates, filled with the results."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+from jinja2.environment import TemplateModule
+from markupsafe import Markup
+
+from asr_kd.evaluation.confusions import most_confused
+from asr_kd.evaluation.wer import kind
+from asr_kd.io.formatting import human_bytes, human_count, human_seconds, percent, plural, signed, text_table
+from asr_kd.report.collect import Evidence
+from asr_kd.report.results import Results
+from asr_kd.report.style import looks
+
+_DIFFERENCES = 300  # shown on the page; a large test set has thousands
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What made a report."""
+
+    settings: str  # YAML
+    commands: list[str]
+    version: str
+
+
+def render(template: str, evidence: Evidence, figures: Mapping[str, str], origin: Origin) -> str:
+    """One of the templates, filled. Everything that is not a figure drawn here is escaped."""
+    changes = [difference.change for difference in evidence.differences]
+    return _environment(template).get_template(template).render(
+        results=evidence.results,
+        figures={name: Markup(svg) for name, svg in figures.items()},  # our own drawing: matplotlib escapes its text
+        look=looks(evidence.results),
+        example=evidence.example,
+        example_label=evidence.senone_names[-1] if evidence.senone_names else "",
+        differences=evidence.differences[:_DIFFERENCES],
+        differing={
+            "all": len(changes),
+            "better": sum(change < 0 for change in changes),
+            "worse": sum(change > 0 for change in changes),
+            "even": changes.count(0),
+        },
+        origin=origin,
+    )  # fmt: skip
+
+
+def terminal_text(results: Results) -> str:
+    """The headline tables in aligned columns with the shares of the gain kept."""
+    tables = {name: _headline(results, name) for name in results.test_sets}
+    return _environment("").get_template("terminal.txt.j2").render(results=results, tables=tables).rstrip("\n")
+
+
+def sentences(results: Results) -> TemplateModule:
+    """The macros of sentences.j2, for these results, as plain text."""
+    return _environment("").get_template("sentences.j2").make_module({"results": results})
+
+
+def _headline(results: Results, name: str) -> str:
+    dev = results.sets[0]
+    rate = results.rate
+    head = ["system", "nets", "param.", "size", "frame acc. %", "cross-ent.", f"{rate} %", f"{rate} {name}, 95 %",
+            "ins/del/sub", "RTF"]  # fmt: skip
+    under = ["", "", "", "", f"{dev}   {name}", f"{dev}  {name}", dev, "", name, ""]
+    rows = []
+    for row in results.systems:
+        accuracy, entropy, errors = row.frame_accuracy, row.cross_entropy, row.errors[name]
+        low, high = row.wer_ci95[name]
+        rows.append(
+            [
+                row.name,
+                str(row.members),
+                human_count(row.parameters),
+                human_bytes(row.bytes, ".3g"),
+                f"{100 * accuracy[dev]:.1f}   {100 * accuracy[name]:.1f}",
+                f"{entropy[dev]:.2f}  {entropy[name]:.2f}",
+                f"{100 * row.wer[dev]:.1f}",
+                f"{100 * row.wer[name]:.1f} [{100 * low:.1f}, {100 * high:.1f}]",
+                f"{errors.insertions}/{errors.deletions}/{errors.substitutions}",
+                f"{row.rtf:.3f}",
+            ]
+        )
+    return text_table([head, under, *rows], head=2)
+
+
+def _environment(template: str) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("asr_kd.report", "templates"),
+        autoescape=template.endswith(".html.j2"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": percent,
+        "count": human_count,
+        "size": lambda number: human_bytes(number, ".3g"),
+        "seconds": human_seconds,
+        "probability": _probability,
+        "kind": kind,
+        "points": lambda value: f"{100 * value:.1f}",
+        "signed_points": lambda value: signed(100 * value, 2),
+        "plural": plural,
+        "average": lambda values: sum(values) / len(values),
+        "line": _line,
+        "md": markdown_escaped,
+    }
+    environment.globals["most_confused"] = most_confused
+    return environment
+
+
+def _probability(value: float, form: str = "") -> str:
+    """Two digits, but never a certainty that a finite number of resamples cannot give: "> 0.99", or "above 0.99"."""
+    above, below = ("above", "below") if form == "in words" else (">", "<")
+    if value > 0.995:
+        return f"{above}\N{NO-BREAK SPACE}0.99"
+    return f"{below}\N{NO-BREAK SPACE}0.01" if value < 0.005 else f"{value:.2f}"
+
+
+def _line(text: str) -> str:
+    """A template's lines as one; no-break spaces stay."""
+    joined = re.sub(r"[ \n\t]+", " ", str(text)).strip(" ").replace(" ,", ",")
+    return Markup(joined) if isinstance(text, Markup) else joined
+
+
+def markdown_escaped(text: Any) -> str:
+    """Text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", str(text))
