@@ -281,16 +281,13 @@ def transcribe(config: Config, work: Workspace, system: str, decoder: str, recor
 
 
 @stage("report")
-@click.option("--mnist", "mnist_root", type=click.Path(path_type=Path), help="Results of asr-kd mnist, for a section.")
+@click.option("--mnist", "mnist_root", type=click.Path(path_type=Path), help="What recipes/mnist wrote, for a section.")
 def report(config: Config, work: Workspace, mnist_root: Path | None) -> Any:
     """Stage 8: tables and figures of the whole run in exp/report/."""
+    from asr_kd.stages.report import mnist_of
     from asr_kd.stages.report import report as run
 
-    if mnist_root is None:
-        return run(config, work)
-    from asr_kd.mnist.stage import sanity
-
-    return run(config, work, sanity(mnist_root))
+    return run(config, work, mnist_of(mnist_root))
 
 
 @stage("plan")

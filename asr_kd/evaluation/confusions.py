@@ -1,4 +1,4 @@
-"""Which phone is taken for which: counted from alignments, and put in an order in which like sounds are neighbours."""
+"""Phone confusions: counted from alignments, in an order in which similar sounds are neighbours."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 from asr_kd.evaluation.wer import Pair
 
-# (true, heard, times); None: nothing was said, or nothing heard
+# (true, recognised, times); None: inserted, or deleted
 Count = tuple[str | None, str | None, int]
 
-_LIKE_SOUNDS = (
+_SIMILAR_SOUNDS = (
     "IY IX IH EY EH AE AX AH UH UW OW AO AA AW AY OY ER "  # vowels, from the front of the mouth to the back; diphthongs
     "L EL R W Y M N EN NG DX "  # liquids, glides, nasals, flap
     "B D G P T K JH CH V DH Z ZH F TH S SH HH VCL CL EPI SIL"  # stops, affricates, fricatives; silence
@@ -20,28 +20,28 @@ _LIKE_SOUNDS = (
 
 
 def confusions(alignments: Iterable[Iterable[Iterable[Pair]]]) -> list[Count]:
-    """How often each pair is met, the most frequent first.
+    """How often each pair occurs, the most frequent first.
 
     Args:
       alignments: [seed][utterance].
     """
     counts = Counter(pair for of_seed in alignments for pairs in of_seed for pair in pairs)
     ranked = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
-    return [(true, heard, times) for (true, heard), times in ranked]
+    return [(true, recognised, times) for (true, recognised), times in ranked]
 
 
 def matrix(counts: Sequence[Count]) -> tuple[list[str], np.ndarray]:
-    """The phones, like beside like, and (P + 1, P + 1) int64 counts: [true, heard].
+    """The phones, similar ones side by side, and (P + 1, P + 1) int64 counts: [true, recognised].
 
-    The last row is of insertions, the last column of deletions.
+    The last row counts insertions, the last column deletions.
     """
-    met = {phone for true, heard, _ in counts for phone in (true, heard) if phone is not None}
-    known = [phone for phone in _LIKE_SOUNDS.split() if phone in met]
-    phones = known + sorted(met - set(known))
+    phones_seen = {phone for true, recognised, _ in counts for phone in (true, recognised) if phone is not None}
+    known = [phone for phone in _SIMILAR_SOUNDS.split() if phone in phones_seen]
+    phones = known + sorted(phones_seen - set(known))
     index: dict[str | None, int] = {phone: k for k, phone in enumerate(phones)} | {None: len(phones)}
     table = np.zeros((len(phones) + 1, len(phones) + 1), np.int64)
-    for true, heard, times in counts:
-        table[index[true], index[heard]] += times
+    for true, recognised, times in counts:
+        table[index[true], index[recognised]] += times
     return phones, table
 
 

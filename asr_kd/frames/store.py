@@ -26,7 +26,7 @@ from asr_kd.io.append_log import AppendLog, reserve_header, write_header
 from asr_kd.io.files import read_json_lines, replacing_file
 from asr_kd.io.stamp import STAMP, Stamp, read_stamp
 
-_MAKERS = {"states": "align", "states_monophone": "align"}  # per-frame array -> the command that makes it
+_MAKERS = {"senones": "align", "senones_monophone": "align"}  # per-frame array -> the command that makes it
 
 
 class FrameStore:

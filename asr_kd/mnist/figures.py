@@ -117,7 +117,7 @@ def _knowledge(examples: list[Result]) -> str:
         for row, temperature in enumerate(temperatures, 1):
             axes = grid[row, column]
             values = example["targets"][temperature]
-            colours = [COLOURS["distilled"] if k == example["label"] else COLOURS["ensemble"] for k in range(10)]
+            colours = [COLOURS["distilled"] if k == example["label"] else COLOURS["teacher"] for k in range(10)]
             axes.bar(range(10), values, color=colours)
             axes.set_xticks(range(10), [str(k) for k in range(10)], fontsize=7)
             axes.yaxis.set_major_locator(NullLocator())

@@ -392,6 +392,19 @@ def read_results(file: Path) -> Results:
         raise UserError(f"{file} is missing or damaged ({error}); delete {file.parent} and report again.") from None
 
 
+def read_mnist(folder: Path) -> MnistResults:
+    """What recipes/mnist writes for a report: `section.json`, in the form of `MnistResults`.
+
+    Raises:
+      UserError: it is missing, or is no such file.
+    """
+    file = folder / "section.json"
+    try:
+        return TypeAdapter(MnistResults).validate_json(file.read_bytes())
+    except (OSError, pydantic.ValidationError) as error:
+        raise UserError(f"{file} is missing or damaged ({error}); run recipes/mnist/run.sh first.") from None
+
+
 def schema() -> dict[str, Any]:
     """The JSON schema of results.json."""
     return TypeAdapter(Results).json_schema()

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
+from pydantic import TypeAdapter
 
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.report.collect import Evidence, collect, inputs
 from asr_kd.report.page import Origin, render, terminal_text
-from asr_kd.report.results import MnistResults, as_json, read_results
+from asr_kd.report.results import MnistResults, as_json, read_mnist, read_results
 from asr_kd.settings import to_mapping
 from asr_kd.version import __version__
 from asr_kd.workspace.config import Config
@@ -63,6 +64,17 @@ def report(config: Config, work: Workspace, mnist: MnistResults | None = None) -
         for template, name in (("report.html.j2", "index.html"), ("report.md.j2", "report.md")):
             (temporary / name).write_text(render(template, evidence, figures, origin), encoding="utf-8")
     return ReportResult(terminal_text(evidence.results), path, True)
+
+
+def mnist_of(folder: Path | None) -> MnistResults | None:
+    """What recipes/mnist measured; None where no folder is given."""
+    if folder is None:
+        return None
+    if (folder / "section.json").exists():
+        return read_mnist(folder)
+    from asr_kd.mnist.stage import sanity  # goes once recipes/mnist writes section.json
+
+    return TypeAdapter(MnistResults).validate_python(sanity(folder))
 
 
 def draw(evidence: Evidence) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Confusions add up to what was said and heard, and are drawn with like sounds side by side."""
+"""Confusions add up to the phones of both sides, and are drawn with similar sounds side by side."""
 
 from hypothesis import given
 from hypothesis import strategies as st

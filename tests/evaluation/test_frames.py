@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from asr_kd.acoustic.model import AcousticModel
+from asr_kd.acoustic.model import FrameModel, build_model
+from asr_kd.acoustic.settings import DnnConfig
 from asr_kd.evaluation import frames as frames_module
 from asr_kd.evaluation.frames import diversity, example_frame, frame_metrics
 from asr_kd.frames.store import FrameStore, write_store
-from asr_kd.workspace.config import ModelConfig
 
-LEFT, RIGHT, NUM_STATES, MEMBERS = 2, 1, 5, 3
+LEFT, RIGHT, NUM_SENONES, MEMBERS = 2, 1, 5, 3
+SETTINGS = DnnConfig(layers=1, width=8, left_context=LEFT, right_context=RIGHT)
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +24,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
 
 
 @pytest.fixture
-def model() -> AcousticModel:
-    made = AcousticModel(ModelConfig(1, 8, LEFT, RIGHT), 4 * (LEFT + 1 + RIGHT), NUM_STATES, [1, 2, 3])
+def model() -> FrameModel:
+    made = build_model(SETTINGS, num_dims=4, num_senones=NUM_SENONES, seeds=[1, 2, 3])
     with torch.no_grad():
         made.layers[-1].weight.mul_(20)  # far from uniform
     made.precision = "float32"
@@ -32,13 +33,13 @@ def model() -> AcousticModel:
 
 
 @pytest.fixture
-def states(store: FrameStore) -> np.ndarray:
-    labels = np.random.default_rng(1).integers(0, NUM_STATES, store.num_frames).astype(np.int32)
+def senones(store: FrameStore) -> np.ndarray:
+    labels = np.random.default_rng(1).integers(0, NUM_SENONES, store.num_frames).astype(np.int32)
     labels[5:30] = -1
     return labels
 
 
-def posteriors(model: AcousticModel, store: FrameStore) -> np.ndarray:
+def posteriors(model: FrameModel, store: FrameStore) -> np.ndarray:
     """(M, N, C) float64, frame by frame."""
     rows = []
     for u in range(len(store.ids)):
@@ -58,19 +59,19 @@ def posteriors(model: AcousticModel, store: FrameStore) -> np.ndarray:
 
 
 def test_metrics_equal_the_float64_reference(
-    model: AcousticModel, store: FrameStore, states: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    model: FrameModel, store: FrameStore, senones: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # batches of 64, the smallest: a batch's edge must not show
+    # parts of 64 frames, the smallest: their edges must not show
     monkeypatch.setattr(frames_module, "_NUMBERS_AT_ONCE", 1)
-    found = frame_metrics(model, store, states)
-    p, keep = posteriors(model, store), states >= 0
-    at_label = p[:, np.flatnonzero(keep), states[keep]]
+    found = frame_metrics(model, store, senones)
+    p, keep = posteriors(model, store), senones >= 0
+    at_label = p[:, np.flatnonzero(keep), senones[keep]]
     assert found.frames == keep.sum()
     np.testing.assert_allclose(found.cross_entropy, -np.log(at_label).mean(1), rtol=1e-5)
-    np.testing.assert_allclose(found.accuracy, (p.argmax(2) == states)[:, keep].mean(1), atol=1e-12)
+    np.testing.assert_allclose(found.accuracy, (p.argmax(2) == senones)[:, keep].mean(1), atol=1e-12)
     np.testing.assert_allclose(found.ensemble_cross_entropy, -np.log(at_label.mean(0)).mean(), rtol=1e-5)
-    assert found.ensemble_accuracy == pytest.approx((p.mean(0).argmax(1) == states)[keep].mean())
-    both = np.concatenate([p, p.mean(0, keepdims=True)]).argmax(2) != states
+    assert found.ensemble_accuracy == pytest.approx((p.mean(0).argmax(1) == senones)[keep].mean())
+    both = np.concatenate([p, p.mean(0, keepdims=True)]).argmax(2) != senones
     for u in range(len(store.ids)):
         of_utterance = np.zeros(store.num_frames, bool)
         of_utterance[store.span(u)] = True
@@ -78,58 +79,59 @@ def test_metrics_equal_the_float64_reference(
         assert found.wrong[:, u].tolist() == both[:, of_utterance & keep].sum(1).tolist()
 
 
-def test_diversity_equals_the_float64_reference(model: AcousticModel, store: FrameStore, states: np.ndarray) -> None:
-    metrics, found, first = diversity(model, store, states, alone=2)
-    assert metrics.accuracy == frame_metrics(model, store, states).accuracy
-    alone = frame_metrics(model.some([0, 1]), store, states)
-    assert first is not None and (first.accuracy, first.frames) == (alone.accuracy, alone.frames)
+def test_diversity_equals_the_float64_reference(model: FrameModel, store: FrameStore, senones: np.ndarray) -> None:
+    metrics, found, subsets = diversity(model, store, senones, subsets=[2])
+    first = subsets[2]
+    assert metrics.accuracy == frame_metrics(model, store, senones).accuracy
+    alone = frame_metrics(model.select_members([0, 1]), store, senones)
+    assert (first.accuracy, first.frames) == (alone.accuracy, alone.frames)
     assert first.ensemble_accuracy == alone.ensemble_accuracy
     np.testing.assert_allclose(first.cross_entropy, alone.cross_entropy, rtol=1e-6)
     np.testing.assert_allclose(first.ensemble_cross_entropy, alone.ensemble_cross_entropy, rtol=1e-6)
     np.testing.assert_array_equal(first.wrong, alone.wrong)
-    assert diversity(model, store, states)[2] is None
-    p, keep = posteriors(model, store), np.flatnonzero(states >= 0)
+    assert diversity(model, store, senones)[2] == {}
+    p, keep = posteriors(model, store), np.flatnonzero(senones >= 0)
     best = p.argmax(2)[:, keep]
     for a in range(MEMBERS):
         for b in range(MEMBERS):
             assert found.disagreement[a, b] == pytest.approx((best[a] != best[b]).mean())
             mean = p[[(a + k) % MEMBERS for k in range(b + 1)]].mean(0)[keep]
-            assert found.accuracy[a, b] == pytest.approx((mean.argmax(1) == states[keep]).mean())
-            nats = -np.log(mean[np.arange(len(keep)), states[keep]]).mean()
+            assert found.accuracy[a, b] == pytest.approx((mean.argmax(1) == senones[keep]).mean())
+            nats = -np.log(mean[np.arange(len(keep)), senones[keep]]).mean()
             assert found.cross_entropy[a, b] == pytest.approx(nats, rel=1e-5)
     assert np.allclose(found.accuracy[:, -1], found.accuracy[0, -1])
 
 
-def test_unaligned_frames_weigh_nothing(model: AcousticModel, store: FrameStore, states: np.ndarray) -> None:
-    nothing = frame_metrics(model, store, np.full_like(states, -1))
+def test_unaligned_frames_weigh_nothing(model: FrameModel, store: FrameStore, senones: np.ndarray) -> None:
+    nothing = frame_metrics(model, store, np.full_like(senones, -1))
     assert (nothing.frames, nothing.ensemble_accuracy, nothing.cross_entropy) == (0, 0.0, [0.0] * MEMBERS)
-    one = np.full_like(states, -1)
-    one[50] = states[50]
+    one = np.full_like(senones, -1)
+    one[50] = senones[50]
     assert frame_metrics(model, store, one).frames == 1
 
 
-def test_a_single_net_is_its_own_ensemble(store: FrameStore, states: np.ndarray) -> None:
-    single = AcousticModel(ModelConfig(1, 8, LEFT, RIGHT), 4 * (LEFT + 1 + RIGHT), NUM_STATES, [1])
-    found = frame_metrics(single, store, states)
+def test_a_single_net_is_its_own_ensemble(store: FrameStore, senones: np.ndarray) -> None:
+    single = build_model(SETTINGS, num_dims=4, num_senones=NUM_SENONES, seeds=[1])
+    found = frame_metrics(single, store, senones)
     assert found.accuracy == [found.ensemble_accuracy]
     assert found.cross_entropy == [pytest.approx(found.ensemble_cross_entropy)]
 
 
-def test_states_of_another_length_are_refused(model: AcousticModel, store: FrameStore, states: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="states for"):
-        frame_metrics(model, store, states[:-1])
+def test_labels_of_another_length_are_refused(model: FrameModel, store: FrameStore, senones: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="labels for"):
+        frame_metrics(model, store, senones[:-1])
 
 
 def test_example_frame_is_a_real_frame_and_its_rows_are_the_tempered_mean(
-    model: AcousticModel, store: FrameStore, states: np.ndarray
+    model: FrameModel, store: FrameStore, senones: np.ndarray
 ) -> None:
-    found = example_frame(model, store, states, temperatures=[1.0, 3.0], silence=frozenset({0}), entries=4)
+    found = example_frame(model, store, senones, temperatures=[1.0, 3.0], silence=frozenset({0}), entries=4)
     assert found is not None
     frame = int(store.offsets[store.index(found.utterance)]) + round(found.seconds * 100)
-    assert states[frame] == found.label != 0
+    assert senones[frame] == found.label != 0
     logits = np.log(posteriors(model, store)[:, frame])
     for temperature, row in zip(found.temperatures, found.probabilities, strict=True):
         p = np.exp(logits / temperature)
-        np.testing.assert_allclose(row, (p / p.sum(1, keepdims=True)).mean(0)[found.states], rtol=1e-4)
+        np.testing.assert_allclose(row, (p / p.sum(1, keepdims=True)).mean(0)[found.senones], rtol=1e-4)
     assert list(found.probabilities[0]) == sorted(found.probabilities[0], reverse=True)
-    assert example_frame(model, store, np.full_like(states, -1), temperatures=[1.0]) is None
+    assert example_frame(model, store, np.full_like(senones, -1), temperatures=[1.0]) is None
