@@ -20,6 +20,7 @@ from asr_kd.commands import (
     sets_options,
     stage,
 )
+from asr_kd.decoding.registry import BACKENDS
 from asr_kd.errors import UserError
 from asr_kd.settings import to_mapping
 from asr_kd.workspace.config import Config, load_config, with_settings
@@ -312,9 +313,11 @@ def plan(
 @stage("sweep")
 @click.option("--grid", "entries", multiple=True, required=True, help="KEY=VALUE,VALUE,...; may be given again.")
 @click.option("--name", help="Folder in exp/sweep  [default: the keys]")
-@click.option("--system", "systems", multiple=True, default=("distilled",), show_default=True, help="May be repeated.")
-@click.option("--decode", "sets", multiple=True, type=click.Choice(["dev", "test"]), help="Also the words of this set.")
-@click.option("--decoder", type=click.Choice(["k2", "kaldi"]), default="k2", show_default=True)
+@click.option(
+    "--system", "systems", multiple=True, help="May be repeated.  [default: the distilled ones of compare, else all]"
+)
+@click.option("--decode", "sets", multiple=True, help="Also the words of this set; may be repeated.")
+@click.option("--decoder", type=click.Choice(list(BACKENDS)), help="[default: the first that is installed]")
 @click.option("--nj", type=click.IntRange(1), default=1, show_default=True, help="Points that run at once.")
 @device_options
 def sweep(
@@ -324,23 +327,21 @@ def sweep(
     name: str | None,
     systems: tuple[str, ...],
     sets: tuple[str, ...],
-    decoder: str,
+    decoder: str | None,
     nj: int,
     device: str,
     tensorboard: Path | None,
 ) -> Any:
-    """Train systems at every point of a grid over the config's keys; one table, one figure; goes on where it stopped.
+    """Train systems at every point of a grid over the config's keys: one table, one figure; resumes by itself.
 
-    For example --grid soft_targets.temperature=1,2,5 --grid student.distilled.soft_weight=0.5,0.9
+    For example --grid systems.distilled.targets.temperature=1,2,5 --grid systems.distilled.targets.soft_weight=0.5,0.9
     """
-    from asr_kd.stages.sweep import parse_grid
+    from asr_kd.stages.sweep import SweepPlan, default_systems, parse_grid
     from asr_kd.stages.sweep import sweep as run
     from asr_kd.workspace.run_options import RunOptions
 
-    options = RunOptions(device, tensorboard, quiet=nj > 1)
-    return run(
-        config, work, parse_grid(entries), options, name=name, systems=systems, sets=sets, backend=decoder, nj=nj
-    )
+    sweep_plan = SweepPlan(parse_grid(entries), systems or default_systems(config), sets, decoder)
+    return run(config, work, sweep_plan, RunOptions(device, tensorboard, quiet=nj > 1), name, nj)
 
 
 def _mnist_config(path: Path) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 from asr_kd.acoustic.model_files import load_model
 from asr_kd.acoustic.training import read_log
 from asr_kd.alignment.tree import read_tree
+from asr_kd.corpora.settings import TimitConfig
 from asr_kd.errors import UserError
 from asr_kd.evaluation.confusions import confusions
 from asr_kd.evaluation.frames import ExampleFrame, example_frame
@@ -110,7 +111,7 @@ def collect(config: Config, work: Workspace) -> Evidence:
     systems = _ordered(config)
     hypotheses = {(s, n): read_hypotheses(work.decoded(s, n), work.command("decode")) for s in systems for n in sets}
     stores = {name: FrameStore.open(work.frames(name)) for name in sets}
-    measured = {}
+    measured: dict[str, Measured] = {}
     for system in config.in_training_order():  # so that an ensemble comes before the systems that reuse its members
         measured[system] = measure(config, work, system, stores, measured)
     rows = [
@@ -176,6 +177,7 @@ def _with_ensemble(results: Results, measured: Mapping[str, Measured]) -> Result
 
 def _with_phones(config: Config, work: Workspace, results: Results) -> Results:
     """With the rates where silence counts, and which phones are confused."""
+    corpus = config.corpus
     chosen = results.distillation.distilled if results.distillation else results.systems[0].name
     rows: list[SystemRow] = []
     confused = []
@@ -190,7 +192,9 @@ def _with_phones(config: Config, work: Workspace, results: Results) -> Results:
     return replace(
         results,
         systems=rows,
-        phones=PhoneSets(trained=config.corpus.phone_set, scored=config.corpus.scored_phones),
+        phones=PhoneSets(trained=corpus.phone_set, scored=corpus.scored_phones)
+        if isinstance(corpus, TimitConfig)
+        else None,
         confusions=Confusions(system=chosen, set=results.main_set, with_silence=True, counts=confused),
     )
 

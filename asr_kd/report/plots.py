@@ -53,7 +53,7 @@ def _curves(ax: Axes, key: str, group: Sequence[SystemRow], logs: Logs, look: Ma
         ax.plot(epochs, values, color=colour, alpha=0.28, linewidth=0.9)
         label = f"{system.name}, its members" if system.is_ensemble else system.name
         # dashed and on top: direct models that are an ensemble's members are drawn over them
-        dash = {"linestyle": (0, (4, 2)), "zorder": 3} if system.role == "direct" else {}
+        dash: dict[str, Any] = {"linestyle": (0, (4, 2)), "zorder": 3} if system.role == "direct" else {}
         ax.plot(epochs, mean, color=colour, label=label, **dash)
         best = mean.argmax() if rising else mean.argmin()
         ax.plot(epochs[best], mean[best], "o", color=colour, markersize=5.5)

@@ -1,8 +1,9 @@
-"""The figure of a sweep: the first key along the axis, one line for each combination of the others and each system."""
+"""The rows of a sweep and their figure: the first key along the axis, a line for each other combination and system."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib as mpl
@@ -11,76 +12,102 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
-from asr_kd.report.style import COLOURS, colour, is_small
+from asr_kd.report.results import Role, Unit
+from asr_kd.report.style import COLOURS, OTHERS
 from asr_kd.report.svg import STYLE, percents, to_svg
 
-Row = dict[str, Any]
-_TONES = ("#12a383", "#5b78e5", "#e0763a", "#a88bb4", "#c2a227", "#7d8a94")
+
+@dataclass(frozen=True)
+class SweepRow:
+    """One system at one point of the grid; accuracies and cross-entropy are those of dev, means over the models."""
+
+    values: Mapping[str, Any]  # key of the grid -> its value here
+    system: str
+    role: Role
+    parameters: int
+    seeds: int
+    frame_accuracy: float
+    frame_accuracy_each: list[float]
+    cross_entropy: float
+    # by set, where the point was decoded
+    unit: Unit = "word"
+    wer: dict[str, float] = field(default_factory=dict)
+    wer_per_seed: dict[str, list[float]] = field(default_factory=dict)
+    rtf: float | None = None  # on the last of these sets
+
+    def as_mapping(self) -> dict[str, Any]:
+        """For sweep.json: the grid's values beside what was measured."""
+        measured = {name: value for name, value in vars(self).items() if name not in ("values", "role")}
+        if not self.wer:
+            for name in ("unit", "wer", "wer_per_seed", "rtf"):
+                del measured[name]
+        return {**self.values, **measured}
 
 
-def draw(rows: Sequence[Row], keys: Sequence[str]) -> str:
+@dataclass(frozen=True)
+class _Line:
+    label: str
+    colour: str
+    rows: list[SweepRow]
+
+
+def draw(rows: Sequence[SweepRow]) -> str:
     """SVG: frame accuracy on dev, and cross-entropy; where points were decoded, errors and real-time factor instead."""
-    decoded = "wer" in rows[0]
-    keys = [keys[0], *(key for key in keys[1:] if len({str(row[key]) for row in rows}) > 1)]  # one value says nothing
+    first, *others = rows[0].values
+    others = [key for key in others if len({str(row.values[key]) for row in rows}) > 1]  # one value says nothing
+    decoded = bool(rows[0].wer)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(13.2 if decoded else 9.6, 3.9), layout="constrained")
         axes = figure.subplots(1, 3 if decoded else 2)
-        values = list(dict.fromkeys(row[keys[0]] for row in rows))
-        for number, (label, line) in enumerate(_lines(rows, keys).items()):
-            x = [values.index(row[keys[0]]) for row in line]
-            look: dict[str, Any] = {
-                "color": _tone(line, keys, number),
-                "linestyle": "--" if is_small(line[0]["system"]) else "-",
-            }
-            for ax, (y, each) in zip(axes, _curves(line), strict=True):
-                _plot(ax, x, y, each, look, label)
+        values = list(dict.fromkeys(row.values[first] for row in rows))
+        for line in _lines(rows, others):
+            x = [values.index(row.values[first]) for row in line.rows]
+            for ax, (y, each) in zip(axes, _curves(line.rows), strict=True):
+                _plot(ax, x, y, each, line)
         for ax, title in zip(axes, _titles(rows[0]), strict=True):
             ax.set_title(title)
             ax.xaxis.set_major_locator(FixedLocator(range(len(values))))
             ax.set_xticklabels([str(value) for value in values])
-            ax.set_xlabel(keys[0])
+            ax.set_xlabel(first)
         for ax in axes[: 2 if decoded else 1]:
             ax.yaxis.set_major_formatter(percents())
         axes[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8.5)
         return to_svg(figure, "sweep", "The sweep")
 
 
-def _titles(row: Row) -> list[str]:
-    if "wer" not in row:
+def _titles(row: SweepRow) -> list[str]:
+    if not row.wer:
         return ["Frame accuracy on dev", "Cross-entropy on dev, nats"]
-    name = list(row["wer"])[-1]
-    rate = f"{row.get('unit', 'word').capitalize()} error rate on {name}"
+    name = list(row.wer)[-1]
+    rate = f"{row.unit.capitalize()} error rate on {name}"
     return ["Frame accuracy on dev", rate, f"Real-time factor on {name}, one core"]
 
 
-def _curves(line: Sequence[Row]) -> list[tuple[list[float], list[list[float]]]]:
-    """For each panel the means, and what each seed has."""
-    accuracy = [row["frame_accuracy"] for row in line], [row["frame_accuracy_each"] for row in line]
-    if "wer" not in line[0]:
-        return [accuracy, ([row["cross_entropy"] for row in line], [])]
-    name = list(line[0]["wer"])[-1]
-    errors = [row["wer"][name] for row in line], [row["wer_per_seed"][name] for row in line]
-    return [accuracy, errors, ([row["rtf"] for row in line], [])]
+def _curves(rows: Sequence[SweepRow]) -> list[tuple[list[float], list[list[float]]]]:
+    """For each panel the means, and those of each seed."""
+    accuracy = [row.frame_accuracy for row in rows], [row.frame_accuracy_each for row in rows]
+    if not rows[0].wer:
+        return [accuracy, ([row.cross_entropy for row in rows], [])]
+    name = list(rows[0].wer)[-1]
+    errors = [row.wer[name] for row in rows], [row.wer_per_seed[name] for row in rows]
+    return [accuracy, errors, ([row.rtf or 0.0 for row in rows], [])]
 
 
-def _lines(rows: Sequence[Row], keys: Sequence[str]) -> dict[str, list[Row]]:
-    lines: dict[str, list[Row]] = {}
+def _lines(rows: Sequence[SweepRow], keys: Sequence[str]) -> list[_Line]:
+    by_label: dict[str, list[SweepRow]] = {}
     for row in rows:
-        others = [f"{key.rpartition('.')[2]} {row[key]}" for key in keys[1:]]
-        lines.setdefault(", ".join([row["system"], *others]), []).append(row)
-    return lines
+        others = [f"{key.rpartition('.')[2]} {row.values[key]}" for key in keys]
+        by_label.setdefault(", ".join([row.system, *others]), []).append(row)
+    tones = (*(COLOURS[role] for role in ("distilled", "teacher", "direct", "control")), *OTHERS)
+    roles = [line[0].role for line in by_label.values()]
+    by_role = not keys and "other" not in roles and len(set(roles)) == len(roles)
+    return [
+        _Line(label, COLOURS[line[0].role] if by_role else tones[number % len(tones)], line)
+        for number, (label, line) in enumerate(by_label.items())
+    ]
 
 
-def _tone(line: Sequence[Row], keys: Sequence[str], number: int) -> str:
-    system = str(line[0]["system"])
-    return (
-        colour(system) if len(keys) == 1 and system.removesuffix("-small") in COLOURS else _TONES[number % len(_TONES)]
-    )
-
-
-def _plot(
-    ax: Axes, x: list[int], y: list[float], each: Sequence[Sequence[float]], look: dict[str, Any], label: str
-) -> None:
-    ax.plot(x, y, marker="o", markersize=5, label=label, **look)
+def _plot(ax: Axes, x: Sequence[int], y: Sequence[float], each: Sequence[Sequence[float]], line: _Line) -> None:
+    ax.plot(x, y, marker="o", markersize=5, label=line.label, color=line.colour)
     for place, seeds in zip(x, each, strict=False):
-        ax.plot(np.full(len(seeds), place), seeds, ".", color=look["color"], markersize=4, alpha=0.45)
+        ax.plot(np.full(len(seeds), place), seeds, ".", color=line.colour, markersize=4, alpha=0.45)

@@ -30,10 +30,10 @@ class ReportResult:
 
     text: str
     path: Path
-    made: bool
+    ran: bool
 
     def __str__(self) -> str:
-        return f"{self.text}\n\n{self.path / 'index.html'}{'' if self.made else ' (up to date)'}"
+        return f"{self.text}\n\n{self.path / 'index.html'}{'' if self.ran else ' (up to date)'}"
 
 
 def report(config: Config, work: Workspace, mnist: MnistResults | None = None) -> ReportResult:

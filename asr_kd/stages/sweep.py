@@ -1,8 +1,9 @@
 """`asr-kd sweep`: the same recipe at every point of a grid of settings, one table and one figure, chosen on dev.
 
-A point works in a folder of its own, exp/sweep/<name>/points/<point>/, in which whatever its settings leave as it is
-(data, alignment, tree, and where they fit graph, teachers and soft targets) is a link to the recipe's. Each artefact
-has its stamp there, so a sweep that was killed goes on, and one with a longer grid makes only what is new.
+A point works in a folder of its own, exp/sweep/<name>/points/<point>/. What its settings leave as it is (data,
+alignment, trees, and where they fit graphs, teachers and soft targets) is a link to the recipe's; what several points
+have in common lies in exp/sweep/<name>/shared/. Each artefact has its stamp there, so a sweep that was killed goes on,
+and one with a longer grid makes only what is new.
 """
 
 from __future__ import annotations
@@ -12,32 +13,35 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from asr_kd.acoustic.training import read_log
-from asr_kd.decoding.graph import make_graph
 from asr_kd.errors import UserError
 from asr_kd.io.files import digest_of
 from asr_kd.io.folders import replacing_folder
-from asr_kd.io.stamp import Stamp, read_stamp
+from asr_kd.io.formatting import markdown_table
+from asr_kd.io.stamp import Stamp
+from asr_kd.report.hypotheses import read_hypotheses
+from asr_kd.report.systems import role_of
+from asr_kd.settings import to_mapping
 from asr_kd.stages.decode import decode
-from asr_kd.stages.decode_results import read_summary
-from asr_kd.stages.soft_targets import distill, make_soft_targets
-from asr_kd.stages.train import train_direct, train_ensemble
-from asr_kd.workspace.config import Config, takes_members, to_mapping, with_settings
+from asr_kd.stages.decoding_graph import make_graph
+from asr_kd.stages.soft_targets import make_soft_targets
+from asr_kd.stages.train import train
+from asr_kd.workspace.config import Config, with_settings
 from asr_kd.workspace.executor import parallel_map
 from asr_kd.workspace.run_options import RunOptions
 from asr_kd.workspace.work import Workspace, require
 
-ROOMS = ("teacher", "soft_targets", "student", "small", "decoding")  # what a sweep may change
-SYSTEMS = ("direct", "distilled", "direct-small", "distilled-small", "ensemble")
-_SHARED = ("tree", "tree_monophone", "align")
-_DISTILLED = ("distilled", "distilled-small")
+if TYPE_CHECKING:
+    from asr_kd.report.sweep_figure import SweepRow  # with matplotlib, which the processes do not need
+
+_SWEPT = ("systems", "decoding")  # the sections of the config that a sweep may change
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +54,7 @@ class Point:
 
     values: Mapping[str, Any]
     config: Config
+    not_reused: tuple[str, ...] = ()  # systems that are trained here, as the system they reuse is trained otherwise
 
     @property
     def name(self) -> str:
@@ -58,34 +63,47 @@ class Point:
 
 
 @dataclass(frozen=True)
+class SweepPlan:
+    """What a sweep runs at every point.
+
+    Attributes:
+      systems: of the config.
+      sets: to decode; scales always come from dev.
+      backend: of decoding; None: the first that is installed.
+    """
+
+    grid: Grid
+    systems: tuple[str, ...]
+    sets: tuple[str, ...] = ()
+    backend: str | None = None
+
+
+@dataclass(frozen=True)
 class _Piece:
     """What a process needs to run one point."""
 
     point: Point
-    root: Path
-    config_path: Path
-    systems: tuple[str, ...]
-    sets: tuple[str, ...]
-    backend: str
+    work: Workspace
+    plan: SweepPlan
     options: RunOptions
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """One row per point and system: the grid's values, "system", and what was measured."""
+    """One row per point and system."""
 
     folder: Path
     keys: tuple[str, ...]
-    rows: list[dict[str, Any]]
+    rows: list[SweepRow]
 
-    def best(self) -> dict[str, Any]:
+    def best(self) -> SweepRow:
         """The row with the highest frame accuracy on dev."""
-        return max(self.rows, key=lambda row: float(row["frame_accuracy"]))
+        return max(self.rows, key=lambda row: row.frame_accuracy)
 
     def __str__(self) -> str:
         best = self.best()
-        chosen = ", ".join(f"{key} {best[key]}" for key in self.keys)
-        return f"{markdown(self)}\nbest on dev: {best['system']} with {chosen}\n{self.folder}/report/sweep.md"
+        chosen = ", ".join(f"{key} {best.values[key]}" for key in self.keys)
+        return f"{markdown(self)}\nbest on dev: {best.system} with {chosen}\n{self.folder}/report/sweep.md"
 
 
 def parse_grid(entries: Sequence[str], where: str = "--grid") -> Grid:
@@ -97,13 +115,13 @@ def parse_grid(entries: Sequence[str], where: str = "--grid") -> Grid:
     grid: Grid = {}
     for entry in entries:
         key, equals, text = entry.partition("=")
-        values = [_value(one) for one in text.split(",") if one.strip()]
+        values = [_value(value) for value in text.split(",") if value.strip()]
         if not equals or not values:
             raise UserError(f"{where}: expected KEY=VALUE,VALUE,..., found {entry!r}.")
         if key in grid:
             raise UserError(f"{where}: {key} is there twice; give all its values at once.")
-        if key.partition(".")[0] not in ROOMS:
-            raise UserError(f"{where}: {key} cannot be swept; keys begin with {', '.join(ROOMS)}.")
+        if key.partition(".")[0] not in _SWEPT:
+            raise UserError(f"{where}: {key} cannot be swept; keys begin with {' or '.join(_SWEPT)}.")
         grid[key] = values
     return grid
 
@@ -118,150 +136,195 @@ def _value(text: str) -> Any:
 def points_of(config: Config, grid: Grid) -> list[Point]:
     """Every combination, the last key's values changing fastest; each is checked before any is run."""
     combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    return [Point(values, with_settings(config, values, "--grid")) for values in combinations]
+    return [_point(config, values) for values in combinations]
+
+
+def _point(config: Config, values: dict[str, Any]) -> Point:
+    """With `reuse` dropped where the grid makes the two systems differ."""
+    reusing = {name: system.reuse for name, system in config.systems.items() if system.reuse}
+    apart = with_settings(config, values | {f"systems.{name}.reuse": "" for name in reusing}, "--grid")
+    unlike = []
+    for name, source_name in reusing.items():
+        system, source = apart.systems[name], apart.systems[source_name]
+        alike = (system.model, system.training, system.train_fraction) == (
+            source.model, source.training, source.train_fraction
+        )  # fmt: skip
+        if not alike or source.folds or system.num_models > source.num_models:
+            unlike.append(name)
+    dropped = {f"systems.{name}.reuse": "" for name in unlike}
+    return Point(values, with_settings(config, values | dropped, "--grid"), tuple(unlike))
+
+
+def default_systems(config: Config) -> tuple[str, ...]:
+    """The distilled systems of the comparisons; without a comparison, all systems."""
+    return tuple(dict.fromkeys(comparison.distilled for comparison in config.compare)) or tuple(config.systems)
 
 
 def sweep(
-    config: Config,
-    work: Workspace,
-    grid: Grid,
-    options: RunOptions,
-    *,
-    name: str | None = None,
-    systems: Sequence[str] = ("distilled",),
-    sets: Sequence[str] = (),
-    backend: str = "k2",
-    nj: int = 1,
+    config: Config, work: Workspace, plan: SweepPlan, options: RunOptions, name: str | None = None, nj: int = 1
 ) -> SweepResult:
-    """Trains, and with `sets` decodes, the systems at every point.
+    """Trains, and with `plan.sets` decodes, the systems at every point.
 
     Args:
       name: of the folder in exp/sweep; None: made from the keys.
-      systems: of SYSTEMS.
-      sets: "dev", or "dev" and "test"; scales always come from dev.
       nj: points that run at once.
 
     Raises:
       UserError: no grid, an unknown system or key, or a stage before has not run.
     """
-    if not grid:
+    if not plan.grid:
         raise UserError("a sweep needs a grid: add --grid KEY=VALUE,VALUE,...")
-    for system in systems:
-        if system not in SYSTEMS:
-            raise UserError(f"there is no system {system!r} to sweep; known: {', '.join(SYSTEMS)}.")
-    points = points_of(config, grid)
+    for system in plan.systems:
+        config.system(system)
+    points = points_of(config, plan.grid)
+    for point in points:
+        for system in point.not_reused:
+            log.info("%s: %s reuses no models, its settings are not those of %s", point.name, system,
+                     config.systems[system].reuse)  # fmt: skip
     require(work.exp("align"), work, "align")
-    folder = work.exp("sweep") / (name or "-".join(key.rpartition(".")[2] for key in grid))
-    roots = [_make_folder(config, work, folder, point) for point in points]
-    pieces = [
-        _Piece(point, root, work.config_path, tuple(systems), tuple(sets), backend, options)
-        for point, root in zip(points, roots, strict=True)
-    ]
+    folder = work.exp("sweep") / (name or "-".join(key.rpartition(".")[2] for key in plan.grid))
+    pieces = [_Piece(point, _linked_folder(config, work, folder, point), plan, options) for point in points]
     for piece in pieces:  # one after the other: several points share these
-        if sets:
-            make_graph(piece.point.config, _Linked(piece.root, piece.config_path))
-        if _needs_teachers(piece):
-            _teach(piece)
-    found = list(parallel_map(_run_point, pieces, nj=nj, progress="points"))
-    result = SweepResult(folder, tuple(grid), [row for rows in found for row in rows])
-    _write(result, grid, systems)
+        _make_shared(piece)
+    rows = [row for of_point in parallel_map(_run_point, pieces, nj=nj, progress="points") for row in of_point]
+    result = SweepResult(folder, tuple(plan.grid), rows)
+    _write(result, plan)
     return result
 
 
-def _make_folder(config: Config, work: Workspace, folder: Path, point: Point) -> Path:
-    """The point's work folder with its links."""
+def _linked_folder(config: Config, work: Workspace, folder: Path, point: Point) -> Workspace:
+    """The point's work folder, with a link for each artefact that is not its own."""
     root = folder / "points" / point.name
-    (root / "exp").mkdir(parents=True, exist_ok=True)
+    linked = _Linked(root, work.config_path)
+    (root / "exp" / "targets").mkdir(parents=True, exist_ok=True)
     _link(root / "data", work.data)
-    for artefact in _SHARED:
-        _link(root / "exp" / artefact, work.exp(artefact))
-    for artefact, parts in _parts(point.config).items():
-        # the recipe's own where the settings are the recipe's, else one for all points that have these settings
-        own = parts == _parts(config)[artefact]
-        target = work.exp(artefact) if own else folder / "shared" / f"{artefact}-{digest_of(parts)[:12]}"
+    for path in (work.exp("align"), *(work.tree(kind) for kind in config.trees)):
+        _link(root / "exp" / path.name, path)
+    recipes = dict(_shared_parts(config))
+    for artefact, digest in _shared_parts(point.config):
+        own = recipes.get(artefact) == digest
+        shared = folder / "shared" / f"{artefact.replace('/', '-')}-{digest[:12]}"
+        target = work.exp(artefact) if own else shared
         target.parent.mkdir(parents=True, exist_ok=True)
         _link(root / "exp" / artefact, target)
-    return root
+    return linked
 
 
-def _parts(config: Config) -> dict[str, Any]:
-    """What the artefacts that points may share depend on."""
-    teacher, targets = to_mapping(config.teacher), to_mapping(config.soft_targets)
-    return {
-        "graph": config.decoding.silence_probability,
-        "teacher": teacher,
-        "teacher_folds": [teacher, targets["out_of_fold"]],
-        "soft_targets": [teacher, targets],
-    }
+def _shared_parts(config: Config) -> Iterator[tuple[str, str]]:
+    """What points may share: its folder in exp/, and a digest of all settings that it depends on.
+
+    Those are the graphs, the systems that others learn from, and their soft targets.
+    """
+    for kind in config.trees:
+        yield ("graph" if kind == "tied" else f"graph_{kind}"), digest_of(config.decoding.silence_probability)
+    sources = dict.fromkeys(teacher for system in config.systems.values() for teacher in system.teachers)
+    for name in sources:
+        yield name, _digest(config, name)
+    for system in config.systems.values():
+        if (targets := system.targets) is not None and not targets.online:
+            stored = {"mean": targets.mean, "keep_mass": targets.keep_mass, "max_entries": targets.max_entries}
+            teachers = targets.source if targets.imported else [_digest(config, name) for name in targets.source]
+            yield f"targets/{targets.name}", digest_of([stored, targets.temperature, list(teachers)])
+
+
+def _digest(config: Config, name: str) -> str:
+    """Of a system's settings, those that its stamp has, and of all systems that it learns from."""
+    system = config.systems[name]
+    settings = to_mapping(system, changed_only=True)
+    return str(digest_of([settings, [_digest(config, teacher) for teacher in system.teachers]]))
 
 
 def _link(link: Path, target: Path) -> None:
-    there = os.path.relpath(target.absolute(), link.parent.absolute())
+    destination = os.path.relpath(target.absolute(), link.parent.absolute())
     if link.is_symlink():
-        if os.readlink(link) == there:
+        if os.readlink(link) == destination:
             return
         link.unlink()
-    link.symlink_to(there)
-
-
-def _needs_teachers(piece: _Piece) -> bool:
-    """Whether a system learns from them; or is taken from them, where there are none yet."""
-    if any(system in (*_DISTILLED, "ensemble") for system in piece.systems):
-        return True
-    config = piece.point.config
-    pairs = [config.small if system.endswith("-small") else config.student for system in piece.systems]
-    taken = any(pair is not None and takes_members(pair, config.teacher) for pair in pairs)
-    return taken and read_stamp(_Linked(piece.root, piece.config_path).exp("teacher")) is None
-
-
-def _teach(piece: _Piece) -> None:
-    """Teachers and soft targets, made where the links lead."""
-    options = piece.options
-    config, work = piece.point.config, _Linked(piece.root, piece.config_path)
-    train_ensemble(config, work, options)
-    if any(system in _DISTILLED for system in piece.systems):
-        make_soft_targets(config, work, options)
+    link.symlink_to(destination)
 
 
 class _Linked(Workspace):
-    """A work folder whose artefacts may be links: what is replaced is what they lead to, not the link."""
+    """A work folder whose artefacts may be links: what is replaced is their target, not the link."""
 
     def exp(self, name: str) -> Path:
-        path = super().exp(name)
-        return path.resolve() if path.is_symlink() else path
+        return _resolved(super().exp(name))
+
+    def targets(self, name: str) -> Path:
+        return _resolved(super().targets(name))
 
 
-def _run_point(piece: _Piece) -> list[dict[str, Any]]:
-    config, work, options = piece.point.config, _Linked(piece.root, piece.config_path), piece.options
+def _resolved(path: Path) -> Path:
+    return path.resolve() if path.is_symlink() else path
+
+
+def _make_shared(piece: _Piece) -> None:
+    """The graphs, teachers and soft targets that a point's systems need, where the links lead."""
+    config, work = piece.point.config, piece.work
+    if piece.plan.sets:
+        for tree in dict.fromkeys(config.systems[name].tree for name in piece.plan.systems):
+            make_graph(config, work, tree)
+    sources = {teacher for system in config.systems.values() for teacher in system.teachers}
+    needed = _needed(config, piece.plan.systems)
+    teachers = [name for name in config.in_training_order() if name in needed and name in sources]
+    if teachers:
+        train(config, work, piece.options, teachers)
+    learners = [name for name in piece.plan.systems if _is_stored(config, name)]
+    if learners:
+        make_soft_targets(config, work, piece.options, learners)
+
+
+def _needed(config: Config, names: Sequence[str]) -> set[str]:
+    """The systems and all that they learn from."""
+    needed = set(names)
+    for name in names:
+        needed |= _needed(config, config.systems[name].teachers)
+    return needed
+
+
+def _is_stored(config: Config, name: str) -> bool:
+    targets = config.systems[name].targets
+    return targets is not None and not targets.online
+
+
+def _run_point(piece: _Piece) -> list[SweepRow]:
+    from asr_kd.report.sweep_figure import SweepRow
+
+    config, work, plan = piece.point.config, piece.work, piece.plan
     rows = []
-    for system in piece.systems:
-        pair = "small" if system.endswith("-small") else "student"
-        if system in _DISTILLED:
-            trained = distill(config, work, options, pair)
-        elif system == "ensemble":
-            trained = train_ensemble(config, work, options)[0]
-        else:
-            trained = train_direct(config, work, options, pair)
-        epochs = read_log(trained.folder)
-        entropies = [epochs[epoch - 1]["dev_cross_entropy"][m] for m, epoch in enumerate(trained.best_epoch)]
-        row = {
-            **piece.point.values,
-            "system": system,
-            "parameters": trained.parameters * (trained.members if system == "ensemble" else 1),
-            "seeds": trained.members,
-            "frame_accuracy": _mean(trained.dev_accuracy),
-            "frame_accuracy_each": trained.dev_accuracy,
-            "cross_entropy": _mean(entropies),
-        }
-        if piece.sets:
-            decode(config, work, [system], piece.sets, piece.backend)
-            summaries = {name: read_summary(work, system, name) for name in piece.sets}
-            row["wer"] = {name: summary["wer"] for name, summary in summaries.items()}
-            row["wer_per_seed"] = {name: summary["wer_per_seed"] for name, summary in summaries.items()}
-            row["unit"] = summaries[piece.sets[-1]].get("unit", "word")
-            row["rtf"] = summaries[piece.sets[-1]]["rtf"]
-        rows.append(row)
+    for name in plan.systems:
+        train(config, work, piece.options, [name], nj=1)
+        metadata = require(work.exp(name), work, f"train {name}")["metadata"]
+        epochs = read_log(work.exp(name))
+        entropies = [epochs[epoch - 1]["dev_cross_entropy"][m] for m, epoch in enumerate(metadata["best_epoch"])]
+        system = config.systems[name]
+        rows.append(
+            SweepRow(
+                values=dict(piece.point.values),
+                system=name,
+                role=role_of(config, name),
+                parameters=metadata["parameters"] * system.members,
+                seeds=system.num_models,
+                frame_accuracy=_mean(metadata["dev_accuracy"]),
+                frame_accuracy_each=metadata["dev_accuracy"],
+                cross_entropy=_mean(entropies),
+                **(_decoded(piece, name) if plan.sets else {}),
+            )
+        )
     return rows
+
+
+def _decoded(piece: _Piece, name: str) -> dict[str, Any]:
+    """Decodes a system; the fields of `SweepRow` that come from its words."""
+    work, sets = piece.work, piece.plan.sets
+    decode(piece.point.config, work, [name], sets, piece.plan.backend)
+    hypotheses = {s: read_hypotheses(work.decoded(name, s), work.command("sweep")) for s in sets}
+    summary = hypotheses[sets[-1]].summary
+    return {
+        "unit": summary.unit,
+        "wer": {s: h.total.wer for s, h in hypotheses.items()},
+        "wer_per_seed": {s: [errors.wer for errors in h.per_seed] for s, h in hypotheses.items()},
+        "rtf": summary.rtf,
+    }
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -269,25 +332,26 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def markdown(result: SweepResult) -> str:
-    """The table; accuracies and cross-entropy are dev's. Of an ensemble they are its members' mean."""
-    sets = list(result.rows[0].get("wer", {}))
+    """The table; accuracies and cross-entropy are dev's, of an ensemble its members' mean."""
+    first = result.rows[0]
+    rate = "PER" if first.unit == "phone" else "WER"
     head = [*result.keys, "system", "parameters", "dev frame accuracy", "dev cross-entropy"]
-    rate = "PER" if result.rows[0].get("unit") == "phone" else "WER"
-    head += [f"{rate} {name}" for name in sets] + (["RTF"] if sets else [])
-    lines = [head, ["---"] * len(head)]
+    head += [f"{rate} {name}" for name in first.wer] + (["RTF"] if first.wer else [])
+    rows = []
     for row in result.rows:
-        cells = [*(str(row[key]) for key in result.keys), row["system"], f"{row['parameters']:,}"]
-        cells += [f"{row['frame_accuracy']:.2%}", f"{row['cross_entropy']:.3f}"]
-        cells += [f"{row['wer'][name]:.2%}" for name in sets] + ([f"{row['rtf']:.3f}"] if sets else [])
-        lines.append(cells)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        cells = [*(str(row.values[key]) for key in result.keys), row.system, f"{row.parameters:,}"]
+        cells += [f"{row.frame_accuracy:.2%}", f"{row.cross_entropy:.3f}"]
+        cells += [f"{rate:.2%}" for rate in row.wer.values()] + ([f"{row.rtf:.3f}"] if row.wer else [])
+        rows.append(cells)
+    return markdown_table(head, rows)
 
 
-def _write(result: SweepResult, grid: Grid, systems: Sequence[str]) -> None:
-    from asr_kd.report.sweep_figure import draw  # here: matplotlib is not needed by the processes
+def _write(result: SweepResult, plan: SweepPlan) -> None:
+    from asr_kd.report.sweep_figure import draw
 
-    stamp = Stamp("sweep", {"grid": grid, "systems": list(systems)}, {"rows": digest_of(result.rows)})
+    rows = [row.as_mapping() for row in result.rows]
+    stamp = Stamp("sweep", {"grid": plan.grid, "systems": list(plan.systems)}, {"rows": digest_of(rows)})
     with replacing_folder(result.folder / "report", stamp) as temporary:
-        (temporary / "sweep.json").write_text(json.dumps(result.rows, indent=1) + "\n", encoding="utf-8")
-        (temporary / "sweep.svg").write_text(draw(result.rows, list(grid)), encoding="utf-8")
+        (temporary / "sweep.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        (temporary / "sweep.svg").write_text(draw(result.rows), encoding="utf-8")
         (temporary / "sweep.md").write_text(f"{markdown(result)}\n\n![The sweep](sweep.svg)\n", encoding="utf-8")

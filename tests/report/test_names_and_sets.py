@@ -59,7 +59,7 @@ def test_systems_and_sets_have_their_own_names(run: tuple[Config, Workspace], fa
         for row in results["systems"]:  # each set has a row of each system
             assert text.count(f"{100 * row['wer']['noisy']:.1f}\N{NO-BREAK SPACE}%") >= 1
         assert not re.search(r"\btest (?=reaches|errors)|ensemble network|distilled-small", text)
-        assert "on which plain and pupil disagree" in text and "Few labels" in text or name == "report.md"
+        assert ("on which plain and pupil disagree" in text and "Few labels" in text) or name == "report.md"
     page = (result.path / "index.html").read_text(encoding="utf-8")
     assert page.count('data-system="pupil"') == 2 and "Other systems" in page
     assert "In frame accuracy on noisy" in page and "In frame accuracy on clean.1" in page

@@ -16,8 +16,8 @@ import pytest
 
 from asr_kd.errors import UserError
 from asr_kd.io.files import read_json_lines
-from asr_kd.io.stamp import STAMP, Stamp
 from asr_kd.io.formatting import percent
+from asr_kd.io.stamp import STAMP, Stamp
 from asr_kd.report import plots
 from asr_kd.report.collect import collect
 from asr_kd.report.page import markdown_escaped, sentences
@@ -214,11 +214,11 @@ def test_a_second_run_does_nothing_and_a_changed_setting_makes_it_again(broken: 
     first = report(config, work)
     before = (first.path / "index.html").stat().st_mtime_ns
     second = report(config, work)
-    assert (first.made, second.made) == (True, False)
+    assert (first.ran, second.ran) == (True, False)
     assert second.text == first.text
     assert (first.path / "index.html").stat().st_mtime_ns == before
     fewer = replace(config, evaluation=replace(config.evaluation, bootstrap_samples=50))
-    assert report(fewer, work).made
+    assert report(fewer, work).ran
 
 
 def test_the_terminal_table_is_aligned(made, fake: SimpleNamespace) -> None:
@@ -404,8 +404,8 @@ def test_digits_get_a_section_of_their_own(broken: tuple[Config, Workspace]) -> 
     assert "the teacher gets 75 wrong, a small net trained on labels 147, the same net distilled 96" in text
     assert "98.2 %" in text
     assert "| here (2 seeds) | 75 | 147 | 96 | 170 | 128 | 98.2 % |" in re.sub(r"[^\S\n]", " ", markdown)
-    assert report(*broken, MNIST).made is False
-    assert report(*broken, replace(MNIST, hard=150.0)).made
+    assert report(*broken, MNIST).ran is False
+    assert report(*broken, replace(MNIST, hard=150.0)).ran
 
 
 def test_digits_that_were_not_run_are_said_to_be_missing(broken: tuple[Config, Workspace]) -> None:
@@ -434,7 +434,7 @@ def test_rescored_systems_have_a_table_as_long_as_their_first_pass_is_there(brok
     assert "larger language model" not in (work.exp("report") / "index.html").read_text()
     put_rescored(work, "direct")
     result = report(config, work)
-    assert result.made
+    assert result.ran
     (row,) = json.loads((work.exp("report") / "results.json").read_text())["rescored"]
     assert (row["name"], row["first_pass_wer"], row["oracle"]["100"]) == ("direct", 0.375, 0.125)
     page = (work.exp("report") / "index.html").read_text()
@@ -450,4 +450,4 @@ def test_rescored_systems_have_a_table_as_long_as_their_first_pass_is_there(brok
         work.decoded("direct", "test") / STAMP
     )
     again = report(config, work)
-    assert again.made and json.loads((work.exp("report") / "results.json").read_text())["rescored"] == []
+    assert again.ran and json.loads((work.exp("report") / "results.json").read_text())["rescored"] == []
