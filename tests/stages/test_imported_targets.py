@@ -93,7 +93,7 @@ def test_altered_copies_may_have_no_targets(toy: Toy, caplog: pytest.LogCaptureF
     assert targets.frames == sum(np.diff(store.offsets)[store.speeds == 1.0]) < store.num_frames
     assert "has no posteriors of 8 altered copies: they have hard labels alone" in caplog.text
     row = json.loads((toy.work.exp("distilled") / "log.jsonl").read_text().splitlines()[-1])
-    assert 0 < row["soft"][0] and row["hard"][0] > 0
+    assert row["soft"][0] > 0 and row["hard"][0] > 0
 
 
 def test_utterances_without_targets_are_named_and_counted(toy: Toy) -> None:

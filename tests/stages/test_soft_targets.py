@@ -113,7 +113,7 @@ def test_they_are_made_for_systems_whose_teachers_are_trained(toy: Toy) -> None:
     assert [result.folder.name for result in make_soft_targets(config, toy.work, OPTIONS)] == [NAME]
     with pytest.raises(UserError, match=r"distilled is not there yet; make it first: asr-kd train distilled"):
         make_soft_targets(config, toy.work, OPTIONS, ["chained"])
-    with pytest.raises(UserError, match="online has targets.online: true"):
+    with pytest.raises(UserError, match=r"online has targets\.online: true"):
         make_soft_targets(config, toy.work, OPTIONS, ["online"])
     with pytest.raises(UserError, match="teacher has no targets in the config"):
         make_soft_targets(config, toy.work, OPTIONS, ["teacher"])
