@@ -112,7 +112,7 @@ def features(config: Config, work: Workspace, nj: int, executor: str) -> Any:
     "--compare",
     "compare_form",
     type=click.Choice(["textgrid", "timit"]),
-    help="Only hold the times against other files' times.",
+    help="Only compare the times with other files' times.",
 )
 @click.argument("directory", type=click.Path(path_type=Path), required=False)
 def align(
@@ -123,7 +123,7 @@ def align(
     compare_form: str | None,
     directory: Path | None,
 ) -> Any:
-    """Stage 3: the tied state of every frame.
+    """Stage 3: the senone of every frame; only of sets that are not aligned yet.
 
     With --export FORMAT DIRECTORY: word and phone times of the finished alignment, for Praat (textgrid) or NIST tools
     (ctm). With --compare FORMAT DIRECTORY: how far they are from those of the files below DIRECTORY.
@@ -135,15 +135,10 @@ def align(
     if export_format is not None:
         from asr_kd.stages.align_export import export
 
-        return f"{export(work, export_format, _needed(directory))} utterances exported to {directory}"
+        return f"{export(config, work, export_format, _needed(directory))} utterances exported to {directory}"
     from asr_kd.stages.align import align as run
 
-    def net(*arguments: Any) -> Any:
-        from asr_kd.alignment.monophone_net import MonophoneNet  # here: a finished stage needs no torch
-
-        return MonophoneNet(*arguments)
-
-    return run(config, work, net, nj=nj)
+    return run(config, work, nj=nj)
 
 
 def _needed(directory: Path | None) -> Path:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import numba
 import numpy as np
 
-from asr_kd.alignment.topology import NUM_HMM_STATES, compile_graph
+from asr_kd.alignment.topology import NUM_HMM_STATES, compile_transcript
 from asr_kd.alignment.viterbi import viterbi
 from asr_kd.lang.lexicon import make_lang, pronounce
 
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=40)
     options = parser.parse_args()
     lang = make_lang(set(WORDS), pronounce(WORDS, {}))
-    graph = compile_graph([WORDS[k % len(WORDS)] for k in range(options.words)], lang)
+    graph = compile_transcript([WORDS[k % len(WORDS)] for k in range(options.words)], lang)
     frames = round(options.seconds * 100)
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(frames, NUM_HMM_STATES * len(lang.phones))).astype(np.float32)

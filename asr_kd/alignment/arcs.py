@@ -1,7 +1,7 @@
-"""A graph's arcs in the order in which Viterbi is fastest: those between neighbouring states apart from the others.
+"""A graph's arcs in the layout in which Viterbi is fastest: arcs between neighbouring states apart from the others.
 
-Nearly all arcs of a transcript's graph stay in a state or come from the state before. Laid out as two arrays they need
-no indices, and a processor takes several at a time; only what is left is searched arc by arc.
+Nearly all arcs of a transcript's graph stay in a state or come from the state before. As two arrays they need no
+indices, so that a processor computes several at a time; only the other arcs are searched one by one.
 
 Shapes:  S states, A arcs, X other arcs.
 """
@@ -20,22 +20,24 @@ UNREACHABLE = np.iinfo(np.int32).max
 
 @dataclass(frozen=True)
 class SearchArcs:
-    """What enters each state, and how far it is from there to the end."""
+    """The arcs that enter each state, and each state's distance from the end."""
 
-    stay: NDArray[np.float64]  # (S,) log-probability of the first arc from the state to itself, -inf: none
-    step: NDArray[np.float64]  # (S,) of the first arc from the state before
+    stay: NDArray[
+        np.float64
+    ]  # (S,) log-probability of the first arc from the state to itself, -inf where there is none
+    step: NDArray[np.float64]  # (S,) log-probability of the first arc from the state before, -inf likewise
     first: NDArray[np.int32]  # (S + 1,) other arcs first[s]:first[s + 1] enter state s
-    source: NDArray[np.int32]  # (X,) state another arc comes from
-    target: NDArray[np.int32]  # (X,) state it enters
+    source: NDArray[np.int32]  # (X,) state that another arc comes from
+    target: NDArray[np.int32]  # (X,) state that it enters
     weight: NDArray[np.float64]  # (X,) its log-probability
     reach: NDArray[np.int32]  # (S,) the highest state that an arc from this state or a lower one enters
-    to_end: NDArray[np.int32]  # (S,) fewest arcs from the state to a final one, UNREACHABLE: there is no way
+    to_end: NDArray[np.int32]  # (S,) fewest arcs from the state to a final one, UNREACHABLE where there is none
 
 
 def arrange(
     first: NDArray[np.int32], source: NDArray[np.int32], weight: NDArray[np.float32], final: NDArray[np.float32]
 ) -> SearchArcs:
-    """From arcs in CSR form (see `topology.Graph`), of which none comes from a state above the one it enters."""
+    """From arcs in CSR form (see `topology.TranscriptGraph`); no arc comes from a state above the one it enters."""
     return SearchArcs(*_arrange(first, source, weight, final))
 
 

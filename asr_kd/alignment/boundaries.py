@@ -1,4 +1,4 @@
-"""Two opinions on where sounds begin and end: which boundaries both have, and how far apart they are."""
+"""Two alignments of the same speech: which boundaries both have, and how far apart they are."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from asr_kd.lang.phone_classes import boundary_kind
 TOLERANCES = (10, 20, 30, 50)  # milliseconds
 _SILENT = frozenset({"", "SIL", "SP", "SPN", "<EPS>", "<SIL>", "PAU", "EPI", "H#"})
 _NOTHING = "\0"  # no label
-_ROUNDING = 1e-6  # seconds: 0.02 apart is within 20 ms whatever the floating point says
+_ROUNDING = 1e-6  # seconds: a difference of 0.02 is within 20 ms in spite of rounding
 
 
 @dataclass(frozen=True)
 class Boundaries:
-    """Our time minus the other's at each boundary that both have; seconds."""
+    """Our time minus the reference's at each boundary that both have; seconds."""
 
     differences: np.ndarray  # (K,) float64
-    unmatched: int = 0  # labels of the reference that ours lacks: another pronunciation, say
-    kinds: tuple[str, ...] = ()  # (K,) classes of phones on both sides, the reference's by themselves: "stop-vowel"
+    unmatched: int = 0  # labels of the reference that ours lacks, as with another pronunciation
+    kinds: tuple[str, ...] = ()  # (K,) classes of the reference's phones on both sides: "stop-vowel"
     times: tuple[float, ...] = ()  # (K,) ours, in seconds
 
     def statistics(self) -> dict[str, float | int]:
         """Shares within each tolerance; mean and median of the absolute and of the signed differences, in ms."""
         ms = 1000 * self.differences
-        found: dict[str, float | int] = {"boundaries": len(ms), "unmatched": self.unmatched}
+        statistics: dict[str, float | int] = {"boundaries": len(ms), "unmatched": self.unmatched}
         if len(ms) == 0:
-            return found
+            return statistics
         for tolerance in TOLERANCES:
-            found[f"within_{tolerance}ms"] = float((np.abs(ms) <= tolerance + 1000 * _ROUNDING).mean())
-        return found | {
+            statistics[f"within_{tolerance}ms"] = float((np.abs(ms) <= tolerance + 1000 * _ROUNDING).mean())
+        return statistics | {
             "mean_abs_ms": float(np.abs(ms).mean()),
             "median_abs_ms": float(np.median(np.abs(ms))),
             "mean_ms": float(ms.mean()),
@@ -50,7 +50,7 @@ class Boundaries:
 
 
 def pooled(parts: Sequence[Boundaries]) -> Boundaries:
-    """Of several utterances together."""
+    """The boundaries of several utterances together."""
     differences = [part.differences for part in parts]
     return Boundaries(
         np.concatenate([np.zeros(0), *differences]),
@@ -61,12 +61,12 @@ def pooled(parts: Sequence[Boundaries]) -> Boundaries:
 
 
 def boundaries(ours: Sequence[Interval], reference: Sequence[Interval]) -> Boundaries:
-    """Where equal labels begin, and where they end before silence; labels are brought together by edit distance.
+    """Where equal labels begin, and where they end before silence; labels are matched by edit distance.
 
-    Case, stress marks and silence do not count: where one label ends and the next begins is one boundary.
+    Case, stress marks and silence are ignored. Where one label ends and the next begins there is one boundary.
     """
     left, right = _spoken(ours), _spoken(reference)
-    aligned = align_sequences([one.label for one in right], [one.label for one in left], _NOTHING)
+    aligned = align_sequences([i.label for i in right], [i.label for i in left], _NOTHING)
     differences: list[float] = []
     kinds: list[str] = []
     times: list[float] = []
@@ -89,5 +89,5 @@ def boundaries(ours: Sequence[Interval], reference: Sequence[Interval]) -> Bound
 
 
 def _spoken(intervals: Sequence[Interval]) -> list[Interval]:
-    named = [Interval(one.start, one.end, one.label.upper().rstrip("012")) for one in intervals]
-    return [one for one in named if one.label not in _SILENT]
+    plain = [Interval(i.start, i.end, i.label.upper().rstrip("012")) for i in intervals]
+    return [interval for interval in plain if interval.label not in _SILENT]

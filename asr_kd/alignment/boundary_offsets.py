@@ -1,8 +1,8 @@
-"""Where hands put a boundary between two kinds of sounds, against where the aligner does: a constant for each kind.
+"""Constant offsets between manual boundaries and an aligner's, one for each kind of boundary.
 
-An aligner has no reason to agree with people on where a vowel turns into an R, and is off by the same few milliseconds
-all the time. Whoever has some hand-made times can learn these constants from them; they are no part of the alignment
-itself, which knows of no hand-made time, and frames keep their labels.
+An aligner has no reason to agree with people on where a vowel turns into an R, and is always off by the same few
+milliseconds. These constants can be learnt from some manual times; they are no part of the alignment itself, which
+knows no manual time, and frames keep their labels.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ import yaml
 from asr_kd.alignment.boundaries import Boundaries, boundaries, pooled
 from asr_kd.alignment.times import Interval, Times
 from asr_kd.errors import UserError
+from asr_kd.io.yaml_files import load_yaml
 from asr_kd.lang.phone_classes import BETWEEN, CLASSES, INSIDE, boundary_kind
-from asr_kd.workspace.config import load_yaml
 
-SHIFTS_FILE = "shifts.yaml"
-_PULL = 10  # boundaries of any kind that count for each kind: few of a kind say little
-_ROOM = 0.4  # of the shorter neighbour: less than half, so that boundaries keep their order
+OFFSETS_FILE = "boundary_offsets.yaml"
+_PULL = 10  # each kind's median is averaged with so many boundaries at the median of all: few of a kind say little
+_LARGEST_MOVE = 0.4  # of the shorter neighbour: less than half, so that boundaries keep their order
 _MOST_PARTS = 16  # that speakers are divided into
 
-Shifts = Mapping[str, float]  # kind -> ms to add to our time
+BoundaryOffsets = Mapping[str, float]  # kind -> ms to add to our time
 
 
 def boundaries_to_learn_from(ours: Times, reference: Times) -> Boundaries:
-    """Those of phones inside words, as "stop-vowel", and those of words, as "stop#vowel" by our own phones."""
+    """Boundaries of phones inside words, as "stop-vowel", and of words, as "stop#vowel" by our own phones."""
     of_phones = boundaries(ours.phones, reference.phones)
     if not _words_are_apart(ours):
         return of_phones
@@ -53,86 +53,86 @@ def boundaries_to_learn_from(ours: Times, reference: Times) -> Boundaries:
 
 
 def _edges(times: Times) -> set[float]:
-    return {edge for one in times.words for edge in (one.start, one.end)}
+    return {edge for word in times.words for edge in (word.start, word.end)}
 
 
 def _words_are_apart(times: Times) -> bool:
-    """Not where the transcript is of phones, each of which is a word."""
-    return [one.label for one in times.words] != [one.label for one in times.phones]
+    """False where the transcript is of phones, so that each is a word."""
+    return [word.label for word in times.words] != [phone.label for phone in times.phones]
 
 
-def learn_shifts(found: Boundaries) -> dict[str, float]:
-    """The median difference of each kind, with its sign turned, pulled towards that of all, inside words or between.
+def learn_offsets(differences: Boundaries) -> dict[str, float]:
+    """Minus the median difference of each kind, shrunk towards that of all kinds inside words, or between words.
 
     Args:
-      found: one boundary or more.
+      differences: at least one boundary.
     """
-    ms, kinds = 1000 * found.differences, np.array(found.kinds)
-    between = np.array([BETWEEN in kind for kind in found.kinds])
-    shifts = {}
+    ms, kinds = 1000 * differences.differences, np.array(differences.kinds)
+    between = np.array([BETWEEN in kind for kind in differences.kinds])
+    offsets = {}
     for group in (~between, between):
         for kind in np.unique(kinds[group]):
             of_kind = ms[kinds == kind]
-            pulled = float(np.median(ms[group])) * _PULL
-            shifts[str(kind)] = round(-(float(np.median(of_kind)) * len(of_kind) + pulled) / (len(of_kind) + _PULL), 2)
-    return shifts
+            pull = float(np.median(ms[group])) * _PULL
+            offsets[str(kind)] = round(-(float(np.median(of_kind)) * len(of_kind) + pull) / (len(of_kind) + _PULL), 2)
+    return offsets
 
 
-def shift_times(times: Times, shifts: Shifts) -> Times:
-    """Moves the boundaries between phones, and those between words with them; none passes another.
+def apply_offsets(times: Times, offsets: BoundaryOffsets) -> Times:
+    """Moves the boundaries between phones, and the words' with them; none passes another.
 
-    Where words meet and there is no constant for that, the one of the same phones inside a word holds.
+    Between words, where there is no offset for their phones, the offset of the same phones inside a word is used.
     """
     edges = _edges(times) if _words_are_apart(times) else set()
-    starts = [one.start for one in times.phones]
+    starts = [phone.start for phone in times.phones]
     moved = dict(zip(starts, starts, strict=True))
     for left, right in itertools.pairwise(times.phones):
-        room = _ROOM * min(left.end - left.start, right.end - right.start)
-        shift = shifts.get(boundary_kind(left.label, right.label), 0.0)
+        most = _LARGEST_MOVE * min(left.end - left.start, right.end - right.start)
+        offset = offsets.get(boundary_kind(left.label, right.label), 0.0)
         if right.start in edges:
-            shift = shifts.get(boundary_kind(left.label, right.label, between_words=True), shift)
-        moved[right.start] = right.start + min(max(shift / 1000, -room), room)
+            offset = offsets.get(boundary_kind(left.label, right.label, between_words=True), offset)
+        moved[right.start] = right.start + min(max(offset / 1000, -most), most)
 
     def tier(intervals: Sequence[Interval]) -> list[Interval]:
-        return [Interval(moved.get(one.start, one.start), moved.get(one.end, one.end), one.label) for one in intervals]
+        return [Interval(moved.get(i.start, i.start), moved.get(i.end, i.end), i.label) for i in intervals]
 
     return Times(times.utterance, times.duration, tier(times.words), tier(times.phones))
 
 
-def shifted_by_other_speakers(
+def apply_offsets_of_other_speakers(
     pairs: Sequence[tuple[Times, Times]], speakers: Mapping[str, str]
 ) -> list[tuple[Times, Times]]:
-    """(ours, the reference) again, with ours moved by what was learnt from other speakers than the one it is of.
+    """(ours, the reference) with ours moved by the offsets learnt from the other speakers.
 
-    Speakers are left out one by one where there are 16 or fewer, else in 16 parts.
+    Cross-validation: speakers are left out one by one where there are at most 16, else in 16 parts.
     """
     order = sorted({speakers[ours.utterance] for ours, _ in pairs})
     part_of = {speaker: k % _MOST_PARTS for k, speaker in enumerate(order)}
     parts: dict[int, list[tuple[Times, Times]]] = {}
     for pair in pairs:
         parts.setdefault(part_of[speakers[pair[0].utterance]], []).append(pair)
-    known = {k: pooled([boundaries_to_learn_from(*pair) for pair in part]) for k, part in parts.items()}
-    found = []
+    differences = {k: pooled([boundaries_to_learn_from(*pair) for pair in part]) for k, part in parts.items()}
+    moved = []
     for k, part in sorted(parts.items()):
-        others = pooled([one for other, one in sorted(known.items()) if other != k])
-        shifts = learn_shifts(others) if len(others.differences) else {}
-        found += [(shift_times(ours, shifts), theirs) for ours, theirs in part]
-    return found
+        others = pooled([of_part for other, of_part in sorted(differences.items()) if other != k])
+        offsets = learn_offsets(others) if len(others.differences) else {}
+        moved += [(apply_offsets(ours, offsets), reference) for ours, reference in part]
+    return moved
 
 
-def write_shifts(path: Path, shifts: Shifts) -> None:
-    """YAML, a line a kind."""
-    text = yaml.safe_dump(dict(shifts), sort_keys=True)
+def write_offsets(path: Path, offsets: BoundaryOffsets) -> None:
+    """YAML, one kind a line."""
+    text = yaml.safe_dump(dict(offsets), sort_keys=True)
     path.write_text(
         f"# ms to add to our time of a boundary, by the kinds of phones around it\n{text}", encoding="utf-8"
     )
 
 
-def read_shifts(path: Path) -> dict[str, float]:
-    """What `write_shifts` wrote.
+def read_offsets(path: Path) -> dict[str, float]:
+    """What `write_offsets` wrote.
 
     Raises:
-      UserError: the file cannot be read, or has a line that is no kind of boundary with a number.
+      UserError: the file cannot be read, or a line is not a kind of boundary with a number.
     """
     raw = load_yaml(path)
     if not isinstance(raw, dict):

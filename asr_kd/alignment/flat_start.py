@@ -1,185 +1,142 @@
 """The GMM-free flat start (Senior et al. 2014): an equal alignment, then rounds of {train a small net, realign}.
 
-`linear_rounds` of linear discriminants may come before those of the net.
+Rounds of linear discriminants (`linear_rounds`) may come before those of the net.
 
-The net comes from outside (`FrameClassifier`): aligning knows nothing of how nets are trained.
-
-Shapes:  T frames of an utterance, C context-independent states, U utterances.
+Shapes:  T frames of an utterance, C context-independent states, n frames of all utterances.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from asr_kd.alignment.aligner import Aligner, Classifier
 from asr_kd.alignment.lda_classifier import LdaClassifier
-from asr_kd.alignment.manual import best_split, equal_split
-from asr_kd.alignment.topology import CannotAlignError, Graph, equal_alignment
-from asr_kd.alignment.viterbi import viterbi
-from asr_kd.errors import UserError
-from asr_kd.frames.store import FrameStore
+from asr_kd.alignment.manual import equal_split
+from asr_kd.alignment.monophone_net import MonophoneNet
+from asr_kd.alignment.settings import AlignmentConfig
+from asr_kd.alignment.topology import CannotAlignError, TranscriptGraph, equal_alignment
+from asr_kd.frames.source import FrameSource
 from asr_kd.io.files import replacing_file
-from asr_kd.workspace.config import AlignmentConfig
 
 log = logging.getLogger(__name__)
 
 SMOOTHING = 1.0  # frames added to each state's count before the prior is taken
-_BLOCK = 64  # utterances whose posteriors are held at once
 
 
-class FrameClassifier(Protocol):
-    """What the flat start needs from a net over context-independent states."""
+class TrainableClassifier(Classifier, Protocol):
+    """What the rounds train."""
 
-    def fit(self, frames: np.ndarray, states: np.ndarray, *, epochs: int) -> None:
-        """Goes on training on these frames (numbers of the store that it was made for) and their states, both (n,)."""
-
-    def log_posteriors(self, store: FrameStore, utterances: Sequence[int]) -> list[np.ndarray]:
-        """(T, C) float32 natural logarithms, for each utterance."""
+    def fit(self, frames: np.ndarray, states: np.ndarray) -> None:
+        """Trains on these frames (numbers of the source's frames) and their states, both (n,)."""
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that makes it what it is after the rounds so far."""
+        """All that later rounds depend on."""
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Goes back to what `state` gave."""
 
 
-MakeClassifier = Callable[[FrameStore, int, AlignmentConfig, int, Sequence[int]], FrameClassifier]
-Found = tuple[NDArray[np.int32], float] | CannotAlignError
+class _Labelling:
+    """The present path of each utterance."""
 
-
-class MonophoneAligner:
-    """A trained net with the priors of its states: aligns any utterance of any set."""
-
-    def __init__(self, classifier: FrameClassifier, log_priors: np.ndarray, beam: float) -> None:
-        self._classifier, self._log_priors, self._beam = classifier, log_priors, beam
-
-    def paths(
-        self, store: FrameStore, utterances: Sequence[int], graphs: Sequence[Graph], *, nj: int, progress: str | None
-    ) -> Iterator[Found]:
-        """For each utterance (T,) states of its graph and the score, or why there is none.
-
-        The net runs in this thread; Viterbi, which is compiled and holds no lock, on `nj` others.
-        """
-
-        def search(item: tuple[Graph, np.ndarray]) -> Found:
-            graph, scores = item
+    def __init__(self, source: FrameSource, graphs: Mapping[int, TranscriptGraph]) -> None:
+        """The equal alignment; utterances that are too short for their transcript are left out."""
+        self.graphs: list[tuple[int, TranscriptGraph]] = []
+        self._paths: list[NDArray[np.int32]] = []
+        for utterance, graph in sorted(graphs.items()):
+            num_frames = int(source.offsets[utterance + 1] - source.offsets[utterance])
             try:
-                if graph.starts is not None:
-                    return best_split(scores, graph)
-                return viterbi(scores, graph, beam=self._beam)
-            except CannotAlignError as error:
-                return error
+                path = equal_alignment(graph, num_frames) if graph.starts is None else equal_split(graph)
+            except CannotAlignError:
+                continue  # the alignment of the whole set names it
+            self.graphs.append((utterance, graph))
+            self._paths.append(path)
+        if not self.graphs:
+            raise CannotAlignError("every utterance is too short for its transcript; check that they belong together")
+        offsets = source.offsets
+        self.frames = np.concatenate([np.arange(offsets[u], offsets[u + 1]) for u, _ in self.graphs])  # (n,)
 
-        with (
-            ThreadPoolExecutor(nj) as pool,
-            tqdm(total=len(utterances), desc=progress, disable=progress is None, unit="utt", mininterval=1.0) as bar,
-        ):
-            for first in range(0, len(utterances), _BLOCK):
-                block = range(first, min(first + _BLOCK, len(utterances)))
-                posteriors = self._classifier.log_posteriors(store, [utterances[k] for k in block])
-                items = [(graphs[k], p - self._log_priors) for k, p in zip(block, posteriors, strict=True)]
-                yield from pool.map(search, items)
-                bar.update(len(block))
+    def states(self) -> NDArray[np.int32]:
+        """(n,) context-independent state of each frame."""
+        pairs = zip(self.graphs, self._paths, strict=True)
+        return np.concatenate([graph.classes[path] for (_, graph), path in pairs]).astype(np.int32)
+
+    def realign(self, aligner: Aligner, source: FrameSource, *, nj: int, progress: str | None) -> float:
+        """Replaces the paths; returns the score of all, in nats. An utterance without a path keeps the last one."""
+        total = 0.0
+        for k, result in enumerate(aligner.paths(source, self.graphs, nj=nj, progress=progress)):
+            if not isinstance(result, CannotAlignError):
+                self._paths[k] = result[0]
+                total += result[1]
+        return total
+
+    def save(self, file: Path, rounds: int, net: TrainableClassifier | None) -> None:
+        """Writes a checkpoint; `net` is None while it has not been trained."""
+        states = {f"net.{name}": value for name, value in net.state().items()} if net is not None else {}
+        with replacing_file(file) as temporary:
+            np.savez(temporary, rounds=rounds, paths=np.concatenate(self._paths), **states)
+
+    def resume(self, file: Path, net: TrainableClassifier) -> int:
+        """Restores net and paths; returns the number of finished rounds."""
+        with np.load(file, allow_pickle=False) as saved:
+            if state := {name[4:]: saved[name] for name in saved.files if name.startswith("net.")}:
+                net.restore(state)
+            ends = np.cumsum([len(path) for path in self._paths])
+            self._paths = np.split(saved["paths"], ends[:-1])
+            return int(saved["rounds"])
 
 
 def flat_start(
-    store: FrameStore,
-    utterances: Sequence[int],
-    graphs: Sequence[Graph],
-    num_classes: int,
+    source: FrameSource,
+    graphs: Mapping[int, TranscriptGraph],
+    num_states: int,
     settings: AlignmentConfig,
-    make_classifier: MakeClassifier,
     *,
     seed: int,
     nj: int = 1,
-    quiet: bool = False,
     checkpoint: Path | None = None,
-) -> MonophoneAligner:
-    """Trains an aligner on these utterances of a store.
+) -> Aligner:
+    """Trains an aligner.
 
     Args:
-      utterances: their numbers, with their `graphs`; those that are too short for their transcript take no part.
-      checkpoint: a file that is written after each round, and gone on from where it is there.
+      graphs: of the utterances to learn from; those that are too short for their transcript take no part.
+      num_states: C.
+      checkpoint: a file that is written after each round, and resumed from where it exists.
+
+    Raises:
+      CannotAlignError: every utterance is too short for its transcript.
     """
-    net, linear = make_classifier(store, num_classes, settings, seed, utterances), LdaClassifier(store, num_classes)
-    paths: dict[int, NDArray[np.int32]] = {}
-    for k, utterance in enumerate(utterances):
-        try:
-            graph, num_frames = graphs[k], int(store.offsets[utterance + 1] - store.offsets[utterance])
-            paths[k] = equal_alignment(graph, num_frames) if graph.starts is None else equal_split(graph)
-        except CannotAlignError:
-            continue  # the final pass names it
-    kept = sorted(paths)
-    if not kept:
-        raise UserError(
-            f"{store.folder}: every utterance is too short for its transcript; check that they belong together."
-        )
-    frames = np.concatenate([np.arange(store.offsets[utterances[k]], store.offsets[utterances[k] + 1]) for k in kept])
-    done = 0 if checkpoint is None or not checkpoint.exists() else _resume(checkpoint, net, paths, kept)
-    labels = _labels(graphs, paths, kept)
+    labelling = _Labelling(source, graphs)
+    linear = LdaClassifier(source, num_states)
+    net = MonophoneNet.untrained(source.num_dims, num_states, settings, seed)
+    net.prepare(source, list(graphs), settings)
+    first = labelling.resume(checkpoint, net) if checkpoint is not None and checkpoint.exists() else 0
+    states = labelling.states()
     rounds = settings.linear_rounds + settings.rounds
-    for number in range(done, rounds):
-        classifier: FrameClassifier = linear if number < settings.linear_rounds else net
-        classifier.fit(frames, labels, epochs=1)
-        aligner = MonophoneAligner(classifier, _log_priors(labels, num_classes), settings.beam)
-        progress = None if quiet else f"flat start, round {number + 1} of {rounds}"
-        found = aligner.paths(store, [utterances[k] for k in kept], [graphs[k] for k in kept], nj=nj, progress=progress)
-        total = 0.0
-        for k, result in zip(kept, found, strict=True):
-            if not isinstance(result, CannotAlignError):
-                paths[k] = result[0]
-                total += result[1]
-        before, labels = labels, _labels(graphs, paths, kept)
+    for number in range(first, rounds):
+        classifier: TrainableClassifier = linear if number < settings.linear_rounds else net
+        classifier.fit(labelling.frames, states)
+        aligner = Aligner(classifier, _log_priors(states, num_states), settings.beam)
+        progress = f"flat start, round {number + 1} of {rounds}"
+        score = labelling.realign(aligner, source, nj=nj, progress=progress)
+        before, states = states, labelling.states()
         log.info(
             "flat start, round %d: score %.3f a frame, %.1f %% of the frames changed their state",
             number + 1,
-            total / len(frames),
-            100 * float((before != labels).mean()),
+            score / len(states),
+            100 * float((before != states).mean()),
         )
         if checkpoint is not None:
-            _save(checkpoint, number + 1, net if classifier is net else None, paths, kept)
-    return MonophoneAligner(net, _log_priors(labels, num_classes), settings.beam)
+            labelling.save(checkpoint, number + 1, net if classifier is net else None)
+    return Aligner(net, _log_priors(states, num_states), settings.beam)
 
 
-def _save(
-    file: Path, rounds: int, net: FrameClassifier | None, paths: dict[int, NDArray[np.int32]], kept: list[int]
-) -> None:
-    """None: the net has not begun."""
-    with replacing_file(file) as temporary:
-        states = {f"net.{name}": value for name, value in net.state().items()} if net is not None else {}
-        np.savez(temporary, rounds=rounds, paths=np.concatenate([paths[k] for k in kept]), **states)
-
-
-def _resume(file: Path, net: FrameClassifier, paths: dict[int, NDArray[np.int32]], kept: list[int]) -> int:
-    """Puts classifier and paths back; returns the rounds that are done."""
-    with np.load(file, allow_pickle=False) as saved:
-        if state := {name[4:]: saved[name] for name in saved.files if name.startswith("net.")}:
-            net.restore(state)
-        ends = np.cumsum([len(paths[k]) for k in kept])
-        for k, path in zip(kept, np.split(saved["paths"], ends[:-1]), strict=True):
-            paths[k] = path
-        return int(saved["rounds"])
-
-
-def choose_subset(store: FrameStore, hours: float, seed: int) -> list[int]:
-    """Unaltered utterances in random order until `hours` of speech are there; their numbers, sorted."""
-    order = np.random.default_rng(seed).permutation(np.flatnonzero(store.speeds == 1.0))
-    until = int(np.searchsorted(np.cumsum(store.durations[order]), hours * 3600, side="left")) + 1
-    chosen: list[int] = sorted(order[:until].tolist())
-    return chosen
-
-
-def _labels(graphs: Sequence[Graph], paths: dict[int, NDArray[np.int32]], kept: list[int]) -> NDArray[np.int32]:
-    return np.concatenate([graphs[k].classes[paths[k]] for k in kept]).astype(np.int32)
-
-
-def _log_priors(labels: NDArray[np.int32], num_classes: int) -> np.ndarray:
-    counts = np.bincount(labels, minlength=num_classes) + SMOOTHING
+def _log_priors(states: NDArray[np.int32], num_states: int) -> NDArray[np.float32]:
+    counts = np.bincount(states, minlength=num_states) + SMOOTHING
     return np.log(counts / counts.sum()).astype(np.float32)

@@ -1,8 +1,8 @@
-"""Linear discriminant analysis: a Gaussian for each state with one covariance for all of them, found in one step.
+"""Linear discriminant analysis: a Gaussian for each state with one covariance for all of them, in closed form.
 
-It makes the flat start's first rounds: it forgets the equal alignment at once, where a net that is trained from one
-round to the next drags it along. On TIMIT six rounds of it and four of the net find more boundaries than eight of the
-net, in less time.
+It serves the flat start's first rounds: each fit starts from scratch and so forgets the equal alignment, which a net
+that is trained on from round to round remembers. On TIMIT six rounds of it and four of the net find more boundaries
+than eight of the net, in less time.
 
 Shapes:  n frames, D mel bins, C context-independent states, T frames of an utterance.
 """
@@ -15,32 +15,32 @@ from functools import cached_property
 import numpy as np
 
 from asr_kd.frames.scatter import Scatter
-from asr_kd.frames.store import FrameStore
+from asr_kd.frames.source import FrameSource
 
-PULL = 2.0  # frames at the mean of all that are added to each state: one that has no frame of its own is there
-RIDGE = 1e-3  # of the mean variance, added to each: the covariance can be inverted
+PULL = 2.0  # frames at the mean of all that are added to each state, so that a state without frames has a mean, too
+RIDGE = 1e-3  # of the mean variance, added to each variance, so that the covariance can be inverted
 _BLOCK = 256  # utterances in memory at once
-_KEPT_FRAMES = 1 << 20  # the features of a set of up to three hours (168 MB) are normalised once for all rounds
+_CACHED_FRAMES = 1 << 20  # up to three hours (168 MB) are normalised once for all rounds
 
 
 class LdaClassifier:
-    """The flat start's `FrameClassifier` without neighbouring frames; each `fit` begins anew."""
+    """A `flat_start.TrainableClassifier` without neighbouring frames; each `fit` starts from scratch."""
 
-    def __init__(self, store: FrameStore, num_classes: int) -> None:
-        self._store, self._num_classes = store, num_classes
+    def __init__(self, source: FrameSource, num_states: int) -> None:
+        self._source, self._num_states = source, num_states
 
-    def fit(self, frames: np.ndarray, states: np.ndarray, *, epochs: int = 1) -> None:
-        """Frames (n,) numbers of the store's frames, states (n,) their labels; `epochs` changes nothing."""
-        store = self._store
-        labels = np.full(store.num_frames, -1, np.int32)
+    def fit(self, frames: np.ndarray, states: np.ndarray) -> None:
+        """Frames (n,) numbers of the source's frames, states (n,) their labels."""
+        source = self._source
+        labels = np.full(source.num_frames, -1, np.int32)
         labels[frames] = states
-        scatter = Scatter(self._num_classes, store.num_dims)
-        for first in range(0, len(store.ids), _BLOCK):
-            end = min(first + _BLOCK, len(store.ids))
-            here = labels[int(store.offsets[first]) : int(store.offsets[end])]
-            if not (here >= 0).any():
-                continue
-            scatter.add(self._normalised(store, first, end)[here >= 0], here[here >= 0])
+        scatter = Scatter(self._num_states, source.num_dims)
+        for first in range(0, len(source.ids), _BLOCK):
+            end = min(first + _BLOCK, len(source.ids))
+            block = labels[int(source.offsets[first]) : int(source.offsets[end])]
+            labelled = block >= 0
+            if labelled.any():
+                scatter.add(self._normalised(source, first, end)[labelled], block[labelled])
         self._set(scatter)
 
     def _set(self, scatter: Scatter) -> None:
@@ -51,18 +51,18 @@ class LdaClassifier:
         self._weights = weights.astype(np.float32)
         self._biases = (log_priors - 0.5 * (means.T * weights).sum(0)).astype(np.float32)
 
-    def log_posteriors(self, store: FrameStore, utterances: Sequence[int]) -> list[np.ndarray]:
+    def log_posteriors(self, source: FrameSource, utterances: Sequence[int]) -> list[np.ndarray]:
         """(T, C) float32 natural logarithms, for each utterance."""
-        return [self._of_one(self._normalised(store, u, u + 1)) for u in utterances]
+        return [self._of_one(self._normalised(source, u, u + 1)) for u in utterances]
 
-    def _normalised(self, store: FrameStore, first: int, end: int) -> np.ndarray:
-        if store is not self._store or store.num_frames > _KEPT_FRAMES:
-            return store.normalised(first, end)
-        return self._kept[int(store.offsets[first]) : int(store.offsets[end])]
+    def _normalised(self, source: FrameSource, first: int, end: int) -> np.ndarray:
+        if source is not self._source or source.num_frames > _CACHED_FRAMES:
+            return source.normalised(first, end)
+        return self._cached[int(source.offsets[first]) : int(source.offsets[end])]
 
     @cached_property
-    def _kept(self) -> np.ndarray:
-        return self._store.normalised(0, len(self._store.ids))
+    def _cached(self) -> np.ndarray:
+        return self._source.normalised(0, len(self._source.ids))
 
     def _of_one(self, inputs: np.ndarray) -> np.ndarray:
         scores: np.ndarray = inputs @ self._weights + self._biases
@@ -71,7 +71,7 @@ class LdaClassifier:
         return scores
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that makes it what it is."""
+        """All that `log_posteriors` depends on."""
         return {"weights": self._weights, "biases": self._biases}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:

@@ -1,4 +1,4 @@
-"""Labels from phone times that people made: each phone's frames are split over its HMM states, inside its boundaries.
+"""Labels from manual phone times: each phone's frames are split over its HMM states, inside its boundaries.
 
 Shapes:  T frames of an utterance, K phones, C context-independent states.
 """
@@ -12,26 +12,25 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_kd.alignment.topology import NUM_HMM_STATES, CannotAlignError, Graph
+from asr_kd.alignment.topology import NUM_HMM_STATES, CannotAlignError, TranscriptGraph
+from asr_kd.alignment.transcripts import Starts
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_SHIFT
 from asr_kd.frames.store import FrameStore
 from asr_kd.io.text_files import open_text
 from asr_kd.kernels.numba_utils import compiled
 
-Starts = dict[int, NDArray[np.int32]]  # utterance -> (K + 1,) first frame of each phone, then T
-
 
 def read_starts(cuts: Path, store: FrameStore) -> Starts:
-    """From the times that prepare put into the cuts; altered copies' are altered likewise.
+    """From the phone times in a list of cuts; those of altered copies are altered likewise.
 
-    An utterance with fewer frames than phones is not in it.
+    An utterance with fewer frames than phones is not in the result.
 
     Raises:
-      UserError: the cuts have no times.
+      UserError: a cut has no phone times, or the store has an utterance that is no cut.
     """
     seconds: dict[str, NDArray[np.float64]] = {}
-    with open_text(cuts, "the list of cuts", "make it again with asr-kd prepare") as lines:
+    with open_text(cuts, "the list of cuts", "prepare the corpus again") as lines:
         for line in lines:
             cut = json.loads(line)
             phones = (cut["supervisions"][0].get("alignment") or {}).get("phone")
@@ -41,19 +40,19 @@ def read_starts(cuts: Path, store: FrameStore) -> Starts:
                     "corpora that have them, where corpus.transcripts is phones."
                 )
             seconds[cut["id"]] = np.array([start for _, start, *_ in phones])
-    found: Starts = {}
+    starts: Starts = {}
     for utterance, original in enumerate(store.originals):
-        speed = float(store.speeds[utterance])
         if original not in seconds:
-            raise UserError(f"{store.folder} has an utterance {original} that {cuts} has not; make features again.")
-        starts = frames_of(seconds[original] / speed, int(store.offsets[utterance + 1] - store.offsets[utterance]))
-        if starts is not None:
-            found[utterance] = starts
-    return found
+            raise UserError(f"{store.folder} has an utterance {original} that {cuts} does not have.")
+        num_frames = int(store.offsets[utterance + 1] - store.offsets[utterance])
+        first_frames = frames_of(seconds[original] / float(store.speeds[utterance]), num_frames)
+        if first_frames is not None:
+            starts[utterance] = first_frames
+    return starts
 
 
 def frames_of(seconds: NDArray[np.float64], num_frames: int) -> NDArray[np.int32] | None:
-    """(K,) times at which phones begin -> (K + 1,) their first frames and T; each phone gets a frame or more.
+    """(K,) times at which phones begin -> (K + 1,) their first frames and T; each phone gets at least one frame.
 
     None where there are fewer frames than phones.
     """
@@ -62,15 +61,14 @@ def frames_of(seconds: NDArray[np.float64], num_frames: int) -> NDArray[np.int32
     starts = np.append(np.round(seconds / FRAME_SHIFT), num_frames).astype(np.int32)
     order = np.arange(len(starts), dtype=np.int32)
     starts[0] = 0
-    # strictly rising from the left, then pushed back from the right where the end is near
+    # strictly rising from left to right, then moved back where too few frames are left for the phones that follow
     starts = np.maximum.accumulate(starts - order) + order
-    rest = num_frames - order[::-1]
-    starts = np.minimum(starts, rest)
+    starts = np.minimum(starts, num_frames - order[::-1])
     starts[-1] = num_frames
     return starts.astype(np.int32)
 
 
-def equal_split(graph: Graph) -> NDArray[np.int32]:
+def equal_split(graph: TranscriptGraph) -> NDArray[np.int32]:
     """(T,) states of the graph: each phone's frames shared equally by its states."""
     starts = _starts(graph)
     path = np.empty(starts[-1], np.int32)
@@ -80,10 +78,10 @@ def equal_split(graph: Graph) -> NDArray[np.int32]:
     return path
 
 
-def best_split(log_likelihoods: NDArray[np.float32], graph: Graph) -> tuple[NDArray[np.int32], float]:
-    """The likeliest way through each phone's states that keeps to the boundaries.
+def best_split(log_likelihoods: NDArray[np.float32], graph: TranscriptGraph) -> tuple[NDArray[np.int32], float]:
+    """The most likely path through each phone's states that keeps to the boundaries.
 
-    A phone of one frame has its middle state alone, one of two frames its first and last.
+    A phone of one frame has its middle state alone, a phone of two frames its first and last.
 
     Args:
       log_likelihoods: (T, C) natural logarithms.
@@ -92,7 +90,7 @@ def best_split(log_likelihoods: NDArray[np.float32], graph: Graph) -> tuple[NDAr
       (T,) states of the graph, and the sum of their log-likelihoods.
 
     Raises:
-      CannotAlignError: the recording has other frames than the times.
+      CannotAlignError: the likelihoods are not of as many frames as the phone times.
     """
     starts = _starts(graph)
     if len(log_likelihoods) != starts[-1]:
@@ -102,8 +100,8 @@ def best_split(log_likelihoods: NDArray[np.float32], graph: Graph) -> tuple[NDAr
     return path, float(score)
 
 
-def _starts(graph: Graph) -> NDArray[np.int32]:
-    assert graph.starts is not None, "a graph without times has other ways"
+def _starts(graph: TranscriptGraph) -> NDArray[np.int32]:
+    assert graph.starts is not None, "this graph has no manual times"
     return graph.starts
 
 
@@ -122,7 +120,7 @@ def _split(ll, classes, starts, path):  # type: ignore[no-untyped-def]
             path[begin + 1] = 3 * node + 2
             total += ll[begin, a] + ll[begin + 1, c]
             continue
-        # the best way to have come to frame t in the first, second or third state; where each was entered
+        # the best score of frame t in the first, second or third state, and the frame in which each state was entered
         first = ll[begin, a] * 1.0
         second = third = -np.inf
         into_second = into_third = second_of_third = begin

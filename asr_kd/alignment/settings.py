@@ -43,3 +43,16 @@ class AlignmentConfig:
     def __post_init__(self) -> None:
         if self.model.lda_dims:
             raise ValueError("model.lda_dims must be 0: the flat start has no labels to find discriminants of")
+
+
+def flat_start_settings(settings: AlignmentConfig) -> AlignmentConfig:
+    """What an aligner and its alignments depend on: settings of the tree and of times are at their defaults."""
+    return dataclasses.replace(
+        settings,
+        **{name: getattr(AlignmentConfig, name) for name in ("leaves", "min_count", "phases", "boundary_offsets")},
+    )
+
+
+def tree_settings(settings: AlignmentConfig) -> AlignmentConfig:
+    """What the tree depends on: settings of times are at their defaults."""
+    return dataclasses.replace(flat_start_settings(settings), leaves=settings.leaves, min_count=settings.min_count)

@@ -1,78 +1,64 @@
-"""Praat's TextGrid: interval tiers as text, in the long form that Praat writes by default."""
+"""Praat's TextGrid, by praatio: interval tiers of words and phones, in the long or short form, UTF-8 or UTF-16."""
 
 from __future__ import annotations
 
-import re
+import codecs
 from pathlib import Path
+from typing import Any
+
+from praatio.data_classes.interval_tier import IntervalTier
+from praatio.data_classes.textgrid import Textgrid
+from praatio.utilities.constants import INTERVAL_TIER
+from praatio.utilities.errors import PraatioException
+from praatio.utilities.textgrid_io import parseTextgridStr
 
 from asr_kd.alignment.times import Interval, Times
 from asr_kd.errors import UserError
 
-_VALUE = re.compile(r'\s*(class|name|xmin|xmax|text)\s*=\s*("?)(.*?)"?\s*$')
+_DIGITS = 4  # of a second
 
 
-def write_textgrid(times: Times) -> str:
-    """Praat's long text format, with the tiers `words` and `phones`."""
-    lines = [
-        'File type = "ooTextFile"',
-        'Object class = "TextGrid"',
-        "",
-        "xmin = 0",
-        f"xmax = {times.duration:.4f}",
-        "tiers? <exists>",
-        "size = 2",
-        "item []:",
-    ]
-    for number, (name, intervals) in enumerate((("words", times.words), ("phones", times.phones)), start=1):
-        lines += [
-            f"    item [{number}]:",
-            '        class = "IntervalTier"',
-            f'        name = "{name}"',
-            "        xmin = 0",
-            f"        xmax = {times.duration:.4f}",
-            f"        intervals: size = {len(intervals)}",
-        ]
-        for k, interval in enumerate(intervals, start=1):
-            label = interval.label.replace('"', '""')
-            lines += [
-                f"        intervals [{k}]:",
-                f"            xmin = {interval.start:.4f}",
-                f"            xmax = {interval.end:.4f}",
-                f'            text = "{label}"',
-            ]
-    return "\n".join(lines) + "\n"
+def write_textgrid(times: Times, path: Path) -> None:
+    """Praat's long text form in UTF-8, with the tiers `words` and `phones`."""
+    duration = round(times.duration, _DIGITS)
+    grid = Textgrid(0, duration)
+    for name, intervals in (("words", times.words), ("phones", times.phones)):
+        entries = [(round(i.start, _DIGITS), round(i.end, _DIGITS), i.label) for i in intervals]
+        grid.addTier(IntervalTier(name, entries, 0, duration))
+    grid.save(str(path), "long_textgrid", includeBlankSpaces=False)
 
 
 def read_textgrid(path: Path, words: str = "words", phones: str = "phones") -> Times:
-    """Reads the tiers of these names; one that is not there is empty.
+    """Reads the tiers of these names; one that is missing is empty.
 
     Raises:
-      UserError: the file cannot be read, has neither tier, or an interval that ends before it begins.
+      UserError: the file cannot be read, has neither tier, or an interval of them is out of order.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as a TextGrid ({error}); save it as UTF-8 text.") from None
-    tiers: dict[str, list[Interval]] = {}
-    tier: list[Interval] | None = None
-    begin = end = duration = 0.0
-    for number, line in enumerate(lines, 1):
-        match = _VALUE.match(line)
-        if match is None:
-            continue
-        key, _, value = match.groups()
-        if key == "name":
-            tier = tiers.setdefault(value, [])
-        elif key in ("xmin", "xmax"):
-            try:
-                begin, end = (float(value), end) if key == "xmin" else (begin, float(value))
-            except ValueError:
-                raise UserError(f"{path}:{number}: {value!r} is not a time; mend the line.") from None
-            duration = max(duration, end)
-        elif key == "text" and tier is not None:
-            if end < begin:
-                raise UserError(f"{path}:{number}: the interval ends at {end} before it begins at {begin}; mend it.")
-            tier.append(Interval(begin, end, value.replace('""', '"')))
+        content = path.read_bytes()
+        encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+        grid = parseTextgridStr(content.decode(encoding), includeEmptyIntervals=True)
+    except (OSError, ValueError, IndexError, PraatioException) as error:
+        reason = "it does not have a TextGrid's lines" if isinstance(error, IndexError) else str(error).rstrip(".")
+        raise UserError(f"{path}: cannot be read as a TextGrid ({reason}); save it as text with Praat.") from None
+    tiers = {tier["name"]: tier for tier in grid["tiers"]}
     if words not in tiers and phones not in tiers:
         raise UserError(f"{path}: there is no tier {words!r} or {phones!r}, only {sorted(tiers)}; rename its tiers.")
-    return Times(path.stem, duration, tiers.get(words, []), tiers.get(phones, []))
+    read = (_intervals(path, tiers[name]) if name in tiers else [] for name in (words, phones))
+    return Times(path.stem, float(grid["xmax"]), *read)
+
+
+def _intervals(path: Path, tier: dict[str, Any]) -> list[Interval]:
+    where = f"{path}: tier {tier['name']!r}"
+    if tier["class"] != INTERVAL_TIER:
+        raise UserError(f"{where} has points, not intervals; give an interval tier this name.")
+    intervals = [Interval(float(start), float(end), label) for start, end, label in tier["entries"]]
+    before = 0.0
+    for number, interval in enumerate(intervals, 1):
+        if interval.end < interval.start or interval.start < before:
+            raise UserError(
+                f"{where}: interval {number} ({interval.label!r}) is from {interval.start} to {interval.end} s, and "
+                f"the one before it ends at {before} s; correct its times."
+            )
+        before = interval.end
+    return intervals

@@ -1,4 +1,4 @@
-"""When each word and phone of an utterance is said: the alignment as a reader of other tools' files thinks of it."""
+"""When each word and phone of an utterance is said, in seconds, as other tools' files have it."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """What an utterance may sound like: its words as a graph of emitting HMM states, and a path through it as labels.
 
-Every phone has three states, left to right, each with a self-loop; a self-loop and the way on have probability 1/2
-each. A word has all its pronunciations; silence is optional (probability 1/2) between words and at both ends. Where the
-lexicon writes stops with their closures, a word may begin with the release: after silence, of which the closure is then
-a part, and after a word that ends with a closure of any place, which serves both. A glottal stop between two vowels, of
-which the second begins a word, belongs to neither word.
+Every phone has three states, left to right, each with a self-loop; the self-loop and the arc that leaves the state have
+probability 1/2 each. A word has all its pronunciations; silence is optional (probability 1/2) between words and at both
+ends. Where the lexicon writes stops with their closures, a word-initial stop may skip its closure after silence (which
+absorbs it) or after any closure (which is shared). A glottal stop between two vowels, the second of which begins a
+word, belongs to neither word.
 
 Shapes:  N phones in the graph (nodes), S = 3 N emitting states, A arcs, T frames, P phones of the language.
 A node's number is smaller than those of its successors; state s is HMM state s % 3 of node s // 3.
@@ -35,8 +35,8 @@ class CannotAlignError(Exception):
 
 
 @dataclass(frozen=True)
-class Graph:
-    """Emitting states of one utterance, with the arcs that enter each state in CSR form."""
+class TranscriptGraph:
+    """Emitting states of one transcript, with the arcs that enter each state in CSR form."""
 
     phone: NDArray[np.int32]  # (N,) phone of each node
     word: NDArray[np.int32]  # (N,) which word of the transcript it belongs to, -1: none
@@ -46,11 +46,9 @@ class Graph:
     weight: NDArray[np.float32]  # (A,) log-probability of an arc
     initial: NDArray[np.float32]  # (S,) log-probability of starting here, -inf where impossible
     final: NDArray[np.float32]  # (S,) log-probability of ending here, -inf where impossible
-    shortest: NDArray[np.int32]  # nodes of a path with the fewest states, closures all said
-    plain: NDArray[np.int32]  # nodes of the path for the equal alignment: first pronunciations, silence at both ends
-    starts: NDArray[np.int32] | None = (
-        None  # (N + 1,) where each node begins, then T; given by hand, no other way is left
-    )
+    shortest_path_nodes: NDArray[np.int32]  # of a path with the fewest states that has every closure
+    equal_path_nodes: NDArray[np.int32]  # of the equal alignment: first pronunciations, silence at both ends
+    starts: NDArray[np.int32] | None = None  # (N + 1,) first frame of each node, then T, where they are fixed by hand
 
     @property
     def num_states(self) -> int:
@@ -58,12 +56,12 @@ class Graph:
 
     @cached_property
     def search_arcs(self) -> SearchArcs:
-        """The arcs as Viterbi wants them; kept, as a flat start searches the same graph again and again."""
+        """The arcs as Viterbi needs them; cached, because a flat start searches the same graph in every round."""
         return arrange(self.first, self.source, self.weight, self.final)
 
     def check_frames(self, num_frames: int) -> None:
         """Raises CannotAlignError where no path with all its closures is short enough for this many frames."""
-        needed = NUM_HMM_STATES * len(self.shortest)
+        needed = NUM_HMM_STATES * len(self.shortest_path_nodes)
         if num_frames < needed:
             raise CannotAlignError(
                 f"it has {num_frames} frames, but the shortest pronunciation of its transcript takes {needed}"
@@ -71,36 +69,36 @@ class Graph:
 
 
 class _Builder:
-    """Collects nodes and the arcs between them; a front is a list of (last node, log-probability), -1 the start."""
+    """Collects nodes and the arcs between them; a frontier is a list of (last node, log-probability), -1: the start."""
 
     def __init__(self) -> None:
         self.phone: list[int] = []
         self.word: list[int] = []
         self.entries: list[list[tuple[int, float]]] = []
 
-    def chain(self, phones: Sequence[int], word: int, front: list[tuple[int, float]]) -> list[int]:
-        """Adds phones one after the other behind `front`; returns their nodes."""
+    def chain(self, phones: Sequence[int], word: int, frontier: list[tuple[int, float]]) -> list[int]:
+        """Adds phones one after the other behind `frontier`; returns their nodes."""
         nodes = range(len(self.phone), len(self.phone) + len(phones))
         self.phone.extend(phones)
         self.word.extend([word] * len(phones))
-        self.entries.append(front)
+        self.entries.append(frontier)
         self.entries.extend([(node, 0.0)] for node in nodes[:-1])
         return list(nodes)
 
-    def optional_silence(self, front: list[tuple[int, float]]) -> tuple[int, list[tuple[int, float]]]:
-        """Adds a silence that may be taken; returns its node, and the front behind both ways."""
-        halved = [(node, weight + LOG_HALF) for node, weight in front]
+    def optional_silence(self, frontier: list[tuple[int, float]]) -> tuple[int, list[tuple[int, float]]]:
+        """Adds a silence that may be skipped; returns its node, and the frontier behind it and beside it."""
+        halved = [(node, weight + LOG_HALF) for node, weight in frontier]
         (silence,) = self.chain((SIL,), -1, halved)
         return silence, [(silence, 0.0), *halved]
 
     def closed_chains(
-        self, pronunciations: Sequence[Sequence[int]], word: int, front: list[tuple[int, float]], lang: Lang
+        self, pronunciations: Sequence[Sequence[int]], word: int, frontier: list[tuple[int, float]], lang: Lang
     ) -> list[list[int]]:
-        """`chain` for each pronunciation of a lexicon with closures: what is before says how the word may begin."""
+        """`chain` for each pronunciation of a lexicon with closures; the phones before it decide how a word begins."""
         silent = {SIL, *(closure for closure, _ in lang.closed_stops)}
-        after_silence = [(node, weight) for node, weight in front if node < 0 or self.phone[node] in silent]
-        after_vowel = [(node, weight) for node, weight in front if node >= 0 and lang.is_vowel(self.phone[node])]
-        others = [entry for entry in front if entry not in after_vowel]
+        after_silence = [(node, weight) for node, weight in frontier if node < 0 or self.phone[node] in silent]
+        after_vowel = [(node, weight) for node, weight in frontier if node >= 0 and lang.is_vowel(self.phone[node])]
+        others = [entry for entry in frontier if entry not in after_vowel]
         with_glottal_stop = [lang.phones[phones[0]] == GLOTTAL_STOP and len(phones) > 1 for phones in pronunciations]
         glottal_stop = None
         if after_vowel and any(with_glottal_stop):
@@ -108,7 +106,7 @@ class _Builder:
             (glottal_stop,) = self.chain(phones[:1], -1, after_vowel)
         chains = []
         for phones, glottal in zip(pronunciations, with_glottal_stop, strict=True):
-            chain = self.chain(phones, word, others if glottal and after_vowel else front)
+            chain = self.chain(phones, word, others if glottal and after_vowel else frontier)
             if glottal and glottal_stop is not None:
                 self.entries[chain[1]].append((glottal_stop, 0.0))
             if tuple(phones[:2]) in lang.closed_stops:
@@ -118,11 +116,11 @@ class _Builder:
         return chains
 
 
-def compile_graph(words: Sequence[str], lang: Lang, *, optional_silence: bool = True) -> Graph:
+def compile_transcript(words: Sequence[str], lang: Lang, *, optional_silence: bool = True) -> TranscriptGraph:
     """The graph of a transcript.
 
     Args:
-      optional_silence: whether there may be silence that the transcript does not name.
+      optional_silence: allow silence that the transcript does not name.
 
     Raises:
       CannotAlignError: the transcript is empty, or a word has no pronunciation.
@@ -130,31 +128,33 @@ def compile_graph(words: Sequence[str], lang: Lang, *, optional_silence: bool = 
     if not words:
         raise CannotAlignError("its transcript is empty")
     builder = _Builder()
-    shortest: list[int] = []
-    plain: list[int] = []
-    front: list[tuple[int, float]] = [(-1, 0.0)]
+    shortest_path: list[int] = []
+    equal_path: list[int] = []
+    frontier: list[tuple[int, float]] = [(-1, 0.0)]
     if optional_silence:
-        silence, front = builder.optional_silence(front)
-        plain.append(silence)
+        silence, frontier = builder.optional_silence(frontier)
+        equal_path.append(silence)
     for number, word in enumerate(words):
         pronunciations = tuple(dict.fromkeys(p for p in lang.pronunciations.get(word, ()) if p))
         if not pronunciations:
             raise CannotAlignError(f"its word {word} has no pronunciation in the lexicon")
         if lang.closed_stops:
-            chains = builder.closed_chains(pronunciations, number, front, lang)
+            chains = builder.closed_chains(pronunciations, number, frontier, lang)
         else:
-            chains = [builder.chain(phones, number, front) for phones in pronunciations]
-        shortest += chains[min(range(len(chains)), key=lambda k: len(chains[k]))]
-        plain += chains[0]
-        front = [(chain[-1], 0.0) for chain in chains]
+            chains = [builder.chain(phones, number, frontier) for phones in pronunciations]
+        shortest_path += chains[min(range(len(chains)), key=lambda k: len(chains[k]))]
+        equal_path += chains[0]
+        frontier = [(chain[-1], 0.0) for chain in chains]
         if optional_silence:
-            silence, front = builder.optional_silence(front)
+            silence, frontier = builder.optional_silence(frontier)
     if optional_silence:
-        plain.append(silence)
-    return _expand(builder, front, shortest, plain)
+        equal_path.append(silence)
+    return _expand(builder, frontier, shortest_path, equal_path)
 
 
-def _expand(builder: _Builder, front: list[tuple[int, float]], shortest: list[int], plain: list[int]) -> Graph:
+def _expand(
+    builder: _Builder, frontier: list[tuple[int, float]], shortest_path: list[int], equal_path: list[int]
+) -> TranscriptGraph:
     """Nodes to states: a node's first is entered from its predecessors' last ones, the others from the one before."""
     phone = np.array(builder.phone, np.int32)
     num_states = NUM_HMM_STATES * len(phone)
@@ -170,14 +170,14 @@ def _expand(builder: _Builder, front: list[tuple[int, float]], shortest: list[in
                 initial[NUM_HMM_STATES * node] = weight
             else:
                 enter.append((NUM_HMM_STATES * node, NUM_HMM_STATES * before + last, weight + LOG_HALF))
-    for before, weight in front:
+    for before, weight in frontier:
         final[NUM_HMM_STATES * before + last] = weight + LOG_HALF
     between = np.array(enter, np.float64).reshape(-1, 3)
     target = np.concatenate([states, inner, between[:, 0].astype(np.int32)])
     source = np.concatenate([states, inner - 1, between[:, 1].astype(np.int32)])
     weight = np.concatenate([np.full(num_states + len(inner), LOG_HALF), between[:, 2]])
     order = np.argsort(target, kind="stable")
-    return Graph(
+    return TranscriptGraph(
         phone=phone,
         word=np.array(builder.word, np.int32),
         classes=(NUM_HMM_STATES * phone[:, None] + np.arange(NUM_HMM_STATES, dtype=np.int32)).ravel(),
@@ -186,19 +186,20 @@ def _expand(builder: _Builder, front: list[tuple[int, float]], shortest: list[in
         weight=weight[order].astype(np.float32),
         initial=initial,
         final=final,
-        shortest=np.array(shortest, np.int32),
-        plain=np.array(plain, np.int32),
+        shortest_path_nodes=np.array(shortest_path, np.int32),
+        equal_path_nodes=np.array(equal_path, np.int32),
     )
 
 
-def equal_alignment(graph: Graph, num_frames: int) -> NDArray[np.int32]:
-    """(T,) states that share the frames equally: the flat start's first guess.
+def equal_alignment(graph: TranscriptGraph, num_frames: int) -> NDArray[np.int32]:
+    """(T,) states that share the frames equally: where the flat start begins.
 
     Raises:
       CannotAlignError: fewer frames than states.
     """
     graph.check_frames(num_frames)
-    nodes = graph.plain if num_frames >= NUM_HMM_STATES * len(graph.plain) else graph.shortest
+    equal = graph.equal_path_nodes
+    nodes = equal if num_frames >= NUM_HMM_STATES * len(equal) else graph.shortest_path_nodes
     states = (NUM_HMM_STATES * nodes[:, None] + np.arange(NUM_HMM_STATES, dtype=np.int32)).ravel()
     return states[np.arange(num_frames) * len(states) // num_frames]
 
@@ -222,7 +223,7 @@ class Segments:
         ]
 
 
-def path_segments(graph: Graph, path: NDArray[np.int32]) -> Segments:
+def path_segments(graph: TranscriptGraph, path: NDArray[np.int32]) -> Segments:
     """The phones that a path (T,) of states goes through."""
     nodes = path // NUM_HMM_STATES
     start = np.flatnonzero(np.diff(nodes, prepend=-1))
@@ -230,18 +231,22 @@ def path_segments(graph: Graph, path: NDArray[np.int32]) -> Segments:
     return Segments(graph.phone[inside], graph.word[inside], np.append(start, len(path)))
 
 
-def path_contexts(graph: Graph, path: NDArray[np.int32], num_phones: int) -> NDArray[np.int32]:
-    """(T,) for each frame phone, HMM state, left and right phone on the path, as one number (see `context_key`)."""
+def path_contexts(graph: TranscriptGraph, path: NDArray[np.int32], num_phones: int) -> NDArray[np.int32]:
+    """(T,) phone, HMM state, left and right phone of each frame on the path, as one number (see `context_key`)."""
     segments = path_segments(graph, path)
     left = np.concatenate([[SIL], segments.phone[:-1]])
     right = np.concatenate([segments.phone[1:], [SIL]])
     length = np.diff(segments.start)
-    phone, left, right = (np.repeat(of, length) for of in (segments.phone, left, right))
+    phone, left, right = (np.repeat(phones, length) for phones in (segments.phone, left, right))
     return context_key(phone, path % NUM_HMM_STATES, left, right, num_phones)
 
 
 def context_key(
-    phone: NDArray[np.int32], hmm: NDArray[np.int32], left: NDArray[np.int32], right: NDArray[np.int32], num_phones: int
+    phone: NDArray[np.int32],
+    hmm_state: NDArray[np.int32],
+    left: NDArray[np.int32],
+    right: NDArray[np.int32],
+    num_phones: int,
 ) -> NDArray[np.int32]:
     """The flat index of [phone, HMM state, left, right] in a table (P, 3, P, P)."""
-    return (((phone * NUM_HMM_STATES + hmm) * num_phones + left) * num_phones + right).astype(np.int32)
+    return (((phone * NUM_HMM_STATES + hmm_state) * num_phones + left) * num_phones + right).astype(np.int32)

@@ -1,18 +1,23 @@
 """Growing the tree: single Gaussians, questions from phone clustering, greedy gain in likelihood (Young et al. 1994).
 
-Shapes:  P phones, K contexts seen, F features of a frame, Q questions (sets of phones).
+Shapes:  P phones, K contexts that occur, F features of a frame, Q questions (sets of phones), N frames of a set.
 """
 
 from __future__ import annotations
 
 import heapq
+import logging
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from asr_kd.alignment.settings import AlignmentConfig
 from asr_kd.alignment.topology import NUM_HMM_STATES, SIL
+from asr_kd.alignment.transcripts import TranscribedFrames
 from asr_kd.alignment.tree import Tree
+
+log = logging.getLogger(__name__)
 
 NUM_CEPSTRA = 13
 VARIANCE_FLOOR = 0.01  # of the global variance
@@ -21,7 +26,7 @@ Array = NDArray[np.float64]
 
 
 def cepstra(log_mel: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(T, D) log-mel -> (T, 39): 13 cepstra (DCT-II) with first and second differences, near enough to diagonal."""
+    """(T, D) log-mel -> (T, 39): 13 cepstra (DCT-II), whose covariance is nearly diagonal, and two differences."""
     bins = log_mel.shape[1]
     basis = np.cos(np.pi / bins * np.outer(np.arange(bins) + 0.5, np.arange(NUM_CEPSTRA))) * np.sqrt(2 / bins)
     static = log_mel.astype(np.float64) @ basis
@@ -63,7 +68,7 @@ class Statistics:
 
 @dataclass
 class _Node:
-    """Contexts of one (phone, HMM state) that are still together: rows of the statistics."""
+    """Contexts of one (phone, HMM state) that are not split yet: rows of the statistics."""
 
     rows: NDArray[np.int64]
     side: int = -1  # 0: asks about the left phone, 1: the right; -1: a leaf
@@ -72,8 +77,43 @@ class _Node:
     no: int = -1
 
 
+def grow_tree_of_set(
+    data: TranscribedFrames,
+    contexts: NDArray[np.int32],
+    phones: tuple[str, ...],
+    settings: AlignmentConfig,
+    *,
+    seed: int,
+) -> Tree:
+    """A tree from up to `settings.subset_hours` of a set's utterances, with the frame counts of the whole set.
+
+    Args:
+      contexts: (N,) as in `segments.Alignment`.
+    """
+    chosen = [u for u in data.choose_subset(settings.subset_hours, seed) if contexts[data.frames.offsets[u]] >= 0]
+    of_utterances = [_context_independent_silence(contexts[data.span(u)], len(phones)) for u in chosen]
+    statistics = Statistics.empty(phones, np.unique(np.concatenate(of_utterances)), 3 * NUM_CEPSTRA)
+    for utterance, keys in zip(chosen, of_utterances, strict=True):
+        statistics.add(keys, cepstra(data.frames.normalised(utterance)))
+    tree = grow_tree(statistics, leaves=settings.leaves, min_count=settings.min_count)
+    log.info("the tree has %d senones for %d contexts", tree.num_senones, len(statistics.keys))
+    if tree.num_senones > settings.leaves:
+        log.warning(
+            "alignment.leaves is %d, but no tree has fewer than one senone for each state of each phone: %d",
+            settings.leaves,
+            tree.num_senones,
+        )
+    return tree.with_counts_of(contexts)
+
+
+def _context_independent_silence(keys: NDArray[np.int32], size: int) -> NDArray[np.int32]:
+    """Silence sounds alike between all phones: its left and right phone become silence."""
+    base = keys // (size * size)
+    return np.where(base // NUM_HMM_STATES == SIL, base * size * size + SIL * size + SIL, keys).astype(np.int32)
+
+
 def grow_tree(statistics: Statistics, *, leaves: int, min_count: float) -> Tree:
-    """Splits the states where it gains most likelihood, until `leaves` tied states are there.
+    """Makes the split that gains most likelihood again and again, up to `leaves` senones.
 
     Silence keeps its three states. No split leaves fewer than `min_count` frames on a side.
     """
@@ -112,7 +152,7 @@ def grow_tree(statistics: Statistics, *, leaves: int, min_count: float) -> Tree:
 
 def _tables(nodes: list[_Node], roots: list[int], questions: NDArray[np.bool_], size: int) -> NDArray[np.int32]:
     tables = np.empty((len(roots), size, size), np.int32)
-    next_state = 0
+    next_senone = 0
     for root_number, root in enumerate(roots):
         everywhere = np.ones(size, bool)
         stack = [(root, everywhere, everywhere)]
@@ -120,8 +160,8 @@ def _tables(nodes: list[_Node], roots: list[int], questions: NDArray[np.bool_], 
             index, left, right = stack.pop()
             node = nodes[index]
             if node.side < 0:
-                tables[root_number][np.ix_(left, right)] = next_state
-                next_state += 1
+                tables[root_number][np.ix_(left, right)] = next_senone
+                next_senone += 1
                 continue
             asked = questions[node.question]
             for child, answer in ((node.no, ~asked), (node.yes, asked)):
@@ -177,7 +217,7 @@ def _questions(statistics: Statistics, base: NDArray[np.int64], floor: Array) ->
         phones, size, statistics.count[middle], statistics.sums[middle], statistics.squares[middle]
     )
     clusters = {frozenset([p]): (count[p], sums[p], squares[p]) for p in range(size) if count[p] > 0}
-    found = list(clusters)
+    questions_so_far = list(clusters)
     while len(clusters) > 2:
         names = list(clusters)
         n, s, q = (np.stack([clusters[name][i] for name in names]) for i in range(3))
@@ -185,12 +225,12 @@ def _questions(statistics: Statistics, base: NDArray[np.int64], floor: Array) ->
         merged = _log_likelihood(n[:, None] + n, s[:, None] + s, q[:, None] + q, floor)
         loss = alone[:, None] + alone - merged
         loss[np.tril_indices(len(names))] = np.inf
-        one, other = np.unravel_index(loss.argmin(), loss.shape)
-        parts = [clusters.pop(names[k]) for k in (one, other)]
-        both = names[one] | names[other]
+        first, second = np.unravel_index(loss.argmin(), loss.shape)
+        parts = [clusters.pop(names[k]) for k in (first, second)]
+        both = names[first] | names[second]
         clusters[both] = tuple(a + b for a, b in zip(*parts, strict=True))
-        found.append(both)
-    questions = np.zeros((len(found), size), bool)
-    for row, members in enumerate(found):
+        questions_so_far.append(both)
+    questions = np.zeros((len(questions_so_far), size), bool)
+    for row, members in enumerate(questions_so_far):
         questions[row, list(members)] = True
     return questions

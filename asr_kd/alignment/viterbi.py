@@ -1,23 +1,41 @@
 """The best path of an utterance through its graph: Viterbi over the arcs that enter each state, compiled by numba.
 
-Only states from which the end can still be reached in the frames that are left are looked at.
+Only states from which the end is still within reach in the remaining frames are visited.
 
 Shapes:  T frames, C classes (context-independent states), S states and A arcs of a graph (see topology.py).
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_kd.alignment.topology import CannotAlignError, Graph
+from asr_kd.alignment.topology import CannotAlignError, TranscriptGraph
 from asr_kd.kernels.numba_utils import compiled
 
 _STAY, _STEP, _OTHERS = 0, 1, 2  # back-pointers: the arcs of `SearchArcs`; from _OTHERS on by their place among these
 
 
+class _Search(NamedTuple):
+    """A graph as numba takes it: its states, and its arcs as `arcs.SearchArcs` has them."""
+
+    classes: NDArray[np.int32]
+    initial: NDArray[np.float32]
+    final: NDArray[np.float32]
+    stay: NDArray[np.float64]
+    step: NDArray[np.float64]
+    first: NDArray[np.int32]
+    source: NDArray[np.int32]
+    target: NDArray[np.int32]
+    weight: NDArray[np.float64]
+    reach: NDArray[np.int32]
+    to_end: NDArray[np.int32]
+
+
 def viterbi(
-    log_likelihoods: NDArray[np.float32], graph: Graph, *, beam: float = 0.0
+    log_likelihoods: NDArray[np.float32], graph: TranscriptGraph, *, beam: float = 0.0
 ) -> tuple[NDArray[np.int32], float]:
     """The path with the highest score.
 
@@ -36,63 +54,62 @@ def viterbi(
     num_frames = len(log_likelihoods)
     graph.check_frames(num_frames)
     arcs = graph.search_arcs
-    # A back-pointer says which of the arcs that enter the state it was: one byte, not four.
-    widest = _OTHERS + int(np.diff(arcs.first).max())
-    back = np.empty((num_frames, graph.num_states), np.uint8 if widest <= 256 else np.uint16)
+    # A back-pointer numbers the arcs that enter one state: one byte is enough for nearly all graphs.
+    most = _OTHERS + int(np.diff(arcs.first).max())
+    back = np.empty((num_frames, graph.num_states), np.uint8 if most <= 256 else np.uint16)
     scores = np.ascontiguousarray(log_likelihoods, dtype=np.float32)
+    search = _Search(
+        graph.classes,
+        graph.initial,
+        graph.final,
+        arcs.stay,
+        arcs.step,
+        arcs.first,
+        arcs.source,
+        arcs.target,
+        arcs.weight,
+        arcs.reach,
+        arcs.to_end,
+    )
     for width in (beam, 0.0) if beam > 0 else (0.0,):
-        path, score = _search(
-            scores,
-            graph.classes,
-            graph.initial,
-            graph.final,
-            arcs.stay,
-            arcs.step,
-            arcs.first,
-            arcs.source,
-            arcs.target,
-            arcs.weight,
-            arcs.reach,
-            arcs.to_end,
-            width if width > 0 else np.inf,
-            back,
-        )
+        path, score = _search(scores, search, width if width > 0 else np.inf, back)
         if np.isfinite(score):
             return path, float(score)
     raise CannotAlignError("no path through its transcript has a finite likelihood")
 
 
 @compiled()
-def _search(ll, classes, initial, final, stay, step, first, source, target, weight, reach, to_end, beam, back):  # type: ignore[no-untyped-def]
+def _search(ll, graph, beam, back):  # type: ignore[no-untyped-def]
     num_frames, num_states = back.shape
-    # float64: the score of a long utterance would swallow the differences that decide in float32
-    # State s has place s + 1: the first has one before it, too, which is never alive.
+    to_end, classes = graph.to_end, graph.classes
+    # float64: in float32 the score of a long utterance would swallow the small differences that decide
+    # State s has place s + 1, so that the first state has a neighbour, too, which is never alive.
     before = np.full(num_states + 1, -np.inf)
     now = np.full(num_states + 1, -np.inf)
     low, high = num_states, 0  # states outside low:high are dead, and hold -inf
     for s in range(num_states):
-        if initial[s] > -np.inf and to_end[s] < num_frames:
-            before[s + 1] = initial[s] + ll[0, classes[s]]
+        if graph.initial[s] > -np.inf and to_end[s] < num_frames:
+            before[s + 1] = graph.initial[s] + ll[0, classes[s]]
             low = min(low, s)
             high = s + 1
     for t in range(1, num_frames):
         if low >= high:
             break
-        top = reach[high - 1] + 1
+        top = graph.reach[high - 1] + 1
         _enter(
             before[low + 1 : top + 1],
             before[low:top],
-            stay[low:top],
-            step[low:top],
+            graph.stay[low:top],
+            graph.step[low:top],
             now[low + 1 : top + 1],
             back[t, low:top],
         )
-        for k in range(first[low], first[top]):
-            s = target[k]
-            value = before[source[k] + 1] + weight[k]
+        for k in range(graph.first[low], graph.first[top]):
+            s = graph.target[k]
+            value = before[graph.source[k] + 1] + graph.weight[k]
             if value > now[s + 1]:
                 now[s + 1] = value
-                back[t, s] = _OTHERS + k - first[s]
+                back[t, s] = _OTHERS + k - graph.first[s]
         _add(now[low + 1 : top + 1], ll[t], classes[low:top])
         before[low + 1 : high + 1] = -np.inf
         floor = -np.inf
@@ -107,14 +124,14 @@ def _search(ll, classes, initial, final, stay, step, first, source, target, weig
             now[high] = -np.inf
             high -= 1
         before, now = now, before
-    return _trace(before, final, first, source, back)
+    return _trace(before, graph, back)
 
 
 @compiled()
-def _enter(here, neighbour, stay, step, now, back):  # type: ignore[no-untyped-def]
-    """For each state the better of staying in it and coming from the one before. No indices: it runs on vectors."""
+def _enter(same, neighbour, stay, step, now, back):  # type: ignore[no-untyped-def]
+    """For each state the better of staying in it and coming from the one before. Vectorises: no index is computed."""
     for s in range(len(now)):
-        a = here[s] + stay[s]
+        a = same[s] + stay[s]
         b = neighbour[s] + step[s]
         now[s] = b if b > a else a
         back[s] = _STEP if b > a else _STAY
@@ -127,12 +144,12 @@ def _add(now, ll, classes):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _trace(scores, final, first, source, back):  # type: ignore[no-untyped-def]
+def _trace(scores, graph, back):  # type: ignore[no-untyped-def]
     num_frames, num_states = back.shape
     score = -np.inf
     state = -1
     for s in range(num_states):
-        value = scores[s + 1] + final[s]
+        value = scores[s + 1] + graph.final[s]
         if value > score:
             score = value
             state = s
@@ -140,10 +157,10 @@ def _trace(scores, final, first, source, back):  # type: ignore[no-untyped-def]
     if state >= 0:
         for t in range(num_frames - 1, 0, -1):
             path[t] = state
-            way = back[t, state]
-            if way == _STEP:
+            arc = back[t, state]
+            if arc == _STEP:
                 state -= 1
-            elif way >= _OTHERS:
-                state = source[first[state] + way - _OTHERS]
+            elif arc >= _OTHERS:
+                state = graph.source[graph.first[state] + arc - _OTHERS]
         path[0] = state
     return path, score

@@ -1,9 +1,9 @@
 """All features of a set as one memory-mapped array, with every per-frame array of the same numbering beside it.
 
 A folder `data/frames/<set>/` holds `features.npy` (N, D) float16, raw log-mel energies; `utterances.jsonl`, one line
-per utterance in the order of the frames; `cmvn.npz`, mean per group and scale; `stamp.json`; and, per attached array,
-`<name>.npy` with `<name>.stamp.json`. Features are stored raw, so that a mean per speaker can be had of any subset;
-`normalised` is what nets see.
+per utterance in the order of the frames; `cmvn.npz`, mean per group and scale; `stamp.json`; and, per attached array
+(the senones of the frames are one), `<name>.npy` with `<name>.stamp.json`. Features are stored raw, so that the mean of
+a speaker can be computed over any subset; models see `normalised` ones.
 
 Shapes:  N frames of the set, D mel bins, U utterances, G normalisation groups, T frames of an utterance.
 """
@@ -26,11 +26,13 @@ from asr_kd.io.append_log import AppendLog, reserve_header, write_header
 from asr_kd.io.files import read_json_lines, replacing_file
 from asr_kd.io.stamp import STAMP, Stamp, read_stamp
 
-_MAKERS = {"senones": "align", "senones_monophone": "align"}  # per-frame array -> the command that makes it
+
+class FrameStoreError(UserError):
+    """A store, or an array of it, is missing or damaged, or does not belong to the features."""
 
 
 class FrameStore:
-    """The frames of a set, read only; arrays may be attached.
+    """The frames of a set, read only; arrays may be attached (a `FrameSource`).
 
     Attributes:
       ids: utterance ids in the order of the frames; a speed copy's is "<id>_sp0.9".
@@ -39,7 +41,7 @@ class FrameStore:
       groups: (U,) int32, normalisation group: speaker and speed; the utterance itself where no speaker is known.
       means: (G, D) float32. scale: (D,) float32, 1 / standard deviation over the training set.
       speeds: (U,) float32, 1.0 for unaltered. texts: transcripts. durations: (U,) float64, seconds.
-      references: what recognition is held against: the transcripts, unless the cuts have something else.
+      references: what recognised words are compared with: the transcripts, unless the cuts have something else.
       digest: of the store's stamp.
     """
 
@@ -60,11 +62,11 @@ class FrameStore:
 
     @classmethod
     def open(cls, folder: Path) -> FrameStore:
-        """Raises UserError where the store is missing, damaged, or its parts do not fit together."""
+        """Raises FrameStoreError where the store is missing, damaged, or its parts do not fit together."""
         stamp = read_stamp(folder)
         if stamp is None:
-            raise UserError(f"{folder} holds no features yet; make them first: asr-kd features")
-        damaged = f"is damaged; delete {folder} and run asr-kd features again."
+            raise FrameStoreError(f"{folder} holds no features.")
+        damaged = f"is damaged; delete {folder}."
         try:
             rows = read_json_lines(folder / "utterances.jsonl")
             features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
@@ -72,32 +74,34 @@ class FrameStore:
                 cmvn = {name: file[name] for name in ("means", "scale")}
             store = cls(folder, rows, features, cmvn)
         except FileNotFoundError as error:
-            raise UserError(f"{error.filename} is missing: the store {damaged}") from None
+            raise FrameStoreError(f"{error.filename} is missing: the store {damaged}") from None
         except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"the store {folder} {damaged} ({error})") from None
+            raise FrameStoreError(f"the store {folder} {damaged} ({error})") from None
         store.digest = stamp["digest"]
         store._check(damaged)
         return store
 
     def _check(self, damaged: str) -> None:
         if self.features.ndim != 2 or self.features.dtype != np.float16:
-            raise UserError(f"{self.folder}/features.npy is not a float16 matrix: the store {damaged}")
+            raise FrameStoreError(f"{self.folder}/features.npy is not a float16 matrix: the store {damaged}")
         if len(self.features) != self.offsets[-1]:
-            raise UserError(
+            raise FrameStoreError(
                 f"{self.folder}/features.npy has {len(self.features)} frames but utterances.jsonl says "
                 f"{self.offsets[-1]}: the store {damaged}"
             )
         dims = self.features.shape[1]
         if self.scale.shape != (dims,) or self.means.ndim != 2 or self.means.shape[1] != dims:
-            raise UserError(f"{self.folder}/cmvn.npz does not have {dims} dimensions: the store {damaged}")
+            raise FrameStoreError(f"{self.folder}/cmvn.npz does not have {dims} dimensions: the store {damaged}")
         if len(self.ids) == 0 or self.groups.min() < 0 or self.groups.max() >= len(self.means):
-            raise UserError(f"{self.folder}/cmvn.npz and utterances.jsonl do not fit together: the store {damaged}")
+            raise FrameStoreError(
+                f"{self.folder}/cmvn.npz and utterances.jsonl do not fit together: the store {damaged}"
+            )
         if len(self._index) != len(self.ids):
-            raise UserError(f"{self.folder}/utterances.jsonl names an utterance twice: the store {damaged}")
+            raise FrameStoreError(f"{self.folder}/utterances.jsonl names an utterance twice: the store {damaged}")
 
     @property
     def originals(self) -> list[str]:
-        """(U,) ids, where an altered copy has the id of what it is a copy of."""
+        """(U,) ids; an altered copy has the id of its original."""
         pairs = zip(self.ids, self.speeds, strict=True)
         return [name if speed == 1.0 else name.removesuffix(f"_sp{speed:g}") for name, speed in pairs]
 
@@ -114,11 +118,13 @@ class FrameStore:
         return slice(int(self.offsets[utterance]), int(self.offsets[utterance + 1]))
 
     def index(self, utterance_id: str) -> int:
-        """The number of an utterance; UserError where the set has none of this id."""
+        """The number of an utterance; FrameStoreError where the set has none of this id."""
         try:
             return self._index[utterance_id]
         except KeyError:
-            raise UserError(f"{self.folder} has no utterance {utterance_id}; features are out of date?") from None
+            raise FrameStoreError(
+                f"{self.folder} has no utterance {utterance_id}: are the features out of date?"
+            ) from None
 
     def normalised(self, first: int, end: int | None = None) -> np.ndarray:
         """(T, D) float32: (x - mean of the group) * scale, of utterance `first`, or of all from `first` up to `end`."""
@@ -135,18 +141,18 @@ class FrameStore:
         """Writes a per-frame array (N, ...) as `<name>.npy` with its stamp; an older one is replaced as a whole.
 
         Raises:
-          UserError: the array does not have one entry per frame.
+          FrameStoreError: the array does not have one entry per frame.
         """
         if array.ndim == 0 or len(array) != self.num_frames:
-            raise UserError(
+            raise FrameStoreError(
                 f"{self.folder}: {name} has {array.shape[0] if array.ndim else 0} entries but the store has "
-                f"{self.num_frames} frames; it was made from other features, make it again."
+                f"{self.num_frames} frames: it was made from other features."
             )
         with self._attaching(name, stamp, metadata) as temporary:
             np.save(temporary, array, allow_pickle=False)
 
     def attach_blocks(self, name: str, blocks: Iterable[np.ndarray], dtype: Any, stamp: Stamp) -> None:
-        """As `attach`, for a one-dimensional array that comes in pieces, one after the other."""
+        """As `attach`, for a one-dimensional array that comes block by block."""
         with self._attaching(name, stamp, None) as temporary:
             array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=(self.num_frames,))
             first = 0
@@ -170,19 +176,18 @@ class FrameStore:
             stamp.write(temporary, {"frames": self.digest, "length": self.num_frames, **(metadata or {})})
 
     def array(self, name: str) -> np.memmap:
-        """A per-frame array that was attached, read only; UserError where it is missing or of other features."""
+        """An attached per-frame array, read only; FrameStoreError where it is missing or of other features."""
         stamp, file = self.array_stamp(name), self.folder / f"{name}.npy"
-        again = f"make it with: asr-kd {_MAKERS.get(name, name.replace('_', '-'))}"
         if stamp is None or not file.exists():
-            raise UserError(f"{file} is not there yet; {again}")
+            raise FrameStoreError(f"{self.folder} has no {name}: {file} is missing.")
         try:
             array: np.memmap = np.load(file, mmap_mode="r", allow_pickle=False)
         except (OSError, EOFError, ValueError) as error:
-            raise UserError(f"{file} is damaged ({error}); delete it and {again}") from None
+            raise FrameStoreError(f"{file} is damaged ({error}); delete it.") from None
         if len(array) != self.num_frames or stamp["metadata"].get("frames") != self.digest:
-            raise UserError(
+            raise FrameStoreError(
                 f"{file} ({len(array)} entries, of features {stamp['metadata'].get('frames')}) does not belong to "
-                f"{self.folder} ({self.num_frames} frames, features {self.digest}); {again}"
+                f"{self.folder} ({self.num_frames} frames, features {self.digest})."
             )
         return array
 
@@ -202,9 +207,9 @@ class FrameStoreWriter:
     """Writes a store into an existing folder, utterance by utterance; only one of them is ever in memory.
 
     Statistics are summed in float64 over what is stored (after rounding to float16). Leave the `with` block to
-    finish; the caller writes the folder's stamp (`asr_kd.io.artifacts.replacing_folder` does).
+    finish; the caller writes the folder's stamp (`asr_kd.io.folders.resuming_folder` does).
 
-    A folder in which a killed writer had made a mark is gone on with from there.
+    In a folder that a killed writer has left, writing resumes at its last commit.
 
     Args:
       scale: (D,) float32, the training set's; None: this is the training set.
@@ -213,22 +218,26 @@ class FrameStoreWriter:
     def __init__(self, folder: Path, num_dims: int, scale: np.ndarray | None = None):
         self.folder, self.num_dims, self.scale = folder, num_dims, scale
         self.num_frames = self.num_utterances = 0
-        self.note: Any = None  # what the caller's last mark said
+        self.note: Any = None  # of the caller's last commit
         self._groups: dict[str, _Group] = {}
         self._squares = np.zeros(num_dims)
-        self._growing = AppendLog(folder, ["features.npy", "utterances.jsonl"])
-        self._features, self._rows = (self._growing.files[name] for name in ("features.npy", "utterances.jsonl"))
-        if (marked := self._growing.note) is None:
+        self._log = AppendLog(folder, ["features.npy", "utterances.jsonl"])
+        self._features, self._rows = (self._log.files[name] for name in ("features.npy", "utterances.jsonl"))
+        if (committed := self._log.note) is None:
             reserve_header(self._features)
             return
-        self.num_frames, self.num_utterances, self.note = marked["frames"], marked["utterances"], marked["note"]
-        self._squares = np.array(marked["squares"])
-        for number, (name, frames, total) in enumerate(marked["groups"]):
+        self.num_frames, self.num_utterances, self.note = (
+            committed["frames"],
+            committed["utterances"],
+            committed["note"],
+        )
+        self._squares = np.array(committed["squares"])
+        for number, (name, frames, total) in enumerate(committed["groups"]):
             self._groups[name] = _Group(number, frames, np.array(total))
 
     def commit(self, note: Any) -> None:
-        """Now and then notes that all so far is whole, with what the caller wants to know then (plain data)."""
-        self._growing.commit_if_due(
+        """Commits what is written so far if a commit is due, with a note of the caller (plain data)."""
+        self._log.commit_if_due(
             lambda: {
                 "frames": self.num_frames,
                 "utterances": self.num_utterances,
@@ -253,9 +262,9 @@ class FrameStoreWriter:
 
         Args:
           features: (T, D), raw log-mel; stored as float16.
-          group: whoever has the same name shares one mean.
+          group: utterances of the same group share one mean.
           duration: seconds.
-          reference: what recognition is held against, where that is not `text`.
+          reference: what recognised words are compared with, where that is not `text`.
 
         Raises:
           UserError: see `check_features`.
@@ -285,9 +294,9 @@ class FrameStoreWriter:
         try:
             if kind is None:
                 self._finish()
-                self._growing.finish()
+                self._log.finish()
         finally:
-            self._growing.close()
+            self._log.close()
 
     def _finish(self) -> None:
         if self.num_frames == 0:
@@ -296,7 +305,7 @@ class FrameStoreWriter:
         totals = np.stack([group.total for group in self._groups.values()])
         frames = np.array([group.frames for group in self._groups.values()], dtype=np.int64)
         means = totals / frames[:, None]
-        # variance that is left once each group has its own mean taken off: what the nets will see
+        # variance once the mean of its group is subtracted from each frame, as in `normalised`
         variance = (self._squares - (totals * means).sum(0)) / self.num_frames
         scale = 1 / np.sqrt(np.maximum(variance, 1e-6)) if self.scale is None else self.scale
         np.savez(
@@ -322,7 +331,7 @@ def write_store(
     groups: list[str] | None = None,
     speeds: list[float] | None = None,
 ) -> FrameStore:
-    """A small store from features at hand, [(id, (T, D))]: for tests, and for features that others computed."""
+    """A small store from features in memory, [(id, (T, D))]: for tests, and for features that others computed."""
     folder.mkdir(parents=True, exist_ok=True)
     with FrameStoreWriter(folder, utterances[0][1].shape[1], scale) as writer:
         for u, (utterance_id, features) in enumerate(utterances):

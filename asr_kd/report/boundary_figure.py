@@ -1,4 +1,4 @@
-"""One utterance to look at: its log-mel spectrogram, the reference's phones and words above, ours below.
+"""A figure of one utterance: its log-mel spectrogram, the reference's phones and words above, ours below.
 
 Shapes:  T frames, D mel bins.
 """
@@ -17,7 +17,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from asr_kd.alignment.times import Interval, Times
 from asr_kd.frames.features import FRAME_SHIFT
 
-OURS, THEIRS = "#d95f02", "#1f78b4"  # two colours that also differ for the colour-blind
+OURS, REFERENCE = "#d95f02", "#1f78b4"  # two colours that also differ for the colour-blind
 _INCHES_PER_SECOND = 4.0
 _DPI = 130
 
@@ -35,12 +35,14 @@ def boundary_figure(features: np.ndarray, ours: Times, reference: Times) -> byte
     middle.imshow(
         np.asarray(features, np.float32).T, origin="lower", aspect="auto", cmap="Greys", extent=(0, end, 0, 1)
     )
-    for times, colour, low, high in ((reference, THEIRS, 0.5, 1.0), (ours, OURS, 0.0, 0.5)):
-        middle.vlines([one.start for one in times.phones or times.words][1:], low, high, color=colour, linewidth=1.1)
+    for times, colour, low, high in ((reference, REFERENCE, 0.5, 1.0), (ours, OURS, 0.0, 0.5)):
+        middle.vlines(
+            [interval.start for interval in times.phones or times.words][1:], low, high, color=colour, linewidth=1.1
+        )
     middle.axhline(0.5, color="white", linewidth=0.8)
     middle.set_yticks([])
     middle.set_ylabel("log-mel")
-    _tiers(above, reference, THEIRS, "reference")
+    _tiers(above, reference, REFERENCE, "reference")
     _tiers(below, ours, OURS, "ours")
     above.set_title(ours.utterance, loc="left", fontsize=10)
     below.set_xlabel("seconds")
@@ -51,13 +53,14 @@ def boundary_figure(features: np.ndarray, ours: Times, reference: Times) -> byte
 
 
 def _tiers(ax: Axes, times: Times, colour: str, name: str) -> None:
-    """Words over phones; phones alone where they are the words too."""
+    """Words over phones; phones alone where each is a word."""
     tiers: list[Sequence[Interval]] = [times.phones, times.words]
     shown = [tier for k, tier in enumerate(tiers) if tier and tier not in tiers[:k]]
     for y, tier in enumerate(shown):
-        ax.vlines([one.start for one in tier][1:], y, y + 1, color=colour, linewidth=1.1)
-        for one in tier:
-            ax.text((one.start + one.end) / 2, y + 0.5, one.label, ha="center", va="center", fontsize=7, clip_on=True)
+        ax.vlines([interval.start for interval in tier][1:], y, y + 1, color=colour, linewidth=1.1)
+        for interval in tier:
+            middle = (interval.start + interval.end) / 2
+            ax.text(middle, y + 0.5, interval.label, ha="center", va="center", fontsize=7, clip_on=True)
     ax.set_ylim(0, max(1, len(shown)))
     ax.set_yticks([])
     ax.set_ylabel(name, color=colour)

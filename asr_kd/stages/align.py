@@ -1,317 +1,397 @@
-"""Stage 3, align: FrameStores and lexicon -> the tree, and the tied state of every frame of every set."""
+"""Stage 3, align: FrameStores and lexicon -> an aligner, alignments, trees, and the senone of every frame.
+
+Every artefact has its own stamp, so that a set that is added later is aligned by the same aligner, and nothing else
+changes: exp/align/model depends on the lexicon and the training frames (with learn_from: all on every set's),
+exp/align/<set> on the aligner and the frames of that set, exp/tree and exp/tree_monophone on the alignment of train.
+exp/align/stamp.json has the totals.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from asr_kd.alignment.boundary_offsets import SHIFTS_FILE, read_shifts, write_shifts
-from asr_kd.alignment.flat_start import MakeClassifier, MonophoneAligner, choose_subset, flat_start
-from asr_kd.alignment.manual import Starts, read_starts
-from asr_kd.alignment.segments import Alignment, left_on_disk, segments_on_disk, starts_file
-from asr_kd.alignment.set_alignment import AlignedSet, align_set, compile_graphs, named, put_in_place
-from asr_kd.alignment.subframe import finer_starts
-from asr_kd.alignment.topology import NUM_HMM_STATES, SIL, Graph
-from asr_kd.alignment.tree import Tree, monophone_tree, with_counts, write_tree
-from asr_kd.alignment.tree_growing import NUM_CEPSTRA, Statistics, cepstra, grow_tree
+from asr_kd.alignment.boundary_offsets import OFFSETS_FILE, read_offsets, write_offsets
+from asr_kd.alignment.manual import read_starts
+from asr_kd.alignment.segments import CONTEXTS, SEGMENTS, STARTS, alignment_bytes, read_array, segments_bytes
+from asr_kd.alignment.set_alignment import AlignedBlock, align_block, read_failures, write_blocks
+from asr_kd.alignment.settings import flat_start_settings, tree_settings
+from asr_kd.alignment.subframe import SubframeShiftedFrames, mean_starts
+from asr_kd.alignment.topology import CannotAlignError
+from asr_kd.alignment.transcripts import Failures, GraphCompiler, TranscribedFrames
+from asr_kd.alignment.tree import Tree, monophone_tree, read_tree, write_tree
+from asr_kd.alignment.tree_growing import grow_tree_of_set
 from asr_kd.errors import UserError
-from asr_kd.frames.concat import ConcatFrames
 from asr_kd.frames.store import FrameStore
-from asr_kd.io.files import digest_of
-from asr_kd.io.folders import discard_partial, partial_folder, replacing_folder
+from asr_kd.io.files import digest_of, file_digest, replacing_file
+from asr_kd.io.folders import discard_partial, replacing_folder, resuming_folder
 from asr_kd.io.resources import check_disk
-from asr_kd.io.stamp import Stamp, read_stamp, stale_reason
-from asr_kd.lang.lexicon import Lang, read_lang
-from asr_kd.workspace.config import Config, to_mapping
+from asr_kd.io.stamp import STAMP, Stamp, read_stamp, stale_reason
+from asr_kd.lang.lexicon import read_lang
+from asr_kd.stages.finished_alignment import times_folder
+from asr_kd.workspace.cached_map import ARRAYS, Codec, cached_map
+from asr_kd.workspace.config import TRAIN, Config
+from asr_kd.workspace.frames import open_frames
 from asr_kd.workspace.freshness import check_inputs_unmodified
-from asr_kd.workspace.work import Workspace, require
+from asr_kd.workspace.sets import all_sets
+from asr_kd.workspace.work import Workspace, labels_of, require
+
+if TYPE_CHECKING:
+    from asr_kd.alignment.aligner import Aligner
 
 log = logging.getLogger(__name__)
 
-SETS = ("train", "dev", "test")
-FRAMES_AT_ONCE = 1 << 22
-_GRAPHS_KEPT = 1000  # utterances; of more, each pass over them compiles its graphs anew: they take memory
-_FORM = 2  # of what is left on disk; raise it when that changes
+_MODEL = "model"  # folder of exp/align beside those of the sets
+BLOCK = 256  # utterances of a block, whose alignment is in one file while the set is not finished
+_BLOCKS = Codec(lambda block: ARRAYS.pack(block.arrays()), lambda data: AlignedBlock.of_arrays(ARRAYS.unpack(data)))
+_CACHED_GRAPHS = 1000  # utterances; with more, each pass over them compiles their graphs again, to save memory
 
 
 @dataclass(frozen=True)
 class AlignResult:
-    """What was aligned, and what was not."""
+    """The alignments of all sets, and the utterances that have none."""
 
-    made: bool
+    ran: bool
     utterances: int  # of all sets, altered copies included
     failed: list[dict[str, str]] = field(default_factory=list)  # {"utterance", "set", "reason"}
-    tied_states: int = 0
+    num_senones: int = 0
     seconds_per_hour: float = 0.0  # of speech, flat start included
 
     def __str__(self) -> str:
         lines = [
-            f"{'aligned' if self.made else 'already aligned'}: {self.utterances:,} utterances, "
-            f"{self.tied_states} tied states, {len(self.failed)} utterances failed"
+            f"{'aligned' if self.ran else 'already aligned'}: {self.utterances:,} utterances, "
+            f"{self.num_senones} senones, {len(self.failed)} utterances failed"
         ]
-        lines += [f"  failed: {one['utterance']} ({one['set']}): {one['reason']}" for one in self.failed]
+        lines += [f"  failed: {failed['utterance']} ({failed['set']}): {failed['reason']}" for failed in self.failed]
         return "\n".join(lines)
 
 
-def align(config: Config, work: Workspace, make_classifier: MakeClassifier, nj: int = 1) -> AlignResult:
-    """Makes exp/tree, exp/align and the array `states` of each set; with `monophone` also those of the control.
+def align(config: Config, work: Workspace, nj: int = 1) -> AlignResult:
+    """Makes exp/align, the trees, and the labels of each set's frames: whatever is missing or out of date.
 
     Raises:
       UserError: a stage before has not run, settings contradict each other, or more utterances than allowed fail to
         align (all are named).
     """
-    stores, shifts, stamp = _inputs(config, work)
-    folder = work.exp("align")
-    reason = stale_reason(folder, stamp) or _out_of_date(work, stores, stamp)
-    if reason is None:
-        discard_partial(folder)
-        return AlignResult(False, **require(folder, work, "align")["metadata"])
-    log.info("aligning: %s", reason)
-    frames = sum(store.num_frames for store in stores.values())
-    # the segments are there twice while those of the blocks are brought together
-    check_disk(folder, left_on_disk(frames, monophone=config.monophone) + segments_on_disk(frames))
-    started = time.perf_counter()
-    lang = read_lang(work.lang)
-    found = _align_sets(config, work, stores, lang, make_classifier, partial_folder(folder, stamp), nj)
-    alignments = {name: one.read() for name, one in found.sets.items()}
-    trees = {"": _grow(config, stores["train"], alignments["train"], lang)}
-    if config.monophone:
-        trees["_monophone"] = monophone_tree(lang.phones)
-    for suffix, tree in trees.items():
-        _write(work, stores, alignments, tree, suffix, stamp)
-    hours = sum(float(store.durations.sum()) for store in stores.values()) / 3600
-    metadata = {
-        "utterances": sum(len(store.ids) for store in stores.values()),
-        "failed": found.failed,
-        "tied_states": trees[""].num_senones,
-        "seconds_per_hour": round((time.perf_counter() - started) / max(hours, 1e-9), 1),
-    }
-    with replacing_folder(folder, stamp, metadata) as temporary:
-        for one in found.sets.values():
-            put_in_place(one, temporary)
-        for name, starts in found.finer.items():
-            np.save(starts_file(temporary, name), starts, allow_pickle=False)
-        if shifts:
-            write_shifts(temporary / SHIFTS_FILE, shifts)
-        (temporary / "failed.json").write_text(json.dumps(found.failed, indent=1) + "\n", encoding="utf-8")
-    discard_partial(folder)
-    return AlignResult(True, **metadata)  # type: ignore[arg-type]
+    run = _open(config, work, nj)
+    run.check_disk()
+    run.align_sets()
+    run.check_failures()
+    run.grow_trees()
+    run.attach_labels()
+    run.time_segments()
+    metadata = run.write_totals()
+    return AlignResult(run.ran, **metadata)
 
 
-def _inputs(config: Config, work: Workspace) -> tuple[dict[str, FrameStore], dict[str, float], Stamp]:
-    """The frames of each set, the phones' shifts, and the stamp of an alignment that is made from them."""
+def _open(config: Config, work: Workspace, nj: int) -> _Run:
     if config.alignment.learn_from == "all" and config.alignment.labels == "manual":
         raise UserError(
-            f"{work.config_path}: alignment.learn_from: all is for an aligner without hand-made times; with labels: "
+            f"{work.config_path}: alignment.learn_from: all is for an aligner without manual times; with labels: "
             "manual leave it out."
         )
-    lang_stamp = require(work.lang, work, "prepare")
-    for name in SETS:
-        _check_current(work, require(work.frames(name), work, "features"), name)
-    check_inputs_unmodified(work, SETS)
-    stores = {name: FrameStore.open(work.frames(name)) for name in SETS}
-    shifts = _shifts(config, work)
-    stamp = Stamp(
-        "align",
-        _settings(config) | {"monophone": config.monophone, "form": _FORM},
-        {"lang": lang_stamp["digest"]}
-        | {f"{name} frames": store.digest for name, store in stores.items()}
-        | ({"shifts": digest_of(shifts)} if shifts else {}),
-        config.seed,
-    )
-    return stores, shifts, stamp
+    sets = list(all_sets(config, work))
+    if _MODEL in sets:
+        raise UserError(f"{work.config_path}: a set cannot be named {_MODEL!r}: exp/align/{_MODEL} is the aligner.")
+    lang = require(work.lang, work, "prepare")["digest"]
+    for name in sets:
+        _check_current(work, name)
+    check_inputs_unmodified(work, sets)
+    stores = {name: open_frames(work, name) for name in sets}
+    return _Run(config, work, lang, stores, nj)
 
 
-@dataclass(frozen=True)
-class _Found:
-    """The sets' segments, before there is a tree."""
-
-    sets: dict[str, AlignedSet]
-    failed: list[dict[str, str]]
-    finer: dict[str, NDArray[np.float64]]  # the starts of the segments in seconds, where there are phases
-
-
-def _align_sets(
-    config: Config,
-    work: Workspace,
-    stores: dict[str, FrameStore],
-    lang: Lang,
-    make_classifier: MakeClassifier,
-    partial: Path,
-    nj: int,
-) -> _Found:
-    """The graphs are held while this runs, where they are few."""
-    few = sum(len(store.ids) for store in stores.values()) <= _GRAPHS_KEPT
-    compiled: dict[str, Graph] | None = {} if few else None
-    aligner = _flat_start(config, work, stores, lang, make_classifier, partial, compiled, nj)
-    aligned = {
-        name: align_set(
-            partial,
-            name,
-            store,
-            lang,
-            aligner,
-            optional_silence=config.alignment.optional_silence,
-            starts=_starts(config, work, name, store),
-            compiled=compiled,
-            nj=nj,
+def _check_current(work: Workspace, name: str) -> None:
+    frames = require(work.frames(name), work, "features")
+    cuts = read_stamp(work.cuts_stamp(name))
+    if cuts is not None and frames["inputs"].get("cuts") not in (None, cuts["digest"]):
+        raise UserError(
+            f"{work.frames(name)} was made from cuts {frames['inputs']['cuts']}, but {work.cuts(name)} has "
+            f"{cuts['digest']} now; make the features again: {work.command('features')}"
         )
-        for name, store in stores.items()
-    }
-    failed = named({name: one.failed for name, one in aligned.items()}, stores)
-    _check_failures(config, work, stores, failed)
-    finer: dict[str, NDArray[np.float64]] = {}
-    if config.alignment.phases > 1 and config.alignment.labels != "manual":
-        finer = {
-            name: finer_starts(aligned[name], store, lang, aligner, config.alignment, compiled=compiled, nj=nj)
-            for name, store in stores.items()
+
+
+@dataclass
+class _Run:
+    """One run of the stage over all sets."""
+
+    config: Config
+    work: Workspace
+    lang_digest: str
+    stores: dict[str, FrameStore]
+    nj: int
+    ran: bool = False  # whether anything was missing or out of date
+
+    @cached_property
+    def compilers(self) -> dict[str, GraphCompiler]:
+        """Of each set: test sets have lexicons of their own beside that of training."""
+        cached = sum(len(store.ids) for store in self.stores.values()) <= _CACHED_GRAPHS
+        silence = self.config.alignment.optional_silence
+        return {
+            name: GraphCompiler(read_lang(self.work.lang, self.work.lexicon(name)), silence, {} if cached else None)
+            for name in self.stores
         }
-    return _Found(aligned, failed, finer)
 
+    @cached_property
+    def data(self) -> dict[str, TranscribedFrames]:
+        manual = self.config.alignment.labels == "manual"
+        return {
+            name: TranscribedFrames.of_store(store, read_starts(self.work.cuts(name), store) if manual else None)
+            for name, store in self.stores.items()
+        }
 
-def _check_current(work: Workspace, frames: dict[str, Any], name: str) -> None:
-    prepared = read_stamp(work.data)
-    made_from = frames["inputs"].get("corpus")
-    if prepared is not None and made_from not in (None, prepared["digest"]):
-        raise UserError(
-            f"{work.frames(name)} was made from corpus {made_from}, but {work.data} has {prepared['digest']} now; make "
-            f"the features again: {work.command('features')}"
+    # the stamps of all artefacts
+
+    @cached_property
+    def aligner_stamp(self) -> Stamp:
+        inputs = {"lang": self.lang_digest}
+        for name in self.stores if self.config.alignment.learn_from == "all" else [TRAIN]:
+            inputs |= {f"{name} {key}": digest for key, digest in self._set_inputs(name).items()}
+        settings = {"alignment": flat_start_settings(self.config.alignment)}
+        return Stamp("aligner", settings, inputs, self.config.seed)
+
+    def _set_inputs(self, name: str) -> dict[str, str]:
+        lexicon = self.work.lexicon(name)
+        digests = {"lexicon": file_digest(lexicon)} if lexicon.exists() else {}
+        return {"frames": self.stores[name].digest, **digests}
+
+    def alignment_stamp(self, name: str) -> Stamp:
+        inputs = {"aligner": self.aligner_stamp.digest, **self._set_inputs(name)}
+        return Stamp("alignment", {"set": name}, inputs)
+
+    def tree_stamp(self, kind: str) -> Stamp:
+        settings = self.config.alignment
+        return Stamp(
+            self.work.tree(kind).name,
+            {"alignment": tree_settings(settings) if kind == "tied" else flat_start_settings(settings)},
+            {
+                "lang": self.lang_digest,
+                "train frames": self.stores[TRAIN].digest,
+                "train alignment": self.alignment_stamp(TRAIN).digest,
+            },
+            self.config.seed,
         )
 
+    def labels_stamp(self, name: str, kind: str) -> Stamp:
+        inputs = {"tree": self.tree_stamp(kind).digest, "alignment": self.alignment_stamp(name).digest}
+        return Stamp(labels_of(kind), {"set": name}, inputs)
 
-def _settings(config: Config) -> dict[str, Any]:
-    """What the alignment depends on; how many utterances may fail is not part of it."""
-    settings = {key: value for key, value in to_mapping(config.alignment).items() if key != "max_bad_fraction"}
-    # alignments that were made before there were these settings stay as they are
-    off = {"linear_rounds": 0, "phases": 1, "shifts": "", "learn_from": "train", "batch_size": 256}
-    return {key: value for key, value in settings.items() if off.get(key) != value}
+    def times_stamp(self, name: str) -> Stamp:
+        settings = {"phases": self.config.alignment.phases}
+        return Stamp("subframe times", settings, {"alignment": self.alignment_stamp(name).digest})
 
+    # what is made, in order
 
-def _shifts(config: Config, work: Workspace) -> dict[str, float]:
-    name = config.alignment.shifts
-    return read_shifts(work.config_path.parent / name) if name else {}
+    def folder(self, name: str) -> Path:
+        return self.work.exp("align") / name
 
-
-def _starts(config: Config, work: Workspace, name: str, store: FrameStore) -> Starts | None:
-    return read_starts(work.cuts(name), store) if config.alignment.labels == "manual" else None
-
-
-def _flat_start(
-    config: Config,
-    work: Workspace,
-    stores: dict[str, FrameStore],
-    lang: Lang,
-    make_classifier: MakeClassifier,
-    partial: Path,
-    compiled: dict[str, Graph] | None,
-    nj: int,
-) -> MonophoneAligner:
-    """An aligner from the flat start's utterances, whose graphs are in memory while it runs."""
-    own = stores["train"]
-    store = ConcatFrames([own, stores["dev"], stores["test"]]) if config.alignment.learn_from == "all" else own
-    subset = choose_subset(store, config.alignment.subset_hours, config.seed)
-    silence, starts = config.alignment.optional_silence, _starts(config, work, "train", own)
-    graphs, _ = compile_graphs(store, subset, lang, optional_silence=silence, starts=starts, compiled=compiled)
-    if not graphs:
-        raise UserError(f"{store.folder}: no utterance of the training set can be aligned.")
-    return flat_start(
-        store,
-        list(graphs),
-        list(graphs.values()),
-        NUM_HMM_STATES * len(lang.phones),
-        config.alignment,
-        make_classifier,
-        seed=config.seed,
-        nj=nj,
-        checkpoint=partial / "flat_start.npz",
-    )
-
-
-def _out_of_date(work: Workspace, stores: dict[str, FrameStore], made_by: Stamp) -> str | None:
-    """A killed run with other settings may have left its trees; stores that were made anew have lost their labels."""
-    for suffix in ("", "_monophone") if made_by.settings["monophone"] else ("",):
-        tree = _tree_stamp(suffix, made_by)
-        if (reason := stale_reason(work.exp(f"tree{suffix}"), tree)) is not None:
-            return f"exp/tree{suffix}: {reason}"
-        for name, store in stores.items():
-            labels = store.array_stamp(f"states{suffix}")
-            if labels is None or labels["inputs"].get("tree") != tree.digest:
-                return f"the states of {name} are not there, or those of another tree"
-    return None
-
-
-def _tree_stamp(suffix: str, made_by: Stamp) -> Stamp:
-    return Stamp(f"tree{suffix}", dict(made_by.settings), dict(made_by.inputs), made_by.seed)
-
-
-def _check_failures(
-    config: Config, work: Workspace, stores: dict[str, FrameStore], failed: list[dict[str, str]]
-) -> None:
-    total = sum(len(store.ids) for store in stores.values())
-    if len(failed) > config.alignment.max_bad_fraction * total:
-        names = "; ".join(f"{one['utterance']}: {one['reason']}" for one in failed[:5])
-        raise UserError(
-            f"{work.frames('train')}: {len(failed)} of {total} utterances cannot be aligned ({names}); mend their "
-            "transcripts or leave them out, or raise alignment.max_bad_fraction."
+    def check_disk(self) -> None:
+        frames = sum(
+            self.stores[name].num_frames
+            for name in self.stores
+            if stale_reason(self.folder(name), self.alignment_stamp(name)) is not None
         )
+        # contexts and segments are on disk twice while the blocks are joined
+        needed = alignment_bytes(frames, num_trees=1 + len(self.config.trees)) + segments_bytes(frames)
+        check_disk(self.work.exp("align"), needed)
+
+    def is_stale(self, path: Path, stamp: Stamp) -> bool:
+        """Whether an artefact is missing or out of date; if so, logs the reason."""
+        reason = stale_reason(path, stamp)
+        if reason is None:
+            discard_partial(path)
+            return False
+        log.info("%s: %s", path, reason)
+        self.ran = True
+        return True
+
+    @cached_property
+    def aligner(self) -> Aligner:
+        """Trained, or as an earlier run trained it."""
+        from asr_kd.alignment.align import train_aligner  # loads torch, which a finished stage does not need
+        from asr_kd.alignment.aligner import load_aligner
+
+        settings, folder = self.config.alignment, self.folder(_MODEL)
+        if not self.is_stale(folder, self.aligner_stamp):
+            return load_aligner(folder, beam=settings.beam)
+        data, compiler, started = self.data[TRAIN], self.compilers[TRAIN], time.perf_counter()
+        if settings.learn_from == "all":
+            data = TranscribedFrames.concatenated(list(self.data.values()))
+            lexicons = [self.work.lexicon(name) for name in self.stores]
+            compiler = replace(compiler, lang=read_lang(self.work.lang, *lexicons), cache=None)
+        metadata: dict[str, Any] = {}
+        with resuming_folder(folder, self.aligner_stamp, metadata) as partial:
+            checkpoint = partial / "flat_start.npz"
+            try:
+                aligner = train_aligner(
+                    data, compiler, settings, seed=self.config.seed, nj=self.nj, checkpoint=checkpoint
+                )
+            except CannotAlignError as error:
+                raise UserError(f"{self.work.frames(TRAIN)}: {error}.") from None
+            aligner.save(partial)
+            metadata["seconds"] = round(time.perf_counter() - started, 1)
+        (folder / checkpoint.name).unlink()  # not earlier: a run that is killed here resumes from it
+        return aligner
+
+    def align_sets(self) -> None:
+        for name, store in self.stores.items():
+            stamp = self.alignment_stamp(name)
+            if not self.is_stale(self.folder(name), stamp):
+                continue
+            _, started = self.aligner, time.perf_counter()
+            metadata: dict[str, Any] = {}
+            with resuming_folder(self.folder(name), stamp, metadata) as partial:
+                failures = self._align_set(partial, self.data[name], self.compilers[name], f"align {name}")
+                metadata |= {
+                    "utterances": len(store.ids),
+                    "failed": sorted(
+                        ({"utterance": store.ids[u], "set": name, "reason": why} for u, why in failures.items()),
+                        key=lambda failed: failed["utterance"],
+                    ),
+                    "hours": float(store.durations.sum()) / 3600,
+                    "seconds": round(time.perf_counter() - started, 1),
+                }
+
+    def _align_set(self, folder: Path, data: TranscribedFrames, compiler: GraphCompiler, label: str) -> Failures:
+        """Writes the alignment of a set into a folder in which a killed run may have left blocks of it."""
+        blocks = folder / "blocks"
+        if not (folder / SEGMENTS).exists():
+            blocks.mkdir(parents=True, exist_ok=True)
+            size = len(data.texts)
+            shards = [range(first, min(first + BLOCK, size)) for first in range(0, size, BLOCK)]
+            aligned = cached_map(
+                lambda utterances: align_block(data, utterances, self.aligner, compiler, nj=self.nj),
+                shards,
+                [blocks / f"{shard.start}.npz" for shard in shards],
+                _BLOCKS,
+                progress=label,
+            )
+            write_blocks(folder, aligned)
+        shutil.rmtree(blocks, ignore_errors=True)
+        return read_failures(folder)
+
+    @cached_property
+    def set_metadata(self) -> dict[str, Mapping[str, Any]]:
+        """Of the finished alignment of each set."""
+        return {name: require(self.folder(name), self.work, "align")["metadata"] for name in self.stores}
+
+    @property
+    def failed(self) -> list[dict[str, str]]:
+        """By set and utterance."""
+        return [failed for name in sorted(self.set_metadata) for failed in self.set_metadata[name]["failed"]]
+
+    def check_failures(self) -> None:
+        total, failed = sum(len(store.ids) for store in self.stores.values()), self.failed
+        if len(failed) > self.config.alignment.max_bad_fraction * total:
+            names = "; ".join(f"{bad['utterance']}: {bad['reason']}" for bad in failed[:5])
+            raise UserError(
+                f"{self.work.frames(TRAIN).parent}: {len(failed)} of {total} utterances cannot be aligned ({names}); "
+                "correct their transcripts, leave them out, or raise alignment.max_bad_fraction."
+            )
+
+    def grow_trees(self) -> None:
+        for kind in self.config.trees:
+            folder, stamp = self.work.tree(kind), self.tree_stamp(kind)
+            if self.is_stale(folder, stamp):
+                tree = self._grow(kind)
+                with replacing_folder(folder, stamp, {"num_senones": tree.num_senones}) as temporary:
+                    write_tree(tree, temporary)
+
+    def _grow(self, kind: str) -> Tree:
+        contexts, phones = self._contexts(TRAIN), self.compilers[TRAIN].lang.phones
+        if kind == "monophone":
+            return monophone_tree(phones).with_counts_of(contexts)
+        return grow_tree_of_set(self.data[TRAIN], contexts, phones, self.config.alignment, seed=self.config.seed)
+
+    def _contexts(self, name: str) -> np.ndarray:
+        return read_array(self.folder(name) / CONTEXTS)
+
+    def attach_labels(self) -> None:
+        for kind in self.config.trees:
+            tree: Tree | None = None
+            for name, store in self.stores.items():
+                stamp = self.labels_stamp(name, kind)
+                labels = store.array_stamp(labels_of(kind))
+                if labels is not None and labels["digest"] == stamp.digest:
+                    continue
+                self.ran = True
+                tree = tree or read_tree(self.work.tree(kind))
+                store.attach_blocks(labels_of(kind), tree.senone_blocks(self._contexts(name)), np.int32, stamp)
+
+    def time_segments(self) -> None:
+        """Times that are finer than a frame, where the config asks for phases."""
+        settings = self.config.alignment
+        for name, data in self.data.items() if settings.labels != "manual" else ():
+            folder = times_folder(self.work, name)
+            if settings.phases == 1:
+                self.ran |= folder.exists()
+                shutil.rmtree(folder, ignore_errors=True)
+            elif self.is_stale(folder, self.times_stamp(name)):
+                with resuming_folder(folder, self.times_stamp(name)) as partial:
+                    self._time_set(partial, name, data)
+
+    def _time_set(self, folder: Path, name: str, data: TranscribedFrames) -> None:
+        phases = self.config.alignment.phases
+        phase_folders = [folder / f"phase{phase}" for phase in range(1, phases)]
+        if not (folder / STARTS).exists():
+            segments = [read_array(self.folder(name) / SEGMENTS)]
+            for phase, phase_folder in enumerate(phase_folders, 1):
+                shifted = replace(data, frames=SubframeShiftedFrames(data.frames, phase / phases))
+                label = f"align {name}, phase {phase + 1} of {phases}"
+                self._align_set(phase_folder, shifted, self.compilers[name], label)
+                segments.append(read_array(phase_folder / SEGMENTS))
+            with replacing_file(folder / STARTS) as temporary:
+                np.save(temporary, mean_starts(segments), allow_pickle=False)
+        for phase_folder in phase_folders:
+            shutil.rmtree(phase_folder, ignore_errors=True)
+
+    def write_totals(self) -> dict[str, Any]:
+        """exp/align/stamp.json, failed.json and the boundary offsets; returns the metadata."""
+        folder, offsets = self.work.exp("align"), _offsets(self.config, self.work)
+        stamp = Stamp(
+            "align",
+            {},
+            {f"{name} alignment": self.alignment_stamp(name).digest for name in self.stores}
+            | {self.work.tree(kind).name: self.tree_stamp(kind).digest for kind in self.config.trees}
+            | {f"{name} times": self.times_stamp(name).digest for name in self.stores}
+            | ({"boundary offsets": digest_of(offsets)} if offsets else {}),
+        )
+        if not (self.is_stale(folder, stamp) or self.ran):
+            metadata: dict[str, Any] = require(folder, self.work, "align")["metadata"]
+            return metadata
+        metadata = self._totals()
+        (folder / STAMP).unlink(missing_ok=True)
+        if offsets:
+            write_offsets(folder / OFFSETS_FILE, offsets)
+        else:
+            (folder / OFFSETS_FILE).unlink(missing_ok=True)
+        (folder / "failed.json").write_text(json.dumps(metadata["failed"], indent=1) + "\n", encoding="utf-8")
+        with replacing_file(folder / STAMP) as temporary:
+            stamp.write(temporary, metadata)
+        return metadata
+
+    def _totals(self) -> dict[str, Any]:
+        of_model = read_stamp(self.folder(_MODEL))
+        seconds = of_model["metadata"]["seconds"] if of_model is not None else 0.0
+        seconds += sum(of_set["seconds"] for of_set in self.set_metadata.values())
+        hours = sum(of_set["hours"] for of_set in self.set_metadata.values())
+        return {
+            "utterances": sum(of_set["utterances"] for of_set in self.set_metadata.values()),
+            "failed": self.failed,
+            "num_senones": require(self.work.tree("tied"), self.work, "align")["metadata"]["num_senones"],
+            "seconds_per_hour": round(seconds / max(hours, 1e-9), 1),
+        }
 
 
-def _grow(config: Config, store: FrameStore, alignment: Alignment, lang: Lang) -> Tree:
-    """The tree, from as many hours of training utterances as the flat start has; silence's context is ignored."""
-    subset = choose_subset(store, config.alignment.subset_hours, config.seed)
-    used = [u for u in subset if alignment.contexts[store.offsets[u]] >= 0]
-    keys = np.unique(np.concatenate([_without_silence_context(alignment.contexts[store.span(u)], lang) for u in used]))
-    statistics = Statistics.empty(lang.phones, keys, 3 * NUM_CEPSTRA)
-    for utterance in used:
-        contexts = _without_silence_context(alignment.contexts[store.span(utterance)], lang)
-        statistics.add(contexts, cepstra(store.normalised(utterance)))
-    tree = grow_tree(statistics, leaves=config.alignment.leaves, min_count=config.alignment.min_count)
-    log.info("the tree has %d tied states for %d contexts", tree.num_senones, len(keys))
-    if tree.num_senones > config.alignment.leaves:
-        log.warning(
-            "alignment.leaves is %d, but no tree has fewer than one tied state for each state of each phone: %d",
-            config.alignment.leaves, tree.num_senones,
-        )  # fmt: skip
-    return tree
-
-
-def _without_silence_context(keys: NDArray[np.int32], lang: Lang) -> NDArray[np.int32]:
-    """Silence sounds alike between all phones: its left and right phone become silence."""
-    size = len(lang.phones)
-    base = keys // (size * size)
-    return np.where(base // NUM_HMM_STATES == SIL, base * size * size + SIL * size + SIL, keys).astype(np.int32)
-
-
-def _write(
-    work: Workspace,
-    stores: dict[str, FrameStore],
-    alignments: dict[str, Alignment],
-    tree: Tree,
-    suffix: str,
-    made_by: Stamp,
-) -> None:
-    counts = np.zeros(tree.num_senones, np.int64)
-    for block in _states(alignments["train"], tree):
-        counts += np.bincount(block[block >= 0], minlength=tree.num_senones)
-    tree = with_counts(tree, counts)
-    stamp = _tree_stamp(suffix, made_by)
-    with replacing_folder(work.exp(f"tree{suffix}"), stamp, {"num_senones": tree.num_senones}) as temporary:
-        write_tree(tree, temporary)
-    for name, store in stores.items():
-        of_set = Stamp(f"states{suffix}", {"set": name}, {"tree": stamp.digest})
-        store.attach_blocks(f"states{suffix}", _states(alignments[name], tree), np.int32, of_set)
-
-
-def _states(alignment: Alignment, tree: Tree) -> Iterator[NDArray[np.int32]]:
-    """The tied states of all frames in order, -1 where there is none."""
-    for first in range(0, len(alignment.contexts), FRAMES_AT_ONCE):
-        contexts = np.asarray(alignment.contexts[first : first + FRAMES_AT_ONCE])
-        yield np.where(contexts >= 0, tree.senones_of(np.maximum(contexts, 0)), -1).astype(np.int32)
+def _offsets(config: Config, work: Workspace) -> dict[str, float]:
+    name = config.alignment.boundary_offsets
+    return read_offsets(work.config_path.parent / name) if name else {}

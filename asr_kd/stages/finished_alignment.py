@@ -1,47 +1,63 @@
-"""The times of the finished alignment: its segments, finer than a frame and moved by kind where that was asked for."""
+"""The times of the finished alignment, with subframe phases and boundary offsets where the config has them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
-from asr_kd.alignment.boundary_offsets import SHIFTS_FILE, read_shifts, shift_times
-from asr_kd.alignment.segments import read_alignment, read_finer_starts
+from asr_kd.alignment.boundary_offsets import OFFSETS_FILE, apply_offsets, read_offsets
+from asr_kd.alignment.segments import SEGMENTS, STARTS, read_array
 from asr_kd.alignment.times import Interval, Times
 from asr_kd.alignment.topology import SIL
 from asr_kd.frames.features import FRAME_SHIFT
-from asr_kd.frames.store import FrameStore
-from asr_kd.lang.lexicon import read_lang
+from asr_kd.io.stamp import read_stamp
+from asr_kd.lang.lexicon import Lang, read_lang
+from asr_kd.workspace.frames import open_frames
 from asr_kd.workspace.work import Workspace
-
-SETS = ("train", "dev", "test")
 
 
 def read_times(work: Workspace, name: str) -> Iterator[Times]:
     """The aligned, unaltered utterances of a set."""
-    store, lang = FrameStore.open(work.frames(name)), read_lang(work.lang)
-    segments = read_alignment(work.exp("align"), name).segments
-    shifts_file = work.exp("align") / SHIFTS_FILE
-    shifts = read_shifts(shifts_file) if shifts_file.exists() else {}
-    finer = read_finer_starts(work.exp("align"), name)
-    starts = segments[:, 3] * FRAME_SHIFT if finer is None else finer
+    store, lang = open_frames(work, name), read_lang(work.lang)
+    segments = read_array(work.exp("align") / name / SEGMENTS)
+    offsets_file = work.exp("align") / OFFSETS_FILE
+    offsets = read_offsets(offsets_file) if offsets_file.exists() else {}
+    starts = _starts(work, name, segments)
     bounds = np.searchsorted(segments[:, 0], np.arange(len(store.ids) + 1))
-    for utterance, identity in enumerate(store.ids):
-        rows = segments[bounds[utterance] : bounds[utterance + 1]]
-        if len(rows) == 0 or store.speeds[utterance] != 1.0:
+    for utterance, utterance_id in enumerate(store.ids):
+        rows = slice(int(bounds[utterance]), int(bounds[utterance + 1]))
+        if rows.start == rows.stop or store.speeds[utterance] != 1.0:
             continue
-        duration = float(store.durations[utterance])
-        words = store.texts[utterance].split()
-        phones: list[Interval] = []
-        spans: list[tuple[Interval, int]] = []
         # the last frame may reach a little past the audio or end before it
-        times = [*starts[bounds[utterance] : bounds[utterance + 1]].tolist(), duration]
-        for (_, phone, word, _, _), begin, stop in zip(rows.tolist(), times[:-1], times[1:], strict=True):
-            phones.append(Interval(begin, stop, "" if word < 0 and phone == SIL else lang.phones[phone]))
-            if spans and word >= 0 and spans[-1][1] == word:
-                spans[-1] = (Interval(spans[-1][0].start, stop, words[word]), word)
-            else:
-                spans.append((Interval(begin, stop, "" if word < 0 else words[word]), word))
-        found = Times(identity, duration, [span for span, _ in spans], phones)
-        yield shift_times(found, shifts) if shifts else found
+        duration = float(store.durations[utterance])
+        words, phones = _tiers(segments[rows], [*starts[rows].tolist(), duration], store.texts[utterance].split(), lang)
+        times = Times(utterance_id, duration, words, phones)
+        yield apply_offsets(times, offsets) if offsets else times
+
+
+def times_folder(work: Workspace, name: str) -> Path:
+    """Holds the times of a set that are finer than a frame."""
+    return work.exp("align") / name / "times"
+
+
+def _starts(work: Workspace, name: str, segments: np.ndarray) -> np.ndarray:
+    """(K,) float64 seconds."""
+    folder = times_folder(work, name)
+    return read_array(folder / STARTS) if read_stamp(folder) is not None else segments[:, 3] * FRAME_SHIFT
+
+
+def _tiers(
+    segments: np.ndarray, bounds: list[float], words: list[str], lang: Lang
+) -> tuple[list[Interval], list[Interval]]:
+    """Words and phones of an utterance; `bounds` are the starts of its segments and its end."""
+    phones: list[Interval] = []
+    spans: list[tuple[Interval, int]] = []
+    for (_, phone, word, _, _), begin, end in zip(segments.tolist(), bounds[:-1], bounds[1:], strict=True):
+        phones.append(Interval(begin, end, "" if word < 0 and phone == SIL else lang.phones[phone]))
+        if spans and word >= 0 and spans[-1][1] == word:
+            spans[-1] = (Interval(spans[-1][0].start, end, words[word]), word)
+        else:
+            spans.append((Interval(begin, end, "" if word < 0 else words[word]), word))
+    return [span for span, _ in spans], phones

@@ -15,7 +15,7 @@ from asr_kd.acoustic.criteria import HardTargets
 from asr_kd.acoustic.lda import made_up_transform
 from asr_kd.acoustic.model import AcousticModel
 from asr_kd.acoustic.training import fit
-from asr_kd.alignment.topology import NUM_HMM_STATES, compile_graph
+from asr_kd.alignment.topology import NUM_HMM_STATES, compile_transcript
 from asr_kd.alignment.viterbi import viterbi
 from asr_kd.corpora.audio import check_audio
 from asr_kd.frames.features import FRAME_SHIFT, fbank
@@ -84,7 +84,7 @@ def feature_rate(config: Config) -> float:
 def viterbi_rate() -> float:
     """Frames a second, one core, through the graph of an utterance of usual length."""
     lang = make_lang(["WORD"], {"WORD": [("W", "ER", "D", "AH")]})
-    graph = compile_graph(["WORD"] * 33, lang)
+    graph = compile_transcript(["WORD"] * 33, lang)
     scores = np.random.default_rng(1).normal(0, 3, (1230, NUM_HMM_STATES * len(lang.phones))).astype(np.float32)
     return len(scores) / min(_seconds(lambda: viterbi(scores, graph)) for _ in range(1 + _TIMES))
 

@@ -1,4 +1,4 @@
-"""Times of words and phones that others made: TextGrids of any aligner, or the hand-made ones of TIMIT."""
+"""Reference times of words and phones: TextGrids of any aligner, or the manual ones of TIMIT."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from asr_kd.alignment.textgrid import read_textgrid
 from asr_kd.alignment.times import Interval, Times
+from asr_kd.corpora.settings import TimitConfig
 from asr_kd.corpora.timit_times import Span, mapped, read_phone_map, read_phones, read_words
 from asr_kd.errors import UserError
 from asr_kd.lang.lexicon import SILENCE
@@ -17,7 +18,7 @@ from asr_kd.workspace.work import Workspace
 
 @dataclass(frozen=True)
 class Reference:
-    """One utterance's, not yet read."""
+    """The reference times of one utterance, not read yet."""
 
     paths: tuple[Path, ...]
     read: Callable[[], Times]
@@ -30,12 +31,12 @@ def find_references(config: Config, work: Workspace, form: str, directory: Path)
       form: of FORMS.
 
     Raises:
-      UserError: there is none. Reading one raises it where the file is malformed.
+      UserError: there is no such file. Reading a reference raises it where the file is malformed.
     """
-    found = FORMS[form](config, work, directory)
-    if not found:
+    references = FORMS[form](config, work, directory)
+    if not references:
         raise UserError(f"{directory}: there is no {_SUFFIXES[form]} file in it; name the folder that holds them.")
-    return dict(sorted(found.items()))
+    return dict(sorted(references.items()))
 
 
 def _textgrids(config: Config, work: Workspace, directory: Path) -> dict[str, Reference]:
@@ -46,8 +47,13 @@ def _textgrids(config: Config, work: Workspace, directory: Path) -> dict[str, Re
 
 
 def _timit(config: Config, work: Workspace, directory: Path) -> dict[str, Reference]:
-    table = read_phone_map(work.config_path.parent, config.corpus.phone_set)
-    found = {}
+    corpus = config.corpus
+    if not isinstance(corpus, TimitConfig):
+        raise UserError(f"{work.config_path}: --compare timit needs corpus.name: timit, not {corpus.name}.")
+    table = read_phone_map(work.config_path.parent, corpus.phone_set)
+    # where the aligned transcripts are of phones, these are the words of our alignment, too
+    by_phones = corpus.transcripts == "phones" and config.alignment.labels != "words"
+    references = {}
     for phones in directory.rglob("*"):
         if phones.suffix.upper() != ".PHN":
             continue
@@ -55,19 +61,15 @@ def _timit(config: Config, work: Workspace, directory: Path) -> dict[str, Refere
         name = f"{phones.parent.name}-{phones.stem}".upper()
 
         def read(phones: Path = phones, words: Path | None = words, name: str = name) -> Times:
-            of_phones = _intervals(mapped(read_phones(phones, table, None), table), config)
-            of_words = _intervals(read_words(words, None), config) if words is not None else []
-            # where what was aligned is a transcript of phones, they are our words too
-            by_phones = config.corpus.transcripts == "phones" and config.alignment.labels != "words"
-            both = of_phones if by_phones else of_words
-            return Times(name, of_phones[-1].end, both, of_phones)
+            of_phones = _intervals(mapped(read_phones(phones, table, None), table), corpus.sampling_rate)
+            of_words = _intervals(read_words(words, None), corpus.sampling_rate) if words is not None else []
+            return Times(name, of_phones[-1].end, of_phones if by_phones else of_words, of_phones)
 
-        found[name] = Reference((phones,) if words is None else (phones, words), read)
-    return found
+        references[name] = Reference((phones,) if words is None else (phones, words), read)
+    return references
 
 
-def _intervals(spans: list[Span], config: Config) -> list[Interval]:
-    rate = config.corpus.sampling_rate
+def _intervals(spans: list[Span], rate: int) -> list[Interval]:
     return [
         Interval(span.first / rate, span.end / rate, "" if span.label == SILENCE else span.label.upper())
         for span in spans

@@ -7,10 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.alignment.flat_start import choose_subset, flat_start
-from asr_kd.alignment.textgrid import write_textgrid
+from asr_kd.alignment import flat_start as flat_start_module
+from asr_kd.alignment.align import align
+from asr_kd.alignment.flat_start import flat_start
+from asr_kd.alignment.settings import AlignmentConfig
 from asr_kd.alignment.times import Interval, Times
-from asr_kd.alignment.topology import CannotAlignError, compile_graph, context_key, equal_alignment, path_segments
+from asr_kd.alignment.topology import CannotAlignError, compile_transcript, context_key, equal_alignment, path_segments
+from asr_kd.alignment.transcripts import TranscribedFrames
 from asr_kd.alignment.tree import monophone_tree, read_tree, with_counts, write_tree
 from asr_kd.alignment.tree_growing import Statistics, grow_tree
 from asr_kd.alignment.viterbi import viterbi
@@ -18,7 +21,6 @@ from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore, write_store
 from asr_kd.lang.lexicon import Lang
 from asr_kd.stages.align_export import ctm_lines
-from asr_kd.workspace.config import AlignmentConfig
 
 LANG = Lang(
     phones=("SIL", "A", "B", "C"),
@@ -45,7 +47,7 @@ def brute_force(loglikes, graph):
 
 @given(seed=st.integers(0, 10**6), frames=st.integers(3, 8))
 def test_viterbi_finds_the_best_of_all_paths(seed, frames):
-    graph = compile_graph(["AB"], LANG)
+    graph = compile_transcript(["AB"], LANG)
     loglikes = np.random.default_rng(seed).normal(0, 3, (frames, 12)).astype(np.float32)
     path, score = viterbi(loglikes, graph)
     assert score == pytest.approx(brute_force(loglikes.astype(np.float64), graph), rel=1e-6, abs=1e-5)
@@ -53,7 +55,7 @@ def test_viterbi_finds_the_best_of_all_paths(seed, frames):
 
 
 def test_path_takes_the_pronunciation_and_the_silences_that_fit():
-    graph = compile_graph(["AB", "C"], LANG)
+    graph = compile_transcript(["AB", "C"], LANG)
     phones = [0, 0, 1, 1, 3, 3, 0, 0]  # silence, the short AB, C, silence: three frames per phone or more
     classes = np.repeat([[3 * p + k for k in range(3)] for p in (0, 1, 3, 0)], 2, axis=1).ravel()
     loglikes = np.full((len(classes), 12), -20.0, np.float32)
@@ -66,15 +68,15 @@ def test_path_takes_the_pronunciation_and_the_silences_that_fit():
 
 
 def test_too_short_and_unknown_words_cannot_be_aligned():
-    graph = compile_graph(["AB", "C"], LANG)
+    graph = compile_transcript(["AB", "C"], LANG)
     with pytest.raises(CannotAlignError, match=r"5 frames.*6"):
         viterbi(np.zeros((5, 12), np.float32), graph)
     with pytest.raises(CannotAlignError, match="5 frames"):
         equal_alignment(graph, 5)
     with pytest.raises(CannotAlignError, match="XYZ"):
-        compile_graph(["XYZ"], LANG)
+        compile_transcript(["XYZ"], LANG)
     with pytest.raises(CannotAlignError, match="empty"):
-        compile_graph([], LANG)
+        compile_transcript([], LANG)
 
 
 def speech(tmp_path, count=40):
@@ -94,47 +96,78 @@ def speech(tmp_path, count=40):
 
 
 class Gaussians:
-    """A FrameClassifier: one Gaussian with unit variance per class."""
+    """In place of the flat start's net: one Gaussian with unit variance per class."""
 
-    def __init__(self, store, num_classes, settings, seed, utterances):
-        self._store, self._num_classes = store, num_classes
+    def __init__(self, num_states):
+        self._num_states = num_states
 
-    def fit(self, frames, states, *, epochs):
-        every = np.concatenate([self._store.normalised(u) for u in range(len(self._store.ids))])
-        overall = every.mean(0)
+    @classmethod
+    def untrained(cls, num_dims, num_states, settings, seed):
+        return cls(num_states)
+
+    def prepare(self, source, utterances, settings):
+        self._frames = source.normalised(0, len(source.ids))
+
+    def fit(self, frames, states):
+        overall = self._frames.mean(0)
         self._means = np.stack(
-            [every[frames[states == c]].mean(0) if (states == c).any() else overall for c in range(self._num_classes)]
-        )
+            [self._frames[frames[states == c]].mean(0) if (states == c).any() else overall
+             for c in range(self._num_states)]
+        )  # fmt: skip
 
-    def log_posteriors(self, store, utterances):
-        return [self._of_one(store, utterance) for utterance in utterances]
+    def log_posteriors(self, source, utterances):
+        return [self._of_one(source, utterance) for utterance in utterances]
 
-    def _of_one(self, store, utterance):
-        scores = -0.5 * ((store.normalised(utterance)[:, None] - self._means) ** 2).sum(-1) * 10
+    def _of_one(self, source, utterance):
+        scores = -0.5 * ((source.normalised(utterance)[:, None] - self._means) ** 2).sum(-1) * 10
         return (scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)).astype(np.float32)
 
 
-def test_flat_start_finds_the_phones(tmp_path):
+def test_flat_start_finds_the_phones(tmp_path, monkeypatch):
+    monkeypatch.setattr(flat_start_module, "MonophoneNet", Gaussians)
     store, truth = speech(tmp_path)
-    graphs = [compile_graph(text.split(), LANG) for text in store.texts]
-    everyone = list(range(len(graphs)))
-    aligner = flat_start(store, everyone, graphs, 12, AlignmentConfig(rounds=8), Gaussians, seed=1, nj=2, quiet=True)
-    found = []
-    for graph, result in zip(graphs, aligner.paths(store, everyone, graphs, nj=1, progress=None), strict=True):
-        found.append(graph.classes[result[0]] // 3)
-    assert (np.concatenate(found) == truth).mean() > 0.9
+    graphs = {u: compile_transcript(text.split(), LANG) for u, text in enumerate(store.texts)}
+    aligner = flat_start(store, graphs, 12, AlignmentConfig(rounds=8), seed=1, nj=2)
+    paths = aligner.paths(store, list(graphs.items()))
+    found = np.concatenate([graph.classes[path] // 3 for graph, (path, _) in zip(graphs.values(), paths, strict=True)])
+    assert (found == truth).mean() > 0.9
     equal = np.concatenate(
-        [g.classes[equal_alignment(g, int(n))] // 3 for g, n in zip(graphs, np.diff(store.offsets), strict=True)]
+        [
+            g.classes[equal_alignment(g, int(n))] // 3
+            for g, n in zip(graphs.values(), np.diff(store.offsets), strict=True)
+        ]
     )
-    assert (equal == truth).mean() < (np.concatenate(found) == truth).mean() - 0.1  # the start was not the answer
+    assert (equal == truth).mean() < (found == truth).mean() - 0.1  # the start was not the answer
+
+
+def test_features_and_transcripts_are_aligned_without_a_folder(tmp_path):
+    """The library's function, with the net itself; what cannot be aligned is returned as the reason."""
+    store, truth = speech(tmp_path)
+    features = [store.features[store.span(u)].astype(np.float32) for u in range(len(store.ids))]
+    settings = AlignmentConfig(linear_rounds=4, rounds=2)
+    *found, unknown, short = align(
+        [*features, features[0], features[0][:4]], [*store.texts, "XYZ", "AB C"], LANG, settings
+    )
+    assert "XYZ" in str(unknown) and "4 frames" in str(short)
+    assert isinstance(unknown, CannotAlignError) and isinstance(short, CannotAlignError)
+    states = np.concatenate([alignment.states for alignment in found])
+    assert (states // 3 == truth).mean() > 0.9
+    for alignment, text in zip(found, store.texts, strict=True):
+        assert [word for word, _, _ in alignment.segments.words()] == list(range(len(text.split())))
+        assert alignment.segments.start[-1] == len(alignment.states)
+    with pytest.raises(CannotAlignError, match="no utterance can be aligned"):
+        align(features[:1], ["XYZ"], LANG)
+    with pytest.raises(CannotAlignError, match="too short for its transcript"):
+        align([features[0][:4]], ["AB C"], LANG)
 
 
 def test_subset_is_a_function_of_the_seed(tmp_path):
     store, _ = speech(tmp_path)
+    data = TranscribedFrames.of_store(store)
     hours = float(store.durations.sum()) / 3600 / 3
-    assert choose_subset(store, hours, 1) == choose_subset(store, hours, 1) != choose_subset(store, hours, 2)
-    assert len(choose_subset(store, hours, 1)) < len(store.ids) / 2
-    assert choose_subset(store, 100.0, 1) == list(range(len(store.ids)))
+    assert data.choose_subset(hours, 1) == data.choose_subset(hours, 1) != data.choose_subset(hours, 2)
+    assert len(data.choose_subset(hours, 1)) < len(store.ids) / 2
+    assert data.choose_subset(100.0, 1) == list(range(len(store.ids)))
 
 
 def statistics(num_phones=6, frames_each=60):
@@ -163,7 +196,7 @@ def test_the_first_split_is_the_one_that_matters():
     assert len(np.unique(tree.tables[2, 1])) == 1
 
 
-def test_every_tied_state_is_used_and_belongs_to_one_phone_and_position():
+def test_every_senone_is_used_and_belongs_to_one_phone_and_position():
     tree = grow_tree(statistics(), leaves=30, min_count=50)
     owners = {}
     for phone, hmm in itertools.product(range(6), range(3)):
@@ -194,6 +227,3 @@ def test_tree_on_disk(tmp_path):
 def test_exported_times():
     times = Times("u", 1.0, [Interval(0, 0.4, ""), Interval(0.4, 1.0, 'SAY "')], [Interval(0, 1.0, "A")])
     assert list(ctm_lines([times], "words")) == ['u 1 0.40 0.60 SAY "\n']
-    grid = write_textgrid(times)
-    assert 'text = "SAY """' in grid
-    assert grid.count("intervals [") == 3

@@ -1,4 +1,4 @@
-"""Constants learnt from hand-made times: what they undo, that they keep order, and whose times they come from."""
+"""Offsets learnt from manual times: what they undo, that they keep order, and whose times they come from."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.alignment import boundary_offsets as shifts_module
+from asr_kd.alignment import boundary_offsets
 from asr_kd.alignment.boundaries import boundaries, pooled
 from asr_kd.alignment.boundary_offsets import (
+    apply_offsets,
+    apply_offsets_of_other_speakers,
     boundaries_to_learn_from,
-    learn_shifts,
-    read_shifts,
-    shift_times,
-    shifted_by_other_speakers,
-    write_shifts,
+    learn_offsets,
+    read_offsets,
+    write_offsets,
 )
 from asr_kd.alignment.times import Interval, Times
 from asr_kd.errors import UserError
@@ -48,12 +48,12 @@ def utterance(name: str, seed: int, bias: dict[str, float]) -> tuple[Times, Time
 def test_what_is_learnt_is_the_bias_turned_around_pulled_to_the_common_one() -> None:
     pairs = [utterance(f"u{k}", k, BIAS) for k in range(100)]
     found = pooled([boundaries(ours.phones, theirs.phones) for ours, theirs in pairs])
-    shifts = learn_shifts(found)
-    assert shifts["stop-vowel"] == pytest.approx(-12, abs=0.3)
-    assert shifts["vowel-stop"] == pytest.approx(8, abs=0.6)
-    few = learn_shifts(pooled([boundaries(pairs[0][0].phones, pairs[0][1].phones)]))
+    offsets = learn_offsets(found)
+    assert offsets["stop-vowel"] == pytest.approx(-12, abs=0.3)
+    assert offsets["vowel-stop"] == pytest.approx(8, abs=0.6)
+    few = learn_offsets(pooled([boundaries(pairs[0][0].phones, pairs[0][1].phones)]))
     assert few["stop-vowel"] == pytest.approx(-6)  # ten of a kind weigh what the others' median, 0, does
-    moved = [boundaries(shift_times(ours, shifts).phones, theirs.phones) for ours, theirs in pairs]
+    moved = [boundaries(apply_offsets(ours, offsets).phones, theirs.phones) for ours, theirs in pairs]
     assert pooled(moved).statistics()["mean_abs_ms"] < 1 < found.statistics()["mean_abs_ms"]
 
 
@@ -62,39 +62,39 @@ labels = st.sampled_from(["", "T", "IY", "M"])
 
 @given(st.lists(st.tuples(labels, st.floats(0.002, 0.3)), min_size=1, max_size=9), st.floats(-500, 500))
 def test_no_boundary_passes_another_and_words_move_with_their_phones(
-    entries: list[tuple[str, float]], shift: float
+    entries: list[tuple[str, float]], offset: float
 ) -> None:
     starts = np.cumsum([0.0, *(length for _, length in entries)]).tolist()
     phones = tier(starts[:-1], [name for name, _ in entries], starts[-1])
     words = tier(starts[:-1:2], ["W"] * len(starts[:-1:2]), starts[-1])
-    shifts = {boundary_kind(a, b): shift for a in ("", "T", "IY") for b in ("T", "IY", "M")}
-    moved = shift_times(Times("u", starts[-1], words, phones), shifts)
+    offsets = {boundary_kind(a, b): offset for a in ("", "T", "IY") for b in ("T", "IY", "M")}
+    moved = apply_offsets(Times("u", starts[-1], words, phones), offsets)
     assert moved.phones[0].start == 0 and moved.phones[-1].end == starts[-1] == moved.words[-1].end
     for tiers in (moved.phones, moved.words):
         assert all(one.start < one.end for one in tiers)
         assert all(a.end == b.start for a, b in itertools.pairwise(tiers))
     assert {one.start for one in moved.words} <= {one.start for one in moved.phones}
     for before, after, (left, right) in zip(phones[1:], moved.phones[1:], itertools.pairwise(phones), strict=True):
-        if boundary_kind(left.label, right.label) not in shifts:
+        if boundary_kind(left.label, right.label) not in offsets:
             assert after.start == before.start
-        elif abs(shift) <= 400 * min(left.end - left.start, right.end - right.start):
-            assert after.start == pytest.approx(before.start + shift / 1000)
+        elif abs(offset) <= 400 * min(left.end - left.start, right.end - right.start):
+            assert after.start == pytest.approx(before.start + offset / 1000)
 
 
-def test_shifts_come_from_the_other_speakers_alone() -> None:
+def test_offsets_come_from_the_other_speakers_alone() -> None:
     """Speakers that are off in opposite ways: what one half teaches makes the other worse."""
     pairs = [utterance(f"{name}{k}", k, {kind: sign * 0.01 for kind in BIAS})
              for name, sign in (("a", 1), ("b", -1)) for k in range(30)]  # fmt: skip
     speakers = {ours.utterance: ours.utterance[0] for ours, _ in pairs}
-    moved = shifted_by_other_speakers(pairs, speakers)
+    moved = apply_offsets_of_other_speakers(pairs, speakers)
     assert sorted(ours.utterance for ours, _ in moved) == sorted(speakers)
     off = pooled([boundaries(ours.phones, theirs.phones) for ours, theirs in moved]).statistics()["mean_abs_ms"]
     assert off == pytest.approx(19, abs=1)  # 10 of its own, 10 of the other's; each utterance's first is right
     result = compare_times(pairs, speakers=speakers)
-    assert result.shifted["phones"]["mean_abs_ms"] == pytest.approx(off)
-    assert result.shifts.keys() >= BIAS.keys()
-    assert "moved as the other speakers want it" in str(result)
-    assert compare_times(pairs).shifted == {}
+    assert result.with_offsets["phones"]["mean_abs_ms"] == pytest.approx(off)
+    assert result.boundary_offsets.keys() >= BIAS.keys()
+    assert "learnt from the other speakers" in str(result)
+    assert compare_times(pairs).with_offsets == {}
 
 
 def said_in_words(pair: tuple[Times, Times]) -> tuple[Times, Times]:
@@ -107,17 +107,17 @@ def said_in_words(pair: tuple[Times, Times]) -> tuple[Times, Times]:
     return words(pair[0]), words(pair[1])
 
 
-def test_where_words_meet_there_are_constants_of_their_own() -> None:
+def test_where_words_meet_there_are_offsets_of_their_own() -> None:
     """Late between words, right inside them: vowel-stop is always between words here, stop-vowel never."""
     pairs = [said_in_words(utterance(f"u{k}", k, {"stop-vowel": 0.0, "vowel-stop": 0.01})) for k in range(40)]
-    shifts = learn_shifts(pooled([boundaries_to_learn_from(*pair) for pair in pairs]))
-    assert shifts["vowel#stop"] == pytest.approx(-10, abs=0.2)
-    assert "stop#vowel" not in shifts and shifts["stop-vowel"] == pytest.approx(0, abs=0.2)
+    offsets = learn_offsets(pooled([boundaries_to_learn_from(*pair) for pair in pairs]))
+    assert offsets["vowel#stop"] == pytest.approx(-10, abs=0.2)
+    assert "stop#vowel" not in offsets and offsets["stop-vowel"] == pytest.approx(0, abs=0.2)
     ours, theirs = pairs[0]
     only_words = {"vowel#stop": -10.0, "vowel-stop": 50.0, "stop-vowel": 0.0}
-    assert boundaries(shift_times(ours, only_words).words, theirs.words).differences == pytest.approx(0, abs=1e-9)
+    assert boundaries(apply_offsets(ours, only_words).words, theirs.words).differences == pytest.approx(0, abs=1e-9)
     # without one between words, that of the same phones inside a word holds
-    assert shift_times(ours, {"vowel-stop": -10.0}) == shift_times(ours, {"vowel#stop": -10.0})
+    assert apply_offsets(ours, {"vowel-stop": -10.0}) == apply_offsets(ours, {"vowel#stop": -10.0})
 
 
 def test_boundaries_inside_words_are_learnt_from_those_alone() -> None:
@@ -147,10 +147,10 @@ def test_each_speaker_is_moved_by_all_others_or_by_fifteen_parts_of_sixteen(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taught: list[int] = []
-    monkeypatch.setattr(shifts_module, "learn_shifts", lambda found: taught.append(len(found.differences)) or {})
+    monkeypatch.setattr(boundary_offsets, "learn_offsets", lambda found: taught.append(len(found.differences)) or {})
     pairs = [utterance(f"{k:02d}", k, BIAS) for k in range(count)]
     each = len(boundaries(pairs[0][0].phones, pairs[0][1].phones).differences)
-    moved = shifted_by_other_speakers(pairs, {ours.utterance: ours.utterance for ours, _ in pairs})
+    moved = apply_offsets_of_other_speakers(pairs, {ours.utterance: ours.utterance for ours, _ in pairs})
     assert sorted(ours.utterance for ours, _ in moved) == [ours.utterance for ours, _ in pairs]
     parts = min(16, count)
     assert sorted(taught) == sorted(each * (count - len(range(part, count, 16))) for part in range(parts))
@@ -158,13 +158,13 @@ def test_each_speaker_is_moved_by_all_others_or_by_fifteen_parts_of_sixteen(
 
 def test_one_speaker_alone_can_teach_nobody() -> None:
     pairs = [utterance("a", 0, BIAS)]
-    assert shifted_by_other_speakers(pairs, {"a": "x"}) == pairs
+    assert apply_offsets_of_other_speakers(pairs, {"a": "x"}) == pairs
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    path = tmp_path / "shifts.yaml"
-    write_shifts(path, {"stop-vowel": -1.25, "silence#stop": 3.0})
-    assert read_shifts(path) == {"stop-vowel": -1.25, "silence#stop": 3.0}
+    path = tmp_path / "offsets.yaml"
+    write_offsets(path, {"stop-vowel": -1.25, "silence#stop": 3.0})
+    assert read_offsets(path) == {"stop-vowel": -1.25, "silence#stop": 3.0}
 
 
 @pytest.mark.parametrize(
@@ -178,8 +178,8 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_file_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "shifts.yaml").write_text(text)
+    (tmp_path / "offsets.yaml").write_text(text)
     with pytest.raises(UserError, match=message):
-        read_shifts(tmp_path / "shifts.yaml")
+        read_offsets(tmp_path / "offsets.yaml")
     with pytest.raises(UserError, match="cannot be read"):
-        read_shifts(tmp_path / "none.yaml")
+        read_offsets(tmp_path / "none.yaml")

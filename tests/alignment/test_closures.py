@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from asr_kd.alignment.topology import LOG_NO_CLOSURE, compile_graph, path_segments
+from asr_kd.alignment.topology import LOG_NO_CLOSURE, compile_transcript, path_segments
 from asr_kd.alignment.viterbi import viterbi
 from asr_kd.lang.lexicon import Lang
 
@@ -27,7 +27,7 @@ def aligned(words: str, heard: str, *, length: int = 4) -> list[tuple[str, int]]
     classes = np.repeat(classes, length)
     loglikes = np.full((len(classes), 3 * len(PHONES)), -8.0, np.float32)
     loglikes[np.arange(len(classes)), classes] = 0.0
-    graph = compile_graph(words.split(), LANG)
+    graph = compile_transcript(words.split(), LANG)
     segments = path_segments(graph, viterbi(loglikes, graph)[0])
     return [(PHONES[phone], word) for phone, word in zip(segments.phone.tolist(), segments.word.tolist(), strict=True)]
 
@@ -56,7 +56,7 @@ def test_what_is_heard_before_says_how_a_word_begins(words: str, heard: str, fou
 
 def test_a_release_cannot_follow_a_vowel_or_fricative_at_once() -> None:
     """No arc from S or IY into the second state of a closed stop."""
-    graph = compile_graph(["SS", "TEA"], LANG)
+    graph = compile_transcript(["SS", "TEA"], LANG)
     release = int(np.flatnonzero((graph.phone == PHONES.index("T")) & (graph.word == 1))[0])
     entering = range(graph.first[3 * release], graph.first[3 * release + 1])
     before = {PHONES[graph.phone[graph.source[arc] // 3]] for arc in entering} - {"T"}
@@ -66,7 +66,7 @@ def test_a_release_cannot_follow_a_vowel_or_fricative_at_once() -> None:
 
 
 def test_states_only_lead_to_later_ones() -> None:
-    graph = compile_graph(["TEA", "EAT", "SEAT", "TEA"], LANG)
+    graph = compile_transcript(["TEA", "EAT", "SEAT", "TEA"], LANG)
     target = np.repeat(np.arange(graph.num_states), np.diff(graph.first))
     assert (graph.source <= target).all()
 
@@ -74,6 +74,6 @@ def test_states_only_lead_to_later_ones() -> None:
 def test_a_lexicon_without_closures_is_as_it_was() -> None:
     """The same words without closures: silence apart, nodes are entered from the words before."""
     plain = Lang(("SIL", "T", "IY"), (), {"TEA": ((1, 2),)})
-    graph = compile_graph(["TEA", "TEA"], plain)
+    graph = compile_transcript(["TEA", "TEA"], plain)
     assert graph.phone.tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert graph.word.tolist() == [-1, 0, 0, -1, 1, 1, -1]

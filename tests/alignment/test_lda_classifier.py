@@ -46,7 +46,7 @@ def test_it_gives_the_posteriors_of_gaussians_with_one_covariance(
     expected = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
     for block in (1, 3, 256):  # utterances that are read at once
         monkeypatch.setattr(linear, "_BLOCK", block)
-        monkeypatch.setattr(linear, "_KEPT_FRAMES", 0 if block == 1 else 1 << 20)
+        monkeypatch.setattr(linear, "_CACHED_FRAMES", 0 if block == 1 else 1 << 20)
         classifier = LdaClassifier(store, NUM_CLASSES)
         classifier.fit(frames, states)
         assert np.allclose(classifier.log_posteriors(store, [2])[0], expected, atol=1e-4)

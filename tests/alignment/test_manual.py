@@ -1,4 +1,4 @@
-"""Times that people made: every phone keeps its frames, and its states share them in the best way."""
+"""Manual times: every phone keeps its frames, and its states share them in the best way."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from lhotse import CutSet, MonoCut, SupervisionSegment
 from lhotse.supervision import AlignmentItem
 
 from asr_kd.alignment.manual import best_split, equal_split, frames_of, read_starts
-from asr_kd.alignment.set_alignment import compile_graphs
-from asr_kd.alignment.topology import CannotAlignError, compile_graph
+from asr_kd.alignment.topology import CannotAlignError, compile_transcript
+from asr_kd.alignment.transcripts import GraphCompiler, TranscribedFrames
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore, write_store
 from asr_kd.lang.lexicon import Lang
@@ -41,7 +41,7 @@ def test_every_phone_gets_a_frame_in_order_and_near_its_time(times: list[float],
 def test_the_best_split_is_the_best_of_all(seed: int, lengths: list[int]) -> None:
     rng = np.random.default_rng(seed)
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    graph = replace(compile_graph(["A", "B", "A"][: len(lengths)], LANG, optional_silence=False), starts=starts)
+    graph = replace(compile_transcript(["A", "B", "A"][: len(lengths)], LANG, optional_silence=False), starts=starts)
     scores = rng.normal(size=(starts[-1], 9)).astype(np.float32)
     path, score = best_split(scores, graph)
     best = 0.0
@@ -85,7 +85,7 @@ def test_altered_copies_have_altered_times_and_misfits_are_named(store: FrameSto
     assert {u: found.tolist() for u, found in starts.items()} == {
         0: [0, 10, 25, 40], 1: [0, 20, 50, 80], 3: [0, 10, 25, 30],
     }  # fmt: skip
-    graphs, failed = compile_graphs(store, range(4), LANG, starts=starts)
+    graphs, failed = GraphCompiler(LANG).graphs(TranscribedFrames.of_store(store, starts), range(4))
     assert list(graphs) == [0, 1] and graphs[0].starts is not graphs[1].starts
     assert "fewer frames than phones" in failed[2] and "2 phones, but there are times of 3" in failed[3]
 

@@ -1,4 +1,4 @@
-"""Times finer than a frame: frames between frames, and whose say counts where the phases differ."""
+"""Times finer than a frame: frames between frames, and which phases count where they differ."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_phases_that_agree_are_averaged_with_their_delays(seed: int, phases: int
     assert np.allclose(np.delete(starts, firsts), np.delete(expected, firsts))
 
 
-def test_another_pronunciation_or_silence_has_no_say() -> None:
+def test_another_pronunciation_or_silence_does_not_count() -> None:
     first = rows((0, 1, 0, 0, 10), (0, 2, 0, 10, 20), (0, 3, 1, 20, 30))
     spoken_otherwise = rows((0, 1, 0, 0, 12), (0, 4, 0, 12, 20), (0, 3, 1, 20, 30))
     paused = rows((0, 1, 0, 0, 14), (0, 2, 0, 14, 18), (0, 0, -1, 18, 24), (0, 3, 1, 24, 30))
@@ -56,7 +56,7 @@ def test_an_utterance_that_another_phase_lacks_keeps_its_times() -> None:
 
 
 def test_where_the_mean_would_turn_phones_around_the_first_phase_is_believed() -> None:
-    # the other phase moves the first boundary far behind the second, on which it has no say
+    # the other phase moves the first boundary far behind the second, for which it does not count
     first = rows((0, 1, 0, 0, 5), (0, 2, 0, 5, 8), (0, 3, 0, 8, 50), (1, 1, 0, 0, 5), (1, 2, 0, 5, 8))
     other = rows((0, 1, 0, 0, 40), (0, 2, 0, 40, 45), (0, 4, 0, 45, 50), (1, 1, 0, 0, 6), (1, 2, 0, 6, 8))
     assert mean_starts([first, other]) == pytest.approx([0.0, 0.05, 0.08, 0.0, 0.01 * 5.75])

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.alignment.arcs import UNREACHABLE
-from asr_kd.alignment.topology import CannotAlignError, Graph, compile_graph, equal_alignment, path_contexts
+from asr_kd.alignment.topology import (
+    CannotAlignError,
+    TranscriptGraph,
+    compile_transcript,
+    equal_alignment,
+    path_contexts,
+)
 from asr_kd.alignment.viterbi import viterbi
 from asr_kd.lang.lexicon import Lang
 
@@ -18,7 +24,7 @@ NUM_CLASSES = 5
 PHONES = ("SIL", "A", "B", "C")
 
 
-def random_graph(rng: np.random.Generator, num_states: int) -> Graph:
+def random_graph(rng: np.random.Generator, num_states: int) -> TranscriptGraph:
     """Arcs from lower states and from a state to itself, as topology makes them, but without its regularity."""
     sources, weights, first = [], [], [0]
     for state in range(num_states):
@@ -29,7 +35,7 @@ def random_graph(rng: np.random.Generator, num_states: int) -> Graph:
     initial, final = np.full((2, num_states), -np.inf, np.float32)
     initial[rng.integers(0, num_states, 2)] = rng.normal(size=2)
     final[rng.integers(0, num_states, 2)] = rng.normal(size=2)
-    return Graph(
+    return TranscriptGraph(
         phone=np.zeros(1, np.int32),
         word=np.zeros(1, np.int32),
         classes=rng.integers(0, NUM_CLASSES, num_states).astype(np.int32),
@@ -38,19 +44,19 @@ def random_graph(rng: np.random.Generator, num_states: int) -> Graph:
         weight=np.array(weights, np.float32),
         initial=initial,
         final=final,
-        shortest=np.zeros(0, np.int32),
-        plain=np.zeros(0, np.int32),
+        shortest_path_nodes=np.zeros(0, np.int32),
+        equal_path_nodes=np.zeros(0, np.int32),
     )
 
 
-def dense(graph: Graph) -> np.ndarray:
+def dense(graph: TranscriptGraph) -> np.ndarray:
     """(S, S) float64: [from, to] log-probability."""
     arcs = np.full((graph.num_states, graph.num_states), -np.inf)
     arcs[graph.source, np.repeat(np.arange(graph.num_states), np.diff(graph.first))] = graph.weight
     return arcs
 
 
-def every_path(scores: np.ndarray, graph: Graph) -> dict[tuple[int, ...], float]:
+def every_path(scores: np.ndarray, graph: TranscriptGraph) -> dict[tuple[int, ...], float]:
     """All paths that have any probability, with their scores in float64."""
     arcs = dense(graph)
     paths = {(s,): float(graph.initial[s]) + float(scores[0, graph.classes[s]]) for s in range(graph.num_states)}
@@ -65,7 +71,7 @@ def every_path(scores: np.ndarray, graph: Graph) -> dict[tuple[int, ...], float]
     return {path: score for path, score in finished.items() if np.isfinite(score)}
 
 
-def plain_dp(scores: np.ndarray, graph: Graph) -> float:
+def plain_dp(scores: np.ndarray, graph: TranscriptGraph) -> float:
     arcs = dense(graph)
     alive = graph.initial.astype(np.float64) + scores[0, graph.classes]
     for row in scores[1:].astype(np.float64):
@@ -95,8 +101,8 @@ def test_agrees_with_plain_numpy_on_transcripts(seed: int, beam: float) -> None:
         name: tuple(tuple(rng.integers(1, 4, rng.integers(1, 4)).tolist()) for _ in range(rng.integers(1, 4)))
         for name in "XYZ"
     }
-    graph = compile_graph(rng.choice(list("XYZ"), rng.integers(1, 5)).tolist(), Lang(PHONES, (), words))
-    num_frames = 3 * len(graph.shortest) + int(rng.integers(0, 60))
+    graph = compile_transcript(rng.choice(list("XYZ"), rng.integers(1, 5)).tolist(), Lang(PHONES, (), words))
+    num_frames = 3 * len(graph.shortest_path_nodes) + int(rng.integers(0, 60))
     scores = rng.normal(0, 2, (num_frames, 3 * len(PHONES))).astype(np.float32)
     path, score = viterbi(scores, graph, beam=beam)
     assert score == pytest.approx(plain_dp(scores, graph), abs=1e-4)
@@ -107,7 +113,7 @@ def test_agrees_with_plain_numpy_on_transcripts(seed: int, beam: float) -> None:
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_narrow_beam_gives_a_real_path_or_searches_again(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    graph = compile_graph(["X", "Y"], Lang(PHONES, (), {"X": ((1, 2), (3,)), "Y": ((2,),)}))
+    graph = compile_transcript(["X", "Y"], Lang(PHONES, (), {"X": ((1, 2), (3,)), "Y": ((2,),)}))
     scores = rng.normal(0, 3, (30, 12)).astype(np.float32)
     path, score = viterbi(scores, graph, beam=2.0)
     arcs, rows = dense(graph), scores.astype(np.float64)
@@ -143,7 +149,7 @@ def test_distance_to_the_end_is_that_of_the_shortest_way(seed: int, num_states: 
 
 
 def test_just_enough_frames_leave_one_way() -> None:
-    graph = compile_graph(["X", "Y"], Lang(PHONES, (), {"X": ((1, 2), (3,)), "Y": ((2,),)}))
+    graph = compile_transcript(["X", "Y"], Lang(PHONES, (), {"X": ((1, 2), (3,)), "Y": ((2,),)}))
     scores = np.zeros((6, 12), np.float32)
     scores[:, 9:] = -100.0  # C, which the shortest pronunciation of X is
     path, _ = viterbi(scores, graph, beam=1.0)
@@ -170,7 +176,7 @@ def test_more_arcs_into_a_state_than_a_byte_can_number() -> None:
 
 @pytest.mark.parametrize("poison", [np.nan, -np.inf])
 def test_likelihoods_that_are_no_numbers_are_refused(poison: float) -> None:
-    graph = compile_graph(["X"], Lang(PHONES, (), {"X": ((1,),)}))
+    graph = compile_transcript(["X"], Lang(PHONES, (), {"X": ((1,),)}))
     scores = np.zeros((9, 12), np.float32)
     scores[4] = poison
     with pytest.raises(CannotAlignError, match="finite"):
@@ -179,7 +185,7 @@ def test_likelihoods_that_are_no_numbers_are_refused(poison: float) -> None:
 
 def test_a_long_utterance_does_not_lose_small_differences() -> None:
     """Two pronunciations that differ by 0.01 in all, after a score of millions: float32 sums could not tell them."""
-    graph = compile_graph(["X"], Lang(PHONES, (), {"X": ((1,), (2,))}))
+    graph = compile_transcript(["X"], Lang(PHONES, (), {"X": ((1,), (2,))}))
     scores = np.full((20_000, 12), -500.0, np.float32)
     scores[:, :3] = -1000.0  # silence is not an option
     scores[10_000, 6:9] += 0.01
@@ -187,8 +193,8 @@ def test_a_long_utterance_does_not_lose_small_differences() -> None:
     assert set(graph.phone[path // 3].tolist()) == {2}
 
 
-def test_equal_alignment_visits_every_state_of_the_plain_path_equally() -> None:
-    graph = compile_graph(["X", "Y"], Lang(PHONES, (), {"X": ((1, 2), (3,)), "Y": ((2,),)}))
+def test_equal_alignment_visits_every_state_of_its_path_equally() -> None:
+    graph = compile_transcript(["X", "Y"], Lang(PHONES, (), {"X": ((1, 2), (3,)), "Y": ((2,),)}))
     _, counts = np.unique(equal_alignment(graph, 60), return_counts=True)
     assert counts.tolist() == [4] * 15  # SIL A B B SIL
     assert len(np.unique(equal_alignment(graph, 6))) == 6  # the shortest: C B, without silence

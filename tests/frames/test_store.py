@@ -14,7 +14,7 @@ from lhotse.utils import compute_num_frames, compute_num_frames_from_samples
 
 from asr_kd.errors import UserError
 from asr_kd.frames.features import num_frames
-from asr_kd.frames.store import FrameStore, FrameStoreWriter, write_store
+from asr_kd.frames.store import FrameStore, FrameStoreError, FrameStoreWriter, write_store
 from asr_kd.io.stamp import Stamp
 
 STAMP = Stamp("align", {}, {})
@@ -97,40 +97,40 @@ def test_an_empty_set_is_refused(tmp_path: Path) -> None:
 
 
 def test_attached_arrays(store: FrameStore) -> None:
-    assert store.array_stamp("states") is None
-    with pytest.raises(UserError, match="asr-kd align"):
-        store.array("states")
-    states = np.arange(11, dtype=np.int32)
-    store.attach("states", states, STAMP)
-    np.testing.assert_array_equal(FrameStore.open(store.folder).array("states"), states)
-    stamp = store.array_stamp("states")
+    assert store.array_stamp("senones") is None
+    with pytest.raises(FrameStoreError, match=r"has no senones: .*senones\.npy is missing"):
+        store.array("senones")
+    senones = np.arange(11, dtype=np.int32)
+    store.attach("senones", senones, STAMP)
+    np.testing.assert_array_equal(FrameStore.open(store.folder).array("senones"), senones)
+    stamp = store.array_stamp("senones")
     assert stamp is not None
     assert stamp["digest"] == STAMP.digest
-    store.attach("states", states + 1, STAMP, {"tree": "abc"})
-    np.testing.assert_array_equal(store.array("states"), states + 1)
-    for wrong in (states[:-1], np.float32(3)):
+    store.attach("senones", senones + 1, STAMP, {"tree": "abc"})
+    np.testing.assert_array_equal(store.array("senones"), senones + 1)
+    for wrong in (senones[:-1], np.float32(3)):
         with pytest.raises(UserError, match="11 frames"):
-            store.attach("states", np.asarray(wrong), STAMP)
-    np.testing.assert_array_equal(store.array("states"), states + 1)
+            store.attach("senones", np.asarray(wrong), STAMP)
+    np.testing.assert_array_equal(store.array("senones"), senones + 1)
     with pytest.raises(ValueError, match="features"):
-        store.attach("features", states, STAMP)
+        store.attach("features", senones, STAMP)
 
 
 def test_array_of_other_features_is_refused(store: FrameStore, tmp_path: Path) -> None:
     other = write_store(tmp_path / "other", utterances([11]))
-    other.attach("states", np.arange(11), STAMP)
-    for name in ("states.npy", "states.stamp.json"):
+    other.attach("senones", np.arange(11), STAMP)
+    for name in ("senones.npy", "senones.stamp.json"):
         (store.folder / name).write_bytes((other.folder / name).read_bytes())
-    with pytest.raises(UserError, match=r"does not belong to .*asr-kd align"):
-        store.array("states")
+    with pytest.raises(UserError, match=r"senones\.npy .* does not belong to .*"):
+        store.array("senones")
 
 
 def test_damaged_array(store: FrameStore) -> None:
-    store.attach("states", np.arange(11), STAMP)
-    file = store.folder / "states.npy"
+    store.attach("senones", np.arange(11), STAMP)
+    file = store.folder / "senones.npy"
     file.write_bytes(file.read_bytes()[:-8])
-    with pytest.raises(UserError, match=r"states\.npy is damaged"):
-        store.array("states")
+    with pytest.raises(UserError, match=r"senones\.npy is damaged"):
+        store.array("senones")
 
 
 def cut_short(folder: Path) -> None:
@@ -199,13 +199,13 @@ def features_are_float32(folder: Path) -> None:
 )
 def test_damage_is_one_sentence_that_says_what_to_do(store: FrameStore, damage) -> None:  # type: ignore[no-untyped-def]
     damage(store.folder)
-    with pytest.raises(UserError, match=r"damaged.*run asr-kd features") as caught:
+    with pytest.raises(UserError, match=r"damaged.*delete") as caught:
         FrameStore.open(store.folder)
     assert "\n" not in str(caught.value)
 
 
 def test_missing_store_and_unknown_utterance(store: FrameStore, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="asr-kd features"):
+    with pytest.raises(FrameStoreError, match="holds no features"):
         FrameStore.open(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no utterance u9"):
         store.index("u9")

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from matplotlib.image import imread as read_image
 
-from asr_kd.alignment.boundary_offsets import SHIFTS_FILE, write_shifts
-from asr_kd.alignment.segments import Alignment, read_alignment, starts_file, write_alignment
+from asr_kd.alignment.boundary_offsets import OFFSETS_FILE, write_offsets
+from asr_kd.alignment.segments import STARTS, Alignment, read_alignment, write_alignment
 from asr_kd.errors import UserError
 from asr_kd.frames.store import write_store
 from asr_kd.io.stamp import STAMP, Stamp
 from asr_kd.lang.lexicon import Lang, write_lang
 from asr_kd.stages.align_compare import compare
 from asr_kd.stages.align_export import export
-from asr_kd.stages.finished_alignment import read_times
+from asr_kd.stages.finished_alignment import read_times, times_folder
 from asr_kd.workspace.config import Config
 from asr_kd.workspace.work import Workspace
 
@@ -41,7 +41,8 @@ def work(tmp_path: Path) -> Workspace:
         utterances = [(f"{name}-{k}", np.random.default_rng(7).normal(size=(80, 5))) for k in ("2", "1_sp0.9", "0")]
         write_store(work.frames(name), utterances, texts=[TEXTS[0], TEXTS[0], TEXTS[1]], speeds=[1.0, 0.9, 1.0])
         segments = np.array(rows + copy, np.int32)
-        write_alignment(Alignment(np.zeros(240, np.int32), segments), work.exp("align"), name)
+        (work.exp("align") / name).mkdir()
+        write_alignment(Alignment(np.zeros(240, np.int32), segments), work.exp("align") / name)
     Stamp("align", {}, {}).write(work.exp("align") / STAMP)
     return work
 
@@ -50,7 +51,7 @@ def parse_textgrid(text: str) -> Tiers:
     """Praat's long text format; doubled quotation marks inside a text stand for one."""
     assert text.startswith('File type = "ooTextFile"\nObject class = "TextGrid"\n\n')
     number = r"([-0-9.e]+)"
-    end = float(re.search(rf"^xmax = {number}", text, re.MULTILINE).group(1))  # type: ignore[union-attr]
+    end = float(re.search(rf"^xmax = {number} *", text, re.MULTILINE).group(1))  # type: ignore[union-attr]
     tiers: Tiers = {}
     for part in re.split(r"^\s+item \[\d+\]:\s*$", text, flags=re.MULTILINE)[1:]:
         assert 'class = "IntervalTier"' in part
@@ -66,7 +67,7 @@ def parse_textgrid(text: str) -> Tiers:
 
 def test_textgrids_read_back(work: Workspace, tmp_path: Path) -> None:
     folder = tmp_path / "grids"
-    assert export(work, "textgrid", folder) == 3
+    assert export(Config(), work, "textgrid", folder) == 3
     assert sorted(path.name for path in folder.iterdir()) == [f"{name}-2.TextGrid" for name in ("dev", "test", "train")]
     tiers = parse_textgrid((folder / "dev-2.TextGrid").read_text(encoding="utf-8"))
     assert list(tiers) == ["words", "phones"]
@@ -77,7 +78,7 @@ def test_textgrids_read_back(work: Workspace, tmp_path: Path) -> None:
 
 def test_ctm_reads_back_sorted(work: Workspace, tmp_path: Path) -> None:
     folder = tmp_path / "ctm"
-    assert export(work, "ctm", folder) == 3
+    assert export(Config(), work, "ctm", folder) == 3
     for tier, labels in (("words", ["SAY", "NO", "NO"]), ("phones", ["S", "EY", "N", 'O"W', "N", 'O"W'])):
         rows = [line.split() for line in (folder / f"{tier}.ctm").read_text(encoding="utf-8").splitlines()]
         assert all(len(row) == 5 and row[1] == "1" for row in rows)
@@ -97,34 +98,37 @@ def test_times_end_with_the_audio(work: Workspace) -> None:
 
 def test_export_before_align_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="asr-kd align"):
-        export(Workspace(tmp_path, tmp_path / "conf.yaml"), "ctm", tmp_path / "out")
+        export(Config(), Workspace(tmp_path, tmp_path / "conf.yaml"), "ctm", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_times_finer_than_frames_and_shifts_are_what_is_read(work: Workspace) -> None:
+def test_times_finer_than_frames_and_offsets_are_what_is_read(work: Workspace) -> None:
     by_frame = next(read_times(work, "dev"))
-    segments = read_alignment(work.exp("align"), "dev").segments
-    np.save(starts_file(work.exp("align"), "dev"), 0.01 * segments[:, 3] + 0.003 * (segments[:, 3] > 0))
+    segments = read_alignment(work.exp("align") / "dev").segments
+    folder = times_folder(work, "dev")
+    folder.mkdir()
+    Stamp("subframe times", {}, {}).write(folder / STAMP)
+    np.save(folder / STARTS, 0.01 * segments[:, 3] + 0.003 * (segments[:, 3] > 0))
     finer = next(read_times(work, "dev"))
     assert [one.start for one in finer.phones[1:]] == pytest.approx([one.start + 0.003 for one in by_frame.phones[1:]])
     assert finer.words[1].start == finer.phones[1].start and finer.words[-1].end == finer.duration
-    write_shifts(work.exp("align") / SHIFTS_FILE, {"silence-fricative": -10.0})
+    write_offsets(work.exp("align") / OFFSETS_FILE, {"silence-fricative": -10.0})
     moved = next(read_times(work, "dev"))
     assert moved.words[1].start == moved.phones[1].start == pytest.approx(0.12 + 0.003 - 0.01)
     assert moved.phones[2:] == finer.phones[2:]
-    starts_file(work.exp("align"), "dev").write_bytes(b"torn")
-    with pytest.raises(UserError, match=r"dev_starts\.npy is damaged"):
+    (folder / STARTS).write_bytes(b"torn")
+    with pytest.raises(UserError, match=r"starts\.npy is damaged"):
         next(read_times(work, "dev"))
 
 
 def test_a_damaged_alignment_is_one_sentence(work: Workspace, tmp_path: Path) -> None:
-    (work.exp("align") / "dev_segments.npy").write_bytes(b"\x93NUMPY torn")
-    with pytest.raises(UserError, match=r"dev_segments\.npy.*damaged"):
-        export(work, "ctm", tmp_path / "out")
+    (work.exp("align") / "dev" / "segments.npy").write_bytes(b"\x93NUMPY torn")
+    with pytest.raises(UserError, match=r"dev/segments\.npy.*damaged"):
+        export(Config(), work, "ctm", tmp_path / "out")
 
 
 def test_an_exported_alignment_is_its_own_reference(work: Workspace, tmp_path: Path) -> None:
-    export(work, "textgrid", tmp_path / "grids")
+    export(Config(), work, "textgrid", tmp_path / "grids")
     result = compare(Config(), work, "textgrid", tmp_path / "grids")
     assert result.utterances == 3 and result.missing == 0
     assert result.words["within_10ms"] == 1.0 == result.phones["within_10ms"]
@@ -149,7 +153,7 @@ def test_comparing_with_nothing_is_one_sentence(work: Workspace, tmp_path: Path)
     (tmp_path / "grids").mkdir()
     with pytest.raises(UserError, match=r"there is no \.TextGrid file in it"):
         compare(Config(), work, "textgrid", tmp_path / "grids")
-    export(work, "textgrid", tmp_path / "grids")
+    export(Config(), work, "textgrid", tmp_path / "grids")
     for path in (tmp_path / "grids").iterdir():
         path.rename(path.with_name(f"other-{path.name}"))
     with pytest.raises(UserError, match="none of its 3 files has the name of an aligned utterance"):

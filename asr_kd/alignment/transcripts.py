@@ -1,0 +1,109 @@
+"""What is aligned: utterances with their transcripts, and the graphs of these.
+
+Shapes:  U utterances, T frames of an utterance, K phones of its transcript.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr_kd.alignment.topology import CannotAlignError, TranscriptGraph, compile_transcript
+from asr_kd.frames.concat import ConcatFrames
+from asr_kd.frames.source import FrameSource
+from asr_kd.frames.store import FrameStore
+from asr_kd.lang.lexicon import Lang
+
+Starts = dict[int, NDArray[np.int32]]  # utterance -> (K + 1,) first frame of each phone, then T
+Failures = dict[int, str]  # utterance -> why it has no alignment
+
+
+@dataclass(frozen=True)
+class TranscribedFrames:
+    """The utterances of a set.
+
+    Attributes:
+      texts: (U,) transcripts, words with spaces between them.
+      speeds: (U,) float32, 1.0 for unaltered recordings.
+      durations: (U,) float64, seconds.
+      starts: where each phone begins, if that is known: alignments keep to it. An utterance that is not in it has fewer
+        frames than phones.
+    """
+
+    frames: FrameSource
+    texts: Sequence[str]
+    speeds: np.ndarray
+    durations: np.ndarray
+    starts: Starts | None = None
+
+    @classmethod
+    def of_store(cls, store: FrameStore, starts: Starts | None = None) -> TranscribedFrames:
+        return cls(store, store.texts, store.speeds, store.durations, starts)
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[TranscribedFrames]) -> TranscribedFrames:
+        """The utterances of all parts, one part after the other; `starts` are dropped."""
+        return cls(
+            ConcatFrames([part.frames for part in parts]),
+            [text for part in parts for text in part.texts],
+            np.concatenate([part.speeds for part in parts]),
+            np.concatenate([part.durations for part in parts]),
+        )
+
+    def span(self, utterance: int) -> slice:
+        """The frame numbers of an utterance."""
+        return slice(int(self.frames.offsets[utterance]), int(self.frames.offsets[utterance + 1]))
+
+    def choose_subset(self, hours: float, seed: int) -> list[int]:
+        """Unaltered utterances in random order up to `hours` of speech; their numbers, sorted."""
+        order = np.random.default_rng(seed).permutation(np.flatnonzero(self.speeds == 1.0))
+        until = int(np.searchsorted(np.cumsum(self.durations[order]), hours * 3600, side="left")) + 1
+        chosen: list[int] = sorted(order[:until].tolist())
+        return chosen
+
+
+@dataclass(frozen=True)
+class GraphCompiler:
+    """Compiles the graphs of transcripts.
+
+    Attributes:
+      optional_silence: allow silence that a transcript does not name.
+      cache: graphs by transcript, shared by all utterances with the same words; None: nothing is kept.
+    """
+
+    lang: Lang
+    optional_silence: bool = True
+    cache: dict[str, TranscriptGraph] | None = None
+
+    def graphs(self, data: TranscribedFrames, utterances: Iterable[int]) -> tuple[dict[int, TranscriptGraph], Failures]:
+        """The graph of each of these utterances that can have one, and why the others cannot.
+
+        Where `data.starts` are known there is no optional silence, and each graph has the starts of its utterance.
+        """
+        cache = {} if self.cache is None else self.cache
+        silence = self.optional_silence and data.starts is None
+        graphs: dict[int, TranscriptGraph] = {}
+        failures: Failures = {}
+        for utterance in utterances:
+            text = data.texts[utterance]
+            try:
+                if text not in cache:
+                    cache[text] = compile_transcript(text.split(), self.lang, optional_silence=silence)
+                graph = cache[text]
+                graphs[utterance] = graph if data.starts is None else _with_starts(graph, data.starts.get(utterance))
+            except CannotAlignError as error:
+                failures[utterance] = str(error)
+        return graphs, failures
+
+
+def _with_starts(graph: TranscriptGraph, starts: NDArray[np.int32] | None) -> TranscriptGraph:
+    if starts is None:
+        raise CannotAlignError("it has fewer frames than phones")
+    if len(starts) - 1 != len(graph.phone):
+        raise CannotAlignError(
+            f"its transcript has {len(graph.phone)} phones, but there are times of {len(starts) - 1}"
+        )
+    return replace(graph, starts=starts)
