@@ -75,8 +75,8 @@ def download_librispeech(
     log.info("%s", plan)
     if plan.disk_needed > plan.disk_free:
         raise UserError(
-            f"{target}: {_in_words(plan.disk_needed)} are needed and {_in_words(plan.disk_free)} are free; free some space, "
-            "ask for fewer parts, or give a folder on another disk."
+            f"{target}: {_in_words(plan.disk_needed)} are needed and {_in_words(plan.disk_free)} are free; free some "
+            "space, ask for fewer parts, or give a folder on another disk."
         )
     with full_disk_is_an_error(target):
         try:

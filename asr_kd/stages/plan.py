@@ -1,18 +1,19 @@
 """`asr-kd plan`: what a config will take, before any of it is run: frames, parameters, FLOPs, disk, memory, hours.
 
-Training, which is nearly all of it, is timed on this machine with real steps of the config's own nets, one member of
-each; reading, features and Viterbi on made-up speech. Decoding depends on a graph that may not be there yet: what it
-takes is scaled from the recipe's measured runs, by the number of n-grams.
+Training, which takes nearly all of the time, is timed on this machine by real steps of the config's own models, one
+member of each; reading, features and Viterbi on made-up speech. Decoding depends on a graph that may not be there yet:
+its cost is scaled from the recipe's measured runs, by the number of n-grams.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from asr_kd.alignment.segments import left_on_disk
+from asr_kd.alignment.segments import alignment_bytes
 from asr_kd.corpora.openslr import disk_from_nothing
 from asr_kd.corpora.openslr_files import OPENSLR
+from asr_kd.corpora.registry import CORPORA
 from asr_kd.distillation.soft_target_worker import FRAMES_AT_ONCE
 from asr_kd.distillation.store import stored_bytes
 from asr_kd.errors import UserError
@@ -23,17 +24,13 @@ from asr_kd.io.formatting import human_bytes
 from asr_kd.io.stamp import read_stamp
 from asr_kd.lang.graph_size import ARCS_PER_NGRAM, bytes_on_disk, bytes_to_compile, bytes_to_read
 from asr_kd.lang.ngram import read_counts
-from asr_kd.stages.plan_models import LABEL, PROCESS, UTTERANCE, NetPlan, nets_of, windows_bytes
+from asr_kd.stages.plan_models import LABEL, PROCESS, UTTERANCE, SystemPlan, plans_of, windows_bytes
 from asr_kd.stages.plan_rates import audio_rate, feature_rate, training_seconds, viterbi_rate
-from asr_kd.workspace.config import Config
+from asr_kd.workspace.config import TRAIN, Config
 from asr_kd.workspace.executor import default_jobs
+from asr_kd.workspace.sets import all_sets
 from asr_kd.workspace.work import Workspace
 
-# Panayotov et al. (2015), table 1; the mini parts from their archives' sizes, at the same bytes an hour
-HOURS = {
-    "train-clean-100": 100.6, "train-clean-360": 363.6, "train-other-500": 496.7, "dev-clean": 5.4, "dev-other": 5.3,
-    "test-clean": 5.4, "test-other": 5.1, "train-clean-5": 5.2, "dev-clean-2": 2.0,
-}  # fmt: skip
 GPU_TFLOPS = 312.0  # an A100's bf16 peak, from its maker's data sheet
 GPU_SHARE = 0.35  # of a GPU's peak that training steps of this kind reach; an assumption
 EIGHT = 0.85  # of eight times one GPU's speed; an assumption
@@ -64,6 +61,11 @@ class Row:
     seconds: float | None = None  # on this machine
     gpu: bool = False  # whether it runs on one
 
+    @property
+    def trains(self) -> bool:
+        """Whether a system is trained."""
+        return self.flops > 0 and self.stage.startswith("train")
+
     def cells(self, gpu_tflops: float) -> list[str]:
         """Its line of the table."""
         gpu = self.flops / (gpu_tflops * 1e12 * GPU_SHARE) if self.gpu else None
@@ -85,8 +87,10 @@ def _hours(seconds: float | None) -> str:
     return f"{seconds / 3600:.3g} h" if seconds >= 360 else f"{seconds / 60:.2g} min"
 
 
-_DIRECT = ("train", "train --pair small")
-_AT_ONCE = "on CPUs train and distill run at once unless --nj is 1: their memory adds up, and they take less time"
+_AT_ONCE = (
+    "on CPUs systems that do not depend on each other train side by side unless --nj is 1: their memory adds up, and "
+    "they take less time"
+)
 
 
 @dataclass(frozen=True)
@@ -105,20 +109,20 @@ class Plan:
             "  ".join(cell.ljust(w) if k < 2 else cell.rjust(w) for k, (cell, w) in enumerate(zip(line, widths)))
             for line in lines
         ]
-        known = sum(row.seconds or 0.0 for row in self.rows)
+        seconds = sum(row.seconds or 0.0 for row in self.rows)
         disk = sum(row.disk for row in self.rows)
         hours = self.frames * FRAME_SHIFT / 3600
         return "\n".join(
             [
                 f"{self.frames:,} training frames ({hours:.1f} hours, altered copies included)",
                 *(line.rstrip() for line in table),
-                f"together {human_bytes(disk)} of disk and {_hours(known)} on this machine, of {default_jobs()} cores; "
-                "fetching comes on top",
+                f"together {human_bytes(disk)} of disk and {_hours(seconds)} on this machine, of {default_jobs()} "
+                "cores; downloading comes on top",
                 f"decoding is scaled from a measured graph and its beams: a real-time factor of {_REAL_TIME_FACTOR:g} "
-                "on one core for each net",
-                *([_AT_ONCE] if any(row.flops and row.stage in _DIRECT for row in self.rows) else []),
-                f"a GPU is one of {self.gpu_tflops:g} TFLOP/s, of which {GPU_SHARE:.0%} is assumed to be reached; "
-                f"eight are assumed to be {8 * EIGHT:.1f} times one",
+                "on one core for each model",
+                *([_AT_ONCE] if sum(row.trains for row in self.rows) > 2 else []),
+                f"a GPU is one of {self.gpu_tflops:g} TFLOP/s, of which training is assumed to reach {GPU_SHARE:.0%}; "
+                f"eight are assumed to be {8 * EIGHT:.1f} times as fast",
             ]
         )
 
@@ -127,20 +131,31 @@ class Plan:
 class Speech:
     """Hours of each set, without altered copies; training frames with them."""
 
-    train: float
-    dev: float
-    test: float
+    hours: Mapping[str, float]
     frames: int
+
+    @property
+    def train(self) -> float:
+        """Hours."""
+        return self.hours[TRAIN]
 
     @property
     def utterances(self) -> float:
         """Of all sets."""
-        return (self.train + self.dev + self.test) * 3600 / SECONDS_OF_UTTERANCE
+        return sum(self.hours.values()) * 3600 / SECONDS_OF_UTTERANCE
 
     @property
     def scored(self) -> float:
-        """Seconds of dev and test."""
-        return (self.dev + self.test) * 3600
+        """Seconds of all sets but train."""
+        return (sum(self.hours.values()) - self.train) * 3600
+
+    @property
+    def largest_scored(self) -> int:
+        """Frames of the largest set but train."""
+        return round(max((h for name, h in self.hours.items() if name != TRAIN), default=0.0) * 3600 / FRAME_SHIFT)
+
+
+Timed = tuple[SystemPlan, float | None]  # with the seconds of a frame through one of its models, where measured
 
 
 def plan(
@@ -149,74 +164,81 @@ def plan(
     """Counts, and with `measure` times, every stage.
 
     Args:
-      prepared: whether what data/ holds is planned for, where there is something, and not the config's parts.
+      prepared: plan for what is in data/, where there is something, and not for the config's parts.
       gpu_tflops: peak speed of the GPU whose hours are given, 10^12 operations a second.
 
     Raises:
-      UserError: how much speech there is can be known neither from data/ nor from the names of LibriSpeech's parts.
+      UserError: how much speech there is follows neither from data/ nor from the corpus's known parts.
     """
     speech = _speech(config, work, prepared=prepared)
-    nets = list(nets_of(config))
     rows = [*_before_training(config, speech, measure=measure)]
-    forward: list[tuple[NetPlan, float | None]] = []  # with the seconds of a frame of one member
-    for net in nets:
-        if net.taken:
-            what, disk = f"the ensemble's first {net.members}", 4.0 * net.members * net.parameters
-            rows.append(Row(net.name, what, 0.0, disk, PROCESS + disk, 0.0 if measure else None))
-            forward.append((net, forward[0][1]))
-            continue
-        frames = net.share * speech.frames
-        seconds = training_seconds(net, frames) if measure else None
-        flops = net.flops_per_frame * frames * net.members * net.training.epochs
-        share = f" of {net.share:g} of the frames" if net.share < 1 else ""
-        what = f"{net.members} x {net.parameters:,} parameters, {net.training.epochs} epochs{share}"
-        memory = net.memory(speech.frames, config.features.num_mel_bins)
-        rows.append(Row(net.name, what, flops, 4.0 * net.members * net.parameters, memory, seconds, gpu=True))
-        forward.append((net, _forward_seconds(net, frames, seconds)))
-        if net.name == "train --ensemble":
-            rows.append(_soft_targets(config, net, speech, forward[0][1]))
-    scored = [(net, seconds) for net, seconds in forward if not net.name.startswith("fewshot")]
-    rows += [_decode(work, scored, speech, measure=measure), _report(config, scored, speech)]
+    timed: dict[str, Timed] = {}
+    targets: set[str] = set()
+    for system in plans_of(config):
+        needed = system.system.targets
+        if needed is not None and not needed.online and needed.name not in targets:
+            rows.append(_soft_targets(system, [timed[name] for name in system.system.teachers], speech))
+            targets.add(needed.name)
+        row, seconds = _training(system, timed, speech, measure=measure)
+        rows.append(row)
+        timed[system.name] = system, seconds
+    systems = list(timed.values())
+    rows += [_decode(work, systems, speech, measure=measure), _report(config, systems, speech)]
     return Plan(speech.frames, rows, gpu_tflops)
 
 
-def _forward_seconds(net: NetPlan, frames: float, seconds: float | None) -> float | None:
-    """Of one member and frame: the forward pass's share of a training epoch."""
-    if seconds is None:
-        return None
-    return seconds / (frames * net.members * net.training.epochs) * net.forward_flops / net.flops_per_frame
+def _training(
+    plan: SystemPlan, timed: Mapping[str, Timed], speech: Speech, *, measure: bool
+) -> tuple[Row, float | None]:
+    """Its row, and the seconds of a frame through one of its models."""
+    system, costs, stage = plan.system, plan.costs, f"train {plan.name}"
+    if system.reuse:
+        row = Row(stage, f"the first {system.num_models} of {system.reuse}", disk=plan.weights,
+                  memory=PROCESS + plan.weights, seconds=0.0 if measure else None)  # fmt: skip
+        return row, timed[system.reuse][1]
+    frames = system.train_fraction * speech.frames
+    passes = frames * system.training.epochs
+    seconds = training_seconds(plan, frames) if measure else None
+    flops, of_frame = costs.training_flops * passes * system.num_models, None
+    if seconds is not None:  # the forward pass's share
+        of_frame = seconds / (passes * system.num_models) * costs.forward_flops / costs.training_flops
+    if system.targets is not None and system.targets.online:
+        teachers = [timed[name] for name in system.teachers]
+        flops += passes * sum(teacher.forward_flops for teacher, _ in teachers)
+        seconds = None if seconds is None else seconds + passes * (_forward_seconds(teachers) or 0.0)
+    fraction = f" of {system.train_fraction:g} of the frames" if system.train_fraction < 1 else ""
+    what = f"{system.num_models} x {costs.parameters:,} parameters, {system.training.epochs} epochs{fraction}"
+    return Row(stage, what, flops, plan.weights, plan.memory(speech.frames), seconds, gpu=True), of_frame
 
 
 def _speech(config: Config, work: Workspace, *, prepared: bool) -> Speech:
-    corpus, copies = config.corpus, sum(1 / speed for speed in config.features.speeds)
-    there = read_stamp(work.data) if prepared and work.data.exists() else None
-    if there is not None:
-        sets = there["metadata"]["sets"]
-        hours = {name: float(sets[name]["minutes"]) / 60 if name in sets else 0.0 for name in ("train", "dev", "test")}
-    else:
-        parts = {"train": corpus.train_parts, "dev": corpus.dev_parts, "test": corpus.test_parts}
-        unknown = [part for of_set in parts.values() for part in of_set if part not in HOURS]
-        if corpus.name != "librispeech" or unknown:
+    copies = sum(1 / speed for speed in config.features.speeds)
+    hours: dict[str, float] = {}
+    if prepared:
+        for name in all_sets(config, work):
+            stamp = read_stamp(work.cuts_stamp(name))
+            hours |= {} if stamp is None else {name: float(stamp["metadata"]["minutes"]) / 60}
+    if TRAIN not in hours:
+        known = CORPORA[config.corpus.name].part_hours
+        if not {part for parts in config.sets.values() for part in parts} <= known.keys():
             raise UserError(
                 f"how much speech there is to train on is not known yet; make the cuts first: {work.command('prepare')}"
             )
-        hours = {name: sum(HOURS[part] for part in of_set) for name, of_set in parts.items()}
-    return Speech(hours["train"], hours["dev"], hours["test"], round(hours["train"] * 3600 / FRAME_SHIFT * copies))
+        hours = {name: sum(known[part] for part in parts) for name, parts in config.sets.items()}
+    return Speech(hours, round(hours[TRAIN] * 3600 / FRAME_SHIFT * copies))
 
 
 def _before_training(config: Config, speech: Speech, *, measure: bool) -> Iterator[Row]:
     cores, bins = default_jobs(), config.features.num_mel_bins
-    if config.corpus.name == "librispeech":
-        corpus = config.corpus
-        wanted = dict.fromkeys((*corpus.train_parts, *corpus.dev_parts, *corpus.test_parts))
-        parts = [part for part in wanted if part in OPENSLR.parts]
-        fetched, most, left = disk_from_nothing(parts)
+    parts = dict.fromkeys(part for of_set in config.sets.values() for part in of_set if part in OPENSLR.parts)
+    if parts:
+        fetched, most, left = disk_from_nothing(list(parts))
         what = f"{len(parts)} parts of OpenSLR, {human_bytes(fetched)}; {human_bytes(most)} of disk on the way"
         yield Row("download", what, disk=left)
     guessing = config.lang.units == "phones" and config.lang.guess_pronunciations
     seconds = None
     if measure:
-        hours = speech.train + speech.dev + speech.test
+        hours = sum(speech.hours.values())
         seconds = hours * 3600 / (audio_rate(config) * cores) + _SECONDS_OF_LETTERS * guessing
     memory = _PREPARE + bytes_to_read(_OPENSLR_NGRAMS) + UTTERANCE * speech.utterances
     yield Row(
@@ -232,58 +254,63 @@ def _before_training(config: Config, speech: Speech, *, measure: bool) -> Iterat
     subset = min(config.alignment.subset_hours, speech.train)
     of_subset = subset * 3600 / FRAME_SHIFT
     rounds = config.alignment.linear_rounds + config.alignment.rounds
-    there = config.alignment.phases * frames * _LAST_ALIGNMENT + rounds * of_subset * _ROUND
-    seconds = there * _VITERBI_RATE / viterbi_rate() / cores if measure else None
+    work = config.alignment.phases * frames * _LAST_ALIGNMENT + rounds * of_subset * _ROUND
+    seconds = work * _VITERBI_RATE / viterbi_rate() / cores if measure else None
     held = speech.frames if speech.frames <= BLOCK_FRAMES else round(of_subset)
     memory = 2 * PROCESS + _GRAPH * subset + windows_bytes(held, bins) + LABEL * held + UTTERANCE * utterances
-    disk = left_on_disk(frames, monophone=config.monophone)
-    yield Row("align", f"{config.alignment.leaves} tied states", disk=disk, memory=memory, seconds=seconds)
+    disk = alignment_bytes(frames, num_trees=len(config.trees))
+    yield Row("align", f"{config.alignment.leaves} senones", disk=disk, memory=memory, seconds=seconds)
 
 
-def _soft_targets(config: Config, teacher: NetPlan, speech: Speech, of_frame: float | None) -> Row:
-    entries, cores = min(config.soft_targets.max_entries, teacher.num_states), default_jobs()
-    forward = teacher.forward_flops * teacher.members * speech.frames
-    seconds = None if of_frame is None else of_frame * teacher.members * speech.frames
-    weights = 4.0 * teacher.parameters * teacher.members
+def _soft_targets(plan: SystemPlan, teachers: Sequence[Timed], speech: Speech) -> Row:
+    """The targets of a system; those of another toolkit (no teachers) are only copied."""
+    targets, cores = plan.system.targets, default_jobs()
+    assert targets is not None
+    entries = min(targets.max_entries, plan.num_senones)
+    forward = sum(teacher.forward_flops for teacher, _ in teachers) * speech.frames
+    of_frame = _forward_seconds(teachers)
+    seconds = None if of_frame is None else of_frame * speech.frames
+    members = sum(teacher.system.num_models for teacher, _ in teachers)
+    weights = sum(teacher.weights for teacher, _ in teachers)
     # members are read one by one and stacked; a batch's posteriors are there before and after the softmax and the mean
-    batch = 4.0 * FRAMES_AT_ONCE * (3 * teacher.members + 4) * teacher.num_states
+    batch = 4.0 * FRAMES_AT_ONCE * (3 * members + 4) * plan.num_senones
     each = PROCESS + 2 * weights + batch + UTTERANCE * speech.utterances
-    what = f"at most {entries} entries a frame; memory with --nj {cores}"
-    exact = config.soft_targets.keep_mass >= 1 and entries == teacher.num_states
-    disk = stored_bytes(speech.frames, entries, exact=exact)
+    what = f"{targets.name}: at most {entries} entries a frame; memory with --nj {cores}"
+    disk = stored_bytes(speech.frames, entries, exact=targets.keep_mass >= 1 and entries == plan.num_senones)
     return Row("soft-targets", what, forward, disk, PROCESS + cores * each, seconds, gpu=True)
 
 
-def _decode(work: Workspace, nets: list[tuple[NetPlan, float | None]], speech: Speech, *, measure: bool) -> Row:
-    """Of as many nets as are decoded; an ensemble's members are one."""
+def _decode(work: Workspace, systems: Sequence[Timed], speech: Speech, *, measure: bool) -> Row:
+    """Of as many models as are decoded; an ensemble's members answer together."""
     model, cores = work.lm / "G.arpa", default_jobs()
     known = model.is_file()
     ngrams = sum(read_counts(model)) if known else _OPENSLR_NGRAMS
-    decoded = sum(1 if net.name == "train --ensemble" else net.members for net, _ in nets)
+    decoded = sum(1 if plan.system.is_ensemble else plan.system.num_models for plan, _ in systems)
     seconds = None
     if measure:
-        nets_alone = _forward_of_all(nets, speech) or 0.0
-        seconds = decoded * _REAL_TIME_FACTOR * speech.scored / cores + _SECONDS_PER_NGRAM * ngrams + nets_alone
-    weights = max(4.0 * net.parameters * net.members for net, _ in nets)
-    each = PROCESS + _SEARCH + _BYTES_PER_ARC * ARCS_PER_NGRAM * ngrams + weights
+        forward = (_forward_seconds(systems) or 0.0) * speech.scored / FRAME_SHIFT
+        seconds = decoded * _REAL_TIME_FACTOR * speech.scored / cores + _SECONDS_PER_NGRAM * ngrams + forward
+    each = PROCESS + _SEARCH + _BYTES_PER_ARC * ARCS_PER_NGRAM * ngrams
+    each += max((plan.weights for plan, _ in systems), default=0.0)
     memory = max(bytes_to_compile(ngrams), cores * each + PROCESS)
-    whose = "" if known else ", as OpenSLR's 3-gram.pruned.3e-7"
-    what = f"{decoded} nets, graph of {ngrams / 1e6:.2f} M n-grams{whose}"
-    flops = sum(net.forward_flops * net.members for net, _ in nets) * speech.scored / FRAME_SHIFT
+    source = "" if known else ", as OpenSLR's 3-gram.pruned.3e-7"
+    what = f"{decoded} models, graph of {ngrams / 1e6:.2f} M n-grams{source}"
+    flops = sum(plan.forward_flops for plan, _ in systems) * speech.scored / FRAME_SHIFT
     return Row("decode", what, flops, bytes_on_disk(ngrams), memory, seconds)
 
 
-def _forward_of_all(nets: list[tuple[NetPlan, float | None]], speech: Speech) -> float | None:
-    """Seconds of every net's forward pass over dev and test, on all cores."""
-    known = [of_frame * net.members for net, of_frame in nets if of_frame is not None]
-    return sum(known) * speech.scored / FRAME_SHIFT if known else None
+def _forward_seconds(systems: Sequence[Timed]) -> float | None:
+    """Of a frame through all models of the systems, on all cores."""
+    measured = [seconds * plan.system.num_models for plan, seconds in systems if seconds is not None]
+    return sum(measured) if measured else None
 
 
-def _report(config: Config, nets: list[tuple[NetPlan, float | None]], speech: Speech) -> Row:
-    """Every net on dev and test."""
+def _report(config: Config, systems: Sequence[Timed], speech: Speech) -> Row:
+    """Every model on every scored set."""
     frames = speech.scored / FRAME_SHIFT
-    flops = sum(net.forward_flops * net.members for net, _ in nets) * frames
-    weights = sum(4.0 * net.parameters * net.members for net, _ in nets)
-    larger = max(speech.dev, speech.test) * 3600 / FRAME_SHIFT
-    memory = PROCESS + _POSTERIORS + weights + windows_bytes(round(larger), config.features.num_mel_bins)
-    return Row("report", "frames of dev and test", flops, 0.0, memory, _forward_of_all(nets, speech))
+    flops = sum(plan.forward_flops for plan, _ in systems) * frames
+    weights = sum(plan.weights for plan, _ in systems)
+    memory = PROCESS + _POSTERIORS + weights + windows_bytes(speech.largest_scored, config.features.num_mel_bins)
+    of_frame = _forward_seconds(systems)
+    seconds = None if of_frame is None else of_frame * frames
+    return Row("report", "frames of the scored sets", flops, 0.0, memory, seconds)

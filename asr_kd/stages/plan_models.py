@@ -1,108 +1,134 @@
-"""The training jobs of a config: shapes, parameters, FLOPs, memory."""
+"""What the systems of a config cost: parameters, FLOPs, memory."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
-from asr_kd.alignment.topology import NUM_HMM_STATES
+from asr_kd.acoustic.settings import DnnConfig, ModelConfig
 from asr_kd.frames.sampler import BLOCK_FRAMES
 from asr_kd.lang.lexicon import make_lang
-from asr_kd.workspace.config import Config, ModelConfig, StudentConfig, TrainingConfig, takes_members
+from asr_kd.workspace.config import Config, SystemConfig
 
 # Measured on 3.5 hours (recipes/librispeech/RESULTS.md): a process with torch and numba loaded; a frame's label in
 # training, once as numpy, once as torch; an utterance of an open FrameStore.
 PROCESS, LABEL, UTTERANCE = 0.6e9, 17.0, 1.2e3
 BYTES_PER_WEIGHT = 22  # weight, gradient, two moments and the best so far in float32, and a copy in bf16
+_HMM_STATES = 3  # of a phone
 
 
 @dataclass(frozen=True)
-class NetPlan:
-    """A training job: `members` nets of one shape, side by side, on a share of the training frames.
+class Costs:
+    """Of one model.
 
     Attributes:
-      taken: they are the ensemble's first ones, so that nothing is trained.
+      forward_flops: of a frame.
+      training_flops: of a frame: forward, and the gradients of weights and activations.
+      activation_bytes: of a frame, kept from the forward pass for the backward pass.
     """
 
+    parameters: int
+    forward_flops: float
+    training_flops: float
+    activation_bytes: float
+
+
+@dataclass(frozen=True)
+class SystemPlan:
+    """A training job: the models of one system, side by side."""
+
     name: str
-    model: ModelConfig
-    training: TrainingConfig
-    members: int
-    num_inputs: int
-    num_states: int
-    share: float = 1.0
-    taken: bool = False
+    system: SystemConfig
+    num_dims: int
+    num_senones: int
 
     @property
-    def sizes(self) -> list[int]:
-        return [self.num_inputs, *[self.model.width] * self.model.layers, self.num_states]
+    def num_inputs(self) -> int:
+        """Numbers in a window."""
+        return self.system.model.context.width * self.num_dims
 
-    @property
-    def parameters(self) -> int:
-        """Of one member."""
-        return sum((a + 1) * b for a, b in itertools.pairwise(self.sizes))
+    @cached_property
+    def costs(self) -> Costs:
+        model = self.system.model
+        if isinstance(model, DnnConfig):
+            return dnn_costs(model, self.num_inputs, self.num_senones, self.system.num_models)
+        return built_costs(model, self.num_dims, self.num_senones)
 
     @property
     def forward_flops(self) -> float:
-        """Of one member and frame."""
-        return sum(2.0 * a * b for a, b in itertools.pairwise(self.sizes))
+        """Of a frame, all models."""
+        return self.costs.forward_flops * self.system.num_models
 
     @property
-    def flops_per_frame(self) -> float:
-        """Of one member: forward, gradient of the weights, and of each layer's input but the first's.
+    def weights(self) -> float:
+        """Bytes of all models' parameters."""
+        return 4.0 * self.costs.parameters * self.system.num_models
 
-        Where the nets learn from linear discriminants, the first layer is smaller, and they share these.
-        """
-        count, first = self.model.lda_dims, self.sizes[1]
-        flops = 3 * self.forward_flops - 2.0 * self.num_inputs * first
-        if not count:
-            return flops
-        return flops - 4.0 * (self.num_inputs - count) * first + 2.0 * self.num_inputs * count / self.members
-
-    def memory(self, frames: int, num_dims: int = 40) -> float:
+    def memory(self, frames: int) -> float:
         """Bytes: weights with all that training keeps of them, a batch's activations, the set's frames and labels.
 
-        Files that are mapped (features, soft targets) come on top as far as there is room; they need none.
+        Files that are mapped (features, soft targets) use free memory as a cache on top of that; they need none.
         """
-        activations = 2 * 4.0 * self.training.batch_size * (sum(self.sizes) + 2 * self.num_states)
-        nets = self.members * (self.parameters * BYTES_PER_WEIGHT + activations)
-        return PROCESS + nets + windows_bytes(frames, num_dims) + LABEL * frames
+        activations = self.system.training.batch_size * self.costs.activation_bytes
+        models = self.system.num_models * (self.costs.parameters * BYTES_PER_WEIGHT + activations)
+        return PROCESS + models + windows_bytes(frames, self.num_dims) + LABEL * frames
+
+
+def dnn_costs(settings: DnnConfig, num_inputs: int, num_senones: int, num_models: int) -> Costs:
+    """The gradient of the first layer's input is not computed.
+
+    Models that learn from linear discriminants have a smaller first layer while they train, and share these.
+    """
+    sizes = [num_inputs, *[settings.width] * settings.layers, num_senones]
+    forward = sum(2.0 * a * b for a, b in itertools.pairwise(sizes))
+    training = 3 * forward - 2.0 * num_inputs * sizes[1]
+    if settings.lda_dims:
+        training -= 4.0 * (num_inputs - settings.lda_dims) * sizes[1]
+        training += 2.0 * num_inputs * settings.lda_dims / num_models
+    return Costs(
+        sum((a + 1) * b for a, b in itertools.pairwise(sizes)), forward, training, 8.0 * (sum(sizes) + 2 * num_senones)
+    )
+
+
+def built_costs(settings: ModelConfig, num_dims: int, num_senones: int) -> Costs:
+    """Of any kind of model, from one that is built: each weight counts once a frame, of the context's frames too."""
+    import torch
+
+    from asr_kd.acoustic.model import build_model
+
+    model = build_model(settings, num_dims=num_dims, num_senones=num_senones, seeds=[1])
+    length = settings.chunk_frames
+    kept = 0
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        model.train()(torch.zeros(1, length + settings.context.frames, num_dims))
+    weights = 4 * model.parameters_per_member
+    forward = 2.0 * model.parameters_per_member * (1 + settings.context.frames / length)
+    return Costs(model.parameters_per_member, forward, 3 * forward, max(0, kept - weights) / length)
 
 
 def windows_bytes(frames: int, num_dims: int) -> float:
     """What training holds of a set's features and of the order of its frames.
 
-    Up to BLOCK_FRAMES all of it in float32, beyond that two chunks in float16, with 8 bytes a frame for where its
-    window begins; and the numbers of a chunk's frames, valid ones and shuffled.
+    Up to BLOCK_FRAMES all of it in float32, beyond that two blocks in float16, with 8 bytes a frame for where its
+    window begins; and the numbers of a block's frames, valid ones and shuffled.
     """
     whole = frames <= BLOCK_FRAMES
     held = frames if whole else 2 * BLOCK_FRAMES
     return held * ((4.0 if whole else 2.0) * num_dims + 8) + 16.0 * min(frames, BLOCK_FRAMES)
 
 
-def nets_of(config: Config) -> Iterator[NetPlan]:
-    """Every training job, in the order of the stages; those of `asr-kd fewshot` last."""
-
-    def net(
-        name: str, model: ModelConfig, training: TrainingConfig, members: int, states: int = 0, share: float = 1.0
-    ) -> NetPlan:
-        inputs = (model.left_context + 1 + model.right_context) * config.features.num_mel_bins
-        return NetPlan(name, model, training, members, inputs, states or config.alignment.leaves, share)
-
-    def pair(student: StudentConfig, prefix: str = "", suffix: str = "") -> Iterator[NetPlan]:
-        model, seeds, share = student.model, student.seeds, student.share
-        direct = net(f"{prefix}train{suffix}", model, student.direct, seeds, share=share)
-        yield replace(direct, taken=takes_members(student, config.teacher))
-        yield net(f"{prefix}distill{suffix}", student.distilled_model, student.distilled.training, seeds, share=share)
-
-    teacher = config.teacher
-    yield net("train --ensemble", teacher.model, teacher.training, teacher.members)
-    yield from pair(config.student)
-    if config.monophone:
-        states = NUM_HMM_STATES * len(make_lang([], {}).phones)
-        yield net("train --pair monophone", config.student.model, config.student.direct, 1, states)
-    if config.small is not None:
-        yield from pair(config.small, suffix=" --pair small")
-    if config.few is not None:
-        yield from pair(config.few, prefix="fewshot: ")
+def plans_of(config: Config) -> Iterator[SystemPlan]:
+    """Every system, in the order of training."""
+    monophone = _HMM_STATES * len(make_lang([], {}).phones)
+    for name in config.in_training_order():
+        system = config.systems[name]
+        senones = config.alignment.leaves if system.tree == "tied" else monophone
+        yield SystemPlan(name, system, config.features.num_mel_bins, senones)

@@ -1,4 +1,4 @@
-"""How fast this machine is at what a recipe spends its time on: real steps of real code on made-up speech."""
+"""How fast this machine is at what a recipe spends its time on: steps of the real code on made-up speech."""
 
 from __future__ import annotations
 
@@ -12,52 +12,63 @@ import numpy as np
 import torch
 
 from asr_kd.acoustic.criteria import HardTargets
-from asr_kd.acoustic.lda import made_up_transform
-from asr_kd.acoustic.model import AcousticModel
-from asr_kd.acoustic.training import fit
+from asr_kd.acoustic.lda import random_transform
+from asr_kd.acoustic.model import build_model
+from asr_kd.acoustic.settings import DnnConfig
+from asr_kd.acoustic.training import RunControl, TrainingData, fit
 from asr_kd.alignment.topology import NUM_HMM_STATES, compile_transcript
 from asr_kd.alignment.viterbi import viterbi
 from asr_kd.corpora.audio import check_audio
 from asr_kd.frames.features import FRAME_SHIFT, fbank
+from asr_kd.frames.source import Context
 from asr_kd.kernels.threads import one_thread
 from asr_kd.lang.lexicon import make_lang
-from asr_kd.stages.plan_models import NetPlan
+from asr_kd.stages.plan_models import SystemPlan
 from asr_kd.workspace.config import Config
 
 _MEASURED_BATCHES = (32, 128)
 _STEPS, _TIMES = 3, 3
 
 
-class Noise:
-    """Made-up windows: what is timed is the step, not the data."""
+class RandomWindows:
+    """Made-up chunks of one long utterance: the step is timed, not the data (`asr_kd.frames.windows.Windows`)."""
 
-    def __init__(self, frames: int, num_inputs: int) -> None:
-        self.num_frames, self.num_inputs = frames, num_inputs
-        self._frames = torch.randn(frames, num_inputs, generator=torch.Generator().manual_seed(1))
+    def __init__(self, num_frames: int, context: Context, num_dims: int) -> None:
+        self.offsets = np.array([0, num_frames])
+        self._context = context
+        generator = torch.Generator().manual_seed(1)
+        self._frames = torch.randn(num_frames + context.frames, num_dims, generator=generator)
 
-    def inputs(self, frames: torch.Tensor) -> torch.Tensor:
-        return self._frames[frames]
+    def inputs(self, frames: torch.Tensor, length: int = 1) -> torch.Tensor:
+        """See `Windows.inputs`."""
+        rows = frames[:, None] + torch.arange(length + self._context.frames)
+        return self._frames[rows.clamp_max(len(self._frames) - 1)]
 
 
-def step_seconds(net: NetPlan, batch: int, steps: int = _STEPS) -> float:
+def step_seconds(plan: SystemPlan, batch: int, steps: int = _STEPS) -> float:
     """Of one real training step of one member, on this machine's CPU: the best of some runs of a few."""
-    examples = Noise(batch * steps, net.num_inputs)
-    states = np.arange(examples.num_frames) % net.num_states
-    transform = made_up_transform(net.num_inputs, net.model.lda_dims)
-    model = AcousticModel(net.model, net.num_inputs, net.num_states, [1], transform)
-    settings = replace(net.training, batch_size=batch, epochs=1 + _TIMES, patience=0)  # the first epoch warms up
-    progress = fit(model, examples, HardTargets(states, torch.device("cpu")), settings, seed=1)
+    settings = plan.system.model
+    windows = RandomWindows(batch * steps, settings.context, plan.num_dims)
+    transform = None
+    if isinstance(settings, DnnConfig):
+        transform = random_transform(plan.num_inputs, settings.lda_dims)
+    model = build_model(settings, num_dims=plan.num_dims, num_senones=plan.num_senones, seeds=[1], transform=transform)
+    labels = np.arange(batch * steps) % plan.num_senones
+    training = replace(plan.system.training, batch_size=batch, epochs=1 + _TIMES, patience=0)  # the first warms up
+    criterion = HardTargets(labels, torch.device("cpu"))
+    progress = fit(model, TrainingData(windows), criterion, training, RunControl(seed=1))
     return min(float(row["seconds"]) for row in progress.rows[1:]) / steps
 
 
-def training_seconds(net: NetPlan, frames: float) -> float:
-    """A step takes so long for its weights and so long for each frame; both from two sizes of batch."""
-    small, large = _MEASURED_BATCHES
-    first, second = step_seconds(net, small), step_seconds(net, large)
+def training_seconds(plan: SystemPlan, frames: float) -> float:
+    """A step takes a time for its weights and a time for each frame; both from two sizes of batch."""
+    training, chunk = plan.system.training, plan.system.model.chunk_frames
+    small, large = (batch * max(1, chunk // 8) for batch in _MEASURED_BATCHES)
+    first, second = step_seconds(plan, small), step_seconds(plan, large)
     each = max(0.0, second - first) / (large - small) or second / large
     fixed = max(0.0, first - each * small)
-    steps = net.training.epochs * frames / net.training.batch_size
-    return net.members * steps * (fixed + each * net.training.batch_size)
+    steps = training.epochs * frames / training.batch_size
+    return plan.system.num_models * steps * (fixed + each * training.batch_size)
 
 
 def audio_rate(config: Config) -> float:

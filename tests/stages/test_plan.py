@@ -8,32 +8,56 @@ from pathlib import Path
 
 import pytest
 
-from asr_kd.acoustic.model import AcousticModel
+from asr_kd.acoustic.model import build_model
+from asr_kd.acoustic.settings import DnnConfig, TdnnConfig, TrainingConfig
 from asr_kd.acoustic.training import fit
+from asr_kd.corpora.settings import FolderConfig, LibriSpeechConfig
+from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.errors import UserError
 from asr_kd.io.stamp import Stamp
 from asr_kd.stages.plan import plan
-from asr_kd.stages.plan_models import NetPlan, nets_of
+from asr_kd.stages.plan_models import SystemPlan, built_costs, dnn_costs, plans_of
 from asr_kd.stages.plan_rates import step_seconds
-from asr_kd.workspace.config import Config, CorpusConfig, ModelConfig, TrainingConfig, load_config, with_settings
+from asr_kd.workspace.config import Config, SystemConfig, load_config
+from asr_kd.workspace.sets import add_set, with_parts
 from asr_kd.workspace.work import Workspace
 
 CONF = Path(__file__).parents[2] / "recipes" / "librispeech" / "conf"
-SMALL = NetPlan("train", ModelConfig(layers=2, width=8), TrainingConfig(epochs=3, batch_size=16), 2, 30, 12)
+DNN = DnnConfig(layers=2, width=8, left_context=3, right_context=2)
+TRAINING = TrainingConfig(epochs=3, batch_size=16)
+SMALL = SystemPlan("small", SystemConfig(model=DNN, members=2, training=TRAINING), num_dims=5, num_senones=12)
+
+
+def of_model(plan: SystemPlan, **settings) -> SystemPlan:
+    """With other settings of its model."""
+    return replace(plan, system=replace(plan.system, model=replace(plan.system.model, **settings)))
 
 
 def test_parameters_are_those_of_the_model():
-    model = AcousticModel(SMALL.model, SMALL.num_inputs, SMALL.num_states, [1])
-    assert SMALL.parameters == model.parameters_per_member == sum(p.numel() for p in model.parameters())
+    model = build_model(DNN, num_dims=5, num_senones=12, seeds=[1])
+    assert SMALL.costs.parameters == model.parameters_per_member == sum(p.numel() for p in model.parameters())
 
 
 def test_flops_are_those_of_the_products():
     # forward 2ab a frame for each layer, twice that backward, but for the input of the first
-    assert SMALL.flops_per_frame == 4 * 30 * 8 + 6 * 8 * 8 + 6 * 8 * 12
-    # two members share the ten discriminants; the net that is deployed is as large as without them
-    few = replace(SMALL, model=replace(SMALL.model, lda_dims=10))
-    assert few.flops_per_frame == 4 * 10 * 8 + 6 * 8 * 8 + 6 * 8 * 12 + 2 * 30 * 10 / 2
-    assert (few.parameters, few.forward_flops) == (SMALL.parameters, SMALL.forward_flops)
+    assert SMALL.costs.training_flops == 4 * 30 * 8 + 6 * 8 * 8 + 6 * 8 * 12
+    # two members share the ten discriminants; the model that is deployed is as large as without them
+    few = of_model(SMALL, lda_dims=10).costs
+    assert few.training_flops == 4 * 10 * 8 + 6 * 8 * 8 + 6 * 8 * 12 + 2 * 30 * 10 / 2
+    assert (few.parameters, few.forward_flops) == (SMALL.costs.parameters, SMALL.costs.forward_flops)
+
+
+def test_a_kind_without_a_formula_is_planned_by_a_model_that_is_built():
+    by_formula, built = dnn_costs(DNN, 30, 12, 1), built_costs(DNN, 5, 12)
+    assert built.parameters == by_formula.parameters
+    tdnn = TdnnConfig(width=8, dilations=(1, 2), chunk_frames=20)
+    system = SystemPlan("tdnn", SystemConfig(model=tdnn, training=TRAINING), num_dims=5, num_senones=12)
+    model = build_model(tdnn, num_dims=5, num_senones=12, seeds=[1])
+    assert system.costs.parameters == model.parameters_per_member
+    # every weight of a convolution once a frame, and for the frames of the context too
+    assert system.costs.forward_flops == 2 * model.parameters_per_member * (20 + 2 * (2 + 1 + 2)) / 20
+    assert system.costs.activation_bytes > 4 * 8 * 3
+    assert step_seconds(system, 40) > 0
 
 
 def test_the_steps_that_are_timed_are_those_of_the_config(monkeypatch):
@@ -45,19 +69,17 @@ def test_the_steps_that_are_timed_are_those_of_the_config(monkeypatch):
 
     monkeypatch.setattr("asr_kd.stages.plan_rates.fit", noted)
     for lda_dims in (0, 10):
-        assert step_seconds(replace(SMALL, model=replace(SMALL.model, lda_dims=lda_dims)), 16) > 0
+        assert step_seconds(of_model(SMALL, lda_dims=lda_dims), 16) > 0
     assert shapes == [(1, 30, 8), (1, 10, 8)]
 
 
 def test_the_papers_system_is_the_papers():
     config = load_config(CONF / "paper.yaml")
-    teacher = next(nets_of(config))
-    assert teacher.members == 10 and teacher.num_states == 14000 and teacher.num_inputs == 26 * 40
-    assert teacher.parameters == pytest.approx(85e6, rel=0.02)  # section 5.1: "about 85M parameters"
-    assert (config.soft_targets.temperature, config.student.distilled.soft_weight) == (
-        2.0,
-        pytest.approx(2 / 3, abs=1e-3),
-    )
+    teacher = next(plans_of(config))
+    assert teacher.system.members == 10 and teacher.num_senones == 14000 and teacher.num_inputs == 26 * 40
+    assert teacher.costs.parameters == pytest.approx(85e6, rel=0.02)  # section 5.1: "about 85M parameters"
+    targets = config.systems["distilled"].targets
+    assert (targets.temperature, targets.soft_weight) == (2.0, pytest.approx(2 / 3, abs=1e-3))
     text = str(plan(config, Workspace(Path("nowhere"), CONF / "paper.yaml"), measure=False))
     assert "960.9 hours" in text.splitlines()[0]  # hours of the three training parts
     assert "10 x 84," in text
@@ -68,33 +90,34 @@ import json, resource, sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, torch
-from asr_kd.acoustic.training import fit
-from asr_kd.acoustic.model import AcousticModel
 from asr_kd.acoustic.criteria import HardTargets
+from asr_kd.acoustic.model import build_model
+from asr_kd.acoustic.training import RunControl, TrainingData, fit
+from asr_kd.distillation.targets import DistillationCriterion, TableTargets
+from asr_kd.stages.plan_models import plans_of
+from asr_kd.stages.plan_rates import RandomWindows
 from asr_kd.workspace.config import load_config
-from asr_kd.distillation.targets import DistillationObjective, TableTargets
-from asr_kd.stages.plan_models import nets_of
-from asr_kd.stages.plan_rates import Noise
 
 config, cpu = load_config(Path(sys.argv[1])), torch.device("cpu")
-teacher = next(nets_of(config))
-examples, states = Noise(8, teacher.num_inputs), np.arange(8) * 1000
-model = AcousticModel(teacher.model, teacher.num_inputs, teacher.num_states, [1])
+teacher, targets = next(plans_of(config)), config.systems["distilled"].targets
+settings = teacher.system.model
+windows, labels = RandomWindows(8, settings.context, teacher.num_dims), np.arange(8) * 1000
+model = build_model(settings, num_dims=teacher.num_dims, num_senones=teacher.num_senones, seeds=[1])
 before = [layer.weight[0, :3, :3].clone() for layer in model.layers]
-settings = replace(teacher.training, batch_size=4, epochs=1, learning_rate=1e-6)
-hard = fit(model, examples, HardTargets(states, cpu), settings, seed=1)
+training = replace(teacher.system.training, batch_size=4, epochs=1, learning_rate=1e-6)
+hard = fit(model, TrainingData(windows), HardTargets(labels, cpu), training, RunControl(seed=1))
 moved = [not torch.equal(a, layer.weight[0, :3, :3]) for a, layer in zip(before, model.layers)]
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if sys.platform != "darwin" else 1)
-soft_targets = torch.randn(8, teacher.num_states).log_softmax(-1)
-objective = DistillationObjective(
-    TableTargets(soft_targets, config.soft_targets.temperature), states,
-    soft_weight=config.student.distilled.soft_weight, loss=config.student.distilled.loss, device=cpu,
+soft_targets = torch.randn(8, teacher.num_senones).log_softmax(-1)
+criterion = DistillationCriterion(
+    TableTargets(soft_targets, targets.temperature), labels,
+    soft_weight=targets.soft_weight, loss=targets.loss, device=cpu,
 )
-soft = fit(model, examples, objective, settings, seed=1)
+soft = fit(model, TrainingData(windows), criterion, training, RunControl(seed=1))
 print(json.dumps({
     "steps": [hard.step, soft.step], "loss": hard.rows[0]["loss"][0], "moved": moved, "peak": peak,
     "soft": soft.rows[0]["soft"][0], "hard": soft.rows[0]["hard"][0], "total": soft.rows[0]["loss"][0],
-    "shape": list(model(examples.inputs(torch.arange(3))).shape),
+    "shape": list(model(windows.inputs(torch.arange(3))).shape),
 }))
 """
 
@@ -106,39 +129,50 @@ def test_the_papers_net_takes_steps_in_the_memory_that_the_plan_says():
     assert found["steps"] == [2, 2] and all(found["moved"]) and found["shape"] == [1, 3, 14000]
     # untrained, a net over 14,000 states is off by about log 14,000
     assert found["loss"] == pytest.approx(9.55, abs=0.5)
-    weight = load_config(CONF / "paper.yaml").student.distilled.soft_weight
+    config = load_config(CONF / "paper.yaml")
+    weight = config.systems["distilled"].targets.soft_weight
     assert found["total"] == pytest.approx(weight * found["soft"] + (1 - weight) * found["hard"], rel=1e-4)
-    teacher = next(nets_of(load_config(CONF / "paper.yaml")))
-    one = replace(teacher, members=1, training=replace(teacher.training, batch_size=4))
+    teacher = next(plans_of(config))
+    training = replace(teacher.system.training, batch_size=4)
+    one = replace(teacher, system=replace(teacher.system, members=1, training=training))
     assert one.memory(8) == pytest.approx(found["peak"], rel=0.25)
 
 
+def small_systems(**changes: dict) -> dict[str, SystemConfig]:
+    """teacher, direct, distilled and a monophone control, all of SMALL's shape."""
+    alike = {"model": DNN, "training": TRAINING}
+    systems = {
+        "teacher": alike | {"members": 3},
+        "direct": alike | {"seeds": 3},
+        "distilled": alike | {"seeds": 3, "targets": TargetsConfig(source=("teacher",))},
+        "monophone": alike | {"tree": "monophone"},
+    }
+    return {name: SystemConfig(**settings | changes.get(name, {})) for name, settings in systems.items()}
+
+
+def note_minutes(work: Workspace, **minutes: float) -> None:
+    work.data.mkdir(exist_ok=True)
+    for name, number in minutes.items():
+        Stamp("cuts", {}, {}).write(work.cuts_stamp(name), {"minutes": number})
+
+
 def test_every_stage_is_timed_and_summed_up(tmp_path):
-    config = Config(
-        corpus=CorpusConfig(name="folder", sampling_rate=8000),
-        teacher=replace(Config().teacher, model=SMALL.model, members=2, training=SMALL.training),
-        student=replace(Config().student, model=SMALL.model, direct=SMALL.training),
-    )
+    config = Config(corpus=FolderConfig(sampling_rate=8000), systems=small_systems())
     work = Workspace(tmp_path, tmp_path / "conf.yaml")
     with pytest.raises(UserError, match="not known yet; make the cuts first: asr-kd prepare"):
         plan(config, work)
-    work.data.mkdir()
-    Stamp("prepare", {}, {}).write(
-        work.data / "stamp.json",
-        {"sets": {"train": {"minutes": 30.0}, "dev": {"minutes": 2.0}, "test": {"minutes": 3.0}}},
-    )
+    note_minutes(work, train=30.0, dev=2.0, test=3.0)
     found = plan(config, work)
     assert found.frames == 180_000
-    stages = [row.stage for row in found.rows]
-    assert stages == [
+    assert [row.stage for row in found.rows] == [
         "prepare",
         "features",
         "align",
-        "train --ensemble",
+        "train teacher",
+        "train direct",
         "soft-targets",
-        "train",
-        "distill",
-        "train --pair monophone",
+        "train distilled",
+        "train monophone",
         "decode",
         "report",
     ]
@@ -147,58 +181,79 @@ def test_every_stage_is_timed_and_summed_up(tmp_path):
     assert "180,000 training frames (0.5 hours" in text and "312 TFLOP/s" in text
     faster = plan(config, work, gpu_tflops=624.0, measure=False)
     assert "624 TFLOP/s" in str(faster) and all(row.seconds is None for row in faster.rows)
+    add_set(work, "more", ("more",))
+    note_minutes(work, more=30.0)
+    more = {row.stage: row.flops for row in plan(config, work, measure=False).rows}
+    assert more["report"] == pytest.approx(7 * {row.stage: row.flops for row in found.rows}["report"])
 
 
-def test_members_that_are_taken_are_not_trained(tmp_path):
-    alike = replace(Config().student, model=SMALL.model, direct=SMALL.training, direct_of_ensemble=True)
-    config = Config(teacher=replace(Config().teacher, model=SMALL.model, training=SMALL.training), student=alike)
-    own = replace(config, student=replace(alike, direct_of_ensemble=False))
+def test_teachers_that_run_online_cost_their_forward_pass(tmp_path):
+    work = Workspace(tmp_path, tmp_path / "conf.yaml")
+    note_minutes(work, train=30.0)
+    flops = []
+    for online in (False, True):
+        targets = TargetsConfig(source=("teacher",), online=online)
+        config = Config(corpus=FolderConfig(), systems=small_systems(distilled={"targets": targets}))
+        rows = {row.stage: row for row in plan(config, work, measure=False).rows}
+        flops.append((rows["train distilled"].flops, rows["soft-targets"].flops if not online else 0.0))
+        assert ("soft-targets" in rows) == (not online)
+    (stored, making), (online_flops, _) = flops
+    assert online_flops == pytest.approx(stored + TRAINING.epochs * making)
+
+
+def test_members_that_are_reused_are_not_trained(tmp_path):
     seen = []
-    for of in (config, own):
-        work = Workspace(tmp_path, tmp_path / "conf.yaml")
-        of = replace(of, corpus=CorpusConfig(name="librispeech", train_parts=("train-clean-5",)))
-        found = plan(of, work, measure=False)
+    for reuse in ("teacher", ""):
+        config = Config(
+            corpus=LibriSpeechConfig(),
+            sets={"train": ("train-clean-5",), "dev": ("dev-clean-2",), "test": ("test-clean",)},
+            systems=small_systems(direct={"reuse": reuse}),
+        )
+        found = plan(config, Workspace(tmp_path, tmp_path / "conf.yaml"), measure=False)
         rows = {row.stage: row for row in found.rows}
-        seen.append((rows["train"].flops, rows["decode"].what, "run at once" in str(found)))
-        assert [row.stage for row in found.rows].count("train") == 1
-    (taken, decoded, at_once), (trained, decoded_too, at_once_too) = seen
-    assert taken == 0 < trained and decoded == decoded_too and (at_once, at_once_too) == (False, True)
+        seen.append((rows["train direct"].flops, rows["decode"].what))
+        assert [row.stage for row in found.rows].count("train direct") == 1
+    (reused, decoded), (trained, decoded_too) = seen
+    assert reused == 0 < trained and decoded == decoded_too
 
 
 def test_memory_and_work_grow_with_members_frames_and_states():
-    one = next(nets_of(load_config(CONF / "mini.yaml")))
-    assert one.memory(10**6) < replace(one, members=20).memory(10**6)
+    one = next(plans_of(load_config(CONF / "mini.yaml")))
+    assert one.memory(10**6) < replace(one, system=replace(one.system, members=20)).memory(10**6)
     assert one.memory(10**6) < one.memory(2 * 10**6)
-    assert replace(one, num_states=one.num_states + 100).flops_per_frame == one.flops_per_frame + 600 * one.model.width
+    larger = replace(one, num_senones=one.num_senones + 100)
+    assert larger.costs.training_flops == one.costs.training_flops + 600 * one.system.model.width
 
 
 def test_a_step_is_timed_whatever_the_net():
-    wide = replace(SMALL, model=ModelConfig(layers=6, width=1024), members=4)
+    wide = replace(SMALL, system=replace(SMALL.system, model=DnnConfig(layers=6, width=1024), members=4))
     assert step_seconds(wide, 64) > 2 * step_seconds(SMALL, 8)  # 1,700 times the work
 
 
-def test_a_large_set_is_held_in_chunks_and_a_share_takes_its_share():
-    one = next(nets_of(load_config(CONF / "full960.yaml")))
+def test_a_large_set_is_held_in_blocks_and_a_fraction_takes_its_share():
+    one = next(plans_of(load_config(CONF / "full960.yaml")))
     hour = 360_000
     step = one.memory(101 * hour) - one.memory(100 * hour)
     assert step == pytest.approx(hour * (168 + 16 + 17))
     assert one.memory(901 * hour) - one.memory(900 * hour) == pytest.approx(hour * 17)
-    few = [net for net in nets_of(load_config(CONF / "fewshot.yaml")) if net.name.startswith("fewshot")]
-    assert [net.name for net in few] == ["fewshot: train", "fewshot: distill"]
-    assert all(net.share == 0.03 for net in few)
+    rows = plan(
+        load_config(CONF / "fewshot.yaml"), Workspace(Path("nowhere"), CONF / "fewshot.yaml"), measure=False
+    ).rows
+    few = {row.stage: row.what for row in rows if row.stage.startswith("train few")}
+    assert list(few) == ["train few-direct", "train few-distilled"]
+    assert all("of 0.03 of the frames" in what for what in few.values())
+    assert [row.stage for row in rows].count("soft-targets") == 1  # both distilled systems learn from the same targets
 
 
 def test_parts_of_the_command_line_are_planned(tmp_path):
     config = load_config(CONF / "full960.yaml")
-    whole = plan(config, Workspace(tmp_path, CONF / "full960.yaml"), measure=False)
-    less = with_settings(config, {"corpus.train_parts": ["train-clean-5"], "corpus.dev_parts": ["dev-clean-2"]})
-    small = plan(less, Workspace(tmp_path, CONF / "full960.yaml"), measure=False)
+    work = Workspace(tmp_path, CONF / "full960.yaml")
+    whole = plan(config, work, measure=False)
+    less = with_parts(config, {"train": ["train-clean-5"], "dev": ["dev-clean-2"]})
+    small = plan(less, work, measure=False)
     assert small.frames == 5.2 * 360_000 < whole.frames
-    (tmp_path / "data").mkdir()
-    Stamp("prepare", {}, {}).write(tmp_path / "data" / "stamp.json", {"sets": {"train": {"minutes": 60.0}}})
-    there = plan(config, Workspace(tmp_path, CONF / "full960.yaml"), measure=False)
-    assert there.frames == 360_000
-    named = plan(less, Workspace(tmp_path, CONF / "full960.yaml"), measure=False, prepared=False)
-    assert named.frames == small.frames
+    note_minutes(work, train=60.0)
+    assert plan(config, work, measure=False).frames == 360_000
+    assert plan(less, work, measure=False, prepared=False).frames == small.frames
     disk = {row.stage: row.disk for row in whole.rows}
     assert disk["download"] > 60e9 and disk["soft-targets"] > 20e9
