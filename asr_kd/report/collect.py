@@ -38,7 +38,7 @@ from asr_kd.report.results import (
 )
 from asr_kd.report.systems import Measured, curve, is_reused, measure, rates, row_of
 from asr_kd.workspace.config import DEV, Config
-from asr_kd.workspace.sets import all_sets, scored_sets
+from asr_kd.workspace.sets import all_sets, prepared, scored_sets
 from asr_kd.workspace.work import Workspace, labels_of, require
 
 FLAT_TEMPERATURE = 20.0  # of the figure: nearly uniform, as in the paper's MNIST experiments
@@ -63,6 +63,8 @@ def inputs(config: Config, work: Workspace) -> dict[str, str]:
         longer there.
     """
     digests = {"data": require(work.data, work, "prepare")["digest"]}
+    for name in all_sets(config, work):
+        digests[f"{name} cuts"] = require(work.cuts_stamp(name), work, "prepare")["digest"]
     sets = scored_sets(config, work)
     for name in sets:
         digests[f"{name} frames"] = require(work.frames(name), work, "features")["digest"]
@@ -126,7 +128,7 @@ def collect(config: Config, work: Workspace) -> Evidence:
         sets=list(sets),
         systems=rows,
         alignment=_alignment(config, work, left_out),
-        data=_data(config, work),
+        data=_data(prepared(config, work)),
         left_out=left_out,
         seed=config.seed,
         distillation=compared[0] if compared else None,
@@ -229,25 +231,22 @@ def _stored_targets(config: Config, work: Workspace) -> StoredTargetsResults | N
     return StoredTargetsResults(name=targets.name, **{name: stamp["metadata"][name] for name in names})
 
 
-def _data(config: Config, work: Workspace) -> DataResults:
-    metadata = require(work.data, work, "prepare")["metadata"]
-    sizes = {name: _cuts_metadata(work, name) or metadata.get("sets", {}).get(name) for name in all_sets(config, work)}
+def _data(metadata: Mapping[str, Any]) -> DataResults:
     return DataResults(
         sets={
-            name: SetSize(utterances=size["utterances"], minutes=size["minutes"])
-            for name, size in sizes.items()
-            if size is not None
+            name: SetSize(
+                utterances=size["utterances"],
+                minutes=size["minutes"],
+                training_utterances=size.get("training_utterances", 0),
+                sentences_in_lm_text=size.get("sentences_in_lm_text", 0),
+            )
+            for name, size in metadata["sets"].items()
         },
-        not_speech=list(metadata.get("not_speech", [])),
-        shared_speakers=list(metadata.get("shared_speakers", [])),
-        guessed_pronunciations=len(metadata.get("guessed_pronunciations", {})),
-        lm_sentences_left_out=metadata.get("lm", {}).get("sentences_left_out", 0),
+        not_speech=list(metadata["not_speech"]),
+        shared_speakers=list(metadata["shared_speakers"]),
+        guessed_pronunciations=len(metadata["guessed_pronunciations"]),
+        lm_sentences_left_out=metadata["lm"]["sentences_left_out"],
     )
-
-
-def _cuts_metadata(work: Workspace, name: str) -> dict[str, Any] | None:
-    stamp = read_stamp(work.data / f"cuts_{name}.stamp.json")
-    return stamp["metadata"] if stamp is not None and "utterances" in stamp["metadata"] else None
 
 
 def _alignment(config: Config, work: Workspace, left_out: Sequence[LeftOut]) -> AlignmentResults:
@@ -274,12 +273,9 @@ def _alignment_metadata(config: Config, work: Workspace) -> list[dict[str, Any]]
 
 def _left_out(config: Config, work: Workspace, hypotheses: Mapping[tuple[str, str], Hypotheses]) -> list[LeftOut]:
     """Every utterance that some stage could not use, and why."""
-    prepared = [require(work.data, work, "prepare")["metadata"]]
-    prepared += [metadata for name in all_sets(config, work) if (metadata := _cuts_metadata(work, name))]
     rows = [
         LeftOut(stage="prepare", utterance=bad["utterance"], reason=bad["reason"])
-        for metadata in prepared
-        for bad in metadata.get("left_out", [])
+        for bad in prepared(config, work)["left_out"]
     ]
     for metadata in _alignment_metadata(config, work):
         for bad in metadata.get("failed", []):

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.errors import UserError
 from asr_kd.evaluation.bootstrap import Interval, compare
 from asr_kd.evaluation.frame_intervals import accuracy_gain
 from asr_kd.report.hypotheses import Hypotheses
 from asr_kd.report.results import Difference, Distillation, GainKept, GainKeptHeadline, SetComparison, SystemRow
 from asr_kd.report.systems import Measured, resampling
-from asr_kd.workspace.config import DEV, Comparison, Config
-from asr_kd.workspace.work import Workspace
+from asr_kd.workspace.config import DEV, Comparison, Config, from_mapping
+from asr_kd.workspace.work import Workspace, require
 
 
 def compare_systems(
@@ -26,13 +27,11 @@ def compare_systems(
     """Compares the direct and the distilled system and their teacher on every test set.
 
     Raises:
-      UserError: the distilled system has no soft targets, or the two did not decode the same utterances.
+      UserError: the distilled system was trained without soft targets, or the two did not decode the same utterances.
     """
     by_name = {row.name: row for row in rows}
     direct, distilled, teacher = (by_name[name] for name in (names.direct, names.distilled, names.teacher))
-    targets = config.system(names.distilled).targets
-    if targets is None:
-        raise UserError(f"{work.config_path}: compare: {names.distilled} is not distilled, it has no targets.")
+    targets = _targets(work, names.distilled)
     sets = [name for name in direct.wer if name != DEV] or [DEV]
     of_sets = {
         name: SetComparison(
@@ -50,12 +49,27 @@ def compare_systems(
         soft_weight=targets.soft_weight,
         mean=targets.mean,
         loss=targets.loss,
-        out_of_fold=0 if targets.imported else max(config.system(source).folds for source in targets.source),
+        out_of_fold=0 if targets.imported else max(_folds(config, source) for source in targets.source),
         seeds=distilled.seeds,
         gain_kept=GainKeptHeadline(**vars(main.gain_kept), frame_accuracy_dev=on_dev.frame_accuracy),
         p_distilled_better=main.p_distilled_better,
         sets=of_sets,
     )
+
+
+def _folds(config: Config, name: str) -> int:
+    return config.systems[name].folds if name in config.systems else 0
+
+
+def _targets(work: Workspace, name: str) -> TargetsConfig:
+    """The soft targets that a system was trained with: its stamp's, which the config's may no longer be."""
+    settings = require(work.exp(name), work, f"train {name}")["settings"].get("targets")
+    if settings is None:
+        raise UserError(
+            f"{work.exp(name)} was trained without soft targets, but compare: calls it distilled; train it again: "
+            f"{work.command(f'train {name}')}"
+        )
+    return from_mapping(TargetsConfig, settings, str(work.exp(name)))
 
 
 def _gain_kept(direct: SystemRow, teacher: SystemRow, distilled: SystemRow, name: str) -> GainKept:

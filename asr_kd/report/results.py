@@ -208,6 +208,9 @@ class SetSize:
 
     utterances: int
     minutes: float
+    # of a set that was added to a finished run
+    training_utterances: int = 0  # of its utterances, those that the systems were trained on
+    sentences_in_lm_text: int = 0  # of its utterances, those whose sentence is in the language model's text
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -55,12 +55,14 @@ def make_run(root: Path, *, settings: dict | None = None, utterances: int = 30) 
     work = Workspace(root, root / "conf" / "test.yaml")
     rng = np.random.default_rng(3)
     stores = {name: _store(work, name, rng, utterances) for name in config.sets}
-    metadata = {
-        "sets": {name: {"utterances": utterances, "words": 99, "minutes": 1.25} for name in stores},
-        "left_out": [{"utterance": "bad-one", "reason": "stereo <b>audio</b>"}],
-        "not_speech": ["beep"],
-    }
-    _stamp(work.data, "prepare", metadata=metadata)
+    _stamp(
+        work.data,
+        "prepare",
+        metadata={"not_speech": ["beep"], "guessed_pronunciations": {}, "lm": {"sentences_left_out": 0}},
+    )
+    for name in stores:
+        bad = [{"utterance": "bad-one", "reason": "stereo <b>audio</b>"}] if name == "train" else []
+        Stamp("cuts", {}, {}).write(work.cuts_stamp(name), cuts_metadata(utterances, bad))
     failed = [{"utterance": "too-short", "reason": "shorter than its phones"}]
     _stamp(work.exp("align"), "align", metadata={"utterances": len(stores) * utterances, "failed": failed})
     for kind in ("tied", "monophone"):
@@ -78,9 +80,17 @@ def make_run(root: Path, *, settings: dict | None = None, utterances: int = 30) 
     return config, work
 
 
-def _stamp(folder: Path, step: str, inputs: dict | None = None, metadata: dict | None = None) -> None:
+def cuts_metadata(utterances: int, left_out: list[dict]) -> dict:
+    """Of a set, as stage 1 notes it."""
+    shared = {"guessed_pronunciations": {}, "shared_speakers": [], "left_out": left_out}
+    return {"utterances": utterances, "words": 99, "minutes": 1.25} | shared
+
+
+def _stamp(
+    folder: Path, step: str, settings: dict | None = None, inputs: dict | None = None, metadata: dict | None = None
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    Stamp(step, {}, inputs or {"folder": folder.name}, 1).write(folder / STAMP, metadata)
+    Stamp(step, settings or {}, inputs or {"folder": folder.name}, 1).write(folder / STAMP, metadata)
 
 
 def _store(work: Workspace, name: str, rng: np.random.Generator, utterances: int) -> FrameStore:
@@ -105,7 +115,8 @@ def _model(config: Config, work: Workspace, name: str, stores: dict[str, FrameSt
     model = build_model(system.model, num_dims=5, num_senones=NUM_SENONES, seeds=seeds)
     model.precision = "float32"
     rows = _train(model, stores["train"], stores["dev"])
-    _stamp(work.exp(name), "train", metadata={"best_epoch": [len(rows)] * len(seeds)})
+    settings = {} if system.targets is None else {"targets": system.targets}
+    _stamp(work.exp(name), "train", settings, metadata={"best_epoch": [len(rows)] * len(seeds)})
     save_model(model, work.exp(name))
     write_log(work.exp(name), rows)
 

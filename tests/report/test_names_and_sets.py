@@ -111,6 +111,9 @@ def test_an_added_set_is_reported_too(run: tuple[Config, Workspace], tmp_path: P
             text = file.read_bytes()
             target.joinpath(file.name).write_bytes(text)
     add_set(work, "noisy", ("d",))
+    cuts = json.loads(run[1].cuts_stamp("noisy").read_text())
+    cuts["metadata"] |= {"training_utterances": 2, "sentences_in_lm_text": 1}
+    work.cuts_stamp("noisy").write_text(json.dumps(cuts))
     for system in config.systems:  # decoded with the systems that are here
         stamp = work.decoded(system, "noisy") / "stamp.json"
         model = json.loads((work.exp(system) / "stamp.json").read_text())["digest"]
@@ -118,3 +121,6 @@ def test_an_added_set_is_reported_too(run: tuple[Config, Workspace], tmp_path: P
     results = read_results(report(config, work).path / "results.json")
     assert results.sets == ["dev", "clean.1", "noisy"]
     assert all(set(row.wer) == set(results.sets) for row in results.systems)
+    said = " ".join(sentences(results).notes)
+    assert "Warning: the systems were trained on 2 utterances of noisy." in said
+    assert "The sentences of 1 utterance of noisy are in the text" in said and "2 utterances of clean.1" not in said

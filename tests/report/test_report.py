@@ -105,6 +105,20 @@ def test_results_have_the_agreed_form(made: tuple[ReportResult, dict, str], fake
     assert results["seconds"] == {"prepare": 2.5, "align": 75.2}
 
 
+def test_settings_of_the_targets_are_those_of_training(broken: tuple[Config, Workspace]) -> None:
+    """Not the config's, which may have changed since."""
+    config, work = broken
+    stamp = json.loads((work.exp("distilled") / "stamp.json").read_text())
+    assert stamp["settings"]["targets"] == {"from": ["teacher"], "soft_weight": 0.6}
+    stamp["settings"]["targets"] |= {"temperature": 7.0}
+    (work.exp("distilled") / "stamp.json").write_text(json.dumps(stamp))
+    assert "soft targets at temperature 7;" in sentences(collect(config, work).results).lead()
+    del stamp["settings"]["targets"]
+    (work.exp("distilled") / "stamp.json").write_text(json.dumps(stamp))
+    with pytest.raises(UserError, match="distilled was trained without soft targets .* asr-kd train distilled"):
+        collect(config, work)
+
+
 def test_word_errors_are_those_of_the_hypotheses(made: tuple[ReportResult, dict, str], finished_run) -> None:
     work = finished_run[1]
     for row in made[1]["systems"]:
