@@ -339,28 +339,12 @@ def sweep(
     return run(config, work, sweep_plan, RunOptions(device, tensorboard, quiet=nj > 1), name, nj)
 
 
-def _mnist_config(path: Path) -> Any:
-    from asr_kd.mnist.config import load_mnist_config
-
-    return load_mnist_config(path)
-
-
-@stage("mnist", _mnist_config)
-@click.option("--mnist-dir", type=click.Path(path_type=Path), help="The four files  [default: WORK_DIR/download]")
-@click.option("--experiment", "only", multiple=True, help="Run this one; may be given again  [default: the config's]")
-@device_options
-def mnist(
-    config: Any, work: Workspace, mnist_dir: Path | None, only: tuple[str, ...], device: str, tensorboard: Path | None
-) -> Any:
-    """The paper's MNIST experiments, through the loss and the loop that speech uses."""
-    from asr_kd.mnist.report import write_report
-    from asr_kd.mnist.stage import known_results, run
-    from asr_kd.workspace.run_options import RunOptions
-
-    root = work.exp(work.config_path.stem)
-    found = run(config, root, mnist_dir or work.root / "download", RunOptions(device, tensorboard), only)
-    made_by = [f"asr-kd mnist --config {work.config_path}"]
-    return [found, write_report(config, root, known_results(root, config), made_by)]
+@main.command("mnist", hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def mnist() -> None:
+    """The MNIST experiments are a recipe."""
+    raise UserError(
+        "the MNIST experiments are a recipe: run recipes/mnist/run.sh, or python recipes/mnist/run.py run --config ..."
+    )
 
 
 @main.command("config")

@@ -5,23 +5,22 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 help_message="Usage: recipes/mnist/run.sh [options]
 Stages: 0 download, 1 experiments and their report.
-An experiment whose result is already there is skipped."
+An experiment that has run with the same settings is skipped."
 stage=0                                # first stage to run
 stop_stage=1                           # last stage to run
 config=recipes/mnist/conf/quick.yaml   # settings: quick.yaml (minutes) or paper.yaml (hours)
 work_dir=recipes/mnist                 # folder that gets download/ and exp/
-mnist_dir=                             # a copy of MNIST already at hand: the four idx files, or their .gz
+mnist_dir=                             # a folder that has MNIST already: the four idx files, or their .gz
 . local/parse_options.sh
 . local/log.sh
 . local/path.sh
-recipe=(--config "$config" --work-dir "$work_dir")
 
 if stage 0; then
   log "Stage 0: fetch MNIST"
-  python -m asr_kd.mnist.download ${mnist_dir:+--mnist-dir "$mnist_dir"} "$work_dir/download"
+  python recipes/mnist/run.py download ${mnist_dir:+--mnist-dir "$mnist_dir"} "$work_dir/download"
 fi
 
 if stage 1; then
   log "Stage 1: run the experiments"
-  asr-kd mnist "${recipe[@]}"
+  python recipes/mnist/run.py run --config "$config" --work-dir "$work_dir"
 fi

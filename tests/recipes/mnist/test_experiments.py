@@ -1,5 +1,7 @@
 """All experiments on made-up digits: what they measure, that they are run once, and that the report shows them."""
 
+import importlib.util
+import json
 import re
 from dataclasses import replace
 
@@ -8,31 +10,36 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from asr_kd.cli import main
+from asr_kd.acoustic.settings import TrainingConfig
 from asr_kd.errors import UserError
-from asr_kd.mnist.config import (
+from asr_kd.report.results import read_mnist
+from asr_kd.stages.report import mnist_of
+
+from .conftest import RECIPE  # first: it puts the recipe on the path
+
+from digits.config import (  # isort: skip
     EXPERIMENTS,
     EnsemblesConfig,
     FewConfig,
     LogitsConfig,
     MnistConfig,
+    NetConfig,
     SoftConfig,
     SweepConfig,
     TeacherConfig,
     load_mnist_config,
 )
-from asr_kd.mnist.report import table, write_report
-from asr_kd.mnist.stage import known_results, run, sanity, spread
-from asr_kd.workspace.config import ModelConfig, TrainingConfig
-from asr_kd.workspace.run_options import RunOptions
+from digits.lab import Lab, Recipe  # isort: skip
+from digits.report import table, write_report  # isort: skip
+from digits.results import known_results, run, section, spread  # isort: skip
 
 TRAINING = TrainingConfig(epochs=8, batch_size=30, learning_rate=5e-3)
 SOFT = SoftConfig(temperature=4.0, training=TRAINING)
-SMALL = ModelConfig(layers=1, width=24)
+SMALL = NetConfig(layers=1, width=24)
 CONFIG = MnistConfig(
     seeds=2,
     experiments=EXPERIMENTS,
-    teacher=TeacherConfig(2, ModelConfig(layers=1, width=48, hidden_dropout=0.1), TRAINING, shift=1),
+    teacher=TeacherConfig(2, NetConfig(layers=1, width=48, hidden_dropout=0.1), TRAINING, shift=1),
     small=SMALL,
     hard=TRAINING,
     distilled=SOFT,
@@ -43,13 +50,22 @@ CONFIG = MnistConfig(
     ensembles=EnsemblesConfig((1, 2)),
     few=FewConfig(60, TRAINING),
 )
-QUIET = RunOptions(device="cpu", quiet=True)
+QUIET = {"device": "cpu", "quiet": True}
+
+
+@pytest.fixture(scope="module")
+def main():
+    """The commands of `python recipes/mnist/run.py`."""
+    spec = importlib.util.spec_from_file_location("mnist_run", RECIPE / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
 
 
 @pytest.fixture
 def done(made_up_mnist, tmp_path, monkeypatch):
-    monkeypatch.setattr("asr_kd.mnist.experiments.UNLABELLED", 300)
-    return run(CONFIG, tmp_path / "exp", made_up_mnist, QUIET), tmp_path / "exp", made_up_mnist
+    monkeypatch.setattr("digits.experiments.UNLABELLED", 300)
+    return run(CONFIG, tmp_path / "exp", made_up_mnist, **QUIET), tmp_path / "exp", made_up_mnist
 
 
 def test_everything_is_measured_once_and_shown(done):
@@ -80,13 +96,13 @@ def test_everything_is_measured_once_and_shown(done):
 
     nets = sorted((root / "nets").rglob("*.safetensors"))
     before = [path.stat().st_mtime_ns for path in nets]
-    again = run(CONFIG, root, mnist, QUIET)
-    assert not again.made and again.results == results
+    again = run(CONFIG, root, mnist, **QUIET)
+    assert not again.ran and again.results == results
     assert [path.stat().st_mtime_ns for path in nets] == before
     assert known_results(root) == known_results(root, CONFIG) == results
     assert known_results(root, replace(CONFIG, seed=2)) == {}  # a report never mixes settings
 
-    page = write_report(CONFIG, root, results, ["asr-kd mnist"])
+    page = write_report(CONFIG, root, results, ["run.py"])
     html = (page / "index.html").read_text()
     assert "http" not in re.sub(r'xmlns(:xlink)?="[^"]*"', "", html)
     assert {path.stem for path in page.glob("*.svg")} == {"temperatures", "biases", "few", "knowledge"}
@@ -94,10 +110,12 @@ def test_everything_is_measured_once_and_shown(done):
         assert what in (page / "report.md").read_text()
         assert here in html
     stamped = (page / "index.html").stat().st_mtime_ns
-    write_report(CONFIG, root, results, ["asr-kd mnist"])
+    write_report(CONFIG, root, results, ["run.py"])
     assert (page / "index.html").stat().st_mtime_ns == stamped
 
-    short = sanity(root)
+    short = json.loads((root / "section.json").read_text())
+    assert short == section(root)
+    assert read_mnist(root).no3.threes_right == short["no3"]["threes_right"]  # as `asr-kd report --mnist` reads it
     assert short["hard"] == np.mean(results["hard"]["errors"])
     right = 1 - np.mean(results["no3s"]["one_offset"]["of_digits"]) / results["no3s"]["scored_of_digits"]
     assert short["no3"]["threes_right"] == pytest.approx(right)
@@ -114,7 +132,7 @@ def test_the_table_says_how_many_teachers_a_student_had() -> None:
 
 def test_a_changed_setting_runs_only_what_depends_on_it(made_up_mnist, tmp_path):
     def results(config, *names):
-        return run(config, tmp_path, made_up_mnist, QUIET, names).made
+        return run(config, tmp_path, made_up_mnist, names, **QUIET).ran
 
     short = replace(TRAINING, epochs=1)
     config = replace(CONFIG, hard=short, distilled=replace(SOFT, training=short))
@@ -129,16 +147,15 @@ def test_a_changed_setting_runs_only_what_depends_on_it(made_up_mnist, tmp_path)
 
 def test_held_out_images_take_the_test_sets_place(made_up_mnist, tmp_path):
     config = replace(CONFIG, held_out=100, experiments=("hard",))
-    from asr_kd.mnist.lab import Lab
-
-    lab = Lab(config, tmp_path, made_up_mnist, QUIET)
+    lab = Lab(config, tmp_path, made_up_mnist, "cpu", quiet=True)
     assert (len(lab.train), len(lab.scored)) == (500, 100)
     train = {image.tobytes() for image in lab.train.images}
     assert not any(image.tobytes() in train for image in lab.scored.images)
 
 
-def test_nothing_run_is_said(tmp_path):
-    assert "'teacher' was not run" in sanity(tmp_path)["missing"]
+def test_a_section_without_experiments_says_so(tmp_path):
+    assert "'teacher' was not run" in section(tmp_path)["missing"]
+    assert "section.json" in mnist_of(tmp_path).missing and mnist_of(None) is None
     assert known_results(tmp_path) == {}
     assert spread([3]) == "3" and spread([1, 3]) == "2.0 ± 1.4"
 
@@ -147,38 +164,36 @@ def test_nothing_run_is_said(tmp_path):
     ("text", "says"),
     [
         ("experiments: [hard, soft]\n", "there is no 'soft'; known: teacher, hard"),
-        ("experiments: [ensembles]\n", "ensembles asks 5 teachers, but teacher.members is 1"),
-        ("teacher: {shift: 20}\n", "shift must be 0 or more and at most 8"),
+        ("experiments: [ensembles]\n", "ensembles needs 5 teachers, but teacher.members is 1"),
+        ("teacher: {shift: 20}\n", "teacher.shift must be at most 8"),
         ("teachers: 1\n", "unknown key 'teachers'"),
     ],
 )
-def test_a_bad_config_is_one_sentence(tmp_path, text, says):
+def test_a_bad_config_is_one_sentence(tmp_path, main, text, says):
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=re.escape(says)):
         load_mnist_config(path)
-    result = CliRunner().invoke(main, ["mnist", "--config", str(path), "--work-dir", str(tmp_path)])
+    result = CliRunner().invoke(main, ["run", "--config", str(path), "--work-dir", str(tmp_path)])
     assert result.exit_code == 2 and says in result.output and "Traceback" not in result.output
 
 
-def test_the_command_without_digits_says_where_to_get_them(tmp_path):
+def test_the_command_without_digits_says_where_to_get_them(tmp_path, main):
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump({"experiments": ["hard"]}))
-    result = CliRunner().invoke(main, ["mnist", "--config", str(path), "--work-dir", str(tmp_path)])
+    result = CliRunner().invoke(main, ["run", "--config", str(path), "--work-dir", str(tmp_path)])
     assert result.exit_code == 2
     assert "train-images-idx3-ubyte cannot be read" in result.output and "recipes/mnist/run.sh" in result.output
 
 
 def test_real_digits_distilled_beat_hard_labels(real_mnist, tmp_path):
     """Two epochs on 2,000 images; the teacher has seen 12,000."""
-    from asr_kd.mnist.lab import Lab
-
-    teacher = TeacherConfig(1, ModelConfig(layers=2, width=200), TrainingConfig(epochs=8, learning_rate=4e-3), shift=0)
+    teacher = TeacherConfig(1, NetConfig(layers=2, width=200), TrainingConfig(epochs=8, learning_rate=4e-3), shift=0)
     student = TrainingConfig(epochs=2, batch_size=16, learning_rate=3e-3)
-    config = MnistConfig(held_out=48000, teacher=teacher, small=ModelConfig(layers=2, width=100))
-    lab = Lab(config, tmp_path, real_mnist, QUIET)
+    config = MnistConfig(held_out=48000, teacher=teacher, small=NetConfig(layers=2, width=100))
+    lab = Lab(config, tmp_path, real_mnist, "cpu", quiet=True)
     chosen = np.zeros(len(lab.train), bool)
     chosen[:2000] = True
-    hard = lab.errors(lab.student("hard", student, chosen=chosen))
-    soft = lab.errors(lab.student("soft", student, SoftConfig(4.0, training=student), chosen=chosen))
+    hard = lab.errors(lab.student("hard", student, Recipe(chosen=chosen)))
+    soft = lab.errors(lab.student("soft", student, Recipe(SoftConfig(4.0, training=student), chosen=chosen)))
     assert max(soft) < min(hard), f"hard {hard}, soft {soft}"

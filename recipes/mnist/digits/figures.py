@@ -9,10 +9,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
-from asr_kd.mnist.data import SIDE
-from asr_kd.report.style import COLOURS
 from asr_kd.report.svg import INK, STYLE, to_svg
+from digits.data import SIDE
 
+COLOURS = {"direct": "#e0763a", "ensemble": "#5b78e5", "distilled": "#12a383"}
 WIDTH_COLOURS = ("#12a383", "#5b78e5", "#e0763a", "#a88bb4")
 Result = dict[str, Any]
 

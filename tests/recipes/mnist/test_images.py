@@ -4,16 +4,23 @@ import numpy as np
 import pytest
 import torch
 
-from asr_kd.acoustic.model import AcousticModel
+from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.rng import StepRng
-from asr_kd.mnist.data import SIDE, Digits
-from asr_kd.mnist.images import Images, Shift, errors, log_posteriors, tempered_mean
-from asr_kd.workspace.config import ModelConfig
+
+from digits.config import NetConfig  # isort: skip
+from digits.data import SIDE, Digits  # isort: skip
+from digits.images import Images, Shift, errors, log_posteriors, tempered_mean  # isort: skip
 
 CPU = torch.device("cpu")
 
 
-def digits(count: int = 30, seed: int = 0) -> Digits:
+def small_model() -> FrameModel:
+    model = build_model(NetConfig(1, 8).as_model(), num_dims=SIDE * SIDE, num_senones=10, seeds=[1, 2])
+    model.precision = "float32"
+    return model
+
+
+def some_digits(count: int = 30, seed: int = 0) -> Digits:
     rng = np.random.default_rng(seed)
     return Digits(rng.integers(0, 256, (count, SIDE * SIDE)).astype(np.uint8), rng.integers(0, 10, count))
 
@@ -53,21 +60,21 @@ def test_all_shifts_are_equally_likely_and_repeat_with_the_step():
 
 
 def test_no_shift_changes_nothing():
-    inputs = torch.rand(4, SIDE * SIDE)
+    inputs = torch.rand(4, 1, SIDE * SIDE)
     assert torch.equal(Shift(0)(inputs, StepRng(1, 1, CPU)), inputs)
 
 
 def test_pixels_are_fractions():
-    images = Images(digits(), CPU)
+    images = Images(some_digits(), CPU)
     inputs = images.inputs(torch.tensor([3, 5]))
     assert inputs.dtype == torch.float32
-    np.testing.assert_allclose(inputs.numpy(), digits().images[[3, 5]] / 255, rtol=1e-6)
+    assert inputs.shape == (2, 1, SIDE * SIDE)
+    np.testing.assert_allclose(inputs[:, 0].numpy(), some_digits().images[[3, 5]] / 255, rtol=1e-6)
 
 
 def test_means_over_members_and_shifts_are_those_of_probabilities():
-    images = Images(digits(), CPU)
-    model = AcousticModel(ModelConfig(layers=1, width=8), SIDE * SIDE, 10, [1, 2]).eval()
-    model.precision = "float32"
+    images = Images(some_digits(), CPU)
+    model = small_model()
     shift = Shift(1)
     inputs = images.inputs(torch.arange(30))
     total = torch.zeros(30, 10)
@@ -79,8 +86,8 @@ def test_means_over_members_and_shifts_are_those_of_probabilities():
 
 
 def test_errors_are_counted_per_member():
-    images = Images(digits(), CPU)
-    model = AcousticModel(ModelConfig(layers=1, width=8), SIDE * SIDE, 10, [1, 2]).eval()
+    images = Images(some_digits(), CPU)
+    model = small_model()
     posteriors = log_posteriors(model, images)
     assert posteriors.shape == (2, 30, 10)
     expected = [(posteriors[m].argmax(-1).numpy() != images.labels).sum() for m in range(2)]

@@ -1,4 +1,4 @@
-"""`asr-kd mnist`: runs the experiments that the config names, each one kept as soon as it is done."""
+"""Runs the experiments that the config names; the result of each is written as soon as it is done."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from asr_kd.errors import UserError
+from asr_kd.io.files import replacing_file
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import Stamp, read_stamp, stale_reason
-from asr_kd.mnist.config import EXPERIMENTS, MnistConfig
-from asr_kd.mnist.data import SUMS
-from asr_kd.workspace.config import to_mapping
-from asr_kd.workspace.run_options import RunOptions
+from digits.config import EXPERIMENTS, MnistConfig
+from digits.data import SUMS
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("asr_kd.mnist")
 
-_FORM = 3  # of the results; raise it when an experiment measures something else
+SECTION = "section.json"  # what `asr-kd report --mnist` reads
+_VERSION = 4  # of the results; raise it when an experiment measures something else
 
 
 @dataclass(frozen=True)
 class MnistResult:
     """What was run, and what the report is made from."""
 
-    made: bool
+    ran: bool
     results: dict[str, Any]  # experiment -> its result with the "seconds" it took
 
     def __str__(self) -> str:
@@ -35,38 +35,42 @@ class MnistResult:
 
 
 def run(
-    config: MnistConfig, root: Path, mnist: Path, options: RunOptions, only: Sequence[str] | None = None
+    config: MnistConfig, root: Path, mnist: Path, only: Sequence[str] = (), *, device: str = "auto", quiet: bool = False
 ) -> MnistResult:
     """Runs what is not there yet; nets that experiments share are trained once.
 
     Args:
-      root: gets nets/ and results/.
+      root: gets nets/, results/ and the section of a speech report.
       mnist: the folder with the four files.
       only: experiments to run, instead of the config's.
     """
-    for name in only or ():
+    for name in only:
         if name not in EXPERIMENTS:
             raise UserError(f"there is no experiment {name!r}; known: {', '.join(EXPERIMENTS)}.")
     lab = None
-    results, made = {}, False
+    results, ran = {}, False
     for name in only or config.experiments:
         stamp = _stamp(config, name)
         folder = root / "results" / name
         reason = stale_reason(folder, stamp)
         if reason is not None:
             log.info("experiment %s: %s", name, reason)
-            from asr_kd.mnist.experiments import RUN  # here: torch takes long to load, finished experiments need none
-            from asr_kd.mnist.lab import Lab
+            from digits.experiments import (
+                RUN,
+            )  # here: torch takes long to load, and finished experiments do not need it
+            from digits.lab import Lab
 
             started = time.monotonic()
-            lab = lab or Lab(config, root, mnist, options)
+            lab = lab or Lab(config, root, mnist, device, quiet)
             result = RUN[name](lab)
             seconds = round(time.monotonic() - started, 1)
             with replacing_folder(folder, stamp) as temporary:
                 (temporary / "result.json").write_text(json.dumps(result | {"seconds": seconds}) + "\n", "utf-8")
-            made = True
+            ran = True
         results[name] = read_result(root, name)
-    return MnistResult(made, results)
+    with replacing_file(root / SECTION) as temporary:
+        temporary.write_text(json.dumps(section(root), indent=1) + "\n", "utf-8")
+    return MnistResult(ran, results)
 
 
 # what each experiment's result depends on, beside the seeds and the images: sections of the config
@@ -86,9 +90,8 @@ _SECTIONS = {
 
 
 def _stamp(config: MnistConfig, name: str) -> Stamp:
-    whole = to_mapping(config)
-    settings = {section: whole[section] for section in (*_SECTIONS[name], "seeds", "held_out")}
-    return Stamp("mnist results", settings | {"experiment": name, "form": _FORM}, SUMS, config.seed)
+    settings = {key: getattr(config, key) for key in (*_SECTIONS[name], "seeds", "held_out")}
+    return Stamp("mnist results", settings | {"experiment": name}, SUMS, config.seed, version=_VERSION)
 
 
 def read_result(root: Path, name: str) -> dict[str, Any]:
@@ -97,33 +100,36 @@ def read_result(root: Path, name: str) -> dict[str, Any]:
     try:
         result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise UserError(f"{file} is missing or damaged; delete {file.parent} and run asr-kd mnist again.") from None
+        raise UserError(f"{file} is missing or damaged; delete {file.parent} and run the recipe again.") from None
     return result
 
 
 def known_results(root: Path, config: MnistConfig | None = None) -> dict[str, dict[str, Any]]:
     """Every experiment that was run, in the paper's order; with `config` only those that were run with its settings."""
-    found = {}
+    results = {}
     for name in EXPERIMENTS:
         stamp = read_stamp(root / "results" / name)
         if stamp is not None and (config is None or stamp["digest"] == _stamp(config, name).digest):
-            found[name] = read_result(root, name)
-    return found
+            results[name] = read_result(root, name)
+    return results
 
 
-def sanity(root: Path) -> dict[str, Any]:
-    """The few numbers that a speech report shows: mean errors; or {"missing": why} where they are not there."""
-    found = known_results(root)
-    missing = [name for name in ("teacher", "hard", "distilled") if name not in found]
+def section(root: Path) -> dict[str, Any]:
+    """The few numbers that a speech report shows: mean errors; or {"missing": reason} without these experiments.
+
+    The form is that of `asr_kd.report.results.MnistResults`.
+    """
+    results = known_results(root)
+    missing = [name for name in ("teacher", "hard", "distilled") if name not in results]
     if missing:
         return {"missing": f"the experiment {missing[0]!r} was not run (recipes/mnist/run.sh runs it)"}
-    numbers: dict[str, Any] = {name: _mean(found[name]["errors"]) for name in ("teacher", "hard", "distilled")}
-    numbers["seeds"] = len(found["distilled"]["errors"])
-    if "no3s" in found:
-        threes = found["no3s"]["scored_of_digits"]
-        after = found["no3s"]["one_offset"]
+    numbers: dict[str, Any] = {name: _mean(results[name]["errors"]) for name in ("teacher", "hard", "distilled")}
+    numbers["seeds"] = len(results["distilled"]["errors"])
+    if "no3s" in results:
+        threes = results["no3s"]["scored_of_digits"]
+        after = results["no3s"]["one_offset"]
         numbers["no3"] = {
-            "before": _mean(found["no3s"]["before"]["errors"]),
+            "before": _mean(results["no3s"]["before"]["errors"]),
             "after": _mean(after["errors"]),
             "threes_right": 1 - _mean(after["of_digits"]) / threes,
         }

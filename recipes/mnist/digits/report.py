@@ -13,22 +13,22 @@ from markupsafe import Markup
 import asr_kd
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import Stamp, stale_reason
-from asr_kd.mnist.config import MnistConfig
-from asr_kd.mnist.stage import spread, summary
-from asr_kd.workspace.config import to_mapping
+from asr_kd.settings import to_mapping
+from digits.config import MnistConfig
+from digits.results import spread, summary
 
-_FORM = 2  # of the page; raise it when templates or figures change
+_VERSION = 3  # of the page; raise it when templates or figures change
 
-Row = tuple[str, str, str]  # what, here, in the paper
+Row = tuple[str, str, str]  # what, errors here, errors in the paper
 
 
 def write_report(config: MnistConfig, root: Path, results: dict[str, dict[str, Any]], commands: list[str]) -> Path:
     """Writes `root`/report, unless its stamp says that nothing has changed; returns the folder."""
     folder = root / "report"
-    stamp = Stamp("mnist report", {"results": results, "form": _FORM, "commands": commands}, {}, config.seed)
+    stamp = Stamp("mnist report", {"results": results, "commands": commands}, {}, config.seed, version=_VERSION)
     if stale_reason(folder, stamp) is None:
         return folder
-    from asr_kd.mnist.figures import draw  # here: matplotlib takes long to load, and a finished report needs none
+    from digits.figures import draw  # here: matplotlib takes long to load, and a finished report does not need it
 
     figures = draw(results)
     with replacing_folder(folder, stamp) as temporary:
@@ -54,7 +54,10 @@ def write_report(config: MnistConfig, root: Path, results: dict[str, dict[str, A
 def _environment(template: str) -> jinja2.Environment:
     return jinja2.Environment(
         loader=jinja2.ChoiceLoader(
-            [jinja2.PackageLoader("asr_kd.mnist", "templates"), jinja2.PackageLoader("asr_kd.report", "templates")]
+            [
+                jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+                jinja2.PackageLoader("asr_kd.report", "templates"),
+            ]
         ),
         autoescape=template.endswith(".html.j2"),
         undefined=jinja2.StrictUndefined,
@@ -68,11 +71,11 @@ def table(results: dict[str, dict[str, Any]]) -> list[Row]:
     rows: list[Row] = []
 
     def add(experiment: str, what: str, paper: str, *keys: str) -> None:
-        found: Any = results.get(experiment)
+        value: Any = results.get(experiment)
         for key in keys:
-            found = found.get(key) if found is not None else None
-        if found is not None:
-            rows.append((what, spread(found if isinstance(found, list) else [found]), paper))
+            value = value.get(key) if value is not None else None
+        if value is not None:
+            rows.append((what, spread(value if isinstance(value, list) else [value]), paper))
 
     add("teacher", "teacher", "67", "errors")
     add("teacher", "teacher, its answer averaged over shifts", "–", "averaged_over_shifts")

@@ -1,23 +1,20 @@
-"""Settings of the MNIST experiments: frozen dataclasses <-> YAML, by the same reader as a speech recipe's."""
+"""Settings of the MNIST experiments: strict dataclasses, read from YAML."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated
 
+import pydantic
+from pydantic import Field, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from asr_kd.acoustic.settings import DnnConfig, TrainingConfig
 from asr_kd.errors import UserError
-from asr_kd.workspace.config import (
-    Count,
-    Fraction,
-    ModelConfig,
-    Natural,
-    Positive,
-    Range,
-    TrainingConfig,
-    from_mapping,
-    load_yaml,
-)
+from asr_kd.io.yaml_files import load_with_bases
+from asr_kd.settings import STRICT, Count, Dropout, Fraction, Natural, NotNegative, Positive, first_error
 
 EXPERIMENTS = (
     "teacher",
@@ -34,17 +31,40 @@ EXPERIMENTS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
+class NetConfig:
+    """A net that sees one image: hidden layers x width, ReLU."""
+
+    layers: Natural = 2
+    width: Count = 1200
+    input_dropout: Dropout = 0.0
+    hidden_dropout: Dropout = 0.0
+    max_norm: NotNegative = 0.0  # bound on the norm of each unit's incoming weights; 0: none
+
+    def as_model(self) -> DnnConfig:
+        """The same as settings of an acoustic model: an image is a frame without context."""
+        return DnnConfig(
+            layers=self.layers,
+            width=self.width,
+            left_context=0,
+            right_context=0,
+            input_dropout=self.input_dropout,
+            hidden_dropout=self.hidden_dropout,
+            max_norm=self.max_norm,
+        )
+
+
+@dataclass(frozen=True, config=STRICT)
 class TeacherConfig:
     """The large net; `members` of it differ in their seeds alone."""
 
     members: Count = 1
-    model: ModelConfig = field(default_factory=lambda: ModelConfig(layers=2, width=1200))
+    model: NetConfig = field(default_factory=NetConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    shift: Annotated[int, Range(0, 8)] = 2  # pixels, both ways, drawn anew each time an image is seen
+    shift: Annotated[int, Field(ge=0, le=8)] = 2  # pixels in both directions, drawn each time an image is seen
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class SoftConfig:
     """How a student learns from the teacher."""
 
@@ -55,7 +75,7 @@ class SoftConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class SweepConfig:
     """Temperature against width."""
 
@@ -64,7 +84,7 @@ class SweepConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class LogitsConfig:
     """Logit matching against high temperatures."""
 
@@ -72,14 +92,14 @@ class LogitsConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class EnsemblesConfig:
     """Students of more and more teachers."""
 
     teachers: tuple[Count, ...] = (1, 3, 5)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class FewConfig:
     """Few labels: hard targets against soft ones on the same images."""
 
@@ -87,16 +107,18 @@ class FewConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class MnistConfig:
     """All experiments; `experiments` says which are run."""
 
     seed: Natural = 1
     seeds: Count = 3  # students of each kind
-    held_out: Annotated[int, Range(0, 50000)] = 0  # training images kept apart and scored in place of the test set
+    held_out: Annotated[int, Field(ge=0, le=50000)] = (
+        0  # training images kept apart and scored in place of the test set
+    )
     experiments: tuple[str, ...] = ("teacher", "hard", "distilled", "no3s")
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
-    small: ModelConfig = field(default_factory=lambda: ModelConfig(layers=2, width=800))
+    small: NetConfig = field(default_factory=lambda: NetConfig(width=800))
     hard: TrainingConfig = field(default_factory=TrainingConfig)
     distilled: SoftConfig = field(default_factory=SoftConfig)
     shifted: SoftConfig = field(default_factory=SoftConfig)
@@ -108,12 +130,20 @@ class MnistConfig:
 
 
 def load_mnist_config(path: Path) -> MnistConfig:
-    """Reads a YAML file.
+    """Reads a YAML file, and those that it extends by `base:`.
 
     Raises:
-      UserError: as `load_config`, or an experiment is unknown or needs more teachers than there are.
+      UserError: a file cannot be read, has an unknown key or a value of a wrong type or range; or an experiment is
+        unknown or needs more teachers than there are.
     """
-    config = from_mapping(MnistConfig, load_yaml(path), str(path))
+    raw = load_with_bases(path)
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: expected a mapping of settings, not {raw!r}.")
+    try:
+        # through JSON, whose lists pydantic takes for tuples where it is strict
+        config = TypeAdapter(MnistConfig).validate_json(json.dumps(raw, default=str))
+    except pydantic.ValidationError as error:
+        raise UserError(f"{path}: {first_error(error, MnistConfig)}.") from None
     for name in config.experiments:
         if name not in EXPERIMENTS:
             raise UserError(f"{path}: experiments: there is no {name!r}; known: {', '.join(EXPERIMENTS)}.")
@@ -123,6 +153,6 @@ def load_mnist_config(path: Path) -> MnistConfig:
     for name, teachers in needed.items():
         if name in config.experiments and teachers > config.teacher.members:
             raise UserError(
-                f"{path}: {name} asks {teachers} teachers, but teacher.members is {config.teacher.members}; raise it."
+                f"{path}: {name} needs {teachers} teachers, but teacher.members is {config.teacher.members}; raise it."
             )
     return config

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from asr_kd.acoustic.model import AcousticModel
+from asr_kd.acoustic.model import FrameModel
 from asr_kd.acoustic.training import read_log
 from asr_kd.distillation.prior_correction import add_offsets, matching_offsets, offsets_from_targets, shared_offset
-from asr_kd.mnist.images import Images, Shift, errors, log_posteriors, tempered_mean
-from asr_kd.mnist.lab import Lab, without
+from digits.images import Images, Shift, errors, log_posteriors, tempered_mean
+from digits.lab import Lab, Recipe, without
 
 UNLABELLED = 10_000  # training images on which offsets are chosen; their labels are not looked at
 KNOWLEDGE_TEMPERATURES = (1.0, 4.0, 20.0)
@@ -32,7 +32,7 @@ def teacher(lab: Lab) -> Result:
         shift = Shift(lab.config.teacher.shift)
         result["shifts"] = len(shift.every())
         result["averaged_over_shifts"] = [
-            errors(tempered_mean(model.some([m]), scored, 1.0, shift)[None], scored.labels)[0]
+            errors(tempered_mean(model.select_members([m]), scored, 1.0, shift)[None], scored.labels)[0]
             for m in range(model.members)
         ]
     if model.members > 1:
@@ -48,14 +48,14 @@ def hard(lab: Lab) -> Result:
 def distilled(lab: Lab) -> Result:
     """The small net on the teacher's soft targets of the unshifted training images."""
     soft = lab.config.distilled
-    model = lab.student("distilled", soft.training, soft)
+    model = lab.student("distilled", soft.training, Recipe(soft))
     return {"errors": lab.errors(model), "temperature": soft.temperature, "teachers": soft.teachers}
 
 
 def shifted(lab: Lab) -> Result:
     """The same with a transfer set that is shifted as the teacher's training images were (beyond the paper)."""
     soft = lab.config.shifted
-    model = lab.student("shifted", soft.training, soft, shifted=lab.config.teacher.shift)
+    model = lab.student("shifted", soft.training, Recipe(soft, shift=lab.config.teacher.shift))
     return {"errors": lab.errors(model), "temperature": soft.temperature, "teachers": soft.teachers}
 
 
@@ -77,7 +77,10 @@ def temperatures(lab: Lab) -> Result:
         for temperature in sweep.temperatures:
             soft = replace(lab.config.distilled, temperature=temperature)
             model = lab.student(
-                f"width{width}_t{temperature:g}", sweep.training, soft, model=replace(lab.config.small, width=width)
+                f"width{width}_t{temperature:g}",
+                sweep.training,
+                Recipe(soft),
+                model=replace(lab.config.small, width=width),
             )
             rows.append({"width": width, "temperature": temperature, "errors": lab.errors(model)})
     return {"rows": rows}
@@ -87,12 +90,12 @@ def logits(lab: Lab) -> Result:
     """The squared error of logits, which high temperatures come to (section 2.1)."""
     settings = lab.config.logits
     rows: list[Result] = []
-    reference = lab.student("logits", settings.training, lab.config.distilled, loss="logits")
+    reference = lab.student("logits", settings.training, Recipe(lab.config.distilled, loss="logits"))
     rows.append({"loss": "logits", "errors": lab.errors(reference)})
     matched = _centred(reference, lab)
     for temperature in settings.temperatures:
         soft = replace(lab.config.distilled, temperature=temperature)
-        model = lab.student(f"logits_t{temperature:g}", settings.training, soft)
+        model = lab.student(f"logits_t{temperature:g}", settings.training, Recipe(soft))
         apart = float((_centred(model, lab) - matched).square().mean().sqrt())
         rows.append(
             {"loss": "kl", "temperature": temperature, "errors": lab.errors(model), "apart": apart}
@@ -105,8 +108,8 @@ def ensembles(lab: Lab) -> Result:
     rows = []
     for count in lab.config.ensembles.teachers:
         soft = replace(lab.config.distilled, teachers=count)
-        name = "distilled" if soft == lab.config.distilled else f"of{count}"  # that net is there, or will be asked for
-        model = lab.student(name, soft.training, soft)
+        name = "distilled" if soft == lab.config.distilled else f"of{count}"  # the net of that experiment
+        model = lab.student(name, soft.training, Recipe(soft))
         rows.append({"teachers": count, "errors": lab.errors(model)})
     return {"rows": rows}
 
@@ -122,7 +125,8 @@ def few(lab: Lab) -> Result:
     for name, soft in (("hard", None), ("soft", lab.config.distilled)):
         for stopped in (False, True):
             folder = f"few_{name}{'_stopped' if stopped else ''}"
-            model = lab.student(folder, lab.config.few.training, soft, chosen=chosen, watch=watch if stopped else None)
+            recipe = Recipe(soft, chosen=chosen, watch=watch if stopped else None)
+            model = lab.student(folder, lab.config.few.training, recipe)
             row: Result = {"targets": name, "stopped": stopped, "errors": lab.errors(model)}
             if stopped:
                 log = read_log(lab.root / "nets" / folder)
@@ -165,7 +169,7 @@ RUN: dict[str, Callable[[Lab], Result]] = {
 def _biased(lab: Lab, name: str, chosen: np.ndarray, digits: Sequence[int]) -> Result:
     """A student of a transfer set with other proportions; its errors before and after each correction of biases."""
     soft, labels = lab.config.biased, lab.scored.labels
-    model = lab.student(name, soft.training, soft, chosen=chosen)
+    model = lab.student(name, soft.training, Recipe(soft, chosen=chosen))
     scored = lab.log_posteriors(model).numpy()
     unlabelled = lab.train.where(np.random.default_rng(lab.config.seed).permutation(len(lab.train))[:UNLABELLED])
     outputs = log_posteriors(model, Images(unlabelled, lab.device)).numpy()
@@ -201,7 +205,7 @@ def _tuned(log_posteriors: np.ndarray, digits: Sequence[int], labels: np.ndarray
     return float(grid[int(np.argmin(wrong))])
 
 
-def _centred(model: AcousticModel, lab: Lab) -> torch.Tensor:
+def _centred(model: FrameModel, lab: Lab) -> torch.Tensor:
     """(M, N, C) logits of zero mean on the scored images."""
-    found = lab.log_posteriors(model)
-    return found - found.mean(-1, keepdim=True)
+    outputs = lab.log_posteriors(model)
+    return outputs - outputs.mean(-1, keepdim=True)
