@@ -53,7 +53,8 @@ def load_yaml(path: Path) -> Any:
 def load_with_bases(path: Path) -> Any:
     """The file's data over those of the file that its key `base` names, relative to it, and so on.
 
-    Mappings are merged key by key; of anything else the extending file's value counts. A key set to null is removed, so that its default counts again.
+    Mappings are merged key by key; of anything else the extending file's value counts. A key set to null is
+    removed, so that its default counts again.
 
     Raises:
       UserError: as `load_yaml`; or files extend each other in a circle.

@@ -1,0 +1,101 @@
+"""The calls that need several packages at once: a model from its folder, alignment, decoding, word errors of a set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from asr_kd.acoustic.model import FrameModel
+from asr_kd.acoustic.model_files import load_model
+from asr_kd.alignment.topology import Segments, compile_graph, path_segments
+from asr_kd.alignment.viterbi import viterbi
+from asr_kd.decoding.decoder import Hypothesis, make_decoder
+from asr_kd.decoding.graph import Graph
+from asr_kd.decoding.likelihoods import scaled_likelihoods
+from asr_kd.decoding.settings import DecodingConfig
+from asr_kd.evaluation.wer import WordErrors, pooled, word_errors
+from asr_kd.lang.lexicon import Lang
+
+
+def load(folder: str | Path, device: str | torch.device = "cpu") -> FrameModel:
+    """A trained system (exp/<system>) as one model; nothing beside its folder is read.
+
+    `model.log_posteriors(features)` takes (T, D) normalised log-mel features and gives (T, C) natural-log posteriors
+    over the senones; of several members, or seeds, the log of their mean.
+
+    Raises:
+      UserError: the folder holds no model, or a damaged one.
+    """
+    return load_model(Path(folder), device)
+
+
+def align(
+    log_likelihoods: np.ndarray, words: Sequence[str], lang: Lang, *, optional_silence: bool = True, beam: float = 0.0
+) -> Segments:
+    """The phones of a transcript, with the frames that each takes on the best path.
+
+    Args:
+      log_likelihoods: (T, 3 P) of the context-independent states, column 3 * phone + HMM state; natural log.
+      words: the transcript; all are in `lang`, whose phones[0] is silence.
+      optional_silence: there may be silence between and around the words.
+      beam: 0: exact.
+
+    Raises:
+      CannotAlignError: a word has no pronunciation, or there are fewer frames than states.
+
+    >>> from asr_kd.lang.lexicon import Lang
+    >>> lang = Lang(("SIL", "A", "B"), ("AB",), {"AB": ((1, 2),)})
+    >>> columns = [3, 3, 4, 5, 6, 7, 7, 8]  # the three states of A, then those of B
+    >>> align(np.log(np.eye(9)[columns] + 1e-3), ["AB"], lang).start.tolist()
+    [0, 4, 8]
+    """
+    graph = compile_graph(words, lang, optional_silence=optional_silence)
+    path, _ = viterbi(np.asarray(log_likelihoods, np.float32), graph, beam=beam)
+    return path_segments(graph, path)
+
+
+def decode(
+    log_posteriors: Sequence[np.ndarray | torch.Tensor],
+    graph: Graph,
+    log_priors: np.ndarray,
+    *,
+    acoustic_scale: float,
+    word_penalty: float = 0.0,
+    decoder: str = "kaldi",
+    settings: DecodingConfig | None = None,
+) -> list[Hypothesis]:
+    """The words of utterances, by a search through a decoding graph.
+
+    Args:
+      log_posteriors: (T, C) of each utterance, natural log, as `FrameModel.log_posteriors` gives them.
+      graph: over the same C senones, see `read_graph`.
+      log_priors: (C,) natural log of the senones' shares of the training frames: `Tree.log_priors()`.
+      acoustic_scale, word_penalty: as chosen on dev.
+      decoder: a name in `asr_kd.decoding.registry.BACKENDS`.
+
+    Raises:
+      UserError: the decoder is not installed, or the posteriors have other senones than the graph.
+    """
+    settings = settings or DecodingConfig()
+    search = make_decoder(decoder, graph, settings, acoustic_scale=acoustic_scale, word_penalty=word_penalty)
+    arrays = (np.asarray(torch.as_tensor(array).cpu(), np.float32) for array in log_posteriors)
+    return search.decode([scaled_likelihoods(array, log_priors, settings.prior_scale) for array in arrays])
+
+
+def wer(references: Sequence[str], hypotheses: Sequence[str]) -> WordErrors:
+    """Word errors of a set of utterances, words separated by spaces; its `wer` is errors over reference words.
+
+    Raises:
+      ValueError: there are more of one than of the other.
+
+    >>> wer(["A B C", "D"], ["A X C", "D E"])
+    WordErrors(insertions=1, deletions=0, substitutions=1, words=4)
+    >>> wer(["A B C", "D"], ["A X C", "D E"]).wer
+    0.5
+    """
+    if len(references) != len(hypotheses):
+        raise ValueError(f"there are {len(references)} references and {len(hypotheses)} hypotheses")
+    return pooled(word_errors(r.split(), h.split()) for r, h in zip(references, hypotheses, strict=True))
