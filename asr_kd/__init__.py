@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from asr_kd.acoustic.training import RunControl as RunControl
     from asr_kd.acoustic.training import TrainingData as TrainingData
     from asr_kd.acoustic.training import fit as fit
-    from asr_kd.api import align as align
+    from asr_kd.alignment.align import align as align
     from asr_kd.api import decode as decode
     from asr_kd.api import load as load
     from asr_kd.api import wer as wer
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from asr_kd.distillation.targets import TableTargets as TableTargets
     from asr_kd.evaluation.bootstrap import compare as compare
     from asr_kd.evaluation.bootstrap import ratio_interval as ratio_interval
+    from asr_kd.frames.array_frames import ArrayFrames as ArrayFrames
     from asr_kd.frames.features import fbank as fbank
     from asr_kd.frames.store import FrameStore as FrameStore
-    from asr_kd.frames.store import write_store as write_store
     from asr_kd.frames.windows import windows_of as windows_of
     from asr_kd.lang.lexicon import Lang as Lang
     from asr_kd.lang.ngram import estimate as estimate_ngrams
@@ -59,7 +59,7 @@ _PUBLIC = {  # name -> where it is
     "TrainingConfig": "asr_kd.acoustic.settings:TrainingConfig",
     "fbank": "asr_kd.frames.features:fbank",
     "FrameStore": "asr_kd.frames.store:FrameStore",
-    "write_store": "asr_kd.frames.store:write_store",
+    "ArrayFrames": "asr_kd.frames.array_frames:ArrayFrames",
     "windows_of": "asr_kd.frames.windows:windows_of",
     "fit": "asr_kd.acoustic.training:fit",
     "TrainingData": "asr_kd.acoustic.training:TrainingData",
@@ -75,7 +75,7 @@ _PUBLIC = {  # name -> where it is
     "logit_matching": "asr_kd.distillation.loss:logit_matching",
     "Lang": "asr_kd.lang.lexicon:Lang",
     "estimate_ngrams": "asr_kd.lang.ngram:estimate",
-    "align": "asr_kd.api:align",
+    "align": "asr_kd.alignment.align:align",
     "decode": "asr_kd.api:decode",
     "read_graph": "asr_kd.decoding.graph:read_graph",
     "wer": "asr_kd.api:wer",
@@ -94,7 +94,7 @@ __all__ = [  # noqa: RUF022
     "TrainingConfig",
     "fbank",
     "FrameStore",
-    "write_store",
+    "ArrayFrames",
     "windows_of",
     "fit",
     "TrainingData",

@@ -1,4 +1,4 @@
-"""The calls that need several packages at once: a model from its folder, alignment, decoding, word errors of a set."""
+"""Calls of the public API that put several parts together: a model from its folder, decoding, word errors of a set."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ import torch
 
 from asr_kd.acoustic.model import FrameModel
 from asr_kd.acoustic.model_files import load_model
-from asr_kd.alignment.topology import Segments, compile_graph, path_segments
-from asr_kd.alignment.viterbi import viterbi
 from asr_kd.decoding.decoder import Hypothesis, make_decoder
 from asr_kd.decoding.graph import Graph
 from asr_kd.decoding.likelihoods import scaled_likelihoods
 from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.evaluation.wer import WordErrors, pooled, word_errors
-from asr_kd.lang.lexicon import Lang
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu") -> FrameModel:
@@ -30,31 +27,6 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> FrameModel:
       UserError: the folder holds no model, or a damaged one.
     """
     return load_model(Path(folder), device)
-
-
-def align(
-    log_likelihoods: np.ndarray, words: Sequence[str], lang: Lang, *, optional_silence: bool = True, beam: float = 0.0
-) -> Segments:
-    """The phones of a transcript, with the frames that each takes on the best path.
-
-    Args:
-      log_likelihoods: (T, 3 P) of the context-independent states, column 3 * phone + HMM state; natural log.
-      words: the transcript; all are in `lang`, whose phones[0] is silence.
-      optional_silence: there may be silence between and around the words.
-      beam: 0: exact.
-
-    Raises:
-      CannotAlignError: a word has no pronunciation, or there are fewer frames than states.
-
-    >>> from asr_kd.lang.lexicon import Lang
-    >>> lang = Lang(("SIL", "A", "B"), ("AB",), {"AB": ((1, 2),)})
-    >>> columns = [3, 3, 4, 5, 6, 7, 7, 8]  # the three states of A, then those of B
-    >>> align(np.log(np.eye(9)[columns] + 1e-3), ["AB"], lang).start.tolist()
-    [0, 4, 8]
-    """
-    graph = compile_graph(words, lang, optional_silence=optional_silence)
-    path, _ = viterbi(np.asarray(log_likelihoods, np.float32), graph, beam=beam)
-    return path_segments(graph, path)
 
 
 def decode(

@@ -68,12 +68,12 @@ def module(monkeypatch):
     monkeypatch.setitem(sys.modules, "toys", toys)
 
 
-def noise(tmp_path):
-    """A store of frames whose class is in their largest dimension, and the classes."""
+def noise():
+    """Frames whose class is in their largest dimension, and the classes."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 400)
     frames = rng.normal(size=(400, 3)).astype(np.float32) + 4 * np.eye(3, dtype=np.float32)[labels]
-    return asr_kd.write_store(tmp_path / "frames", [("a", frames)]), labels
+    return asr_kd.ArrayFrames([frames]), labels
 
 
 def test_a_kind_of_model(monkeypatch, tmp_path):
@@ -82,24 +82,24 @@ def test_a_kind_of_model(monkeypatch, tmp_path):
     settings = config.system("a").model
     assert settings == LinearConfig() and "LinearConfig" in config_schema()["$defs"]
 
-    store, labels = noise(tmp_path)
+    source, labels = noise()
     model = asr_kd.build_model(settings, num_dims=3, num_senones=3, seeds=[1, 2])
-    data = asr_kd.TrainingData(asr_kd.windows_of(store, model.context))
+    data = asr_kd.TrainingData(asr_kd.windows_of(source, model.context))
     training = asr_kd.TrainingConfig(epochs=5, batch_size=16, learning_rate=0.05, precision="float32")
     asr_kd.fit(model, data, asr_kd.HardTargets(labels, CPU), training, asr_kd.RunControl(seed=1))
     (tmp_path / "model").mkdir()
     asr_kd.save_model(model, tmp_path / "model")
     loaded = asr_kd.load(tmp_path / "model")
     assert isinstance(loaded, LinearModel) and loaded.members == 2
-    assert (loaded.log_posteriors(store.normalised(0)).argmax(1).numpy() == labels).mean() > 0.95
+    assert (loaded.log_posteriors(source.normalised(0)).argmax(1).numpy() == labels).mean() > 0.95
 
 
-def test_a_loss(monkeypatch, tmp_path):
+def test_a_loss(monkeypatch):
     monkeypatch.setitem(LOSSES, "squared", Loss("toys:squared_error"))
     systems = {"t": {"members": 2}, "d": {"targets": {"from": "t", "loss": "squared"}}}
     targets = from_mapping(Config, {"systems": systems}, "my.yaml").system("d").targets
 
-    store, labels = noise(tmp_path)
+    source, labels = noise()
     student = asr_kd.build_model(
         asr_kd.DnnConfig(layers=0, left_context=0, right_context=0), num_dims=3, num_senones=3, seeds=[1]
     )
@@ -107,10 +107,10 @@ def test_a_loss(monkeypatch, tmp_path):
     criterion = asr_kd.DistillationCriterion(
         asr_kd.TableTargets(table, 1.0), labels, soft_weight=1.0, loss=targets.loss, device=CPU
     )
-    data = asr_kd.TrainingData(asr_kd.windows_of(store, student.context))
+    data = asr_kd.TrainingData(asr_kd.windows_of(source, student.context))
     training = asr_kd.TrainingConfig(epochs=5, batch_size=16, learning_rate=0.05, precision="float32")
     asr_kd.fit(student, data, criterion, training, asr_kd.RunControl(seed=1))
-    assert (student.log_posteriors(store.normalised(0)).argmax(1).numpy() == labels).mean() > 0.95
+    assert (student.log_posteriors(source.normalised(0)).argmax(1).numpy() == labels).mean() > 0.95
 
 
 def test_a_corpus(monkeypatch, tmp_path):
