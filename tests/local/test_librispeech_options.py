@@ -45,10 +45,9 @@ def test_without_a_corpus_all_of_it_is_fetched(run) -> None:
 def test_beside_a_corpus_at_hand_only_what_is_asked_for_is_fetched(run, tmp_path: Path) -> None:
     mine = ("--corpus-dir", "c")
     assert run("--stop-stage", "0", *mine) == {}
-    no_parts = ["--train-parts", "", "--dev-parts", "", "--test-parts", ""]
-    wanted = ["--lexicon", "--lm", "3-gram.pruned.3e-7"]
-    assert run("--stop-stage", "0", *mine, "--openslr", "true") == {"download": no_parts + wanted}
-    assert run("--stop-stage", "0", *mine, "--rescore-lm", "3-gram") == {"download": [*no_parts, "--lm", "3-gram"]}
+    wanted = ["--no-corpus", "--lexicon", "--lm", "3-gram.pruned.3e-7"]
+    assert run("--stop-stage", "0", *mine, "--openslr", "true") == {"download": wanted}
+    assert run("--stop-stage", "0", *mine, "--rescore-lm", "3-gram") == {"download": ["--no-corpus", "--lm", "3-gram"]}
     (tmp_path / "w/download").mkdir(parents=True)
     (tmp_path / "w/download/librispeech-lexicon.txt").touch()
     assert run("--stage", "1", "--stop-stage", "1", *mine)["prepare"][-2:] == [
@@ -56,19 +55,16 @@ def test_beside_a_corpus_at_hand_only_what_is_asked_for_is_fetched(run, tmp_path
     ]  # fmt: skip
 
 
-def test_dev_by_speakers_puts_parts_out_and_the_other_way_round(run) -> None:
+def test_parts_and_speakers_are_passed_on_to_every_command_that_reads_the_corpus(run) -> None:
     only = ("--stage", "1", "--stop-stage", "1", "--corpus-dir", "c")
     assert run(*only)["prepare"] == ["--corpus-dir", "c", "--nj", "1"]
-    assert run(*only, "--dev-speakers", "7")["prepare"] == [
-        "--dev-parts", "", "--corpus-dir", "c", "--nj", "1", "--dev-speakers", "7",
-    ]  # fmt: skip
-    assert run(*only, "--dev-parts", "d")["prepare"] == [
-        "--dev-parts", "d", "--corpus-dir", "c", "--nj", "1", "--dev-speakers", "0",
-    ]  # fmt: skip
-    assert run(*only, "--dev-parts", "")["prepare"] == ["--dev-parts", "", "--corpus-dir", "c", "--nj", "1"]
-    assert run(*only, "--dev-parts", "d", "--dev-speakers", "7")["prepare"] == [
-        "--dev-parts", "d", "--corpus-dir", "c", "--nj", "1", "--dev-speakers", "7",
-    ]  # fmt: skip
+    assert run(*only, "--dev-speakers", "7")["prepare"] == ["--dev-speakers", "7", "--corpus-dir", "c", "--nj", "1"]
+    assert run(*only, "--dev-parts", "")["prepare"] == ["--set", "dev=", "--corpus-dir", "c", "--nj", "1"]
+    parts = ("--train-parts", "a,b", "--dev-parts", "d", "--test-parts", "t", "--sets", "x=x1,x2 y=y1")
+    sets = ["x=x1,x2", "y=y1", "dev=d", "train=a,b", "test=t"]
+    expected = [word for value in sets for word in ("--set", value)]
+    assert run(*only, *parts)["prepare"] == [*expected, "--corpus-dir", "c", "--nj", "1"]
+    assert run("--stop-stage", "0", *parts)["download"][: len(expected)] == expected
 
 
 def test_models_of_a_second_pass_are_files_or_names(run, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
-"""Makes the fixed split of the prompts, once: python -m asr_kd.corpora.split CORPUS_DIR CONF_DIR writes split.tsv.
+"""Made conf/split.tsv, once: python recipes/prompts/local/make_split.py CORPUS_DIR CONF_DIR.
 
-The task is one of a closed vocabulary: a prompt may be held out only if the prompts left for training hold all of its
-words. Prompts that are the same, or nearly, stay together. Among many random orders of holding out, the split is kept
-whose sets come nearest to the wanted shares of words in every class of prompt length.
+The vocabulary is closed: a prompt may be held out only if the prompts left for training have all of its words. Prompts
+with the same or nearly the same text stay together. Of many random orders of holding out, the one is used whose sets
+come nearest to their shares of words in every class of prompt length.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import math
 import random
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+
+from kaldialign import edit_distance
 
 from asr_kd.corpora.prompts import CORRECTIONS, SPLIT, parse_transcripts, read_corrections, spoken_texts
 from asr_kd.io.files import replacing_file
@@ -39,21 +41,12 @@ def group_texts(texts: Mapping[str, str], near: float = NEAR) -> list[list[str]]
     for i, text in enumerate(different):
         for other in different[:i]:
             a, b = text.split(), other.split()
-            if _distance(a, b) <= near * max(len(a), len(b)):
+            if edit_distance(a, b)["total"] <= near * max(len(a), len(b)):
                 leader[find(text)] = find(other)
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for text in different:
         groups[find(text)] += by_text[text]
     return sorted(sorted(names) for names in groups.values())
-
-
-def _distance(a: Sequence[str], b: Sequence[str]) -> int:
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        corner, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (x != y))
-    return row[-1]
 
 
 def split(texts: Mapping[str, str], *, trials: int = TRIALS) -> dict[str, str]:
@@ -65,12 +58,12 @@ def split(texts: Mapping[str, str], *, trials: int = TRIALS) -> dict[str, str]:
         for name in names:
             size[_length_class(texts[name])] += len(texts[name].split())
     totals: Counter[int] = sum(sizes, Counter())
-    wanted = {which: {c: share * totals[c] for c in totals} for which, share in SHARES.items()}
+    targets = {which: {c: share * totals[c] for c in totals} for which, share in SHARES.items()}
 
     best, best_cost = dict[int, str](), float("inf")
     for trial in range(trials):
-        held_out = _hold_out(words, sizes, wanted, random.Random(trial))
-        cost = _cost(held_out, sizes, wanted)
+        held_out = _hold_out(words, sizes, targets, random.Random(trial))
+        cost = _cost(held_out, sizes, targets)
         if cost < best_cost:
             best, best_cost = held_out, cost
     return {name: best.get(i, "train") for i, names in enumerate(groups) for name in names}
@@ -80,15 +73,15 @@ def _length_class(text: str) -> int:
     return sum(len(text.split()) >= bound for bound in LENGTHS)
 
 
-Wanted = Mapping[str, Mapping[int, float]]
+Targets = Mapping[str, Mapping[int, float]]  # set -> class of length -> words
 
 
 def _hold_out(
-    words: list[frozenset[str]], sizes: list[Counter[int]], wanted: Wanted, rng: random.Random
+    words: list[frozenset[str]], sizes: list[Counter[int]], targets: Targets, rng: random.Random
 ) -> dict[int, str]:
     in_training = Counter(word for group in words for word in group)  # groups left for training that have the word
-    got = {which: Counter[int]() for which in wanted}
-    total = {which: math.fsum(wanted[which].values()) for which in wanted}
+    sizes_so_far = {which: Counter[int]() for which in targets}
+    total = {which: math.fsum(targets[which].values()) for which in targets}
     held_out: dict[int, str] = {}
     strict = rng.random()  # how seldom a class may have more than its share, for those that cannot be filled
     order = list(range(len(words)))
@@ -99,28 +92,30 @@ def _hold_out(
             continue
         # to the set that most lacks prompts of this length, or to none that would grow too large
         size = sum(sizes[i].values())
-        fits = [w for w in wanted if sum(got[w].values()) + size <= 1.01 * total[w]]
-        lack = {w: math.fsum(n * (1 - got[w][c] / wanted[w][c]) for c, n in sizes[i].items()) / size for w in fits}
+        fits = [w for w in targets if sum(sizes_so_far[w].values()) + size <= 1.01 * total[w]]
+        lack = {
+            w: math.fsum(n * (1 - sizes_so_far[w][c] / targets[w][c]) for c, n in sizes[i].items()) / size for w in fits
+        }
         if not lack:
             continue
         which = max(lack, key=lambda w: (lack[w] + rng.uniform(0, 0.3), w))
         if lack[which] <= 0 and rng.random() < strict:
             continue
         held_out[i] = which
-        got[which] += sizes[i]
+        sizes_so_far[which] += sizes[i]
         in_training.subtract(words[i])
     return held_out
 
 
-def _cost(held_out: Mapping[int, str], sizes: list[Counter[int]], wanted: Wanted) -> float:
-    got = {which: Counter[int]() for which in wanted}
+def _cost(held_out: Mapping[int, str], sizes: list[Counter[int]], targets: Targets) -> float:
+    sizes_so_far = {which: Counter[int]() for which in targets}
     for i, which in held_out.items():
-        got[which] += sizes[i]
+        sizes_so_far[which] += sizes[i]
     cost = 0.0  # fsum: Pythons differ in how they round sum()
-    for which, classes in wanted.items():
+    for which, classes in targets.items():
         total = math.fsum(classes.values())
-        cost += 8 * abs(sum(got[which].values()) - total) / total
-        cost += math.fsum(abs(got[which][c] - n) for c, n in classes.items()) / total
+        cost += 8 * abs(sum(sizes_so_far[which].values()) - total) / total
+        cost += math.fsum(abs(sizes_so_far[which][c] - n) for c, n in classes.items()) / total
     return cost
 
 
@@ -130,12 +125,12 @@ def main(corpus_dir: Path, conf_dir: Path) -> None:
     texts, _ = spoken_texts(written, read_corrections(conf_dir / CORRECTIONS))
     texts = {name: text for name, text in texts.items() if (corpus_dir / "sounds" / f"{name}.wav").exists()}
     with replacing_file(conf_dir / SPLIT) as path, path.open("w", encoding="utf-8") as file:
-        file.write("# The set of each prompt; made by python -m asr_kd.corpora.split, then never changed.\n")
+        file.write("# The set of each prompt; made by recipes/prompts/local/make_split.py, then never changed.\n")
         for name, which in sorted(split(texts).items()):
             file.write(f"{name}\t{which}\n")
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
-        sys.exit("usage: python -m asr_kd.corpora.split CORPUS_DIR CONF_DIR")
+        sys.exit("usage: make_split.py CORPUS_DIR CONF_DIR")
     main(Path(sys.argv[1]), Path(sys.argv[2]))

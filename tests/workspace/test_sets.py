@@ -1,0 +1,49 @@
+"""Parts of sets from the command line, sets that are added, and what stage 1 noted of them."""
+
+from pathlib import Path
+
+import pytest
+
+from asr_kd.corpora.settings import LibriSpeechConfig, TimitConfig
+from asr_kd.errors import UserError
+from asr_kd.workspace.config import Config
+from asr_kd.workspace.sets import add_set, all_sets, scored_sets, with_parts
+from asr_kd.workspace.work import Workspace
+
+BY_SPEAKERS = Config(
+    corpus=LibriSpeechConfig(dev_speakers=60),
+    sets={"train": ("train-clean-100",), "dev": (), "test": ("test-clean",)},
+)
+
+
+def dev_of(config: Config) -> tuple[tuple[str, ...], int]:
+    return config.sets["dev"], config.corpus.dev_speakers  # type: ignore[attr-defined]
+
+
+def test_dev_by_parts_and_dev_by_speakers_override_each_other() -> None:
+    assert dev_of(with_parts(BY_SPEAKERS, {})) == ((), 60)
+    by_parts = with_parts(BY_SPEAKERS, {"dev": ("dev-clean",)})
+    assert dev_of(by_parts) == (("dev-clean",), 0)
+    assert dev_of(with_parts(by_parts, {}, 7)) == ((), 7)
+    assert dev_of(with_parts(BY_SPEAKERS, {"dev": ()})) == ((), 60)
+    assert dev_of(with_parts(BY_SPEAKERS, {"dev": ("dev-clean",)}, 7)) == (("dev-clean",), 7)  # both are named
+    timit = Config(corpus=TimitConfig())  # its parts are chosen by speaker
+    assert dev_of(with_parts(timit, {}, 2)) == (("dev",), 2)
+
+
+def test_parts_are_those_of_sets_that_the_config_has() -> None:
+    assert with_parts(BY_SPEAKERS, {"test": ("a", "b")}).sets["test"] == ("a", "b")
+    with pytest.raises(UserError, match=r"--set tset: the config's sets are train, dev, test; .*--add-set"):
+        with_parts(BY_SPEAKERS, {"tset": ("a",)})
+
+
+def test_added_sets_are_scored_beside_the_configs(tmp_path: Path) -> None:
+    work = Workspace(tmp_path, tmp_path / "c.yaml")
+    assert scored_sets(BY_SPEAKERS, work) == ("dev", "test")
+    add_set(work, "more", ("m1", "m2"))
+    add_set(work, "other", ("o",))
+    assert all_sets(BY_SPEAKERS, work) == {**BY_SPEAKERS.sets, "more": ("m1", "m2"), "other": ("o",)}
+    assert scored_sets(BY_SPEAKERS, work) == ("dev", "test", "more", "other")
+    (work.data / "added_sets.json").write_text("[1")
+    with pytest.raises(UserError, match=r"added_sets\.json is damaged; delete it and add the sets again"):
+        scored_sets(BY_SPEAKERS, work)
