@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 import zipfile
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
 
@@ -65,17 +66,21 @@ class PosteriorFolder:
         if not folder.is_dir():
             raise PosteriorsError(f"{folder} is no folder")
         self.folder = folder
-        archives = sorted(folder.glob("*.ark"))
-        scripts = sorted(folder.glob("*.scp"))
-        self.files = [*sorted(folder.rglob("*.npz")), *archives, *scripts]
+        self._archives, self._scripts = sorted(folder.glob("*.ark")), sorted(folder.glob("*.scp"))
+        self.files = [*sorted(folder.rglob("*.npz")), *self._archives, *self._scripts]
         if not self.files:
             raise PosteriorsError(f"{folder} has no .npz, .ark or .scp file")
-        self._matrices: dict[str, str] = {}  # utterance -> "file:offset"
-        for file in scripts:
-            self._matrices |= dict(_entries_of_script(file))
-        # an .scp says where the matrices of its .ark lie; without one they are looked for
-        for file in archives if not scripts else ():
-            self._matrices |= {name: f"{file}:{offset}" for name, offset in _entries_of_archive(file)}
+
+    @cached_property
+    def _matrices(self) -> dict[str, str]:
+        """Utterance -> "file:offset" of its matrix."""
+        entries: dict[str, str] = {}
+        for file in self._scripts:
+            entries |= dict(_entries_of_script(file))
+        # an .scp says where the matrices of its .ark lie
+        for file in self._archives if not self._scripts else ():
+            entries |= {name: f"{file}:{offset}" for name, offset in _entries_of_archive(file)}
+        return entries
 
     def __contains__(self, utterance: str) -> bool:
         return utterance in self._matrices or self._npz(utterance).exists()
@@ -134,11 +139,13 @@ def _entries_of_script(file: Path) -> Iterator[tuple[str, str]]:
     """(utterance, "file:offset"); a file's relative name is relative to the current folder or to the .scp's."""
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         name, _, where = line.strip().partition(" ")
+        where = where.strip()
         if not where:
             raise PosteriorsError(f"{file}:{number}: this is no line of an utterance id and a file")
-        path = where.strip().rpartition(":")[0] or where.strip()
-        beside = file.parent / where.strip()
-        yield name, where.strip() if Path(path).exists() else str(beside)
+        if where.startswith("|") or where.endswith("|"):  # Kaldi would run it
+            raise PosteriorsError(f"{file}:{number}: this names a command, not a file; write its output to a file")
+        exists = Path(where.rpartition(":")[0] or where).exists()
+        yield name, where if exists else str(file.parent / where)
 
 
 def _entries_of_archive(file: Path) -> Iterator[tuple[str, int]]:

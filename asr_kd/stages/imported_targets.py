@@ -37,6 +37,10 @@ class ImportTask:
     settings: TargetsConfig
     seed: int
 
+    def num_frames(self, utterance: int) -> int:
+        span = self.data.train.span(utterance)
+        return span.stop - span.start
+
     def distribution(self, posteriors: PosteriorFolder, utterance: int) -> Tensor | None:
         """(T, C) log distribution at the settings' temperature; None where the folder has none of this utterance.
 
@@ -47,15 +51,15 @@ class ImportTask:
         if name not in posteriors:
             return None
         values = posteriors.read(name)
-        expected = (int(np.diff(store.offsets)[utterance]), self.data.num_senones)
-        if values.shape[0] != expected[0]:
+        if len(values) != self.num_frames(utterance):
             raise UserError(
-                f"{self.source}: {name} has posteriors of {values.shape[0]} frames, but {store.folder} has "
-                f"{expected[0]} (one for each 10 ms, also at the edges: snip_edges=False)."
+                f"{self.source}: {name} has posteriors of {len(values)} frames, but {store.folder} has "
+                f"{self.num_frames(utterance)} (one for each 10 ms, also at the edges: snip_edges=False)."
             )
-        if values.shape[1] != expected[1]:
+        if values.shape[1] != self.data.num_senones:
             raise UserError(
-                f"{self.source}: {name} has posteriors of {values.shape[1]} senones, but the tree has {expected[1]}."
+                f"{self.source}: {name} has posteriors of {values.shape[1]} senones, but the tree has "
+                f"{self.data.num_senones}."
             )
         return torch.from_numpy(values).div(self.settings.temperature).log_softmax(-1)
 
@@ -81,7 +85,7 @@ def import_targets(folder: Path, stamp: Stamp, task: ImportTask, *, quiet: bool)
             full = task.distribution(posteriors, utterance)
             added = dict.fromkeys(SUMS, 0.0)
             if full is None:
-                targets = TopK.absent(int(np.diff(store.offsets)[utterance]))
+                targets = TopK.absent(task.num_frames(utterance))
             else:
                 targets = truncate(full, keep_mass=settings.keep_mass, max_entries=settings.max_entries)
                 added = truncation_sums(full, targets, mean_distribution)

@@ -26,8 +26,9 @@ from asr_kd.distillation.soft_target_worker import (
 from asr_kd.distillation.store import SoftTargetsError, SoftTargetStore, SoftTargetWriter, stored_bytes
 from asr_kd.distillation.targets import OnlineTargets, StoredTargets, TargetProvider, Teacher
 from asr_kd.errors import UserError
+from asr_kd.frames.source import Context
 from asr_kd.frames.subsets import held_out_frames
-from asr_kd.frames.windows import windows_of
+from asr_kd.frames.windows import Windows, windows_of
 from asr_kd.io.folders import discard_partial, resuming_folder
 from asr_kd.io.formatting import human_bytes
 from asr_kd.io.resources import check_disk
@@ -156,11 +157,8 @@ def target_provider(
     """
     targets = _targets(config, name)
     if targets.online:
-        return OnlineTargets(
-            [_online_teacher(config, work, data, teacher, device) for teacher in targets.source],
-            temperature=targets.temperature,
-            mean=targets.mean,
-        )
+        teachers = _online_teachers(config, work, data, name, device)
+        return OnlineTargets(teachers, temperature=targets.temperature, mean=targets.mean)
     try:
         store = SoftTargetStore(
             work.targets(targets.name), temperature=targets.temperature, num_frames=data.train.num_frames, device=device
@@ -171,11 +169,20 @@ def target_provider(
     return StoredTargets(store)
 
 
-def _online_teacher(config: Config, work: Workspace, data: TrainingSet, teacher: str, device: torch.device) -> Teacher:
-    folder = _teacher_folder(config, work, teacher)
-    model = folder.load(device)
-    answering = held_out_frames(data.train, folder.folds, model.members) if folder.folds else None
-    return Teacher(model, windows_of(data.train, model.context, device=device), answering)
+def _online_teachers(
+    config: Config, work: Workspace, data: TrainingSet, name: str, device: torch.device
+) -> list[Teacher]:
+    teachers = []
+    # those of the student's context see its own inputs, the others share windows of theirs
+    windows: dict[Context, Windows | None] = {config.systems[name].model.context: None}
+    for teacher in _targets(config, name).source:
+        folder = _teacher_folder(config, work, teacher)
+        model = folder.load(device)
+        if model.context not in windows:
+            windows[model.context] = windows_of(data.train, model.context, device=device)
+        answering = held_out_frames(data.train, folder.folds, model.members) if folder.folds else None
+        teachers.append(Teacher(model, windows[model.context], answering))
+    return teachers
 
 
 def _teacher_folder(config: Config, work: Workspace, teacher: str) -> TeacherFolder:

@@ -183,6 +183,8 @@ def _check_system(name: str, system: SystemConfig, systems: Mapping[str, SystemC
         raise ValueError(f"{where}.targets.loss must be one of {known}, not {system.targets.loss!r}")
     if system.reuse:
         source = systems[system.reuse]
+        if source.targets is not None:
+            raise ValueError(f"{where}.reuse: {system.reuse} is distilled; only models on hard labels can be reused")
         if (system.model, system.training, system.train_fraction) != (
             source.model, source.training, source.train_fraction
         ):  # fmt: skip

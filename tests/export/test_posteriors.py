@@ -87,11 +87,18 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "posteriors.ark").unlink()
     ark.write_bytes(whole[:-5])
     with pytest.raises(PosteriorsError, match="ends within the matrix of c"):
-        PosteriorFolder(tmp_path)
+        PosteriorFolder(tmp_path).read("c")
     ark.write_bytes(b"u [ 1 2 ]\n")
     with pytest.raises(PosteriorsError, match=r"at u .* no binary Kaldi matrix"):
-        PosteriorFolder(tmp_path)
+        PosteriorFolder(tmp_path).read("u")
     ark.unlink()
     (tmp_path / "post.scp").write_text("u gone.ark:12\n")
     with pytest.raises(PosteriorsError, match="the matrix of u cannot be read"):
         PosteriorFolder(tmp_path).read("u")
+
+
+def test_a_command_in_an_scp_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "post.scp").write_text(f"u touch {tmp_path}/ran |\n")
+    with pytest.raises(PosteriorsError, match=r"post.scp:1: this names a command"):
+        PosteriorFolder(tmp_path).read("u")
+    assert not (tmp_path / "ran").exists()

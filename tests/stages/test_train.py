@@ -14,8 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
+from click.testing import CliRunner
 
 from asr_kd.acoustic.model_files import load_model
+from asr_kd.cli import main
 from asr_kd.errors import UserError
 from asr_kd.frames.store import write_store
 from asr_kd.frames.subsets import draw_fraction
@@ -288,3 +291,26 @@ def test_systems_are_needed(toy: Toy) -> None:
     with pytest.raises(UserError, match="has no systems to train") as error:
         train(toy.config(), toy.work, OPTIONS)
     assert re.search("toy.yaml", str(error.value))
+
+
+def test_a_distilled_system_is_not_reused(toy: Toy) -> None:
+    with pytest.raises(UserError, match=r"systems\.direct\.reuse: distilled is distilled"):
+        toy.config(teacher=HARD, distilled=soft(**{"from": "teacher"}), direct=HARD | {"reuse": "distilled"})
+
+
+def test_the_commands_take_names_of_systems(toy: Toy) -> None:
+    toy.work.config_path.write_text(yaml.safe_dump({"systems": {"teacher": HARD, "a": soft(**{"from": "teacher"})}}))
+
+    def run(*arguments: str) -> tuple[int, str]:
+        result = CliRunner().invoke(main, [*arguments, "--config", str(toy.work.config_path), "--device", "cpu"])
+        return result.exit_code, result.output
+
+    assert run("soft-targets") == (2, "asr-kd soft-targets: no teacher is trained yet (teacher); train them first: "
+                                   f"asr-kd train --teachers --config {toy.work.config_path}\n")  # fmt: skip
+    status, output = run("train", "--teachers")
+    assert status == 0 and "teacher: trained; 1 x " in output and not toy.work.exp("a").exists()
+    status, output = run("train", "a")
+    assert status == 0 and "a: trained; 1 x " in output
+    assert run("soft-targets", "a")[1].startswith("soft targets teacher,T2,keep_mass=1.0,max_entries=6: already stored")
+    assert run("train", "--teachers", "a") == (2, "asr-kd train: --teachers and names of systems exclude each other.\n")
+    assert run("train", "b")[0] == 2
