@@ -58,7 +58,7 @@ def test_boundaries_between_phones_are_where_hands_put_them(shared: Path, tmp_pa
     told = run(tmp_path, "align", "--compare", "timit", str(sample))
     assert "128 utterances compared, 32 references have no alignment here" in told  # the two SA of each speaker
     compared = json.loads((tmp_path / "exp" / "align_compare" / "compare.json").read_text())
-    found, shifted = compared["phones"], compared["shifted"]["phones"]
+    found, shifted = compared["phones"], compared["with_offsets"]["phones"]
     assert found["boundaries"] > 4000 and found["unmatched"] == 0
     assert found["within_20ms"] >= 0.845, found
     assert shifted["within_20ms"] >= 0.855 and shifted["mean_abs_ms"] < found["mean_abs_ms"], shifted
@@ -86,7 +86,7 @@ def test_boundaries_between_words_are_found_from_the_words_alone(shared: Path, t
     compared = json.loads((tmp_path / "exp" / "align_compare" / "compare.json").read_text())
     assert compared["words"]["boundaries"] > 1200 and compared["words"]["unmatched"] == 0
     assert compared["words"]["within_20ms"] >= 0.70, compared["words"]
-    assert compared["shifted"]["words"]["within_20ms"] >= 0.74, compared["shifted"]["words"]
+    assert compared["with_offsets"]["words"]["within_20ms"] >= 0.74, compared["with_offsets"]["words"]
 
 
 @pytest.fixture(scope="module")

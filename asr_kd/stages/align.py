@@ -1,9 +1,7 @@
 """Stage 3, align: FrameStores and lexicon -> an aligner, alignments, trees, and the senone of every frame.
 
-Every artefact has its own stamp, so that a set that is added later is aligned by the same aligner, and nothing else
-changes: exp/align/model depends on the lexicon and the training frames (with learn_from: all on every set's),
-exp/align/<set> on the aligner and the frames of that set, exp/tree and exp/tree_monophone on the alignment of train.
-exp/align/stamp.json has the totals.
+exp/align/model is the aligner, exp/align/<set> the alignment of a set, exp/align/stamp.json has the totals. Each of
+them has its own stamp (see `align_stamps`), so that a set that is added later is aligned by the same aligner.
 """
 
 from __future__ import annotations
@@ -24,7 +22,6 @@ from asr_kd.alignment.boundary_offsets import OFFSETS_FILE, read_offsets, write_
 from asr_kd.alignment.manual import read_starts
 from asr_kd.alignment.segments import CONTEXTS, SEGMENTS, STARTS, alignment_bytes, read_array, segments_bytes
 from asr_kd.alignment.set_alignment import AlignedBlock, align_block, read_failures, write_blocks
-from asr_kd.alignment.settings import flat_start_settings, tree_settings
 from asr_kd.alignment.subframe import SubframeShiftedFrames, mean_starts
 from asr_kd.alignment.topology import CannotAlignError
 from asr_kd.alignment.transcripts import Failures, GraphCompiler, TranscribedFrames
@@ -32,11 +29,12 @@ from asr_kd.alignment.tree import Tree, monophone_tree, read_tree, write_tree
 from asr_kd.alignment.tree_growing import grow_tree_of_set
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
-from asr_kd.io.files import digest_of, file_digest, replacing_file
+from asr_kd.io.files import replacing_file
 from asr_kd.io.folders import discard_partial, replacing_folder, resuming_folder
 from asr_kd.io.resources import check_disk
 from asr_kd.io.stamp import STAMP, Stamp, read_stamp, stale_reason
 from asr_kd.lang.lexicon import read_lang
+from asr_kd.stages.align_stamps import AlignmentStamps
 from asr_kd.stages.finished_alignment import times_folder
 from asr_kd.workspace.cached_map import ARRAYS, Codec, cached_map
 from asr_kd.workspace.config import TRAIN, Config
@@ -107,7 +105,7 @@ def _open(config: Config, work: Workspace, nj: int) -> _Run:
         _check_current(work, name)
     check_inputs_unmodified(work, sets)
     stores = {name: open_frames(work, name) for name in sets}
-    return _Run(config, work, lang, stores, nj)
+    return _Run(config, work, AlignmentStamps(config, work, lang, stores), stores, _offsets(config, work), nj)
 
 
 def _check_current(work: Workspace, name: str) -> None:
@@ -120,14 +118,20 @@ def _check_current(work: Workspace, name: str) -> None:
         )
 
 
+def _offsets(config: Config, work: Workspace) -> dict[str, float]:
+    name = config.alignment.boundary_offsets
+    return read_offsets(work.config_path.parent / name) if name else {}
+
+
 @dataclass
 class _Run:
     """One run of the stage over all sets."""
 
     config: Config
     work: Workspace
-    lang_digest: str
+    stamps: AlignmentStamps
     stores: dict[str, FrameStore]
+    boundary_offsets: dict[str, float]
     nj: int
     ran: bool = False  # whether anything was missing or out of date
 
@@ -149,48 +153,6 @@ class _Run:
             for name, store in self.stores.items()
         }
 
-    # the stamps of all artefacts
-
-    @cached_property
-    def aligner_stamp(self) -> Stamp:
-        inputs = {"lang": self.lang_digest}
-        for name in self.stores if self.config.alignment.learn_from == "all" else [TRAIN]:
-            inputs |= {f"{name} {key}": digest for key, digest in self._set_inputs(name).items()}
-        settings = {"alignment": flat_start_settings(self.config.alignment)}
-        return Stamp("aligner", settings, inputs, self.config.seed)
-
-    def _set_inputs(self, name: str) -> dict[str, str]:
-        lexicon = self.work.lexicon(name)
-        digests = {"lexicon": file_digest(lexicon)} if lexicon.exists() else {}
-        return {"frames": self.stores[name].digest, **digests}
-
-    def alignment_stamp(self, name: str) -> Stamp:
-        inputs = {"aligner": self.aligner_stamp.digest, **self._set_inputs(name)}
-        return Stamp("alignment", {"set": name}, inputs)
-
-    def tree_stamp(self, kind: str) -> Stamp:
-        settings = self.config.alignment
-        return Stamp(
-            self.work.tree(kind).name,
-            {"alignment": tree_settings(settings) if kind == "tied" else flat_start_settings(settings)},
-            {
-                "lang": self.lang_digest,
-                "train frames": self.stores[TRAIN].digest,
-                "train alignment": self.alignment_stamp(TRAIN).digest,
-            },
-            self.config.seed,
-        )
-
-    def labels_stamp(self, name: str, kind: str) -> Stamp:
-        inputs = {"tree": self.tree_stamp(kind).digest, "alignment": self.alignment_stamp(name).digest}
-        return Stamp(labels_of(kind), {"set": name}, inputs)
-
-    def times_stamp(self, name: str) -> Stamp:
-        settings = {"phases": self.config.alignment.phases}
-        return Stamp("subframe times", settings, {"alignment": self.alignment_stamp(name).digest})
-
-    # what is made, in order
-
     def folder(self, name: str) -> Path:
         return self.work.exp("align") / name
 
@@ -198,7 +160,7 @@ class _Run:
         frames = sum(
             self.stores[name].num_frames
             for name in self.stores
-            if stale_reason(self.folder(name), self.alignment_stamp(name)) is not None
+            if stale_reason(self.folder(name), self.stamps.alignment(name)) is not None
         )
         # contexts and segments are on disk twice while the blocks are joined
         needed = alignment_bytes(frames, num_trees=1 + len(self.config.trees)) + segments_bytes(frames)
@@ -221,7 +183,7 @@ class _Run:
         from asr_kd.alignment.aligner import load_aligner
 
         settings, folder = self.config.alignment, self.folder(_MODEL)
-        if not self.is_stale(folder, self.aligner_stamp):
+        if not self.is_stale(folder, self.stamps.aligner()):
             return load_aligner(folder, beam=settings.beam)
         data, compiler, started = self.data[TRAIN], self.compilers[TRAIN], time.perf_counter()
         if settings.learn_from == "all":
@@ -229,7 +191,7 @@ class _Run:
             lexicons = [self.work.lexicon(name) for name in self.stores]
             compiler = replace(compiler, lang=read_lang(self.work.lang, *lexicons), cache=None)
         metadata: dict[str, Any] = {}
-        with resuming_folder(folder, self.aligner_stamp, metadata) as partial:
+        with resuming_folder(folder, self.stamps.aligner(), metadata) as partial:
             checkpoint = partial / "flat_start.npz"
             try:
                 aligner = train_aligner(
@@ -244,7 +206,7 @@ class _Run:
 
     def align_sets(self) -> None:
         for name, store in self.stores.items():
-            stamp = self.alignment_stamp(name)
+            stamp = self.stamps.alignment(name)
             if not self.is_stale(self.folder(name), stamp):
                 continue
             _, started = self.aligner, time.perf_counter()
@@ -300,7 +262,7 @@ class _Run:
 
     def grow_trees(self) -> None:
         for kind in self.config.trees:
-            folder, stamp = self.work.tree(kind), self.tree_stamp(kind)
+            folder, stamp = self.work.tree(kind), self.stamps.tree(kind)
             if self.is_stale(folder, stamp):
                 tree = self._grow(kind)
                 with replacing_folder(folder, stamp, {"num_senones": tree.num_senones}) as temporary:
@@ -319,7 +281,7 @@ class _Run:
         for kind in self.config.trees:
             tree: Tree | None = None
             for name, store in self.stores.items():
-                stamp = self.labels_stamp(name, kind)
+                stamp = self.stamps.labels(name, kind)
                 labels = store.array_stamp(labels_of(kind))
                 if labels is not None and labels["digest"] == stamp.digest:
                     continue
@@ -335,8 +297,8 @@ class _Run:
             if settings.phases == 1:
                 self.ran |= folder.exists()
                 shutil.rmtree(folder, ignore_errors=True)
-            elif self.is_stale(folder, self.times_stamp(name)):
-                with resuming_folder(folder, self.times_stamp(name)) as partial:
+            elif self.is_stale(folder, self.stamps.times(name)):
+                with resuming_folder(folder, self.stamps.times(name)) as partial:
                     self._time_set(partial, name, data)
 
     def _time_set(self, folder: Path, name: str, data: TranscribedFrames) -> None:
@@ -356,15 +318,8 @@ class _Run:
 
     def write_totals(self) -> dict[str, Any]:
         """exp/align/stamp.json, failed.json and the boundary offsets; returns the metadata."""
-        folder, offsets = self.work.exp("align"), _offsets(self.config, self.work)
-        stamp = Stamp(
-            "align",
-            {},
-            {f"{name} alignment": self.alignment_stamp(name).digest for name in self.stores}
-            | {self.work.tree(kind).name: self.tree_stamp(kind).digest for kind in self.config.trees}
-            | {f"{name} times": self.times_stamp(name).digest for name in self.stores}
-            | ({"boundary offsets": digest_of(offsets)} if offsets else {}),
-        )
+        folder, offsets = self.work.exp("align"), self.boundary_offsets
+        stamp = self.stamps.totals(offsets)
         if not (self.is_stale(folder, stamp) or self.ran):
             metadata: dict[str, Any] = require(folder, self.work, "align")["metadata"]
             return metadata
@@ -390,8 +345,3 @@ class _Run:
             "num_senones": require(self.work.tree("tied"), self.work, "align")["metadata"]["num_senones"],
             "seconds_per_hour": round(seconds / max(hours, 1e-9), 1),
         }
-
-
-def _offsets(config: Config, work: Workspace) -> dict[str, float]:
-    name = config.alignment.boundary_offsets
-    return read_offsets(work.config_path.parent / name) if name else {}

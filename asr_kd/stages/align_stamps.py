@@ -1,0 +1,78 @@
+"""What each artefact of the stage `align` depends on.
+
+- the aligner: the lexicon and the training frames, with learn_from: all the frames of every set;
+- the alignment of a set: the aligner, the frames and the lexicon of that set;
+- the trees: the alignment of the training set;
+- the labels of a set: its alignment and the tree;
+- times that are finer than a frame: the alignment of their set.
+
+So no artefact but the totals depends on a set that is only scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from asr_kd.alignment.settings import flat_start_settings, tree_settings
+from asr_kd.frames.store import FrameStore
+from asr_kd.io.files import digest_of, file_digest
+from asr_kd.io.stamp import Stamp
+from asr_kd.workspace.config import TRAIN, Config
+from asr_kd.workspace.work import Workspace, labels_of
+
+
+@dataclass(frozen=True)
+class AlignmentStamps:
+    """Stamps of a run over these sets."""
+
+    config: Config
+    work: Workspace
+    lang_digest: str
+    stores: Mapping[str, FrameStore]
+
+    def aligner(self) -> Stamp:
+        inputs = {"lang": self.lang_digest}
+        for name in self.stores if self.config.alignment.learn_from == "all" else [TRAIN]:
+            inputs |= {f"{name} {key}": digest for key, digest in self._of_set(name).items()}
+        return Stamp("aligner", {"alignment": flat_start_settings(self.config.alignment)}, inputs, self.config.seed)
+
+    def _of_set(self, name: str) -> dict[str, str]:
+        lexicon = self.work.lexicon(name)
+        digests = {"lexicon": file_digest(lexicon)} if lexicon.exists() else {}
+        return {"frames": self.stores[name].digest, **digests}
+
+    def alignment(self, name: str) -> Stamp:
+        return Stamp("alignment", {"set": name}, {"aligner": self.aligner().digest, **self._of_set(name)})
+
+    def tree(self, kind: str) -> Stamp:
+        settings = self.config.alignment
+        return Stamp(
+            self.work.tree(kind).name,
+            {"alignment": tree_settings(settings) if kind == "tied" else flat_start_settings(settings)},
+            {
+                "lang": self.lang_digest,
+                "train frames": self.stores[TRAIN].digest,
+                "train alignment": self.alignment(TRAIN).digest,
+            },
+            self.config.seed,
+        )
+
+    def labels(self, name: str, kind: str) -> Stamp:
+        inputs = {"tree": self.tree(kind).digest, "alignment": self.alignment(name).digest}
+        return Stamp(labels_of(kind), {"set": name}, inputs)
+
+    def times(self, name: str) -> Stamp:
+        settings = {"phases": self.config.alignment.phases}
+        return Stamp("subframe times", settings, {"alignment": self.alignment(name).digest})
+
+    def totals(self, offsets: Mapping[str, float]) -> Stamp:
+        """Of all sets together.
+
+        Args:
+          offsets: of boundaries, by their kind; see `boundary_offsets`.
+        """
+        inputs = {f"{name} alignment": self.alignment(name).digest for name in self.stores}
+        inputs |= {self.work.tree(kind).name: self.tree(kind).digest for kind in self.config.trees}
+        inputs |= {f"{name} times": self.times(name).digest for name in self.stores}
+        return Stamp("align", {}, inputs | ({"boundary offsets": digest_of(dict(offsets))} if offsets else {}))
