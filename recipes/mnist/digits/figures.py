@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentF
 from asr_kd.report.svg import INK, STYLE, to_svg
 from digits.data import SIDE
 
-COLOURS = {"direct": "#e0763a", "ensemble": "#5b78e5", "distilled": "#12a383"}
+COLOURS = {"direct": "#e0763a", "teacher": "#5b78e5", "distilled": "#12a383"}
 WIDTH_COLOURS = ("#12a383", "#5b78e5", "#e0763a", "#a88bb4")
 Result = dict[str, Any]
 
