@@ -12,6 +12,7 @@ import yaml
 
 from asr_kd.commands import (
     absolute_file,
+    decoder_option,
     device_options,
     executor_option,
     main,
@@ -228,15 +229,14 @@ _old_command("fewshot", "name systems with train_fraction: in the config, then a
 
 
 @stage("decode")
-@click.option("--system", "systems", multiple=True, help="direct, ensemble, distilled, ...  [default: all trained]")
-@click.option("--set", "sets", multiple=True, default=("dev", "test"), show_default=True)
-@click.option("--decoder", type=click.Choice(["k2", "kaldi"]), default="k2", show_default=True)
+@click.option("--system", "systems", multiple=True, help="May be repeated.  [default: all that are trained]")
+@click.option("--set", "sets", multiple=True, help="May be repeated.  [default: dev and all test sets]")
+@decoder_option
 @click.option(
     "--rescore-lm",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Then list the hypotheses of k2's lattices and score them with this larger ARPA model; in exp/rescored_*. May "
-    "be repeated.",
+    help="Then score the hypotheses of the lattices with this larger ARPA model, in exp/rescored. May be repeated.",
 )
 @nj_option
 def decode(
@@ -244,36 +244,37 @@ def decode(
     work: Workspace,
     systems: tuple[str, ...],
     sets: tuple[str, ...],
-    decoder: str,
+    decoder: str | None,
     rescore_lm: tuple[Path, ...],
     nj: int,
 ) -> Any:
-    """Stage 7: graph; scales chosen on dev; words of dev and test."""
+    """Stage 7: graph; scales chosen on dev; the words of every set."""
+    from asr_kd.stages.decode import chosen_backend
     from asr_kd.stages.decode import decode as run
 
-    if rescore_lm:
-        from asr_kd.stages.rescore import check_models
-
-        check_models(rescore_lm, decoder)  # before the first pass, which takes long
-    first = run(config, work, systems=systems or None, sets=sets, backend=decoder, nj=nj)
+    decoder = chosen_backend(decoder)
     if not rescore_lm:
-        return first
-    from asr_kd.stages.rescore import rescore
+        return run(config, work, systems, sets, decoder, nj)
+    from asr_kd.stages.rescore import check_models, rescore
 
-    return [first, *(rescore(config, work, lm, systems=systems or None, sets=sets, nj=nj) for lm in rescore_lm)]
+    check_models(rescore_lm, decoder)  # before the first pass, which takes long
+    first = run(config, work, systems, sets, decoder, nj)
+    return [first, *(rescore(config, work, lm, systems, sets, decoder, nj) for lm in rescore_lm)]
 
 
 @stage("transcribe")
 @click.option(
-    "--system", default="distilled", show_default=True, help="Which model answers; of several seeds the first."
+    "--system", help="Which system answers, by its first seed  [default: the distilled one of the first comparison]"
 )
-@click.option("--decoder", type=click.Choice(["k2", "kaldi"]), default="k2", show_default=True)
+@decoder_option
 @click.argument("recordings", nargs=-1, required=True, type=click.Path(path_type=Path))
-def transcribe(config: Config, work: Workspace, system: str, decoder: str, recordings: tuple[Path, ...]) -> Any:
+def transcribe(
+    config: Config, work: Workspace, system: str | None, decoder: str | None, recordings: tuple[Path, ...]
+) -> Any:
     """The words of own RECORDINGS (WAV or FLAC, one channel, the config's sampling rate), one line each."""
     from asr_kd.stages.transcribe import transcribe as run
 
-    return [f"{path}\t{words}" for path, words in run(config, work, system, recordings, backend=decoder)]
+    return [f"{path}\t{words}" for path, words in run(config, work, recordings, system, decoder)]
 
 
 @stage("report")

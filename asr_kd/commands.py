@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 import asr_kd
+from asr_kd.decoding.registry import BACKENDS
 from asr_kd.errors import UserError
 from asr_kd.io.files import full_disk_is_an_error, replacing_file
 from asr_kd.io.memory_meter import MemoryMeter
@@ -94,6 +95,12 @@ def nj_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--nj", type=click.IntRange(1), default=default_jobs, help="Processes.  [default: all cores]")(
         function
     )
+
+
+def decoder_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--decoder", metavar="NAME", help=f"{' or '.join(BACKENDS)}  [default: the first of them that is installed]"
+    )(function)
 
 
 def executor_option(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -57,7 +57,7 @@ def _first(words: Iterable[str], count: int) -> list[str]:
 def measure(work_dir: Path, text: Path, size: int, threshold: float) -> str:
     """One line of the table."""
     arpa = language_model(text, size, threshold)
-    tree = read_tree(Workspace(work_dir, Path("bench.yaml")).exp("tree"))
+    tree = read_tree(Workspace(work_dir, Path("bench.yaml")).tree("tied"))
     words = arpa.spoken_words
     known = pronounce(words, {})
     guess = Pronouncer(Path("none"), guess=True)

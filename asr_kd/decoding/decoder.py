@@ -1,18 +1,22 @@
-"""What both back ends have in common: the hypothesis, the interface, how one is made."""
+"""What every decoder has in common: hypotheses, the interface, and how one is made by its name.
+
+Shapes:  T frames of an utterance, C senones.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import pkgutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from asr_kd.decoding.graph import Graph
+from asr_kd.decoding.registry import backend_named
+from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.errors import UserError
-from asr_kd.workspace.config import DecodingConfig
 
-BACKENDS = ("k2", "kaldi")
 Grid = tuple[tuple[tuple[str, ...], ...], ...]  # words of one utterance at [acoustic scale][word penalty]
 
 
@@ -29,6 +33,14 @@ class Hypothesis:
         return self.score == -np.inf
 
 
+NO_PATH = Hypothesis((), -np.inf, retried=True)
+
+
+def empty_grid(scales: Sequence[float], penalties: Sequence[float]) -> Grid:
+    """The grid of an utterance for which no path was found."""
+    return (((),) * len(penalties),) * len(scales)
+
+
 @dataclass(frozen=True)
 class NBest:
     """Different word sequences of one utterance that a lattice holds, the likeliest first; none where it failed."""
@@ -39,7 +51,11 @@ class NBest:
 
 
 class Decoder(Protocol):
-    """A search over one graph at fixed scales. Log-likelihoods are (T, C) float32 arrays, natural log."""
+    """A search over one graph at fixed scales.
+
+    A class of `asr_kd.decoding.registry.BACKENDS` is constructed as `make_decoder` does it: from graph and settings,
+    with the keywords `acoustic_scale` and `word_penalty`. Log-likelihoods are (T, C) float32 arrays, natural log.
+    """
 
     def decode(self, loglikes: Sequence[np.ndarray]) -> list[Hypothesis]:
         """The best path of each utterance; one without any is tried again with wider beams, alone."""
@@ -47,37 +63,56 @@ class Decoder(Protocol):
     def decode_grid(
         self, loglikes: Sequence[np.ndarray], scales: Sequence[float], penalties: Sequence[float]
     ) -> list[Grid]:
-        """What each utterance's words would be at each acoustic scale and word penalty."""
+        """Each utterance's words at each acoustic scale and word penalty; the decoder's own word penalty must be 0."""
+
+
+class LatticeDecoder(Decoder, Protocol):
+    """A decoder that keeps lattices: one whose entry in BACKENDS says `lattices`."""
+
+    def nbest(self, loglikes: Sequence[np.ndarray], draws: int, size: int) -> list[NBest]:
+        """The best path of each utterance, and the likeliest word sequences among `draws` paths of its lattice.
+
+        At most `size` in all; their scores are those of the best path with just these words. The same input gives the
+        same lists. The decoder's word penalty must be 0.
+        """
+
+
+def load_backend(name: str) -> Callable[..., Decoder]:
+    """The class of a back end in BACKENDS.
+
+    Raises:
+      UserError: there is no such back end, or it cannot be loaded.
+    """
+    backend = backend_named(name)
+    try:
+        decoder_class: Callable[..., Decoder] = pkgutil.resolve_name(backend.decoder)
+    except Exception as error:  # a wheel that was built for another torch or Python fails in many ways
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"the decoder {name} cannot be loaded ({reason}): {backend.hint}.") from None
+    return decoder_class
 
 
 def make_decoder(
     backend: str, graph: Graph, settings: DecodingConfig, *, acoustic_scale: float, word_penalty: float = 0.0
 ) -> Decoder:
-    """A decoder of the named back end.
-
-    Raises:
-      UserError: there is no such back end, or it is not installed.
-    """
-    if backend == "k2":
-        from asr_kd.decoding.k2_decoder import K2Decoder
-
-        return K2Decoder(graph, settings, acoustic_scale=acoustic_scale, word_penalty=word_penalty)
-    if backend == "kaldi":
-        from asr_kd.decoding.kaldi_decoder import KaldiDecoder
-
-        return KaldiDecoder(graph, settings, acoustic_scale=acoustic_scale, word_penalty=word_penalty)
-    raise UserError(f"there is no decoder {backend!r}; --decoder takes {' or '.join(BACKENDS)}.")
+    """A decoder of a back end in BACKENDS; raises as `load_backend`."""
+    return load_backend(backend)(graph, settings, acoustic_scale=acoustic_scale, word_penalty=word_penalty)
 
 
 def check_loglikes(loglikes: Sequence[np.ndarray], graph: Graph) -> None:
-    """Raises UserError where the model has other tied states than the graph, or its output is not finite."""
+    """Checks what a model gave before it is searched.
+
+    Raises:
+      UserError: the model has another number of senones than the graph, or its output is not finite.
+      ValueError: an utterance has no frames.
+    """
     for array in loglikes:
         if not len(array):
             raise ValueError("an utterance without frames cannot be decoded")
         if array.ndim != 2 or array.shape[1] != graph.num_senones:
             raise UserError(
-                f"the model gives {array.shape[-1]} tied states but the graph has {graph.num_senones}: they were made "
-                "from different trees; train the model again, or make the graph of its own tree."
+                f"the model has {array.shape[-1]} senones but the graph has {graph.num_senones}: they come from "
+                "different trees; train the model again, or compile the graph of its own tree."
             )
         if not np.isfinite(array).all():
             raise UserError("the model's log-likelihoods are not finite; its weights or the features are damaged.")

@@ -15,7 +15,8 @@ import kaldifst
 import numpy as np
 
 # OpenFst's header: magic number, "vector", "standard", version 2, no flags, properties expanded | mutable.
-_HEADER = struct.pack("<ii6si8siiq", 0x7EB2FDD6, 6, b"vector", 8, b"standard", 2, 0, 3)
+_MAGIC = 0x7EB2FDD6
+_HEADER = struct.pack("<ii6si8siiq", _MAGIC, 6, b"vector", 8, b"standard", 2, 0, 3)
 _COUNTS = struct.Struct("<qqq")  # start state, states, arcs
 _INT = np.dtype("<i4")
 
@@ -44,6 +45,22 @@ class Fst:
         return len(self.src)
 
 
+@dataclass(frozen=True)
+class Lattice:
+    """A lattice of Kaldi's: graph and acoustic costs apart; A arcs sorted by source, S states, state 0 the start.
+
+    src, dst, output: (A,) int32. graph, acoustic: (A,) float32, natural -log. final: (S,) float32, graph cost of ending
+    there, inf: not final.
+    """
+
+    src: np.ndarray
+    dst: np.ndarray
+    output: np.ndarray
+    graph: np.ndarray
+    acoustic: np.ndarray
+    final: np.ndarray
+
+
 def to_kaldifst(fst: Fst) -> Any:
     """The same transducer as a kaldifst.StdVectorFst; arcs of one state keep their order."""
     states, arcs = fst.num_states, fst.num_arcs
@@ -68,20 +85,49 @@ def to_kaldifst(fst: Fst) -> Any:
 
 def from_kaldifst(fst: Any) -> Fst:
     """The arrays of a kaldifst.StdVectorFst, arcs sorted by source state."""
+    start, final, src, arcs = _read(fst, weights=1)
+    ilabel, olabel, cost, dst = np.ascontiguousarray(arcs.T)
+    return Fst(src, dst, ilabel, olabel, cost.view(np.float32), final[:, 0], start)
+
+
+def from_lattice(lattice: Any) -> Lattice:
+    """The arrays of a kaldifst.Lattice.
+
+    Raises:
+      ValueError: it does not start in state 0.
+    """
+    start, final, src, arcs = _read(lattice, weights=2)
+    if start != 0:
+        raise ValueError(f"the lattice starts in state {start}")
+    _, output, graph, acoustic, dst = np.ascontiguousarray(arcs.T)
+    return Lattice(src, dst, output, graph.view(np.float32), acoustic.view(np.float32), final.sum(1))
+
+
+def _read(fst: Any, weights: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+    """The parts of a kaldifst object whose weights are so many numbers each.
+
+    Returns:
+      The start state; (S, weights) float32 final weights; (A,) int32 sources; (A, 3 + weights) int32 the rest of each
+      arc: input label, output label, weights, destination.
+    """
     with tempfile.TemporaryDirectory(prefix="asr_kd.") as folder:
         path = Path(folder) / "fst"
         fst.write(str(path))
         raw = path.read_bytes()
-    start, states, _ = _COUNTS.unpack_from(raw, len(_HEADER))
-    body = np.frombuffer(raw[len(_HEADER) + _COUNTS.size :], _INT)
+    at = 4
+    for _ in range(2):  # the names of the transducer's type and of its arcs'
+        at += 4 + struct.unpack_from("<i", raw, at)[0]
+    at += 16  # version, flags, properties
+    start, states, _ = _COUNTS.unpack_from(raw, at)
+    body = np.frombuffer(raw[at + _COUNTS.size :], _INT)
+    head, width = weights + 2, weights + 3  # words of a state's head (weights, number of arcs), and of an arc
     counts = np.empty(states, np.int64)
     at = 0
     for state in range(states):
-        counts[state] = body[at + 1]
-        at += 3 + 4 * int(body[at + 1])
-    heads = 3 * np.arange(states) + 4 * (np.cumsum(counts) - counts)
+        counts[state] = body[at + weights]
+        at += head + width * int(body[at + weights])
+    heads = head * np.arange(states) + width * (np.cumsum(counts) - counts)
     is_arc = np.ones(len(body), bool)
-    is_arc[(heads[:, None] + np.arange(3)).ravel()] = False
-    ilabel, olabel, cost, dst = np.ascontiguousarray(body[is_arc].reshape(-1, 4).T)
-    src = np.repeat(np.arange(states, dtype=np.int32), counts)
-    return Fst(src, dst, ilabel, olabel, cost.view(np.float32), body[heads].view(np.float32), start)
+    is_arc[(heads[:, None] + np.arange(head)).ravel()] = False
+    final = body[heads[:, None] + np.arange(weights)].view(np.float32)
+    return start, final, np.repeat(np.arange(states, dtype=np.int32), counts), body[is_arc].reshape(-1, width)

@@ -1,9 +1,9 @@
-"""The decoding graph HCLG: lexicon, language model and tree -> an epsilon-free acceptor of tied states.
+"""The decoding graph HCLG: lexicon, language model and tree -> an epsilon-free acceptor of senones.
 
-H o C o L o G by kaldifst up to HMM states without loops, then epsilon removal and the loops in numpy. Determinised once
-more over tied states, much as Kaldi does over transitions: triphones that differ only in what follows share their first
-states, so that a search keeps fewer of them alive and knows the language model's score earlier.
-Both back ends search the same arrays; nothing here needs k2.
+H o C o L o G by kaldifst up to HMM states without loops, then epsilon removal and the loops in numpy. The graph is
+determinised once more over senones, much as Kaldi does over transitions: triphones that differ only in their right
+context share their first states, so that a search keeps fewer states alive and adds the language model's score earlier.
+All back ends search the same arrays; nothing here needs k2.
 """
 
 from __future__ import annotations
@@ -18,40 +18,30 @@ from pathlib import Path
 import kaldifst
 import numpy as np
 
-from asr_kd.alignment.tree import Tree, read_tree
+from asr_kd.alignment.topology import LOG_HALF
+from asr_kd.alignment.tree import Tree
 from asr_kd.decoding.epsilon import Outputs, remove_epsilon
 from asr_kd.decoding.fst_io import Fst, from_kaldifst, to_kaldifst
 from asr_kd.decoding.grammar_fst import grammar_fst
 from asr_kd.decoding.lexicon_fst import lexicon_fst
 from asr_kd.errors import UserError
-from asr_kd.io.files import file_digest
-from asr_kd.io.folders import replacing_folder
-from asr_kd.io.resources import check_disk
-from asr_kd.io.stamp import STAMP, Stamp, read_stamp, stale_reason
-from asr_kd.lang.graph_size import bytes_on_disk, check_compiling
-from asr_kd.lang.lexicon import Lang, read_lang
-from asr_kd.lang.ngram import Arpa, read_arpa, read_counts
-from asr_kd.workspace.config import Config
-from asr_kd.workspace.work import Workspace, require
+from asr_kd.lang.lexicon import Lang
+from asr_kd.lang.ngram import Arpa
 
 log = logging.getLogger(__name__)
-
-LOG_HALF = float(np.log(0.5))  # of staying in an HMM state and of leaving it, as in training
-STEP = "graph"
-_FORM = 2  # raise it when the same parts give another graph
 
 
 @dataclass(frozen=True)
 class Graph:
-    """HCLG; A arcs sorted by source. State 0 starts, the last one is final and only entered by arcs with pdf -1.
+    """HCLG; A arcs sorted by source. State 0 is the start; the last one is final, entered only by arcs of senone -1.
 
-    src, dst: (A,) int32. pdf: (A,) int32, the tied state whose frame the arc takes. score: (A,) float32, natural log.
+    src, dst: (A,) int32. senone: (A,) int32, the one whose frame the arc takes. score: (A,) float32, natural log.
     output: (A,) int32: 0 nothing, 1..V the word `words[output - 1]`, above that `sequences[output - V - 1]`.
     """
 
     src: np.ndarray
     dst: np.ndarray
-    pdf: np.ndarray
+    senone: np.ndarray
     output: np.ndarray
     score: np.ndarray
     num_senones: int
@@ -98,15 +88,15 @@ def compile_graph(lang: Lang, arpa: Arpa, tree: Tree, silence_probability: float
     left, right = to_kaldifst(lexicon.fst), to_kaldifst(grammar_fst(arpa, lang.words))
     kaldifst.arcsort(left, "olabel")
     kaldifst.arcsort(right, "ilabel")
-    watch.say("L", left)
-    watch.say("G", right)
+    watch.log("L", left)
+    watch.log("G", right)
     fst = kaldifst.compose(left, right)
-    watch.say("LG", fst)
+    watch.log("LG", fst)
     kaldifst.determinize_star(fst)
     kaldifst.minimize_encoded(fst)
-    watch.say("min det LG", fst)
+    watch.log("min det LG", fst)
     fst, windows = kaldifst.compose_context(list(lexicon.disambiguation), 3, 1, fst)
-    watch.say("CLG", fst)
+    watch.log("CLG", fst)
 
     triphones, ids = physical_triphones(tree)
     arrays = from_kaldifst(fst)
@@ -114,35 +104,35 @@ def compile_graph(lang: Lang, arpa: Arpa, tree: Tree, silence_probability: float
     fst = to_kaldifst(_with_ilabels(arrays, labels[arrays.ilabel]))
     kaldifst.determinize_star(fst)
     kaldifst.minimize_encoded(fst)
-    watch.say(f"min det CLG of {len(triphones)} physical triphones", fst)
+    watch.log(f"min det CLG of {len(triphones)} physical triphones", fst)
 
-    fst = to_kaldifst(pdf_arcs(from_kaldifst(fst), triphones, tree.num_senones))
+    fst = to_kaldifst(senone_arcs(from_kaldifst(fst), triphones, tree.num_senones))
     kaldifst.determinize_star(fst)  # triphones that begin alike are one until they differ
     kaldifst.minimize_encoded(fst)
-    watch.say("min det HCLG without loops", fst)
+    watch.log("min det HCLG without loops", fst)
 
     arrays = from_kaldifst(fst)
     arrays = _with_ilabels(arrays, np.where(arrays.ilabel > tree.num_senones, 0, arrays.ilabel))
     outputs = Outputs(len(lang.words))
     fst = to_kaldifst(remove_epsilon(arrays, outputs))
     kaldifst.connect(fst)
-    watch.say("epsilon-free HCLG without loops", fst)
+    watch.log("epsilon-free HCLG without loops", fst)
     graph = with_self_loops(from_kaldifst(fst), tree.num_senones, lang.words, tuple(outputs.sequences))
     log.info("HCLG: %d states, %d arcs (%.1f s)", graph.num_states, graph.num_arcs, watch.lap())
     return graph
 
 
 def physical_triphones(tree: Tree) -> tuple[np.ndarray, np.ndarray]:
-    """Triphones that share all three tied states are one.
+    """Triphones with the same three senones share one number.
 
     Returns:
-      (N, 3) int32 tied states of each physical triphone, and (P, P, P) int32 [left, phone, right] -> its number from 1.
+      (N, 3) int32 senones of each physical triphone, and (P, P, P) int32 [left, phone, right] -> its number from 1.
     """
     phones = len(tree.phones)
     ids = np.zeros((phones, phones, phones), np.int32)
     rows: list[np.ndarray] = []
     count = 0
-    for phone in range(phones):  # a tied state belongs to one phone, so that no two words become one
+    for phone in range(phones):  # a senone belongs to one phone: no two phones share a number
         table = tree.tables[phone].reshape(3, phones * phones).T
         unique, inverse = np.unique(table, axis=0, return_inverse=True)
         ids[:, phone, :] = count + 1 + inverse.reshape(phones, phones)
@@ -168,30 +158,30 @@ def _with_ilabels(fst: Fst, ilabel: np.ndarray) -> Fst:
     return Fst(fst.src, fst.dst, ilabel.astype(np.int32), fst.olabel, fst.cost, fst.final, fst.start)
 
 
-def pdf_arcs(fst: Fst, triphones: np.ndarray, num_senones: int) -> Fst:
+def senone_arcs(fst: Fst, triphones: np.ndarray, num_senones: int) -> Fst:
     """Each triphone arc becomes a chain of three arcs, one for each HMM state; no loops yet.
 
     The states within a chain are shared by all arcs with the same triphone and destination.
 
     Args:
       fst: CLG; input labels are rows of `triphones` plus 1, above them disambiguation symbols.
-      triphones: (N, 3) int32 tied states.
+      triphones: (N, 3) int32 senones.
 
     Returns:
-      Input labels are tied states plus 1, above `num_senones` the disambiguation symbols.
+      Input labels are senones plus 1, above `num_senones` the disambiguation symbols.
     """
-    spoken = (fst.ilabel > 0) & (fst.ilabel <= len(triphones))
-    key = fst.dst[spoken].astype(np.int64) * (len(triphones) + 1) + fst.ilabel[spoken]
+    is_phone = (fst.ilabel > 0) & (fst.ilabel <= len(triphones))
+    key = fst.dst[is_phone].astype(np.int64) * (len(triphones) + 1) + fst.ilabel[is_phone]
     _, first_arc, chain_of_arc = np.unique(key, return_index=True, return_inverse=True)
-    pdf = triphones[fst.ilabel[spoken][first_arc] - 1] + 1  # (chains, 3)
+    chains = triphones[fst.ilabel[is_phone][first_arc] - 1] + 1  # (chains, 3)
     second = fst.num_states + 2 * np.arange(len(first_arc))
     dst, ilabel = fst.dst.copy(), np.where(fst.ilabel > 0, fst.ilabel - len(triphones) + num_senones, 0)
-    dst[spoken], ilabel[spoken] = second[chain_of_arc.ravel()], triphones[fst.ilabel[spoken] - 1, 0] + 1
+    dst[is_phone], ilabel[is_phone] = second[chain_of_arc.ravel()], triphones[fst.ilabel[is_phone] - 1, 0] + 1
     none = np.zeros(2 * len(second), np.int32)
     return Fst(
         np.concatenate([fst.src, second, second + 1]).astype(np.int32),
-        np.concatenate([dst, second + 1, fst.dst[spoken][first_arc]]).astype(np.int32),
-        np.concatenate([ilabel, pdf[:, 1], pdf[:, 2]]).astype(np.int32),
+        np.concatenate([dst, second + 1, fst.dst[is_phone][first_arc]]).astype(np.int32),
+        np.concatenate([ilabel, chains[:, 1], chains[:, 2]]).astype(np.int32),
         np.concatenate([fst.olabel, none]).astype(np.int32),
         np.concatenate([fst.cost, none.astype(np.float32)]),
         np.concatenate([fst.final, np.full(2 * len(second), np.inf, np.float32)]),
@@ -202,13 +192,15 @@ def pdf_arcs(fst: Fst, triphones: np.ndarray, num_senones: int) -> Fst:
 def with_self_loops(
     fst: Fst, num_senones: int, words: tuple[str, ...], sequences: tuple[tuple[int, ...], ...]
 ) -> Graph:
-    """Lets every HMM state last: a state is split by the tied state of the arcs that enter it, and loops on that.
+    """Adds self-loops: a state is split by the senone of the arcs that enter it, and each part loops on its senone.
 
     Args:
-      fst: without input epsilons; input labels are tied states plus 1, each a new HMM state.
+      fst: without input epsilons; input labels are senones plus 1, each a new HMM state.
     """
     splits, split_of_arc = np.unique(fst.dst.astype(np.int64) * num_senones + fst.ilabel - 1, return_inverse=True)
-    base = np.concatenate([[fst.start], splits // num_senones])  # the state of `fst` of each split one; number 0 starts
+    base = np.concatenate(
+        [[fst.start], splits // num_senones]
+    )  # the state of `fst` that each part comes from; number 0 is the start
     fan_out = np.bincount(fst.src, minlength=fst.num_states)
     order, ends = np.argsort(fst.src, kind="stable"), np.cumsum(fan_out)
     fan_out, ends = fan_out[base], ends[base]
@@ -220,15 +212,15 @@ def with_self_loops(
     looping = np.arange(1, len(base))
     final_at = np.flatnonzero(np.isfinite(fst.final[base]) & (np.arange(len(base)) > 0))
     end = np.full(len(final_at), len(base))
-    parts = [  # source, destination, tied state, output, score
+    parts = [  # source, destination, senone, output, score
         (source, split_of_arc.ravel()[arc] + 1, fst.ilabel[arc] - 1, fst.olabel[arc], leaves - fst.cost[arc]),
         (looping, looping, splits % num_senones, np.zeros_like(looping), np.full(len(looping), LOG_HALF)),
         (final_at, end, np.full_like(end, -1), np.zeros_like(end), LOG_HALF - fst.final[base[final_at]]),
     ]
     columns = [np.concatenate([part[i] for part in parts]) for i in range(5)]
     order = np.lexsort((columns[1], columns[2], columns[2] == -1, columns[0]))  # final arcs last
-    src, dst, pdfs, output = (column[order].astype(np.int32) for column in columns[:4])
-    return Graph(src, dst, pdfs, output, columns[4][order].astype(np.float32), num_senones, words, sequences)
+    src, dst, senone, output = (column[order].astype(np.int32) for column in columns[:4])
+    return Graph(src, dst, senone, output, columns[4][order].astype(np.float32), num_senones, words, sequences)
 
 
 class _Watch:
@@ -241,7 +233,7 @@ class _Watch:
         before, self._since = self._since, time.perf_counter()
         return self._since - before
 
-    def say(self, what: str, fst: object) -> None:
+    def log(self, what: str, fst: object) -> None:
         states: Callable[[], int] | int = getattr(fst, "num_states")  # noqa: B009
         count = states() if callable(states) else states
         arcs = sum(fst.num_arcs(state) for state in range(count))  # type: ignore[attr-defined]
@@ -255,7 +247,7 @@ def write_graph(graph: Graph, folder: Path) -> None:
         folder / "graph.npz",
         src=graph.src,
         dst=graph.dst,
-        pdf=graph.pdf,
+        senone=graph.senone,
         output=graph.output,
         score=graph.score,
         num_senones=np.int64(graph.num_senones),
@@ -272,73 +264,12 @@ def read_graph(folder: Path) -> Graph:
             ends = np.cumsum(file["sequence_lengths"]).tolist()
             flat = file["sequence_words"].tolist()
             return Graph(
-                **{name: file[name] for name in ("src", "dst", "pdf", "output", "score")},
+                **{name: file[name] for name in ("src", "dst", "senone", "output", "score")},
                 num_senones=int(file["num_senones"]),
                 words=tuple(file["words"].tolist()),
                 sequences=tuple(tuple(flat[a:b]) for a, b in zip([0, *ends], ends, strict=False)),
             )
     except FileNotFoundError:
-        raise UserError(f"{folder}: there is no graph here; make it with asr-kd decode.") from None
+        raise UserError(f"{folder} holds no graph.") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{folder}/graph.npz is damaged ({error}); delete {folder} and decode again.") from None
-
-
-def graph_stamp(config: Config, work: Workspace, tree: str) -> Stamp:
-    """What exp/graph (tree "tree") or exp/graph_monophone (tree "tree_monophone") is made from."""
-    language_model = work.lm / "G.arpa"
-    if not language_model.is_file():
-        raise UserError(f"{language_model} is not there yet; make it first: {work.command('prepare')}")
-    inputs = {
-        "lang": require(work.lang, work, "prepare")["digest"],
-        "lm": file_digest(language_model)[:16],
-        "tree": require(work.exp(tree), work, "align")["digest"],
-    }
-    return Stamp(STEP, {"silence_probability": config.decoding.silence_probability, "form": _FORM}, inputs)
-
-
-def graph_folder(work: Workspace, tree: str) -> Path:
-    return work.exp(tree.replace("tree", "graph", 1))
-
-
-def make_graph(config: Config, work: Workspace, tree: str = "tree") -> Path:
-    """Makes the graph of a tree where it is not there yet or something that it depends on has changed."""
-    folder, stamp = graph_folder(work, tree), graph_stamp(config, work, tree)
-    why = stale_reason(folder, stamp)
-    if why is None:
-        return folder
-    log.info("compiling %s: %s", folder, why)
-    metadata: dict[str, object] = {}
-    language_model = work.lm / "G.arpa"
-    prepared = read_stamp(work.data) or {"inputs": {}}
-    count = sum(read_counts(language_model))
-    check_compiling(count, language_model, given="lm" in prepared["inputs"])
-    check_disk(folder, bytes_on_disk(count))
-    with replacing_folder(folder, stamp, metadata) as temporary:
-        started = time.perf_counter()
-        graph = compile_graph(
-            read_lang(work.lang),
-            read_arpa(language_model),
-            read_tree(work.exp(tree)),
-            config.decoding.silence_probability,
-        )
-        write_graph(graph, temporary)
-        metadata.update(states=graph.num_states, arcs=graph.num_arcs, seconds=round(time.perf_counter() - started, 2))
-    return folder
-
-
-def open_graph(folder: Path, stamp: Stamp, work: Workspace) -> Graph:
-    """The graph of a folder, provided that it was made from what `stamp` names.
-
-    Raises:
-      UserError: it was made from another tree, lexicon or language model; both are named.
-    """
-    old = read_stamp(folder) or {"digest": "", "inputs": {}}
-    if old["digest"] != stamp.digest:
-        for name, digest in stamp.inputs.items():
-            if old["inputs"].get(name) != digest:
-                raise UserError(
-                    f"{folder / STAMP}: this graph was made from {name} {old['inputs'].get(name)}, but {name} is "
-                    f"{digest} now; make it again: {work.command('decode')}"
-                )
-        raise UserError(f"{folder}: this graph was made with other settings; make it again: {work.command('decode')}")
-    return read_graph(folder)
+        raise UserError(f"{folder}/graph.npz is damaged ({error}); delete {folder} and compile it again.") from None

@@ -1,4 +1,4 @@
-"""Decoding with kaldi-decoder's FasterDecoder on the same graph: no k2 needed, and a check of k2's answer."""
+"""Decoding with kaldi-decoder on the same graph: needs no k2, and is a check of k2's answers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ import kaldi_decoder
 import kaldifst
 import numpy as np
 
-from asr_kd.decoding.decoder import Grid, Hypothesis, check_loglikes
-from asr_kd.decoding.fst_io import Fst, to_kaldifst
+from asr_kd.decoding.decoder import NO_PATH, Grid, Hypothesis, check_loglikes
+from asr_kd.decoding.fst_io import Fst, Lattice, from_lattice, to_kaldifst
 from asr_kd.decoding.graph import Graph
-from asr_kd.workspace.config import DecodingConfig
+from asr_kd.decoding.settings import DecodingConfig
+from asr_kd.decoding.word_paths import best_outputs
+
+# Beams of a search for a lattice, the second where the first finds no path: such a search has no max_active.
+LATTICE_BEAMS = (12.0, 15.0)
+SMALL_GRAPH = 5  # times max_active: with at most so many states no search needs a max_active
 
 
 class KaldiDecoder:
@@ -24,61 +29,89 @@ class KaldiDecoder:
         self._fst = to_kaldifst(decoding_fst(graph, word_penalty))
 
     def decode(self, loglikes: Sequence[np.ndarray]) -> list[Hypothesis]:
+        """The best path of each utterance, by FasterDecoder."""
         check_loglikes(loglikes, self._graph)
         return [self._decode(array) for array in loglikes]
 
     def decode_grid(
         self, loglikes: Sequence[np.ndarray], scales: Sequence[float], penalties: Sequence[float]
     ) -> list[Grid]:
-        """One search for each pair of scales: this back end keeps no lattice."""
-        decoders = [
-            [KaldiDecoder(self._graph, self._settings, acoustic_scale=s, word_penalty=p) for p in penalties]
-            for s in scales
-        ]
-        found = [[[h.words for h in decoder.decode(loglikes)] for decoder in row] for row in decoders]
-        return [tuple(tuple(cell[number] for cell in row) for row in found) for number in range(len(loglikes))]
+        """From one lattice per utterance, made at this decoder's scale by LatticeSimpleDecoder.
+
+        That search has no bound on its active states, so that on a large graph its beam is narrower than
+        FasterDecoder's. An utterance for which it finds no path is searched at each point of the grid.
+        """
+        if self._penalty:
+            raise ValueError(f"the scores of a lattice cannot be taken apart at a word penalty of {self._penalty:g}")
+        check_loglikes(loglikes, self._graph)
+        grids = []
+        for array in loglikes:
+            lattice = self._lattice(array)
+            grids.append(
+                self._search_grid(array, scales, penalties)
+                if lattice is None
+                else self._grid(lattice, scales, penalties)
+            )
+        return grids
+
+    def _lattice(self, loglike: np.ndarray) -> Lattice | None:
+        """None where no path was found."""
+        widest, decodable = self._settings.search_beam, self._decodable(loglike)
+        small = self._graph.num_states <= SMALL_GRAPH * self._settings.max_active
+        for beam in (widest,) if small else sorted({min(beam, widest) for beam in LATTICE_BEAMS}):
+            options = kaldi_decoder.LatticeSimpleDecoderConfig(beam=beam, lattice_beam=self._settings.output_beam)
+            search = kaldi_decoder.LatticeSimpleDecoder(self._fst, options)
+            if search.decode(decodable) and np.isfinite(search.final_relative_cost()):
+                _, lattice = search.get_raw_lattice()
+                return from_lattice(lattice)
+        return None
+
+    def _grid(self, lattice: Lattice, scales: Sequence[float], penalties: Sequence[float]) -> Grid:
+        words = self._graph.words_per_output()[lattice.output]
+        points = [(scale / self._scale, penalty) for scale in scales for penalty in penalties]
+        paths = iter(best_outputs(lattice, words, points))
+        return tuple(tuple(self._graph.spell(next(paths)) for _ in penalties) for _ in scales)
+
+    def _search_grid(self, loglike: np.ndarray, scales: Sequence[float], penalties: Sequence[float]) -> Grid:
+        def words(scale: float, penalty: float) -> tuple[str, ...]:
+            decoder = KaldiDecoder(self._graph, self._settings, acoustic_scale=scale, word_penalty=penalty)
+            return decoder.decode([loglike])[0].words
+
+        return tuple(tuple(words(scale, penalty) for penalty in penalties) for scale in scales)
 
     def _decode(self, loglike: np.ndarray) -> Hypothesis:
-        scaled = np.ascontiguousarray(loglike * np.float32(self._scale), np.float32)
+        decodable = self._decodable(loglike)
         settings = self._settings
-        hypothesis = self._search(scaled, settings.search_beam, settings.max_active)
+        hypothesis = self._search(decodable, settings.search_beam, settings.max_active)
         for beam in settings.retry_beams:
             if hypothesis is None:
-                hypothesis = self._search(scaled, beam, 10 * settings.max_active, retried=True)
-        return hypothesis or Hypothesis((), -np.inf, retried=True)
+                hypothesis = self._search(decodable, beam, 10 * settings.max_active, retried=True)
+        return hypothesis or NO_PATH
 
-    def _search(self, scaled: np.ndarray, beam: float, max_active: int, retried: bool = False) -> Hypothesis | None:
-        if not len(scaled):
-            return None
+    def _search(self, decodable: Any, beam: float, max_active: int, retried: bool = False) -> Hypothesis | None:
         options = kaldi_decoder.FasterDecoderOptions(
             beam=beam, max_active=max_active, min_active=self._settings.min_active
         )
         search = kaldi_decoder.FasterDecoder(self._fst, options)
-        search.decode(kaldi_decoder.DecodableCtc(scaled))
+        search.decode(decodable)
         if not search.reached_final():
             return None
-        found, path = search.get_best_path()
-        if not found:
+        success, path = search.get_best_path()
+        if not success:
             return None
         _, _, outputs, weight = kaldifst.get_linear_symbol_sequence(path)
-        return Hypothesis(self._graph.spell(outputs), -_cost(weight), retried)
+        return Hypothesis(self._graph.spell(outputs), -(weight.value1 + weight.value2), retried)
 
-
-def _cost(weight: Any) -> float:
-    """Of a tropical weight, or of a lattice weight (graph and acoustic cost apart)."""
-    value = getattr(weight, "value", None)
-    if value is not None:
-        return float(value() if callable(value) else value)
-    parts = (getattr(weight, name) for name in ("value1", "value2"))
-    return sum(float(part() if callable(part) else part) for part in parts)
+    def _decodable(self, loglike: np.ndarray) -> Any:
+        return kaldi_decoder.DecodableCtc(np.ascontiguousarray(loglike * np.float32(self._scale), np.float32))
 
 
 def decoding_fst(graph: Graph, word_penalty: float = 0.0) -> Fst:
     """The graph with final weights for its final arcs, costs for scores and input labels from 1."""
-    real = graph.pdf >= 0
+    real = graph.senone >= 0
     final = np.full(graph.num_states, np.inf, np.float32)
     final[graph.src[~real]] = -graph.score[~real]
     cost = -(graph.score + word_penalty * graph.words_per_output()[graph.output])[real]
     return Fst(
-        graph.src[real], graph.dst[real], graph.pdf[real] + 1, graph.output[real], cost.astype(np.float32), final, 0
+        graph.src[real], graph.dst[real], graph.senone[real] + 1, graph.output[real], cost.astype(np.float32), final
     )

@@ -19,31 +19,31 @@ class Scales:
     acoustic_scale: float
     word_penalty: float
     errors: int  # on dev, over all seeds
-    words: int  # or phones
+    words: int  # of the references, or phones
 
 
 def grid_errors(references: Sequence[Sequence[str]], grids: Sequence[Grid], scoring: Scoring = WORDS) -> np.ndarray:
     """(scales, penalties) int64: errors of all utterances together at each point of the grid."""
     total = np.zeros((len(grids[0]), len(grids[0][0])), np.int64)
     for reference, grid in zip(references, grids, strict=True):
-        known: dict[tuple[str, ...], int] = {}  # most points of the grid agree
-        right = scoring.scored(reference)
+        counts: dict[tuple[str, ...], int] = {}  # most points of the grid agree
+        scored = scoring.scored(reference)
         for i, row in enumerate(grid):
             for j, words in enumerate(row):
-                if words not in known:
-                    known[words] = edit_distance(right, scoring.scored(words))["total"]
-                total[i, j] += known[words]
+                if words not in counts:
+                    counts[words] = edit_distance(scored, scoring.scored(words))["total"]
+                total[i, j] += counts[words]
     return total
 
 
 def choose_scales(errors: np.ndarray, scales: Sequence[float], penalties: Sequence[float], words: int = 0) -> Scales:
     """The point nearest to the middle of the grid among those that dev cannot tell from the best one.
 
-    Errors on a small dev set jump by chance from point to point, while the true rate changes slowly over the grid: so
-    each point is judged by its mean with its neighbours (weights 1, 2, 1 along each axis). What is within one standard
-    error of the lowest such mean (of a Poisson count, its square root) is taken for as good: the optimum is flat, and
-    its lowest point wanders along it by chance. Of equally near ones the one with fewer errors is taken, then the
-    smaller scale.
+    Errors on a small dev set jump by chance from point to point, while the true rate changes slowly over the grid.
+    Each point is therefore judged by its mean with its neighbours (weights 1, 2, 1 along each axis). The optimum is
+    flat, and the lowest point moves along it by chance: all points within one standard error of the lowest mean (of a
+    Poisson count, its square root) count as equally good. Of those equally near to the middle the one with the fewest
+    errors is taken, then the smaller scale.
 
     Args:
       errors: (scales, penalties) summed over the dev sets of all seeds.
@@ -58,13 +58,13 @@ def choose_scales(errors: np.ndarray, scales: Sequence[float], penalties: Sequen
         distance = abs(i - middle[0]) + abs(j - middle[1])
         return (distance, round(smooth[point], 6), scales[i], abs(penalties[j]), penalties[j])
 
-    good = [(i, j) for i in range(len(scales)) for j in range(len(penalties)) if smooth[i, j] <= bound]
-    i, j = best = min(good, key=rank)
+    candidates = [(i, j) for i in range(len(scales)) for j in range(len(penalties)) if smooth[i, j] <= bound]
+    i, j = best = min(candidates, key=rank)
     return Scales(scales[i], penalties[j], int(errors[best]), words)
 
 
 def _smoothed(errors: np.ndarray) -> np.ndarray:
-    """Means with weights 1, 2, 1 along both axes, over those neighbours that are there."""
+    """Means with weights 1, 2, 1 along both axes; at an edge over the neighbours that exist."""
     smooth = errors.astype(np.float64)
     for axis, size in enumerate(errors.shape):
         weights = 2.0 * np.eye(size) + np.eye(size, k=1) + np.eye(size, k=-1)

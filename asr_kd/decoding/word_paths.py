@@ -1,4 +1,4 @@
-"""The best path of a lattice for each of many word sequences, compiled by numba.
+"""Best paths of a lattice, compiled by numba: for each of many word sequences, or at each of many scales.
 
 Shapes:  S states and A arcs of one utterance's lattice, H sequences of outputs.
 """
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from asr_kd.decoding.fst_io import Lattice
 from asr_kd.kernels.numba_utils import compiled
 
 
@@ -27,7 +28,7 @@ def best_scores(
       src, dst: (A,) states of each arc, sorted by src; the first state is 0 and the last is the only final one.
       output: (A,) what an arc emits; nothing if below 1.
       score: (A,) natural logarithms.
-      part: (A,) what is summed beside the score along the best path.
+      part: (A,) summed along the best path too.
       sequences: H of outputs, all 1 or more.
 
     Returns:
@@ -36,18 +37,65 @@ def best_scores(
     Raises:
       ValueError: an arc leads back, or arcs are not sorted.
     """
-    if len(src) and ((dst <= src).any() or (np.diff(src) < 0).any()):
-        raise ValueError("the lattice's states are not in topological order")
+    _check_order(src, dst)
     ends = np.cumsum([0, *map(len, sequences)])
-    flat = np.array([one for sequence in sequences for one in sequence], np.int32)
+    flat = np.array([label for sequence in sequences for label in sequence], np.int32)
     num_states = int(dst.max()) + 1 if len(dst) else 1
     low, high = _outputs_before(src, dst, output, num_states)
     return np.asarray(_search(src, dst, output, score, part, low, high, flat, ends))
 
 
+def best_outputs(
+    lattice: Lattice, words: NDArray[np.float32], points: Sequence[tuple[float, float]]
+) -> list[list[int]]:
+    """The outputs of the best path at each of many scales.
+
+    Args:
+      words: (A,) how many words each arc's output stands for.
+      points: (acoustic scale, word penalty), both relative to the lattice's own scores.
+
+    Raises:
+      ValueError: the lattice's states are not in topological order.
+    """
+    _check_order(lattice.src, lattice.dst)
+    graph, acoustic, count = (array.astype(np.float64) for array in (lattice.graph, lattice.acoustic, words))
+    final = lattice.final.astype(np.float64)
+    sequences = []
+    for scale, penalty in points:
+        arcs = _best_path(lattice.src, lattice.dst, graph + scale * acoustic - penalty * count, final)
+        sequences.append([label for label in lattice.output[arcs].tolist() if label > 0])
+    return sequences
+
+
+def _check_order(src: NDArray[np.int32], dst: NDArray[np.int32]) -> None:
+    if len(src) and ((dst <= src).any() or (np.diff(src) < 0).any()):
+        raise ValueError("the lattice's states are not in topological order")
+
+
+@compiled()
+def _best_path(src, dst, cost, final):  # type: ignore[no-untyped-def]
+    """The arcs of the cheapest path from state 0 to a final one."""
+    best = np.full(len(final), np.inf)
+    back = np.full(len(final), -1, np.int64)
+    best[0] = 0.0
+    for arc in range(len(src)):
+        total = best[src[arc]] + cost[arc]
+        if total < best[dst[arc]]:
+            best[dst[arc]], back[dst[arc]] = total, arc
+    state = np.argmin(best + final)
+    length, at = 0, state
+    while back[at] >= 0:
+        length, at = length + 1, src[back[at]]
+    arcs = np.empty(length, np.int64)
+    for place in range(length - 1, -1, -1):
+        arcs[place] = back[state]
+        state = src[back[state]]
+    return arcs
+
+
 @compiled()
 def _outputs_before(src, dst, output, num_states):  # type: ignore[no-untyped-def]
-    """(S,) and (S,): the least and the most outputs of any path from the first state; high < low: there is none."""
+    """(S,) and (S,): fewest and most outputs of any path from the first state; high < low where there is no path."""
     low = np.full(num_states, len(src) + 1, np.int64)
     high = np.full(num_states, -1, np.int64)
     low[0] = high[0] = 0
@@ -65,28 +113,28 @@ def _search(src, dst, output, score, part, low, high, flat, ends):  # type: igno
     width = max(1, (high - low).max() + 1)
     best = np.empty((num_states, width))
     parts = np.empty((num_states, width))
-    found = np.empty((count, 2))
+    sums = np.empty((count, 2))
     for number in range(count):
         begin, length = ends[number], ends[number + 1] - ends[number]
         best[:] = -np.inf
         best[0, 0] = parts[0, 0] = 0.0
         for arc in range(len(src)):
-            before, after, emitted = src[arc], dst[arc], output[arc]
+            before, after, label = src[arc], dst[arc], output[arc]
             for place in range(high[before] - low[before] + 1):
                 total = best[before, place] + score[arc]
                 if total == -np.inf:
                     continue
-                spoken = low[before] + place
-                if emitted > 0:
-                    if spoken >= length or flat[begin + spoken] != emitted:
+                emissions = low[before] + place
+                if label > 0:
+                    if emissions >= length or flat[begin + emissions] != label:
                         continue
-                    spoken += 1
-                there = spoken - low[after]
-                if total > best[after, there]:
-                    best[after, there] = total
-                    parts[after, there] = parts[before, place] + part[arc]
-        found[number, 0], found[number, 1] = -np.inf, 0.0
+                    emissions += 1
+                column = emissions - low[after]
+                if total > best[after, column]:
+                    best[after, column] = total
+                    parts[after, column] = parts[before, place] + part[arc]
+        sums[number, 0], sums[number, 1] = -np.inf, 0.0
         last = length - low[num_states - 1]
         if 0 <= last < width and best[num_states - 1, last] > -np.inf:
-            found[number, 0], found[number, 1] = best[num_states - 1, last], parts[num_states - 1, last]
-    return found
+            sums[number, 0], sums[number, 1] = best[num_states - 1, last], parts[num_states - 1, last]
+    return sums

@@ -1,7 +1,7 @@
-"""What recognised words count as: themselves; or, where they are phones, those of the smaller set that is scored.
+"""What errors are counted in: words, or phones mapped to a smaller set.
 
-Phones are trained as 61 or 48 and scored as 39 (Lee and Hon 1989): confusions within a class, [ix] for [ih] say, are no
-errors. Scales are chosen, and results counted, on what is scored.
+TIMIT's phones are trained as 61 or 48 and scored as 39 (Lee and Hon 1989): confusions within a class, such as [ix] for
+[ih], are no errors. Scales are chosen, and results counted, on the mapped phones.
 """
 
 from __future__ import annotations
@@ -9,21 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from asr_kd.corpora.timit_times import scored_phones
-from asr_kd.errors import UserError
 from asr_kd.io.files import digest_of
 from asr_kd.lang.lexicon import SILENCE
-from asr_kd.workspace.config import Config
-from asr_kd.workspace.work import Workspace
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How hypotheses are held against references."""
+    """How hypotheses are compared with references.
 
-    phones: Mapping[str, str | None] = field(
-        default_factory=dict
-    )  # phone -> the one that counts; none: these are words
+    Attributes:
+      phones: phone -> the scored one, None where it is left out; empty: words are scored.
+    """
+
+    phones: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def unit(self) -> str:
@@ -31,15 +29,20 @@ class Scoring:
         return "phone" if self.phones else "word"
 
     @property
+    def counts_silence(self) -> bool:
+        """Whether a second rate, in which silence counts as a phone, says something."""
+        return bool(self.phones)
+
+    @property
     def inputs(self) -> dict[str, str]:
-        """For the stamp of whatever was scored so."""
+        """For the stamp of a result: the table of phones by its digest."""
         return {"scored phones": digest_of(sorted(self.phones.items()))[:16]} if self.phones else {}
 
     def scored(self, words: Sequence[str], *, silence: bool = False) -> list[str]:
-        """Words as they are; phones as those that count, without the ones that are left out.
+        """Words as they are; phones mapped to the scored ones.
 
         Args:
-          silence: whether it counts as a phone; silences that meet are then one.
+          silence: whether it counts as a phone; adjacent silences count once.
 
         >>> table = {"SIL": "SIL", "VCL": "SIL", "B": "B", "IX": "IH", "Q": None}
         >>> Scoring(table).scored("SIL VCL B Q IX SIL".split())
@@ -49,30 +52,18 @@ class Scoring:
         """
         if not self.phones:
             return list(words)
-        found: list[str] = []
+        scored: list[str] = []
         for word in words:
             phone = self.phones[word.upper()]
-            if phone is None or (phone == SILENCE and (not silence or found[-1:] == [SILENCE])):
+            if phone is None or (phone == SILENCE and (not silence or scored[-1:] == [SILENCE])):
                 continue
-            found.append(phone)
-        return found
+            scored.append(phone)
+        return scored
 
 
 WORDS = Scoring()
 
 
-def scoring_of(config: Config, work: Workspace) -> Scoring:
-    """What a recipe is scored on.
-
-    Raises:
-      UserError: the table of phones is missing or malformed, or more phones are to be scored than are trained.
-    """
-    corpus = config.corpus
-    if corpus.transcripts != "phones":
-        return WORDS
-    if corpus.scored_phones > corpus.phone_set:
-        raise UserError(
-            f"{work.config_path}: corpus.scored_phones is {corpus.scored_phones}, but corpus.phone_set only "
-            f"{corpus.phone_set}; phones that are not told apart in training cannot be scored apart."
-        )
-    return Scoring(scored_phones(work.config_path.parent, corpus.scored_phones))
+def rate_name(unit: str) -> str:
+    """What an error rate is called: "WER" of words, "PER" of phones."""
+    return "PER" if unit == "phone" else "WER"

@@ -1,4 +1,4 @@
-"""Stage 7, decode: scales chosen on dev over all seeds of a system, then frozen; words of dev and test.
+"""Stage 7, decode: scales chosen on dev over all seeds of a system, then frozen; the words of every set.
 
 Each system (and each of its seeds) is decoded by itself; an ensemble's members answer together.
 """
@@ -7,59 +7,44 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import astuple, dataclass
+from functools import partial
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from asr_kd.decoding.decoder import BACKENDS, Hypothesis
-from asr_kd.decoding.graph import graph_stamp, make_graph, open_graph
+from asr_kd.decoding.decoder import Hypothesis, load_backend
+from asr_kd.decoding.registry import backend_named, default_backend
 from asr_kd.decoding.scales import Scales, choose_scales
 from asr_kd.errors import UserError
-from asr_kd.evaluation.scoring import Scoring, scoring_of
+from asr_kd.evaluation.scoring import Scoring, rate_name
 from asr_kd.frames.store import FrameStore
 from asr_kd.io.folders import discard_partial, partial_folder, replacing_folder
+from asr_kd.io.formatting import text_table
 from asr_kd.io.resources import check_disk
 from asr_kd.io.stamp import Stamp, read_stamp, stale_reason
 from asr_kd.lang.lexicon import read_lang
-from asr_kd.stages.decode_cache import GRIDS, WORDS, cached_parallel_map
-from asr_kd.stages.decode_results import decoded_folder, rate_name, read_summary, write_results
-from asr_kd.stages.decode_worker import Net, Piece, clear_caches
-from asr_kd.workspace.config import Config, to_mapping
-from asr_kd.workspace.work import Workspace, require
+from asr_kd.stages.decode_results import Recognised, read_summary, write_results
+from asr_kd.stages.decode_worker import DecodeShard, Loaded, SearchSettings, TrainedModel, decode_shard, score_grid
+from asr_kd.stages.decoding_graph import graph_stamp, make_graph, open_graph
+from asr_kd.stages.scoring import scoring_of
+from asr_kd.workspace.cached_map import Codec, cached_map, json_codec
+from asr_kd.workspace.config import DEV, TRAIN, Config
+from asr_kd.workspace.sets import all_sets, scored_sets
+from asr_kd.workspace.work import Workspace, labels_of, require
 
 log = logging.getLogger(__name__)
 
-_FORM = 2  # of the results; raise it when scales are chosen or words are found in another way
-_DISK_PER_ROW = 1.6e3  # bytes of an utterance's words by one net, and of what a killed run would go on from
-CHUNK_FRAMES = 12_000  # of a piece; a constant, so that neither words nor batches depend on how many run at once
-
-
-@dataclass(frozen=True)
-class System:
-    """What is decoded: a model's folder, its members answering each alone (seeds) or all together."""
-
-    name: str
-    folder: str
-    averaged: bool = False
-    command: str = "train"  # that makes it
-
-
-SYSTEMS = (
-    System("direct", "baseline"),
-    System("ensemble", "teacher", averaged=True, command="train --ensemble"),
-    System("distilled", "student", command="distill"),
-    System("direct-small", "baseline_small", command="train --pair small"),
-    System("distilled-small", "student_small", command="distill --pair small"),
-    System("monophone", "monophone", command="train --pair monophone"),
-)
+_VERSION = 3  # of the results; raise it when scales are chosen or words are found in another way
+_DISK_PER_ROW = 1.6e3  # bytes of an utterance's words by one model, and of what a killed run would resume from
+CHUNK_FRAMES = 12_000  # of a shard; a constant, so that neither words nor batches depend on how many run at once
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """summary.json of one system on one set, and whether it was made now."""
+    """summary.json of one system on one set, and whether this run wrote it."""
 
     made: bool
     summary: dict[str, Any]
@@ -73,258 +58,295 @@ class DecodeResult:
 
     @property
     def made(self) -> bool:
-        return any(one.made for one in self.decoded)
+        return any(entry.made for entry in self.decoded)
 
     def __str__(self) -> str:
-        rate = rate_name(self.decoded[0].summary) if self.decoded else "WER"
-        lines = [f"{'system':<16} {'set':<5} {rate:>7} {'ins':>5} {'del':>5} {'sub':>5}  scale penalty    RTF"]
-        for one in self.decoded:
-            row, errors = one.summary, one.summary["errors"]
-            line = (
-                f"{row['system']:<16} {row['set']:<5} {row['wer']:>7.2%} {errors['ins']:>5} {errors['del']:>5} "
-                f"{errors['sub']:>5}  {row['acoustic_scale']:<5} {row['word_penalty']:<7} {row['rtf']:>6.4f}"
-            )
-            again = f"  {row['retried']} retried with a wider beam" if row["retried"] else ""
-            lost = f"  {len(row['failed'])} failed" if row["failed"] else ""
-            silent = f"  {row['with_silence']['wer']:.2%} with silence" if "with_silence" in row else ""
-            lines.append(f"{line}{silent}{again}{lost}{'' if one.made else '  (up to date)'}")
-        return "\n".join(lines)
+        rate = rate_name(self.decoded[0].summary["unit"]) if self.decoded else "WER"
+        head = ["system", "set", rate, "ins", "del", "sub", "scale", "penalty", "RTF"]
+        table = text_table([head, *(_table_row(entry.summary) for entry in self.decoded)])
+        lines = table.splitlines()
+        notes = ["", "", *(_notes(entry) for entry in self.decoded)]
+        return "\n".join("  ".join([line, note]).rstrip() for line, note in zip(lines, notes, strict=True))
+
+
+def _table_row(row: dict[str, Any]) -> list[str]:
+    errors = row["errors"]
+    return [
+        row["system"], row["set"], f"{row['wer']:.2%}", *(str(errors[kind]) for kind in ("ins", "del", "sub")),
+        str(row["acoustic_scale"]), str(row["word_penalty"]), f"{row['rtf']:.4f}",
+    ]  # fmt: skip
+
+
+def _notes(entry: Decoded) -> str:
+    row = entry.summary
+    notes = [f"{row['with_silence']['wer']:.2%} with silence"] if "with_silence" in row else []
+    notes += [f"{row['retried']} retried with a wider beam"] if row["retried"] else []
+    notes += [f"{len(row['failed'])} failed"] if row["failed"] else []
+    return ", ".join(notes + ([] if entry.made else ["up to date"]))
 
 
 @dataclass(frozen=True)
-class Task:
-    """A system with all that decoding it needs."""
+class DecodeTask:
+    """A system with all that decoding it needs.
 
-    system: System
-    nets: list[Net]  # one per seed
+    Attributes:
+      models: one per seed; an ensemble is one.
+      inputs: digests for a stamp.
+    """
+
+    system: str
+    models: list[TrainedModel]
     inputs: dict[str, str]
+
+
+@dataclass(frozen=True)
+class DecodeContext:
+    """What decoding each system on each set has in common."""
+
+    config: Config
+    work: Workspace
+    stores: dict[str, FrameStore]  # dev, and the sets that are decoded
+    scoring: Scoring
+    backend: str
+    nj: int
+
+    def search(self, scale: float, penalty: float = 0.0) -> SearchSettings:
+        return SearchSettings(self.config.decoding, self.backend, scale, penalty)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One system on one set whose result is stale; what a killed run left is in `partial`."""
+
+    task: DecodeTask
+    name: str
+    stamp: Stamp
+    partial: Path
 
 
 def decode(
     config: Config,
     work: Workspace,
-    systems: Sequence[str] | None = None,
-    sets: Sequence[str] = ("dev", "test"),
-    backend: str = "k2",
+    systems: Sequence[str] = (),
+    sets: Sequence[str] = (),
+    backend: str | None = None,
     nj: int = 1,
 ) -> DecodeResult:
-    """Writes exp/decode_<system>_<set>/ wherever its stamp does not fit any more.
+    """Writes exp/decode/<system>/<set>/ wherever its stamp is stale.
 
     Scales always come from dev: it is decoded too where its result is missing.
 
     Args:
-      systems: names of SYSTEMS; None: all whose model is there.
-      nj: pieces that are decoded at once; the words do not depend on it.
+      systems: empty: all that are trained.
+      sets: empty: all that are scored.
+      backend: of BACKENDS; None: the first installed one.
+      nj: shards that are decoded at once; the words do not depend on it.
 
     Raises:
-      UserError: no model, a missing input, parts that do not fit together, or no such back end.
+      UserError: no such system or set, a missing input, parts that do not fit together, or no such back end.
     """
-    names = tuple(dict.fromkeys(("dev", *sets)))
-    chosen, stores = _inputs(config, work, systems, names, backend)
-    scoring = scoring_of(config, work)
-    tasks = [task_of(config, work, system) for system in chosen]
-    stamps = {
-        (task.system.name, name): _stamp(config, task, stores, name, backend, scoring)
-        for task in tasks
-        for name in names
-    }
-    reasons = {key: stale_reason(decoded_folder(work, *key), stamp) for key, stamp in stamps.items()}
-    for (who, name), why in reasons.items():
-        if why is None:
-            discard_partial(decoded_folder(work, who, name))
-        else:
-            log.info("decoding %s on %s: %s", who, name, why)
-    clear_caches()
-
-    todo = [(task, name) for name in names for task in tasks if reasons[task.system.name, name] is not None]
-    if todo and backend == "k2":
-        from asr_kd.decoding.k2_decoder import import_k2
-
-        import_k2()  # before any process is started
-    for task, name in todo:
-        rows = len(task.nets) * len(stores[name].ids)
-        check_disk(decoded_folder(work, task.system.name, name), _DISK_PER_ROW * rows)
-    kept = {key: partial_folder(decoded_folder(work, *key), stamps[key]) for key, why in reasons.items() if why}
-    scales = _frozen_scales(config, work, tasks, stores["dev"], backend, nj, kept, scoring)
+    sets = chosen_sets(config, work, sets)
+    names = tuple(dict.fromkeys((DEV, *sets)))
+    chosen = chosen_systems(config, work, systems)
+    context = decode_context(config, work, names, backend, nj)
+    tasks = [task_of(config, work, name) for name in chosen]
+    jobs = list(_stale(context, tasks, names))
+    if jobs:
+        load_backend(context.backend)  # fails before any process is started
+    for job in jobs:
+        rows = len(job.task.models) * len(context.stores[job.name].ids)
+        check_disk(work.decoded(job.task.system, job.name), _DISK_PER_ROW * rows)
+    scales = _frozen_scales(context, tasks, [job for job in jobs if job.name == DEV])
     vocabulary = set(read_lang(work.lang).words)
-    for task, name, seeds, seconds in _hypotheses(config, todo, stores, scales, backend, nj, kept):
-        who = task.system.name
-        folder = decoded_folder(work, who, name)
-        with replacing_folder(folder, stamps[who, name]) as temporary:
-            write_results(temporary, config, who, name, stores[name], scales[who], seeds, seconds, vocabulary, scoring)
+    for job, recognised in _recognise(context, jobs, scales):
+        folder = work.decoded(job.task.system, job.name)
+        with replacing_folder(folder, job.stamp) as temporary:
+            write_results(temporary, recognised, config.decoding, context.scoring, vocabulary)
         discard_partial(folder)
+    made = {(job.task.system, job.name) for job in jobs}
     return DecodeResult(
-        [
-            Decoded(reasons[task.system.name, name] is not None, read_summary(work, task.system.name, name))
-            for task in tasks
-            for name in sets
-        ]
+        [Decoded((task.system, name) in made, read_summary(work, task.system, name)) for task in tasks for name in sets]
     )
 
 
-def _inputs(
-    config: Config, work: Workspace, systems: Sequence[str] | None, names: Sequence[str], backend: str
-) -> tuple[list[System], dict[str, FrameStore]]:
-    """What is decoded; raises as `decode` does for what can be seen before a graph is made."""
-    chosen = existing_systems(work) if systems is None else [system_named(name) for name in systems]
+def chosen_sets(config: Config, work: Workspace, names: Sequence[str]) -> tuple[str, ...]:
+    """Those named, or all that are scored; raises UserError where there is no such set."""
+    known = all_sets(config, work)
+    for name in names:
+        if name not in known or name == TRAIN:
+            raise UserError(f"there is no set {name!r} to score; there are: {', '.join(scored_sets(config, work))}.")
+    return tuple(dict.fromkeys(names)) or scored_sets(config, work)
+
+
+def chosen_systems(config: Config, work: Workspace, names: Sequence[str]) -> list[str]:
+    """Those named, or all that are trained; raises UserError where there is no such system."""
+    for name in names:
+        config.system(name)
+    chosen = list(dict.fromkeys(names)) or [name for name in config.systems if read_stamp(work.exp(name)) is not None]
     if not chosen:
-        raise UserError(f"{work.root / 'exp'} holds no model to decode; train one first: {work.command('train')}")
-    if backend not in BACKENDS:
-        raise UserError(f"there is no decoder {backend!r}; --decoder takes {' or '.join(BACKENDS)}.")
+        raise UserError(f"no system of {work.config_path} is trained yet; train them first: {work.command('train')}")
+    return chosen
+
+
+def chosen_backend(name: str | None) -> str:
+    """The back end named, or the first installed one, which is logged; raises UserError where there is no such one."""
+    if name is not None:
+        backend_named(name)
+        return name
+    name = default_backend()
+    log.info("decoding with %s; --decoder names another decoder", name)
+    return name
+
+
+def decode_context(
+    config: Config, work: Workspace, names: Sequence[str], backend: str | None, nj: int
+) -> DecodeContext:
+    """Opens dev and the sets; raises as `decode` for what can be checked before a graph is compiled."""
+    backend = chosen_backend(backend)
     if not config.decoding.acoustic_scales or not config.decoding.word_penalties:
-        raise UserError("decoding.acoustic_scales and decoding.word_penalties need one entry or more each.")
+        raise UserError("decoding.acoustic_scales and decoding.word_penalties need at least one entry each.")
     for name in names:
         require(work.frames(name), work, "features")
-    return chosen, {name: FrameStore.open(work.frames(name)) for name in names}
+    stores = {name: FrameStore.open(work.frames(name)) for name in names}
+    return DecodeContext(config, work, stores, scoring_of(config, work), backend, nj)
 
 
-def _frozen_scales(
-    config: Config,
-    work: Workspace,
-    tasks: list[Task],
-    dev: FrameStore,
-    backend: str,
-    nj: int,
-    kept: dict[tuple[str, str], Path],
-    scoring: Scoring,
-) -> dict[str, Scales]:
-    """System name -> scales: those of its result on dev, or chosen now where that is made anew."""
-    searched = [task for task in tasks if (task.system.name, "dev") in kept]
-    folders = {task.system.name: kept[task.system.name, "dev"] for task in searched}
-    scales = dict(_choose(config, searched, dev, backend, nj, folders, scoring))
-    for task in tasks:
-        if task not in searched:
-            summary = read_summary(work, task.system.name, "dev")
-            scales[task.system.name] = Scales(summary["acoustic_scale"], summary["word_penalty"], 0, 0)
-    return scales
+def task_of(config: Config, work: Workspace, system: str) -> DecodeTask:
+    """Compiles the graph where needed, and checks that the system belongs to it.
+
+    Raises:
+      UserError: the system is not trained, or was trained on labels of another tree.
+    """
+    settings, folder = config.system(system), work.exp(system)
+    train = work.command(f"train {system}")
+    stamp = require(folder, work, f"train {system}")
+    expected = graph_stamp(config, work, settings.tree)
+    _check_labels(work, system, settings.tree, stamp, expected.inputs["tree"])
+    graph_folder = make_graph(config, work, settings.tree)
+    graph = open_graph(graph_folder, expected, work)
+    files = sorted(folder.glob("member_*.safetensors"))
+    if not files:
+        raise UserError(f"{folder} holds no member_<k>.safetensors; train it again: {train}")
+    members: list[int | None] = [None] if settings.is_ensemble else list(range(len(files)))
+    models = [TrainedModel(folder, work.tree(settings.tree), graph_folder, member) for member in members]
+    log.info("%s: %d models, graph of %d states, %d arcs", system, len(models), graph.num_states, graph.num_arcs)
+    return DecodeTask(system, models, {"model": stamp["digest"], "graph": expected.digest})
 
 
-def system_named(name: str) -> System:
-    for system in SYSTEMS:
-        if system.name == name:
-            return system
-    raise UserError(f"there is no system {name!r}; known: {', '.join(system.name for system in SYSTEMS)}.")
-
-
-def existing_systems(work: Workspace) -> list[System]:
-    return [system for system in SYSTEMS if read_stamp(work.exp(system.folder)) is not None]
-
-
-def task_of(config: Config, work: Workspace, system: System) -> Task:
-    """Makes the graph where needed, and checks that the model fits to it."""
-    folder = work.exp(system.folder)
-    stamp = require(folder, work, system.command)
-    tree = str(stamp["metadata"]["tree"])
-    expected = graph_stamp(config, work, tree)
-    _check_labels(work, folder, stamp, expected.inputs["tree"])
-    graph_at = make_graph(config, work, tree)
-    graph = open_graph(graph_at, expected, work)
-    members = sorted(folder.glob("member_*.safetensors"))
-    if not members:
-        raise UserError(f"{folder} holds no member_<k>.safetensors; train it again: {work.command(system.command)}")
-    numbers: list[int | None] = [None] if system.averaged else list(range(len(members)))
-    nets = [Net(folder, work.exp(tree), graph_at, number) for number in numbers]
-    log.info("%s: %d nets, graph of %d states, %d arcs", system.name, len(nets), graph.num_states, graph.num_arcs)
-    return Task(system, nets, {"model": stamp["digest"], "graph": expected.digest})
-
-
-def _check_labels(work: Workspace, folder: Path, stamp: dict[str, Any], tree: str) -> None:
-    """The model must have been trained on labels of the tree that is there now."""
-    trained_on = stamp["inputs"].get("train states")
-    labels = read_stamp(work.frames("train") / f"{stamp['metadata']['states']}.stamp.json")
+def _check_labels(work: Workspace, system: str, tree: str, stamp: dict[str, Any], tree_digest: str) -> None:
+    """The system must have been trained on labels of the present tree."""
+    trained_on = stamp["inputs"].get("train senones")
+    labels = read_stamp(work.frames(TRAIN) / f"{labels_of(tree)}.stamp.json")
     if trained_on is None or labels is None:
-        return  # the training set may be gone where only decoding is wanted; the number of states is checked later
-    if labels["digest"] != trained_on or labels["inputs"].get("tree", tree) != tree:
+        return  # the training set may be deleted before decoding; the number of senones is checked later
+    labelled_by = labels["inputs"].get("tree", tree_digest)
+    if labels["digest"] != trained_on or labelled_by != tree_digest:
         raise UserError(
-            f"{folder} was trained on state labels {trained_on}, but those there now are {labels['digest']} of tree "
-            f"{labels['inputs'].get('tree', tree)} (exp/{stamp['metadata']['tree']} is {tree}); train it again: "
-            f"{work.command('train')}"
+            f"{work.exp(system)} was trained on the labels {trained_on}, but the present ones are {labels['digest']} "
+            f"of tree {labelled_by} ({work.tree(tree)} is {tree_digest}); train it again: "
+            f"{work.command(f'train {system}')}"
         )
 
 
-def _stamp(
-    config: Config, task: Task, stores: dict[str, FrameStore], name: str, backend: str, scoring: Scoring
-) -> Stamp:
-    settings = {**to_mapping(config.decoding), "decoder": backend, "system": task.system.name, "form": _FORM}
-    frames = {f"{one} frames": stores[one].digest for one in dict.fromkeys(("dev", name))}
-    return Stamp("decode", settings, {**task.inputs, **frames, **scoring.inputs})
+def _stale(context: DecodeContext, tasks: Sequence[DecodeTask], names: Sequence[str]) -> Iterator[_Job]:
+    """What must be decoded: set by set, so that a shard's model and graph are loaded seldom."""
+    for name in names:
+        for task in tasks:
+            folder, stamp = context.work.decoded(task.system, name), _stamp(context, task, name)
+            reason = stale_reason(folder, stamp)
+            if reason is None:
+                discard_partial(folder)
+                continue
+            log.info("decoding %s on %s: %s", task.system, name, reason)
+            yield _Job(task, name, stamp, partial_folder(folder, stamp))
 
 
-def chunks_of(store: FrameStore) -> Iterator[tuple[int, int]]:
-    """Runs of whole utterances of about CHUNK_FRAMES frames."""
-    groups = groupby(range(len(store.ids)), key=lambda u: int(store.offsets[u]) // CHUNK_FRAMES)
-    for _, members in groups:
-        run = list(members)
-        yield run[0], run[-1] + 1
+def _stamp(context: DecodeContext, task: DecodeTask, name: str) -> Stamp:
+    settings = {"decoding": context.config.decoding, "decoder": context.backend, "system": task.system}
+    frames = {f"{each} frames": context.stores[each].digest for each in dict.fromkeys((DEV, name))}
+    return Stamp("decode", settings, {**task.inputs, **frames, **context.scoring.inputs}, version=_VERSION)
 
 
-def _choose(
-    config: Config,
-    tasks: list[Task],
-    dev: FrameStore,
-    backend: str,
-    nj: int,
-    folders: dict[str, Path],
-    scoring: Scoring,
-) -> Iterator[tuple[str, Scales]]:
-    """System name -> scales, by the errors of all its seeds on dev."""
-    settings = config.decoding
-    middle = sorted(settings.acoustic_scales)[len(settings.acoustic_scales) // 2]
-    pieces = [
-        Piece(net, dev.folder, first, end, settings, backend, middle, scoring=scoring)
-        for task in tasks
-        for net in task.nets
-        for first, end in chunks_of(dev)
-    ]
-    per_net = sum(1 for _ in chunks_of(dev))
-    files = [
-        folders[task.system.name] / f"grid-{number}.json"
-        for task in tasks
-        for number in range(per_net * len(task.nets))
-    ]
-    results = cached_parallel_map(GRIDS, pieces, files, nj=nj, progress="scales on dev")
-    words = sum(len(scoring.scored(text.split())) for text in dev.references)
+def shards_of(store: FrameStore, models: Sequence[TrainedModel], search: SearchSettings) -> list[DecodeShard]:
+    """All utterances of a set, model by model, in runs of about CHUNK_FRAMES frames."""
+    groups = groupby(range(len(store.ids)), key=lambda utterance: int(store.offsets[utterance]) // CHUNK_FRAMES)
+    runs = [list(utterances) for _, utterances in groups]
+    return [DecodeShard(model, store.folder, run[0], run[-1] + 1, search) for model in models for run in runs]
+
+
+_GRID: Codec[np.ndarray] = json_codec(np.ndarray.tolist, lambda data: np.array(data, np.int64))
+_WORDS: Codec[tuple[list[Hypothesis], float]] = json_codec(
+    lambda result: [[astuple(hypothesis) for hypothesis in result[0]], result[1]],
+    lambda data: ([Hypothesis(tuple(words), score, retried) for words, score, retried in data[0]], data[1]),
+)
+
+
+def _frozen_scales(context: DecodeContext, tasks: Sequence[DecodeTask], jobs: Sequence[_Job]) -> dict[str, Scales]:
+    """System -> scales: those of its result on dev, or chosen now by the errors of all its seeds where that is stale.
+
+    Args:
+      jobs: of dev.
+    """
+    scales = {}
     for task in tasks:
-        errors = np.sum([next(results) for _ in range(per_net * len(task.nets))], axis=0)
-        scales = choose_scales(errors, settings.acoustic_scales, settings.word_penalties, words * len(task.nets))
+        if task.system not in {job.task.system for job in jobs}:
+            summary = read_summary(context.work, task.system, DEV)
+            scales[task.system] = Scales(summary["acoustic_scale"], summary["word_penalty"], 0, 0)
+    dev, settings, scoring = context.stores[DEV], context.config.decoding, context.scoring
+    middle = sorted(settings.acoustic_scales)[len(settings.acoustic_scales) // 2]
+    shards = [shards_of(dev, job.task.models, context.search(middle)) for job in jobs]
+    files = [job.partial / f"grid-{number}.json" for job, of_job in zip(jobs, shards) for number in range(len(of_job))]
+    results = cached_map(
+        partial(score_grid, Loaded(), scoring),
+        list(chain.from_iterable(shards)),
+        files,
+        _GRID,
+        nj=context.nj,
+        progress="scales on dev",
+    )
+    words = sum(len(scoring.scored(text.split())) for text in dev.references)
+    for job, of_job in zip(jobs, shards):
+        errors = np.sum([next(results) for _ in of_job], axis=0)
+        chosen = choose_scales(errors, settings.acoustic_scales, settings.word_penalties, words * len(job.task.models))
         log.info(
-            "%s: acoustic scale %g, %s penalty %g chosen on dev (%d errors in %d %ss)", task.system.name,
-            scales.acoustic_scale, scoring.unit, scales.word_penalty, scales.errors, scales.words, scoring.unit,
+            "%s: acoustic scale %g, %s penalty %g chosen on dev (%d errors in %d %ss)", job.task.system,
+            chosen.acoustic_scale, scoring.unit, chosen.word_penalty, chosen.errors, chosen.words, scoring.unit,
         )  # fmt: skip
-        yield task.system.name, scales
-    for _ in results:  # lets the progress bar and the processes end
-        pass
+        scales[job.task.system] = chosen
+    _finish(results)
+    return scales
 
 
-def _hypotheses(
-    config: Config,
-    todo: list[tuple[Task, str]],
-    stores: dict[str, FrameStore],
-    scales: dict[str, Scales],
-    backend: str,
-    nj: int,
-    folders: dict[tuple[str, str], Path],
-) -> Iterator[tuple[Task, str, list[list[Hypothesis]], list[float]]]:
-    """For each system and set: the hypotheses [seed][utterance], and the seconds that each seed took."""
-    pieces, files = [], []
-    for task, name in todo:
-        frozen = scales[task.system.name]
-        of_task = [
-            Piece(net, stores[name].folder, first, end, config.decoding, backend, frozen.acoustic_scale,
-                  frozen.word_penalty)
-            for net in task.nets
-            for first, end in chunks_of(stores[name])
-        ]  # fmt: skip
-        pieces += of_task
-        files += [folders[task.system.name, name] / f"words-{number}.json" for number in range(len(of_task))]
-    results = cached_parallel_map(WORDS, pieces, files, nj=nj, progress="decoding")
-    for task, name in todo:
-        chunks = sum(1 for _ in chunks_of(stores[name]))
+def _recognise(
+    context: DecodeContext, jobs: Sequence[_Job], scales: dict[str, Scales]
+) -> Iterator[tuple[_Job, Recognised]]:
+    """What each stale system and set gives, as soon as all of it is there."""
+    shards = []
+    for job in jobs:
+        frozen = scales[job.task.system]
+        search = context.search(frozen.acoustic_scale, frozen.word_penalty)
+        shards.append(shards_of(context.stores[job.name], job.task.models, search))
+    files = [job.partial / f"words-{number}.json" for job, of_job in zip(jobs, shards) for number in range(len(of_job))]
+    results = cached_map(
+        partial(decode_shard, Loaded()),
+        list(chain.from_iterable(shards)),
+        files,
+        _WORDS,
+        nj=context.nj,
+        progress="decoding",
+    )
+    for job, of_job in zip(jobs, shards):
         seeds, seconds = [], []
-        for _ in task.nets:
-            of_seed = [next(results) for _ in range(chunks)]
-            seeds.append([hypothesis for hypotheses, _ in of_seed for hypothesis in hypotheses])
-            seconds.append(sum(spent for _, spent in of_seed))
-        yield task, name, seeds, seconds
+        for _ in job.task.models:
+            answers = [next(results) for _ in range(len(of_job) // len(job.task.models))]
+            seeds.append([hypothesis for hypotheses, _ in answers for hypothesis in hypotheses])
+            seconds.append(sum(spent for _, spent in answers))
+        store, system = context.stores[job.name], job.task.system
+        yield job, Recognised(system, job.name, store, scales[system], seeds, seconds)
+    _finish(results)
+
+
+def _finish(results: Iterator[Any]) -> None:
+    """Lets the progress bar and the processes of a map end, whose results have all been taken."""
     for _ in results:
         pass

@@ -1,149 +1,163 @@
-"""One piece of decoding: some utterances of a set, by one member of a system, in a process of its own.
+"""What one process of stage 7 does: some utterances of a set, recognised by one model of a system.
 
-Loading is cached per process and not timed; the net's forward pass and the search are.
+Loading is not timed; the model's forward pass and the search are.
+
+Shapes:  T frames of an utterance, C senones.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from asr_kd.acoustic.inference import log_posteriors
-from asr_kd.acoustic.model import AcousticModel, load_model
+from asr_kd.acoustic.model import FrameModel
+from asr_kd.acoustic.model_files import load_model
 from asr_kd.alignment.tree import read_tree
-from asr_kd.decoding.decoder import Decoder, Hypothesis, NBest, make_decoder
+from asr_kd.decoding.decoder import Decoder, Hypothesis, LatticeDecoder, NBest, make_decoder
 from asr_kd.decoding.graph import Graph, read_graph
 from asr_kd.decoding.likelihoods import scaled_likelihoods
 from asr_kd.decoding.scales import grid_errors
+from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.errors import UserError
-from asr_kd.evaluation.scoring import WORDS, Scoring
+from asr_kd.evaluation.scoring import Scoring
 from asr_kd.frames.store import FrameStore
-from asr_kd.workspace.config import DecodingConfig
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Net:
-    """One net, or the mean of a folder's nets, and the graph it speaks to."""
+class TrainedModel:
+    """A model of a system, and the tree and graph that it is decoded with."""
 
-    model: Path  # exp/baseline, ...
+    folder: Path  # exp/<system>
     tree: Path
     graph: Path
-    member: int | None  # None: the arithmetic mean of all members
+    member: int | None  # None: all members answer together
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Utterances first to end (exclusive) of a store."""
+class SearchSettings:
+    """A back end, its beams, and the scales of a search."""
 
-    net: Net
-    frames: Path
-    first: int
-    end: int
-    settings: DecodingConfig
+    decoding: DecodingConfig
     backend: str
     acoustic_scale: float
     word_penalty: float = 0.0
-    scoring: Scoring = WORDS  # of a grid
 
 
-def decode_piece(piece: Piece) -> tuple[list[Hypothesis], float]:
-    """The best paths at the piece's scales, and the seconds that one thread took for forward pass and search."""
-    decoder = _decoder(piece.net.graph, piece.settings, piece.backend, piece.acoustic_scale, piece.word_penalty)
-    loglikes, seconds = _timed_loglikes(piece)
+@dataclass(frozen=True)
+class DecodeShard:
+    """Utterances first to end (exclusive) of a store."""
+
+    model: TrainedModel
+    frames: Path
+    first: int
+    end: int
+    search: SearchSettings
+
+
+class Loaded:
+    """What a process has loaded: of each kind the last one that was asked for.
+
+    Each map over shards has an object of its own, so that an artefact that is replaced afterwards is read again.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[Hashable, Any]] = {}
+
+    def _get(self, kind: str, key: Hashable, load: Callable[[], T]) -> T:
+        if kind not in self._last or self._last[kind][0] != key:
+            self._last.pop(kind, None)  # its memory is free before the next one is loaded
+            self._last[kind] = key, load()
+        entry: T = self._last[kind][1]
+        return entry
+
+    def store(self, folder: Path) -> FrameStore:
+        return self._get("store", folder, lambda: FrameStore.open(folder))
+
+    def graph(self, folder: Path) -> Graph:
+        return self._get("graph", folder, lambda: read_graph(folder))
+
+    def decoder(self, graph: Path, search: SearchSettings) -> Decoder:
+        def load() -> Decoder:
+            scales = {"acoustic_scale": search.acoustic_scale, "word_penalty": search.word_penalty}
+            return make_decoder(search.backend, self.graph(graph), search.decoding, **scales)
+
+        return self._get("decoder", (graph, search), load)
+
+    def model(self, model: TrainedModel) -> FrameModel:
+        def load() -> FrameModel:
+            whole = load_model(model.folder)
+            return whole if model.member is None else whole.select_members([model.member])
+
+        return self._get("model", (model.folder, model.member), load)
+
+    def log_priors(self, model: TrainedModel) -> NDArray[np.float32]:
+        """(C,) of the model's senones.
+
+        Raises:
+          UserError: the model has other senones than the tree.
+        """
+        log_priors = self._get("priors", model.tree, lambda: read_tree(model.tree).log_priors())
+        num_senones = self.model(model).num_senones
+        if len(log_priors) != num_senones:
+            raise UserError(
+                f"{model.folder} has {num_senones} senones but {model.tree} has {len(log_priors)}: the model was "
+                "trained with another tree; train it again."
+            )
+        return log_priors
+
+
+def decode_shard(loaded: Loaded, shard: DecodeShard) -> tuple[list[Hypothesis], float]:
+    """The best paths at the shard's scales, and the seconds that one thread took for forward pass and search."""
+    decoder = loaded.decoder(shard.model.graph, shard.search)
+    loglikes, seconds = _timed_loglikes(loaded, shard)
     started = time.perf_counter()
     return decoder.decode(loglikes), seconds + time.perf_counter() - started
 
 
-def score_grid(piece: Piece) -> np.ndarray:
-    """(scales, penalties) int64: errors at every acoustic scale and word penalty of the settings."""
-    decoder = _decoder(piece.net.graph, piece.settings, piece.backend, piece.acoustic_scale, 0.0)
-    loglikes, _ = _timed_loglikes(piece)
-    references = [text.split() for text in _store(piece.frames).references[piece.first : piece.end]]
-    settings = piece.settings
+def score_grid(loaded: Loaded, scoring: Scoring, shard: DecodeShard) -> NDArray[np.int64]:
+    """(scales, penalties) errors at every acoustic scale and word penalty of the settings."""
+    decoder = loaded.decoder(shard.model.graph, shard.search)
+    loglikes, _ = _timed_loglikes(loaded, shard)
+    references = [text.split() for text in loaded.store(shard.frames).references[shard.first : shard.end]]
+    settings = shard.search.decoding
     grids = decoder.decode_grid(loglikes, settings.acoustic_scales, settings.word_penalties)
-    return grid_errors(references, grids, piece.scoring)
+    return grid_errors(references, grids, scoring)
 
 
-def list_hypotheses(piece: Piece, draws: int, most: int) -> list[NBest]:
-    """The hypotheses of each utterance's lattice at the piece's scale; the back end is k2."""
-    from asr_kd.decoding.k2_decoder import K2Decoder
-
-    decoder = _decoder(piece.net.graph, piece.settings, "k2", piece.acoustic_scale, 0.0)
-    assert isinstance(decoder, K2Decoder)
-    return decoder.nbest(_timed_loglikes(piece)[0], draws, most)
+def list_hypotheses(loaded: Loaded, draws: int, size: int, shard: DecodeShard) -> list[NBest]:
+    """The likeliest hypotheses of each utterance's lattice at the shard's acoustic scale; see `LatticeDecoder`."""
+    decoder: LatticeDecoder = loaded.decoder(shard.model.graph, shard.search)  # type: ignore[assignment]
+    return decoder.nbest(_timed_loglikes(loaded, shard)[0], draws, size)
 
 
 def loglikes_of(
-    net: Net, store: FrameStore, utterance: int, prior_scale: float, model: AcousticModel | None = None
-) -> np.ndarray:
-    """(T, C) float32: log posterior - prior_scale * log prior.
-
-    Args:
-      model: the net of `net`, where it is at hand already.
-
-    Raises:
-      UserError: the model has other tied states than the tree.
-    """
-    model = model or _model(net.model, net.member)
-    log_priors = _log_priors(net.tree)
-    if len(log_priors) != model.num_states:
-        raise UserError(
-            f"{net.model} gives {model.num_states} tied states but {net.tree} has {len(log_priors)}: the model was "
-            "trained with another tree; train it again."
-        )
-    posteriors = log_posteriors(model, store, utterance, 0 if net.member is not None else None)
-    return scaled_likelihoods(posteriors, log_priors, prior_scale)
+    loaded: Loaded, model: TrainedModel, features: NDArray[np.float32], prior_scale: float
+) -> NDArray[np.float32]:
+    """(T, D) normalised features -> (T, C) scaled log-likelihoods."""
+    posteriors = loaded.model(model).log_posteriors(torch.from_numpy(features))
+    return scaled_likelihoods(posteriors.cpu().numpy(), loaded.log_priors(model), prior_scale)
 
 
-def _timed_loglikes(piece: Piece) -> tuple[list[np.ndarray], float]:
-    store, model = _store(piece.frames), _model(piece.net.model, piece.net.member)
-    _log_priors(piece.net.tree)
+def _timed_loglikes(loaded: Loaded, shard: DecodeShard) -> tuple[list[NDArray[np.float32]], float]:
+    store, prior_scale = loaded.store(shard.frames), shard.search.decoding.prior_scale
+    loaded.log_priors(shard.model)  # loads the model too
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # speed is reported for one core
     try:
         started = time.perf_counter()
         loglikes = [
-            loglikes_of(piece.net, store, u, piece.settings.prior_scale, model) for u in range(piece.first, piece.end)
+            loglikes_of(loaded, shard.model, store.normalised(utterance), prior_scale)
+            for utterance in range(shard.first, shard.end)
         ]
         return loglikes, time.perf_counter() - started
     finally:
         torch.set_num_threads(threads)
-
-
-def clear_caches() -> None:
-    """Forgets what was loaded: after an artefact was replaced in this process."""
-    for cached in (_decoder, _graph, _model, _store, _log_priors):
-        cached.cache_clear()
-
-
-@lru_cache(maxsize=2)
-def _decoder(
-    graph: Path, settings: DecodingConfig, backend: str, acoustic_scale: float, word_penalty: float
-) -> Decoder:
-    return make_decoder(backend, _graph(graph), settings, acoustic_scale=acoustic_scale, word_penalty=word_penalty)
-
-
-@lru_cache(maxsize=1)
-def _graph(folder: Path) -> Graph:
-    return read_graph(folder)
-
-
-@lru_cache(maxsize=1)
-def _model(folder: Path, member: int | None) -> AcousticModel:
-    model = load_model(folder)
-    return model if member is None else model.some([member])
-
-
-@lru_cache(maxsize=2)
-def _store(folder: Path) -> FrameStore:
-    return FrameStore.open(folder)
-
-
-@lru_cache(maxsize=2)
-def _log_priors(folder: Path) -> np.ndarray:
-    return read_tree(folder).log_priors()

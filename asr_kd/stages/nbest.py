@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from asr_kd.decoding.decoder import NBest
+from asr_kd.decoding.decoder import NBest, load_backend
 from asr_kd.errors import UserError
-from asr_kd.frames.store import FrameStore
 from asr_kd.io.folders import discard_partial, partial_folder, replacing_folder
 from asr_kd.io.stamp import Stamp, stale_reason
-from asr_kd.stages.decode import Task, chunks_of
+from asr_kd.stages.decode import DecodeContext, DecodeTask, shards_of
 from asr_kd.stages.decode_results import read_summary
-from asr_kd.stages.decode_worker import Piece, clear_caches, list_hypotheses
+from asr_kd.stages.decode_worker import DecodeShard, Loaded, list_hypotheses
 from asr_kd.workspace.cached_map import Codec, cached_map, json_codec
-from asr_kd.workspace.config import Config, to_mapping
-from asr_kd.workspace.work import Workspace
+from asr_kd.workspace.config import DEV
 
 DRAWS = 500  # paths drawn from each lattice
-KEPT = 100  # hypotheses at most, the likeliest
-_FORM = 2  # 1: scores were those of the drawn paths, not of the words' best ones
+LIST_SIZE = 100  # hypotheses at most, the likeliest
+_VERSION = 3
 _FILE = "nbest.jsonl.gz"
+
+Rows = list[tuple[str, float, float]]  # the words of each hypothesis, its acoustic score and its graph score
 
 
 @dataclass(frozen=True)
@@ -37,70 +38,57 @@ class ListedUtterance:
     hypotheses: NBest
 
 
-def make_lists(
-    config: Config, work: Workspace, tasks: Sequence[Task], stores: Mapping[str, FrameStore], nj: int
-) -> dict[tuple[str, str], Path]:
-    """(system, set) -> its folder, made where its stamp does not fit; from lattices at the scale that dev chose."""
-    from asr_kd.decoding.k2_decoder import import_k2
+def make_lists(context: DecodeContext, tasks: Sequence[DecodeTask]) -> dict[tuple[str, str], Path]:
+    """(system, set) -> its folder, written where its stamp is stale; from lattices at the scale that dev chose.
 
-    folders = {
-        (task.system.name, name): work.exp(f"nbest_{task.system.name}_{name}") for task in tasks for name in stores
-    }
-    scales = {task.system.name: read_summary(work, task.system.name, "dev")["acoustic_scale"] for task in tasks}
-    stamps = {}
+    Raises:
+      UserError: a system was not decoded on dev, or the back end cannot be loaded.
+    """
+    work, folders = context.work, {}
+    stale: list[tuple[DecodeTask, str, Stamp, list[DecodeShard]]] = []
     for task in tasks:
-        for name, store in stores.items():
-            settings = {"decoding": to_mapping(config.decoding), "draws": DRAWS, "kept": KEPT, "form": _FORM}
-            settings["scale"] = scales[task.system.name]
-            stamps[task.system.name, name] = Stamp("nbest", settings, task.inputs | {"frames": store.digest})
-    reasons = {key: stale_reason(folders[key], stamps[key]) for key in folders}
-    for key, why in reasons.items():
-        if why is None:
-            discard_partial(folders[key])
-    todo = [(task, name) for task in tasks for name in stores if reasons[task.system.name, name] is not None]
-    if not todo:
-        return folders
-    import_k2()  # before any process is started
-    clear_caches()
-    kept = {key: partial_folder(folders[key], stamps[key]) for key, why in reasons.items() if why is not None}
-    pieces = [
-        Piece(net, stores[name].folder, first, end, config.decoding, "k2", scales[task.system.name])
-        for task, name in todo
-        for net in task.nets
-        for first, end in chunks_of(stores[name])
-    ]
+        scale = read_summary(work, task.system, DEV)["acoustic_scale"]
+        for name, store in context.stores.items():
+            settings = {"decoding": context.config.decoding, "draws": DRAWS, "size": LIST_SIZE, "scale": scale}
+            stamp = Stamp("nbest", settings, task.inputs | {"frames": store.digest}, version=_VERSION)
+            folder = folders[task.system, name] = work.nbest(task.system, name)
+            if stale_reason(folder, stamp) is None:
+                discard_partial(folder)
+            else:
+                stale.append((task, name, stamp, shards_of(store, task.models, context.search(scale))))
+    if stale:
+        load_backend(context.backend)  # fails before any process is started
     files = [
-        kept[task.system.name, name] / f"{seed}-{first}.json"
-        for task, name in todo
-        for seed in range(len(task.nets))
-        for first, _ in chunks_of(stores[name])
+        partial_folder(folders[task.system, name], stamp) / f"{number}.json"
+        for task, name, stamp, shards in stale
+        for number in range(len(shards))
     ]
-    results = cached_map(_list_piece, pieces, files, _LISTS, nj=nj, progress="lists of hypotheses")
-    for task, name in todo:
-        key = task.system.name, name
+    results = cached_map(
+        partial(_list_shard, Loaded()), [shard for *_, shards in stale for shard in shards], files, _LISTS,
+        nj=context.nj, progress="lists of hypotheses",
+    )  # fmt: skip
+    for task, name, stamp, shards in stale:
+        folder, ids = folders[task.system, name], context.stores[name].ids
         with (
-            replacing_folder(folders[key], stamps[key]) as temporary,
+            replacing_folder(folder, stamp) as temporary,
             gzip.open(temporary / _FILE, "wt", encoding="utf-8", compresslevel=5) as file,
         ):
-            for seed in range(len(task.nets)):
-                for first, end in chunks_of(stores[name]):
-                    for utterance, rows in zip(stores[name].ids[first:end], next(results), strict=True):
-                        file.write(json.dumps({"utterance": utterance, "seed": seed, "hyps": rows}) + "\n")
-        discard_partial(folders[key])
+            for shard in shards:
+                seed = task.models.index(shard.model)
+                for utterance, rows in zip(ids[shard.first : shard.end], next(results), strict=True):
+                    file.write(json.dumps({"utterance": utterance, "seed": seed, "hyps": rows}) + "\n")
+        discard_partial(folder)
     for _ in results:  # lets the progress bar and the processes end
         pass
     return folders
 
 
-Rows = list[tuple[str, float, float]]  # the words of each hypothesis, its acoustic score and its graph score
+def _list_shard(loaded: Loaded, shard: DecodeShard) -> list[Rows]:
+    return [_rows(hypotheses) for hypotheses in list_hypotheses(loaded, DRAWS, LIST_SIZE, shard)]
 
 
-def _list_piece(piece: Piece) -> list[Rows]:
-    return [_rows(found) for found in list_hypotheses(piece, DRAWS, KEPT)]
-
-
-def _rows(found: NBest) -> Rows:
-    rows = zip(found.words, found.acoustic.tolist(), found.graph.tolist(), strict=True)
+def _rows(hypotheses: NBest) -> Rows:
+    rows = zip(hypotheses.words, hypotheses.acoustic.tolist(), hypotheses.graph.tolist(), strict=True)
     return [(" ".join(words), round(acoustic, 4), round(graph, 4)) for words, acoustic, graph in rows]
 
 

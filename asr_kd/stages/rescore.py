@@ -1,13 +1,12 @@
-"""A second pass: lists of hypotheses from k2's lattices, their language scores taken from a larger model.
+"""A second pass: the hypotheses of lattices, with language scores from a larger model.
 
-Each system's lists are an artefact of their own, exp/nbest_<system>_<set>/; what a language model makes of them is
-exp/rescored_<system>_<set>_<model>/, named after its file. Scales are chosen anew on dev. Of the larger model only
-those n-grams are kept in memory that some hypothesis has.
+Each system's lists are an artefact of their own, exp/nbest/<system>/<set>/; what a language model makes of them is in
+exp/rescored/<system>/<set>/<model>/, named after the model's file. Scales are chosen again on dev. Of the larger model
+only those n-grams are kept in memory that some hypothesis has.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,134 +16,152 @@ from typing import Any
 
 import numpy as np
 
-from asr_kd.decoding.decoder import Grid, Hypothesis
+from asr_kd.decoding.decoder import NO_PATH, Grid, Hypothesis, empty_grid
+from asr_kd.decoding.registry import BACKENDS, backend_named
 from asr_kd.decoding.scales import Scales, choose_scales, grid_errors
+from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.errors import UserError, some_of
-from asr_kd.evaluation.scoring import Scoring, scoring_of
+from asr_kd.evaluation.scoring import Scoring, rate_name
 from asr_kd.evaluation.wer import word_errors
-from asr_kd.frames.store import FrameStore
 from asr_kd.io.files import file_digest
 from asr_kd.io.folders import replacing_folder
+from asr_kd.io.formatting import text_table
 from asr_kd.io.stamp import Stamp, read_stamp, stale_reason
 from asr_kd.lang.lexicon import read_lang
 from asr_kd.lang.ngram import BEGIN, END, NGram, read_arpa, read_vocabulary
-from asr_kd.stages.decode import Task, existing_systems, system_named, task_of
-from asr_kd.stages.decode_results import (
-    decoded_folder,
-    model_name,
-    rate_name,
-    read_summary,
-    rescored_folder,
-    write_results,
-)
+from asr_kd.stages.decode import DecodeContext, DecodeTask, chosen_sets, chosen_systems, decode_context, task_of
+from asr_kd.stages.decode_results import Recognised, read_summary, read_summary_file, write_results
+from asr_kd.stages.decoding_graph import language_model_of
 from asr_kd.stages.nbest import ListedUtterance, make_lists, read_lists
-from asr_kd.workspace.config import Config, DecodingConfig, to_mapping
+from asr_kd.workspace.config import DEV, Config
 from asr_kd.workspace.work import Workspace
 
 log = logging.getLogger(__name__)
 
-ORACLES = (1, 10, 100)  # hypotheses of which the best is looked for
+ORACLES = (1, 10, 100)  # numbers of hypotheses among which the best one is looked for
 UNKNOWN = ("<unk>", "<UNK>")  # how language models name a word that they do not have
+
+Score = Callable[[tuple[str, ...]], float]
+Key = tuple[str, str]  # system, set
 
 
 @dataclass(frozen=True)
 class RescoreResult:
-    """Summaries of the rescored systems and sets, and whether any was made now."""
+    """Summaries of the rescored systems and sets, and whether this run wrote any."""
 
     lm: Path
     made: bool
     summaries: list[dict[str, Any]]
 
     def __str__(self) -> str:
-        rate = rate_name(self.summaries[0]) if self.summaries else "WER"
-        head = f"rescored with {self.lm}\n{'system':<16} {'set':<5} {rate:>7}  first pass  scale penalty  best of "
-        lines = [head + " / ".join(map(str, ORACLES))]
+        rate = rate_name(self.summaries[0]["unit"]) if self.summaries else "WER"
+        best = f"best of {' / '.join(map(str, ORACLES))}"
+        rows = [["system", "set", rate, "first pass", "scale", "penalty", best]]
         for row in self.summaries:
-            best = " / ".join(f"{row['oracle'][str(n)]:.2%}" for n in ORACLES)
-            lines.append(
-                f"{row['system']:<16} {row['set']:<5} {row['wer']:>7.2%} {row['first_pass_wer']:>11.2%}  "
-                f"{row['acoustic_scale']:<5} {row['word_penalty']:<7}  {best}"
-            )
-        return "\n".join(lines)
+            oracles = " / ".join(f"{row['oracle'][str(size)]:.2%}" for size in ORACLES)
+            rows.append([row["system"], row["set"], f"{row['wer']:.2%}", f"{row['first_pass_wer']:.2%}",
+                         str(row["acoustic_scale"]), str(row["word_penalty"]), oracles])  # fmt: skip
+        return f"rescored with {self.lm}\n{text_table(rows)}"
 
 
 def check_models(models: Sequence[Path], backend: str) -> None:
-    """Raises UserError where the models of a second pass are not there, or have one name, or there are no lattices."""
-    if backend != "k2":
-        raise UserError("--rescore-lm needs the lattices of --decoder k2.")
+    """Raises UserError where the models of a second pass are missing or share a name, or there are no lattices."""
+    if not backend_named(backend).lattices:
+        able = " or ".join(name for name, entry in BACKENDS.items() if entry.lattices)
+        raise UserError(f"--rescore-lm needs a decoder that keeps lattices: --decoder {able}.")
     names: dict[str, Path] = {}
     for model in models:
         if not model.is_file():
             raise UserError(f"{model}: there is no such file; name an ARPA file with --rescore-lm.")
-        other = names.setdefault(model_name(model.name), model)
+        other = names.setdefault(model_name(model), model)
         if other is not model:
-            raise UserError(f"{other} and {model} would be kept under one name; give one of them another name.")
+            raise UserError(f"{other} and {model} would share a folder; rename one of them.")
+
+
+def model_name(file: Path) -> str:
+    """The name of a language model's results: its file's, without endings."""
+    return file.name.removesuffix(".gz").removesuffix(".arpa")
 
 
 def rescore(
     config: Config,
     work: Workspace,
     lm: Path,
-    systems: Sequence[str] | None = None,
-    sets: Sequence[str] = ("dev", "test"),
+    systems: Sequence[str] = (),
+    sets: Sequence[str] = (),
+    backend: str = "k2",
     nj: int = 1,
 ) -> RescoreResult:
-    """Rescores systems that were decoded with k2.
+    """Rescores systems that were decoded.
 
     Args:
       lm: an ARPA file, gzipped or not, that takes the place of the first pass's model.
-      systems: names of SYSTEMS; None: all whose model is there.
+      systems: empty: all that are trained.
+      sets: empty: all that are scored.
+      backend: one that keeps lattices.
 
     Raises:
-      UserError: a system was not decoded, k2 is missing, or the language model cannot be read or lacks words.
+      UserError: a system was not decoded, the back end cannot be loaded, or the language model cannot be read or lacks
+        words.
     """
-    check_models([lm], "k2")
-    chosen = existing_systems(work) if systems is None else [system_named(name) for name in systems]
-    tasks = [task_of(config, work, system) for system in chosen]
-    names = list(dict.fromkeys(("dev", *sets)))
-    stores = {name: FrameStore.open(work.frames(name)) for name in names}
+    check_models([lm], backend)
+    sets = chosen_sets(config, work, sets)
+    context = decode_context(config, work, tuple(dict.fromkeys((DEV, *sets))), backend, nj)
+    tasks = [task_of(config, work, system) for system in chosen_systems(config, work, systems)]
     for task in tasks:
-        for name in names:
-            read_summary(work, task.system.name, name)
-    lists = make_lists(config, work, tasks, stores, nj)
-    scoring = scoring_of(config, work)
-    inputs = {"lm": file_digest(lm), "first lm": file_digest(work.lm / "G.arpa"), **scoring.inputs}
-    settings = {key: to_mapping(config.decoding)[key] for key in ("acoustic_scales", "word_penalties")}
-    stamps = {key: Stamp("rescore", settings, inputs | _digests(work, lists, *key)) for key in lists}
-    todo = [key for key in lists if stale_reason(rescored_folder(work, *key, lm.name), stamps[key]) is not None]
-    if todo:
-        read = dict.fromkeys([*todo, *((who, "dev") for who, _ in todo)])
-        score = _difference(work, lm, [lists[key] for key in read])
+        for name in context.stores:
+            read_summary(work, task.system, name)
+    inputs = {"lm": file_digest(lm), "first lm": file_digest(language_model_of(work)), **context.scoring.inputs}
+    second_pass = _SecondPass(context, lm, inputs, make_lists(context, tasks))
+    stale = [
+        (task, name)
+        for task in tasks
+        for name in context.stores
+        if stale_reason(second_pass.folder(task.system, name), second_pass.stamp(task.system, name)) is not None
+    ]
+    if stale:
+        needed = dict.fromkeys([*((t.system, name) for t, name in stale), *((t.system, DEV) for t, _ in stale)])
+        score = _difference(work, lm, [second_pass.lists[key] for key in needed])
         for task in tasks:
-            mine = [name for who, name in todo if who == task.system.name]
-            if mine:
-                _rescore_task(config, work, task, mine, stores, lists, stamps, score, lm, scoring)
-    summaries = [_summary(rescored_folder(work, task.system.name, name, lm.name)) for task in tasks for name in sets]
-    return RescoreResult(lm, bool(todo), summaries)
+            if names := [name for other, name in stale if other is task]:
+                _rescore_system(second_pass, task, names, score)
+    command = work.command(f"decode --rescore-lm {lm}")
+    folders = [second_pass.folder(task.system, name) for task in tasks for name in sets]
+    return RescoreResult(lm, bool(stale), [read_summary_file(folder, command) for folder in folders])
 
 
-def _digests(work: Workspace, lists: dict[tuple[str, str], Path], system: str, name: str) -> dict[str, str]:
-    found = {f"{one} list": (read_stamp(lists[system, one]) or {})["digest"] for one in dict.fromkeys(("dev", name))}
-    return found | {"decoded": (read_stamp(decoded_folder(work, system, name)) or {})["digest"]}
+@dataclass(frozen=True)
+class _SecondPass:
+    """What rescoring each system has in common."""
+
+    context: DecodeContext
+    lm: Path
+    inputs: dict[str, str]  # digests for the stamps
+    lists: dict[Key, Path]
+
+    def folder(self, system: str, name: str) -> Path:
+        return self.context.work.rescored(system, name, model_name(self.lm))
+
+    def stamp(self, system: str, name: str) -> Stamp:
+        decoding, decoded = self.context.config.decoding, self.context.work.decoded(system, name)
+        settings = {"acoustic_scales": decoding.acoustic_scales, "word_penalties": decoding.word_penalties}
+        inputs = {f"{each} list": _digest(self.lists[system, each]) for each in dict.fromkeys((DEV, name))}
+        return Stamp("rescore", settings, self.inputs | inputs | {"decoded": _digest(decoded)})
 
 
-def _summary(folder: Path) -> dict[str, Any]:
-    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return summary
-
-
-Score = Callable[[tuple[str, ...]], float]
+def _digest(folder: Path) -> str:
+    return str((read_stamp(folder) or {})["digest"])
 
 
 def _difference(work: Workspace, lm: Path, lists: Sequence[Path]) -> Score:
     """words -> log probability by the larger model minus that by the first pass's."""
-    first = read_arpa(work.lm / "G.arpa")
-    heard = {hypothesis for path in lists for one in read_lists(path) for hypothesis in one.hypotheses.words}
-    words = {word for hypothesis in heard for word in hypothesis}
-    order, known = read_vocabulary(lm)
-    spelling = _spelling(lm, words, known)
-    needed = _needed_ngrams(([spelling.get(word, word) for word in one] for one in heard), order)
-    log.info("reading %s: %d n-grams of the hypotheses are looked for", lm, len(needed))
+    first = read_arpa(language_model_of(work))
+    hypotheses = {words for path in lists for utterance in read_lists(path) for words in utterance.hypotheses.words}
+    words = {word for hypothesis in hypotheses for word in hypothesis}
+    order, vocabulary = read_vocabulary(lm)
+    spelling = _spelling(lm, words, vocabulary)
+    needed = _needed_ngrams(([spelling.get(word, word) for word in hypothesis] for hypothesis in hypotheses), order)
+    log.info("reading %s: the hypotheses have %d n-grams", lm, len(needed))
     larger = read_arpa(lm, needed)
 
     @cache
@@ -154,73 +171,62 @@ def _difference(work: Workspace, lm: Path, lists: Sequence[Path]) -> Score:
     return score
 
 
-def _spelling(lm: Path, words: set[str], known: set[str]) -> dict[str, str]:
-    """What stands for each word that the larger model does not have: its unknown word.
+def _spelling(lm: Path, words: set[str], vocabulary: set[str]) -> dict[str, str]:
+    """Word that the larger model does not have -> its unknown word.
 
     Raises:
       UserError: it has none, or most of the words are unknown to it.
     """
-    missing = sorted(words - known)
+    missing = sorted(words - vocabulary)
     if not missing:
         return {}
     names = some_of(missing)
-    unknown = next((word for word in UNKNOWN if word in known), None)
+    unknown = next((word for word in UNKNOWN if word in vocabulary), None)
     if unknown is None or 2 * len(missing) > len(words):
         raise UserError(
             f"{lm}: {len(missing)} of {len(words)} words of the hypotheses are not in this language model ({names}); "
-            "name one of the same words, written as here."
+            "name one that has the same words in the same spelling."
         )
     log.warning("%s: %d words of the hypotheses are not in it (%s), and count as %s", lm, len(missing), names, unknown)
     return dict.fromkeys(missing, unknown)
 
 
 def _needed_ngrams(sentences: Iterable[Sequence[str]], order: int) -> set[NGram]:
-    found: set[NGram] = set()
+    ngrams: set[NGram] = set()
     for words in sentences:
         sentence = (BEGIN, *words, END)
         for length in range(1, order + 1):
-            found.update(zip(*(sentence[k:] for k in range(length)), strict=False))
-    return found
+            ngrams.update(zip(*(sentence[k:] for k in range(length)), strict=False))
+    return ngrams
 
 
-def _rescore_task(
-    config: Config,
-    work: Workspace,
-    task: Task,
-    names: Sequence[str],
-    stores: dict[str, FrameStore],
-    lists: dict[tuple[str, str], Path],
-    stamps: dict[tuple[str, str], Stamp],
-    score: Score,
-    lm: Path,
-    scoring: Scoring,
-) -> None:
-    who, settings = task.system.name, config.decoding
-    dev = list(read_lists(lists[who, "dev"]))
-    references = [text.split() for text in stores["dev"].references] * len(task.nets)
-    errors = grid_errors(references, [_grid(utterance, settings, score) for utterance in dev], scoring)
+def _rescore_system(second_pass: _SecondPass, task: DecodeTask, names: Sequence[str], score: Score) -> None:
+    context, lists, system = second_pass.context, second_pass.lists, task.system
+    settings, scoring, work = context.config.decoding, context.scoring, context.work
+    references = [text.split() for text in context.stores[DEV].references] * len(task.models)
+    grids = [_grid(utterance, settings, score) for utterance in read_lists(lists[system, DEV])]
     words = sum(len(scoring.scored(reference)) for reference in references)
+    errors = grid_errors(references, grids, scoring)
     scales = choose_scales(errors, settings.acoustic_scales, settings.word_penalties, words)
     vocabulary = set(read_lang(work.lang).words)
     for name in names:
-        listed = list(read_lists(lists[who, name]))
+        listed, store = list(read_lists(lists[system, name])), context.stores[name]
         best = [_best(utterance, scales, score) for utterance in listed]
-        count = len(stores[name].ids)
-        seeds = [best[k * count : (k + 1) * count] for k in range(len(task.nets))]
-        first = read_summary(work, who, name)
+        count = len(store.ids)
+        seeds = [best[seed * count : (seed + 1) * count] for seed in range(len(task.models))]
+        first = read_summary(work, system, name)
         more = {
             "retried": first["retried"],
-            "lm": lm.name,
+            "lm": second_pass.lm.name,
             "first_pass_wer": first["wer"],
-            "oracle": _oracle([text.split() for text in stores[name].references] * len(task.nets), listed, scoring),
+            "oracle": _oracle([text.split() for text in store.references] * len(task.models), listed, scoring),
             "rtf": None,  # of the second pass alone it would say nothing
             "hypotheses": float(np.mean([len(utterance.hypotheses.words) for utterance in listed])),
         }
         seconds = [first["seconds"] / first["seeds"]] * len(seeds)
-        with replacing_folder(rescored_folder(work, who, name, lm.name), stamps[who, name]) as temporary:
-            write_results(
-                temporary, config, who, name, stores[name], scales, seeds, seconds, vocabulary, scoring, **more
-            )
+        recognised = Recognised(system, name, store, scales, seeds, seconds)
+        with replacing_folder(second_pass.folder(system, name), second_pass.stamp(system, name)) as temporary:
+            write_results(temporary, recognised, settings, scoring, vocabulary, **more)
 
 
 def _totals(utterance: ListedUtterance, scale: float, penalty: float, language: np.ndarray) -> np.ndarray:
@@ -233,8 +239,8 @@ def _totals(utterance: ListedUtterance, scale: float, penalty: float, language: 
 def _grid(utterance: ListedUtterance, settings: DecodingConfig, score: Score) -> Grid:
     words = utterance.hypotheses.words
     if not words:
-        return (((),) * len(settings.word_penalties),) * len(settings.acoustic_scales)
-    language = np.array([score(one) for one in words])
+        return empty_grid(settings.acoustic_scales, settings.word_penalties)
+    language = np.array([score(hypothesis) for hypothesis in words])
     return tuple(
         tuple(words[int(_totals(utterance, scale, penalty, language).argmax())] for penalty in settings.word_penalties)
         for scale in settings.acoustic_scales
@@ -244,20 +250,20 @@ def _grid(utterance: ListedUtterance, settings: DecodingConfig, score: Score) ->
 def _best(utterance: ListedUtterance, scales: Scales, score: Score) -> Hypothesis:
     words = utterance.hypotheses.words
     if not words:
-        return Hypothesis((), -np.inf, True)
-    language = np.array([score(one) for one in words])
+        return NO_PATH
+    language = np.array([score(hypothesis) for hypothesis in words])
     totals = _totals(utterance, scales.acoustic_scale, scales.word_penalty, language)
     return Hypothesis(words[int(totals.argmax())], float(totals.max()))
 
 
 def _oracle(references: Sequence[list[str]], listed: Sequence[ListedUtterance], scoring: Scoring) -> dict[str, float]:
     """n -> error rate if the best of the first n hypotheses were taken."""
-    wrong = dict.fromkeys(ORACLES, 0)
-    rights = [scoring.scored(reference) for reference in references]
-    for right, utterance in zip(rights, listed, strict=True):
-        heard = utterance.hypotheses.words[: max(ORACLES)]
-        each = [word_errors(right, scoring.scored(words)).errors for words in heard]
-        for n in ORACLES:
-            wrong[n] += min(each[:n], default=len(right))
-    words = sum(map(len, rights))
-    return {str(n): errors / max(1, words) for n, errors in wrong.items()}
+    errors = dict.fromkeys(ORACLES, 0)
+    scored_references = [scoring.scored(reference) for reference in references]
+    for reference, utterance in zip(scored_references, listed, strict=True):
+        candidates = utterance.hypotheses.words[: max(ORACLES)]
+        each = [word_errors(reference, scoring.scored(words)).errors for words in candidates]
+        for size in ORACLES:
+            errors[size] += min(each[:size], default=len(reference))
+    words = sum(map(len, scored_references))
+    return {str(size): count / max(1, words) for size, count in errors.items()}

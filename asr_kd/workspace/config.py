@@ -33,8 +33,8 @@ from asr_kd.workspace.old_config import check_for_old_keys
 TRAIN, DEV = "train", "dev"  # the set that everything is learnt from, and the one that settings are chosen on
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _RESERVED = {  # folders of exp/ that are no system's
-    *("align", "align_compare", "decode", "graph", "graph_monophone", "log", "report", "rescored", "sweep", "targets"),
-    *("tree", "tree_monophone"),
+    *("align", "align_compare", "decode", "graph", "graph_monophone", "log", "nbest", "report", "rescored", "sweep"),
+    *("targets", "tree", "tree_monophone"),
 }
 
 AnyModel = Annotated[ModelConfig, ChosenByName(MODELS, key="kind", default="dnn")]

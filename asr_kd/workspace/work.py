@@ -63,6 +63,10 @@ class Workspace:
         """What a system recognised in a set."""
         return self.exp("decode") / system / name
 
+    def nbest(self, system: str, name: str) -> Path:
+        """Lists of what a system's lattices of a set hold."""
+        return self.exp("nbest") / system / name
+
     def rescored(self, system: str, name: str, lm: str) -> Path:
         """The same, scored again with a larger language model, whose file's name this is without its endings."""
         return self.exp("rescored") / system / name / lm

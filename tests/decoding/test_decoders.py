@@ -10,8 +10,8 @@ import torch
 
 from asr_kd.decoding.decoder import make_decoder
 from asr_kd.decoding.graph import compile_graph
+from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.errors import UserError
-from asr_kd.workspace.config import DecodingConfig
 
 _spec = importlib.util.spec_from_file_location("toy", Path(__file__).parent / "toy.py")
 toy = importlib.util.module_from_spec(_spec)
@@ -71,7 +71,7 @@ def test_grid_from_one_lattice_equals_decoding_at_each_point(graph, backend):
 def misleading(graph) -> np.ndarray:
     """15 frames in which one state is far better than all others, and then no path can go on from it in time."""
     loglikes = np.full((15, graph.num_senones), -5.0, np.float32)
-    loglikes[:14, graph.pdf[(graph.src == 0)][0]] = 0.0
+    loglikes[:14, graph.senone[(graph.src == 0)][0]] = 0.0
     return loglikes
 
 
@@ -99,7 +99,7 @@ def test_an_utterance_too_short_for_any_path_fails_and_the_others_do_not(graph, 
 def test_a_model_of_another_tree_is_refused(graph, backend):
     decoder = make_decoder(backend, graph, EXHAUSTIVE, acoustic_scale=1.0)
     wrong = np.zeros((9, graph.num_senones + 1), np.float32)
-    with pytest.raises(UserError, match=f"{graph.num_senones + 1} tied states but the graph has {graph.num_senones}"):
+    with pytest.raises(UserError, match=f"{graph.num_senones + 1} senones but the graph has {graph.num_senones}"):
         decoder.decode([wrong])
 
 
@@ -111,6 +111,7 @@ def test_likelihoods_that_are_not_numbers_are_refused(graph, backend):
 
 def test_where_k2_is_missing_the_message_says_what_mends_it(graph, monkeypatch):
     monkeypatch.setitem(sys.modules, "k2", None)  # importing it raises ImportError
+    monkeypatch.delitem(sys.modules, "asr_kd.decoding.k2_decoder", raising=False)
     with pytest.raises(UserError, match=r"requirements\.lock.*--decoder kaldi"):
         make_decoder("k2", graph, EXHAUSTIVE, acoustic_scale=1.0)
     (found,) = make_decoder("kaldi", graph, EXHAUSTIVE, acoustic_scale=1.0).decode(noise(graph, [12]))

@@ -16,20 +16,16 @@ from asr_kd.decoding.grammar_fst import grammar_fst
 from asr_kd.decoding.graph import (
     Graph,
     compile_graph,
-    open_graph,
-    pdf_arcs,
     physical_triphones,
     read_graph,
+    senone_arcs,
     with_self_loops,
     write_graph,
 )
+from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.errors import UserError
-from asr_kd.io.folders import replacing_folder
-from asr_kd.io.stamp import Stamp
 from asr_kd.lang.lexicon import Lang
 from asr_kd.lang.ngram import estimate
-from asr_kd.workspace.config import DecodingConfig
-from asr_kd.workspace.work import Workspace
 
 _spec = importlib.util.spec_from_file_location("toy", Path(__file__).parent / "toy.py")
 toy = importlib.util.module_from_spec(_spec)
@@ -163,20 +159,20 @@ def test_a_chain_of_states_says_what_its_triphone_says(num_triphones, fst):
     spelt = {(spell(labels), words): cost for (labels, words), cost in whole.items()}
     # a symbol is one label, not three: nine of them are too many ways to walk
     beginnings = {labels[:end] for labels, _ in spelt for end in range(1, len(labels) + 1)}
-    chains = _accepted(pdf_arcs(fst, triphones, 5), outputs, 9, beginnings if num_triphones == 1 else None)
+    chains = _accepted(senone_arcs(fst, triphones, 5), outputs, 9, beginnings if num_triphones == 1 else None)
     assert {key: chains[key] for key in spelt} == spelt
     assert num_triphones == 1 or chains == spelt  # symbols are shorter: more of them fit into as many labels
 
 
 def test_large_graphs_do_not_run_out_of_numbers():
-    """State times triphones, and state times tied states, are beyond 32 bits."""
+    """State times triphones, and state times senones, exceed 32 bits."""
     arcs = (np.zeros(2, np.int32), np.array([1, 65537], np.int32), np.full(2, 3, np.int32), np.zeros(2, np.int32))
     fst = Fst(*arcs, np.zeros(2, np.float32), np.zeros(65538, np.float32))
-    chains = pdf_arcs(fst, np.zeros((65535, 3), np.int32), 1)
+    chains = senone_arcs(fst, np.zeros((65535, 3), np.int32), 1)
     assert set(chains.dst[-2:].tolist()) == {1, 65537}  # the keys differ by 2 ** 32
     last = Fst(*(np.array([x], np.int32) for x in (0, 2**15, 7, 0)), np.zeros(1, np.float32), np.zeros(2**15 + 1))
     graph = with_self_loops(last, 2**16, (), ())
-    assert graph.pdf.tolist() == [6, 6, -1] and graph.dst.tolist() == [1, 1, 2]
+    assert graph.senone.tolist() == [6, 6, -1] and graph.dst.tolist() == [1, 1, 2]
 
 
 def test_an_epsilon_cycle_is_refused():
@@ -233,13 +229,3 @@ def test_written_graph_is_read_back(graphs, tmp_path):
     (tmp_path / "graph.npz").write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(UserError, match="damaged"):
         read_graph(tmp_path)
-
-
-def test_a_graph_of_another_tree_is_refused_naming_both(graphs, tmp_path):
-    work = Workspace(tmp_path, Path("demo.yaml"))
-    folder, old = work.exp("graph"), Stamp("graph", {}, {"lang": "aa", "tree": "first"})
-    with replacing_folder(folder, old) as temporary:
-        write_graph(graphs[1][1], temporary)
-    open_graph(folder, old, work)
-    with pytest.raises(UserError, match=r"tree first, but tree is second"):
-        open_graph(folder, Stamp("graph", {}, {"lang": "aa", "tree": "second"}), work)

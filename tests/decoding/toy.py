@@ -22,7 +22,7 @@ SILENCE = 0.3
 
 
 def toy_tree(rng: np.random.Generator, variants: int) -> Tree:
-    """Every phone's first state is tied by left context, its last by right context, into `variants` tied states."""
+    """Every phone's first state is tied by left context, its last by right context, into `variants` senones."""
     phones = len(PHONES)
     tables = np.zeros((phones, 3, phones, phones), np.int32)
     states = 0

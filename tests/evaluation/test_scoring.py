@@ -8,17 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lhotse.recipes.timit import get_phonemes
 
+from asr_kd.corpora.settings import TimitConfig
 from asr_kd.corpora.timit_times import read_phone_map, scored_phones
 from asr_kd.decoding.scales import grid_errors
 from asr_kd.errors import UserError
-from asr_kd.evaluation.scoring import WORDS, Scoring, scoring_of
+from asr_kd.evaluation.scoring import WORDS, Scoring
 from asr_kd.lang.lexicon import ARPABET
-from asr_kd.workspace.config import Config, CorpusConfig
+from asr_kd.stages.scoring import scoring_of
+from asr_kd.workspace.config import Config
 from asr_kd.workspace.work import Workspace
 
 CONF = Path(__file__).parents[2] / "recipes" / "timit" / "conf"
 WORK = Workspace(Path("work"), CONF / "phones48.yaml")
-PHONES = CorpusConfig(name="timit", transcripts="phones")
+PHONES = TimitConfig(transcripts="phones")
 THEIRS = get_phonemes(39)  # lhotse's: TIMIT's phone -> the scored one, "" left out
 
 

@@ -1,4 +1,4 @@
-"""The decode stage on a toy recipe: what it writes, when it works again, and that test never chooses anything."""
+"""The decode stage on a toy recipe: what it writes, when it works again, and that test sets never choose anything."""
 
 import dataclasses
 import importlib.util
@@ -8,9 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from click.testing import CliRunner
 
-from asr_kd.acoustic.model import AcousticModel, save_model
+from asr_kd.acoustic.model import build_model
+from asr_kd.acoustic.model_files import save_model
+from asr_kd.acoustic.settings import DnnConfig
 from asr_kd.alignment.tree import write_tree
+from asr_kd.cli import main
+from asr_kd.decoding.decoder import Hypothesis
+from asr_kd.decoding.registry import BACKENDS, Backend
+from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.errors import UserError
 from asr_kd.evaluation.scoring import Scoring
 from asr_kd.evaluation.wer import align_words
@@ -20,31 +28,38 @@ from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import Stamp, read_stamp
 from asr_kd.lang.lexicon import write_lang
 from asr_kd.lang.ngram import write_arpa
+from asr_kd.settings import to_mapping
 from asr_kd.stages import decode as stage
 from asr_kd.stages.decode import decode
-from asr_kd.stages.decode_cache import GRIDS, WORDS
-from asr_kd.workspace.config import Config, DecodingConfig, ModelConfig
+from asr_kd.stages.decoding_graph import open_graph
+from asr_kd.workspace.config import Config, SystemConfig
+from asr_kd.workspace.sets import add_set
 from asr_kd.workspace.work import Workspace
 
 _spec = importlib.util.spec_from_file_location("toy", Path(__file__).parents[1] / "decoding" / "toy.py")
 toy = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(toy)
 
-CONFIG = Config(decoding=DecodingConfig(acoustic_scales=(0.1, 0.3, 0.9), word_penalties=(-1.0, 0.0, 1.0)))
 DIMS = 4
+MODEL = DnnConfig(layers=1, width=8, left_context=1, right_context=1)
+CONFIG = Config(
+    systems={
+        "plain": SystemConfig(model=MODEL, seeds=2),
+        "crowd": SystemConfig(model=MODEL, members=3),
+        "untrained": SystemConfig(model=MODEL),
+    },
+    decoding=DecodingConfig(acoustic_scales=(0.1, 0.3, 0.9), word_penalties=(-1.0, 0.0, 1.0)),
+)
 
 
 def put_tree(work: Workspace, variants: int) -> None:
-    with replacing_folder(work.exp("tree"), Stamp("tree", {"variants": variants}, {})) as folder:
+    with replacing_folder(work.tree("tied"), Stamp("tree", {"variants": variants}, {})) as folder:
         write_tree(toy.toy_tree(np.random.default_rng(variants), variants), folder)
 
 
-def put_model(work: Workspace, name: str, members: int, variants: int = 2, seed: int = 0) -> None:
-    settings = ModelConfig(layers=1, width=8, left_context=1, right_context=1)
-    states = len(toy.PHONES) * 3 * variants
-    model = AcousticModel(settings, 3 * DIMS, states, list(range(seed, seed + members)))
-    stamp = Stamp("train", {"members": members}, {}, seed)
-    with replacing_folder(work.exp(name), stamp, {"tree": "tree", "states": "states"}) as folder:
+def put_model(work: Workspace, name: str, members: int, num_dims: int = DIMS) -> None:
+    model = build_model(MODEL, num_dims=num_dims, num_senones=len(toy.PHONES) * 3 * 2, seeds=range(members))
+    with replacing_folder(work.exp(name), Stamp("train", {"members": members}, {})) as folder:
         save_model(model, folder)
 
 
@@ -64,16 +79,16 @@ def work(tmp_path) -> Workspace:
     put_frames(work, "dev", 1, ["AB BEE", "SEA", "BEER C"])
     put_frames(work, "test", 2, ["C", "BEE XENON"])
     put_tree(work, 2)
-    put_model(work, "baseline", 2)
-    put_model(work, "teacher", 3)
+    put_model(work, "plain", 2)
+    put_model(work, "crowd", 3)
     return work
 
 
 def test_writes_hypotheses_with_alignments_and_a_summary_that_adds_up(work):
     result = decode(CONFIG, work, backend="kaldi")
-    assert result.made and "direct" in str(result) and "ensemble" in str(result)
-    for system, seeds in (("direct", 2), ("ensemble", 1)):
-        folder = work.exp(f"decode_{system}_test")
+    assert result.made and "plain" in str(result) and "crowd" in str(result)
+    for system, seeds in (("plain", 2), ("crowd", 1)):
+        folder = work.decoded(system, "test")
         summary = json.loads((folder / "summary.json").read_text())
         rows = read_json_lines(folder / "hyps.jsonl")
         assert [(row["seed"], row["utterance"]) for row in rows] == [
@@ -90,7 +105,7 @@ def test_writes_hypotheses_with_alignments_and_a_summary_that_adds_up(work):
         assert (summary["oov_words"], summary["oov_rate"]) == (1, pytest.approx(1 / 3))
         assert summary["audio_seconds"] == pytest.approx(0.47)
         assert summary["rtf"] == pytest.approx(summary["seconds"] / seeds / 0.47, abs=0.01)
-        dev = json.loads((work.exp(f"decode_{system}_dev") / "summary.json").read_text())
+        dev = json.loads((work.decoded(system, "dev") / "summary.json").read_text())
         assert [dev[k] for k in ("acoustic_scale", "word_penalty")] == [
             summary[k] for k in ("acoustic_scale", "word_penalty")
         ]
@@ -101,89 +116,114 @@ def test_a_second_run_does_nothing_and_a_changed_test_set_redoes_test_alone(work
     assert not decode(CONFIG, work, backend="kaldi").made
     put_frames(work, "test", 3, ["C C", "BEE", "AB"])
     made = {(d.summary["system"], d.summary["set"]): d.made for d in decode(CONFIG, work, backend="kaldi").decoded}
-    assert made == {("direct", "dev"): False, ("direct", "test"): True,
-                    ("ensemble", "dev"): False, ("ensemble", "test"): True}  # fmt: skip
+    assert made == {("plain", "dev"): False, ("plain", "test"): True,
+                    ("crowd", "dev"): False, ("crowd", "test"): True}  # fmt: skip
+
+
+def watch(monkeypatch, see) -> None:
+    """Calls see("grid" or "words", shard) before each shard of a grid or of words."""
+
+    def watched(function, kind):
+        def call(*arguments):
+            see(kind, arguments[-1])
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(stage, "score_grid", watched(stage.score_grid, "grid"))
+    monkeypatch.setattr(stage, "decode_shard", watched(stage.decode_shard, "words"))
+
+
+def scales_of(work: Workspace, system: str, name: str) -> tuple[float, float]:
+    summary = json.loads((work.decoded(system, name) / "summary.json").read_text())
+    return summary["acoustic_scale"], summary["word_penalty"]
 
 
 def test_scales_are_frozen_on_dev_before_test_is_decoded(work, monkeypatch):
     seen = []
-    for name, kind in (("GRIDS", GRIDS), ("WORDS", WORDS)):
-        watched = lambda piece, what=name, work=kind.work: seen.append((what, piece)) or work(piece)  # noqa: E731
-        monkeypatch.setattr(stage, name, dataclasses.replace(kind, work=watched))
-
+    watch(monkeypatch, lambda kind, shard: seen.append((kind, shard)))
     decode(CONFIG, work, backend="kaldi")
-    assert {piece.frames.name for what, piece in seen if what == "GRIDS"} == {"dev"}
-    kinds = [what for what, _ in seen]
+    assert {shard.frames.name for kind, shard in seen if kind == "grid"} == {"dev"}
+    kinds = [kind for kind, _ in seen]
     assert kinds == sorted(kinds), "every grid comes before any decoding"
-    scales = {(p.net.model.name, p.acoustic_scale, p.word_penalty) for what, p in seen if what == "WORDS"}
-    assert len(scales) == 2, "one pair of scales per system, for all seeds and both sets"
+    searches = {(s.model.folder.name, s.search.acoustic_scale, s.search.word_penalty) for k, s in seen if k == "words"}
+    assert len(searches) == 2, "one pair of scales per system, for all seeds and both sets"
 
-    before = {system: json.loads((work.exp(f"decode_{system}_test") / "summary.json").read_text())
-              for system in ("direct", "ensemble")}  # fmt: skip
+    before = {system: scales_of(work, system, "test") for system in ("plain", "crowd")}
     put_frames(work, "test", 99, ["SEA SEA SEA", "AB"])
     decode(CONFIG, work, backend="kaldi")
-    for system, summary in before.items():
-        after = json.loads((work.exp(f"decode_{system}_test") / "summary.json").read_text())
-        assert (after["acoustic_scale"], after["word_penalty"]) == (summary["acoustic_scale"], summary["word_penalty"])
+    assert {system: scales_of(work, system, "test") for system in before} == before
+
+
+def test_a_set_that_is_added_is_decoded_alone(work, monkeypatch):
+    decode(CONFIG, work, backend="kaldi")
+    before = {path: path.read_bytes() for path in work.root.rglob("stamp.json")}
+    put_frames(work, "more", 5, ["BEER", "AB C"])
+    add_set(work, "more", ("more",))
+    seen = []
+    watch(monkeypatch, lambda kind, shard: seen.append((kind, shard.frames.name)))
+    made = {(d.summary["system"], d.summary["set"]): d.made for d in decode(CONFIG, work, backend="kaldi").decoded}
+    assert made == {(system, name): name == "more" for system in ("plain", "crowd") for name in ("dev", "test", "more")}
+    assert set(seen) == {("words", "more")}
+    assert {path: path.read_bytes() for path in before} == before
+    assert scales_of(work, "crowd", "more") == scales_of(work, "crowd", "dev")
 
 
 def test_decoding_test_alone_still_takes_its_scales_from_dev(work):
-    result = decode(CONFIG, work, systems=["direct"], sets=["test"], backend="kaldi")
+    result = decode(CONFIG, work, systems=["plain"], sets=["test"], backend="kaldi")
     assert [one.summary["set"] for one in result.decoded] == ["test"]
-    assert read_stamp(work.exp("decode_direct_dev")) is not None
+    assert read_stamp(work.decoded("plain", "dev")) is not None
 
 
 class Killed(BaseException):
     """What no code catches by mistake."""
 
 
-def test_pieces_that_are_done_are_not_done_again(work, monkeypatch):
+def test_shards_that_are_done_are_not_done_again(work, monkeypatch):
     """Killed in the middle of the words, and before that of the grids, it goes on there, to the same files."""
     monkeypatch.setattr(stage, "CHUNK_FRAMES", 25)
     decode(CONFIG, work, backend="kaldi")
-    expected = {p: p.read_text() for p in work.root.glob("exp/decode_*/hyps.jsonl")}
-    assert len(expected) == 4 and not list(work.root.glob("exp/.decode*"))
-    for folder in work.root.glob("exp/decode_*"):
-        shutil.rmtree(folder)
+    expected = {path: path.read_text() for path in work.root.glob("exp/decode/*/*/hyps.jsonl")}
+    assert len(expected) == 4 and not list(work.root.glob("exp/decode/*/.*"))
+    shutil.rmtree(work.exp("decode"))
     done = []
-    for name, kind in (("GRIDS", GRIDS), ("WORDS", WORDS)):
 
-        def dying(piece, what=name, work=kind.work):
-            if len(done) in (3, 10):
-                done.append("died")
-                raise Killed
-            done.append(what)
-            return work(piece)
+    def dying(kind, shard):
+        if len(done) in (3, 10):
+            done.append("died")
+            raise Killed
+        done.append(kind)
 
-        monkeypatch.setattr(stage, name, dataclasses.replace(kind, work=dying))
+    watch(monkeypatch, dying)
     for _ in range(2):
         with pytest.raises(Killed):
             decode(CONFIG, work, backend="kaldi")
     assert done.count("died") == 2
     decode(CONFIG, work, backend="kaldi")
-    dev, test = (len(list(stage.chunks_of(FrameStore.open(work.frames(name))))) for name in ("dev", "test"))
-    assert dev > 1 and done.count("GRIDS") == 3 * dev and done.count("WORDS") == 3 * (dev + test)  # of three nets
-    assert {p: p.read_text() for p in work.root.glob("exp/decode_*/hyps.jsonl")} == expected
-    assert not list(work.root.glob("exp/.decode*"))
+    search = None
+    dev, test = (len(stage.shards_of(FrameStore.open(work.frames(name)), [None], search)) for name in ("dev", "test"))
+    assert dev > 1 and done.count("grid") == 3 * dev and done.count("words") == 3 * (dev + test)  # of three models
+    assert {path: path.read_text() for path in work.root.glob("exp/decode/*/*/hyps.jsonl")} == expected
+    assert not list(work.root.glob("exp/decode/*/.*"))
 
 
 def test_words_do_not_depend_on_how_many_run_at_once(work, monkeypatch):
     monkeypatch.setattr(stage, "CHUNK_FRAMES", 25)
-    decode(CONFIG, work, systems=["direct"], backend="kaldi", nj=1)
-    alone = (work.exp("decode_direct_test") / "hyps.jsonl").read_text()
+    decode(CONFIG, work, systems=["plain"], backend="kaldi", nj=1)
+    alone = (work.decoded("plain", "test") / "hyps.jsonl").read_text()
     for name in ("dev", "test"):
-        (work.exp(f"decode_direct_{name}") / "stamp.json").unlink()
-    decode(CONFIG, work, systems=["direct"], backend="kaldi", nj=2)
-    assert (work.exp("decode_direct_test") / "hyps.jsonl").read_text() == alone
+        (work.decoded("plain", name) / "stamp.json").unlink()
+    decode(CONFIG, work, systems=["plain"], backend="kaldi", nj=2)
+    assert (work.decoded("plain", "test") / "hyps.jsonl").read_text() == alone
 
 
 def test_phones_are_scored_as_their_classes_and_another_map_decodes_again(work, monkeypatch):
     classes = {"AB": "A", "BEE": "B", "BEER": "B", "C": "SIL", "SEA": "SIL", "XENON": None}
     monkeypatch.setattr(stage, "scoring_of", lambda config, work: Scoring(classes))
-    result = decode(CONFIG, work, systems=["direct"], backend="kaldi")
+    result = decode(CONFIG, work, systems=["plain"], backend="kaldi")
     assert "PER" in str(result) and "with silence" in str(result) and "WER" not in str(result)
-    summary = json.loads((work.exp("decode_direct_dev") / "summary.json").read_text())
-    rows = read_json_lines(work.exp("decode_direct_dev") / "hyps.jsonl")
+    summary = json.loads((work.decoded("plain", "dev") / "summary.json").read_text())
+    rows = read_json_lines(work.decoded("plain", "dev") / "hyps.jsonl")
     assert summary["unit"] == "phone" and [row["ref"] for row in rows[:3]] == [["A", "B"], [], ["B"]]
     assert [row["with_silence"]["ref"] for row in rows[:3]] == [["A", "B"], ["SIL"], ["B", "SIL"]]
     assert summary["errors"]["words"] == 3 * 2 and summary["with_silence"]["errors"]["words"] == 5 * 2
@@ -192,10 +232,10 @@ def test_phones_are_scored_as_their_classes_and_another_map_decodes_again(work, 
         assert "SIL" not in row["hyp"]
     wrong = sum(a != b for row in rows for a, b in align_words(*(row["with_silence"][k] for k in ("ref", "hyp"))))
     assert summary["with_silence"]["wer"] == pytest.approx(wrong / 10)
-    assert not decode(CONFIG, work, systems=["direct"], backend="kaldi").made
+    assert not decode(CONFIG, work, systems=["plain"], backend="kaldi").made
     monkeypatch.setattr(stage, "scoring_of", lambda config, work: Scoring(classes | {"AB": "B"}))
-    assert decode(CONFIG, work, systems=["direct"], backend="kaldi").made
-    assert read_json_lines(work.exp("decode_direct_dev") / "hyps.jsonl")[0]["ref"] == ["B", "B"]
+    assert decode(CONFIG, work, systems=["plain"], backend="kaldi").made
+    assert read_json_lines(work.decoded("plain", "dev") / "hyps.jsonl")[0]["ref"] == ["B", "B"]
 
 
 def test_both_back_ends_write_the_same_words(work):
@@ -204,31 +244,90 @@ def test_both_back_ends_write_the_same_words(work):
                           max_active=100_000)  # fmt: skip
     config, rows = dataclasses.replace(CONFIG, decoding=wide), {}
     for backend in ("k2", "kaldi"):
-        decode(config, work, systems=["direct"], backend=backend)
-        rows[backend] = read_json_lines(work.exp("decode_direct_test") / "hyps.jsonl")
+        decode(config, work, systems=["plain"], backend=backend)
+        rows[backend] = read_json_lines(work.decoded("plain", "test") / "hyps.jsonl")
     assert rows["k2"] == rows["kaldi"]
 
 
 def test_a_new_tree_makes_a_new_graph_and_refuses_the_old_model(work):
     decode(CONFIG, work, backend="kaldi")
-    old = read_stamp(work.exp("graph"))
+    old = read_stamp(work.graph("tied"))
     put_tree(work, 3)
-    with pytest.raises(UserError, match=r"baseline gives 24 tied states but .*tree has 36"):
+    with pytest.raises(UserError, match=r"plain has 24 senones but .*tree has 36"):
         decode(CONFIG, work, backend="kaldi")
-    assert read_stamp(work.exp("graph"))["digest"] != old["digest"]
+    assert read_stamp(work.graph("tied"))["digest"] != old["digest"]
+
+
+def test_a_graph_of_another_tree_is_refused_naming_both(work):
+    decode(CONFIG, work, backend="kaldi")
+    folder = work.graph("tied")
+    old = read_stamp(folder)
+    stamp = Stamp(old["step"], old["settings"], old["inputs"], version=old["version"])
+    assert open_graph(folder, stamp, work).num_senones == 24
+    other = dataclasses.replace(stamp, inputs=stamp.inputs | {"tree": "second"})
+    with pytest.raises(UserError, match=rf"tree {old['inputs']['tree']}, but tree is second"):
+        open_graph(folder, other, work)
 
 
 def test_missing_things_are_named_with_the_command_that_makes_them(work, tmp_path):
-    with pytest.raises(UserError, match="student is not there yet; make it first: asr-kd distill"):
-        decode(CONFIG, work, systems=["distilled"], backend="kaldi")
-    with pytest.raises(UserError, match="no system 'best'; known: direct, ensemble"):
+    with pytest.raises(UserError, match="untrained is not there yet; make it first: asr-kd train untrained"):
+        decode(CONFIG, work, systems=["untrained"], backend="kaldi")
+    with pytest.raises(UserError, match="no system 'best' in the config; it has: plain, crowd, untrained"):
         decode(CONFIG, work, systems=["best"], backend="kaldi")
+    with pytest.raises(UserError, match="no set 'train' to score; there are: dev, test"):
+        decode(CONFIG, work, sets=["train"], backend="kaldi")
+    with pytest.raises(UserError, match="no decoder 'sphinx'; there are: k2, kaldi"):
+        decode(CONFIG, work, backend="sphinx")
     empty = Workspace(tmp_path / "empty", Path("toy.yaml"))
-    with pytest.raises(UserError, match="no model to decode"):
+    with pytest.raises(UserError, match=r"no system of toy\.yaml is trained yet; train them first: asr-kd train"):
         decode(CONFIG, empty, backend="kaldi")
     (work.lm / "G.arpa").unlink()
     with pytest.raises(UserError, match=r"G\.arpa is not there yet; make it first: asr-kd prepare"):
         decode(CONFIG, work, backend="kaldi")
+
+
+class ToyDecoder:
+    """Hears the same word everywhere."""
+
+    def __init__(self, graph, settings, *, acoustic_scale, word_penalty=0.0):
+        self.words = (graph.words[0],)
+
+    def decode(self, loglikes):
+        return [Hypothesis(self.words, -1.0) for _ in loglikes]
+
+    def decode_grid(self, loglikes, scales, penalties):
+        return [tuple((self.words,) * len(penalties) for _ in scales) for _ in loglikes]
+
+
+def run_command(work: Workspace, *options: str):
+    config = work.root / "toy.yaml"
+    config.write_text(yaml.safe_dump(json.loads(json.dumps(to_mapping(CONFIG)))))
+    command = ["decode", "--config", str(config), "--work-dir", str(work.root), "--nj", "1", *options]
+    return CliRunner().invoke(main, command, catch_exceptions=False)
+
+
+def test_a_decoder_is_added_by_a_line_in_the_registry(work, monkeypatch):
+    monkeypatch.setitem(BACKENDS, "toy", Backend(f"{__name__}:ToyDecoder", package="numpy"))
+    result = run_command(work, "--decoder", "toy", "--system", "plain")
+    assert result.exit_code == 0, result.output
+    assert all(row["hyp"] == ["AB"] for row in read_json_lines(work.decoded("plain", "test") / "hyps.jsonl"))
+    result = run_command(work, "--decoder", "toy", "--rescore-lm", "none.arpa")
+    assert result.exit_code == 2 and "needs a decoder that keeps lattices: --decoder k2" in result.output
+
+
+@pytest.mark.parametrize(("installed", "expected"), [(("k2", "kaldi"), "k2"), (("kaldi",), "kaldi")])
+def test_the_first_installed_decoder_is_taken_and_named(work, monkeypatch, installed, expected):
+    entries = {
+        name: dataclasses.replace(entry, package="numpy" if name in installed else "not_installed")
+        for name, entry in BACKENDS.items()
+    }
+    monkeypatch.setattr("asr_kd.decoding.registry.BACKENDS", entries)
+    assert stage.chosen_backend(None) == expected
+
+
+def test_the_command_says_which_decoder_it_takes(work, caplog):
+    run_command(work, "--system", "plain")
+    assert any(message.startswith("decoding with ") for message in caplog.messages)
 
 
 @pytest.mark.parametrize("empty", ["acoustic_scales", "word_penalties"])

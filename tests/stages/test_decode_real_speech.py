@@ -12,10 +12,10 @@ from kaldialign import edit_distance
 from asr_kd.alignment.tree import Tree, monophone_tree
 from asr_kd.decoding.decoder import make_decoder
 from asr_kd.decoding.graph import Graph, compile_graph
+from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.frames.features import fbank
 from asr_kd.lang.lexicon import Lang
 from asr_kd.lang.ngram import estimate
-from asr_kd.workspace.config import DecodingConfig
 
 SILENT = {"h#", "pau", "epi"}
 NUM_UTTERANCES = 60

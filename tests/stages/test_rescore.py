@@ -14,20 +14,20 @@ from click.testing import CliRunner
 from asr_kd.cli import main
 from asr_kd.decoding.decoder import make_decoder
 from asr_kd.decoding.graph import compile_graph
+from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.errors import UserError
 from asr_kd.io.files import read_json_lines
 from asr_kd.lang.ngram import Arpa, estimate, read_arpa, read_vocabulary, write_arpa
 from asr_kd.stages.decode import decode
 from asr_kd.stages.nbest import read_lists
 from asr_kd.stages.rescore import _difference, check_models, rescore
-from asr_kd.workspace.config import DecodingConfig
 from asr_kd.workspace.work import Workspace
 
 from .test_decode import CONFIG, work  # noqa: F401  (a fixture)
 
 pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
 
-_spec = importlib.util.spec_from_file_location("toy", Path(__file__).parent / "toy.py")
+_spec = importlib.util.spec_from_file_location("toy", Path(__file__).parents[1] / "decoding" / "toy.py")
 toy = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(toy)
 
@@ -122,45 +122,43 @@ def words_of(folder: Path) -> list[list[str]]:
 
 
 def test_the_same_model_changes_no_words(work: Workspace, tmp_path: Path) -> None:  # noqa: F811
-    decode(CONFIG, work)
+    decode(CONFIG, work, backend="k2")
     result = rescore(CONFIG, work, lm_file(tmp_path, toy.ARPA), nj=1)
     assert result.made and "rescored with" in str(result)
-    for system in ("direct", "ensemble"):
+    for system in ("plain", "crowd"):
         for name in ("dev", "test"):
-            assert words_of(work.exp(f"rescored_{system}_{name}_larger")) == words_of(
-                work.exp(f"decode_{system}_{name}")
-            )
+            assert words_of(work.rescored(system, name, "larger")) == words_of(work.decoded(system, name))
     for summary in result.summaries:
         oracle = summary["oracle"]
         assert summary["first_pass_wer"] >= oracle["1"] >= oracle["10"] >= oracle["100"]
     assert not rescore(CONFIG, work, tmp_path / "larger.arpa").made
-    assert len(list(read_lists(work.exp("nbest_direct_test")))) == 4  # two seeds of two utterances
+    assert len(list(read_lists(work.nbest("plain", "test")))) == 4  # two seeds of two utterances
 
 
 def test_a_model_that_knows_the_words_is_believed(work: Workspace, tmp_path: Path) -> None:  # noqa: F811
-    decode(CONFIG, work)
+    decode(CONFIG, work, backend="k2")
     sure = estimate([["SEA"], ["BEER", "C"], ["AB", "BEE"]] * 50, 3, toy.LANG.words)
-    rescored = rescore(CONFIG, work, lm_file(tmp_path, sure), ["direct"], ["dev"])
+    rescored = rescore(CONFIG, work, lm_file(tmp_path, sure), ["plain"], ["dev"])
     assert rescored.summaries[0]["wer"] <= rescored.summaries[0]["first_pass_wer"]
-    before = words_of(work.exp("decode_direct_dev"))
-    assert words_of(work.exp("rescored_direct_dev_larger")) != before
+    before = words_of(work.decoded("plain", "dev"))
+    assert words_of(work.rescored("plain", "dev", "larger")) != before
     # another language model of that name, and it is done again; one of another name is kept beside it
-    assert rescore(CONFIG, work, lm_file(tmp_path, toy.ARPA), ["direct"], ["dev"]).made
-    kept = words_of(work.exp("rescored_direct_dev_larger"))
+    assert rescore(CONFIG, work, lm_file(tmp_path, toy.ARPA), ["plain"], ["dev"]).made
+    kept = words_of(work.rescored("plain", "dev", "larger"))
     other = (tmp_path / "larger.arpa").rename(tmp_path / "3-gram.pruned.arpa")
-    assert rescore(CONFIG, work, other, ["direct"], ["dev"]).made
-    assert words_of(work.exp("rescored_direct_dev_3-gram.pruned")) == kept
-    assert words_of(work.exp("rescored_direct_dev_larger")) == kept
+    assert rescore(CONFIG, work, other, ["plain"], ["dev"]).made
+    assert words_of(work.rescored("plain", "dev", "3-gram.pruned")) == kept
+    assert words_of(work.rescored("plain", "dev", "larger")) == kept
 
 
 def test_the_choice_is_that_of_a_sum_by_hand(work: Workspace, tmp_path: Path) -> None:  # noqa: F811
-    decode(CONFIG, work)
+    decode(CONFIG, work, backend="k2")
     larger = estimate([["SEA", "C"], ["BEER", "C"], ["AB", "BEE"]] * 9 + [["C"]], 3, toy.LANG.words)
-    rescore(CONFIG, work, lm_file(tmp_path, larger), ["direct"])
-    summary = json.loads((work.exp("rescored_direct_test_larger") / "summary.json").read_text())
+    rescore(CONFIG, work, lm_file(tmp_path, larger), ["plain"])
+    summary = json.loads((work.rescored("plain", "test", "larger") / "summary.json").read_text())
     scale, penalty = summary["acoustic_scale"], summary["word_penalty"]
-    chosen = words_of(work.exp("rescored_direct_test_larger"))
-    for utterance, words in zip(read_lists(work.exp("nbest_direct_test")), chosen, strict=True):
+    chosen = words_of(work.rescored("plain", "test", "larger"))
+    for utterance, words in zip(read_lists(work.nbest("plain", "test")), chosen, strict=True):
         found = utterance.hypotheses
         totals = [
             scale * acoustic + graph - toy.ARPA.sentence_score(one) + larger.sentence_score(one) + penalty * len(one)
@@ -170,34 +168,34 @@ def test_the_choice_is_that_of_a_sum_by_hand(work: Workspace, tmp_path: Path) ->
 
 
 def test_words_that_the_larger_model_lacks(work: Workspace, tmp_path: Path) -> None:  # noqa: F811
-    decode(CONFIG, work)
+    decode(CONFIG, work, backend="k2")
     small = estimate([["BEE", "C", "SEA"]], 2)
     with pytest.raises(UserError, match=r"2 of 5 words of the hypotheses are not in this language model \(AB, BEER"):
-        rescore(CONFIG, work, lm_file(tmp_path, small), ["direct"])
+        rescore(CONFIG, work, lm_file(tmp_path, small), ["plain"])
     other_case = estimate([["bee", "c", "<unk>"]], 2)
-    with pytest.raises(UserError, match=r"5 of 5 words .* name one of the same words, written as here"):
-        rescore(CONFIG, work, lm_file(tmp_path, other_case), ["direct"])
-    assert not work.exp("rescored_direct_dev_larger").exists()
+    with pytest.raises(UserError, match=r"5 of 5 words .* name one that has the same words in the same spelling"):
+        rescore(CONFIG, work, lm_file(tmp_path, other_case), ["plain"])
+    assert not work.rescored("plain", "dev", "larger").exists()
     with_unknown = estimate([["BEE", "<unk>", "C", "SEA", "<unk>"]] * 5, 2)
-    score = _difference(work, lm_file(tmp_path, with_unknown), [work.exp("nbest_direct_dev")])
+    score = _difference(work, lm_file(tmp_path, with_unknown), [work.nbest("plain", "dev")])
     spelled = with_unknown.sentence_score(["BEE", "<unk>", "C"])
     words = ("BEE", "AB", "C")
     assert score(words) == pytest.approx(spelled - toy.ARPA.sentence_score(words), abs=1e-4)
-    assert rescore(CONFIG, work, lm_file(tmp_path, with_unknown), ["direct"]).made
+    assert rescore(CONFIG, work, lm_file(tmp_path, with_unknown), ["plain"]).made
 
 
 def test_what_is_missing_is_named(work: Workspace, tmp_path: Path) -> None:  # noqa: F811
     with pytest.raises(UserError, match="there is no such file; name an ARPA file with --rescore-lm"):
         rescore(CONFIG, work, tmp_path / "none.arpa")
-    with pytest.raises(UserError, match="make it first: asr-kd decode --system direct"):
-        rescore(CONFIG, work, lm_file(tmp_path, toy.ARPA), ["direct"])
+    with pytest.raises(UserError, match="make it first: asr-kd decode --system plain"):
+        rescore(CONFIG, work, lm_file(tmp_path, toy.ARPA), ["plain"])
     refused = CliRunner().invoke(
         main, ["decode", "--config", str(tmp_path / "c.yaml"), "--decoder", "kaldi", "--rescore-lm", "x"]
     )
     assert refused.exit_code == 2
     (tmp_path / "other").mkdir()
     same = [lm_file(tmp_path, toy.ARPA), lm_file(tmp_path / "other", toy.ARPA)]
-    with pytest.raises(UserError, match=r"larger\.arpa and .*other/larger\.arpa would be kept under one name"):
+    with pytest.raises(UserError, match=r"larger\.arpa and .*other/larger\.arpa would share a folder"):
         check_models(same, "k2")
 
 

@@ -1,5 +1,6 @@
 """Own recordings become words, and a recording that cannot be used is named."""
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -7,18 +8,25 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr_kd.acoustic.model import AcousticModel, save_model
+from asr_kd.acoustic.model import build_model
+from asr_kd.acoustic.model_files import save_model
+from asr_kd.acoustic.settings import DnnConfig
 from asr_kd.alignment.tree import write_tree
+from asr_kd.corpora.settings import PromptsConfig
+from asr_kd.decoding.settings import DecodingConfig
+from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.errors import UserError
 from asr_kd.frames.features import fbank
+from asr_kd.frames.settings import FeaturesConfig
 from asr_kd.frames.store import write_store
+from asr_kd.io.files import read_json_lines
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import Stamp
 from asr_kd.lang.lexicon import write_lang
 from asr_kd.lang.ngram import write_arpa
 from asr_kd.stages.decode import decode
 from asr_kd.stages.transcribe import transcribe
-from asr_kd.workspace.config import Config, DecodingConfig, FeaturesConfig, ModelConfig
+from asr_kd.workspace.config import Comparison, Config, SystemConfig
 from asr_kd.workspace.work import Workspace
 
 _spec = importlib.util.spec_from_file_location("toy", Path(__file__).parents[1] / "decoding" / "toy.py")
@@ -26,7 +34,16 @@ toy = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(toy)
 
 BINS = 8
-CONFIG = Config(features=FeaturesConfig(num_mel_bins=BINS), decoding=DecodingConfig(acoustic_scales=(0.5,)))
+MODEL = DnnConfig(layers=1, width=8, left_context=1, right_context=1)
+CONFIG = Config(
+    corpus=PromptsConfig(),
+    features=FeaturesConfig(num_mel_bins=BINS),
+    systems={
+        "plain": SystemConfig(model=MODEL, seeds=2),
+        "small": SystemConfig(model=MODEL, targets=TargetsConfig(source=("plain",))),
+    },
+    decoding=DecodingConfig(acoustic_scales=(0.5,)),
+)
 
 
 @pytest.fixture
@@ -49,33 +66,39 @@ def work(tmp_path, recordings) -> Workspace:
     features = [(path.stem, fbank(soundfile.read(path, dtype="float32")[0][None], 8000, BINS)) for path in recordings]
     train = write_store(work.frames("train"), features, texts=["AB", "C"])
     write_store(work.frames("dev"), features, texts=["AB", "C"], scale=train.scale)
-    with replacing_folder(work.exp("tree"), Stamp("tree", {}, {})) as folder:
+    with replacing_folder(work.tree("tied"), Stamp("tree", {}, {})) as folder:
         write_tree(toy.toy_tree(np.random.default_rng(0), 2), folder)
-    model = AcousticModel(ModelConfig(layers=1, width=8, left_context=1, right_context=1), 3 * BINS, 24, [1, 2])
-    stamp = Stamp("train", {}, {})
-    with replacing_folder(work.exp("baseline"), stamp, {"tree": "tree", "states": "states"}) as folder:
-        save_model(model, folder)
+    for name, seeds in (("plain", [1, 2]), ("small", [3])):
+        with replacing_folder(work.exp(name), Stamp("train", {"seeds": seeds}, {})) as folder:
+            save_model(build_model(MODEL, num_dims=BINS, num_senones=24, seeds=seeds), folder)
     return work
 
 
 def test_a_recording_gets_the_words_that_decoding_it_as_a_set_gives(work, recordings):
     decode(CONFIG, work, sets=["dev"], backend="kaldi")
-    from asr_kd.io.files import read_json_lines
-
-    rows = [row for row in read_json_lines(work.exp("decode_direct_dev") / "hyps.jsonl") if row["seed"] == 0]
-    found = transcribe(CONFIG, work, "direct", recordings, backend="kaldi")
+    rows = [row for row in read_json_lines(work.decoded("plain", "dev") / "hyps.jsonl") if row["seed"] == 0]
+    found = transcribe(CONFIG, work, recordings, "plain", backend="kaldi")
     assert found == [(path, " ".join(row["hyp"])) for path, row in zip(recordings, rows, strict=True)]
 
 
+def test_the_distilled_system_of_the_first_comparison_answers(work, recordings):
+    decode(CONFIG, work, sets=["dev"], backend="kaldi")
+    with pytest.raises(UserError, match=r"toy\.yaml compares no systems; name one with --system"):
+        transcribe(CONFIG, work, recordings, backend="kaldi")
+    compared = dataclasses.replace(CONFIG, compare=(Comparison("plain", "small", "plain"),))
+    expected = transcribe(CONFIG, work, recordings, "small", backend="kaldi")
+    assert transcribe(compared, work, recordings, backend="kaldi") == expected
+
+
 def test_what_cannot_be_transcribed_is_named(work, recordings, tmp_path):
-    with pytest.raises(UserError, match="decode_direct_dev is not there yet; make it first: asr-kd decode"):
-        transcribe(CONFIG, work, "direct", recordings, backend="kaldi")
+    with pytest.raises(UserError, match="decode/plain/dev is not there yet; make it first: asr-kd decode"):
+        transcribe(CONFIG, work, recordings, "plain", backend="kaldi")
     decode(CONFIG, work, sets=["dev"], backend="kaldi")
     wide = tmp_path / "wide.wav"
     soundfile.write(wide, np.random.default_rng(0).normal(size=9000), 16000)
     with pytest.raises(UserError, match=r"wide\.wav has 16000 Hz"):
-        transcribe(CONFIG, work, "direct", [wide], backend="kaldi")
+        transcribe(CONFIG, work, [wide], "plain", backend="kaldi")
     with pytest.raises(UserError, match=r"gone\.wav is missing"):
-        transcribe(CONFIG, work, "direct", [tmp_path / "gone.wav"], backend="kaldi")
+        transcribe(CONFIG, work, [tmp_path / "gone.wav"], "plain", backend="kaldi")
     with pytest.raises(UserError, match="no recording given"):
-        transcribe(CONFIG, work, "direct", [], backend="kaldi")
+        transcribe(CONFIG, work, [], "plain", backend="kaldi")
