@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -323,3 +324,10 @@ def test_a_setting_is_changed_by_its_dotted_key():
 def test_the_command_shows_a_config_only_where_one_is_named():
     result = CliRunner().invoke(main, ["config", "--show"])
     assert result.exit_code == 2 and "name a config with --config FILE" in result.output
+
+
+def test_the_config_in_the_readme_is_one():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    config = from_mapping(Config, yaml.safe_load(text), "README.md")
+    assert config.in_training_order() == ["teacher", "direct", "distilled"] and len(config.compare) == 1
