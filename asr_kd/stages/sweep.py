@@ -222,9 +222,8 @@ def _shared_parts(config: Config) -> Iterator[tuple[str, str]]:
         yield name, _digest(config, name)
     for system in config.systems.values():
         if (targets := system.targets) is not None and not targets.online:
-            stored = {"mean": targets.mean, "keep_mass": targets.keep_mass, "max_entries": targets.max_entries}
-            teachers = targets.source if targets.imported else [_digest(config, name) for name in targets.source]
-            yield f"targets/{targets.name}", digest_of([stored, targets.temperature, list(teachers)])
+            teachers = [] if targets.imported else [_digest(config, name) for name in targets.source]
+            yield f"targets/{targets.name}", digest_of([to_mapping(targets.stored, changed_only=True), teachers])
 
 
 def _digest(config: Config, name: str) -> str:

@@ -115,7 +115,7 @@ def test_settings_of_the_targets_are_those_of_training(broken: tuple[Config, Wor
     assert "soft targets at temperature 7;" in sentences(collect(config, work).results).lead()
     del stamp["settings"]["targets"]
     (work.exp("distilled") / "stamp.json").write_text(json.dumps(stamp))
-    with pytest.raises(UserError, match="distilled was trained without soft targets .* asr-kd train distilled"):
+    with pytest.raises(UserError, match="distilled was trained without soft targets,"):
         collect(config, work)
 
 
