@@ -7,8 +7,9 @@ The floor: the products of forward and backward pass alone (three per layer, two
 gradient), of the same shapes, in the same number format, on tensors that are already there. The loop does them and
 gathers windows, draws dropout, takes the loss and its gradient, and steps the optimiser. `hard` trains on states,
 `soft` on a store of soft targets as `asr-kd soft-targets` writes it (32 entries a frame). With --digits the examples
-are images of 784 pixels, shifted at random, with dropout on the input too, as the MNIST teacher has them. With
---lda-dims the first layer is as wide as that, and the loop makes the discriminants besides, once for all members.
+are images of 784 pixels, with dropout on the input too, as the MNIST teacher has them. With --lda-dims the first layer
+is as wide as that, and the loop computes the discriminants besides, once for all members. With --tdnn the model is
+the time-delay net of that width, on chunks of 100 frames; its floor is not measured.
 
 Measured with torch 1.13.1 on two cores of an AMD EPYC, milliseconds a step.
 
@@ -26,7 +27,7 @@ share the last net's products, which they do not in the floor. The version befor
 machine, 84.3 and 87.8 for the four, 66.1 and 69.1 for the three: it had torch's own passes for hard targets, bias,
 ReLU and dropout, and copied the first layer's weights in each step; for the digits 30.6, one run each. On another day,
 turn about and medians of three too, four nets took 94.8 hard as above and 94.1 with --lda-dims 700. With
-MKL_DEBUG_CPU_TYPE=0, the code path that MKL 2020.0 takes on an AMD processor by itself (`asr_kd/processor.py`), three
+MKL_DEBUG_CPU_TYPE=0, the code path that MKL 2020.0 takes on an AMD processor by itself (`asr_kd/kernels/cpu.py`), three
 nets took 450, 553 and 532, and 144, 168 and 165 otherwise.
 """
 
@@ -42,18 +43,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from asr_kd.acoustic.criteria import HardTargets
-from asr_kd.acoustic.lda import made_up_transform
-from asr_kd.acoustic.model import AcousticModel
+from asr_kd.acoustic.criteria import Criterion, HardTargets
+from asr_kd.acoustic.lda import random_transform
+from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.precision import compute_dtype
-from asr_kd.acoustic.training import Augment, Examples, Objective, fit
+from asr_kd.acoustic.settings import DnnConfig, TdnnConfig, TrainingConfig
+from asr_kd.acoustic.training import RunControl, TrainingData, fit
 from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, truncate
-from asr_kd.distillation.targets import DistillationObjective, StoredTargets
+from asr_kd.distillation.targets import DistillationCriterion, StoredTargets
 from asr_kd.frames.store import write_store
-from asr_kd.frames.windows import WindowedFrames
-from asr_kd.mnist.data import SIDE, Digits
-from asr_kd.mnist.images import Images, Shift
-from asr_kd.workspace.config import ModelConfig, TrainingConfig
+from asr_kd.frames.windows import WindowedFrames, Windows
+from asr_kd.kernels.cpu import choose_mkl_code_path, cpu_flags
+from asr_kd.kernels.malloc import disable_malloc_trim
 
 LENGTH = 300  # frames of an utterance
 
@@ -78,27 +79,35 @@ def floor_seconds(members: int, sizes: list[int], batch: int, dtype: torch.dtype
     return best
 
 
-def step_seconds(
-    model: AcousticModel, examples: Examples, objective: Objective, batch: int, augment: Augment | None
-) -> float:
+def step_seconds(model: FrameModel, windows: Windows, criterion: Criterion, batch: int) -> float:
     """Of one step of the loop: the mean over an epoch, best of three."""
-    settings = TrainingConfig(batch_size=batch, epochs=1)
+    config = TrainingConfig(batch_size=batch, epochs=1)
     best = float("inf")
     for _ in range(3):
-        progress = fit(model, examples, objective, settings, seed=1, augment=augment)
+        progress = fit(model, TrainingData(windows), criterion, config, RunControl(seed=1))
         best = min(best, progress.rows[-1]["seconds"] / progress.step)
     return best
 
 
-def soft_objective(folder: Path, states: np.ndarray, num_states: int, device: torch.device) -> Objective:
+def soft_criterion(folder: Path, labels: np.ndarray, num_senones: int) -> Criterion:
     rng = torch.Generator().manual_seed(0)
-    writer = SoftTargetWriter(folder, num_states, np.full(num_states, 1 / num_states, np.float32), exact=False)
-    for _ in range(len(states) // LENGTH):
-        logits = 2.0 * torch.randn(LENGTH, num_states, generator=rng)
+    writer = SoftTargetWriter(folder, num_senones, np.full(num_senones, 1 / num_senones, np.float32), exact=False)
+    for _ in range(len(labels) // LENGTH):
+        logits = 2.0 * torch.randn(LENGTH, num_senones, generator=rng)
         writer.append(truncate(logits.log_softmax(-1), keep_mass=0.99, max_entries=32))
     writer.close()
-    store = SoftTargetStore(folder, temperature=2.0, num_frames=len(states), device=device)
-    return DistillationObjective(StoredTargets(store), states, soft_weight=0.5, loss="kl", device=device)
+    store = SoftTargetStore(folder, temperature=2.0, num_frames=len(labels))
+    return DistillationCriterion(StoredTargets(store), labels, soft_weight=0.5, device=torch.device("cpu"))
+
+
+class Pixels:
+    """Images in memory, in place of windows of speech."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self._pixels, self.offsets = torch.from_numpy(pixels), np.array([0, len(pixels)])
+
+    def inputs(self, frames: torch.Tensor, length: int = 1) -> torch.Tensor:
+        return self._pixels[frames].float().div(255).unsqueeze(1)
 
 
 def main() -> None:
@@ -109,65 +118,83 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.2)
     parser.add_argument("--lda-dims", type=int, default=0)
     parser.add_argument("--digits", action="store_true")
+    parser.add_argument("--tdnn", action="store_true", help="the time-delay net of that width, in place of the dnn")
     options = parser.parse_args()
+    choose_mkl_code_path(cpu_flags())
+    disable_malloc_trim()
     torch.set_num_threads(options.threads)
-    device = torch.device("cpu")
     with tempfile.TemporaryDirectory() as name:
         if options.digits:
-            digits(options, device)
+            digits(options)
         else:
-            speech(options, device, Path(name))
+            speech(options, Path(name))
 
 
-def speech(options: argparse.Namespace, device: torch.device, folder: Path) -> None:
+def speech(options: argparse.Namespace, folder: Path) -> None:
     rng = np.random.default_rng(0)
     utterances = [(f"u{k}", rng.normal(size=(LENGTH, 40))) for k in range(options.frames // LENGTH)]
-    states = rng.integers(0, options.states, len(utterances) * LENGTH)
-    shape = ModelConfig(
+    labels = rng.integers(0, options.states, len(utterances) * LENGTH)
+    store = write_store(folder / "frames", utterances, groups=["all"] * len(utterances))
+    (folder / "soft").mkdir()
+    criteria = {
+        "hard": HardTargets(labels, torch.device("cpu")),
+        "soft": soft_criterion(folder / "soft", labels, options.states),
+    }
+    if options.tdnn:
+        tdnn = TdnnConfig(width=options.width, dropout=options.dropout)
+        measure(options, tdnn, WindowedFrames(store, tdnn.context), 40, options.states, criteria, None)
+        return
+    dnn = DnnConfig(
         layers=options.layers, width=options.width, hidden_dropout=options.dropout, lda_dims=options.lda_dims
     )
-    store = write_store(folder / "frames", utterances, groups=["all"] * len(utterances))
-    examples = WindowedFrames(store, left=shape.left_context, right=shape.right_context)
-    (folder / "soft").mkdir()
-    objectives = {
-        "hard": HardTargets(states, device),
-        "soft": soft_objective(folder / "soft", states, options.states, device),
-    }
-    compare(options, shape, examples, examples.num_inputs, options.states, objectives, None)
+    measure(options, dnn, WindowedFrames(store, dnn.context), 40, options.states, criteria, floor_of(options, dnn, 40))
 
 
-def digits(options: argparse.Namespace, device: torch.device) -> None:
+def digits(options: argparse.Namespace) -> None:
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 10, options.frames)
-    images = Images(Digits(rng.integers(0, 256, (options.frames, SIDE * SIDE)).astype(np.uint8), labels), device)
-    shape = ModelConfig(layers=options.layers, width=options.width, input_dropout=0.1, hidden_dropout=0.3, max_norm=3.0)
-    compare(options, shape, images, SIDE * SIDE, 10, {"hard": HardTargets(labels, device)}, Shift(2))
+    labels, pixels = rng.integers(0, 10, options.frames), rng.integers(0, 256, (options.frames, 784))
+    dnn = DnnConfig(
+        layers=options.layers,
+        width=options.width,
+        left_context=0,
+        right_context=0,
+        input_dropout=0.1,
+        hidden_dropout=0.3,
+        max_norm=3.0,
+    )
+    windows, criteria = Pixels(pixels.astype(np.uint8)), {"hard": HardTargets(labels, torch.device("cpu"))}
+    measure(options, dnn, windows, 784, 10, criteria, floor_of(options, dnn, 784, num_outputs=10))
 
 
-def compare(
-    options: argparse.Namespace,
-    shape: ModelConfig,
-    examples: Examples,
-    num_inputs: int,
-    num_classes: int,
-    objectives: Mapping[str, Objective],
-    augment: Augment | None,
-) -> None:
+def floor_of(options: argparse.Namespace, dnn: DnnConfig, num_dims: int, num_outputs: int | None = None) -> float:
+    """Seconds of the products of one step, printed."""
     dtype = compute_dtype("auto", torch.device("cpu"))
-    sizes = [shape.lda_dims or num_inputs] + [options.width] * options.layers + [num_classes]
+    num_inputs = dnn.lda_dims or num_dims * dnn.context.width
+    sizes = [num_inputs, *[options.width] * options.layers, num_outputs or options.states]
     floor = floor_seconds(options.members, sizes, options.batch, dtype, 20)
     pairs = list(itertools.pairwise(sizes))
     flops = 2 * options.members * options.batch * (3 * sum(a * b for a, b in pairs) - pairs[0][0] * pairs[0][1])
     print(f"{options.members} x {sizes}, batch {options.batch}, {options.threads} threads, {dtype}")
     print(f"products alone  {floor * 1e3:7.2f} ms a step  {flops / floor / 1e9:6.0f} GFLOP/s")
-    for kind, objective in objectives.items():
-        transform = made_up_transform(num_inputs, shape.lda_dims)
-        model = AcousticModel(shape, num_inputs, num_classes, list(range(options.members)), transform)
-        took = step_seconds(model, examples, objective, options.batch, augment)
-        print(
-            f"loop, {kind}      {took * 1e3:7.2f} ms a step  {flops / took / 1e9:6.0f} GFLOP/s  "
-            f"{options.batch / took:8.0f} examples/s  {took / floor:.2f} of the floor"
-        )
+    return floor
+
+
+def measure(
+    options: argparse.Namespace,
+    settings: DnnConfig | TdnnConfig,
+    windows: Windows,
+    num_dims: int,
+    num_senones: int,
+    criteria: Mapping[str, Criterion],
+    floor: float | None,
+) -> None:
+    for kind, criterion in criteria.items():
+        transform = random_transform(num_dims * settings.context.width, getattr(settings, "lda_dims", 0))
+        seeds = list(range(options.members))
+        model = build_model(settings, num_dims=num_dims, num_senones=num_senones, seeds=seeds, transform=transform)
+        seconds = step_seconds(model, windows, criterion, options.batch)
+        share = "" if floor is None else f"  {seconds / floor:.2f} of the floor"
+        print(f"loop, {kind}      {seconds * 1e3:7.2f} ms a step  {options.batch / seconds:8.0f} examples/s{share}")
 
 
 if __name__ == "__main__":

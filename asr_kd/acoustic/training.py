@@ -83,7 +83,12 @@ def fit(
     """Trains every member of `model` in place; each as if it were trained alone."""
     model.precision = config.precision
     batches = Batches(
-        data.windows, config.batch_size, length=model.settings.chunk_frames, seed=run.seed, valid=data.valid
+        data.windows,
+        config.batch_size,
+        length=model.settings.chunk_frames,
+        seed=run.seed,
+        valid=data.valid,
+        pin_memory=model.device.type == "cuda",
     )
     total_steps = config.epochs * batches.steps_per_epoch
     checkpoints = Checkpoints(run.checkpoint, run.digest, run.checkpoint_seconds)

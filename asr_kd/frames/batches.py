@@ -68,11 +68,20 @@ class Batches:
       length: L.
       seed: the order is a function of (seed, epoch).
       valid: (N,) bool, the frames to learn from; None: all.
+      pin_memory: frame numbers are in pinned memory, which an accelerator copies without making the host wait.
     """
 
     def __init__(
-        self, windows: Windows, batch_size: int, *, length: int = 1, seed: int, valid: np.ndarray | None = None
+        self,
+        windows: Windows,
+        batch_size: int,
+        *,
+        length: int = 1,
+        seed: int,
+        valid: np.ndarray | None = None,
+        pin_memory: bool = False,
     ) -> None:
+        self._pin_memory = pin_memory
         self._windows, self._length, self._seed, self._valid = windows, length, seed, valid
         all_frames = int(windows.offsets[-1])
         self.num_frames = all_frames if valid is None else int(np.count_nonzero(valid))  # of an epoch
@@ -86,15 +95,17 @@ class Batches:
         order = {"seed": self._seed, "epoch": epoch, "start_batch": start_batch}
         if self._chunks is not None:
             for chunks in self._chunks.batches(self._per_batch, **order):
-                yield chunk_batch(self._windows, chunks, self._length, self._valid)
+                yield chunk_batch(self._windows, chunks, self._length, self._valid, pin_memory=self._pin_memory)
             return
         num_frames = int(self._windows.offsets[-1])
         for numbers in frame_batches(num_frames, self._per_batch, valid=self._valid, **order):
-            frames = torch.from_numpy(numbers)
+            frames = _tensor(numbers, self._pin_memory)
             yield Batch(frames, self._windows.inputs(frames))
 
 
-def chunk_batch(windows: Windows, chunks: np.ndarray, length: int, valid: np.ndarray | None = None) -> Batch:
+def chunk_batch(
+    windows: Windows, chunks: np.ndarray, length: int, valid: np.ndarray | None = None, *, pin_memory: bool = False
+) -> Batch:
     """The batch of (K, 3) chunks as `ChunkSampler` gives them."""
     first, begin, end = (chunks[:, k, None] for k in range(3))
     numbers = first + np.arange(length)
@@ -102,8 +113,13 @@ def chunk_batch(windows: Windows, chunks: np.ndarray, length: int, valid: np.nda
     frames = np.minimum(numbers, windows.offsets[np.searchsorted(windows.offsets, first, side="right")] - 1)
     if valid is not None:
         weighs &= valid[frames]
-    inputs = windows.inputs(torch.from_numpy(chunks[:, 0].copy()), length)
-    return Batch(torch.from_numpy(frames.ravel()), inputs, torch.from_numpy(weighs.ravel()))
+    inputs = windows.inputs(_tensor(chunks[:, 0].copy(), pin_memory), length)
+    return Batch(_tensor(frames.ravel(), pin_memory), inputs, _tensor(weighs.ravel(), pin_memory))
+
+
+def _tensor(array: np.ndarray, pin_memory: bool) -> Tensor:
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory() if pin_memory else tensor
 
 
 def prefetched(items: Iterator[T], depth: int = 2) -> Iterator[T]:

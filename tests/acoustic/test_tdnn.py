@@ -201,3 +201,11 @@ def test_dropout_is_shared_over_time() -> None:
 def test_a_kernel_without_a_middle_is_refused() -> None:
     with pytest.raises(UserError, match="kernel must be odd, not 4"):
         from_mapping(TdnnConfig, {"kind": "tdnn", "kernel": 4}, "config.yaml")
+
+
+def test_each_member_ends_with_its_best_epoch_on_dev(speech: Delayed) -> None:
+    """Running statistics too."""
+    model = make()
+    progress = run(speech, model, replace(TRAINING, epochs=8, learning_rate=0.05, schedule="constant"))
+    assert any(epoch < 8 for epoch in progress.best_epoch)
+    assert DevScorer(speech.windows(), speech.labels)(model).accuracy == progress.best_accuracy

@@ -12,10 +12,14 @@ import torch
 from asr_kd.acoustic.checkpoint import _CarefulFile
 from asr_kd.acoustic.criteria import DevScorer, HardTargets
 from asr_kd.acoustic.member_linear import MemberLinear, ShadowWeights
-from asr_kd.acoustic.model import FrameModel
+from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.settings import DnnConfig, TrainingConfig
 from asr_kd.acoustic.training import RunControl, TrainingData, fit
 from asr_kd.errors import FullDiskError
+from asr_kd.frames.array_frames import ArrayFrames
+from asr_kd.frames.batches import Batch
+from asr_kd.frames.source import Context
+from asr_kd.frames.windows import WindowedFrames
 
 from .points import CPU, Points, dnn_of
 
@@ -210,3 +214,72 @@ def test_frames_without_a_label_are_never_drawn():
 
     run(points, net(points), criterion=Watching(labels, CPU), valid=labels >= 0)
     assert seen == set(np.flatnonzero(labels >= 0).tolist())
+
+
+def test_training_is_that_of_a_loop_in_float64():
+    """Order of frames, windows, loss, AdamW and schedule, written out with autograd for two members."""
+    rng = np.random.default_rng(0)
+    lengths, labels = (50, 7, 83), rng.integers(0, 4, 140)
+    labels[::9] = -1
+    source = ArrayFrames([rng.normal(size=(n, 3)) for n in lengths])
+    utterances = [source.normalised(u) for u in range(3)]
+    context, config = Context(2, 1), replace(TRAINING, weight_decay=0.1)
+    settings = DnnConfig(layers=1, width=8, left_context=2, right_context=1)
+    model = build_model(settings, num_dims=3, num_senones=4, seeds=[1, 2])
+    weights = [p.detach().double().requires_grad_() for p in model.parameters()]
+    moments = [(torch.zeros_like(w), torch.zeros_like(w)) for w in weights]
+    rows = [
+        frames[np.clip(np.arange(t - 2, t + 2), 0, len(frames) - 1)]
+        for frames in utterances
+        for t in range(len(frames))
+    ]
+    inputs, targets = torch.from_numpy(np.stack(rows)).double().flatten(1), torch.from_numpy(labels)
+
+    data = TrainingData(WindowedFrames(source, context), valid=labels >= 0)
+    fit(model, data, HardTargets(labels, CPU), config, RunControl(seed=5))
+
+    valid, step, steps = np.flatnonzero(labels >= 0), 0, 3 * -(-int((labels >= 0).sum()) // 32)
+    for epoch in range(3):
+        order = np.random.default_rng([5, epoch, 1]).permutation(valid)
+        for batch in np.split(order, range(32, len(order), 32)):
+            hidden = torch.relu(inputs[batch] @ weights[0] + weights[1])
+            logits = hidden @ weights[2] + weights[3]
+            loss = sum(torch.nn.functional.cross_entropy(each, targets[batch]) for each in logits)
+            gradients = torch.autograd.grad(loss, weights)
+            rate = 3e-3 * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * step / steps)))
+            step += 1
+            with torch.no_grad():
+                for w, g, (mean, square) in zip(weights, gradients, moments, strict=True):
+                    mean.mul_(0.9).add_(g, alpha=0.1)
+                    square.mul_(0.999).addcmul_(g, g, value=0.001)
+                    denominator = (square / (1 - 0.999**step)).sqrt() + 1e-8
+                    w.mul_(1 - rate * 0.1).sub_(rate * mean / (1 - 0.9**step) / denominator)
+    for (name, trained), expected in zip(model.named_parameters(), weights, strict=True):
+        assert torch.allclose(trained.double(), expected, atol=2e-5), name
+
+
+def test_terms_of_several_ranks_add_up_to_those_of_all_frames():
+    """The mean over all valid frames is what the sums of loss * count and of count give."""
+    points = Points()
+    criterion, logits = HardTargets(points.labels, CPU), torch.randn(2, 200, 4)
+    frames, valid = torch.arange(200), torch.arange(200) % 3 > 0
+    whole = criterion(logits, Batch(frames, points.inputs(frames), valid))
+    parts = [
+        criterion(logits[:, part], Batch(frames[part], points.inputs(frames[part]), valid[part]))
+        for part in (slice(0, 30), slice(30, 200))
+    ]
+    count = sum(part.count for part in parts)
+    assert torch.equal(count, whole.count) and count[0] == int(valid.sum())
+    assert torch.allclose(sum(part.loss * part.count for part in parts) / count, whole.loss)
+
+
+def test_a_writer_gets_every_epoch():
+    points, seen = Points(), []
+
+    class Writer:
+        def add_scalar(self, name, value, epoch):
+            seen.append((name, epoch))
+
+    run(points, net(points), writer=Writer())
+    names = ("loss", "train_accuracy", "dev_accuracy", "dev_cross_entropy", "learning_rate")
+    assert set(seen) == {(name, epoch) for name in names for epoch in (1, 2, 3)}
