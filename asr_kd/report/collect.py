@@ -38,6 +38,7 @@ from asr_kd.report.results import (
 )
 from asr_kd.report.systems import Measured, curve, is_reused, measure, rates, row_of
 from asr_kd.workspace.config import DEV, Config
+from asr_kd.workspace.frames import open_frames
 from asr_kd.workspace.sets import all_sets, prepared, scored_sets
 from asr_kd.workspace.work import Workspace, labels_of, require
 
@@ -112,7 +113,7 @@ def collect(config: Config, work: Workspace) -> Evidence:
     sets = scored_sets(config, work)
     systems = _ordered(config)
     hypotheses = {(s, n): read_hypotheses(work.decoded(s, n), work.command("decode")) for s in systems for n in sets}
-    stores = {name: FrameStore.open(work.frames(name)) for name in sets}
+    stores = {name: open_frames(work, name) for name in sets}
     measured: dict[str, Measured] = {}
     for system in config.in_training_order():  # so that an ensemble comes before the systems that reuse its members
         measured[system] = measure(config, work, system, stores, measured)

@@ -32,6 +32,7 @@ from asr_kd.stages.decoding_graph import graph_stamp, make_graph, open_graph
 from asr_kd.stages.scoring import scoring_of
 from asr_kd.workspace.cached_map import Codec, cached_map, json_codec
 from asr_kd.workspace.config import DEV, TRAIN, Config
+from asr_kd.workspace.frames import open_frames
 from asr_kd.workspace.sets import all_sets, scored_sets
 from asr_kd.workspace.work import Workspace, labels_of, require
 
@@ -207,7 +208,7 @@ def decode_context(
         raise UserError("decoding.acoustic_scales and decoding.word_penalties need at least one entry each.")
     for name in names:
         require(work.frames(name), work, "features")
-    stores = {name: FrameStore.open(work.frames(name)) for name in names}
+    stores = {name: open_frames(work, name) for name in names}
     return DecodeContext(config, work, stores, scoring_of(config, work), backend, nj)
 
 

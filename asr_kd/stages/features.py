@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_LENGTH, FRAME_SHIFT, check_features, fbank, resample
-from asr_kd.frames.store import FrameStore, FrameStoreWriter, store_bytes
+from asr_kd.frames.store import FrameStoreWriter, store_bytes
 from asr_kd.io.folders import discard_partial, resuming_folder
 from asr_kd.io.formatting import human_bytes
 from asr_kd.io.resources import check_disk
@@ -29,6 +29,7 @@ from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.kernels.threads import one_thread
 from asr_kd.workspace.config import TRAIN, Config
 from asr_kd.workspace.executor import parallel_map
+from asr_kd.workspace.frames import open_frames
 from asr_kd.workspace.freshness import check_inputs_unmodified
 from asr_kd.workspace.sets import all_sets
 from asr_kd.workspace.work import Workspace, require
@@ -134,7 +135,7 @@ def _make_set(config: Config, work: Workspace, name: str, nj: int, executor: str
         discard_partial(folder)
         metadata = require(folder, work, "features")["metadata"]
         return SetFeatures(name, False, seconds=time.monotonic() - started, **metadata)
-    scale = None if name == TRAIN else FrameStore.open(work.frames(TRAIN)).scale
+    scale = None if name == TRAIN else open_frames(work, TRAIN).scale
     num_mel_bins, speeds = config.features.num_mel_bins, _speeds(config, name)
     count, duration = _count(cuts)
     copies = sum(1 / speed for speed in speeds)

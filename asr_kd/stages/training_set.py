@@ -10,6 +10,7 @@ import numpy as np
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
 from asr_kd.workspace.config import DEV, TRAIN
+from asr_kd.workspace.frames import open_frames
 from asr_kd.workspace.work import Workspace, labels_of, require
 
 
@@ -52,8 +53,7 @@ def open_training_set(work: Workspace, tree: str = "tied") -> TrainingSet:
     stamp = require(work.tree(tree), work, "align")
     stores = []
     for name in (TRAIN, DEV):
-        require(work.frames(name), work, "features")
-        store = FrameStore.open(work.frames(name))
+        store = open_frames(work, name)
         labels = store.array_stamp(labels_of(tree))
         if labels is None:
             raise UserError(f"{work.frames(name)} has no senone labels yet; make them first: {work.command('align')}")

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from asr_kd.corpora.audio import BadAudio, check_audio
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_LENGTH, check_features, fbank
-from asr_kd.frames.store import FrameStore
 from asr_kd.stages.decode import chosen_backend, task_of
 from asr_kd.stages.decode_results import read_summary
 from asr_kd.stages.decode_worker import Loaded, SearchSettings, loglikes_of
 from asr_kd.workspace.config import DEV, TRAIN, Config
+from asr_kd.workspace.frames import open_frames
 from asr_kd.workspace.work import Workspace, require
 
 
@@ -47,7 +47,7 @@ def transcribe(
     scales = read_summary(work, system, DEV)
     search = SearchSettings(config.decoding, chosen_backend(backend), scales["acoustic_scale"], scales["word_penalty"])
     require(work.frames(TRAIN), work, "features")
-    scale = FrameStore.open(work.frames(TRAIN)).scale
+    scale = open_frames(work, TRAIN).scale
     loglikes = []
     for path in audio_paths:
         features = _features(path, config.corpus.sampling_rate, config.features.num_mel_bins)
