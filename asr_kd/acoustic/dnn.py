@@ -13,7 +13,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from asr_kd import kernels
 from asr_kd.acoustic.lda import InputTransform
 from asr_kd.acoustic.member_linear import MemberLinear
 from asr_kd.acoustic.model import FrameModel
@@ -71,12 +70,9 @@ class Dnn(FrameModel):
             dropout = rng.mask((self.members, *hidden.shape[-2:]), self.settings.input_dropout, dtype)
             hidden = hidden * dropout
         for layer in self.layers[:-1]:
-            products = layer.products(hidden)
+            hidden = torch.relu(layer(hidden)).contiguous()  # the products of the next layer take it so
             if rng is not None and rate:
-                dropout = rng.mask(tuple(products.shape), rate, dtype)
-                hidden = kernels.relu_dropout(products, layer.bias, dropout, kernels.dropout_scale(rate, dtype))
-            else:
-                hidden = kernels.relu_dropout(products, layer.bias)
+                hidden = hidden * rng.mask(tuple(hidden.shape), rate, dtype)
         logits: Tensor = self.layers[-1](hidden)
         return logits.float()
 
@@ -114,7 +110,10 @@ class Dnn(FrameModel):
         if not limit:
             return
         for layer in self.layers[:-1]:
-            kernels.clip_column_norms_(layer.weight, layer.shadow, limit)
+            norms = layer.weight.norm(dim=1, keepdim=True)
+            layer.weight.mul_((limit / norms.clamp_min(1e-12)).clamp_max(1.0))
+            if layer.shadow is not None:
+                layer.shadow.copy_(layer.weight)
 
 
 def _windows(frames: Tensor, width: int) -> Tensor:

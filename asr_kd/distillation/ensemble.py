@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from asr_kd import kernels
-
 Mean = Literal["arithmetic", "geometric"]
 
 
@@ -28,10 +26,15 @@ def ensemble_distribution(
 
     Returns:
       (B, C) natural-log probabilities.
+
+    Raises:
+      ValueError: the weights are not (M, B).
     """
     if weights is None:
         weights = torch.full(logits.shape[:2], 1 / len(logits), dtype=logits.dtype, device=logits.device)
+    if weights.shape != logits.shape[:2]:
+        raise ValueError(f"weights are {tuple(weights.shape)}, logits {tuple(logits.shape)}")
+    tempered, weights = F.log_softmax(logits.div(temperature), dim=-1), weights.to(logits.dtype).unsqueeze(-1)
     if mean == "arithmetic":
-        return kernels.ensemble_log_mean(logits, weights.to(logits.dtype), temperature)
-    tempered = F.log_softmax(logits.div(temperature), dim=-1)
-    return F.log_softmax((tempered * weights.to(tempered.dtype).unsqueeze(-1)).sum(0), dim=-1)
+        return torch.logsumexp(tempered + weights.log(), dim=0)
+    return F.log_softmax((tempered * weights).sum(0), dim=-1)

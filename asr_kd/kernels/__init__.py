@@ -14,31 +14,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asr_kd.kernels.activation import relu_dropout
-    from asr_kd.kernels.dropout import dropout_mask, dropout_scale
-    from asr_kd.kernels.max_norm import clip_column_norms_
+    from asr_kd.kernels.dropout import dropout_mask
     from asr_kd.kernels.optimizer import adamw
-    from asr_kd.kernels.softmax import cross_entropy, ensemble_log_mean, soft_cross_entropy
+    from asr_kd.kernels.softmax import cross_entropy, soft_cross_entropy
 
-__all__ = [
-    "adamw",
-    "clip_column_norms_",
-    "cross_entropy",
-    "dropout_mask",
-    "dropout_scale",
-    "ensemble_log_mean",
-    "relu_dropout",
-    "soft_cross_entropy",
-]
+__all__ = ["adamw", "cross_entropy", "dropout_mask", "soft_cross_entropy"]
 
 _MODULES = {
     "adamw": "optimizer",
-    "clip_column_norms_": "max_norm",
     "cross_entropy": "softmax",
     "dropout_mask": "dropout",
-    "dropout_scale": "dropout",
-    "ensemble_log_mean": "softmax",
-    "relu_dropout": "activation",
     "soft_cross_entropy": "softmax",
 }
 

@@ -7,7 +7,6 @@ numpy and torch draw random bytes with one thread and take four more passes to m
 
 from __future__ import annotations
 
-import functools
 import math
 
 import numba
@@ -29,23 +28,18 @@ _NP_STEP, _NP_MIX = np.uint64(_STEP), (np.uint64(_MIX[0]), np.uint64(_MIX[1]))
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-@functools.cache
-def dropout_scale(rate: float, dtype: torch.dtype) -> float:
-    """The value of a mask of this rate (rounded to 1/256) and type where nothing is dropped: 1 / (1 - rate)."""
-    return float(torch.tensor(_BYTE_VALUES / (_BYTE_VALUES - round(rate * _BYTE_VALUES)), dtype=dtype))
-
-
 def dropout_mask(
     shape: tuple[int, ...], rate: float, dtype: torch.dtype, *, key: int, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """0 with probability `rate` (rounded to 1/256), else `dropout_scale(rate, dtype)`.
+    """0 with probability `rate` (rounded to 1/256), else 1 / (1 - rate) with that rate.
 
     Args:
       key: 64 bits; the same key gives the same mask.
     """
     mask = torch.empty(shape, dtype=dtype, device=device)
-    dropped, scale = round(rate * _BYTE_VALUES), dropout_scale(rate, dtype)
-    if use_numba("dropout_mask", bfloat16=True) and mask.device.type == "cpu":
+    dropped = round(rate * _BYTE_VALUES)
+    scale = _BYTE_VALUES / (_BYTE_VALUES - dropped)
+    if use_numba("dropout_mask") and mask.device.type == "cpu":
         use_torchs_threads()
         bits = _BITS[mask.element_size()]
         kept = torch.tensor([scale], dtype=dtype).view(bits).numpy()[0]

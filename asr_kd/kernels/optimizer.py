@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from asr_kd.kernels.bfloat16 import bits_of
 from asr_kd.kernels.numba_utils import compiled, use_torchs_threads
 from asr_kd.kernels.switch import use_numba
 
@@ -141,7 +140,7 @@ class FusedAdamW(torch.optim.Optimizer):
                 if copy is None:
                     _update(*arrays, flat.numpy(), settings)
                 else:
-                    _update_with_copy(*arrays, bits_of(flat), settings)
+                    _update_with_copy(*arrays, _bits_of(flat), settings)
 
     def _arrays(self, parameter: nn.Parameter, state: Mapping[str, Tensor], copy: Tensor | None) -> list[np.ndarray]:
         """Weights, moments and the copy's bits as numpy arrays; cached, because to build them takes 0.1 ms."""
@@ -150,7 +149,7 @@ class FusedAdamW(torch.optim.Optimizer):
         cached = self._cache.get(parameter)
         if cached is None or cached[0] != places:
             arrays = [_in_memory(tensor.detach()).numpy() for tensor in tensors[:3]]
-            arrays += [bits_of(_in_memory(tensor)) for tensor in tensors[3:]]
+            arrays += [_bits_of(_in_memory(tensor)) for tensor in tensors[3:]]
             cached = self._cache[parameter] = (places, arrays)
         return cached[1]
 
@@ -164,6 +163,12 @@ def _laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
 def _in_memory(tensor: Tensor) -> Tensor:
     """(N,) the tensor's own memory in its order."""
     return tensor.view(-1) if tensor.is_contiguous() else tensor.transpose(0, 1).view(-1)
+
+
+def _bits_of(tensor: Tensor) -> np.ndarray:
+    """The memory of a contiguous bfloat16 tensor as uint16, as numba has no such type; a view."""
+    bits: np.ndarray = tensor.detach().view(torch.int16).numpy().view(np.uint16)
+    return bits
 
 
 @compiled(parallel=True, error_model="numpy")

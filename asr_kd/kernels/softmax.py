@@ -1,4 +1,4 @@
-"""Cross-entropy with hard and soft targets, and the ensemble's mean: one pass over each row of logits.
+"""Cross-entropy with hard and with soft targets, and its gradient: one pass over each row of logits.
 
 torch takes ten to twenty passes over all logits for the same sums and their gradients.
 
@@ -26,7 +26,6 @@ _LOWEST = np.float32(-126.0)  # power of two; below are denormal numbers
 _POWERS = tuple(np.float32(np.log(2.0) ** k / np.prod(np.arange(1, k + 1), dtype=float)) for k in range(7))
 _LEAST_NORMAL = np.float32(2.0**-126)
 _BIAS, _MANTISSA_BITS = np.int32(127), np.int32(23)
-_LEAST = np.float32(1e-30)  # smaller probabilities lose precision in float32: they are summed as logarithms
 
 
 class SoftTerms(NamedTuple):
@@ -133,36 +132,6 @@ def torch_soft_cross_entropy(
     correct = ((log_posteriors.detach().argmax(-1) == labels) & looked_at).to(hard.dtype)
     loss = (soft * soft_weights + hard * hard_weights).sum(-1)
     return SoftTerms(loss, soft.detach(), hard.detach(), correct)
-
-
-def ensemble_log_mean(logits: Tensor, weights: Tensor, temperature: float) -> Tensor:
-    """log of the weighted mean over members of softmax(logits / T).
-
-    Args:
-      logits: (M, B, C) logits or log posteriors: they differ by a constant, which cancels.
-      weights: (M, B) how much each member counts in each frame, summing to one over members.
-
-    Returns:
-      (B, C) natural-log probabilities. In numba they have no gradient; arguments that require one are left to torch.
-
-    Raises:
-      ValueError: shapes do not agree.
-    """
-    _check_weights(weights, logits)
-    needs_gradient = torch.is_grad_enabled() and (logits.requires_grad or weights.requires_grad)
-    if use_numba("ensemble_log_mean", logits, weights) and not needs_gradient:
-        use_torchs_threads()
-        mean = torch.empty_like(logits[0], memory_format=torch.contiguous_format)
-        arrays = (logits.detach().contiguous(), weights.detach().contiguous(), mean)
-        _means(*(array.numpy() for array in arrays), np.float32(1 / temperature))
-        return mean
-    return torch_ensemble_log_mean(logits, weights, temperature)
-
-
-def torch_ensemble_log_mean(logits: Tensor, weights: Tensor, temperature: float) -> Tensor:
-    """The reference of `ensemble_log_mean`."""
-    tempered = F.log_softmax(logits.div(temperature), dim=-1)
-    return torch.logsumexp(tempered + weights.to(tempered.dtype).log().unsqueeze(-1), dim=0)
 
 
 def _check_senones(senones: Tensor, logits: Tensor) -> None:
@@ -366,40 +335,3 @@ def _soft_rows(logits, log_targets, senones, soft_weights, hard_weights, terms, 
             for j in range(classes):
                 slope[j] = _normal(scale * (slope[j] * share - targets[j]) + rest * scratch[j])
             slope[senone] -= hard
-
-
-@compiled(parallel=True)
-def _means(logits, weights, means, scale):  # type: ignore[no-untyped-def]
-    members, frames, classes = logits.shape
-    ones = np.ones(classes, np.float32)
-    for b in numba.prange(frames):
-        powers, tempered = np.empty((2, classes), np.float32)
-        lanes = np.empty(LANES, np.float32)
-        offsets = np.empty(members, np.float32)  # log weight - log of the softmax's denominator
-        mean = means[b]
-        mean[:] = np.float32(0.0)
-        for m in range(members):
-            row = logits[m, b]
-            top = _largest(row, lanes)
-            _exponentials(row, top, scale, powers, tempered)
-            share = weights[m, b] / _dot(tempered, ones, lanes)
-            offsets[m] = (np.log(share) if share != 0 else -np.inf) - scale * top
-            for j in range(classes):
-                mean[j] += share * tempered[j]
-        for j in range(classes):
-            # NaN fails this comparison, so it stays NaN
-            mean[j] = _log_sum(logits[:, b, j], scale, offsets) if mean[j] < _LEAST else np.log(mean[j])
-
-
-@compiled()
-def _log_sum(numbers, scale, offsets):  # type: ignore[no-untyped-def]
-    """log of the sum of exp(scale * number + offset)."""
-    top = np.float32(-np.inf)
-    for m in range(len(numbers)):
-        top = max(top, scale * numbers[m] + offsets[m])
-    if top == np.float32(-np.inf):
-        return top
-    total = np.float32(0.0)
-    for m in range(len(numbers)):
-        total += np.exp(scale * numbers[m] + offsets[m] - top)
-    return top + np.log(total)

@@ -2,7 +2,7 @@
 
 - `numba` (or unset): every kernel in numba where its tensors are on the CPU and of a type that it handles;
 - `torch`: none of them;
-- names of kernels, separated by commas (`adamw,relu_dropout`): these in numba, the others in torch.
+- names of kernels, separated by commas (`adamw,dropout_mask`): these in numba, the others in torch.
 """
 
 from __future__ import annotations
@@ -16,28 +16,17 @@ from torch import Tensor
 from asr_kd.errors import UserError
 
 VARIABLE = "ASR_KD_KERNELS"
-KERNELS = frozenset(
-    {
-        "adamw",
-        "clip_column_norms_",
-        "cross_entropy",
-        "dropout_mask",
-        "ensemble_log_mean",
-        "relu_dropout",
-        "soft_cross_entropy",
-    }
-)
+KERNELS = frozenset({"adamw", "cross_entropy", "dropout_mask", "soft_cross_entropy"})
 
 
-def use_numba(kernel: str, *tensors: Tensor, bfloat16: bool = False) -> bool:
-    """Whether this kernel runs in numba on these tensors: on the CPU, of float32 (or bfloat16 where it handles that).
+def use_numba(kernel: str, *tensors: Tensor) -> bool:
+    """Whether this kernel runs in numba on these tensors: on the CPU, of float32.
 
     Raises:
       UserError: the variable names a kernel that does not exist.
     """
-    types = (torch.float32, torch.bfloat16) if bfloat16 else (torch.float32,)
     return kernel in _enabled(os.environ.get(VARIABLE, "numba")) and all(
-        tensor.device.type == "cpu" and tensor.dtype in types for tensor in tensors
+        tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors
     )
 
 

@@ -228,7 +228,7 @@ def test_the_mean_by_rows_is_that_of_float64(seed, shape, temperature, scale):
     assert ensemble_distribution(logits, temperature=temperature)[0].isnan().all()
 
 
-def test_the_mean_by_rows_takes_no_weights_of_another_shape_and_leaves_gradients_to_torch():
+def test_the_mean_takes_no_weights_of_another_shape_and_has_gradients():
     logits = torch.zeros(2, 3, 4)
     with pytest.raises(ValueError, match="weights are"):
         ensemble_distribution(logits, temperature=1.0, weights=torch.ones(2, 1))

@@ -1,4 +1,4 @@
-"""Cross-entropies and the ensemble's mean in numba: against torch in float64, at their edges, and on any threads."""
+"""Cross-entropies in numba: against torch in float64, at their edges, and on any threads."""
 
 import numpy as np
 import pytest
@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from asr_kd.kernels.softmax import (
     SoftTerms,
     cross_entropy,
-    ensemble_log_mean,
     soft_cross_entropy,
-    torch_ensemble_log_mean,
 )
 
 
@@ -92,24 +90,6 @@ def test_soft_terms_of_a_frame_without_weight_are_zero_whatever_it_holds(
     assert terms.hard.tolist() == [[0.0, pytest.approx(np.log(2))]] and terms.correct.tolist() == [[0.0, 1.0]]
     assert terms.soft[0, 0] == 0 and logits.grad is not None
     assert logits.grad.tolist() == [[[0.0, 0.0], [-0.5, 0.5]]]
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    members=st.integers(1, 4),
-    frames=st.integers(1, 9),
-    classes=st.integers(1, 67),
-    temperature=st.sampled_from([0.5, 1.0, 20.0]),
-    seed=st.integers(0, 999),
-)
-def test_the_ensemble_s_mean(members: int, frames: int, classes: int, temperature: float, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    logits = torch.from_numpy(rng.normal(0, 30, (members, frames, classes))).float()
-    weights = torch.from_numpy(rng.random((members, frames))).float()
-    weights = weights / weights.sum(0)
-    exact = torch_ensemble_log_mean(logits.double(), weights.double(), temperature)
-    mean = ensemble_log_mean(logits, weights, temperature)
-    torch.testing.assert_close(mean.double(), exact, rtol=1e-5, atol=1e-5)
 
 
 def test_of_equally_likely_senones_only_the_first_is_correct() -> None:
