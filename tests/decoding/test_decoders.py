@@ -68,6 +68,21 @@ def test_grid_from_one_lattice_equals_decoding_at_each_point(graph, backend):
             assert [grid[i][j] for grid in grids] == [h.words for h in decoder.decode(loglikes)]
 
 
+def test_where_kaldi_finds_no_lattice_each_point_of_the_grid_is_searched(graph, monkeypatch):
+    monkeypatch.setattr("asr_kd.decoding.kaldi_decoder.SMALL_GRAPH", 0)
+    loglikes, scales, penalties = noise(graph, [40, 25])[1:], (0.3, 0.8), (-1.0, 0.5)
+    decoder = make_decoder("kaldi", graph, EXHAUSTIVE, acoustic_scale=0.4)
+    from_lattices = decoder.decode_grid(loglikes, scales, penalties)
+    monkeypatch.setattr("asr_kd.decoding.kaldi_decoder.LATTICE_BEAM", 0.01)
+    assert decoder._lattice(loglikes[0]) is None
+    searched = decoder.decode_grid(loglikes, scales, penalties)
+    assert (
+        searched[0][0][1]
+        == make_decoder("kaldi", graph, EXHAUSTIVE, acoustic_scale=0.3, word_penalty=0.5).decode(loglikes)[0].words
+    )
+    assert searched == from_lattices
+
+
 def misleading(graph) -> np.ndarray:
     """15 frames in which one state is far better than all others, and then no path can go on from it in time."""
     loglikes = np.full((15, graph.num_senones), -5.0, np.float32)
