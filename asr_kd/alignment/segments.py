@@ -40,7 +40,7 @@ def segments_bytes(num_frames: float) -> float:
 
 
 def write_alignment(alignment: Alignment, folder: Path) -> None:
-    """For an alignment in memory; `set_alignment.align_set` writes one block by block."""
+    """For an alignment in memory; `set_alignment.write_blocks` writes one block by block."""
     np.save(folder / CONTEXTS, alignment.contexts, allow_pickle=False)
     np.save(folder / SEGMENTS, alignment.segments, allow_pickle=False)
 
