@@ -1,6 +1,6 @@
 """The ensemble's mean distribution at a temperature.
 
-Shapes:  M members, B frames in a batch, C tied states.
+Shapes:  M members, B frames in a batch, C senones.
 """
 
 from __future__ import annotations

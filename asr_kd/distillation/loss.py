@@ -1,6 +1,6 @@
 """Distillation loss: soft targets at a temperature, mixed with hard labels.
 
-Shapes:  B frames in a batch, C tied states, M students side by side.
+Shapes:  B frames in a batch, C senones, M students side by side.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from asr_kd import kernels
 
 @dataclass(frozen=True)
 class SoftTargets:
-    """The ensemble's distribution over tied states for the frames of a batch."""
+    """The ensemble's distribution over the senones for the frames of a batch."""
 
     log_probabilities: Tensor  # (B, C) natural log, each row sums to one in the exponential
     temperature: float  # at which every member was tempered before the mean
@@ -32,14 +32,14 @@ class LossTerms:
 
     total: Tensor
     soft: Tensor  # T^2 * KL(teacher_T || student_T); for logit matching the squared error
-    hard: Tensor  # cross-entropy with the forced-alignment state, at T = 1
-    right: Tensor  # the share of frames where the state is the student's most probable one
+    hard: Tensor  # cross-entropy with the forced-alignment senone, at T = 1
+    accuracy: Tensor  # the share of frames whose senone is the student's most probable one
 
 
 def distillation_loss(
     logits: Tensor,
     teacher: SoftTargets,
-    states: Tensor,
+    labels: Tensor,
     *,
     temperature: float,
     soft_weight: float,
@@ -53,7 +53,7 @@ def distillation_loss(
     Args:
       logits: (B, C) or (M, B, C) student logits, any float dtype; reduced in float32 at least.
       teacher: the ensemble's distribution at this same temperature, B frames.
-      states: (B,) int64 tied-state labels.
+      labels: (B,) int64 senones.
       temperature: T > 0; must equal the one the targets were made at.
       soft_weight: alpha in [0, 1], the weight of the soft term.
       valid: (B,) bool; frames that are False weigh nothing, in value and in gradient.
@@ -61,13 +61,13 @@ def distillation_loss(
     Raises:
       ValueError: the targets were made at another temperature, lengths differ, or a setting is out of its range.
     """
-    _check(logits, teacher, states, temperature, soft_weight)
+    _check(logits, teacher, labels, temperature, soft_weight)
     logits = _at_least_float32(logits)
-    labels = states if valid is None else torch.where(valid, states, torch.zeros_like(states))
+    labels = labels if valid is None else torch.where(valid, labels, torch.zeros_like(labels))
     weight = torch.ones_like(labels, dtype=logits.dtype) if valid is None else valid.to(logits.dtype)
     count = weight.sum().clamp_min(1)
     weight = weight / count
-    soft_share = torch.tensor(soft_weight, dtype=logits.dtype, device=logits.device)
+    soft_share = torch.full((), soft_weight, dtype=logits.dtype, device=logits.device)  # no copy from the host
     terms = kernels.soft_cross_entropy(
         logits.reshape(-1, *logits.shape[-2:]),
         teacher.log_probabilities.to(logits.dtype),
@@ -84,7 +84,7 @@ def distillation_loss(
 def logit_matching(
     logits: Tensor,
     teacher: SoftTargets,
-    states: Tensor,
+    labels: Tensor,
     *,
     temperature: float,
     soft_weight: float,
@@ -92,16 +92,16 @@ def logit_matching(
 ) -> LossTerms:
     """The limit of high temperatures, section 2.1: 1/(2C) * sum (z - v)^2 on zero-mean logits z and v.
 
-    The teacher's logits are had back from its distribution: v = T * log p, up to the constant that zero mean fixes.
+    The teacher's logits follow from its distribution: v = T * log p, up to the constant that zero mean fixes.
     The factor 1/C makes it the limit of T^2 * KL (whose gradient is (z - v) / C). Arguments, result and errors as for
     `distillation_loss`.
     """
-    _check(logits, teacher, states, temperature, soft_weight)
+    _check(logits, teacher, labels, temperature, soft_weight)
     logits = _at_least_float32(logits)
     target = teacher.log_probabilities.to(logits.dtype) * temperature
     error = (logits - logits.mean(-1, keepdim=True)) - (target - target.mean(-1, keepdim=True))
     soft = _where_present(0.5 * error.square().mean(-1), teacher)
-    return _mix(soft, F.log_softmax(logits, dim=-1), states, soft_weight, valid)
+    return _mix(soft, F.log_softmax(logits, dim=-1), labels, soft_weight, valid)
 
 
 def _where_present(values: Tensor, teacher: SoftTargets) -> Tensor:
@@ -109,14 +109,14 @@ def _where_present(values: Tensor, teacher: SoftTargets) -> Tensor:
     return values if teacher.present is None else torch.where(teacher.present, values, torch.zeros_like(values))
 
 
-def _mix(soft: Tensor, log_posteriors: Tensor, states: Tensor, soft_weight: float, valid: Tensor | None) -> LossTerms:
+def _mix(soft: Tensor, log_posteriors: Tensor, labels: Tensor, soft_weight: float, valid: Tensor | None) -> LossTerms:
     """The student's log posteriors are those at T = 1."""
-    labels = states if valid is None else torch.where(valid, states, torch.zeros_like(states))
+    labels = labels if valid is None else torch.where(valid, labels, torch.zeros_like(labels))
     hard = -log_posteriors.gather(-1, labels.expand(log_posteriors.shape[:-1]).unsqueeze(-1)).squeeze(-1)
     soft_mean, hard_mean = _mean(soft, valid), _mean(hard, valid)
     total: Tensor = soft_mean.mul(soft_weight).add(hard_mean, alpha=1 - soft_weight)
-    right = log_posteriors.detach().argmax(-1) == labels
-    return LossTerms(total, soft_mean, hard_mean, _mean(right.to(hard.dtype), valid))
+    correct = log_posteriors.detach().argmax(-1) == labels
+    return LossTerms(total, soft_mean, hard_mean, _mean(correct.to(hard.dtype), valid))
 
 
 def _mean(values: Tensor, valid: Tensor | None) -> Tensor:
@@ -124,21 +124,21 @@ def _mean(values: Tensor, valid: Tensor | None) -> Tensor:
     if valid is None:
         return values.mean(-1)
     # where, not a product: an invalid frame may hold inf or nan
-    kept = torch.where(valid, values, torch.zeros_like(values))
-    return kept.sum(-1) / valid.sum(-1).clamp_min(1)
+    masked = torch.where(valid, values, torch.zeros_like(values))
+    return masked.sum(-1) / valid.sum(-1).clamp_min(1)
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _check(logits: Tensor, teacher: SoftTargets, states: Tensor, temperature: float, soft_weight: float) -> None:
+def _check(logits: Tensor, teacher: SoftTargets, labels: Tensor, temperature: float, soft_weight: float) -> None:
     if temperature <= 0 or not 0 <= soft_weight <= 1:
         raise ValueError(f"temperature {temperature} must be above 0 and soft_weight {soft_weight} within [0, 1]")
     if teacher.temperature != temperature:
         raise ValueError(f"soft targets were made at temperature {teacher.temperature}, the loss is at {temperature}")
-    if teacher.log_probabilities.shape != logits.shape[-2:] or states.shape != logits.shape[-2:-1]:
+    if teacher.log_probabilities.shape != logits.shape[-2:] or labels.shape != logits.shape[-2:-1]:
         raise ValueError(
             f"student logits are {tuple(logits.shape)}, soft targets {tuple(teacher.log_probabilities.shape)}, "
-            f"states {tuple(states.shape)}: frames and classes must agree"
+            f"labels {tuple(labels.shape)}: frames and classes must agree"
         )

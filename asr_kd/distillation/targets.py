@@ -161,4 +161,4 @@ class DistillationCriterion:
             valid=None if batch.valid is None else batch.valid.to(logits.device, non_blocking=True),
         )
         count = torch.full((len(logits),), float(batch.num_valid), device=logits.device)
-        return Terms(terms.total, count, {"soft": terms.soft, "hard": terms.hard, "train_accuracy": terms.right})
+        return Terms(terms.total, count, {"soft": terms.soft, "hard": terms.hard, "train_accuracy": terms.accuracy})

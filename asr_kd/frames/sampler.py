@@ -32,7 +32,7 @@ def epoch_order(
       skip: leave out this many from the front (blocks that are skipped whole cost nothing).
 
     >>> [block.tolist() for block in epoch_order(5, seed=1, epoch=0)]
-    [[1, 4, 0, 2, 3]]
+    [[2, 4, 0, 1, 3]]
     """
     if valid is not None and valid.shape != (num_frames,):
         raise ValueError(f"valid is {valid.shape}, but there are {num_frames} frames")

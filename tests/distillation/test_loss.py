@@ -149,7 +149,7 @@ def test_masked_frames_have_no_value_and_no_gradient(problem, temperature, bad):
     )
     alone = distillation_loss(z[valid], targets(v[valid], temperature), states[valid], **arguments)
     assert terms.total.item() == pytest.approx(alone.total.item(), rel=1e-9)
-    assert terms.right.item() == pytest.approx(alone.right.item())
+    assert terms.accuracy.item() == pytest.approx(alone.accuracy.item())
     assert (grad[~valid] == 0).all()
     assert (grad[valid] != 0).any()
 
@@ -265,7 +265,7 @@ def test_float32_by_rows_is_the_float64_reference(seed, shape, temperature, soft
         assert torch.allclose(value, reference, rtol=1e-5, atol=2e-6 * size)
     assert torch.allclose(slope.double(), wanted, rtol=1e-4, atol=2e-6 * max(1.0, temperature))
     right = (z.argmax(-1) == states).double().mean(-1)
-    assert torch.allclose(found.right.double(), right, atol=1e-6) and torch.allclose(expected.right, right)
+    assert torch.allclose(found.accuracy.double(), right, atol=1e-6) and torch.allclose(expected.accuracy, right)
 
 
 def test_by_rows_a_class_that_the_teacher_rules_out_and_far_logits_are_finite():
