@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, truncate
 from asr_kd.errors import FullDiskError, UserError
 from asr_kd.frames.store import FrameStore, FrameStoreWriter
-from asr_kd.io import append_log as growing
+from asr_kd.io import append_log
 from asr_kd.io.append_log import AppendLog
 from asr_kd.io.folders import discard_partial, resuming_folder
 from asr_kd.io.stamp import Stamp, read_stamp
@@ -26,7 +26,7 @@ class Killed(BaseException):
 
 
 @given(st.lists(st.tuples(st.binary(max_size=9), st.binary(max_size=9), st.booleans()), max_size=12))
-def test_files_are_cut_back_to_their_last_mark(tmp_path_factory, writes) -> None:  # type: ignore[no-untyped-def]
+def test_files_are_cut_back_to_their_last_commit(tmp_path_factory, writes) -> None:  # type: ignore[no-untyped-def]
     folder = tmp_path_factory.mktemp("grow")
     marked = {"a": b"", "b": b""}
     written = dict(marked)
@@ -49,7 +49,7 @@ def test_files_are_cut_back_to_their_last_mark(tmp_path_factory, writes) -> None
 
 
 @pytest.mark.parametrize("damage", ["gone", "short"])
-def test_files_that_are_less_than_their_mark_begin_anew(tmp_path: Path, damage: str) -> None:
+def test_files_shorter_than_at_their_last_commit_start_empty(tmp_path: Path, damage: str) -> None:
     files = AppendLog(tmp_path, ["a", "b"])
     files.files["a"].write(b"12345")
     files.commit({"n": 1})
@@ -74,7 +74,7 @@ def test_a_full_disk_loses_nothing_and_a_finished_run_leaves_nothing(tmp_path: P
     assert not partial.exists()
 
 
-def test_a_folder_is_gone_on_with_only_under_its_own_stamp(tmp_path: Path) -> None:
+def test_a_partial_folder_is_resumed_only_under_its_own_stamp(tmp_path: Path) -> None:
     path = tmp_path / "made"
     with pytest.raises(Killed), resuming_folder(path, STAMP) as folder:
         (folder / "half").write_text("done")
@@ -90,7 +90,7 @@ def test_a_folder_is_gone_on_with_only_under_its_own_stamp(tmp_path: Path) -> No
     assert stamp is not None and stamp["digest"] == other.digest and stamp["metadata"] == {"n": 3}
     assert sorted(file.name for file in path.iterdir()) == ["stamp.json"]
     with pytest.raises(UserError), resuming_folder(path, STAMP):
-        raise UserError("mend the input")
+        raise UserError("fix the input")
     assert [file.name for file in tmp_path.iterdir()] == ["made"] and read_stamp(path) == stamp
 
 
@@ -109,15 +109,15 @@ def _write(folder: Path, features: list[np.ndarray], first: int, mark_at: int, e
 
 
 def test_a_store_that_was_killed_ends_as_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(growing, "COMMIT_SECONDS", -1.0)
+    monkeypatch.setattr(append_log, "COMMIT_SECONDS", -1.0)
     features = _features(np.random.default_rng(1))
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     with _write(tmp_path / "whole", features, 0, -1, 20):
         pass
-    _write(tmp_path / "killed", features, 0, 7, 12)._growing.close()  # five utterances beyond the mark are lost
+    _write(tmp_path / "killed", features, 0, 7, 12)._log.close()  # five utterances beyond the mark are lost
     assert FrameStoreWriter(tmp_path / "killed", 4).note == {"next": 7}
-    _write(tmp_path / "killed", features, 7, 13, 13)._growing.close()  # killed again before another mark
+    _write(tmp_path / "killed", features, 7, 13, 13)._log.close()  # killed again before another mark
     with _write(tmp_path / "killed", features, 7, -1, 20):
         pass
     assert sorted(file.name for file in (tmp_path / "killed").iterdir()) == [
@@ -130,7 +130,7 @@ def test_a_store_that_was_killed_ends_as_a_whole_one(tmp_path: Path, monkeypatch
 
 
 def test_soft_targets_that_were_killed_end_as_whole_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(growing, "COMMIT_SECONDS", -1.0)
+    monkeypatch.setattr(append_log, "COMMIT_SECONDS", -1.0)
 
     log_probabilities = torch.randn(50, 9, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
     kept = [truncate(part, keep_mass=0.8, max_entries=5) for part in log_probabilities.split(10)]
