@@ -9,11 +9,11 @@ from typing import BinaryIO
 import numpy as np
 
 SUFFIXES = (".wav", ".flac")
-_STREAM_LENGTHS = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # what programs write that do not know the length yet
+_STREAM_LENGTHS = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # programs that do not know the length yet write one of these
 
 
 class BadAudio(Exception):
-    """Why a recording cannot be used, and the mend."""
+    """Why a recording cannot be used, and what to do."""
 
 
 def check_audio(path: Path, sampling_rate: int) -> int:
@@ -40,7 +40,7 @@ def check_audio(path: Path, sampling_rate: int) -> int:
             promised = sound.frames
             samples = sound.read(dtype="float32")
     except FileNotFoundError:
-        raise BadAudio(f"{path} is missing; put it there, or take its transcript out") from None
+        raise BadAudio(f"{path} is missing; put it there, or delete its transcript") from None
     except OSError as error:
         raise BadAudio(f"{path} cannot be read ({error.strerror}); check the file's rights") from None
     except soundfile.LibsndfileError as error:
@@ -52,7 +52,7 @@ def check_audio(path: Path, sampling_rate: int) -> int:
     if not np.isfinite(samples).all():
         raise BadAudio(f"{path} holds samples that are not finite (NaN); write it again")
     if samples.min() == samples.max():
-        raise BadAudio(f"{path} is digital silence; record it again, or take its transcript out")
+        raise BadAudio(f"{path} is digital silence; record it again, or delete its transcript")
     return len(samples)
 
 
@@ -66,20 +66,20 @@ def _check_sphere_length(path: Path, file: BinaryIO) -> None:
     try:
         start, samples, width = int(header.split()[0]), int(fields["sample_count"]), int(fields["sample_n_bytes"])
     except (KeyError, ValueError, IndexError):
-        return  # whatever it is, libsndfile has the word
-    there = path.stat().st_size - start
-    if fields.get("sample_coding", "pcm") == "pcm" and there < samples * width:
+        return  # libsndfile decides
+    present = path.stat().st_size - start
+    if fields.get("sample_coding", "pcm") == "pcm" and present < samples * width:
         raise BadAudio(
-            f"{path} is cut short: its header promises {samples * width} bytes, {there} are there; fetch it again"
+            f"{path} is cut short: its header promises {samples * width} bytes, {present} are there; fetch it again"
         )
 
 
 def _check_wav_length(path: Path, file: BinaryIO) -> None:
-    """libsndfile reads a WAV that was cut short without a word, so the header is compared with the file here."""
+    """libsndfile reads a truncated WAV without an error, so the header is compared with the file's size."""
     size = path.stat().st_size
     head = file.read(12)
     if len(head) < 12 or head[:4] not in (b"RIFF", b"RIFX") or head[8:] != b"WAVE":
-        return  # whatever it is, libsndfile has the word
+        return  # libsndfile decides
     order = "<" if head[:4] == b"RIFF" else ">"
     while len(chunk := file.read(8)) == 8:
         name, length = struct.unpack(f"{order}4sI", chunk)

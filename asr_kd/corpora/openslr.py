@@ -1,12 +1,12 @@
-"""LibriSpeech, its lexicon and its language models from their makers' site, OpenSLR: fetched, checked, unpacked.
+"""Downloads LibriSpeech, its lexicon and its language models from OpenSLR, checks and unpacks them.
 
-Not lhotse's download_librispeech: it knows no sums, spoils a file where the server ignores Range, and unpacks links.
+lhotse's download_librispeech checks no sums, corrupts a file where the server ignores Range, and unpacks links.
 
 python -m asr_kd.corpora.openslr [--part PART]... [--lexicon] [--lm NAME]... FOLDER
 
 FOLDER gets LibriSpeech/<part>/, librispeech-lexicon.txt and <name>.arpa.gz. A file grows as <file>.part and takes its
-name once its sum is right; a part is unpacked beside its place and moved there whole. So a run that was killed, at
-any moment, is gone on with by the next one. Archives are deleted once they are unpacked.
+name once its sum is right; a part is unpacked beside its place and moved there whole. So a killed run is resumed by the
+next one. Archives are deleted once they are unpacked.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DownloadResult:
-    """Where what was asked for lies now; None and () where it was not asked for."""
+    """Where the downloads are; None and () for what was not requested."""
 
     corpus_dir: Path | None
     lexicon: Path | None
@@ -50,7 +50,7 @@ class DownloadResult:
     def __str__(self) -> str:
         places = [self.corpus_dir, self.lexicon, *self.language_models]
         state = f"{_in_words(self.fetched)} fetched, sums right" if self.made else "there already"
-        return f"{', '.join(str(path) for path in places if path) or 'nothing asked for'}: {state}"
+        return f"{', '.join(str(path) for path in places if path) or 'nothing requested'}: {state}"
 
 
 def download_librispeech(
@@ -61,15 +61,15 @@ def download_librispeech(
     language_models: Sequence[str],
     release: Release = OPENSLR,
 ) -> DownloadResult:
-    """Fetches what of this is not in `target` yet, after logging what that takes; see the module on its layout.
+    """Downloads what is not in `target` yet, after logging what that takes; the module describes the layout.
 
     Args:
       parts: names such as "train-clean-100"; `release.parts` lists them.
       language_models: names such as "3-gram.pruned.3e-7".
 
     Raises:
-      UserError: a name is unknown, the disk is too small, the network fails, a sum is wrong, an archive holds what it
-        should not, or the folder of a part is there without its mark.
+      UserError: a name is unknown, the disk is too small, the network fails, a sum is wrong, an archive holds
+        unexpected entries, or the folder of a part is there without its mark.
     """
     plan = make_plan(target, parts, lexicon=lexicon, language_models=language_models, release=release)
     log.info("%s", plan)
@@ -103,7 +103,7 @@ def download_librispeech(
 
 @dataclass(frozen=True)
 class Item:
-    """One file that is asked for, and how far it has come."""
+    """One requested file, and how much of it is there."""
 
     file: RemoteFile
     part: str | None  # its archive's part; None: a file that is used as it is

@@ -1,4 +1,4 @@
-"""Fetches large files over HTTP: gone on with where a connection or a run broke off, and checked by their sum.
+"""Downloads large files over HTTP: resumed where a connection or a run broke off, and checked by their sum.
 
 A file grows as <file>.part and takes its name once its sum is right.
 """
@@ -26,7 +26,7 @@ _BLOCK = 1 << 18  # bytes
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file on a server, and how to know that it is the right one."""
+    """A file on a server, with what identifies it."""
 
     url: str
     size: int  # bytes; for planning, the sum decides
@@ -47,7 +47,7 @@ def size_of(path: Path) -> int:
 
 
 def fetch(file: RemoteFile, target: Path) -> Path:
-    """The file in `target`, its sum right; gone on with where a part of it is there."""
+    """The file in `target`, its sum right; a partial download is resumed."""
     path, partial = target / file.name, partial_file(target, file)
     if path.exists():
         if wrong := _wrong(path, file):
@@ -91,7 +91,7 @@ class _BrokenOffError(Exception):
 
 
 def _transfer(file: RemoteFile, partial: Path) -> None:
-    """Fetches until the server says that this was all of it; a connection that breaks is made anew."""
+    """Downloads until the server says that the file is complete; reconnects where a connection breaks."""
     tries = 0  # where not even the first connection brings anything, waiting will not help
     with byte_bar(file.name, file.size, initial=size_of(partial)) as bar:
         while True:

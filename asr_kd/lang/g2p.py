@@ -1,4 +1,4 @@
-"""How a word that is in no lexicon may be said: letter-to-sound rules learnt from the lexicon itself.
+"""Pronunciations of words that are in no lexicon: letter-to-sound rules learnt from the lexicon.
 
 A joint-sequence model (Bisani and Ney 2008, "Joint-sequence models for grapheme-to-phoneme conversion"): each letter of
 a known word is paired with the none, one or two phones that it stands for, by Viterbi training, and an n-gram model of

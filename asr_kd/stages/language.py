@@ -147,7 +147,7 @@ def _limited(sentences: list[list[str]], size: int) -> list[list[str]]:
 
 def pronunciation_model(settings: LangConfig, lexicon: Path, sentences: Sequence[str]) -> PronunciationModel:
     """The one that the settings ask for; byte-pair units and whole words are learnt from `sentences`."""
-    # here: their compiled parts take long to load, and a finished stage does not need them
+    # imported late: their compiled parts load slowly, and a finished stage does not need them
     from asr_kd.lang.pronunciation import LexiconModel
     from asr_kd.lang.units import BpeUnits, CharacterUnits, WordUnits
 

@@ -349,7 +349,7 @@ def test_the_command(tmp_path: Path) -> None:
     refused = CliRunner().invoke(openslr.main, ["--lexicon", str(tmp_path / "file" / "x")])
     assert refused.exit_code == 2 and "cannot be made (Not a directory)" in refused.output
     nothing = CliRunner().invoke(openslr.main, [str(tmp_path)])
-    assert nothing.exit_code == 0 and "nothing asked for" in nothing.output
+    assert nothing.exit_code == 0 and "nothing requested" in nothing.output
 
 
 def test_the_sums_and_parts_are_those_of_torchaudio_and_lhotse() -> None:
