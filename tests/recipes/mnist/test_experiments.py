@@ -68,6 +68,7 @@ def done(made_up_mnist, tmp_path, monkeypatch):
     return run(CONFIG, tmp_path / "exp", made_up_mnist, **QUIET), tmp_path / "exp", made_up_mnist
 
 
+@pytest.mark.slow
 def test_everything_is_measured_once_and_shown(done):
     first, root, mnist = done
     results = first.results
@@ -130,6 +131,7 @@ def test_the_table_says_how_many_teachers_a_student_had() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_changed_setting_runs_only_what_depends_on_it(made_up_mnist, tmp_path):
     def results(config, *names):
         return run(config, tmp_path, made_up_mnist, names, **QUIET).ran
@@ -186,6 +188,7 @@ def test_the_command_without_digits_says_where_to_get_them(tmp_path, main):
     assert "train-images-idx3-ubyte cannot be read" in result.output and "recipes/mnist/run.sh" in result.output
 
 
+@pytest.mark.slow
 def test_real_digits_distilled_beat_hard_labels(real_mnist, tmp_path):
     """Two epochs on 2,000 images; the teacher has seen 12,000."""
     teacher = TeacherConfig(1, NetConfig(layers=2, width=200), TrainingConfig(epochs=8, learning_rate=4e-3), shift=0)
