@@ -3,10 +3,10 @@
     python benchmarks/bench_graph.py --work-dir DIR --lm-text FILE [--words 20000,60000] [--prune 3e-7,0]
 
 DIR is the work folder of a recipe that has got as far as the alignment: its tree is used. Each graph is compiled in a
-process of its own. Where the text has fewer different words than asked for, cmudict's others are added as unigrams that
-were never seen, which is what a large lexicon beside a small text is.
+process of its own. Where the text has fewer words than asked for, further words of cmudict are added as unigrams that
+were never seen.
 
-Measured with the 1000 tied states of recipes/librispeech's mini.yaml and the transcripts of train-clean-100, which have
+Measured with the 1000 senones of recipes/librispeech's mini.yaml and the transcripts of train-clean-100, which have
 34 thousand different words, with other work on the second core:
 
       words    prune   n-grams  seconds  GB all  before  GB said   M states  M arcs

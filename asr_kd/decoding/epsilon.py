@@ -119,17 +119,17 @@ def _closures(fst: Fst, sources: np.ndarray, outputs: Outputs) -> tuple[np.ndarr
     first, last = _spans(fst.src[is_epsilon], fst.num_states)
     nothing = np.zeros(len(sources), np.int32)
     frontier = (sources.astype(np.int32), sources.astype(np.int32), nothing, nothing.astype(np.float64))
-    found = [frontier]
+    levels = [frontier]
     for _ in range(fst.num_states):
         at, to, words, cost = frontier
         pick, entry = _repeat(first[to], last[to])
         if not len(pick):
-            at, to, words, cost = _best(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+            at, to, words, cost = _best(*(np.concatenate(parts) for parts in zip(*levels, strict=True)))
             return at, to, words, cost
         arc = is_epsilon[pick]
         label = outputs.concatenate(words[entry], fst.olabel[arc])
         frontier = _best(at[entry], fst.dst[arc], label, cost[entry] + fst.cost[arc])
-        found.append(frontier)
+        levels.append(frontier)
     raise ValueError("the transducer has an epsilon cycle")
 
 

@@ -1,4 +1,4 @@
-"""How much memory a decoding graph will take to compile, said before it is begun."""
+"""How much memory compiling a decoding graph takes, estimated before it begins."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from asr_kd.io.formatting import human_bytes
 from asr_kd.io.resources import available_memory
 
 # Peaks of benchmarks/bench_graph.py: 423 thousand n-grams over 20 thousand words 2.36 GB, 1.27 million over 120
-# thousand 6.57 GB. The n-grams decide, not the words. The model itself is in that, with 0.44 kB an n-gram.
+# thousand 6.57 GB. The number of n-grams decides, not that of words. The model itself is included: 0.44 kB an n-gram.
 _FIXED, _PER_NGRAM = 0.3e9, 5.0e3
 _READ_PER_NGRAM = 0.45e3
 ARCS_PER_NGRAM, _BYTES_OF_ARC = 14.0, 20.0  # of the finished graph
@@ -36,22 +36,22 @@ def too_large(num_ngrams: int, path: Path, *, given: bool, reading: bool = False
     Args:
       path: the language model's file.
       reading: whether it suffices for the model itself.
-      given: the model is a file that the user brought, so that pruning and vocabulary are not the recipe's to set.
+      given: the model is a file that the user brought, whose pruning and vocabulary the config does not set.
     """
     free, needed = available_memory(), (bytes_to_read if reading else bytes_to_compile)(num_ngrams)
     if free is None or needed <= free:
         return None
     what = "reading its" if reading else "the graph of its"
     fits = max(0.0, free - _FIXED) / _PER_NGRAM
-    smaller = f"the graph of about {fits:,.0f} n-grams fits" if fits >= 1 else "there is room for no graph at all"
-    mend = (
+    smaller = f"the graph of about {fits:,.0f} n-grams fits" if fits >= 1 else "no graph fits"
+    advice = (
         "name a smaller --lm (OpenSLR's 3-gram.pruned.3e-7 has about 1.4 million), or have one estimated from --lm-text"
         if given
         else "raise lang.prune or lower lang.vocabulary"
     )
     return (
         f"{path}: {what} {num_ngrams:,} n-grams takes about {human_bytes(needed)} of memory, but {human_bytes(free)} "
-        f"are free; {smaller}: {mend}, and prepare again."
+        f"are free; {smaller}: {advice}, and prepare again."
     )
 
 

@@ -192,7 +192,7 @@ def test_a_large_arpa_file_is_judged_by_its_header(
     monkeypatch.setattr("asr_kd.lang.graph_size.available_memory", lambda: 1e8)  # enough to read it
     with caplog.at_level("WARNING"):
         prepared(corpus, lang__lm=str(given))
-    assert "stage 7 will not be possible" in caplog.text and "room for no graph" in caplog.text
+    assert "stage 7 will not be possible" in caplog.text and "no graph fits" in caplog.text
     given.write_text("\\data\\\nngram 1=200003\nngram 2=79000000\n\n\\1-grams:\n")  # what follows is not reached
     with pytest.raises(UserError, match=r"given.arpa: reading its 79,200,003 n-grams takes about 35.6 GB"):
         prepared(corpus, lang__lm=str(given))

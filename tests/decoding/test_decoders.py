@@ -40,11 +40,11 @@ def noise(graph, lengths, seed=0, spread=3.0) -> list[np.ndarray]:
 def test_both_back_ends_find_the_same_best_path(graph):
     pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
     loglikes = noise(graph, [3, 50, 17, 120, 80, 9, 33])
-    found = [
+    answer = [
         make_decoder(name, graph, EXHAUSTIVE, acoustic_scale=0.4, word_penalty=-0.3).decode(loglikes)
         for name in ("k2", "kaldi")
     ]
-    for k2, kaldi in zip(*found, strict=True):
+    for k2, kaldi in zip(*answer, strict=True):
         assert k2.score == pytest.approx(kaldi.score, rel=1e-3)
         assert k2.words == kaldi.words
 
@@ -105,9 +105,9 @@ def test_an_utterance_without_a_path_is_tried_again_with_wider_beams(graph, back
 def test_an_utterance_too_short_for_any_path_fails_and_the_others_do_not(graph, backend):
     short, long = noise(graph, [2, 30])
     decoder = make_decoder(backend, graph, EXHAUSTIVE, acoustic_scale=0.5)
-    failed, found = decoder.decode([short, long])
+    failed, answer = decoder.decode([short, long])
     assert failed.failed and failed.retried and failed.words == ()
-    assert not found.failed
+    assert not answer.failed
     assert decoder.decode_grid([short], (0.5, 1.0), (0.0,)) == [(((),), ((),))]
 
 
@@ -129,8 +129,8 @@ def test_where_k2_is_missing_the_message_says_what_mends_it(graph, monkeypatch):
     monkeypatch.delitem(sys.modules, "asr_kd.decoding.k2_decoder", raising=False)
     with pytest.raises(UserError, match=r"requirements\.lock.*--decoder kaldi"):
         make_decoder("k2", graph, EXHAUSTIVE, acoustic_scale=1.0)
-    (found,) = make_decoder("kaldi", graph, EXHAUSTIVE, acoustic_scale=1.0).decode(noise(graph, [12]))
-    assert not found.failed
+    (answer,) = make_decoder("kaldi", graph, EXHAUSTIVE, acoustic_scale=1.0).decode(noise(graph, [12]))
+    assert not answer.failed
 
 
 def test_an_unknown_decoder_is_named(graph):

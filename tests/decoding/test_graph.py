@@ -55,9 +55,9 @@ def test_best_path_is_the_one_found_by_trying_everything(graphs, seed, frames, v
     loglikes = (4 * np.random.default_rng(seed).normal(size=(frames, tree.num_senones))).astype(np.float32)
     score, words = toy.best_by_trying_all(tree, loglikes, scale=scale, penalty=penalty)
     decoder = make_decoder("kaldi", graph, EXHAUSTIVE, acoustic_scale=scale, word_penalty=penalty)
-    (found,) = decoder.decode([loglikes])
-    assert found.score == pytest.approx(score, abs=QUANTISED)
-    assert found.words in words
+    (answer,) = decoder.decode([loglikes])
+    assert answer.score == pytest.approx(score, abs=QUANTISED)
+    assert answer.words in words
 
 
 def test_every_word_sequence_survives_with_its_score(graphs):
@@ -74,9 +74,9 @@ def test_every_word_sequence_survives_with_its_score(graphs):
         ]
         loglikes = np.full((len(path), tree.num_senones), unsure, np.float32)
         loglikes[np.arange(len(path)), path] = sure
-        (found,) = decoder.decode([loglikes])
+        (answer,) = decoder.decode([loglikes])
         rivals = toy.best_by_trying_all(tree, loglikes, scale=1.0, penalty=0.0)[1]
-        assert found.words in rivals, (words, phones)
+        assert answer.words in rivals, (words, phones)
 
 
 def test_without_optional_silence_every_silence_is_a_word():
@@ -89,19 +89,19 @@ def test_without_optional_silence_every_silence_is_a_word():
         path = np.concatenate([tree.tables[phone, :, 0, 0] for phone in phones])
         loglikes = np.full((len(path), tree.num_senones), -200.0, np.float32)
         loglikes[np.arange(len(path)), path] = 0.0
-        (found,) = decoder.decode([loglikes])
-        assert found.words == tuple("SIL" if phone == 0 else "_AB"[phone] for phone in phones)
+        (answer,) = decoder.decode([loglikes])
+        assert answer.words == tuple("SIL" if phone == 0 else "_AB"[phone] for phone in phones)
 
 
 def _accepted(fst: Fst, outputs: Outputs, max_length: int, beginnings: set[tuple] | None = None) -> dict[tuple, float]:
     """(input labels, words) -> cost of the best path, by walking every path, or those whose labels begin so."""
-    found: dict[tuple, float] = {}
+    answer: dict[tuple, float] = {}
     stack = [(fst.start, (), (), 0.0)]
     while stack:
         state, inputs, words, cost = stack.pop()
         if np.isfinite(fst.final[state]) and inputs:
             key = inputs, words
-            found[key] = min(found.get(key, np.inf), cost + float(fst.final[state]))
+            answer[key] = min(answer.get(key, np.inf), cost + float(fst.final[state]))
         for arc in np.flatnonzero(fst.src == state):
             label = int(fst.ilabel[arc])
             if label and len(inputs) == max_length:
@@ -116,7 +116,7 @@ def _accepted(fst: Fst, outputs: Outputs, max_length: int, beginnings: set[tuple
                     cost + float(fst.cost[arc]),
                 )
             )
-    return found
+    return answer
 
 
 @st.composite

@@ -68,8 +68,8 @@ def test_both_back_ends_find_the_same_best_path_cost_on_real_utterances(speech):
     pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
     graph, loglikes, _ = speech
     wide = DecodingConfig(search_beam=40.0, output_beam=1.0, max_active=200_000)
-    found = [make_decoder(name, graph, wide, acoustic_scale=0.3).decode(loglikes) for name in ("k2", "kaldi")]
-    for k2, kaldi in zip(*found, strict=True):
+    answer = [make_decoder(name, graph, wide, acoustic_scale=0.3).decode(loglikes) for name in ("k2", "kaldi")]
+    for k2, kaldi in zip(*answer, strict=True):
         assert k2.score == pytest.approx(kaldi.score, rel=1e-3)
         assert k2.words == kaldi.words
 
@@ -77,7 +77,7 @@ def test_both_back_ends_find_the_same_best_path_cost_on_real_utterances(speech):
 def test_most_words_of_real_utterances_are_recognised(speech):
     """With one Gaussian per state and a language model that knows the sentences; a broken graph finds none."""
     graph, loglikes, references = speech
-    heard = make_decoder("kaldi", graph, DecodingConfig(), acoustic_scale=0.15).decode(loglikes)
-    assert not any(hypothesis.failed for hypothesis in heard)
-    errors = sum(edit_distance(r, list(h.words))["total"] for r, h in zip(references, heard, strict=True))
+    answers = make_decoder("kaldi", graph, DecodingConfig(), acoustic_scale=0.15).decode(loglikes)
+    assert not any(hypothesis.failed for hypothesis in answers)
+    errors = sum(edit_distance(r, list(h.words))["total"] for r, h in zip(references, answers, strict=True))
     assert errors / sum(map(len, references)) < 0.4

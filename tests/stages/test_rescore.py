@@ -54,12 +54,12 @@ def test_a_list_begins_with_the_best_path_and_has_each_word_sequence_once(graph)
         decoder.nbest(loglikes, 100, 1000),
         decoder.nbest(loglikes, 100, 1000),
     )
-    for one, found, same in zip(best, lists, again, strict=True):
-        totals = SCALE * found.acoustic + found.graph
-        assert found.words[0] == one.words and totals[0] == pytest.approx(one.score, rel=1e-5)
+    for one, answer, same in zip(best, lists, again, strict=True):
+        totals = SCALE * answer.acoustic + answer.graph
+        assert answer.words[0] == one.words and totals[0] == pytest.approx(one.score, rel=1e-5)
         assert (np.diff(totals) <= 0).all()
-        assert len(set(found.words)) == len(found.words) == len(totals) > 3
-        assert same.words == found.words and np.array_equal(same.acoustic, found.acoustic)
+        assert len(set(answer.words)) == len(answer.words) == len(totals) > 3
+        assert same.words == answer.words and np.array_equal(same.acoustic, answer.acoustic)
 
 
 def test_scores_do_not_depend_on_which_paths_were_drawn(graph) -> None:
@@ -73,21 +73,21 @@ def test_scores_do_not_depend_on_which_paths_were_drawn(graph) -> None:
     assert len(shared) > 5
     for k in shared:
         assert (few.acoustic[k], few.graph[k]) == others[few.words[k]]
-    (kept,) = decoder.nbest([flat], 400, 10)
-    assert len(kept.words) == 10 and kept.words[0] == many.words[0]
+    (short,) = decoder.nbest([flat], 400, 10)
+    assert len(short.words) == 10 and short.words[0] == many.words[0]
 
 
 def test_scores_of_a_list_are_those_of_its_words(graph, tree) -> None:
     """Graph scores by the language model, and the best total by trying every path through a short utterance."""
     loglike = (3 * np.random.default_rng(5).normal(size=(7, graph.num_senones))).astype(np.float32)
-    (found,) = make_decoder("k2", graph, EXHAUSTIVE, acoustic_scale=SCALE).nbest([loglike], 300, 1000)
+    (answer,) = make_decoder("k2", graph, EXHAUSTIVE, acoustic_scale=SCALE).nbest([loglike], 300, 1000)
     best, words = toy.best_by_trying_all(tree, loglike, scale=SCALE, penalty=0.0)
-    assert found.words[0] in words
-    total = SCALE * found.acoustic[0] + found.graph[0]
+    assert answer.words[0] in words
+    total = SCALE * answer.acoustic[0] + answer.graph[0]
     assert total == pytest.approx(best, rel=1e-3)  # the graph is rounded to 1/1024
     # A graph score has, beside the language model's, a silence or none in each place, and one way on for each frame.
     # Of rare hypotheses a worse path through the back-off model may have been drawn: the likeliest ones are looked at.
-    for hypothesis, score in list(zip(found.words, found.graph, strict=True))[:8]:
+    for hypothesis, score in list(zip(answer.words, answer.graph, strict=True))[:8]:
         rest = score - toy.language_score(toy.ARPA, hypothesis) - len(loglike) * np.log(0.5)
         places = len(hypothesis) + 1
         silences = [k * np.log(toy.SILENCE) + (places - k) * np.log(1 - toy.SILENCE) for k in range(places + 1)]
@@ -142,13 +142,13 @@ def test_a_model_that_knows_the_words_is_believed(work: Workspace, tmp_path: Pat
     assert rescored.summaries[0]["wer"] <= rescored.summaries[0]["first_pass_wer"]
     before = words_of(work.decoded("plain", "dev"))
     assert words_of(work.rescored("plain", "dev", "larger")) != before
-    # another language model of that name, and it is done again; one of another name is kept beside it
+    # another language model of that name, and it is done again; one of another name has its own folder
     assert rescore(CONFIG, work, lm_file(tmp_path, toy.ARPA), ["plain"], ["dev"]).made
-    kept = words_of(work.rescored("plain", "dev", "larger"))
+    before = words_of(work.rescored("plain", "dev", "larger"))
     other = (tmp_path / "larger.arpa").rename(tmp_path / "3-gram.pruned.arpa")
     assert rescore(CONFIG, work, other, ["plain"], ["dev"]).made
-    assert words_of(work.rescored("plain", "dev", "3-gram.pruned")) == kept
-    assert words_of(work.rescored("plain", "dev", "larger")) == kept
+    assert words_of(work.rescored("plain", "dev", "3-gram.pruned")) == before
+    assert words_of(work.rescored("plain", "dev", "larger")) == before
 
 
 def test_the_choice_is_that_of_a_sum_by_hand(work: Workspace, tmp_path: Path) -> None:  # noqa: F811
@@ -159,12 +159,12 @@ def test_the_choice_is_that_of_a_sum_by_hand(work: Workspace, tmp_path: Path) ->
     scale, penalty = summary["acoustic_scale"], summary["word_penalty"]
     chosen = words_of(work.rescored("plain", "test", "larger"))
     for utterance, words in zip(read_lists(work.nbest("plain", "test")), chosen, strict=True):
-        found = utterance.hypotheses
+        answer = utterance.hypotheses
         totals = [
             scale * acoustic + graph - toy.ARPA.sentence_score(one) + larger.sentence_score(one) + penalty * len(one)
-            for one, acoustic, graph in zip(found.words, found.acoustic, found.graph, strict=True)
+            for one, acoustic, graph in zip(answer.words, answer.acoustic, answer.graph, strict=True)
         ]
-        assert list(found.words[int(np.argmax(totals))]) == words
+        assert list(answer.words[int(np.argmax(totals))]) == words
 
 
 def test_words_that_the_larger_model_lacks(work: Workspace, tmp_path: Path) -> None:  # noqa: F811
@@ -202,6 +202,6 @@ def test_what_is_missing_is_named(work: Workspace, tmp_path: Path) -> None:  # n
 def test_an_utterance_without_a_path_stays_without_words(graph) -> None:
     narrow = replace(EXHAUSTIVE, retry_beams=(1.0,))
     decoder = make_decoder("k2", graph, narrow, acoustic_scale=SCALE)
-    (found,) = decoder.nbest([np.zeros((1, graph.num_senones), np.float32)], 10, 10)  # no word is one frame long
-    assert not found.words and len(found.acoustic) == len(found.graph) == 0
+    (answer,) = decoder.nbest([np.zeros((1, graph.num_senones), np.float32)], 10, 10)  # no word is one frame long
+    assert not answer.words and len(answer.acoustic) == len(answer.graph) == 0
     assert math.isinf(decoder.decode([np.zeros((1, graph.num_senones), np.float32)])[0].score)

@@ -77,8 +77,8 @@ def work(tmp_path, recordings) -> Workspace:
 def test_a_recording_gets_the_words_that_decoding_it_as_a_set_gives(work, recordings):
     decode(CONFIG, work, sets=["dev"], backend="kaldi")
     rows = [row for row in read_json_lines(work.decoded("plain", "dev") / "hyps.jsonl") if row["seed"] == 0]
-    found = transcribe(CONFIG, work, recordings, "plain", backend="kaldi")
-    assert found == [(path, " ".join(row["hyp"])) for path, row in zip(recordings, rows, strict=True)]
+    answer = transcribe(CONFIG, work, recordings, "plain", backend="kaldi")
+    assert answer == [(path, " ".join(row["hyp"])) for path, row in zip(recordings, rows, strict=True)]
 
 
 def test_the_distilled_system_of_the_first_comparison_answers(work, recordings):
