@@ -15,7 +15,7 @@ import numpy as np
 
 from asr_kd.corpora.listing import CorpusManifest, InvalidUtterance, ReadRequest, Utterance, read_lines
 from asr_kd.corpora.settings import LibriSpeechConfig
-from asr_kd.errors import UserError
+from asr_kd.errors import UserError, some_of
 from asr_kd.lang.normalise import normalise
 
 _ID = re.compile(r"[0-9]+-[0-9]+-[0-9]+")
@@ -58,7 +58,7 @@ def _check_parts(root: Path, parts: Sequence[str]) -> None:
     present = sorted(path.name for path in root.iterdir() if path.is_dir())
     part, them = ("part", "it") if len(missing) == 1 else ("parts", "them")
     raise UserError(
-        f"{root} has no {part} {', '.join(map(repr, missing))}, only {', '.join(present) or 'nothing'}; fetch {them} "
+        f"{root} has no {part} {', '.join(map(repr, missing))}, only {some_of(present, 10) or 'nothing'}; fetch {them} "
         "(stage 0), or name other parts under sets: (corpus.dev_speakers takes dev from the training speakers)."
     )
 
