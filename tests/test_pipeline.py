@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from asr_kd.acoustic.model_files import load_model
 from click.testing import CliRunner
 
+from asr_kd.acoustic.model_files import load_model
 from asr_kd.cli import main
 
 from .recipe import CONFIG, LEXICON, SIDE_BY_SIDE, STAGES, TRAINING, arguments, make_recipe, run

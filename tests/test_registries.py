@@ -1,4 +1,4 @@
-"""A model kind, a loss and a corpus are each added by one registry entry, and used by their public path.
+"""A model kind, a loss, a corpus and a decoder are each added by one registry entry, and used by their public path.
 
 Each is registered here at run time, from a module of this test, as a new file and a line in a registry would.
 """
@@ -19,10 +19,14 @@ import asr_kd
 from asr_kd.acoustic.model import FrameModel
 from asr_kd.acoustic.registry import MODELS, ModelKind
 from asr_kd.acoustic.settings import ModelConfig
+from asr_kd.alignment.tree import monophone_tree
 from asr_kd.cli import main
 from asr_kd.corpora.listing import CorpusManifest, Utterance
 from asr_kd.corpora.registry import CORPORA, Corpus
 from asr_kd.corpora.settings import CorpusConfig
+from asr_kd.decoding.decoder import Hypothesis
+from asr_kd.decoding.graph import compile_graph
+from asr_kd.decoding.registry import BACKENDS, Backend
 from asr_kd.distillation.loss import LossTerms
 from asr_kd.distillation.registry import LOSSES, Loss
 from asr_kd.frames.source import Context
@@ -60,11 +64,24 @@ def squared_error(logits, teacher, states, *, temperature, soft_weight, valid=No
     return LossTerms(error, error.detach(), torch.zeros_like(error), torch.zeros_like(error))
 
 
+class FirstWord:
+    """Answers every utterance with the first word of the vocabulary."""
+
+    def __init__(self, graph, settings, *, acoustic_scale, word_penalty=0.0):
+        self._word = graph.words[0]
+
+    def decode(self, loglikes):
+        return [Hypothesis((self._word,), 0.0) for _ in loglikes]
+
+    def decode_grid(self, loglikes, scales, penalties):
+        return [tuple(tuple((self._word,) for _ in penalties) for _ in scales) for _ in loglikes]
+
+
 @pytest.fixture(autouse=True)
 def module(monkeypatch):
     """The new file: a module that can be imported by name."""
     toys = types.ModuleType("toys")
-    toys.LinearModel, toys.squared_error = LinearModel, squared_error
+    toys.LinearModel, toys.squared_error, toys.FirstWord = LinearModel, squared_error, FirstWord
     monkeypatch.setitem(sys.modules, "toys", toys)
 
 
@@ -139,3 +156,12 @@ def test_a_corpus(monkeypatch, tmp_path):
     result = CliRunner().invoke(main, command, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert (tmp_path / "data" / "cuts_test.jsonl.gz").exists()
+
+
+def test_a_decoder(monkeypatch):
+    monkeypatch.setitem(BACKENDS, "first", Backend("toys:FirstWord", package="numpy"))
+    lang = asr_kd.Lang(("SIL", "A"), ("A",), {"A": ((1,),)})
+    graph = compile_graph(lang, asr_kd.estimate_ngrams([["A"]], 1), monophone_tree(lang.phones), 0.5)
+    posteriors = np.zeros((9, 6), np.float32)
+    hypotheses = asr_kd.decode([posteriors, posteriors], graph, np.zeros(6), acoustic_scale=1.0, decoder="first")
+    assert [hypothesis.words for hypothesis in hypotheses] == [("A",), ("A",)]

@@ -50,13 +50,13 @@ def test_boundaries_between_phones_are_where_hands_put_them(shared: Path, tmp_pa
     assert "train: 96 utterances" in prepared and "test: 16 utterances" in prepared
     run(tmp_path, "features", "--nj", "1")
     assert "0 utterances failed" in run(tmp_path, "align", "--nj", "1")
-    told = run(tmp_path, "align", "--compare", "timit", str(sample))
-    assert "128 utterances compared, 32 references have no alignment here" in told  # the two SA of each speaker
+    announced = run(tmp_path, "align", "--compare", "timit", str(sample))
+    assert "128 utterances compared, 32 references have no alignment here" in announced  # the two SA of each speaker
     compared = json.loads((tmp_path / "exp" / "align_compare" / "compare.json").read_text())
-    found, shifted = compared["phones"], compared["with_offsets"]["phones"]
-    assert found["boundaries"] > 4000 and found["unmatched"] == 0
-    assert found["within_20ms"] >= 0.845, found
-    assert shifted["within_20ms"] >= 0.855 and shifted["mean_abs_ms"] < found["mean_abs_ms"], shifted
+    actual, shifted = compared["phones"], compared["with_offsets"]["phones"]
+    assert actual["boundaries"] > 4000 and actual["unmatched"] == 0
+    assert actual["within_20ms"] >= 0.845, actual
+    assert shifted["within_20ms"] >= 0.855 and shifted["mean_abs_ms"] < actual["mean_abs_ms"], shifted
 
     manual_config = tmp_path / "manual_config.yaml"
     manual = {"base": str(CONF), "alignment": {"labels": "manual", "rounds": 2, "learn_from": "train"}}
@@ -64,8 +64,8 @@ def test_boundaries_between_phones_are_where_hands_put_them(shared: Path, tmp_pa
     shutil.copy(CONF.parent / "phones.txt", tmp_path)
     assert "0 utterances failed" in run(tmp_path, "align", "--nj", "1", config=manual_config)
     run(tmp_path, "align", "--compare", "timit", str(sample), config=manual_config)
-    found = json.loads((tmp_path / "exp" / "align_compare" / "compare.json").read_text())["phones"]
-    assert found["within_10ms"] == 1.0 and found["mean_abs_ms"] < 3  # what rounding to frames leaves
+    actual = json.loads((tmp_path / "exp" / "align_compare" / "compare.json").read_text())["phones"]
+    assert actual["within_10ms"] == 1.0 and actual["mean_abs_ms"] < 3  # what rounding to frames leaves
 
 
 def test_boundaries_between_words_are_found_from_the_words_alone(shared: Path, tmp_path: Path) -> None:

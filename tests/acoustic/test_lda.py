@@ -72,14 +72,14 @@ def test_they_are_uncorrelated_within_and_between_classes_and_those_that_tell_mo
     within += RIDGE * within.trace() / 12 * np.eye(12)
     ratios = np.linalg.eigvals(np.linalg.solve(within, between)).real
     within, between = weight.T @ within @ weight, weight.T @ between @ weight
-    found = np.diag(between) / np.diag(within)
-    assert np.allclose(found, np.sort(ratios)[::-1], atol=1e-4 * ratios.max())
-    assert found[0] > 10 * found[3]
+    result = np.diag(between) / np.diag(within)
+    assert np.allclose(result, np.sort(ratios)[::-1], atol=1e-4 * ratios.max())
+    assert result[0] > 10 * result[3]
     scale = np.sqrt(np.diag(within + between))
     for covariance in (within, between):
         assert np.allclose(covariance / np.outer(scale, scale), np.diag(np.diag(covariance) / scale**2), atol=1e-4)
     variances = np.diag(within + between)
-    assert np.allclose(variances / variances.mean(), (found + FACTOR) / (found + FACTOR).mean(), rtol=1e-3)
+    assert np.allclose(variances / variances.mean(), (result + FACTOR) / (result + FACTOR).mean(), rtol=1e-3)
     assert np.isclose(variances.mean(), 1)
     assert torch.allclose(whole.offset, torch.from_numpy(inputs[labels >= 0].mean(0) @ weight).float(), atol=1e-4)
     # fewer are the first ones

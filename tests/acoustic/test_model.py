@@ -62,15 +62,15 @@ def test_products_that_share_the_threads_are_those_of_each_member(members):
     random = torch.Generator().manual_seed(members)
     layer, inputs = MemberLinear(members, 6, 4), torch.randn(members, 9, 6, generator=random).requires_grad_()
     layer.weight.data.normal_(generator=random)
-    wanted = torch.randn(members, 9, 4, generator=random)
+    goal = torch.randn(members, 9, 4, generator=random)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         products = layer.products(inputs)
-        (products * wanted).sum().backward()
+        (products * goal).sum().backward()
     finally:
         torch.set_num_threads(before)
-    a, b, g = inputs.detach().double(), layer.weight.detach().double(), wanted.double()
+    a, b, g = inputs.detach().double(), layer.weight.detach().double(), goal.double()
     for found, expected in (
         (products, torch.einsum("mbi,mio->mbo", a, b)),
         (inputs.grad, torch.einsum("mbo,mio->mbi", g, b)),

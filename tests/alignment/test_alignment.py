@@ -129,15 +129,15 @@ def test_flat_start_finds_the_phones(tmp_path, monkeypatch):
     graphs = {u: compile_transcript(text.split(), LANG) for u, text in enumerate(store.texts)}
     aligner = flat_start(store, graphs, 12, AlignmentConfig(rounds=8), seed=1, nj=2)
     paths = aligner.paths(store, list(graphs.items()))
-    found = np.concatenate([graph.classes[path] // 3 for graph, (path, _) in zip(graphs.values(), paths, strict=True)])
-    assert (found == truth).mean() > 0.9
+    result = np.concatenate([graph.classes[path] // 3 for graph, (path, _) in zip(graphs.values(), paths, strict=True)])
+    assert (result == truth).mean() > 0.9
     equal = np.concatenate(
         [
             g.classes[equal_alignment(g, int(n))] // 3
             for g, n in zip(graphs.values(), np.diff(store.offsets), strict=True)
         ]
     )
-    assert (equal == truth).mean() < (found == truth).mean() - 0.1  # the start was not the answer
+    assert (equal == truth).mean() < (result == truth).mean() - 0.1  # the start was not the answer
 
 
 def test_features_and_transcripts_are_aligned_without_a_folder(tmp_path):
@@ -145,14 +145,14 @@ def test_features_and_transcripts_are_aligned_without_a_folder(tmp_path):
     store, truth = speech(tmp_path)
     features = [store.features[store.span(u)].astype(np.float32) for u in range(len(store.ids))]
     settings = AlignmentConfig(linear_rounds=4, rounds=2)
-    *found, unknown, short = align(
+    *result, unknown, short = align(
         [*features, features[0], features[0][:4]], [*store.texts, "XYZ", "AB C"], LANG, settings
     )
     assert "XYZ" in str(unknown) and "4 frames" in str(short)
     assert isinstance(unknown, CannotAlignError) and isinstance(short, CannotAlignError)
-    states = np.concatenate([alignment.states for alignment in found])
+    states = np.concatenate([alignment.states for alignment in result])
     assert (states // 3 == truth).mean() > 0.9
-    for alignment, text in zip(found, store.texts, strict=True):
+    for alignment, text in zip(result, store.texts, strict=True):
         assert [word for word, _, _ in alignment.segments.words()] == list(range(len(text.split())))
         assert alignment.segments.start[-1] == len(alignment.states)
     with pytest.raises(CannotAlignError, match="no utterance can be aligned"):

@@ -41,20 +41,20 @@ def utterance(name: str, seed: int, bias: dict[str, float]) -> tuple[Times, Time
     ours = truth.copy()
     for k, (left, right) in enumerate(itertools.pairwise(labels), 1):
         ours[k] += bias[boundary_kind(left, right)]
-    reference, found = (tier(of[:-1].tolist(), labels, float(truth[-1])) for of in (truth, ours))
-    return Times(name, float(truth[-1]), found, found), Times(name, float(truth[-1]), reference, reference)
+    reference, actual = (tier(of[:-1].tolist(), labels, float(truth[-1])) for of in (truth, ours))
+    return Times(name, float(truth[-1]), actual, actual), Times(name, float(truth[-1]), reference, reference)
 
 
 def test_what_is_learnt_is_the_bias_turned_around_pulled_to_the_common_one() -> None:
     pairs = [utterance(f"u{k}", k, BIAS) for k in range(100)]
-    found = pooled([boundaries(ours.phones, theirs.phones) for ours, theirs in pairs])
-    offsets = learn_offsets(found)
+    actual = pooled([boundaries(ours.phones, theirs.phones) for ours, theirs in pairs])
+    offsets = learn_offsets(actual)
     assert offsets["stop-vowel"] == pytest.approx(-12, abs=0.3)
     assert offsets["vowel-stop"] == pytest.approx(8, abs=0.6)
     few = learn_offsets(pooled([boundaries(pairs[0][0].phones, pairs[0][1].phones)]))
     assert few["stop-vowel"] == pytest.approx(-6)  # ten of a kind weigh what the others' median, 0, does
     moved = [boundaries(apply_offsets(ours, offsets).phones, theirs.phones) for ours, theirs in pairs]
-    assert pooled(moved).statistics()["mean_abs_ms"] < 1 < found.statistics()["mean_abs_ms"]
+    assert pooled(moved).statistics()["mean_abs_ms"] < 1 < actual.statistics()["mean_abs_ms"]
 
 
 labels = st.sampled_from(["", "T", "IY", "M"])
@@ -130,8 +130,8 @@ def test_boundaries_inside_words_are_learnt_from_those_alone() -> None:
         words = [Interval(float(at[0]), float(at[2]), "TEA"), Interval(float(at[2]), float(at[4]), "EAT")]
         return Times("u", float(at[-1]), words, phones)
 
-    found = boundaries_to_learn_from(times(starts + np.array([0, -0.01, 0.02, 0, 0])), times(starts))
-    ms = dict(zip(found.kinds, (1000 * found.differences).round(6).tolist(), strict=True))
+    actual = boundaries_to_learn_from(times(starts + np.array([0, -0.01, 0.02, 0, 0])), times(starts))
+    ms = dict(zip(actual.kinds, (1000 * actual.differences).round(6).tolist(), strict=True))
     assert ms == {
         "stop-vowel": -10, "vowel-stop": 0, "silence#stop": 0, "vowel#vowel": 20, "stop#silence": 0,
     }  # fmt: skip
@@ -147,7 +147,7 @@ def test_each_speaker_is_moved_by_all_others_or_by_fifteen_parts_of_sixteen(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taught: list[int] = []
-    monkeypatch.setattr(boundary_offsets, "learn_offsets", lambda found: taught.append(len(found.differences)) or {})
+    monkeypatch.setattr(boundary_offsets, "learn_offsets", lambda actual: taught.append(len(actual.differences)) or {})
     pairs = [utterance(f"{k:02d}", k, BIAS) for k in range(count)]
     each = len(boundaries(pairs[0][0].phones, pairs[0][1].phones).differences)
     moved = apply_offsets_of_other_speakers(pairs, {ours.utterance: ours.utterance for ours, _ in pairs})

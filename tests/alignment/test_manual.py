@@ -30,10 +30,10 @@ def test_every_phone_gets_a_frame_in_order_and_near_its_time(times: list[float],
     starts = frames_of(seconds, frames)
     assert starts is not None and starts[0] == 0 and starts[-1] == frames
     assert (np.diff(starts) >= 1).all()
-    wanted = np.round(100 * seconds)
-    gaps = np.diff(np.append(wanted, frames))
+    expected = np.round(100 * seconds)
+    gaps = np.diff(np.append(expected, frames))
     if (gaps >= 1).all():  # nothing had to move
-        assert (starts[:-1] == wanted).all()
+        assert (starts[:-1] == expected).all()
     assert frames_of(seconds, len(seconds) - 1) is None
 
 

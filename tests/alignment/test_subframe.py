@@ -15,8 +15,8 @@ from asr_kd.frames.store import FrameStore, write_store
 Row = tuple[int, int, int, int, int]  # utterance, phone, word, first frame, end
 
 
-def rows(*found: Row) -> np.ndarray:
-    return np.array(found, np.int32).reshape(-1, 5)
+def rows(*result: Row) -> np.ndarray:
+    return np.array(result, np.int32).reshape(-1, 5)
 
 
 @given(st.integers(0, 1000), st.integers(1, 6))
@@ -26,15 +26,15 @@ def test_phases_that_agree_are_averaged_with_their_delays(seed: int, phases: int
     words = np.delete(words, np.flatnonzero((words[1:] == -1) & (words[:-1] == -1)))
     utterances = np.repeat([0, 3], len(words))
     phones = np.where(words < 0, 0, rng.integers(1, 4, len(words)))
-    found = []
+    result = []
     for _ in range(phases):
         lengths = rng.integers(3, 9, len(utterances))
         ends = np.concatenate([np.cumsum(part) for part in np.split(lengths, 2)])
-        found.append(
+        result.append(
             np.stack([utterances, *np.tile([phones, words], 2), ends - lengths, ends], axis=1).astype(np.int32)
         )
-    starts = mean_starts(found)
-    expected = 0.01 * np.mean([of[:, 3] + p / phases for p, of in enumerate(found)], axis=0)
+    starts = mean_starts(result)
+    expected = 0.01 * np.mean([of[:, 3] + p / phases for p, of in enumerate(result)], axis=0)
     firsts = [0, len(words)]
     assert (starts[firsts] == 0).all()
     assert np.allclose(np.delete(starts, firsts), np.delete(expected, firsts))

@@ -127,11 +127,11 @@ def test_arranged_arcs_are_the_graphs_own(seed: int, num_states: int) -> None:
     graph = random_graph(np.random.default_rng(seed), num_states)
     arcs = graph.search_arcs
     states = np.arange(num_states)
-    found = [(s, s, arcs.stay[s]) for s in states if arcs.stay[s] > -np.inf]
-    found += [(s - 1, s, arcs.step[s]) for s in states if arcs.step[s] > -np.inf]
-    found += zip(arcs.source, arcs.target, arcs.weight, strict=True)
+    result = [(s, s, arcs.stay[s]) for s in states if arcs.stay[s] > -np.inf]
+    result += [(s - 1, s, arcs.step[s]) for s in states if arcs.step[s] > -np.inf]
+    result += zip(arcs.source, arcs.target, arcs.weight, strict=True)
     target = np.repeat(states, np.diff(graph.first))
-    assert sorted(found) == sorted(zip(graph.source, target, graph.weight, strict=True))
+    assert sorted(result) == sorted(zip(graph.source, target, graph.weight, strict=True))
     assert np.array_equal(arcs.first, np.searchsorted(arcs.target, np.arange(num_states + 1)))
     for s in states:
         assert arcs.reach[s] == max([0, *target[graph.source <= s]])

@@ -88,10 +88,10 @@ def test_what_is_wrong_with_one_utterance_is_a_problem_of_that_one(corpus: Path)
     (chapter / "26-495-0000.flac").unlink()
     lines = (chapter / "26-495.trans.txt").read_text().splitlines()
     (chapter / "26-495.trans.txt").write_text("\n".join(lines[:2]) + "\n")
-    found = {problem.utterance: problem.reason for problem in read(corpus, CONFIG).problems}
-    assert "26-495-0000.flac is missing" in found.pop("26-495-0000")
-    assert "has no line in" in found.pop("26-495-0002")
-    assert not found
+    result = {problem.utterance: problem.reason for problem in read(corpus, CONFIG).problems}
+    assert "26-495-0000.flac is missing" in result.pop("26-495-0000")
+    assert "has no line in" in result.pop("26-495-0002")
+    assert not result
 
 
 @pytest.mark.parametrize(

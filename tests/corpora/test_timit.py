@@ -86,8 +86,8 @@ def test_the_table_of_phones_is_that_of_lee_and_hon() -> None:
 
 def test_phones_of_another_set_keep_all_of_the_time() -> None:
     spans = [Span(0, 5, "q"), Span(5, 9, "aa"), Span(9, 12, "q"), Span(12, 20, "bcl"), Span(20, 30, "h#")]
-    found = mapped(spans, read_phone_map(CONF, 39))
-    assert found == [Span(0, 5, "SIL"), Span(5, 12, "AA"), Span(12, 30, "SIL")]
+    actual = mapped(spans, read_phone_map(CONF, 39))
+    assert actual == [Span(0, 5, "SIL"), Span(5, 12, "AA"), Span(12, 30, "SIL")]
 
 
 def test_a_copy_without_test_speakers_is_split_by_speaker(corpus: Path) -> None:

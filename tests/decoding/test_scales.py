@@ -41,8 +41,8 @@ def test_a_flat_valley_is_found_where_every_point_is_noisy():
     rows = []
     for _ in range(200):
         noisy = rng.poisson(truth)
-        found = choose_scales(noisy, tuple(np.arange(8.0)), tuple(np.arange(5.0)))
+        result = choose_scales(noisy, tuple(np.arange(8.0)), tuple(np.arange(5.0)))
         lowest = np.unravel_index(noisy.argmin(), noisy.shape)
-        rows.append((truth[int(found.acoustic_scale), int(found.word_penalty)], truth[lowest]))
+        rows.append((truth[int(result.acoustic_scale), int(result.word_penalty)], truth[lowest]))
     chosen, lowest_count = np.mean(rows, axis=0)
     assert chosen < lowest_count

@@ -11,17 +11,17 @@ from asr_kd.decoding.word_paths import best_scores
 
 
 def _by_trying_all(src, dst, output, score, part) -> dict[tuple[int, ...], tuple[float, float]]:  # type: ignore[no-untyped-def]
-    found: dict[tuple[int, ...], tuple[float, float]] = {}
+    result: dict[tuple[int, ...], tuple[float, float]] = {}
 
     def walk(state: int, spoken: tuple[int, ...], total: float, beside: float) -> None:
         if state == dst.max():
-            found[spoken] = max(found.get(spoken, (-np.inf, 0.0)), (total, beside))
+            result[spoken] = max(result.get(spoken, (-np.inf, 0.0)), (total, beside))
         for arc in np.flatnonzero(src == state):
             more = (int(output[arc]),) if output[arc] > 0 else ()
             walk(int(dst[arc]), spoken + more, total + score[arc], beside + part[arc])
 
     walk(0, (), 0.0, 0.0)
-    return found
+    return result
 
 
 @st.composite
@@ -42,8 +42,8 @@ def _lattices(draw):  # type: ignore[no-untyped-def]
 def test_scores_are_those_of_the_best_of_all_paths(lattice) -> None:  # type: ignore[no-untyped-def]
     expected = _by_trying_all(*lattice)
     sequences = [*expected, (9,), (1,) * 20]
-    found = best_scores(*lattice, sequences)
-    for sequence, sums in zip(sequences, found, strict=True):
+    result = best_scores(*lattice, sequences)
+    for sequence, sums in zip(sequences, result, strict=True):
         assert sums == pytest.approx(expected.get(sequence, (-np.inf, 0.0)))
 
 

@@ -62,10 +62,10 @@ def language_score(arpa: Arpa, words: tuple[str, ...]) -> float:
             return 0.0
         word, *after = rest
         options = []
-        found = arpa.probabilities[len(history)].get((*history, word)) if len(history) < arpa.order else None
-        if found is not None:
+        result = arpa.probabilities[len(history)].get((*history, word)) if len(history) < arpa.order else None
+        if result is not None:
             longer = (*history, word)
-            options.append(found + best(longer[max(0, len(longer) - arpa.order + 1) :], tuple(after)))
+            options.append(result + best(longer[max(0, len(longer) - arpa.order + 1) :], tuple(after)))
         if history:
             options.append(arpa.backoffs.get(history, 0.0) + best(history[1:], rest))
         return max(options, default=-np.inf)

@@ -96,8 +96,8 @@ def test_minimiser_at_high_temperature_is_that_of_half_the_squared_logit_error()
         return loss
 
     optimizer.step(closure)
-    found = z.detach() - z.detach().mean()
-    assert torch.allclose(found, v - v.mean(), atol=0.02)
+    result = z.detach() - z.detach().mean()
+    assert torch.allclose(result, v - v.mean(), atol=0.02)
 
 
 @given(problem=problems(), temperature=temperatures)
@@ -219,11 +219,11 @@ def test_the_mean_by_rows_is_that_of_float64(seed, shape, temperature, scale):
     logits = torch.from_numpy(rng.normal(0, scale, shape)).float()
     weights = torch.from_numpy(rng.dirichlet([1.0] * shape[0], shape[1]).T).float()
     for chosen in (None, weights):
-        found = ensemble_distribution(logits, temperature=temperature, weights=chosen)
+        result = ensemble_distribution(logits, temperature=temperature, weights=chosen)
         wide = None if chosen is None else chosen.double() / chosen.double().sum(0)
         expected = ensemble_distribution(logits.double(), temperature=temperature, weights=wide)
-        assert found.dtype == torch.float32
-        assert torch.allclose(found.double(), expected, atol=2e-5, rtol=2e-5)
+        assert result.dtype == torch.float32
+        assert torch.allclose(result.double(), expected, atol=2e-5, rtol=2e-5)
     logits[0, 0, 0] = float("nan")
     assert ensemble_distribution(logits, temperature=temperature)[0].isnan().all()
 
@@ -257,15 +257,15 @@ def test_float32_by_rows_is_the_float64_reference(seed, shape, temperature, soft
         (passed * terms.total.sum()).backward()
         return terms, logits.grad
 
-    (found, slope), (expected, wanted) = both(torch.float32), both(torch.float64)
+    (result, slope), (expected, wanted) = both(torch.float32), both(torch.float64)
     size = temperature**2 * max(1.0, scale / temperature)  # of the numbers whose small difference KL is
     for name in ("total", "soft", "hard"):
-        value, reference = getattr(found, name).double(), getattr(expected, name)
+        value, reference = getattr(result, name).double(), getattr(expected, name)
         assert value.shape == reference.shape
         assert torch.allclose(value, reference, rtol=1e-5, atol=2e-6 * size)
     assert torch.allclose(slope.double(), wanted, rtol=1e-4, atol=2e-6 * max(1.0, temperature))
     right = (z.argmax(-1) == states).double().mean(-1)
-    assert torch.allclose(found.accuracy.double(), right, atol=1e-6) and torch.allclose(expected.accuracy, right)
+    assert torch.allclose(result.accuracy.double(), right, atol=1e-6) and torch.allclose(expected.accuracy, right)
 
 
 def test_by_rows_a_class_that_the_teacher_rules_out_and_far_logits_are_finite():

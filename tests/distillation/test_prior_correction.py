@@ -61,6 +61,6 @@ def test_impossible_priors_are_refused() -> None:
 def test_likelihoods_are_posteriors_over_priors() -> None:
     posteriors = np.array([[0.5, 0.25, 0.25]], np.float32)
     priors = np.array([0.5, 0.3, 0.2], np.float32)
-    found = scaled_likelihoods(np.log(posteriors), np.log(priors), 1.0)
-    np.testing.assert_allclose(np.exp(found), posteriors / priors, rtol=1e-6)
+    result = scaled_likelihoods(np.log(posteriors), np.log(priors), 1.0)
+    np.testing.assert_allclose(np.exp(result), posteriors / priors, rtol=1e-6)
     np.testing.assert_array_equal(scaled_likelihoods(np.log(posteriors), np.log(priors), 0.0), np.log(posteriors))

@@ -117,9 +117,9 @@ def test_invalid_frames_have_no_value_and_no_gradient(loss):
             HardTargets(labels, CPU),
             DistillationCriterion(TableTargets(table, 2.0), labels, soft_weight=0.6, loss=loss, device=CPU),
         )
-        found = [criterion(logits, batch) for criterion in criteria]
-        sum(each.loss.sum() for each in found).backward()
-        return found, logits.grad
+        result = [criterion(logits, batch) for criterion in criteria]
+        sum(each.loss.sum() for each in result).backward()
+        return result, logits.grad
 
     broken = np.where(valid.numpy(), labels, -1)
     masked, gradient = terms(torch.arange(12), broken, logits, valid)

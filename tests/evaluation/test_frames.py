@@ -63,24 +63,24 @@ def test_metrics_equal_the_float64_reference(
 ) -> None:
     # parts of 64 frames, the smallest: their edges must not show
     monkeypatch.setattr(frames_module, "_NUMBERS_AT_ONCE", 1)
-    found = frame_metrics(model, store, senones)
+    actual = frame_metrics(model, store, senones)
     p, keep = posteriors(model, store), senones >= 0
     at_label = p[:, np.flatnonzero(keep), senones[keep]]
-    assert found.frames == keep.sum()
-    np.testing.assert_allclose(found.cross_entropy, -np.log(at_label).mean(1), rtol=1e-5)
-    np.testing.assert_allclose(found.accuracy, (p.argmax(2) == senones)[:, keep].mean(1), atol=1e-12)
-    np.testing.assert_allclose(found.ensemble_cross_entropy, -np.log(at_label.mean(0)).mean(), rtol=1e-5)
-    assert found.ensemble_accuracy == pytest.approx((p.mean(0).argmax(1) == senones)[keep].mean())
+    assert actual.frames == keep.sum()
+    np.testing.assert_allclose(actual.cross_entropy, -np.log(at_label).mean(1), rtol=1e-5)
+    np.testing.assert_allclose(actual.accuracy, (p.argmax(2) == senones)[:, keep].mean(1), atol=1e-12)
+    np.testing.assert_allclose(actual.ensemble_cross_entropy, -np.log(at_label.mean(0)).mean(), rtol=1e-5)
+    assert actual.ensemble_accuracy == pytest.approx((p.mean(0).argmax(1) == senones)[keep].mean())
     both = np.concatenate([p, p.mean(0, keepdims=True)]).argmax(2) != senones
     for u in range(len(store.ids)):
         of_utterance = np.zeros(store.num_frames, bool)
         of_utterance[store.span(u)] = True
-        assert found.labelled[u] == (of_utterance & keep).sum()
-        assert found.wrong[:, u].tolist() == both[:, of_utterance & keep].sum(1).tolist()
+        assert actual.labelled[u] == (of_utterance & keep).sum()
+        assert actual.wrong[:, u].tolist() == both[:, of_utterance & keep].sum(1).tolist()
 
 
 def test_diversity_equals_the_float64_reference(model: FrameModel, store: FrameStore, senones: np.ndarray) -> None:
-    metrics, found, subsets = diversity(model, store, senones, subsets=[2])
+    metrics, actual, subsets = diversity(model, store, senones, subsets=[2])
     first = subsets[2]
     assert metrics.accuracy == frame_metrics(model, store, senones).accuracy
     alone = frame_metrics(model.select_members([0, 1]), store, senones)
@@ -94,12 +94,12 @@ def test_diversity_equals_the_float64_reference(model: FrameModel, store: FrameS
     best = p.argmax(2)[:, keep]
     for a in range(MEMBERS):
         for b in range(MEMBERS):
-            assert found.disagreement[a, b] == pytest.approx((best[a] != best[b]).mean())
+            assert actual.disagreement[a, b] == pytest.approx((best[a] != best[b]).mean())
             mean = p[[(a + k) % MEMBERS for k in range(b + 1)]].mean(0)[keep]
-            assert found.accuracy[a, b] == pytest.approx((mean.argmax(1) == senones[keep]).mean())
+            assert actual.accuracy[a, b] == pytest.approx((mean.argmax(1) == senones[keep]).mean())
             nats = -np.log(mean[np.arange(len(keep)), senones[keep]]).mean()
-            assert found.cross_entropy[a, b] == pytest.approx(nats, rel=1e-5)
-    assert np.allclose(found.accuracy[:, -1], found.accuracy[0, -1])
+            assert actual.cross_entropy[a, b] == pytest.approx(nats, rel=1e-5)
+    assert np.allclose(actual.accuracy[:, -1], actual.accuracy[0, -1])
 
 
 def test_unaligned_frames_weigh_nothing(model: FrameModel, store: FrameStore, senones: np.ndarray) -> None:
@@ -112,9 +112,9 @@ def test_unaligned_frames_weigh_nothing(model: FrameModel, store: FrameStore, se
 
 def test_a_single_net_is_its_own_ensemble(store: FrameStore, senones: np.ndarray) -> None:
     single = build_model(SETTINGS, num_dims=4, num_senones=NUM_SENONES, seeds=[1])
-    found = frame_metrics(single, store, senones)
-    assert found.accuracy == [found.ensemble_accuracy]
-    assert found.cross_entropy == [pytest.approx(found.ensemble_cross_entropy)]
+    actual = frame_metrics(single, store, senones)
+    assert actual.accuracy == [actual.ensemble_accuracy]
+    assert actual.cross_entropy == [pytest.approx(actual.ensemble_cross_entropy)]
 
 
 def test_labels_of_another_length_are_refused(model: FrameModel, store: FrameStore, senones: np.ndarray) -> None:
@@ -125,13 +125,13 @@ def test_labels_of_another_length_are_refused(model: FrameModel, store: FrameSto
 def test_example_frame_is_a_real_frame_and_its_rows_are_the_tempered_mean(
     model: FrameModel, store: FrameStore, senones: np.ndarray
 ) -> None:
-    found = example_frame(model, store, senones, temperatures=[1.0, 3.0], silence=frozenset({0}), entries=4)
-    assert found is not None
-    frame = int(store.offsets[store.index(found.utterance)]) + round(found.seconds * 100)
-    assert senones[frame] == found.label != 0
+    actual = example_frame(model, store, senones, temperatures=[1.0, 3.0], silence=frozenset({0}), entries=4)
+    assert actual is not None
+    frame = int(store.offsets[store.index(actual.utterance)]) + round(actual.seconds * 100)
+    assert senones[frame] == actual.label != 0
     logits = np.log(posteriors(model, store)[:, frame])
-    for temperature, row in zip(found.temperatures, found.probabilities, strict=True):
+    for temperature, row in zip(actual.temperatures, actual.probabilities, strict=True):
         p = np.exp(logits / temperature)
-        np.testing.assert_allclose(row, (p / p.sum(1, keepdims=True)).mean(0)[found.senones], rtol=1e-4)
-    assert list(found.probabilities[0]) == sorted(found.probabilities[0], reverse=True)
+        np.testing.assert_allclose(row, (p / p.sum(1, keepdims=True)).mean(0)[actual.senones], rtol=1e-4)
+    assert list(actual.probabilities[0]) == sorted(actual.probabilities[0], reverse=True)
     assert example_frame(model, store, np.full_like(senones, -1), temperatures=[1.0]) is None

@@ -27,8 +27,8 @@ def test_every_valid_frame_comes_once(
     valid = None if share is None else valid_frames(num_frames, seed, share)
     parts = list(epoch_order(num_frames, seed=seed, epoch=epoch, block_frames=block_frames, valid=valid))
     order = np.concatenate([*parts, np.empty(0, np.int64)])
-    wanted = np.arange(num_frames) if valid is None else np.flatnonzero(valid)
-    np.testing.assert_array_equal(np.sort(order), wanted)
+    goal = np.arange(num_frames) if valid is None else np.flatnonzero(valid)
+    np.testing.assert_array_equal(np.sort(order), goal)
     assert order.dtype == np.int64
     # one block at a time
     assert all(len(np.unique(part // block_frames)) == 1 for part in parts)

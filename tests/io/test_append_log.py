@@ -133,7 +133,7 @@ def test_soft_targets_that_were_killed_end_as_whole_ones(tmp_path: Path, monkeyp
     monkeypatch.setattr(append_log, "COMMIT_SECONDS", -1.0)
 
     log_probabilities = torch.randn(50, 9, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
-    kept = [truncate(part, keep_mass=0.8, max_entries=5) for part in log_probabilities.split(10)]
+    retained = [truncate(part, keep_mass=0.8, max_entries=5) for part in log_probabilities.split(10)]
     background = np.full(9, 1 / 9, np.float32)
 
     def write(name: str, parts: list, mark_after: int, close: bool) -> None:
@@ -149,10 +149,10 @@ def test_soft_targets_that_were_killed_end_as_whole_ones(tmp_path: Path, monkeyp
 
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
-    write("whole", kept, -1, True)
-    write("killed", kept[:4], 1, False)
+    write("whole", retained, -1, True)
+    write("killed", retained[:4], 1, False)
     assert json.loads((tmp_path / "killed" / "growing.json").read_text())["note"]["note"] == {"parts": 2}
-    write("killed", kept[2:], -1, True)
+    write("killed", retained[2:], -1, True)
     assert sorted(f.name for f in (tmp_path / "killed").iterdir()) == sorted(
         f.name for f in (tmp_path / "whole").iterdir()
     )

@@ -33,14 +33,14 @@ print(int(kept), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def faults(how: str) -> tuple[bool, int]:
     """Whether memory is kept, and the page faults of twenty steps in a process of their own."""
     done = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True)
-    kept, count = done.stdout.split()
-    return kept == "1", int(count)
+    retained, count = done.stdout.split()
+    return retained == "1", int(count)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc can be asked to keep memory")
 def test_large_tensors_fault_once():
-    kept, count = faults("keep")
-    if not kept:
+    retained, count = faults("keep")
+    if not retained:
         pytest.skip("this C library cannot be asked to keep memory")
     _, without = faults("leave")
     assert count < without / 5

@@ -41,5 +41,5 @@ def test_a_process_keeps_to_the_threads_that_it_was_told_to_take(count: int) -> 
     """In a process of its own: numba starts its threads once, and then sets the number of OpenMP's to all of them."""
     env = os.environ | {"NUMBA_NUM_THREADS": "3", "OMP_NUM_THREADS": "3", "NUMBA_THREADING_LAYER": "omp"}
     command = [sys.executable, "-c", _SCRIPT, str(count)]
-    found = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
-    assert found.stdout.split() == [str(count), str(count)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    assert result.stdout.split() == [str(count), str(count)]

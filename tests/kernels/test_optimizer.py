@@ -13,9 +13,9 @@ from asr_kd.kernels.optimizer import FusedAdamW
 def parameters(seed: int) -> list[torch.nn.Parameter]:
     generator = torch.Generator().manual_seed(seed)
     shapes = ((3, 40, 17), (3, 1, 17), (5,), (3, 9, 17))
-    found = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
-    found[-1].data = inputs_first(found[-1].data)
-    return found
+    result = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    result[-1].data = inputs_first(result[-1].data)
+    return result
 
 
 def inputs_first(numbers: torch.Tensor) -> torch.Tensor:

@@ -134,7 +134,7 @@ def test_frames_of_no_weight_are_not_looked_at() -> None:
 
 
 def test_sums_do_not_depend_on_threads_or_layout() -> None:
-    before, found = torch.get_num_threads(), []
+    before, result = torch.get_num_threads(), []
     logits = torch.randn(50, 2, 99, generator=torch.Generator().manual_seed(0)).transpose(0, 1)
     try:
         for threads, rows in ((1, logits), (2, logits.contiguous())):
@@ -142,7 +142,7 @@ def test_sums_do_not_depend_on_threads_or_layout() -> None:
             rows = rows.detach().requires_grad_()
             entropy, _ = cross_entropy(rows, torch.arange(50), torch.ones(2, 50))
             entropy.sum().backward()
-            found.append((entropy.detach(), rows.grad))
+            result.append((entropy.detach(), rows.grad))
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(*result, strict=True))

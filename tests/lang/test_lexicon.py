@@ -11,11 +11,11 @@ from asr_kd.lang.lexicon import ARPABET, make_lang, pronounce, read_lang, read_l
 
 
 def test_cmudict_without_stress_and_each_pronunciation_once() -> None:
-    found = pronounce(["ASTERISK", "A", "THE", "QQQQ"], {})
-    assert found["ASTERISK"] == [("AE", "S", "T", "ER", "IH", "S", "K")]
-    assert found["A"] == [("AH",), ("EY",)]  # the article and the letter
-    assert found["THE"] == [("DH", "AH"), ("DH", "IY")]
-    assert "QQQQ" not in found
+    result = pronounce(["ASTERISK", "A", "THE", "QQQQ"], {})
+    assert result["ASTERISK"] == [("AE", "S", "T", "ER", "IH", "S", "K")]
+    assert result["A"] == [("AH",), ("EY",)]  # the article and the letter
+    assert result["THE"] == [("DH", "AH"), ("DH", "IY")]
+    assert "QQQQ" not in result
 
 
 def test_the_hand_written_lexicon_has_the_last_word(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ PHONES = Path(__file__).parents[2] / "recipes" / "timit" / "conf" / "phones.txt"
 def test_no_phone_of_cmudict_or_timit_is_left_over() -> None:
     timit = [line.split()[0] for line in PHONES.read_text().splitlines() if line and not line.startswith("#")]
     assert len(timit) == 61
-    found = {phone_class(phone) for phone in (*ARPABET, *timit)}
-    assert found == set(CLASSES) - {OTHER}
+    result = {phone_class(phone) for phone in (*ARPABET, *timit)}
+    assert result == set(CLASSES) - {OTHER}
 
 
 def test_case_and_stress_do_not_count() -> None:

@@ -34,11 +34,11 @@ def test_every_history_still_has_the_mass_one(sentences, threshold, order):
 def test_no_threshold_no_change_and_a_higher_one_keeps_a_part(sentences):
     full = estimate(sentences, 3)
     assert prune(full, 0.0) is full
-    kept = [prune(full, threshold) for threshold in (1e-4, 1e-2, 10.0)]
-    sizes = [sum(map(len, arpa.probabilities)) for arpa in (full, *kept)]
+    retained = [prune(full, threshold) for threshold in (1e-4, 1e-2, 10.0)]
+    sizes = [sum(map(len, arpa.probabilities)) for arpa in (full, *retained)]
     assert sizes == sorted(sizes, reverse=True)
-    assert all(kept[0].probabilities[n].keys() <= full.probabilities[n].keys() for n in range(3))
-    assert kept[0].probabilities[0] == full.probabilities[0]  # single words always stay
+    assert all(retained[0].probabilities[n].keys() <= full.probabilities[n].keys() for n in range(3))
+    assert retained[0].probabilities[0] == full.probabilities[0]  # single words always stay
 
 
 def test_what_backing_off_predicts_as_well_goes_and_what_it_does_not_stays():

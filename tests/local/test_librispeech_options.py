@@ -45,8 +45,8 @@ def test_without_a_corpus_all_of_it_is_fetched(run) -> None:
 def test_beside_a_corpus_at_hand_only_what_is_asked_for_is_fetched(run, tmp_path: Path) -> None:
     mine = ("--corpus-dir", "c")
     assert run("--stop-stage", "0", *mine) == {}
-    wanted = ["--no-corpus", "--lexicon", "--lm", "3-gram.pruned.3e-7"]
-    assert run("--stop-stage", "0", *mine, "--openslr", "true") == {"download": wanted}
+    goal = ["--no-corpus", "--lexicon", "--lm", "3-gram.pruned.3e-7"]
+    assert run("--stop-stage", "0", *mine, "--openslr", "true") == {"download": goal}
     assert run("--stop-stage", "0", *mine, "--rescore-lm", "3-gram") == {"download": ["--no-corpus", "--lm", "3-gram"]}
     (tmp_path / "w/download").mkdir(parents=True)
     (tmp_path / "w/download/librispeech-lexicon.txt").touch()
@@ -69,8 +69,8 @@ def test_parts_and_speakers_are_passed_on_to_every_command_that_reads_the_corpus
 
 def test_models_of_a_second_pass_are_files_or_names(run, tmp_path: Path) -> None:
     (tmp_path / "own model.arpa").touch()
-    found = run("--stage", "7", "--stop-stage", "7", "--rescore-lm", "own model.arpa,3-gram.pruned.1e-7")
-    assert found["decode"][2:] == [
+    result = run("--stage", "7", "--stop-stage", "7", "--rescore-lm", "own model.arpa,3-gram.pruned.1e-7")
+    assert result["decode"][2:] == [
         "--rescore-lm", "own model.arpa", "--rescore-lm", "w/download/3-gram.pruned.1e-7.arpa.gz",
     ]  # fmt: skip
     assert run("--stage", "7", "--stop-stage", "7")["decode"] == ["--nj", "1"]

@@ -146,10 +146,10 @@ def test_sizes_and_gain_are_recomputable(made, finished_run, fake: SimpleNamespa
     assert rows["teacher"]["bytes"] == sum(file.stat().st_size for file in files)
     assert rows["direct"]["bytes"] == (work.exp("direct") / "member_0.safetensors").stat().st_size
     direct, teacher, distilled = (rows[name]["frame_accuracy"] for name in ("direct", "teacher", "distilled"))
-    kept = made[1]["distillation"]["gain_kept"]
+    retained = made[1]["distillation"]["gain_kept"]
     for name, key in (("test", "frame_accuracy"), ("dev", "frame_accuracy_dev")):
         gain = teacher[name] - direct[name]
-        assert kept[key] == (pytest.approx((distilled[name] - direct[name]) / gain) if gain > 0 else None)
+        assert retained[key] == (pytest.approx((distilled[name] - direct[name]) / gain) if gain > 0 else None)
     curve = made[1]["members_curve"]["test"]
     assert curve[-1]["frame_accuracy"] == pytest.approx(teacher["test"])
     assert curve[0]["frame_accuracy"] == pytest.approx(np.mean(rows["teacher"]["each"]["frame_accuracy"]["test"]))

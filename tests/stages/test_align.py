@@ -135,18 +135,18 @@ def changed(**settings: Any) -> Config:
 
 def labels(work: Workspace, sets: Sequence[str] = SETS) -> Arrays:
     """Everything that the stage leaves behind for others, as arrays."""
-    found = {}
+    actual = {}
     for name in sets:
         store = FrameStore.open(work.frames(name))
         for kind in ("senones", "senones_monophone"):
-            found[f"{name} {kind}"] = np.array(store.array(kind))
+            actual[f"{name} {kind}"] = np.array(store.array(kind))
         alignment = read_alignment(work.exp("align") / name)
-        found[f"{name} contexts"] = np.array(alignment.contexts)
-        found[f"{name} segments"] = np.array(alignment.segments)
+        actual[f"{name} contexts"] = np.array(alignment.contexts)
+        actual[f"{name} segments"] = np.array(alignment.segments)
     for kind in ("tree", "tree_monophone"):
         tree = read_tree(work.exp(kind))
-        found[f"{kind} tables"], found[f"{kind} counts"] = tree.tables, tree.counts
-    return found
+        actual[f"{kind} tables"], actual[f"{kind} counts"] = tree.tables, tree.counts
+    return actual
 
 
 def assert_same(one: Arrays, other: Arrays) -> None:
@@ -167,17 +167,17 @@ def test_frames_get_their_true_states(tmp_path: Path) -> None:
     work, truth = make_work(tmp_path)
     result = align(CONFIG, work)
     assert (result.ran, result.utterances, result.failed, result.num_senones) == (True, 52, [], 14)
-    found = labels(work)
+    actual = labels(work)
     for name in SETS:
-        assert (found[f"{name} senones_monophone"] == truth[name]).mean() > 0.95, name
-        segments = found[f"{name} segments"]
+        assert (actual[f"{name} senones_monophone"] == truth[name]).mean() > 0.95, name
+        segments = actual[f"{name} segments"]
         store = FrameStore.open(work.frames(name))
         # the segments of an utterance follow each other without gaps, from its first frame to its last
         for u in range(len(store.ids)):
             mine = segments[segments[:, 0] == u]
             assert [0, *mine[:, 4]] == [*mine[:, 3], store.offsets[u + 1] - store.offsets[u]]
     for kind in ("tree", "tree_monophone"):
-        states = found[f"train {kind.replace('tree', 'senones')}"]
+        states = actual[f"train {kind.replace('tree', 'senones')}"]
         tree, stamp = read_tree(work.exp(kind)), read_stamp(work.exp(kind))
         assert tree.counts.tolist() == np.bincount(states, minlength=tree.num_senones).tolist()
         assert stamp is not None and stamp["metadata"]["num_senones"] == tree.num_senones
@@ -185,8 +185,8 @@ def test_frames_get_their_true_states(tmp_path: Path) -> None:
             label_stamp = FrameStore.open(work.frames(name)).array_stamp(kind.replace("tree", "senones"))
             assert label_stamp is not None and label_stamp["inputs"]["tree"] == stamp["digest"]
     # a senone belongs to the phone and HMM state that the monophone tree gives the same frame
-    pairs = set(zip(found["train senones"].tolist(), found["train senones_monophone"].tolist(), strict=True))
-    assert len(pairs) == len(np.unique(found["train senones"]))
+    pairs = set(zip(actual["train senones"].tolist(), actual["train senones_monophone"].tolist(), strict=True))
+    assert len(pairs) == len(np.unique(actual["train senones"]))
 
 
 def test_threads_do_not_change_anything_and_a_second_run_does_nothing(tmp_path: Path) -> None:
@@ -228,12 +228,12 @@ def test_what_cannot_be_aligned_is_named_and_gets_no_label(tmp_path: Path) -> No
     assert "frames" in result.failed[1]["reason"]
     assert "train2" in str(result)
     assert json.loads((work.exp("align") / "failed.json").read_text()) == result.failed
-    store, found = FrameStore.open(work.frames("train")), labels(work)
+    store, actual = FrameStore.open(work.frames("train")), labels(work)
     for kind in ("senones", "senones_monophone"):
-        unlabelled = np.flatnonzero(found[f"train {kind}"] < 0)
+        unlabelled = np.flatnonzero(actual[f"train {kind}"] < 0)
         assert unlabelled.tolist() == list(range(store.offsets[2], store.offsets[3]))
-    good = found["train senones_monophone"] >= 0
-    assert (found["train senones_monophone"] == truth["train"])[good].mean() > 0.95
+    good = actual["train senones_monophone"] >= 0
+    assert (actual["train senones_monophone"] == truth["train"])[good].mean() > 0.95
     assert align(CONFIG, work).failed == result.failed  # also named by a run that does nothing
 
 
@@ -409,15 +409,15 @@ def test_linear_rounds_come_first_and_are_resumed(tmp_path: Path) -> None:
     config = changed(linear_rounds=3, rounds=2, phases=2)
     whole, truth = make_work(tmp_path / "whole")
     align(config, whole)
-    found = labels(whole)
-    assert (found["train senones_monophone"] == truth["train"]).mean() > 0.95
+    actual = labels(whole)
+    assert (actual["train senones_monophone"] == truth["train"]).mean() > 0.95
     work, _ = make_work(tmp_path / "killed")
     for _ in range(6):  # one round further with each run
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
             renames(patch, 2)
             align(config, work)
     assert align(config, work).ran
-    assert_same(labels(work), found)
+    assert_same(labels(work), actual)
 
 
 def test_the_flat_start_may_learn_from_all_sets(tmp_path: Path) -> None:

@@ -19,17 +19,17 @@ REFERENCE = tier((0, 0.2, ""), (0.2, 0.5, "the"), (0.5, 1.0, "old"), (1.0, 1.3, 
 
 def test_where_one_word_meets_the_next_is_one_boundary() -> None:
     ours = tier((0, 0.21, ""), (0.21, 0.5, "THE"), (0.5, 1.04, "OLD"), (1.04, 1.3, ""), (1.3, 1.79, "MAN"))
-    found = boundaries(ours, REFERENCE)
+    actual = boundaries(ours, REFERENCE)
     # begins of the, old, man; ends of old (before silence) and man (the last)
-    assert sorted(np.round(found.differences, 6)) == [-0.01, 0, 0, 0.01, 0.04]
-    assert found.unmatched == 0
+    assert sorted(np.round(actual.differences, 6)) == [-0.01, 0, 0, 0.01, 0.04]
+    assert actual.unmatched == 0
 
 
 def test_labels_without_a_partner_are_counted_and_shift_nothing() -> None:
     ours = tier((0.2, 0.5, "THE"), (0.5, 0.7, "VERY"), (1.3, 1.8, "MAN"))
-    found = boundaries(ours, REFERENCE)
-    assert found.unmatched == 1 and len(found.differences) == 3
-    assert np.allclose(found.differences, 0)
+    actual = boundaries(ours, REFERENCE)
+    assert actual.unmatched == 1 and len(actual.differences) == 3
+    assert np.allclose(actual.differences, 0)
     assert boundaries(tier(), REFERENCE).unmatched == 3
 
 
@@ -38,18 +38,18 @@ def test_stress_marks_and_case_do_not_count() -> None:
 
 
 def test_tolerances_hold_their_ends() -> None:
-    found = Boundaries(np.array([0.02, -0.02, 0.0201, 0.4])).statistics()
-    assert found["within_20ms"] == 0.5 and found["within_30ms"] == 0.75
-    assert found["within_10ms"] == 0 and found["within_50ms"] == 0.75
-    assert found["mean_abs_ms"] == pytest.approx(115.025)
-    assert found["median_ms"] == pytest.approx(20.05)
+    actual = Boundaries(np.array([0.02, -0.02, 0.0201, 0.4])).statistics()
+    assert actual["within_20ms"] == 0.5 and actual["within_30ms"] == 0.75
+    assert actual["within_10ms"] == 0 and actual["within_50ms"] == 0.75
+    assert actual["mean_abs_ms"] == pytest.approx(115.025)
+    assert actual["median_ms"] == pytest.approx(20.05)
 
 
 def test_each_boundary_has_the_classes_of_its_two_sides() -> None:
     reference = tier((0, 0.1, ""), (0.1, 0.2, "t"), (0.2, 0.4, "iy"), (0.4, 0.5, "m"), (0.6, 0.7, "s"))
     ours = tier((0, 0.11, ""), (0.11, 0.2, "T"), (0.2, 0.43, "IY1"), (0.43, 0.5, "M"), (0.58, 0.7, "S"))
-    found = boundaries(ours, reference)
-    differences = dict(zip(found.kinds, np.round(1000 * found.differences, 6).tolist(), strict=True))
+    actual = boundaries(ours, reference)
+    differences = dict(zip(actual.kinds, np.round(1000 * actual.differences, 6).tolist(), strict=True))
     assert differences == {
         "silence-stop": 10, "stop-vowel": 0, "vowel-nasal": 30, "nasal-silence": 0, "silence-fricative": -20,
         "fricative-silence": 0,

@@ -56,9 +56,9 @@ def parse_textgrid(text: str) -> Tiers:
     for part in re.split(r"^\s+item \[\d+\]:\s*$", text, flags=re.MULTILINE)[1:]:
         assert 'class = "IntervalTier"' in part
         name = re.search(r'name = "(.*)"', part).group(1)  # type: ignore[union-attr]
-        found = re.findall(rf'xmin = {number}\s+xmax = {number}\s+text = "((?:[^"]|"")*)"', part)
-        tiers[name] = [(float(a), float(b), label.replace('""', '"')) for a, b, label in found]
-        assert len(found) == int(re.search(r"intervals: size = (\d+)", part).group(1))  # type: ignore[union-attr]
+        actual = re.findall(rf'xmin = {number}\s+xmax = {number}\s+text = "((?:[^"]|"")*)"', part)
+        tiers[name] = [(float(a), float(b), label.replace('""', '"')) for a, b, label in actual]
+        assert len(actual) == int(re.search(r"intervals: size = (\d+)", part).group(1))  # type: ignore[union-attr]
         starts, ends = [one[0] for one in tiers[name]], [one[1] for one in tiers[name]]
         assert starts == [0.0, *ends[:-1]] and ends[-1] == end  # Praat refuses gaps and overlaps
         assert all(a < b for a, b in zip(starts, ends, strict=True))
@@ -133,10 +133,10 @@ def test_an_exported_alignment_is_its_own_reference(work: Workspace, tmp_path: P
     assert result.utterances == 3 and result.missing == 0
     assert result.words["within_10ms"] == 1.0 == result.phones["within_10ms"]
     assert result.words["mean_abs_ms"] == pytest.approx(0, abs=1e-6)
-    kept = json.loads((work.exp("align_compare") / "compare.json").read_text())
-    assert kept["phones"]["boundaries"] == result.phones["boundaries"] > 0
+    retained = json.loads((work.exp("align_compare") / "compare.json").read_text())
+    assert retained["phones"]["boundaries"] == result.phones["boundaries"] > 0
     of_report = json.loads((work.exp("align_compare") / "results.json").read_text())["alignment"]
-    assert of_report["boundaries"] == kept["phones"] and of_report["words"] == kept["words"]
+    assert of_report["boundaries"] == retained["phones"] and of_report["words"] == retained["words"]
     assert of_report["boundaries_by_kind"].keys() == {
         "silence-fricative",
         "fricative-vowel",

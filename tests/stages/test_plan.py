@@ -125,17 +125,17 @@ print(json.dumps({
 def test_the_papers_net_takes_steps_in_the_memory_that_the_plan_says():
     """One member, with small batches; the loop of the teachers on hard labels, then the student's at T = 2."""
     command = [sys.executable, "-c", STEPS, str(CONF / "paper.yaml")]
-    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert found["steps"] == [2, 2] and all(found["moved"]) and found["shape"] == [1, 3, 14000]
+    result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert result["steps"] == [2, 2] and all(result["moved"]) and result["shape"] == [1, 3, 14000]
     # untrained, a net over 14,000 states is off by about log 14,000
-    assert found["loss"] == pytest.approx(9.55, abs=0.5)
+    assert result["loss"] == pytest.approx(9.55, abs=0.5)
     config = load_config(CONF / "paper.yaml")
     weight = config.systems["distilled"].targets.soft_weight
-    assert found["total"] == pytest.approx(weight * found["soft"] + (1 - weight) * found["hard"], rel=1e-4)
+    assert result["total"] == pytest.approx(weight * result["soft"] + (1 - weight) * result["hard"], rel=1e-4)
     teacher = next(plans_of(config))
     training = replace(teacher.system.training, batch_size=4)
     one = replace(teacher, system=replace(teacher.system, members=1, training=training))
-    assert one.memory(8) == pytest.approx(found["peak"], rel=0.25)
+    assert one.memory(8) == pytest.approx(result["peak"], rel=0.25)
 
 
 def small_systems(**changes: dict) -> dict[str, SystemConfig]:
@@ -162,9 +162,9 @@ def test_every_stage_is_timed_and_summed_up(tmp_path):
     with pytest.raises(UserError, match="not known yet; make the cuts first: asr-kd prepare"):
         plan(config, work)
     note_minutes(work, train=30.0, dev=2.0, test=3.0)
-    found = plan(config, work)
-    assert found.frames == 180_000
-    assert [row.stage for row in found.rows] == [
+    result = plan(config, work)
+    assert result.frames == 180_000
+    assert [row.stage for row in result.rows] == [
         "prepare",
         "features",
         "align",
@@ -176,15 +176,15 @@ def test_every_stage_is_timed_and_summed_up(tmp_path):
         "decode",
         "report",
     ]
-    assert all(row.seconds and row.seconds > 0 for row in found.rows)
-    text = str(found)
+    assert all(row.seconds and row.seconds > 0 for row in result.rows)
+    text = str(result)
     assert "180,000 training frames (0.5 hours" in text and "312 TFLOP/s" in text
     faster = plan(config, work, gpu_tflops=624.0, measure=False)
     assert "624 TFLOP/s" in str(faster) and all(row.seconds is None for row in faster.rows)
     add_set(work, "more", ("more",))
     note_minutes(work, more=30.0)
     more = {row.stage: row.flops for row in plan(config, work, measure=False).rows}
-    assert more["report"] == pytest.approx(7 * {row.stage: row.flops for row in found.rows}["report"])
+    assert more["report"] == pytest.approx(7 * {row.stage: row.flops for row in result.rows}["report"])
 
 
 def test_teachers_that_run_online_cost_their_forward_pass(tmp_path):
@@ -209,10 +209,10 @@ def test_members_that_are_reused_are_not_trained(tmp_path):
             sets={"train": ("train-clean-5",), "dev": ("dev-clean-2",), "test": ("test-clean",)},
             systems=small_systems(direct={"reuse": reuse}),
         )
-        found = plan(config, Workspace(tmp_path, tmp_path / "conf.yaml"), measure=False)
-        rows = {row.stage: row for row in found.rows}
+        result = plan(config, Workspace(tmp_path, tmp_path / "conf.yaml"), measure=False)
+        rows = {row.stage: row for row in result.rows}
         seen.append((rows["train direct"].flops, rows["decode"].what))
-        assert [row.stage for row in found.rows].count("train direct") == 1
+        assert [row.stage for row in result.rows].count("train direct") == 1
     (reused, decoded), (trained, decoded_too) = seen
     assert reused == 0 < trained and decoded == decoded_too
 

@@ -42,8 +42,8 @@ def test_every_shift_moves_pixel_by_pixel_and_never_wraps(pixels):
     assert len(steps) == len({tuple(step) for step in steps.tolist()}) == (2 * pixels + 1) ** 2
     inputs = torch.rand(len(steps), SIDE * SIDE)
     shift.by(torch.ones_like(inputs), steps)  # of which nothing may be left
-    found = shift.by(inputs, steps).view(-1, SIDE, SIDE).numpy()
-    for image, result, (down, right) in zip(inputs.view(-1, SIDE, SIDE).numpy(), found, steps.tolist(), strict=True):
+    actual = shift.by(inputs, steps).view(-1, SIDE, SIDE).numpy()
+    for image, result, (down, right) in zip(inputs.view(-1, SIDE, SIDE).numpy(), actual, steps.tolist(), strict=True):
         np.testing.assert_array_equal(result, moved(image, down, right))
 
 
