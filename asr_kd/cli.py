@@ -1,4 +1,4 @@
-"""The commands: they parse, call a room of the package and print what it returns; no logic lives here."""
+"""The commands: they parse, call the package and print what it returns; no logic lives here."""
 
 from __future__ import annotations
 
@@ -369,7 +369,7 @@ def show_config(config_path: Path | None, output: str | None) -> None:
 
 @main.command()
 def doctor() -> None:
-    """Check this installation; say how to mend what is missing."""
+    """Check this installation; say which command fixes what is missing."""
     from asr_kd.stages.doctor import diagnose
 
     text, healthy = diagnose()

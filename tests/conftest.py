@@ -33,3 +33,23 @@ def shared() -> Path:
 def decoder() -> str:
     """The decoder that whole runs are tested with: k2 where it is installed, else kaldi-decoder."""
     return "k2" if importlib.util.find_spec("k2") else "kaldi"
+
+
+# Files and folders whose tests run stages, whole recipes or every CPU kernel: `make test-fast` leaves them out.
+SLOW = (
+    "kernels",
+    "local",
+    "recipes",
+    "report",
+    "stages",
+    "test_librispeech_recipe",
+    "test_pipeline",
+    "test_timit_recipe",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tests = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(tests) and item.path.relative_to(tests).parts[0].removesuffix(".py") in SLOW:
+            item.add_marker(pytest.mark.slow)

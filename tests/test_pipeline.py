@@ -378,8 +378,8 @@ def test_every_stage_says_that_the_disk_is_full_and_goes_on_when_there_is_room(f
         if result.exit_code == 0:
             stages.pop(0)
             if stages and stages[0][0] in must_refuse:  # what the stage before had left over is taken away again
-                room = os.statvfs(folder)
-                size = (room.f_blocks - room.f_bfree) * room.f_frsize // 1024 + 16
+                disk = os.statvfs(folder)
+                size = (disk.f_blocks - disk.f_bfree) * disk.f_frsize // 1024 + 16
                 assert resize(size)
             continue
         assert result.exit_code == 2 and re.search(

@@ -1,4 +1,4 @@
-"""TIMIT's sample, by the commands: the aligner held against hands, and a slice of recipes/timit/run.sh end to end."""
+"""TIMIT's sample, by the commands: the aligner beside human annotators; a slice of recipes/timit/run.sh end to end."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_the_recipe_recognises_phones_and_reports_them(slice_of_timit: Path, tmp
         said = [classes[line.split()[2].upper()] for line in times.read_text().splitlines()]
         said = [phone for phone in said if phone]
         errors += edit_distance(said, heard)["total"]
-        words += len(said)
+        words += len(said.
     assert words == systems["distilled"]["errors"]["test"]["words"]
     assert systems["distilled"]["wer"]["test"] == pytest.approx(errors / words)
 

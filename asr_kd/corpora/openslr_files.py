@@ -10,7 +10,7 @@ from asr_kd.corpora.transfer import RemoteFile
 
 @dataclass(frozen=True)
 class Release:
-    """What can be had: archives by the name of their part, the lexicon, language models by their name."""
+    """What can be downloaded: archives by the name of their part, the lexicon, language models by their name."""
 
     parts: Mapping[str, RemoteFile]
     lexicon: RemoteFile

@@ -152,10 +152,10 @@ def _ask(url: str, have: int) -> http.client.HTTPResponse | None:
 def _extent(answer: http.client.HTTPResponse, file: RemoteFile) -> tuple[int, int]:
     """Where the answer begins in the file, and the file's size, in bytes."""
     if answer.status == 206:
-        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", "").strip())
-        if found is None:
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", "").strip())
+        if match is None:
             raise _BrokenOffError("the server does not say which bytes it sends")
-        return int(found[1]), int(found[2])
+        return int(match[1]), int(match[2])
     return 0, int(answer.headers.get("Content-Length") or file.size)  # all of it: the server ignores Range
 
 

@@ -42,8 +42,8 @@ def dropout_mask(
     if use_numba("dropout_mask") and mask.device.type == "cpu":
         use_torchs_threads()
         bits = _BITS[mask.element_size()]
-        kept = torch.tensor([scale], dtype=dtype).view(bits).numpy()[0]
-        _fill(mask.view(-1).view(bits).numpy(), kept, np.uint64(dropped), np.uint64(key))
+        entry = torch.tensor([scale], dtype=dtype).view(bits).numpy()[0]
+        _fill(mask.view(-1).view(bits).numpy(), entry, np.uint64(dropped), np.uint64(key))
         return mask
     return mask.copy_(torch_random_bytes(mask.numel(), key, mask.device).view(shape) >= dropped).mul_(scale)
 

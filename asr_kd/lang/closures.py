@@ -1,6 +1,6 @@
 """Stops as phoneticians write them: a closure, in which nothing is heard, and the release that ends it.
 
-Hands that time speech end a word whose last stop is not released with its closure, begin a word after a pause with the
+Human annotators end a word whose last stop is not released with its closure, begin a word after a pause with the
 release, and time the glottal stop that vowels often begin words with. With cmudict's phones an aligner cannot say any
 of that. The names are TIMIT's: PCL P, TCL CH, Q.
 """

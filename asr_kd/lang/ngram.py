@@ -59,9 +59,9 @@ class Arpa:
         history = history[max(0, len(history) - self.order + 1) :]
         weight = 0.0
         while history:
-            found = self.probabilities[len(history)].get((*history, word))
-            if found is not None:
-                return weight + found
+            probability = self.probabilities[len(history)].get((*history, word))
+            if probability is not None:
+                return weight + probability
             weight += self.backoffs.get(history, 0.0)
             history = history[1:]
         return weight + self.probabilities[0][(word,)]
@@ -133,11 +133,11 @@ def _discounts(counts: Iterable[int]) -> tuple[float, float, float]:
     n1, n2, n3, n4 = (of[i] for i in (1, 2, 3, 4))
     if n1 and n2 and n3:
         y = n1 / (n1 + 2 * n2)
-        found = (1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3)
-        if all(0 < discount < count for count, discount in enumerate(found, 1)):
-            return found
-    one = min(_LARGEST_DISCOUNT, (n1 + 0.5) / (n1 + 0.5 + 2 * (n2 + 0.5)))
-    return one, one, one
+        discounts = (1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3)
+        if all(0 < discount < count for count, discount in enumerate(discounts, 1)):
+            return discounts
+    discount = min(_LARGEST_DISCOUNT, (n1 + 0.5) / (n1 + 0.5 + 2 * (n2 + 0.5)))
+    return discount, discount, discount
 
 
 def estimate_arpa(sentences: list[list[str]], order: int, path: Path, vocabulary: Iterable[str] = ()) -> Arpa:

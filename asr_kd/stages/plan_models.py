@@ -100,18 +100,18 @@ def built_costs(settings: ModelConfig, num_dims: int, num_senones: int) -> Costs
 
     model = build_model(settings, num_dims=num_dims, num_senones=num_senones, seeds=[1])
     length = settings.chunk_frames
-    kept = 0
+    num_bytes = 0
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
-        nonlocal kept
-        kept += tensor.numel() * tensor.element_size()
+        nonlocal num_bytes
+        num_bytes += tensor.numel() * tensor.element_size()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         model.train()(torch.zeros(1, length + settings.context.frames, num_dims))
     weights = 4 * model.parameters_per_member
     forward = 2.0 * model.parameters_per_member * (1 + settings.context.frames / length)
-    return Costs(model.parameters_per_member, forward, 3 * forward, max(0, kept - weights) / length)
+    return Costs(model.parameters_per_member, forward, 3 * forward, max(0, num_bytes - weights) / length)
 
 
 def windows_bytes(frames: int, num_dims: int) -> float:

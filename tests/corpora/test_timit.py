@@ -1,4 +1,4 @@
-"""TIMIT in its makers' layout, made up here: sets, phones, hand-made times, and what may be wrong with them."""
+"""TIMIT in its makers' layout, made up here: sets, phones, manual times, and what may be wrong with them."""
 
 from __future__ import annotations
 

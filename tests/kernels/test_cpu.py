@@ -1,4 +1,4 @@
-"""What the processor says of itself is read right, and MKL is told of it only where it has to be."""
+"""What the processor says of itself is read right, and MKL is given it only where it needs it."""
 
 import os
 import subprocess

@@ -15,7 +15,7 @@ import resource, sys
 import torch
 from asr_kd.kernels.malloc import disable_malloc_trim
 
-kept = sys.argv[1] == "keep" and disable_malloc_trim()
+disabled = sys.argv[1] == "keep" and disable_malloc_trim()
 def step():
     logits = torch.ones(10 << 20)  # 40 MiB: without being asked, glibc maps all above 32 anew
     tempered = logits / 2
@@ -26,7 +26,7 @@ for _ in range(20):
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
     step()
-print(int(kept), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(int(disabled), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 

@@ -134,7 +134,7 @@ def test_a_recording_that_changed_since_prepare_is_named(corpus: Corpus) -> None
     with pytest.raises(UserError, match=r"u1.wav changed after .*data was made; .*asr-kd prepare"):
         make_features(SPEEDS, corpus.work, nj=1)
     os.utime(corpus.work.cuts_stamp("train"), ns=(stamp + 2 * 10**9, stamp + 2 * 10**9))
-    (corpus.work.root / "wav/u2.wav").unlink()  # whoever needs the room may delete the audio
+    (corpus.work.root / "wav/u2.wav").unlink()  # whoever needs the space may delete the audio
     assert not make_features(SPEEDS, corpus.work, nj=1).made
 
 

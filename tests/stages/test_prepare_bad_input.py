@@ -1,4 +1,4 @@
-"""Every bad input gives one sentence that names it and the mend, and nothing is written; or it is skipped."""
+"""Every bad input gives one sentence that names it and the fix, and nothing is written; or it is skipped."""
 
 import re
 from collections.abc import Callable
