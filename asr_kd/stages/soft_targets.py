@@ -186,7 +186,7 @@ def _online_teachers(
 
 
 def _teacher_folder(config: Config, work: Workspace, teacher: str) -> TeacherFolder:
-    """Of a system with several seeds, each of which answers alone, the first teaches."""
+    """The seeds of a system answer alone: the first one teaches."""
     system = config.systems[teacher]
     return TeacherFolder(work.exp(teacher), system.members, system.folds)
 

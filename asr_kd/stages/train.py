@@ -170,7 +170,7 @@ class SystemRun:
         count = self.system.num_models
         if stamp["metadata"]["members"] < count:
             raise UserError(
-                f"{self.work.exp(source)} has {stamp['metadata']['members']} members, of which {self.name} reuses "
+                f"{self.work.exp(source)} has {stamp['metadata']['members']} members, but {self.name} reuses "
                 f"{count}; train more: {again}"
             )
         if trained["system"] != expected["system"] or trained["seeds"][:count] != expected["seeds"][:count]:

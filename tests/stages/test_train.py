@@ -156,7 +156,7 @@ def test_members_of_an_ensemble_are_reused(toy: Toy) -> None:
     ):
         train(changed, toy.work, OPTIONS, ["direct"])
     more = toy.config(direct=HARD | {"seeds": 4, "reuse": "teacher"}, teacher=HARD | {"members": 4})
-    with pytest.raises(UserError, match=r"has 3 members, of which direct reuses 4; train more: asr-kd train teacher"):
+    with pytest.raises(UserError, match=r"has 3 members, but direct reuses 4; train more: asr-kd train teacher"):
         train(more, toy.work, OPTIONS, ["direct"])
 
 
