@@ -141,7 +141,7 @@ def test_the_recipe_recognises_phones_and_reports_them(slice_of_timit: Path, tmp
         said = [classes[line.split()[2].upper()] for line in times.read_text().splitlines()]
         said = [phone for phone in said if phone]
         errors += edit_distance(said, heard)["total"]
-        words += len(said.
+        words += len(said)
     assert words == systems["distilled"]["errors"]["test"]["words"]
     assert systems["distilled"]["wer"]["test"] == pytest.approx(errors / words)
 
