@@ -1,4 +1,4 @@
-"""The results of a run, typed: what `exp/report/results.json` holds, and its JSON schema.
+"""The results of a run, typed: what `exp/report/results.json` holds.
 
 Rates of errors are called `wer` throughout; `Results.unit` says whether they are of words or of phones. A mapping by
 "set" has the scored sets as its keys: dev, on which settings are chosen, then the test sets.
@@ -6,17 +6,13 @@ Rates of errors are called `wer` throughout; `Results.unit` says whether they ar
 
 from __future__ import annotations
 
-import json
 from dataclasses import field
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import pydantic
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from asr_kd.errors import UserError
-from asr_kd.settings import STRICT, to_mapping
+from asr_kd.settings import STRICT
 
 Unit = Literal["word", "phone"]
 Role = Literal["direct", "teacher", "distilled", "control", "other"]
@@ -365,49 +361,3 @@ class Results:
             groups.append([self.row(name) for name in dict.fromkeys(group) if name not in done])
             done |= set(group)
         return [group for group in groups if group]
-
-
-def as_json(results: Results) -> str:
-    """The text of results.json; what a run does not have is left out.
-
-    Raises:
-      ValueError: a number is not finite.
-    """
-    body = to_mapping(results)
-    body["systems"] = [_without_none(row) for row in body["systems"]]
-    body["alignment"] = _without_none(body["alignment"])
-    return json.dumps(_without_none(body), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _without_none(entries: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in entries.items() if value is not None}
-
-
-def read_results(file: Path) -> Results:
-    """Reads results.json.
-
-    Raises:
-      UserError: it is missing, or is no such file.
-    """
-    try:
-        return TypeAdapter(Results).validate_json(file.read_bytes())
-    except (OSError, pydantic.ValidationError) as error:
-        raise UserError(f"{file} is missing or damaged ({error}); delete {file.parent} and report again.") from None
-
-
-def read_mnist(folder: Path) -> MnistResults:
-    """What recipes/mnist writes for a report: `section.json`, in the form of `MnistResults`.
-
-    Raises:
-      UserError: it is missing, or is no such file.
-    """
-    file = folder / "section.json"
-    try:
-        return TypeAdapter(MnistResults).validate_json(file.read_bytes())
-    except (OSError, pydantic.ValidationError) as error:
-        raise UserError(f"{file} is missing or damaged ({error}); run recipes/mnist/run.sh first.") from None
-
-
-def schema() -> dict[str, Any]:
-    """The JSON schema of results.json."""
-    return TypeAdapter(Results).json_schema()

@@ -12,7 +12,8 @@ from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.report.collect import Evidence, collect, inputs
 from asr_kd.report.page import Origin, render, terminal_text
-from asr_kd.report.results import MnistResults, as_json, read_mnist, read_results
+from asr_kd.report.results import MnistResults
+from asr_kd.report.results_file import as_json, read_mnist, read_results
 from asr_kd.settings import to_mapping
 from asr_kd.version import __version__
 from asr_kd.workspace.config import Config

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from asr_kd.report.page import sentences
-from asr_kd.report.results import Results, read_results
+from asr_kd.report.results import Results
+from asr_kd.report.results_file import read_results
 from asr_kd.stages.report import report
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from asr_kd.report.page import sentences
-from asr_kd.report.results import read_results
+from asr_kd.report.results_file import read_results
 from asr_kd.report.style import COLOURS, OTHERS, looks
 from asr_kd.stages.report import report
 from asr_kd.workspace.config import Config

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_kd.report import plots
-from asr_kd.report.results import Results, read_results
+from asr_kd.report.results import Results
+from asr_kd.report.results_file import read_results
 from asr_kd.stages.report import report
 
 

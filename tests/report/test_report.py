@@ -21,7 +21,8 @@ from asr_kd.io.stamp import STAMP, Stamp
 from asr_kd.report import plots
 from asr_kd.report.collect import collect
 from asr_kd.report.page import markdown_escaped, sentences
-from asr_kd.report.results import MnistBias, MnistResults, Results, as_json, read_results, schema
+from asr_kd.report.results import MnistBias, MnistResults, Results
+from asr_kd.report.results_file import as_json, read_results, schema
 from asr_kd.stages.report import ReportResult, report
 from asr_kd.workspace.config import Config
 from asr_kd.workspace.work import Workspace
