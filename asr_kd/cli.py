@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -13,11 +14,11 @@ import yaml
 from asr_kd.commands import (
     absolute_file,
     decoder_option,
-    device_options,
     executor_option,
     main,
     nj_option,
     parts_of_set,
+    run_options,
     sets_options,
     stage,
 )
@@ -25,6 +26,7 @@ from asr_kd.decoding.registry import BACKENDS
 from asr_kd.errors import UserError
 from asr_kd.settings import to_mapping
 from asr_kd.workspace.config import Config, load_config, with_settings
+from asr_kd.workspace.run_options import RunOptions
 from asr_kd.workspace.work import Workspace
 
 
@@ -148,54 +150,50 @@ def _needed(directory: Path | None) -> Path:
     return directory
 
 
+def _old_training_option(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    if value:
+        raise UserError("systems are trained by their names in the config: asr-kd train [SYSTEM...], or --teachers.")
+
+
 @stage("train")
 @click.argument("systems", nargs=-1)
 @click.option("--teachers", is_flag=True, help="Only the systems on hard labels that others learn from.")
-@click.option("--ensemble", is_flag=True, hidden=True)
-@click.option("--pair", multiple=True, hidden=True)
+@click.option("--ensemble", is_flag=True, hidden=True, expose_value=False, callback=_old_training_option)
+@click.option("--pair", multiple=True, hidden=True, expose_value=False, callback=_old_training_option)
 @nj_option
-@device_options
+@run_options
 def train(
     config: Config,
     work: Workspace,
     systems: tuple[str, ...],
     teachers: bool,
-    ensemble: bool,
-    pair: tuple[str, ...],
     nj: int,
-    device: str,
-    tensorboard: Path | None,
+    options: RunOptions,
 ) -> Any:
     """Stages 4 (--teachers) and 6: train SYSTEMS, by default all of the config, in order of dependence.
 
     Makes the soft targets that they learn from where stage 5 has not. On CPUs two systems that are ready are trained
     side by side, unless --nj is 1.
     """
-    if ensemble or pair:
-        raise UserError("systems are trained by their names in the config: asr-kd train [SYSTEM...], or --teachers.")
     if teachers and systems:
         raise UserError("--teachers and names of systems exclude each other.")
     from asr_kd.stages.train import train as run
-    from asr_kd.workspace.run_options import RunOptions
 
     names = tuple(config.teachers()) if teachers else systems
     if teachers and not names:
         return "the config has no system on hard labels that others learn from: nothing to train"
-    return run(config, work, RunOptions(device, tensorboard), names, nj)
+    return run(config, work, options, names, nj)
 
 
 @stage("soft-targets")
 @click.argument("systems", nargs=-1)
 @nj_option
-@device_options
-def soft_targets(
-    config: Config, work: Workspace, systems: tuple[str, ...], nj: int, device: str, tensorboard: Path | None
-) -> Any:
+@run_options
+def soft_targets(config: Config, work: Workspace, systems: tuple[str, ...], nj: int, options: RunOptions) -> Any:
     """Stage 5: the soft targets that SYSTEMS learn from, by default of all whose teachers are trained."""
     from asr_kd.stages.soft_targets import make_soft_targets
-    from asr_kd.workspace.run_options import RunOptions
 
-    return make_soft_targets(config, work, RunOptions(device, tensorboard), systems, nj)
+    return make_soft_targets(config, work, options, systems, nj)
 
 
 @stage("export-posteriors")
@@ -313,20 +311,17 @@ def plan(
     "--system", "systems", multiple=True, help="May be repeated.  [default: the distilled ones of compare, else all]"
 )
 @click.option("--decode", "sets", multiple=True, help="Also the words of this set; may be repeated.")
-@click.option("--decoder", type=click.Choice(list(BACKENDS)), help="[default: the first that is installed]")
+@click.option("--decoder", "backend", type=click.Choice(list(BACKENDS)), help="[default: the first that is installed]")
 @click.option("--nj", type=click.IntRange(1), default=1, show_default=True, help="Points that run at once.")
-@device_options
+@run_options
 def sweep(
     config: Config,
     work: Workspace,
     entries: tuple[str, ...],
     name: str | None,
-    systems: tuple[str, ...],
-    sets: tuple[str, ...],
-    decoder: str | None,
     nj: int,
-    device: str,
-    tensorboard: Path | None,
+    options: RunOptions,
+    **of_plan: Any,
 ) -> Any:
     """Train systems at every point of a grid over the config's keys: one table, one figure; resumes by itself.
 
@@ -334,10 +329,9 @@ def sweep(
     """
     from asr_kd.stages.sweep import SweepPlan, default_systems, parse_grid
     from asr_kd.stages.sweep import sweep as run
-    from asr_kd.workspace.run_options import RunOptions
 
-    sweep_plan = SweepPlan(parse_grid(entries), systems or default_systems(config), sets, decoder)
-    return run(config, work, sweep_plan, RunOptions(device, tensorboard, quiet=nj > 1), name, nj)
+    sweep_plan = SweepPlan(parse_grid(entries), **of_plan | {"systems": of_plan["systems"] or default_systems(config)})
+    return run(config, work, sweep_plan, dataclasses.replace(options, quiet=nj > 1), name, nj)
 
 
 @main.command("mnist", hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})

@@ -22,6 +22,7 @@ from asr_kd.kernels.cpu import choose_mkl_code_path, cpu_flags
 from asr_kd.kernels.malloc import disable_malloc_trim
 from asr_kd.workspace.config import load_config
 from asr_kd.workspace.executor import default_jobs
+from asr_kd.workspace.run_options import RunOptions
 from asr_kd.workspace.work import Workspace, default_root
 
 _TRAINING = frozenset({"align", "train", "soft-targets"})  # commands that spend their time in batches of a net
@@ -109,11 +110,16 @@ def executor_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def device_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    function = click.option("--tensorboard", type=click.Path(path_type=Path), help="Also write TensorBoard logs here.")(
-        function
-    )
-    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")(function)
+def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --device and --tensorboard; the command gets them as one `RunOptions`, called `options`."""
+
+    @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+    @click.option("--tensorboard", type=click.Path(path_type=Path), help="Also write TensorBoard logs here.")
+    @functools.wraps(function)
+    def command(*arguments: Any, device: str, tensorboard: Path | None, **others: Any) -> Any:
+        return function(*arguments, options=RunOptions(device, tensorboard), **others)
+
+    return command
 
 
 def absolute_file(context: click.Context, parameter: click.Parameter, value: Path | None) -> str | None:

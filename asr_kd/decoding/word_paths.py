@@ -42,7 +42,7 @@ def best_scores(
     flat = np.array([label for sequence in sequences for label in sequence], np.int32)
     num_states = int(dst.max()) + 1 if len(dst) else 1
     low, high = _outputs_before(src, dst, output, num_states)
-    return np.asarray(_search(src, dst, output, score, part, low, high, flat, ends))
+    return np.asarray(_search((src, dst, output, score, part), (low, high), (flat, ends)))
 
 
 def best_outputs(
@@ -108,7 +108,8 @@ def _outputs_before(src, dst, output, num_states):  # type: ignore[no-untyped-de
 
 
 @compiled()
-def _search(src, dst, output, score, part, low, high, flat, ends):  # type: ignore[no-untyped-def]
+def _search(arcs, bounds, sequences):  # type: ignore[no-untyped-def]
+    (src, dst, output, score, part), (low, high), (flat, ends) = arcs, bounds, sequences
     num_states, count = len(low), len(ends) - 1
     width = max(1, (high - low).max() + 1)
     best = np.empty((num_states, width))

@@ -182,8 +182,9 @@ class _SoftCrossEntropy(torch.autograd.Function):
         use_torchs_threads()
         gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
         terms = logits.new_empty(3, *logits.shape[:2])
-        arrays = (logits.detach().contiguous(), log_targets, senones, soft_weights, hard_weights, terms, gradient)
-        _soft_rows(*(array.numpy() for array in arrays), np.float32(temperature))
+        arrays = (logits.detach().contiguous(), log_targets, senones, terms, gradient)
+        weights = (soft_weights.numpy(), hard_weights.numpy())
+        _soft_rows(*(array.numpy() for array in arrays), weights, np.float32(temperature))
         ctx.save_for_backward(gradient)
         soft, hard, correct = terms
         ctx.mark_non_differentiable(soft, hard, correct)
@@ -296,12 +297,12 @@ def _hard_rows(logits, senones, weights, entropy, correct, gradient):  # type: i
 
 
 @compiled(parallel=True)
-def _soft_rows(logits, log_targets, senones, soft_weights, hard_weights, terms, gradient, temperature):  # type: ignore[no-untyped-def]
+def _soft_rows(logits, log_targets, senones, terms, gradient, weights, temperature):  # type: ignore[no-untyped-def]
     members, frames, classes = logits.shape
     one, zero = np.float32(1.0), np.float32(0.0)
     ones = np.ones(classes, np.float32)
     for b in numba.prange(frames):
-        soft, hard, senone = soft_weights[b], hard_weights[b], senones[b]
+        soft, hard, senone = weights[0][b], weights[1][b], senones[b]
         if soft == zero and hard == zero:
             gradient[:, b] = zero
             terms[:, :, b] = zero
