@@ -93,14 +93,18 @@ class FrameModel(nn.Module):
         Returns:
           (T, C) float32 natural-log posteriors, on the model's device.
         """
-        return torch.cat([ensemble_log_mean(part) for part in self._log_posteriors(features)])
+        return torch.cat([ensemble_log_mean(part.log_softmax(-1)) for part in self._logits(features)])
 
     def member_log_posteriors(self, features: Tensor | np.ndarray) -> Tensor:
         """(T, D) normalised frames of an utterance -> (M, T, C) float32 natural-log posteriors of each member."""
-        return torch.cat(list(self._log_posteriors(features)), dim=1)
+        return self.member_logits(features).log_softmax(-1)
+
+    def member_logits(self, features: Tensor | np.ndarray) -> Tensor:
+        """As `member_log_posteriors`, before the softmax."""
+        return torch.cat(list(self._logits(features)), dim=1)
 
     @torch.no_grad()
-    def _log_posteriors(self, features: Tensor | np.ndarray) -> Iterator[Tensor]:
+    def _logits(self, features: Tensor | np.ndarray) -> Iterator[Tensor]:
         features = torch.as_tensor(features)
         if features.dim() != 2 or not len(features) or features.shape[1] != self.num_dims:
             raise ValueError(f"features are {tuple(features.shape)}, not (T, {self.num_dims}) with T > 0")
@@ -109,7 +113,7 @@ class FrameModel(nn.Module):
         padded = torch.cat([edges[0], features, edges[1]]).to(self.device, torch.float32)
         for first in range(0, len(features), FRAMES_AT_ONCE):
             # `forward` of a chunk of its own, for the edges are repeated as in training
-            yield self(padded[None, first : first + FRAMES_AT_ONCE + left + right]).log_softmax(-1)
+            yield self(padded[None, first : first + FRAMES_AT_ONCE + left + right])
 
     def select_members(self, members: Sequence[int]) -> FrameModel:
         """Another model with some of the members, to run without the others."""

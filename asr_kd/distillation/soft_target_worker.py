@@ -182,26 +182,26 @@ def _distributions(task: TargetsTask, utterances: Sequence[int]) -> Iterator[Ten
         models = [of_fold[folds[utterance]] for of_fold, folds in zip(loaded.models, loaded.folds, strict=True)]
         for first in range(0, len(features), FRAMES_AT_ONCE):
             end = min(first + FRAMES_AT_ONCE, len(features))
-            yield _mean_distribution([_log_posteriors(model, features, first, end) for model in models], task.settings)
+            yield _mean_distribution([_logits(model, features, first, end) for model in models], task.settings)
 
 
-def _mean_distribution(log_posteriors: Sequence[Tensor], settings: TargetsConfig) -> Tensor:
+def _mean_distribution(logits: Sequence[Tensor], settings: TargetsConfig) -> Tensor:
     """(M, B, C) of each teacher, whose members count alike, as do the teachers -> (B, C)."""
     weights = None
-    if len(log_posteriors) > 1:
-        parts = [torch.full(part.shape[:2], 1 / len(part) / len(log_posteriors)) for part in log_posteriors]
-        weights = torch.cat(parts).to(log_posteriors[0].device)
-    members = log_posteriors[0] if weights is None else torch.cat(list(log_posteriors))
+    if len(logits) > 1:
+        parts = [torch.full(part.shape[:2], 1 / len(part) / len(logits)) for part in logits]
+        weights = torch.cat(parts).to(logits[0].device)
+    members = logits[0] if weights is None else torch.cat(list(logits))
     return ensemble_distribution(members, temperature=settings.temperature, mean=settings.mean, weights=weights)
 
 
 @torch.no_grad()
-def _log_posteriors(model: FrameModel, features: Tensor, first: int, end: int) -> Tensor:
+def _logits(model: FrameModel, features: Tensor, first: int, end: int) -> Tensor:
     """(M, end - first, C) of some frames of an utterance, which the model sees with the frames around them."""
     start = max(0, first - model.context.left)
     part = features[start : end + model.context.right]
-    log_posteriors: Tensor = model.member_log_posteriors(part)[:, first - start : end - start]
-    return log_posteriors
+    logits: Tensor = model.member_logits(part)[:, first - start : end - start]
+    return logits
 
 
 def _threads(task: TargetsTask) -> contextlib.AbstractContextManager[None]:

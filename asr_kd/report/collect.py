@@ -38,9 +38,9 @@ from asr_kd.report.results import (
 )
 from asr_kd.report.systems import Measured, curve, is_reused, measure, rates, row_of
 from asr_kd.workspace.config import DEV, Config
-from asr_kd.workspace.frames import open_frames
+from asr_kd.workspace.frames import open_frames, open_labels
 from asr_kd.workspace.sets import all_sets, prepared, scored_sets
-from asr_kd.workspace.work import Workspace, labels_of, require
+from asr_kd.workspace.work import Workspace, require
 
 FLAT_TEMPERATURE = 20.0  # of the figure: nearly uniform, as in the paper's MNIST experiments
 
@@ -215,7 +215,7 @@ def _example(
     example = example_frame(
         load_model(work.exp(teacher)),
         store,
-        np.asarray(store.array(labels_of(kind))),
+        np.asarray(open_labels(work, store, kind)),
         temperatures=sorted({1.0, results.distillation.temperature, FLAT_TEMPERATURE}),
         mean=results.distillation.mean,
         silence=silence,

@@ -27,7 +27,8 @@ from asr_kd.report.results import (
     SystemRow,
 )
 from asr_kd.workspace.config import Config
-from asr_kd.workspace.work import Workspace, labels_of, require
+from asr_kd.workspace.frames import open_labels
+from asr_kd.workspace.work import Workspace, require
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def measure(
             return Measured(system.is_ensemble, count, source.parameters, source.senones, frames)
     model = load_model(work.exp(name))
     sizes = (system.is_ensemble, model.members, model.parameters_per_member, model.num_senones)
-    labels = {n: np.asarray(store.array(labels_of(system.tree))) for n, store in stores.items()}
+    labels = {n: np.asarray(open_labels(work, store, system.tree)) for n, store in stores.items()}
     if not system.is_ensemble:
         return Measured(*sizes, {n: frame_metrics(model, store, labels[n]) for n, store in stores.items()})
     counts = [s.num_models for n, s in config.systems.items() if s.reuse == name and _reuses(config, work, n)]

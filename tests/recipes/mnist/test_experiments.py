@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from asr_kd.acoustic.settings import TrainingConfig
 from asr_kd.errors import UserError
-from asr_kd.report.results import read_mnist
+from asr_kd.report.results_file import read_mnist
 from asr_kd.stages.report import mnist_of
 
 from .conftest import RECIPE  # first: it puts the recipe on the path
