@@ -34,8 +34,9 @@ from asr_kd.decoding.graph import compile_graph
 from asr_kd.lang.graph_size import bytes_to_compile
 from asr_kd.lang.lexicon import everything_known, make_lang, pronounce
 from asr_kd.lang.ngram import Arpa, estimate
+from asr_kd.lang.pronunciation import LexiconModel
 from asr_kd.lang.pruning import prune, restrict
-from asr_kd.stages.language import Pronouncer, read_sentences
+from asr_kd.stages.language import read_sentences
 from asr_kd.workspace.work import Workspace
 
 
@@ -60,7 +61,7 @@ def measure(work_dir: Path, text: Path, size: int, threshold: float) -> str:
     tree = read_tree(Workspace(work_dir, Path("bench.yaml")).tree("tied"))
     words = arpa.spoken_words
     known = pronounce(words, {})
-    guess = Pronouncer(Path("none"), guess=True)
+    guess = LexiconModel(Path("none"), oov_g2p=True)
     lang = make_lang(words, known | guess(words - known.keys()))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     started = time.perf_counter()

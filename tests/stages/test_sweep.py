@@ -137,7 +137,6 @@ def test_direct_models_are_reused_where_they_are_trained_as_the_teacher_is(
 
 
 def test_sizes_are_decoded_and_drawn(trained: Path) -> None:
-    pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
     sweep(
         trained, "--grid", "systems.direct.model.width=8,16", "--grid", "systems.direct.seeds=1", "--system", "direct",
         "--name", "size",
@@ -158,7 +157,6 @@ def test_sizes_are_decoded_and_drawn(trained: Path) -> None:
 
 
 def test_another_graph_is_not_put_in_the_place_of_the_recipes(trained: Path) -> None:
-    pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
     own = load_config(trained).decoding.silence_probability
     grid = ["--grid", f"decoding.silence_probability={own},0.05", "--grid", "systems.direct.training.epochs=1"]
     sweep(trained, *grid, "--name", "silence", "--system", "direct", "--decode", "dev")
