@@ -50,12 +50,8 @@ def main() -> None:
     """
 
 
-def stage(name: str, load: Callable[[Path], Any] = load_config) -> Callable[[Callable[..., Any]], click.Command]:
-    """A command on a recipe: adds --config and --work-dir, logs to a file, notes its seconds and its peak memory.
-
-    Args:
-      load: reads the file of --config.
-    """
+def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """A command on a recipe: adds --config and --work-dir, logs to a file, notes its seconds and its peak memory."""
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         @click.option(
@@ -72,7 +68,7 @@ def stage(name: str, load: Callable[[Path], Any] = load_config) -> Callable[[Cal
         )
         @functools.wraps(function)
         def command(config_path: Path, work_dir: Path | None, **options: Any) -> None:
-            config = load(config_path)
+            config = load_config(config_path)
             work = Workspace(work_dir or default_root(config_path), config_path)
             if name in _TRAINING:
                 disable_malloc_trim()
@@ -87,7 +83,7 @@ def stage(name: str, load: Callable[[Path], Any] = load_config) -> Callable[[Cal
                     _note(work.exp("seconds.json"), key, round(time.monotonic() - started, 2))
                     _note(work.exp("memory.json"), key, meter.peak)
 
-        return main.command(name.split(" ")[0])(command)
+        return main.command(name)(command)
 
     return decorate
 
@@ -169,7 +165,7 @@ class _logging:
     """Messages to standard error and to exp/log/<stage>.log while a stage runs."""
 
     def __init__(self, work: Workspace, name: str) -> None:
-        self._file = work.exp("log") / f"{name.replace(' ', '-')}.log"
+        self._file = work.exp("log") / f"{name}.log"
 
     def __enter__(self) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)

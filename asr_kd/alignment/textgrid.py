@@ -28,8 +28,8 @@ def write_textgrid(times: Times, path: Path) -> None:
     grid.save(str(path), "long_textgrid", includeBlankSpaces=False)
 
 
-def read_textgrid(path: Path, words: str = "words", phones: str = "phones") -> Times:
-    """Reads the tiers of these names; one that is missing is empty.
+def read_textgrid(path: Path) -> Times:
+    """Reads the tiers `words` and `phones`; one that is missing is empty.
 
     Raises:
       UserError: the file cannot be read, has neither tier, or an interval of them is out of order.
@@ -42,9 +42,9 @@ def read_textgrid(path: Path, words: str = "words", phones: str = "phones") -> T
         reason = "it does not have a TextGrid's lines" if isinstance(error, IndexError) else str(error).rstrip(".")
         raise UserError(f"{path}: cannot be read as a TextGrid ({reason}); save it as text with Praat.") from None
     tiers = {tier["name"]: tier for tier in grid["tiers"]}
-    if words not in tiers and phones not in tiers:
-        raise UserError(f"{path}: there is no tier {words!r} or {phones!r}, only {sorted(tiers)}; rename its tiers.")
-    read = (_intervals(path, tiers[name]) if name in tiers else [] for name in (words, phones))
+    if "words" not in tiers and "phones" not in tiers:
+        raise UserError(f"{path}: there is no tier 'words' or 'phones', only {sorted(tiers)}; rename its tiers.")
+    read = (_intervals(path, tiers[name]) if name in tiers else [] for name in ("words", "phones"))
     return Times(path.stem, float(grid["xmax"]), *read)
 
 

@@ -79,10 +79,6 @@ def monophone_tree(phones: tuple[str, ...]) -> Tree:
     return Tree(phones, tables, np.zeros(size * NUM_HMM_STATES, np.int64))
 
 
-def with_counts(tree: Tree, counts: NDArray[np.int64]) -> Tree:
-    return replace(tree, counts=counts)
-
-
 def write_tree(tree: Tree, folder: Path) -> None:
     np.savez_compressed(
         folder / "tree.npz", phones=np.array(tree.phones, np.str_), tables=tree.tables, counts=tree.counts

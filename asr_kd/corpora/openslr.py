@@ -2,11 +2,9 @@
 
 lhotse's download_librispeech checks no sums, corrupts a file where the server ignores Range, and unpacks links.
 
-python -m asr_kd.corpora.openslr [--part PART]... [--lexicon] [--lm NAME]... FOLDER
-
-FOLDER gets LibriSpeech/<part>/, librispeech-lexicon.txt and <name>.arpa.gz. A file grows as <file>.part and takes its
-name once its sum is right; a part is unpacked beside its place and moved there whole. So a killed run is resumed by the
-next one. Archives are deleted once they are unpacked.
+The target folder gets LibriSpeech/<part>/, librispeech-lexicon.txt and <name>.arpa.gz. A file grows as <file>.part
+and takes its name once its sum is right; a part is unpacked beside its place and moved there whole. So a killed run is
+resumed by the next one. Archives are deleted once they are unpacked.
 """
 
 from __future__ import annotations
@@ -14,14 +12,12 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import sys
 import tarfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import click
 from tqdm import tqdm
 
 from asr_kd.corpora.openslr_files import OPENSLR, Release
@@ -251,24 +247,3 @@ def _safe_path(member: tarfile.TarInfo, part: str, archive: Path) -> PurePosixPa
             "was not unpacked; delete it."
         )
     return path
-
-
-@click.command()
-@click.option("--part", "parts", multiple=True, type=click.Choice(list(OPENSLR.parts)), help="A part of the corpus.")
-@click.option("--lexicon", is_flag=True, help="The lexicon.")
-@click.option(
-    "--lm", "language_models", multiple=True, type=click.Choice(list(OPENSLR.language_models)), help="A language model."
-)
-@click.argument("folder", type=click.Path(path_type=Path))
-def main(folder: Path, parts: Sequence[str], lexicon: bool, language_models: Sequence[str]) -> None:
-    """Puts parts of LibriSpeech, its lexicon and its language models into FOLDER."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        click.echo(download_librispeech(folder, parts, lexicon=lexicon, language_models=language_models))
-    except UserError as error:
-        click.echo(f"asr_kd.corpora.openslr: {error}", err=True)
-        sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

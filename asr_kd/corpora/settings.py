@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
@@ -18,8 +18,6 @@ class CorpusConfig:
     name: str
     sampling_rate: Count = 16000  # Hz; audio at another rate is an error, never resampled silently
     on_bad_utterance: Literal["fail", "skip"] = "fail"  # skip: leave it out, count it, list it in the report
-
-    phones_as_words: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, config=STRICT)

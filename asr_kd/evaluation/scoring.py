@@ -29,11 +29,6 @@ class Scoring:
         return "phone" if self.phones else "word"
 
     @property
-    def counts_silence(self) -> bool:
-        """Whether a second rate, in which silence counts as a phone, says something."""
-        return bool(self.phones)
-
-    @property
     def inputs(self) -> dict[str, str]:
         """For the stamp of a result: the table of phones by its digest."""
         return {"scored phones": digest_of(sorted(self.phones.items()))[:16]} if self.phones else {}

@@ -140,13 +140,6 @@ def _discounts(counts: Iterable[int]) -> tuple[float, float, float]:
     return discount, discount, discount
 
 
-def estimate_arpa(sentences: list[list[str]], order: int, path: Path, vocabulary: Iterable[str] = ()) -> Arpa:
-    """Estimates a model and writes it to `path` as ARPA text; see `estimate`."""
-    arpa = estimate(sentences, order, vocabulary)
-    write_arpa(path, arpa)
-    return arpa
-
-
 def write_arpa(path: Path, arpa: Arpa) -> None:
     """Writes ARPA text, n-grams sorted, seven digits."""
     levels = [dict(level) for level in arpa.probabilities]

@@ -19,7 +19,6 @@ from asr_kd.frames.features import FRAME_SHIFT
 
 OURS, REFERENCE = "#d95f02", "#1f78b4"  # two colours that also differ for the colour-blind
 _INCHES_PER_SECOND = 4.0
-_DPI = 130
 
 
 def boundary_figure(features: np.ndarray, ours: Times, reference: Times) -> bytes:

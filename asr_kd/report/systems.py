@@ -54,7 +54,7 @@ def measure(
 ) -> Measured:
     """Runs a system's models over every set, unless they ran as members of a system that is measured already."""
     system = config.system(name)
-    if (source := measured.get(system.reuse)) is not None and _reuses(config, work, name):
+    if (source := measured.get(system.reuse)) is not None and _reuses(work, name):
         count = system.num_models
         if source.diversity:
             frames = {n: source.first[n][count] for n in stores}
@@ -64,7 +64,7 @@ def measure(
     labels = {n: np.asarray(open_labels(work, store, system.tree)) for n, store in stores.items()}
     if not system.is_ensemble:
         return Measured(*sizes, {n: frame_metrics(model, store, labels[n]) for n, store in stores.items()})
-    counts = [s.num_models for n, s in config.systems.items() if s.reuse == name and _reuses(config, work, n)]
+    counts = [s.num_models for n, s in config.systems.items() if s.reuse == name and _reuses(work, n)]
     of_sets = {n: diversity(model, store, labels[n], counts) for n, store in stores.items()}
     return Measured(
         *sizes,
@@ -74,7 +74,7 @@ def measure(
     )
 
 
-def _reuses(config: Config, work: Workspace, name: str) -> bool:
+def _reuses(work: Workspace, name: str) -> bool:
     return is_reused(require(work.exp(name), work, f"train {name}"))
 
 

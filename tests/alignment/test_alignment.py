@@ -1,6 +1,7 @@
 """Graphs, Viterbi, flat start and tree on problems whose answer is known."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from asr_kd.alignment.settings import AlignmentConfig
 from asr_kd.alignment.times import Interval, Times
 from asr_kd.alignment.topology import CannotAlignError, compile_transcript, context_key, equal_alignment, path_segments
 from asr_kd.alignment.transcripts import TranscribedFrames
-from asr_kd.alignment.tree import monophone_tree, read_tree, with_counts, write_tree
+from asr_kd.alignment.tree import monophone_tree, read_tree, write_tree
 from asr_kd.alignment.tree_growing import Statistics, grow_tree
 from asr_kd.alignment.viterbi import viterbi
 from asr_kd.errors import UserError
@@ -211,7 +212,7 @@ def test_min_count_forbids_small_leaves():
 
 
 def test_tree_on_disk(tmp_path):
-    tree = with_counts(monophone_tree(("SIL", "A")), np.arange(6))
+    tree = replace(monophone_tree(("SIL", "A")), counts=np.arange(6))
     write_tree(tree, tmp_path)
     again = read_tree(tmp_path)
     assert again.phones == tree.phones

@@ -15,7 +15,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from asr_kd.corpora import openslr, transfer
 from asr_kd.corpora.openslr import download_librispeech, make_plan
@@ -344,12 +343,11 @@ def test_a_folder_that_may_be_half_a_part_is_not_touched(tmp_path: Path, server:
     assert mine.is_dir() and server.asked == []
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_a_target_that_is_no_folder_is_refused_and_nothing_requested_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    refused = CliRunner().invoke(openslr.main, ["--lexicon", str(tmp_path / "file" / "x")])
-    assert refused.exit_code == 2 and "cannot be made (Not a directory)" in refused.output
-    nothing = CliRunner().invoke(openslr.main, [str(tmp_path)])
-    assert nothing.exit_code == 0 and "nothing requested" in nothing.output
+    with pytest.raises(UserError, match=re.escape("cannot be made (Not a directory)")):
+        download_librispeech(tmp_path / "file" / "x", [], lexicon=True, language_models=[])
+    assert "nothing requested" in str(download_librispeech(tmp_path, [], lexicon=False, language_models=[]))
 
 
 def test_the_sums_and_parts_are_those_of_torchaudio_and_lhotse() -> None:

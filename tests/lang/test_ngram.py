@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.errors import UserError
-from asr_kd.lang.ngram import BEGIN, END, Arpa, estimate, estimate_arpa, perplexity, read_arpa, write_arpa
+from asr_kd.lang.ngram import BEGIN, END, Arpa, estimate, perplexity, read_arpa, write_arpa
 
 SENTENCES = st.lists(st.lists(st.sampled_from("abcd"), max_size=6), min_size=1, max_size=12)
 
@@ -51,7 +51,8 @@ def test_kneser_ney_counts_by_hand() -> None:
 @given(SENTENCES, st.integers(1, 3))
 def test_read_gives_what_write_got(tmp_path_factory, sentences, order) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path_factory.mktemp("lm") / "G.arpa"
-    arpa = estimate_arpa(sentences, order, path)
+    arpa = estimate(sentences, order)
+    write_arpa(path, arpa)
     again = read_arpa(path)
     assert again.order == order and again.words == arpa.words
     for level, other in zip(arpa.probabilities, again.probabilities, strict=True):

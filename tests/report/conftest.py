@@ -13,7 +13,7 @@ import torch
 from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.model_files import save_model
 from asr_kd.acoustic.training import write_log
-from asr_kd.alignment.tree import monophone_tree, with_counts, write_tree
+from asr_kd.alignment.tree import monophone_tree, write_tree
 from asr_kd.evaluation.wer import align_words
 from asr_kd.frames.store import FrameStore, write_store
 from asr_kd.io.files import write_json_lines
@@ -67,7 +67,7 @@ def make_run(root: Path, *, settings: dict | None = None, utterances: int = 30) 
     _stamp(work.exp("align"), "align", metadata={"utterances": len(stores) * utterances, "failed": failed})
     for kind in ("tied", "monophone"):
         _stamp(work.tree(kind), "align", metadata={"num_senones": NUM_SENONES})
-        write_tree(with_counts(monophone_tree(PHONES), np.ones(NUM_SENONES, np.int64)), work.tree(kind))
+        write_tree(replace(monophone_tree(PHONES), counts=np.ones(NUM_SENONES, np.int64)), work.tree(kind))
     numbers = ("frames", "bytes_per_frame", "full_bytes_per_frame", "retained_mass", "kl", "entropy", "entries")
     for name, system in config.systems.items():
         if system.targets is not None:
