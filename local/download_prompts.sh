@@ -4,7 +4,7 @@ set -euo pipefail
 
 help_message="Usage: local/download_prompts.sh [options] FOLDER
 From Debian's packages where there is apt-get (no root needed), else from their makers' tarball."
-prompts_dir=  # a copy already at hand: a folder with the WAV files and core-sounds-en.txt, as either source has them
+prompts_dir=  # your copy: a folder with the WAV files and core-sounds-en.txt, as either source has them
 . "$(dirname "${BASH_SOURCE[0]}")/parse_options.sh"
 
 release=1.6.1

@@ -66,10 +66,10 @@ def align(
     >>> rng = np.random.default_rng(0)
     >>> means = np.repeat([[0, 0], [4, 0], [0, 4], [0, 0]], 20, axis=0)  # silence, A, B, silence
     >>> features = [means + rng.normal(0, 0.3, means.shape) for _ in range(20)]
-    >>> found = align(features, ["AB"] * 20, lang, AlignmentConfig(linear_rounds=4, rounds=4, batch_size=16))
-    >>> [lang.phones[phone] for phone in found[0].segments.phone]
+    >>> aligned = align(features, ["AB"] * 20, lang, AlignmentConfig(linear_rounds=4, rounds=4, batch_size=16))
+    >>> [lang.phones[phone] for phone in aligned[0].segments.phone]
     ['SIL', 'A', 'B', 'SIL']
-    >>> bool(abs(found[0].segments.start - [0, 20, 40, 60, 80]).max() < 4)
+    >>> bool(abs(aligned[0].segments.start - [0, 20, 40, 60, 80]).max() < 4)
     True
     """
     settings = settings or AlignmentConfig()

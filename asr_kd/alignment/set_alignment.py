@@ -28,7 +28,7 @@ FAILED = "failed.json"
 
 @dataclass(frozen=True)
 class AlignedBlock:
-    """Consecutive utterances; contexts and segments are as in `segments.Alignment`."""
+    """Consecutive utterances; contexts and segments are as in `alignment.segments`."""
 
     contexts: NDArray[np.int32]  # (n,)
     segments: NDArray[np.int32]  # (K, 5)

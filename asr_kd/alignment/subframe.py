@@ -60,7 +60,7 @@ def mean_starts(segments: Sequence[NDArray[np.int32]]) -> NDArray[np.float64]:
     A phase with another pronunciation, or with silence where the first phase has none, does not count there.
 
     Args:
-      segments: (K, 5) of each phase, as in `segments.Alignment`; phase p of P lies p / P frames later than the first.
+      segments: (K, 5) of each phase, as in `alignment.segments`; phase p of P lies p / P frames later than the first.
 
     Returns:
       (K,) seconds.

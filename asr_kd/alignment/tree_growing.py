@@ -88,7 +88,7 @@ def grow_tree_of_set(
     """A tree from up to `settings.subset_hours` of a set's utterances, with the frame counts of the whole set.
 
     Args:
-      contexts: (N,) as in `segments.Alignment`.
+      contexts: (N,) as in `alignment.segments`.
     """
     chosen = [u for u in data.choose_subset(settings.subset_hours, seed) if contexts[data.frames.offsets[u]] >= 0]
     of_utterances = [_context_independent_silence(contexts[data.span(u)], len(phones)) for u in chosen]

@@ -83,15 +83,15 @@ def soft_cross_entropy(
 ) -> SoftTerms:
     """The terms of the distillation loss, frame by frame, and their weighted sum.
 
-        Args:
-          logits: (M, B, C) of M students side by side.
-          log_targets: (B, C) natural-log probabilities of the teachers at this temperature.
-          senones: (B,) int64.
-          soft_weights: (B,) weight of each frame's soft term in the sum.
-          hard_weights: (B,) weight of each frame's hard term. A frame without weight is skipped: its terms are 0.
+    Args:
+      logits: (M, B, C) of M students side by side.
+      log_targets: (B, C) natural-log probabilities of the teachers at this temperature.
+      senones: (B,) int64.
+      soft_weights: (B,) weight of each frame's soft term in the sum.
+      hard_weights: (B,) weight of each frame's hard term. A frame without weight is skipped: its terms are 0.
 
     Raises:
-          ValueError: shapes do not agree, or a senone is not one of the C.
+      ValueError: shapes do not agree, or a senone is not one of the C.
     """
     _check_senones(senones, logits)
     if log_targets.shape != logits.shape[1:] or not soft_weights.shape == hard_weights.shape == senones.shape:

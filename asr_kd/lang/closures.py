@@ -24,16 +24,16 @@ _MOST = 32  # pronunciations that one becomes
 def with_closures(pronunciations: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
     """Pronunciations of ARPAbet's phones -> what each may become, the one with every release and no Q first.
 
-    At most 32 are taken of one, without Q before those with it.
-    A stop may stay unreleased at the end of a word and before another stop. That a word may also begin without its
-    closure depends on what comes before, which is for the graph of an utterance to say (`alignment.topology`).
+    Each pronunciation becomes at most 32; those without Q come first.
+    A stop may stay unreleased at the end of a word and before another stop. Whether a word may also begin without its
+    closure depends on the phone before it: the graph of the utterance decides that (`alignment.topology`).
     """
-    found: dict[tuple[str, ...], None] = {}
+    variants: dict[tuple[str, ...], None] = {}
     for phones in pronunciations:
         choices = [_choices(phones, place) for place in range(len(phones))]
         for chosen in itertools.islice(itertools.product(*choices), _MOST):
-            found[tuple(itertools.chain.from_iterable(chosen))] = None
-    return list(found)
+            variants[tuple(itertools.chain.from_iterable(chosen))] = None
+    return list(variants)
 
 
 def _choices(phones: Sequence[str], place: int) -> list[tuple[str, ...]]:

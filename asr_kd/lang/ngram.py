@@ -20,7 +20,7 @@ from asr_kd.io.text_files import open_text
 BEGIN, END = "<s>", "</s>"
 NGram = tuple[str, ...]
 _LARGEST_DISCOUNT = 0.8  # where the counts of counts hardly tell
-_MENDING = ("the language model", "fetch it or make it again (ARPA text, .gz where gzipped)")
+_ADVICE = ("the language model", "fetch it or make it again (ARPA text, .gz where gzipped)")
 _NEVER = -99.0  # ARPA's log10 of zero
 
 
@@ -166,7 +166,7 @@ def read_arpa(path: Path, only: Container[NGram] | None = None) -> Arpa:
     Raises:
       UserError: the file cannot be read, is cut short, says other counts than it holds, or a line of it is wrong.
     """
-    with open_text(path, *_MENDING) as file:
+    with open_text(path, *_ADVICE) as file:
         return _parse_arpa(path, file, only)
 
 
@@ -176,7 +176,7 @@ def read_counts(path: Path) -> list[int]:
     Raises:
       UserError: the file cannot be read, or has no header.
     """
-    with open_text(path, *_MENDING) as file:
+    with open_text(path, *_ADVICE) as file:
         return _read_header(path, enumerate(file, 1))
 
 
@@ -187,7 +187,7 @@ def read_vocabulary(path: Path) -> tuple[int, set[str]]:
       UserError: the file cannot be read, or has no header.
     """
     words = set()
-    with open_text(path, *_MENDING) as file:
+    with open_text(path, *_ADVICE) as file:
         lines = enumerate(file, 1)
         order = len(_read_header(path, lines))
         for _, line in lines:

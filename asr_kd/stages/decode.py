@@ -164,9 +164,9 @@ def decode(
         with replacing_folder(folder, job.stamp) as temporary:
             write_results(temporary, recognised, config.decoding, context.scoring, vocabulary)
         discard_partial(folder)
-    made = {(job.task.system, job.name) for job in jobs}
+    new = {(job.task.system, job.name) for job in jobs}
     return DecodeResult(
-        [Decoded((task.system, name) in made, read_summary(work, task.system, name)) for task in tasks for name in sets]
+        [Decoded((task.system, name) in new, read_summary(work, task.system, name)) for task in tasks for name in sets]
     )
 
 

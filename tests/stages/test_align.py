@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from asr_kd.alignment import aligner, flat_start
-from asr_kd.alignment.segments import read_alignment
+from asr_kd.alignment.segments import CONTEXTS, SEGMENTS, read_array
 from asr_kd.alignment.tree import read_tree
 from asr_kd.errors import UserError
 from asr_kd.frames.source import FrameSource
@@ -140,9 +140,8 @@ def labels(work: Workspace, sets: Sequence[str] = SETS) -> Arrays:
         store = FrameStore.open(work.frames(name))
         for kind in ("senones", "senones_monophone"):
             actual[f"{name} {kind}"] = np.array(store.array(kind))
-        alignment = read_alignment(work.exp("align") / name)
-        actual[f"{name} contexts"] = np.array(alignment.contexts)
-        actual[f"{name} segments"] = np.array(alignment.segments)
+        actual[f"{name} contexts"] = np.array(read_array(work.exp("align") / name / CONTEXTS))
+        actual[f"{name} segments"] = np.array(read_array(work.exp("align") / name / SEGMENTS))
     for kind in ("tree", "tree_monophone"):
         tree = read_tree(work.exp(kind))
         actual[f"{kind} tables"], actual[f"{kind} counts"] = tree.tables, tree.counts

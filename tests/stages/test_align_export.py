@@ -11,7 +11,7 @@ import pytest
 from matplotlib.image import imread as read_image
 
 from asr_kd.alignment.boundary_offsets import OFFSETS_FILE, write_offsets
-from asr_kd.alignment.segments import STARTS, Alignment, read_alignment, write_alignment
+from asr_kd.alignment.segments import SEGMENTS, STARTS, read_array
 from asr_kd.errors import UserError
 from asr_kd.frames.store import write_store
 from asr_kd.io.stamp import STAMP, Stamp
@@ -42,7 +42,7 @@ def work(tmp_path: Path) -> Workspace:
         write_store(work.frames(name), utterances, texts=[TEXTS[0], TEXTS[0], TEXTS[1]], speeds=[1.0, 0.9, 1.0])
         segments = np.array(rows + copy, np.int32)
         (work.exp("align") / name).mkdir()
-        write_alignment(Alignment(np.zeros(240, np.int32), segments), work.exp("align") / name)
+        np.save(work.exp("align") / name / SEGMENTS, segments)
     Stamp("align", {}, {}).write(work.exp("align") / STAMP)
     return work
 
@@ -104,7 +104,7 @@ def test_export_before_align_names_the_command(tmp_path: Path) -> None:
 
 def test_times_finer_than_frames_and_offsets_are_what_is_read(work: Workspace) -> None:
     by_frame = next(read_times(work, "dev"))
-    segments = read_alignment(work.exp("align") / "dev").segments
+    segments = read_array(work.exp("align") / "dev" / SEGMENTS)
     folder = times_folder(work, "dev")
     folder.mkdir()
     Stamp("subframe times", {}, {}).write(folder / STAMP)

