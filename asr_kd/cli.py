@@ -54,18 +54,18 @@ def download(
 
 
 @stage("prepare")
-@click.option("--corpus-dir", type=click.Path(path_type=Path), required=True, help="The corpus as stage 0 left it.")
+@click.option("--corpus-dir", type=click.Path(path_type=Path), required=True, help="The folder of the corpus.")
 @click.option(
     "--on-bad-utterance",
     type=click.Choice(["fail", "skip"]),
     help="What to do with an utterance that cannot be used  [default, here and below: the config's]",
 )
 @sets_options
-@click.option("--test-speakers", type=int, help="TIMIT: so many for test, where there is no TEST.")
-@click.option("--lexicon", type=click.Path(path_type=Path), callback=absolute_file, help="WORD PH1 PH2 ... lines.")
-@click.option("--lm", type=click.Path(path_type=Path), callback=absolute_file, help="An ARPA file to decode with.")
+@click.option("--test-speakers", type=int, help="TIMIT without TEST: take so many speakers for test.")
+@click.option("--lexicon", type=click.Path(path_type=Path), callback=absolute_file, help="A lexicon: WORD PH1 PH2 ...")
+@click.option("--lm", type=click.Path(path_type=Path), callback=absolute_file, help="An ARPA model to decode with.")
 @click.option(
-    "--lm-text", type=click.Path(path_type=Path), callback=absolute_file, help="Sentences to estimate one from."
+    "--lm-text", type=click.Path(path_type=Path), callback=absolute_file, help="Sentences to estimate a model from."
 )
 @click.option(
     "--add-set",
@@ -102,7 +102,7 @@ def prepare(
 @nj_option
 @executor_option
 def features(config: Config, work: Workspace, nj: int, executor: str) -> Any:
-    """Stage 2: cuts -> FrameStores of log-mel filterbanks."""
+    """Stage 2: cuts -> log-mel filterbanks, one FrameStore per set."""
     from asr_kd.stages.features import make_features as run
 
     return run(config, work, nj=nj, executor=executor)
@@ -110,12 +110,12 @@ def features(config: Config, work: Workspace, nj: int, executor: str) -> Any:
 
 @stage("align")
 @nj_option
-@click.option("--export", "export_format", type=click.Choice(["textgrid", "ctm"]), help="Only write times of words.")
+@click.option("--export", "export_format", type=click.Choice(["textgrid", "ctm"]), help="Only write the times.")
 @click.option(
     "--compare",
     "compare_form",
     type=click.Choice(["textgrid", "timit"]),
-    help="Only compare the times with other files' times.",
+    help="Only compare our times with those of files in this format.",
 )
 @click.argument("directory", type=click.Path(path_type=Path), required=False)
 def align(
@@ -126,7 +126,7 @@ def align(
     compare_form: str | None,
     directory: Path | None,
 ) -> Any:
-    """Stage 3: the senone of every frame; only of sets that are not aligned yet.
+    """Stage 3: the senone of every frame. Sets that are aligned already are skipped.
 
     With --export FORMAT DIRECTORY: word and phone times of the finished alignment, for Praat (textgrid) or NIST tools
     (ctm). With --compare FORMAT DIRECTORY: how far they are from those of the files below DIRECTORY.
@@ -157,7 +157,7 @@ def _old_training_option(context: click.Context, parameter: click.Parameter, val
 
 @stage("train")
 @click.argument("systems", nargs=-1)
-@click.option("--teachers", is_flag=True, help="Only the systems on hard labels that others learn from.")
+@click.option("--teachers", is_flag=True, help="Only the systems on hard labels that other systems learn from.")
 @click.option("--ensemble", is_flag=True, hidden=True, expose_value=False, callback=_old_training_option)
 @click.option("--pair", multiple=True, hidden=True, expose_value=False, callback=_old_training_option)
 @nj_option
@@ -198,16 +198,16 @@ def soft_targets(config: Config, work: Workspace, systems: tuple[str, ...], nj: 
 
 @stage("export-posteriors")
 @click.option("--format", "form", type=click.Choice(["npz", "ark"]), default="npz", show_default=True)
-@click.option("--set", "name", default="train", show_default=True)
+@click.option("--set", "name", default="train", show_default=True, help="The set whose utterances are exported.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.argument("system")
 @click.argument("directory", type=click.Path(path_type=Path))
 def export_posteriors(
     config: Config, work: Workspace, system: str, directory: Path, form: Any, name: str, device: str
 ) -> Any:
-    """Log posteriors of SYSTEM for every utterance of a set, in DIRECTORY: <utterance>.npz, or a Kaldi archive.
+    """Write log posteriors of SYSTEM for every utterance of a set to DIRECTORY: <utterance>.npz, or a Kaldi archive.
 
-    `targets: {from: ./DIRECTORY}` reads them back.
+    `targets: {from: ./DIRECTORY}` reads them.
     """
     from asr_kd.stages.export_posteriors import export_posteriors as run
 
@@ -246,7 +246,7 @@ def decode(
     rescore_lm: tuple[Path, ...],
     nj: int,
 ) -> Any:
-    """Stage 7: graph; scales chosen on dev; the words of every set."""
+    """Stage 7: compile the decoding graph, choose scales on dev, recognise the words of every set."""
     from asr_kd.stages.decode import chosen_backend
     from asr_kd.stages.decode import decode as run
 
@@ -261,15 +261,13 @@ def decode(
 
 
 @stage("transcribe")
-@click.option(
-    "--system", help="Which system answers, by its first seed  [default: the distilled one of the first comparison]"
-)
+@click.option("--system", help="Its first seed recognises  [default: the distilled system of the first comparison]")
 @decoder_option
 @click.argument("recordings", nargs=-1, required=True, type=click.Path(path_type=Path))
 def transcribe(
     config: Config, work: Workspace, system: str | None, decoder: str | None, recordings: tuple[Path, ...]
 ) -> Any:
-    """The words of own RECORDINGS (WAV or FLAC, one channel, the config's sampling rate), one line each."""
+    """Print the words of RECORDINGS (WAV or FLAC, one channel, the config's sampling rate), one line each."""
     from asr_kd.stages.transcribe import transcribe as run
 
     return [f"{path}\t{words}" for path, words in run(config, work, recordings, system, decoder)]
@@ -297,7 +295,7 @@ def report(config: Config, work: Workspace, mnist_root: Path | None) -> Any:
 def plan(
     config: Config, work: Workspace, parts: dict[str, tuple[str, ...]], dev_speakers: int | None, gpu_tflops: float
 ) -> Any:
-    """What this config will take, before any of it is run: frames, FLOPs, disk, memory, and hours here and on GPUs."""
+    """Estimate what this config will take: frames, FLOPs, disk, memory, and hours here and on GPUs. Nothing is run."""
     from asr_kd.stages.plan import plan as run
     from asr_kd.workspace.sets import with_parts
 
@@ -305,12 +303,12 @@ def plan(
 
 
 @stage("sweep")
-@click.option("--grid", "entries", multiple=True, required=True, help="KEY=VALUE,VALUE,...; may be given again.")
+@click.option("--grid", "entries", multiple=True, required=True, help="KEY=VALUE,VALUE,...; may be repeated.")
 @click.option("--name", help="Folder in exp/sweep  [default: the keys]")
 @click.option(
     "--system", "systems", multiple=True, help="May be repeated.  [default: the distilled ones of compare, else all]"
 )
-@click.option("--decode", "sets", multiple=True, help="Also the words of this set; may be repeated.")
+@click.option("--decode", "sets", multiple=True, help="Also decode this set; may be repeated.")
 @click.option("--decoder", "backend", type=click.Choice(list(BACKENDS)), help="[default: the first that is installed]")
 @click.option("--nj", type=click.IntRange(1), default=1, show_default=True, help="Points that run at once.")
 @run_options
