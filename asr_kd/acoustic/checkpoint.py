@@ -51,7 +51,7 @@ class Meter:
         self.restore([], {})
 
     def restore(self, counts: list[float], sums: dict[str, list[float]]) -> None:
-        """Goes on from what `read` gave."""
+        """Continues from what `read` returned."""
         self._names = list(sums)
         self._counts = torch.tensor(counts or [0.0] * self._members, dtype=torch.float64, device=self._device)
         self._sums = None if not sums else torch.tensor(list(sums.values()), dtype=torch.float64, device=self._device)

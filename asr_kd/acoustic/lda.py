@@ -6,8 +6,8 @@ whitening; as in Kaldi's `nnet-get-feature-transform` (Povey, Zhang, Khudanpur 2
 between-class variance s is rescaled to total variance s + FACTOR instead of s + 1. Directions that discriminate little
 can be dropped.
 
-The map is fixed, and `FrameModel.fold_input_transform` takes it into the first layer of a trained model: what is saved
-and deployed is a model like any other.
+The map is fixed, and `FrameModel.fold_input_transform` multiplies it into the first layer of a trained model: what is
+saved and deployed is an ordinary model.
 
 Shapes:  N frames, I = W * D numbers of a window, J discriminants, C senones.
 """

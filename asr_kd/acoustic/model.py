@@ -63,7 +63,7 @@ class FrameModel(nn.Module):
 
     @property
     def context(self) -> Context:
-        """The frames beside the labelled one."""
+        """The frames that it sees before and after the labelled one."""
         return self.settings.context
 
     @property
@@ -140,7 +140,7 @@ class FrameModel(nn.Module):
         )
 
     def fold_input_transform(self) -> FrameModel:
-        """The same map as a model that takes frames as they are; the model itself where it has no transform."""
+        """An equal model without an input transform; the model itself where it has none."""
         return self
 
     def apply_max_norm(self) -> None:
@@ -160,7 +160,7 @@ def build_model(
     Args:
       settings: they choose the class, by their `kind`.
       seeds: one per member.
-      transform: of the input window, which the model learns from; kinds that know none refuse it.
+      transform: a fixed map of the input window, applied before the first layer; not every kind accepts one.
 
     >>> from asr_kd.acoustic.settings import DnnConfig
     >>> model = build_model(DnnConfig(left_context=2, right_context=1), num_dims=40, num_senones=100, seeds=[1, 2])

@@ -21,7 +21,7 @@ class ModelConfig:
 
     @property
     def context(self) -> Context:
-        """The frames that it sees beside the one that it labels."""
+        """The frames that it sees before and after the one that it labels."""
         raise NotImplementedError
 
     @property

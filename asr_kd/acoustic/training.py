@@ -53,7 +53,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class RunControl:
-    """What a run is beside its data and settings.
+    """Options of a run, apart from its data and settings.
 
     Attributes:
       seed: of the order of the frames and of dropout; members differ by their first weights and by dropout.

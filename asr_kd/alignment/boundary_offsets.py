@@ -23,7 +23,8 @@ from asr_kd.io.yaml_files import load_yaml
 from asr_kd.lang.phone_classes import BETWEEN, CLASSES, INSIDE, boundary_kind
 
 OFFSETS_FILE = "boundary_offsets.yaml"
-_PULL = 10  # each kind's median is averaged with so many boundaries at the median of all: few of a kind say little
+# Weight, in boundaries, of the median of all kinds in each kind's: the median of a few boundaries is not reliable.
+_PULL = 10
 _LARGEST_MOVE = 0.4  # of the shorter neighbour: less than half, so that boundaries keep their order
 _MOST_PARTS = 16  # that speakers are divided into
 

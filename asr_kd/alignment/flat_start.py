@@ -39,7 +39,7 @@ class TrainableClassifier(Classifier, Protocol):
         """All that later rounds depend on."""
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Goes back to what `state` gave."""
+        """Restores what `state` returned."""
 
 
 class _Labelling:

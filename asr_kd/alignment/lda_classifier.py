@@ -75,5 +75,5 @@ class LdaClassifier:
         return {"weights": self._weights, "biases": self._biases}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Goes back to what `state` gave."""
+        """Restores what `state` returned."""
         self._weights, self._biases = state["weights"], state["biases"]

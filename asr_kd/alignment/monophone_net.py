@@ -86,7 +86,7 @@ class MonophoneNet:
         return weights | {"rounds": np.array(self._rounds)}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Goes back to what `state` gave."""
+        """Restores what `state` returned."""
         self._rounds = int(state["rounds"])
         self._model.load_state_dict({name: torch.from_numpy(state[name]) for name in self._model.state_dict()})
 

@@ -40,7 +40,7 @@ class AlignedBlock:
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> AlignedBlock:
-        """What `arrays` gave."""
+        """The block that `arrays` wrote."""
         failures = json.loads(str(arrays["failed"]))
         return cls(arrays["contexts"], arrays["segments"], {int(u): reason for u, reason in failures.items()})
 

@@ -33,8 +33,8 @@ class AlignmentConfig:
     phases: Count = 1  # more: word and phone times finer than a frame, from as many alignments; labels do not change
     # a file beside the config: ms to move boundaries by, per kind; align --compare learns one from manual times
     boundary_offsets: str = ""
-    # forced: of the transcript as it is; words: where transcripts are phones, of the words through a lexicon instead;
-    # manual: within the phone times that the corpus's makers set by hand
+    # forced: align the transcript; words: where transcripts are phones, align the words through a lexicon instead;
+    # manual: align within the manual phone times of the corpus
     labels: Literal["forced", "words", "manual"] = "forced"
     beam: NotNegative = 0.0  # 0: exact Viterbi
     # more utterances than this failing to align is an error

@@ -86,7 +86,7 @@ class _Builder:
         return list(nodes)
 
     def optional_silence(self, frontier: list[tuple[int, float]]) -> tuple[int, list[tuple[int, float]]]:
-        """Adds a silence that may be skipped; returns its node, and the frontier behind it and beside it."""
+        """Adds an optional silence; returns its node, and the frontier of the paths through it and past it."""
         halved = [(node, weight + LOG_HALF) for node, weight in frontier]
         (silence,) = self.chain((SIL,), -1, halved)
         return silence, [(silence, 0.0), *halved]

@@ -1,7 +1,7 @@
 """The Asterisk core prompts: 25 minutes of telephone prompts by one professional speaker, 8 kHz.
 
 The folder is what local/download_prompts.sh leaves: sounds/<name>.wav and core-sounds-en.txt ("name: text" lines).
-Beside the config lie corrections.txt (what a recording really says) and split.tsv (the part that a prompt is in).
+The folder of the config has corrections.txt (what recordings really say) and split.tsv (the part of each prompt).
 """
 
 from __future__ import annotations

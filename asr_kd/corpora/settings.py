@@ -40,7 +40,7 @@ class LibriSpeechConfig(CorpusConfig):
     """LibriSpeech; the parts of a set are its folders (train-clean-100, ...)."""
 
     name: Literal["librispeech"] = "librispeech"
-    dev_speakers: Natural = 0  # so many of the training speakers are dev's, beside its parts
+    dev_speakers: Natural = 0  # take so many of the training speakers for dev, in addition to its parts
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -66,7 +66,7 @@ def scored_phones(conf_dir: Path, size: int) -> dict[str, str | None]:
     for phone_set in (s for s in (61, 48, 39) if s >= size):
         for phone, name in read_phone_map(conf_dir, phone_set).items():
             if name is not None:
-                # a smaller set joins phones of the larger, so whatever has one name is scored alike
+                # a smaller set joins phones of the larger, so phones of the same name are scored alike
                 table[name] = scored[phone]
     return table
 

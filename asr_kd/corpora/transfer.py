@@ -87,7 +87,7 @@ def byte_bar(description: str, total: int, *, initial: int = 0, delay: float = 0
 
 
 class _BrokenOffError(Exception):
-    """The connection, or the server, failed; another try may go on."""
+    """The connection, or the server, failed; another try may succeed."""
 
 
 def _transfer(file: RemoteFile, partial: Path) -> None:
@@ -116,7 +116,7 @@ def _receive(file: RemoteFile, partial: Path, bar: tqdm) -> None:
     """
     have = size_of(partial)
     answer = _ask(file.url, have)
-    if answer is None:  # nothing lies beyond what is there
+    if answer is None:  # the file is complete
         return
     with answer, partial.open("r+b" if have else "wb") as out:
         start, total = _extent(answer, file)

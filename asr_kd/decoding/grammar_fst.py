@@ -16,7 +16,7 @@ def grammar_fst(arpa: Arpa, words: tuple[str, ...]) -> Fst:
     ids = {word: index + 1 for index, word in enumerate(words)}
     known = ids.keys() | {BEGIN, END}
     levels = [{ngram: p for ngram, p in level.items() if known.issuperset(ngram)} for level in arpa.probabilities]
-    # A history is a state if something is said about it: an n-gram that goes on from it, or a weight for backing off.
+    # A history is a state if the model has an n-gram that continues it, or a back-off weight for it.
     histories = {ngram[:-1] for level in levels for ngram in level}
     histories |= {h for h in arpa.backoffs if known.issuperset(h) and len(h) < arpa.order and END not in h}
     histories.add(())

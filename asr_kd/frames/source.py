@@ -34,7 +34,7 @@ class Context:
 
     @property
     def frames(self) -> int:
-        """Frames of a window beside the labelled one."""
+        """Frames of a window, the labelled one not counted."""
         return self.left + self.right
 
 

@@ -17,7 +17,7 @@ from asr_kd.errors import FullDiskError
 
 @contextlib.contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside `path` (same suffix); when the body ends well it takes `path`'s place."""
+    """Yields a temporary name beside `path` (same suffix); when the body succeeds it replaces `path`."""
     temporary = path.with_name(f".tmp.{path.name}")
     with full_disk_is_an_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ _MADE_BY = "made_by"
 
 @contextlib.contextmanager
 def replacing_folder(path: Path, stamp: Stamp, metadata: dict[str, Any] | None = None) -> Iterator[Path]:
-    """Yields a temporary folder beside `path`; when the body ends well it gets the stamp and takes `path`'s place.
+    """Yields a temporary folder beside `path`; when the body succeeds it gets the stamp and replaces `path`.
 
     `metadata` may be filled by the body. A killed run leaves only the temporary folder, which the next run removes.
     """

@@ -32,7 +32,7 @@ def cpu_flags(cpuinfo: Path = _CPUINFO) -> frozenset[str]:
 
 
 def choose_mkl_code_path(cpu: frozenset[str], environment: MutableMapping[str, str] = os.environ) -> None:
-    """Makes MKL use AVX2 on AMD processors, where it does not by itself.
+    """Makes MKL use AVX2 on AMD processors; by default it does not.
 
     torch 1.13.1 comes with MKL 2020.0, which uses SSE code on a processor that is not Intel's: float32 products
     then run at a quarter of the speed (benchmarks/bench_training.py). Later versions do not read this variable. A value

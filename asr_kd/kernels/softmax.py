@@ -135,7 +135,7 @@ def torch_soft_cross_entropy(
 
 
 def _check_senones(senones: Tensor, logits: Tensor) -> None:
-    """Compiled code would read and write beside its arrays."""
+    """Compiled code would read and write outside its arrays."""
     frames, classes = logits.shape[-2:]
     if senones.shape != (frames,):
         raise ValueError(f"senones are {tuple(senones.shape)}, logits {tuple(logits.shape)}")
@@ -265,7 +265,7 @@ def _is_best(row, top, senone):  # type: ignore[no-untyped-def]
 
 @compiled(inline="always")
 def _normal(number):  # type: ignore[no-untyped-def]
-    """The number, or 0 in place of a denormal one, with which processors are slow."""
+    """The number, or 0 where it is denormal: processors are slow with denormal numbers."""
     return np.float32(0.0) if abs(number) < _LEAST_NORMAL else number
 
 

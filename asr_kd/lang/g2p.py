@@ -59,7 +59,7 @@ class G2P:
         return cls(often, estimate(sentences, order), left_out)
 
     def pronounce(self, word: str, count: int = 1) -> list[tuple[str, ...]]:
-        """The `count` likeliest pronunciations, the best first; fewer, or none, where there are not so many.
+        """The `count` likeliest pronunciations, the best first; fewer where fewer exist.
 
         Letters that no word of the lexicon has are passed over.
         """

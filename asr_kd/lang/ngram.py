@@ -171,7 +171,7 @@ def read_arpa(path: Path, only: Container[NGram] | None = None) -> Arpa:
 
 
 def read_counts(path: Path) -> list[int]:
-    """How many n-grams of each length an ARPA file says that it has; nothing else of it is read.
+    """The numbers of n-grams of each length in the header of an ARPA file; nothing else is read.
 
     Raises:
       UserError: the file cannot be read, or has no header.

@@ -15,9 +15,9 @@ _LONGEST_CARDINAL = 9  # digits; longer ones (telephone numbers, say) are read d
 
 
 def normalise(text: str) -> str:
-    """The words of `text` as they are said, or "" where nothing is.
+    """The words of `text` as they are spoken, or "" where there are none.
 
-    Notes in brackets go, numbers become words (28.8: TWENTY EIGHT POINT EIGHT; 3D: THREE D), `*` is STAR and `#`
+    Notes in brackets are dropped, numbers become words (28.8: TWENTY EIGHT POINT EIGHT; 3D: THREE D), `*` STAR and `#`
     POUND, hyphens split words, apostrophes stay inside words. How a number was really said (1234, 8500) cannot be
     known from its digits: a corpus corrects that by hand. Idempotent.
 

@@ -1,6 +1,6 @@
 """A smaller n-gram model that predicts nearly as well: Stolcke (1998), "Entropy-based pruning of backoff models".
 
-An n-gram goes where the model's perplexity would rise by less than a threshold without it, as seen by the model itself.
+An n-gram is dropped where the model's perplexity, on text of its own distribution, rises by less than a threshold.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _by_history(level: Mapping[NGram, float]) -> dict[NGram, list[str]]:
 
 
 def _left_over(model: Arpa, history: NGram, words: list[str]) -> tuple[float, float] | None:
-    """What is left of the mass 1 beside these words, after the history and after the shorter one.
+    """The mass that these words leave to all others, after the history and after the shorter one.
 
     None where nothing is: such a history never backs off.
     """
@@ -73,7 +73,7 @@ def _prune_history(model: Arpa, history: NGram, words: list[str], threshold: flo
             continue
         p = math.exp(level[ngram])
         changed = (left_higher + p) / (left_lower + math.exp(log_q))
-        # equation 6 of the paper: this word is predicted by backing off, and so are all that did already, otherwise
+        # equation 6 of the paper: this word now backs off, which changes the weight of all words that back off
         loss = -of_history * (p * (log_q + math.log(changed / p)) + left_higher * math.log(changed / weight))
         if math.expm1(loss) < threshold:
             del level[ngram]
@@ -91,7 +91,7 @@ def _log_probability_of(model: Arpa, history: NGram) -> float:
 
 
 def restrict(arpa: Arpa, words: set[str]) -> Arpa:
-    """Drops n-grams with other words than these and the sentence marks; back-off weights stay as they are."""
+    """Drops n-grams with other words than these and the sentence marks; back-off weights do not change."""
     known = words | {BEGIN, END}
     levels = tuple({ngram: p for ngram, p in level.items() if known.issuperset(ngram)} for level in arpa.probabilities)
     return Arpa(levels, {history: w for history, w in arpa.backoffs.items() if known.issuperset(history)})

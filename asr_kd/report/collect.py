@@ -60,8 +60,8 @@ def inputs(config: Config, work: Workspace) -> dict[str, str]:
     """Digests of all that the report is made from.
 
     Raises:
-      UserError: something is missing (the message names the command that makes it), or was made from what is no
-        longer there.
+      UserError: something is missing (the message names the command that makes it), or was made
+        from an artefact that is no longer there.
     """
     digests = {"data": require(work.data, work, "prepare")["digest"]}
     for name in all_sets(config, work):

@@ -62,7 +62,7 @@ def _folds(config: Config, name: str) -> int:
 
 
 def _targets(work: Workspace, name: str) -> TargetsConfig:
-    """The soft targets that a system was trained with: its stamp's, which the config's may no longer be."""
+    """The soft targets that a system was trained with, from its stamp: the config may have changed since."""
     settings = require(work.exp(name), work, f"train {name}")["settings"].get("targets")
     if settings is None:
         raise UserError(

@@ -21,7 +21,7 @@ from asr_kd.report.results import Unit
 
 @dataclass(frozen=True)
 class Summary:
-    """What summary.json says beside the counts, which are counted again."""
+    """What summary.json says; error counts are computed again."""
 
     unit: Unit
     acoustic_scale: float

@@ -80,8 +80,8 @@ class SystemRow:
 
     name: str
     role: Role
-    members: int  # models that answer together
-    parameters: int  # of all that answer together; so is bytes
+    members: int  # models whose posteriors are averaged
+    parameters: int  # of all members together, as bytes
     bytes: int
     frame_accuracy: dict[str, float]
     frame_accuracy_ci95: dict[str, Ends]
@@ -95,7 +95,7 @@ class SystemRow:
     tree: str  # "tied" or "monophone"
     train_fraction: float  # of the training utterances that it saw
     each: PerSeed
-    reused_from: str  # the ensemble whose first members these models are; "": they were trained by themselves
+    reused_from: str  # the ensemble whose first members these models are; "": they were trained separately
     best_epoch: list[int]  # one a model
     scales: Scales
     retried: dict[str, int]  # utterances, over all seeds

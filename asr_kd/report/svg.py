@@ -17,7 +17,7 @@ INK = "#010203"  # replaced by currentColor
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
 STYLE = {
     "svg.fonttype": "none",
-    "font.family": "DejaVu Sans",  # wide: what is laid out for it fits any other
+    "font.family": "DejaVu Sans",  # a wide font: what fits in it fits in the others
     "font.size": 10.0,
     "axes.titlesize": 11.0,
     "axes.titleweight": "bold",

@@ -36,7 +36,7 @@ class SweepRow:
     rtf: float | None = None  # on the last of these sets
 
     def as_mapping(self) -> dict[str, Any]:
-        """For sweep.json: the grid's values beside what was measured."""
+        """For sweep.json: the grid's values and what was measured."""
         measured = {name: value for name, value in vars(self).items() if name not in ("values", "role")}
         if not self.wer:
             for name in ("unit", "wer", "wer_per_seed", "rtf"):

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_MODEL = "model"  # folder of exp/align beside those of the sets
+_MODEL = "model"  # folder of exp/align, besides those of the sets
 BLOCK = 256  # utterances of a block, whose alignment is in one file while the set is not finished
 _BLOCKS = Codec(lambda block: ARRAYS.pack(block.arrays()), lambda data: AlignedBlock.of_arrays(ARRAYS.unpack(data)))
 _CACHED_GRAPHS = 1000  # utterances; with more, each pass over them compiles their graphs again, to save memory

@@ -20,7 +20,7 @@ _NAMED = 5  # bad utterances that an error names
 
 @dataclass(frozen=True)
 class UsableUtterances:
-    """What is left of a corpus.
+    """The utterances of a corpus that can be used.
 
     Attributes:
       sets: set -> its utterances, in the order of their ids.

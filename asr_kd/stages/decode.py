@@ -348,6 +348,6 @@ def _recognise(
 
 
 def _finish(results: Iterator[Any]) -> None:
-    """Lets the progress bar and the processes of a map end, whose results have all been taken."""
+    """Exhausts a map whose results have all been taken, so that its progress bar and processes end."""
     for _ in results:
         pass

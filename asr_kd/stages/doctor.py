@@ -78,7 +78,7 @@ def diagnose() -> tuple[str, bool]:
 
 
 def examine() -> Diagnosis:
-    """Looks at everything; imports all packages, so it takes some seconds. Changes nothing."""
+    """Checks everything and changes nothing; imports all packages, so it takes some seconds."""
     requirements = sorted(_requirements(), key=lambda requirement: requirement.distribution != "torch")  # torch first
     parts = {requirement.distribution: _import_check(requirement) for requirement in requirements}
     k2 = parts.pop("k2", None) or _import_check(_Requirement("k2", "", extra="k2"))

@@ -35,14 +35,14 @@ GPU_TFLOPS = 312.0  # an A100's bf16 peak, from its maker's data sheet
 GPU_SHARE = 0.35  # of a GPU's peak that training steps of this kind reach; an assumption
 EIGHT = 0.85  # of eight times one GPU's speed; an assumption
 SECONDS_OF_UTTERANCE = 12.3  # LibriSpeech's mean
-# Measured on 3.5 hours and their graph (recipes/librispeech/RESULTS.md, benchmarks/bench_graph.py): a process that
-# makes features; an hour's graphs in the flat start; preparing beside the language model, words said from their
-# letters included, and seconds of that; of decoding, a process's bytes for each arc of the graph, what its search
-# takes, the real-time factor of a small net, seconds of a core to compile an n-gram.
+# Measured on 3.5 hours and their graph (recipes/librispeech/RESULTS.md, benchmarks/bench_graph.py). Bytes: a process
+# that computes features; the flat start's graphs of an hour; stage 1 without the language model. Seconds: learning to
+# pronounce words from their letters. Decoding: bytes of a process for each arc of the graph, and for its search; the
+# real-time factor of a small net; seconds of a core to compile an n-gram.
 _HELPER, _GRAPH, _PREPARE, _SECONDS_OF_LETTERS = 0.4e9, 6e6, 0.7e9, 75.0
 _BYTES_PER_ARC, _SEARCH, _REAL_TIME_FACTOR, _SECONDS_PER_NGRAM = 105.0, 1.5e9, 0.045, 3.2e-4
-# The posteriors of a batch of the report, over all members, and what is made of them: three reports of one run held
-# 1.2, 1.5 and 2.4 GB in all, and the plan is of the most.
+# The posteriors of a batch of the report, over all members, with temporary arrays: three reports of one run took 1.2,
+# 1.5 and 2.4 GB in all; the plan allows for the largest.
 _POSTERIORS = 1.6e9
 # Seconds of a core and a frame: a round of the flat start, the last alignment; and that machine's Viterbi rate.
 _ROUND, _LAST_ALIGNMENT, _VITERBI_RATE = 6.0 / 360_000, 2.0 / 360_000, 2.6e6

@@ -150,7 +150,7 @@ def targets_stamp(config: Config, work: Workspace, data: TrainingSet, name: str)
 def target_provider(
     config: Config, work: Workspace, data: TrainingSet, name: str, device: torch.device
 ) -> TargetProvider:
-    """Where a system's soft targets come from while it is trained: its store, or its teachers beside it.
+    """Where a system's soft targets come from while it is trained: its store, or its teachers at each step.
 
     Raises:
       UserError: the store is damaged.
@@ -186,7 +186,7 @@ def _online_teachers(
 
 
 def _teacher_folder(config: Config, work: Workspace, teacher: str) -> TeacherFolder:
-    """The seeds of a system answer alone: the first one teaches."""
+    """The seeds of a system are separate models: the first one is the teacher."""
     system = config.systems[teacher]
     return TeacherFolder(work.exp(teacher), system.members, system.folds)
 

@@ -1,9 +1,9 @@
 """`asr-kd sweep`: the same recipe at every point of a grid of settings, one table and one figure, chosen on dev.
 
-A point works in a folder of its own, exp/sweep/<name>/points/<point>/. What its settings leave as it is (data,
-alignment, trees, and where they fit graphs, teachers and soft targets) is a link to the recipe's; what several points
-have in common lies in exp/sweep/<name>/shared/. Each artefact has its stamp there, so a sweep that was killed goes on,
-and one with a longer grid makes only what is new.
+A point works in a folder of its own, exp/sweep/<name>/points/<point>/. Artefacts that its settings do
+not affect (data, alignment, trees, often graphs, teachers and soft targets) are links to the recipe's; those that
+several points have in common are in exp/sweep/<name>/shared/. Each artefact has its stamp, so a killed sweep resumes,
+and a sweep with a longer grid computes only what is new.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Point:
 
     values: Mapping[str, Any]
     config: Config
-    not_reused: tuple[str, ...] = ()  # systems that are trained here, as the system they reuse is trained otherwise
+    not_reused: tuple[str, ...] = ()  # systems trained here because the one that they reuse has other settings
 
     @property
     def name(self) -> str:

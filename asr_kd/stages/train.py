@@ -61,7 +61,7 @@ def train(
     if not pending:
         raise UserError(f"{work.config_path} has no systems to train; name them under systems:.")
     opened = _Opened(config, work, options, nj)
-    for name in pending:  # what does not fit together is said before anything is trained
+    for name in pending:  # settings that do not fit together are refused before anything is trained
         opened.run(name)
     cores = default_jobs()
     at_once = min(nj or cores, cores, _SIDE_BY_SIDE) if pick_device(options.device).type == "cpu" else 1

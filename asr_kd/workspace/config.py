@@ -47,15 +47,13 @@ class SystemConfig:
 
     model: AnyModel = field(default_factory=DnnConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    members: Count = 1  # of an ensemble: they answer together
-    seeds: Count = 1  # the same model trained from several seeds: each answers alone, the report gives their mean
+    members: Count = 1  # of an ensemble, whose posteriors are averaged
+    seeds: Count = 1  # the same model trained from several seeds: each is scored alone, the report gives the mean
     targets: TargetsConfig | None = None  # the soft targets that it is distilled from; none: hard labels only
     train_fraction: Share = 1.0  # of the training utterances, drawn by the recipe's seed
-    folds: Natural = (
-        0  # of an ensemble, K > 1: member m does not train on fold m modulo K; its soft targets come from m
-    )
+    folds: Natural = 0  # of an ensemble, K > 1: member m does not train on fold m modulo K, but makes its soft targets
     tree: Literal["tied", "monophone"] = "tied"  # monophone: untied, context-independent states
-    reuse: str = ""  # take the first members of this ensemble, which is trained alike, instead of training
+    reuse: str = ""  # copy the first members of this ensemble, which has the same settings, instead of training
 
     def __post_init__(self) -> None:
         if self.members > 1 and self.seeds > 1:

@@ -141,7 +141,7 @@ def _call(shard: Any) -> Any:
 
 
 def _end_with_parent() -> None:
-    """Otherwise a helper whose parent was killed finishes its queue and then waits for ever, with its memory."""
+    """Ends this process with its parent; it would otherwise finish its queue, wait for ever and keep its memory."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
