@@ -20,7 +20,7 @@ def read(request: ReadRequest[FolderConfig]) -> CorpusManifest:
     """Lists the utterances of all sets, in the order of their ids within each part.
 
     Raises:
-      UserError: a part or its `text` is missing, or an id stands twice or cannot name a file.
+      UserError: a part or its `text` is missing, or an id appears twice or cannot name a file.
     """
     listing = CorpusManifest([], [])
     seen: dict[str, str] = {}
@@ -61,7 +61,7 @@ def _read_table(path: Path, fix: str) -> dict[str, str]:
     for number, line in read_lines(path, fix):
         key, *rest = line.split(maxsplit=1)
         if key in table:
-            raise UserError(f"{path}:{number}: {key} stands twice; delete one of the lines.")
+            raise UserError(f"{path}:{number}: {key} appears twice; delete one of the lines.")
         if "/" in key:
             raise UserError(f"{path}:{number}: {key} has a slash; an utterance's id must be able to name a file.")
         table[key] = rest[0].strip() if rest else ""

@@ -97,7 +97,7 @@ def _read_transcripts(path: Path) -> dict[str, str]:
         if not _ID.fullmatch(utterance) or not text:
             raise UserError(f"{path}:{number}: expected 'speaker-chapter-number WORDS', found {line[:60]!r}; {_FETCH}.")
         if utterance in texts:
-            raise UserError(f"{path}:{number}: {utterance} stands twice; delete one of the lines.")
+            raise UserError(f"{path}:{number}: {utterance} appears twice; delete one of the lines.")
         texts[utterance] = text
     return texts
 
@@ -107,7 +107,7 @@ def _take_dev_speakers(listing: CorpusManifest, count: int, seed: int, root: Pat
     utterances = Counter(u.speaker for u in listing.utterances if u.set == "train")
     if count >= len(utterances):
         raise UserError(
-            f"{root}: {count} speakers are to be dev's, but training has {len(utterances)}; lower --dev-speakers."
+            f"{root}: {count} speakers were asked for dev, but training has {len(utterances)}; lower --dev-speakers."
         )
     speakers = sorted(utterances)
     order = np.random.default_rng(seed).permutation(len(speakers))

@@ -161,7 +161,7 @@ def make_plan(
         folder = target / CORPUS / part
         if folder.exists() and not (folder / COMPLETED).exists():
             raise UserError(
-                f"{folder} is there, but nothing says that it is whole (no {COMPLETED}); delete it to have it fetched, "
+                f"{folder} is there, but it may not be whole (no {COMPLETED}); delete it to have it fetched, "
                 f"or use it as it is with --corpus-dir {target / CORPUS}."
             )
         items.append(_look(release.parts[part], target, part, folder))

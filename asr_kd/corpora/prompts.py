@@ -94,7 +94,7 @@ def parse_transcripts(path: Path) -> dict[str, str]:
         if not colon or not name or len(name.split()) > 1:
             raise UserError(f"{path}:{number}: expected 'name: text', found {line.strip()[:60]!r}; correct the line.")
         if name in texts:
-            raise UserError(f"{path}:{number}: {name} stands twice; delete one of the lines.")
+            raise UserError(f"{path}:{number}: {name} appears twice; delete one of the lines.")
         texts[name] = text
     return texts
 

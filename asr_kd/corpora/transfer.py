@@ -57,7 +57,7 @@ def fetch(file: RemoteFile, target: Path) -> Path:
     if wrong := _wrong(partial, file):
         partial.unlink()  # nothing says which bytes are bad
         raise UserError(
-            f"{file.url}: {wrong}; what came was deleted: run the same command again, "
+            f"{file.url}: {wrong}; the download was deleted: run the same command again, "
             f"or give a copy with {file.option}."
         )
     partial.rename(path)
@@ -102,7 +102,7 @@ def _transfer(file: RemoteFile, partial: Path) -> None:
                 tries = _TRIES if size_of(partial) > before else tries - 1
                 if tries < 0:
                     raise UserError(
-                        f"{file.url} cannot be fetched ({error}); run the same command again to go on with it, "
+                        f"{file.url} cannot be fetched ({error}); run the same command again to continue, "
                         f"or give a copy with {file.option}."
                     ) from None
             time.sleep(_PAUSE)

@@ -215,7 +215,7 @@ def _parse_arpa(path: Path, file: Iterable[str], only: Container[NGram] | None) 
         if section := re.fullmatch(r"\\([0-9]+)-grams:", fields[0]):
             current = int(section.group(1))
             if not 1 <= current <= len(levels):
-                raise UserError(f"{path}:{number}: {fields[0]} was not announced in \\data\\; make the model again.")
+                raise UserError(f"{path}:{number}: {fields[0]} is not counted in \\data\\; make the model again.")
             continue
         try:
             if not current + 1 <= len(fields) <= current + 2:

@@ -353,7 +353,7 @@ class Results:
 
     @property
     def groups(self) -> list[list[SystemRow]]:
-        """The rows of each comparison, then the others; none is there twice, and no group is empty."""
+        """The rows of each comparison, then the others; none appears twice, and no group is empty."""
         names: list[list[str]] = [[c.direct, c.teacher, c.distilled] for c in self.all_comparisons]
         names.append([row.name for row in self.systems])
         groups, done = [], set[str]()

@@ -110,7 +110,7 @@ def parse_grid(entries: Sequence[str], where: str = "--grid") -> Grid:
     """ "KEY=V1,V2" -> {KEY: [V1, V2]}; values are read as YAML reads them, 1e-3 as a number.
 
     Raises:
-      UserError: an entry without '=' or values, or a key that is there twice or that a sweep cannot change.
+      UserError: an entry without '=' or values, or a key that appears twice or that a sweep cannot change.
     """
     grid: Grid = {}
     for entry in entries:
@@ -119,7 +119,7 @@ def parse_grid(entries: Sequence[str], where: str = "--grid") -> Grid:
         if not equals or not values:
             raise UserError(f"{where}: expected KEY=VALUE,VALUE,..., found {entry!r}.")
         if key in grid:
-            raise UserError(f"{where}: {key} is there twice; give all its values at once.")
+            raise UserError(f"{where}: {key} appears twice; give all its values at once.")
         if key.partition(".")[0] not in _SWEPT:
             raise UserError(f"{where}: {key} cannot be swept; keys begin with {' or '.join(_SWEPT)}.")
         grid[key] = values

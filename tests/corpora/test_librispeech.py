@@ -99,7 +99,7 @@ def test_what_is_wrong_with_one_utterance_is_a_problem_of_that_one(corpus: Path)
     [
         ({"sets.dev": ["dev-clean"]}, "no part 'dev-clean', only test-clean, train-clean-100; fetch it"),
         ({"sets.test": ["../LibriSpeech"]}, "no part '../LibriSpeech'"),
-        ({"corpus.dev_speakers": 3}, "3 speakers are to be dev's, but training has 3; lower --dev-speakers"),
+        ({"corpus.dev_speakers": 3}, "3 speakers were asked for dev, but training has 3; lower --dev-speakers"),
         ({"sets.dev": ["train-clean-100"]}, "utterance 19-198-0000 is in train-clean-100 too"),
     ],
 )

@@ -337,7 +337,7 @@ def test_disk_needed_is_the_fullest_moment(tmp_path: Path, server: Server, relea
 def test_a_folder_that_may_be_half_a_part_is_not_touched(tmp_path: Path, server: Server, release: Release) -> None:
     mine = tmp_path / "LibriSpeech" / "dev-clean-2" / "84"
     mine.mkdir(parents=True)
-    with pytest.raises(UserError, match="nothing says that it is whole") as error:
+    with pytest.raises(UserError, match="it may not be whole") as error:
         dev(tmp_path, release)
     assert f"--corpus-dir {tmp_path / 'LibriSpeech'}" in sentence(error)
     assert mine.is_dir() and server.asked == []

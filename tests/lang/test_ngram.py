@@ -106,7 +106,7 @@ def arpa_text(tmp_path: Path) -> str:
         ("ngram 2=", "ngram 2=9", "says 9. 2-grams but the file has"),
         ("ngram 2=", "ngram 3=", "expected the number of 2-grams"),
         ("\\data\\", "", "no whole ARPA file"),
-        ("\\2-grams:", "\\3-grams:", "not announced"),
+        ("\\2-grams:", "\\3-grams:", "not counted"),
         ("-99.0000000", "minus", "expected log10 probability, 1 word"),
         ("-99.0000000", "nan", "expected log10 probability, 1 word"),
     ],

@@ -113,7 +113,7 @@ def edit(path: Path, old: str, new: str) -> None:
     ("spoil", "says"),
     [
         (lambda r: edit(r.corpus / "core-sounds-en.txt", "hello: ", "hello "), r"core-sounds-en.txt:5: expected 'name"),
-        (lambda r: edit(r.corpus / "core-sounds-en.txt", "hello:", "digits/1:"), "digits/1 stands twice"),
+        (lambda r: edit(r.corpus / "core-sounds-en.txt", "hello:", "digits/1:"), "digits/1 appears twice"),
         (lambda r: (r.corpus / "core-sounds-en.txt").unlink(), "core-sounds-en.txt: cannot be read .*download_prompts"),
         (lambda r: edit(r.conf / "split.tsv", "hello\tdev", "hello\ttrain"), "hello.* have the same text"),
         (lambda r: edit(r.conf / "split.tsv", "hello\tdev", "hello\tdevel"), "split.tsv:3: expected"),
