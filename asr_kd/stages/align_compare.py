@@ -45,7 +45,7 @@ class Comparison:
     phones: dict[str, float | int]
     phones_by_kind: dict[str, dict[str, float | int]]  # "stop-vowel": where a vowel follows a stop
     worst: list[dict[str, Any]]  # {"utterance", "mean_abs_ms"} by phones, or by words without them, the worst first
-    typical: str  # the utterance in the middle
+    typical: str  # the utterance whose error is the median
     # kind -> ms by which to move our boundaries; empty where the config already has such offsets
     boundary_offsets: dict[str, float]
     # statistics of phones and words once they are moved by offsets that were learnt from the other speakers
@@ -89,10 +89,10 @@ def compare(config: Config, work: Workspace, form: str, directory: Path) -> Comp
     """Compares the finished alignment with the files below a folder, one per utterance, named after it.
 
     The result is kept in exp/align_compare, where the report reads it: compare.json, the same as results.json, and
-    a figure of the utterance in the middle.
+    a figure of the utterance whose error is the median.
 
     Args:
-      form: of `references.FORMS`.
+      form: of `reference_alignments.FORMS`.
 
     Raises:
       UserError: nothing is aligned yet, or the folder has no file of that form, or none of an aligned utterance.

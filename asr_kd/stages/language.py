@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 class LanguageFiles:
     """The files that the language settings name; None where they name none.
 
-    optional_lexicon: nobody named the lexicon: it may be missing where pronunciations are guessed.
+    optional_lexicon: the lexicon is the default file, which may be missing where pronunciations are guessed.
     """
 
     lexicon: Path

@@ -62,7 +62,7 @@ class SetWriter:
         """Writes cuts_<name>.jsonl.gz, for test sets also lexicon_<name>.txt, and last their stamp.
 
         Args:
-          more: entries of the stamp's metadata, beside the usual ones.
+          more: further entries of the stamp's metadata.
         """
         work, members = self.work, self.usable.sets[name]
         work.cuts_stamp(name).unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 On CPUs two systems are trained side by side, each with half of the cores: the small parts of a step leave cores idle.
 On two cores with AVX2 only (torch 1.13.1, three models of 3 x 384 units, direct and distilled) an epoch of both took a
-tenth less time so than one after the other.
+tenth less time than one after the other.
 """
 
 from __future__ import annotations

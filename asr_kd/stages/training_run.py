@@ -95,7 +95,7 @@ def train_models(
     """Trains models into the folder `path`, unless its stamp matches.
 
     Args:
-      metadata: what the stamp says besides.
+      metadata: further entries of the stamp's metadata.
     """
     reason = stale_reason(path, stamp)
     if reason is None:

@@ -23,7 +23,7 @@ from asr_kd.workspace.work import Workspace, require
 def transcribe(
     config: Config, work: Workspace, audio_paths: Sequence[Path], system: str | None = None, backend: str | None = None
 ) -> list[tuple[Path, str]]:
-    """Recognises whole recordings; of a system with several seeds the first one answers.
+    """Recognises whole recordings; a system with several seeds uses its first model.
 
     Features are normalised by the mean of each recording (its speaker is not known) and the training set's scale.
 

@@ -68,7 +68,7 @@ class Workspace:
         return self.exp("nbest") / system / name
 
     def rescored(self, system: str, name: str, lm: str) -> Path:
-        """The same, scored again with a larger language model, whose file's name this is without its endings."""
+        """The same, rescored; `lm` is the name of the larger language model's file without its endings."""
         return self.exp("rescored") / system / name / lm
 
     def command(self, name: str) -> str:
