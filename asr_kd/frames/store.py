@@ -137,7 +137,7 @@ class FrameStore:
             part *= self.scale
         return frames
 
-    def attach(self, name: str, array: np.ndarray, stamp: Stamp, metadata: dict[str, Any] | None = None) -> None:
+    def attach(self, name: str, array: np.ndarray, stamp: Stamp) -> None:
         """Writes a per-frame array (N, ...) as `<name>.npy` with its stamp; an older one is replaced as a whole.
 
         Raises:
@@ -148,12 +148,12 @@ class FrameStore:
                 f"{self.folder}: {name} has {array.shape[0] if array.ndim else 0} entries but the store has "
                 f"{self.num_frames} frames: it was made from other features."
             )
-        with self._attaching(name, stamp, metadata) as temporary:
+        with self._attaching(name, stamp) as temporary:
             np.save(temporary, array, allow_pickle=False)
 
     def attach_blocks(self, name: str, blocks: Iterable[np.ndarray], dtype: Any, stamp: Stamp) -> None:
         """As `attach`, for a one-dimensional array that comes block by block."""
-        with self._attaching(name, stamp, None) as temporary:
+        with self._attaching(name, stamp) as temporary:
             array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=(self.num_frames,))
             first = 0
             for block in blocks:
@@ -164,7 +164,7 @@ class FrameStore:
             array.flush()
 
     @contextmanager
-    def _attaching(self, name: str, stamp: Stamp, metadata: dict[str, Any] | None) -> Iterator[Path]:
+    def _attaching(self, name: str, stamp: Stamp) -> Iterator[Path]:
         if name in ("features", "cmvn") or not name.isidentifier():
             raise ValueError(f"{name!r} cannot name a per-frame array")
         stamp_file = self.folder / f"{name}.stamp.json"
@@ -173,7 +173,7 @@ class FrameStore:
         with replacing_file(self.folder / f"{name}.npy") as temporary:
             yield temporary
         with replacing_file(stamp_file) as temporary:
-            stamp.write(temporary, {"frames": self.digest, "length": self.num_frames, **(metadata or {})})
+            stamp.write(temporary, {"frames": self.digest, "length": self.num_frames})
 
     def array(self, name: str) -> np.memmap:
         """An attached per-frame array, read only; FrameStoreError where it is missing or of other features."""

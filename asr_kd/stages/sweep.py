@@ -106,7 +106,7 @@ class SweepResult:
         return f"{markdown(self)}\nbest on dev: {best.system} with {chosen}\n{self.folder}/report/sweep.md"
 
 
-def parse_grid(entries: Sequence[str], where: str = "--grid") -> Grid:
+def parse_grid(entries: Sequence[str]) -> Grid:
     """ "KEY=V1,V2" -> {KEY: [V1, V2]}; values are read as YAML reads them, 1e-3 as a number.
 
     Raises:
@@ -117,11 +117,11 @@ def parse_grid(entries: Sequence[str], where: str = "--grid") -> Grid:
         key, equals, text = entry.partition("=")
         values = [_value(value) for value in text.split(",") if value.strip()]
         if not equals or not values:
-            raise UserError(f"{where}: expected KEY=VALUE,VALUE,..., found {entry!r}.")
+            raise UserError(f"--grid: expected KEY=VALUE,VALUE,..., found {entry!r}.")
         if key in grid:
-            raise UserError(f"{where}: {key} appears twice; give all its values at once.")
+            raise UserError(f"--grid: {key} appears twice; give all its values at once.")
         if key.partition(".")[0] not in _SWEPT:
-            raise UserError(f"{where}: {key} cannot be swept; keys begin with {' or '.join(_SWEPT)}.")
+            raise UserError(f"--grid: {key} cannot be swept; keys begin with {' or '.join(_SWEPT)}.")
         grid[key] = values
     return grid
 

@@ -106,7 +106,7 @@ def test_attached_arrays(store: FrameStore) -> None:
     stamp = store.array_stamp("senones")
     assert stamp is not None
     assert stamp["digest"] == STAMP.digest
-    store.attach("senones", senones + 1, STAMP, {"tree": "abc"})
+    store.attach("senones", senones + 1, STAMP)
     np.testing.assert_array_equal(store.array("senones"), senones + 1)
     for wrong in (senones[:-1], np.float32(3)):
         with pytest.raises(UserError, match="11 frames"):
