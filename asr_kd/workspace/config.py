@@ -62,6 +62,10 @@ class SystemConfig:
             raise ValueError(f"folds must be 0, or at least 2 and at most members ({self.members}), not {self.folds}")
         if self.reuse and self.targets:
             raise ValueError("reuse is for models that learn from hard labels: leave out reuse or targets")
+        if self.folds and (self.reuse or self.targets):
+            raise ValueError(
+                "folds is for models that are trained on hard labels: leave out folds, or reuse and targets"
+            )
 
     @property
     def num_models(self) -> int:
@@ -111,6 +115,7 @@ class Config:
         for name, system in self.systems.items():
             _check_system(name, system, self.systems)
         list(_in_order_of_dependence(self.systems))
+        _check_stores(self.systems)
         for number, comparison in enumerate(self.compare):
             for role, name in dataclasses.asdict(comparison).items():
                 if name not in self.systems:
@@ -190,6 +195,21 @@ def _check_system(name: str, system: SystemConfig, systems: Mapping[str, SystemC
         if system.num_models > source.num_models or source.folds:
             raise ValueError(
                 f"{where}.reuse: {system.reuse} must have no folds and at least {system.num_models} members"
+            )
+
+
+def _check_stores(systems: Mapping[str, SystemConfig]) -> None:
+    """Systems share a store of soft targets by its name: it must mean the same for all of them."""
+    users: dict[str, str] = {}
+    for name, system in systems.items():
+        if (targets := system.targets) is None or targets.online:
+            continue
+        other = users.setdefault(targets.name, name)
+        theirs = systems[other].targets
+        if theirs is not None and theirs.stored != targets.stored:
+            raise ValueError(
+                f"systems.{name}.targets: other soft targets than those of {other} would have the same folder, "
+                f"exp/targets/{targets.name}; rename the folder or the teacher that they come from"
             )
 
 

@@ -217,6 +217,14 @@ def test_the_reference_in_the_docs_is_that_of_the_code():
         ("systems.teacher.folds", 3, "systems.teacher: folds must be 0, or at least 2 and at most members (2), not 3"),
         ("systems.distilled.reuse", "teacher", "systems.distilled: reuse is for models that learn from hard labels: "
          "leave out reuse or targets"),
+        ("systems.direct", {"reuse": "teacher", "members": 2, "folds": 2}, "systems.direct: folds is for models "
+         "that are trained on hard labels: leave out folds, or reuse and targets"),
+        ("systems.distilled", {"members": 2, "folds": 2, "targets": {"from": "teacher"}},
+         "systems.distilled: folds is for models that are trained on hard labels: leave out folds, or reuse and "
+         "targets"),
+        ("systems.imported", {"targets": {"from": "./teacher"}}, "systems.imported.targets: other soft targets than "
+         "those of distilled would have the same folder, exp/targets/teacher,T2; rename the folder or the teacher "
+         "that they come from"),
         ("systems.direct.reuse", "teacher", "systems.direct.reuse: teacher must have no folds and at least 3 members"),
         ("systems.direct", {"reuse": "teacher", "model": {"width": 8}}, "systems.direct.reuse: teacher is not trained "
          "alike: model and training must be the same"),
