@@ -136,15 +136,27 @@ def targets_stamp(config: Config, work: Workspace, data: TrainingSet, name: str)
     """What the targets of a system are made from.
 
     Raises:
-      UserError: a teacher is not trained, or was trained on other frames or labels.
+      UserError: a teacher is not trained, or was trained on other frames or labels, or has other models.
     """
     targets = _targets(config, name)
     if targets.imported:
         inputs = {"train frames": data.train.digest, "tree": data.tree_digest}
         inputs |= file_digests(_imported_folder(work, targets), work.targets(targets.name))
     else:
-        inputs = {teacher: trained_stamp(work, teacher, data)["digest"] for teacher in targets.source}
+        inputs = {teacher: _teacher_stamp(config, work, teacher, data)["digest"] for teacher in targets.source}
     return Stamp("soft-targets", {"targets": targets.stored}, inputs, config.seed, version=2)
+
+
+def _teacher_stamp(config: Config, work: Workspace, teacher: str, data: TrainingSet) -> dict[str, Any]:
+    """The stamp of a teacher, whose models are those that the config says: it says which of them answer."""
+    stamp, system = trained_stamp(work, teacher, data), config.systems[teacher]
+    trained = (stamp["metadata"]["members"], stamp["settings"]["system"].get("folds", 0))
+    if trained != (system.num_models, system.folds):
+        raise UserError(
+            f"{work.exp(teacher)} has {trained[0]} models and folds: {trained[1]}, but the config says "
+            f"{system.num_models} and folds: {system.folds}; train it again: {work.command(f'train {teacher}')}"
+        )
+    return stamp
 
 
 def target_provider(
@@ -153,12 +165,16 @@ def target_provider(
     """Where a system's soft targets come from while it is trained: its store, or its teachers at each step.
 
     Raises:
-      UserError: the store is damaged.
+      UserError: the store is missing, damaged, or was made from something else.
     """
     targets = _targets(config, name)
     if targets.online:
         teachers = _online_teachers(config, work, data, name, device)
         return OnlineTargets(teachers, temperature=targets.temperature, mean=targets.mean)
+    if (reason := stale_reason(work.targets(targets.name), targets_stamp(config, work, data, name))) is not None:
+        raise UserError(
+            f"{work.targets(targets.name)}: {reason}; make it again: {work.command(f'soft-targets {name}')}"
+        )
     try:
         store = SoftTargetStore(
             work.targets(targets.name), temperature=targets.temperature, num_frames=data.train.num_frames, device=device

@@ -15,8 +15,9 @@ from asr_kd.distillation.ensemble import ensemble_distribution
 from asr_kd.distillation.store import SoftTargetStore
 from asr_kd.errors import UserError
 from asr_kd.stages import soft_targets as stage
-from asr_kd.stages.soft_targets import make_soft_targets
+from asr_kd.stages.soft_targets import make_soft_targets, target_provider
 from asr_kd.stages.train import train
+from asr_kd.stages.training_set import open_training_set
 from asr_kd.workspace.config import Config
 
 from .toy import HARD, OPTIONS, Toy, make_toy, soft
@@ -128,3 +129,20 @@ def test_a_teacher_that_was_trained_again_makes_new_targets(toy: Toy, config: Co
     train(larger, toy.work, OPTIONS, ["teacher"])
     assert make_soft_targets(larger, toy.work, OPTIONS)[0].ran
     assert not make_soft_targets(larger, toy.work, OPTIONS)[0].ran
+
+
+@pytest.mark.parametrize("other", [{"members": 1}, {"members": 2, "folds": 2}])
+def test_a_teacher_with_other_models_than_the_configs_is_refused(
+    toy: Toy, config: Config, other: dict[str, int]
+) -> None:
+    changed = toy.config(teacher=HARD | other, distilled=soft(**{"from": "teacher"} | CUT))
+    with pytest.raises(UserError, match=r"exp/teacher has 2 models and folds: 0, but .*asr-kd train teacher"):
+        make_soft_targets(changed, toy.work, OPTIONS)
+
+
+def test_targets_of_another_teacher_are_not_learnt_from(toy: Toy, config: Config) -> None:
+    make_soft_targets(config, toy.work, OPTIONS)
+    larger = toy.config(teacher=HARD | {"members": 3}, distilled=soft(**{"from": "teacher"} | CUT))
+    train(larger, toy.work, OPTIONS, ["teacher"])
+    with pytest.raises(UserError, match=rf"{NAME}: its input teacher changed; make it again: asr-kd soft-targets dist"):
+        target_provider(larger, toy.work, open_training_set(toy.work), "distilled", torch.device("cpu"))
