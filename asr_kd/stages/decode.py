@@ -99,6 +99,11 @@ class DecodeTask:
     models: list[TrainedModel]
     inputs: dict[str, str]
 
+    @property
+    def together(self) -> bool:
+        """Whether all models of the system answer together."""
+        return self.models[0].member is None
+
 
 @dataclass(frozen=True)
 class DecodeContext:
@@ -264,6 +269,8 @@ def _stale(context: DecodeContext, tasks: Sequence[DecodeTask], names: Sequence[
 
 def _stamp(context: DecodeContext, task: DecodeTask, name: str) -> Stamp:
     settings = {"decoding": context.config.decoding, "decoder": context.backend, "system": task.system}
+    if task.together:  # the same models may also answer one by one
+        settings["together"] = True
     frames = {f"{each} frames": context.stores[each].digest for each in dict.fromkeys((DEV, name))}
     return Stamp("decode", settings, {**task.inputs, **frames, **context.scoring.inputs}, version=_VERSION)
 

@@ -249,6 +249,13 @@ def test_both_back_ends_write_the_same_words(work):
     assert rows["k2"] == rows["kaldi"]
 
 
+def test_models_that_answer_together_now_are_decoded_again(work):
+    decode(CONFIG, work, ["plain"], ["dev"], "kaldi")
+    together = dataclasses.replace(CONFIG, systems={"plain": SystemConfig(model=MODEL, members=2)})
+    (entry,) = decode(together, work, ["plain"], ["dev"], "kaldi").decoded
+    assert entry.made and entry.summary["seeds"] == 1
+
+
 def test_a_new_tree_makes_a_new_graph_and_refuses_the_old_model(work):
     decode(CONFIG, work, backend="kaldi")
     old = read_stamp(work.graph("tied"))
