@@ -49,7 +49,13 @@ def make_lists(context: DecodeContext, tasks: Sequence[DecodeTask]) -> dict[tupl
     for task in tasks:
         scale = read_summary(work, task.system, DEV)["acoustic_scale"]
         for name, store in context.stores.items():
-            settings = {"decoding": context.config.decoding, "draws": DRAWS, "size": LIST_SIZE, "scale": scale}
+            settings = {
+                "decoding": context.config.decoding,
+                "decoder": context.backend,
+                "draws": DRAWS,
+                "size": LIST_SIZE,
+                "scale": scale,
+            }
             stamp = Stamp("nbest", settings, task.inputs | {"frames": store.digest}, version=_VERSION)
             folder = folders[task.system, name] = work.nbest(task.system, name)
             if stale_reason(folder, stamp) is None:
