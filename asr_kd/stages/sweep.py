@@ -29,10 +29,10 @@ from asr_kd.io.stamp import Stamp
 from asr_kd.report.hypotheses import read_hypotheses
 from asr_kd.report.systems import role_of
 from asr_kd.settings import to_mapping
-from asr_kd.stages.decode import decode
+from asr_kd.stages.decode import chosen_backend, chosen_sets, decode
 from asr_kd.stages.decoding_graph import make_graph
 from asr_kd.stages.soft_targets import make_soft_targets
-from asr_kd.stages.train import train
+from asr_kd.stages.train import seeds_of, train
 from asr_kd.workspace.config import Config, with_settings
 from asr_kd.workspace.executor import parallel_map
 from asr_kd.workspace.run_options import RunOptions
@@ -176,6 +176,9 @@ def sweep(
         raise UserError("a sweep needs a grid: add --grid KEY=VALUE,VALUE,...")
     for system in plan.systems:
         config.system(system)
+    if plan.sets:  # what is wrong with them is said before anything is trained
+        chosen_sets(config, work, plan.sets)
+        chosen_backend(plan.backend)
     points = points_of(config, plan.grid)
     for point in points:
         for system in point.not_reused:
@@ -230,7 +233,7 @@ def _digest(config: Config, name: str) -> str:
     """Of a system's settings, those that its stamp has, and of all systems that it learns from."""
     system = config.systems[name]
     settings = to_mapping(system, changed_only=True)
-    return str(digest_of([settings, [_digest(config, teacher) for teacher in system.teachers]]))
+    return str(digest_of([settings, seeds_of(config, name), [_digest(config, teacher) for teacher in system.teachers]]))
 
 
 def _link(link: Path, target: Path) -> None:

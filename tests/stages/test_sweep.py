@@ -170,4 +170,8 @@ def test_a_sweep_before_its_stages_says_what_to_run(tmp_path: Path) -> None:
     config = make_recipe(tmp_path)
     result = CliRunner().invoke(main, arguments(config, ["sweep", "--grid", "systems.direct.seeds=1"]))
     assert result.exit_code == 2 and "asr-kd align" in result.output
+    result = CliRunner().invoke(
+        main, arguments(config, ["sweep", "--grid", "systems.direct.seeds=1", "--decode", "tset"])
+    )
+    assert result.exit_code == 2 and "there is no set 'tset' to score" in result.output
     assert load_config(config).systems["direct"].seeds == 2
