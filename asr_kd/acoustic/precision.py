@@ -9,6 +9,7 @@ import functools
 
 import torch
 
+from asr_kd.errors import UserError
 from asr_kd.kernels.cpu import cpu_flags
 
 
@@ -28,7 +29,17 @@ def has_bfloat16(device_type: str) -> bool:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """ "auto" is the first CUDA device where there is one, else the CPU."""
+    """ "auto" is the first CUDA device where there is one, else the CPU.
+
+    Raises:
+      UserError: there is no such device.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"{name!r} is no device; name auto, cpu, cuda or cuda:<number>.") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"there is no device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices.")
+    return device
