@@ -71,6 +71,10 @@ class PrepareResult:
             )
         if self.metadata["not_speech"]:
             lines.append(f"no speech in {len(self.metadata['not_speech'])} recordings, left out")
+        lines += [
+            f"warning: {name} was added with another lexicon or language model; add it again: asr-kd prepare --add-set"
+            for name in self.metadata["outdated_sets"]
+        ]
         lines += [f"left out {bad['utterance']}: {bad['reason']}" for bad in self.metadata["left_out"]]
         return "\n".join(lines)
 

@@ -60,7 +60,8 @@ def prepared(config: Config, work: Workspace) -> dict[str, Any]:
     Raises:
       UserError: stage 1 has not run for some set.
     """
-    learnt: dict[str, Any] = require(work.data, work, "prepare")["metadata"]
+    stamp = require(work.data, work, "prepare")
+    learnt: dict[str, Any] = stamp["metadata"]
     sets = {name: require(work.cuts_stamp(name), work, "prepare")["metadata"] for name in all_sets(config, work)}
     perplexity = {name: entries["perplexity"] for name, entries in sets.items() if "perplexity" in entries}
     guessed = learnt["guessed_pronunciations"]
@@ -71,6 +72,10 @@ def prepared(config: Config, work: Workspace) -> dict[str, Any]:
         "lm": learnt["lm"] | {"perplexity": perplexity},
         "guessed_pronunciations": guessed,
         "shared_speakers": sorted({speaker for entries in sets.values() for speaker in entries["shared_speakers"]}),
+        # added when the lexicon or the language model was another one
+        "outdated_sets": [
+            name for name, entries in sets.items() if entries.get("measured_by", stamp["digest"]) != stamp["digest"]
+        ],
         "left_out": [bad for entries in sets.values() for bad in entries["left_out"]],
     }
 

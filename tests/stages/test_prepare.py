@@ -3,6 +3,7 @@
 import errno
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -182,6 +183,16 @@ def test_a_set_is_added_and_nothing_else_changes(folder_recipe: Recipe) -> None:
     assert not add(folder_recipe, {"m1": "hello world", "m2": "good man", "m3": "qqqqx"}).made
     assert not folder_recipe.prepare().made
     assert prepared(folder_recipe.config, folder_recipe.work)["sets"]["more"] == result.metadata
+
+
+def test_a_set_that_was_added_with_another_language_model_is_named(folder_recipe: Recipe) -> None:
+    folder_recipe.prepare()
+    add(folder_recipe, {"m1": "hello world"})
+    assert "add it again" not in str(folder_recipe.prepare())
+    recipe = replace(folder_recipe, config=with_settings(folder_recipe.config, {"lang.ngram_order": 1}))
+    assert "warning: more was added with another lexicon or language model" in str(recipe.prepare())
+    assert add(recipe, {"m1": "hello world"}).made
+    assert "add it again" not in str(recipe.prepare())
 
 
 @pytest.mark.parametrize(
