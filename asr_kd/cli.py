@@ -139,6 +139,8 @@ def align(
         from asr_kd.stages.align_export import export
 
         return f"{export(config, work, export_format, _needed(directory))} utterances exported to {directory}"
+    if directory is not None:
+        raise UserError(f"{directory}: a folder is for --export and --compare; leave it out to align.")
     from asr_kd.stages.align import align as run
 
     return run(config, work, nj=nj)

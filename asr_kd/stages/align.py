@@ -201,7 +201,7 @@ class _Run:
                 raise UserError(f"{self.work.frames(TRAIN)}: {error}.") from None
             aligner.save(partial)
             metadata["seconds"] = round(time.perf_counter() - started, 1)
-        (folder / checkpoint.name).unlink()  # not earlier: a run that is killed here resumes from it
+        (folder / checkpoint.name).unlink(missing_ok=True)  # not earlier: a run that is killed here resumes from it
         return aligner
 
     def align_sets(self) -> None:

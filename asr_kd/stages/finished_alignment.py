@@ -11,6 +11,7 @@ from asr_kd.alignment.boundary_offsets import OFFSETS_FILE, apply_offsets, read_
 from asr_kd.alignment.segments import SEGMENTS, STARTS, read_array
 from asr_kd.alignment.times import Interval, Times
 from asr_kd.alignment.topology import SIL
+from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_SHIFT
 from asr_kd.io.stamp import read_stamp
 from asr_kd.lang.lexicon import Lang, read_lang
@@ -20,8 +21,11 @@ from asr_kd.workspace.work import Workspace
 
 def read_times(work: Workspace, name: str) -> Iterator[Times]:
     """The aligned, unaltered utterances of a set."""
+    folder = work.exp("align") / name
+    if not (folder / SEGMENTS).exists():  # of a set that was added after the others were aligned
+        raise UserError(f"{folder} is not there yet; make it first: {work.command('align')}")
     store, lang = open_frames(work, name), read_lang(work.lang)
-    segments = read_array(work.exp("align") / name / SEGMENTS)
+    segments = read_array(folder / SEGMENTS)
     offsets_file = work.exp("align") / OFFSETS_FILE
     offsets = read_offsets(offsets_file) if offsets_file.exists() else {}
     starts = _starts(work, name, segments)

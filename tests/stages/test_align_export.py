@@ -159,3 +159,9 @@ def test_comparing_with_nothing_is_one_sentence(work: Workspace, tmp_path: Path)
     with pytest.raises(UserError, match="none of its 3 files has the name of an aligned utterance"):
         compare(Config(), work, "textgrid", tmp_path / "grids")
     assert not work.exp("align_compare").exists()
+
+
+def test_a_set_that_is_not_aligned_yet_is_named_with_the_command(work: Workspace, tmp_path: Path) -> None:
+    (work.exp("align") / "test").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"align/test is not there yet; make it first: asr-kd align --config"):
+        export(Config(), work, "ctm", tmp_path)
