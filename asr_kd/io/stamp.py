@@ -68,7 +68,7 @@ def read_stamp(path: Path) -> dict[str, Any] | None:
     except ValueError:
         stamp = {}
     if not isinstance(stamp, dict) or not {"digest", "inputs", "settings"} <= stamp.keys():
-        raise UserError(f"{file}: this stamp is damaged; delete {file.parent} and run the stage again.")
+        raise UserError(f"{file}: this stamp is damaged; delete it and run the stage again.")
     return stamp
 
 
