@@ -37,7 +37,7 @@ from asr_kd.lang.lexicon import read_lang
 from asr_kd.stages.align_stamps import AlignmentStamps
 from asr_kd.stages.finished_alignment import times_folder
 from asr_kd.workspace.cached_map import ARRAYS, Codec, cached_map
-from asr_kd.workspace.config import TRAIN, Config
+from asr_kd.workspace.config import ALIGNER, TRAIN, Config
 from asr_kd.workspace.frames import open_frames
 from asr_kd.workspace.freshness import check_inputs_unmodified
 from asr_kd.workspace.sets import all_sets
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_MODEL = "model"  # folder of exp/align, besides those of the sets
 BLOCK = 256  # utterances of a block, whose alignment is in one file while the set is not finished
 _BLOCKS = Codec(lambda block: ARRAYS.pack(block.arrays()), lambda data: AlignedBlock.of_arrays(ARRAYS.unpack(data)))
 _CACHED_GRAPHS = 1000  # utterances; with more, each pass over them compiles their graphs again, to save memory
@@ -98,8 +97,6 @@ def _open(config: Config, work: Workspace, nj: int) -> _Run:
             "manual leave it out."
         )
     sets = list(all_sets(config, work))
-    if _MODEL in sets:
-        raise UserError(f"{work.config_path}: a set cannot be named {_MODEL!r}: exp/align/{_MODEL} is the aligner.")
     lang = require(work.lang, work, "prepare")["digest"]
     for name in sets:
         _check_current(work, name)
@@ -182,7 +179,7 @@ class _Run:
         from asr_kd.alignment.align import train_aligner  # loads torch, which a finished stage does not need
         from asr_kd.alignment.aligner import load_aligner
 
-        settings, folder = self.config.alignment, self.folder(_MODEL)
+        settings, folder = self.config.alignment, self.folder(ALIGNER)
         if not self.is_stale(folder, self.stamps.aligner()):
             return load_aligner(folder, beam=settings.beam)
         data, compiler, started = self.data[TRAIN], self.compilers[TRAIN], time.perf_counter()
@@ -335,7 +332,7 @@ class _Run:
         return metadata
 
     def _totals(self) -> dict[str, Any]:
-        of_model = read_stamp(self.folder(_MODEL))
+        of_model = read_stamp(self.folder(ALIGNER))
         seconds = of_model["metadata"]["seconds"] if of_model is not None else 0.0
         seconds += sum(of_set["seconds"] for of_set in self.set_metadata.values())
         hours = sum(of_set["hours"] for of_set in self.set_metadata.values())

@@ -31,6 +31,7 @@ from asr_kd.settings import STRICT, ChosenByName, Count, Natural, Share, dotted,
 from asr_kd.workspace.old_config import check_for_old_keys
 
 TRAIN, DEV = "train", "dev"  # the set that everything is learnt from, and the one that settings are chosen on
+ALIGNER = "model"  # a folder of exp/align, beside those of the sets
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _RESERVED = {  # folders of exp/ that are no system's
     *("align", "align_compare", "decode", "graph", "graph_monophone", "log", "nbest", "report", "rescored", "sweep"),
@@ -165,6 +166,8 @@ def _check_sets(sets: Mapping[str, Any]) -> None:
     for name in sets:
         if not _NAME.fullmatch(name):
             raise ValueError(f"sets: {name!r} cannot name a set: use letters, digits, '.', '_' and '-'")
+        if name == ALIGNER:
+            raise ValueError(f"sets: {name!r} cannot name a set: exp/align/{name} is the aligner")
 
 
 def _check_system(name: str, system: SystemConfig, systems: Mapping[str, SystemConfig]) -> None:

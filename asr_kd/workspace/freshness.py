@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from asr_kd.corpora.cuts import read_cuts
@@ -26,15 +26,18 @@ def check_inputs_unmodified(work: Workspace, names: Iterable[str]) -> None:
     Raises:
       UserError: a file is newer than the stamp of stage 1, or the list of cuts is damaged.
     """
-    modified = _newer(work.data / STAMP, _listed(work, work.data / TRANSCRIPTS))
+    _refuse(work, _newer(work.data / STAMP, _listed(work, work.data / TRANSCRIPTS)), "prepare")
     for name in names:
-        stamp = work.cuts_stamp(name)
-        modified += _newer(stamp, _listed(work, transcripts_file(work, name)))
-        modified += _newer(stamp, _recordings(work, work.cuts(name)))
+        stamp, transcripts = work.cuts_stamp(name), transcripts_file(work, name)
+        modified = _newer(stamp, _listed(work, transcripts)) + _newer(stamp, _recordings(work, work.cuts(name)))
+        _refuse(work, modified, f"prepare --add-set {name}=PARTS" if transcripts.exists() else "prepare")
+
+
+def _refuse(work: Workspace, modified: Sequence[Path], command: str) -> None:
     if modified:
         more = f" and {len(modified) - 1} more" if len(modified) > 1 else ""
         raise UserError(
-            f"{modified[0]}{more} changed after {work.data} was made; read the corpus again: {work.command('prepare')}"
+            f"{modified[0]}{more} changed after {work.data} was made; read the corpus again: {work.command(command)}"
         )
 
 

@@ -494,12 +494,6 @@ def test_another_tree_needs_no_alignment_and_other_times_no_tree(tmp_path: Path)
     assert (work.exp("align") / "boundary_offsets.yaml").exists()
 
 
-def test_no_set_is_named_as_the_aligner(tmp_path: Path) -> None:
-    work, _ = make_work(tmp_path)
-    with pytest.raises(UserError, match="a set cannot be named 'model'"):
-        align(dataclasses.replace(CONFIG, sets=CONFIG.sets | {"model": ("model",)}), work)
-
-
 def test_a_damaged_aligner_is_one_sentence(tmp_path: Path) -> None:
     """With the net itself, which is read back where one set is aligned again."""
     work, _ = make_work(tmp_path)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from asr_kd.lang.lexicon import read_lang
 from asr_kd.lang.ngram import read_arpa
 from asr_kd.stages.add_set import AddSetResult, add_set
 from asr_kd.workspace.config import with_settings
+from asr_kd.workspace.freshness import check_inputs_unmodified
 from asr_kd.workspace.sets import all_sets, prepared
 
 from .conftest import Recipe, write_wav
@@ -195,8 +197,24 @@ def test_a_set_that_was_added_with_another_language_model_is_named(folder_recipe
     assert "add it again" not in str(recipe.prepare())
 
 
+def test_an_added_set_whose_transcripts_changed_is_named_with_its_command(folder_recipe: Recipe) -> None:
+    folder_recipe.prepare()
+    add(folder_recipe, {"m1": "hello world"})
+    check_inputs_unmodified(folder_recipe.work, ["dev", "more"])
+    later = folder_recipe.work.cuts_stamp("more").stat().st_mtime + 10
+    os.utime(folder_recipe.corpus / "others" / "text", (later, later))
+    with pytest.raises(UserError, match=r"others/text changed after .*asr-kd prepare --add-set more=PARTS --config"):
+        check_inputs_unmodified(folder_recipe.work, ["dev", "more"])
+
+
 @pytest.mark.parametrize(
-    ("name", "says"), [("test", "has a set test already"), ("a b", "cannot name a set"), ("more", "no such|cannot be")]
+    ("name", "says"),
+    [
+        ("test", "has a set test already"),
+        ("a b", "cannot name a set"),
+        ("model", "is the aligner"),
+        ("more", "no such|cannot be"),
+    ],
 )
 def test_a_set_that_cannot_be_added_is_one_sentence(folder_recipe: Recipe, name: str, says: str) -> None:
     folder_recipe.prepare()

@@ -212,6 +212,8 @@ def test_the_reference_in_the_docs_is_that_of_the_code():
         ("sets", {"train": ["a"]}, "sets must have train and dev; dev is missing"),
         ("sets", {"train": ["a"], "dev": ["b"], "../c": ["c"]}, "sets: '../c' cannot name a set: use letters, "
          "digits, '.', '_' and '-'"),
+        ("sets", {"train": ["a"], "dev": ["b"], "model": ["c"]}, "sets: 'model' cannot name a set: exp/align/model is "
+         "the aligner"),
         ("systems.direct.members", 2, "systems.direct: members and seeds exclude each other: an ensemble has members, "
          "a single model seeds"),
         ("systems.teacher.folds", 3, "systems.teacher: folds must be 0, or at least 2 and at most members (2), not 3"),
