@@ -11,6 +11,7 @@ from typing import Any
 from asr_kd.corpora.cuts import read_cuts
 from asr_kd.corpora.registry import CORPORA
 from asr_kd.errors import UserError
+from asr_kd.io.files import file_digest
 from asr_kd.io.stamp import read_stamp
 from asr_kd.lang.lexicon import read_lang
 from asr_kd.lang.ngram import read_arpa
@@ -69,7 +70,9 @@ def add_set(
     if name in config.sets:
         raise UserError(f"{work.config_path} has a set {name} already; give the new one another name.")
     with_settings(config, {"sets": to_mapping({**config.sets, name: parts})}, "--add-set")  # checks the name
-    learnt = require(work.data, work, "prepare")["digest"]
+    prepared = require(work.data, work, "prepare")
+    learnt, files = prepared["digest"], language_files(config.lang, work.config_path.parent)
+    _check_files(work, files, prepared["inputs"])
     manifest = read_manifest(config, work, {name: parts}, corpus_dir)
     stamp, skip = cuts_stamp(config, work, manifest.utterances), config.corpus.on_bad_utterance == "skip"
     reason = stale_set(work, name, stamp, skip=skip)
@@ -80,7 +83,7 @@ def add_set(
         return AddSetResult(False, name, old["metadata"])
     logger.info("adding %s to %s: %s", name, work.data, reason or "the lexicon or language model changed")
 
-    files, train = language_files(config.lang, work.config_path.parent), _Transcripts.read(work, TRAIN)
+    train = _Transcripts.read(work, TRAIN)
     model = pronunciation_model(config.lang, files.lexicon, train.texts)
     phones_recognised = check_references(config, work, manifest.utterances)
     pronunciations = model({word for utterance in manifest.utterances for word in utterance.text.split()})
@@ -115,6 +118,17 @@ def add_set(
     SetWriter(config, work, usable, language, speakers).write(name, stamp, more)
     note_set(work, name, tuple(parts))
     return AddSetResult(True, name, (read_stamp(work.cuts_stamp(name)) or {})["metadata"])
+
+
+def _check_files(work: Workspace, files: LanguageFiles, prepared: Mapping[str, str]) -> None:
+    """Raises UserError where the lexicon or a language model's file is another one than stage 1 had."""
+    present = {name: file_digest(path) for name, path in files.present.items()}
+    for name, option in (("lexicon", "--lexicon"), ("lm", "--lm"), ("lm_text", "--lm-text")):
+        if present.get(name) != prepared.get(name):
+            raise UserError(
+                f"{work.data} was prepared with another {option[2:]} file, or with none; give the same {option} as "
+                "then, or prepare again first."
+            )
 
 
 def _lm_text(config: Config, work: Workspace, files: LanguageFiles, train: _Transcripts) -> set[str]:

@@ -197,6 +197,18 @@ def test_a_set_that_was_added_with_another_language_model_is_named(folder_recipe
     assert "add it again" not in str(recipe.prepare())
 
 
+def test_a_set_is_added_with_the_lexicon_of_the_others(folder_recipe: Recipe) -> None:
+    folder_recipe.prepare()
+    other = folder_recipe.conf / "other.txt"
+    other.write_text("HELLO HH AH L OW\n")
+    recipe = replace(folder_recipe, config=with_settings(folder_recipe.config, {"lang.lexicon": str(other)}))
+    with pytest.raises(
+        UserError, match="was prepared with another lexicon file, or with none; give the same --lexicon"
+    ):
+        add(recipe, {"m1": "hello world"})
+    assert not recipe.work.cuts("more").exists()
+
+
 def test_an_added_set_whose_transcripts_changed_is_named_with_its_command(folder_recipe: Recipe) -> None:
     folder_recipe.prepare()
     add(folder_recipe, {"m1": "hello world"})
