@@ -478,6 +478,18 @@ def test_an_added_set_is_aligned_by_the_same_aligner_and_nothing_else_changes(tm
     assert_same(labels(other, ["more"]), of_more)
 
 
+def test_what_cannot_be_aligned_in_an_added_set_stops_nothing(tmp_path: Path) -> None:
+    work, _ = make_work(tmp_path)
+    centres = np.random.default_rng(3).normal(0, 3, (3 * len(PHONES), NUM_DIMS))
+    make_set(work, "more", 5, np.random.default_rng(4), centres, FrameStore.open(work.frames("train")).scale)
+    for number in range(5):
+        change_text(work, "more", number, "")
+    add_set(work, "more", ("more",))
+    result = align(CONFIG, work)
+    assert [failed["set"] for failed in result.failed] == 5 * ["more"]
+    assert (np.asarray(labels(work, ["more"])["more senones"]) == -1).all()
+
+
 def test_another_tree_needs_no_alignment_and_other_times_no_tree(tmp_path: Path) -> None:
     work, _ = make_work(tmp_path)
     align(CONFIG, work)
