@@ -161,7 +161,7 @@ def test_a_number_in_a_list_is_named_by_its_place():
 
 def test_the_schema_describes_each_key_by_its_comment():
     systems = config_schema()["$defs"]["SystemConfig"]["properties"]
-    assert systems["members"]["description"] == "of an ensemble: they answer together"
+    assert systems["members"]["description"] == "of an ensemble, whose posteriors are averaged"
     scale = config_schema()["$defs"]["AlignmentConfig"]["properties"]["learn_from"]["description"]
     assert scale.startswith("all: also train") and scale.endswith("a recogniser")  # a comment of two lines
 
