@@ -78,7 +78,7 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
                 results = results if isinstance(results, list) else [results]
                 for result in results:
                     click.echo(str(result))
-                if any(getattr(result, "ran", False) or getattr(result, "made", False) for result in results):
+                if any(getattr(result, "ran", False) for result in results):
                     key = _key(name, options)
                     _note(work.exp("seconds.json"), key, round(time.monotonic() - started, 2))
                     _note(work.exp("memory.json"), key, meter.peak)

@@ -41,11 +41,11 @@ class DownloadResult:
     lexicon: Path | None
     language_models: tuple[Path, ...]
     fetched: int  # bytes
-    made: bool  # whether anything was fetched or unpacked
+    ran: bool  # whether anything was fetched or unpacked
 
     def __str__(self) -> str:
         places = [self.corpus_dir, self.lexicon, *self.language_models]
-        state = f"{_in_words(self.fetched)} fetched, sums right" if self.made else "there already"
+        state = f"{_in_words(self.fetched)} fetched, sums right" if self.ran else "there already"
         return f"{', '.join(str(path) for path in places if path) or 'nothing requested'}: {state}"
 
 
@@ -93,7 +93,7 @@ def download_librispeech(
         lexicon=target / release.lexicon.name if lexicon else None,
         language_models=tuple(target / release.language_models[name].name for name in language_models),
         fetched=plan.to_fetch,
-        made=not all(item.done for item in plan.items),
+        ran=not all(item.done for item in plan.items),
     )
 
 

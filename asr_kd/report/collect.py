@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from asr_kd.acoustic.model_files import load_model
 from asr_kd.acoustic.training import read_log
 from asr_kd.alignment.tree import read_tree
 from asr_kd.corpora.settings import TimitConfig
+from asr_kd.distillation.soft_target_worker import TeacherFolder
 from asr_kd.errors import UserError
 from asr_kd.evaluation.confusions import confusions
 from asr_kd.evaluation.frames import ExampleFrame, example_frame
@@ -213,7 +213,7 @@ def _example(
     tree = read_tree(work.tree(kind))
     silence = frozenset(np.unique(tree.tables[0]).tolist())  # SIL is the first phone
     example = example_frame(
-        load_model(work.exp(teacher)),
+        TeacherFolder(work.exp(teacher), config.system(teacher).members).load("cpu"),
         store,
         np.asarray(open_labels(work, store, kind)),
         temperatures=sorted({1.0, results.distillation.temperature, FLAT_TEMPERATURE}),
@@ -224,8 +224,8 @@ def _example(
 
 
 def _stored_targets(config: Config, work: Workspace) -> StoredTargetsResults | None:
-    targets = config.system(config.compare[0].distilled).targets if config.compare else None
-    stamp = read_stamp(work.targets(targets.name)) if targets is not None and not targets.online else None
+    targets = config.system(config.compare[0].distilled).stored_targets if config.compare else None
+    stamp = read_stamp(work.targets(targets.name)) if targets is not None else None
     if targets is None or stamp is None:
         return None
     names = ("frames", "bytes_per_frame", "full_bytes_per_frame", "retained_mass", "kl", "entropy", "entries")
@@ -251,25 +251,18 @@ def _data(metadata: Mapping[str, Any]) -> DataResults:
 
 
 def _alignment(config: Config, work: Workspace, left_out: Sequence[LeftOut]) -> AlignmentResults:
-    metadata = _alignment_metadata(config, work)
+    alignment = require(work.exp("align"), work, "align")
     result = AlignmentResults(
-        utterances=sum(int(of_part.get("utterances", 0)) for of_part in metadata),
+        utterances=alignment["metadata"]["utterances"],
         failed=[bad.utterance for bad in left_out if bad.stage == "align"],
         labels=config.alignment.labels,
     )
     folder = work.exp("align_compare")  # of asr-kd align --compare
     stamp = read_stamp(folder)
-    if stamp is None or stamp["inputs"].get("align") != require(work.exp("align"), work, "align")["digest"]:
+    if stamp is None or stamp["inputs"].get("align") != alignment["digest"]:
         return result
     times = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
     return replace(result, boundaries=times["phones"], words=times["words"], compared=times["utterances"])
-
-
-def _alignment_metadata(config: Config, work: Workspace) -> list[dict[str, Any]]:
-    """Of each set that is aligned by itself, or of the whole alignment."""
-    stamps = [read_stamp(work.exp("align") / name) for name in all_sets(config, work)]
-    of_sets = [stamp["metadata"] for stamp in stamps if stamp is not None]
-    return of_sets or [require(work.exp("align"), work, "align")["metadata"]]
 
 
 def _left_out(config: Config, work: Workspace, hypotheses: Mapping[tuple[str, str], Hypotheses]) -> list[LeftOut]:
@@ -278,10 +271,10 @@ def _left_out(config: Config, work: Workspace, hypotheses: Mapping[tuple[str, st
         LeftOut(stage="prepare", utterance=bad["utterance"], reason=bad["reason"])
         for bad in prepared(config, work)["left_out"]
     ]
-    for metadata in _alignment_metadata(config, work):
-        for bad in metadata.get("failed", []):
-            name, reason = (bad, "failed to align") if isinstance(bad, str) else (bad["utterance"], bad["reason"])
-            rows.append(LeftOut(stage="align", utterance=name, reason=reason))
+    rows += [
+        LeftOut(stage="align", utterance=bad["utterance"], reason=bad["reason"])
+        for bad in require(work.exp("align"), work, "align")["metadata"]["failed"]
+    ]
     for (system, _), of_set in hypotheses.items():
         reason = f"{system}: no path found, counted as deletions"
         rows += [LeftOut(stage="decode", utterance=name, reason=reason) for name in of_set.summary.failed]

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 class AddSetResult:
     """The set that was added; `metadata` of its stamp."""
 
-    made: bool
+    ran: bool
     name: str
     metadata: Mapping[str, Any]
 

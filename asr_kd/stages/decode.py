@@ -47,7 +47,7 @@ CHUNK_FRAMES = 12_000  # of a shard; a constant, so that neither words nor batch
 class Decoded:
     """summary.json of one system on one set, and whether this run wrote it."""
 
-    made: bool
+    ran: bool
     summary: dict[str, Any]
 
 
@@ -58,8 +58,8 @@ class DecodeResult:
     decoded: list[Decoded]
 
     @property
-    def made(self) -> bool:
-        return any(entry.made for entry in self.decoded)
+    def ran(self) -> bool:
+        return any(entry.ran for entry in self.decoded)
 
     def __str__(self) -> str:
         rate = rate_name(self.decoded[0].summary["unit"]) if self.decoded else "WER"
@@ -83,7 +83,7 @@ def _notes(entry: Decoded) -> str:
     notes = [f"{row['with_silence']['wer']:.2%} with silence"] if "with_silence" in row else []
     notes += [f"{row['retried']} retried with a wider beam"] if row["retried"] else []
     notes += [f"{len(row['failed'])} failed"] if row["failed"] else []
-    return ", ".join(notes + ([] if entry.made else ["up to date"]))
+    return ", ".join(notes + ([] if entry.ran else ["up to date"]))
 
 
 @dataclass(frozen=True)
@@ -211,8 +211,6 @@ def decode_context(
     backend = chosen_backend(backend)
     if not config.decoding.acoustic_scales or not config.decoding.word_penalties:
         raise UserError("decoding.acoustic_scales and decoding.word_penalties need at least one entry each.")
-    for name in names:
-        require(work.frames(name), work, "features")
     stores = {name: open_frames(work, name) for name in names}
     return DecodeContext(config, work, stores, scoring_of(config, work), backend, nj)
 

@@ -28,6 +28,7 @@ from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.errors import UserError
 from asr_kd.evaluation.scoring import Scoring
 from asr_kd.frames.store import FrameStore
+from asr_kd.kernels.threads import one_thread
 
 T = TypeVar("T")
 
@@ -150,14 +151,10 @@ def loglikes_of(
 def _timed_loglikes(loaded: Loaded, shard: DecodeShard) -> tuple[list[NDArray[np.float32]], float]:
     store, prior_scale = loaded.store(shard.frames), shard.search.decoding.prior_scale
     loaded.log_priors(shard.model)  # loads the model too
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # speed is reported for one core
-    try:
+    with one_thread():  # speed is reported for one core
         started = time.perf_counter()
         loglikes = [
             loglikes_of(loaded, shard.model, store.normalised(utterance), prior_scale)
             for utterance in range(shard.first, shard.end)
         ]
         return loglikes, time.perf_counter() - started
-    finally:
-        torch.set_num_threads(threads)

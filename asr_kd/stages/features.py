@@ -43,10 +43,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SetFeatures:
-    """One set's store; `made`: by this call, or it was up to date."""
+    """One set's store; `ran`: computed by this call, or it was up to date."""
 
     name: str
-    made: bool
+    ran: bool
     utterances: int
     frames: int
     minutes: float
@@ -55,7 +55,7 @@ class SetFeatures:
     left_out: list[dict[str, str]] = field(default_factory=list)  # {"utterance": id, "reason": text}
 
     def __str__(self) -> str:
-        state = f"made in {self.seconds:.1f} s" if self.made else "up to date"
+        state = f"made in {self.seconds:.1f} s" if self.ran else "up to date"
         left_out = f", {len(self.left_out)} left out" if self.left_out else ""
         return (
             f"{self.name}: {self.utterances:,} utterances, {self.frames:,} frames, {self.minutes:.1f} minutes, "
@@ -70,8 +70,8 @@ class FeaturesResult:
     sets: list[SetFeatures]
 
     @property
-    def made(self) -> bool:
-        return any(features.made for features in self.sets)
+    def ran(self) -> bool:
+        return any(features.ran for features in self.sets)
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.sets))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from asr_kd.distillation.soft_target_worker import SAMPLE_FRAMES, SUMS, truncati
 from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, TopK, cuts_nothing, truncate
 from asr_kd.errors import UserError, some_of
 from asr_kd.export.posteriors import PosteriorFolder
-from asr_kd.io.files import replacing_file
+from asr_kd.io.files import digest_of, file_digest, replacing_file
 from asr_kd.io.folders import resuming_folder
 from asr_kd.io.stamp import Stamp
 from asr_kd.stages.training_set import TrainingSet
@@ -114,22 +113,13 @@ def file_digests(source: Path, folder: Path) -> dict[str, str]:
         name, status = str(file.relative_to(source)), file.stat()
         entry = known.get(name, [])
         if entry[:2] != [status.st_size, status.st_mtime_ns]:
-            entry = [status.st_size, status.st_mtime_ns, _digest(file)]
+            entry = [status.st_size, status.st_mtime_ns, file_digest(file)]
         digests[name] = entry
     if digests != known:
         notes.parent.mkdir(parents=True, exist_ok=True)
         with replacing_file(notes) as temporary:
             temporary.write_text(json.dumps(digests), encoding="utf-8")
-    contents = json.dumps([[name, digests[name][2]] for name in sorted(digests)])
-    return {"posteriors": hashlib.sha256(contents.encode()).hexdigest()[:16]}
-
-
-def _digest(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return {"posteriors": digest_of([[name, digests[name][2]] for name in sorted(digests)])[:16]}
 
 
 def _check_complete(task: ImportTask, posteriors: PosteriorFolder) -> None:

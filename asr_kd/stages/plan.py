@@ -175,8 +175,8 @@ def plan(
     timed: dict[str, Timed] = {}
     targets: set[str] = set()
     for system in plans_of(config):
-        needed = system.system.targets
-        if needed is not None and not needed.online and needed.name not in targets:
+        needed = system.system.stored_targets
+        if needed is not None and needed.name not in targets:
             rows.append(_soft_targets(system, [timed[name] for name in system.system.teachers], speech))
             targets.add(needed.name)
         row, seconds = _training(system, timed, speech, measure=measure)

@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 class PrepareResult:
     """What is in data/; `metadata` as `asr_kd.workspace.sets.prepared` gives it."""
 
-    made: bool
+    ran: bool
     metadata: Mapping[str, Any]
 
     def __str__(self) -> str:

@@ -50,7 +50,7 @@ class RescoreResult:
     """Summaries of the rescored systems and sets, and whether this run wrote any."""
 
     lm: Path
-    made: bool
+    ran: bool
     summaries: list[dict[str, Any]]
 
     def __str__(self) -> str:

@@ -81,7 +81,7 @@ def make_soft_targets(
     Raises:
       UserError: a teacher is not trained, or a system does not learn from stored targets.
     """
-    learners = [name for name in config.in_training_order() if _is_stored(config.systems[name].targets)]
+    learners = [name for name in config.in_training_order() if config.systems[name].stored_targets is not None]
     for name in names:
         if config.system(name).targets is None:
             raise UserError(f"{name} has no targets in the config: it learns from hard labels alone.")
@@ -211,10 +211,6 @@ def _targets(config: Config, name: str) -> TargetsConfig:
     targets = config.system(name).targets
     assert targets is not None  # callers have looked
     return targets
-
-
-def _is_stored(targets: TargetsConfig | None) -> bool:
-    return targets is not None and not targets.online
 
 
 def _teachers_are_trained(config: Config, work: Workspace, name: str) -> bool:

@@ -33,7 +33,7 @@ from asr_kd.stages.decode import chosen_backend, chosen_sets, decode
 from asr_kd.stages.decoding_graph import make_graph
 from asr_kd.stages.soft_targets import make_soft_targets
 from asr_kd.stages.train import seeds_of, train
-from asr_kd.workspace.config import Config, with_settings
+from asr_kd.workspace.config import Config, why_not_reused, with_settings
 from asr_kd.workspace.executor import parallel_map
 from asr_kd.workspace.run_options import RunOptions
 from asr_kd.workspace.work import Workspace, require
@@ -143,14 +143,11 @@ def _point(config: Config, values: dict[str, Any]) -> Point:
     """With `reuse` dropped where the grid makes the two systems differ."""
     reusing = {name: system.reuse for name, system in config.systems.items() if system.reuse}
     apart = with_settings(config, values | {f"systems.{name}.reuse": "" for name in reusing}, "--grid")
-    unlike = []
-    for name, source_name in reusing.items():
-        system, source = apart.systems[name], apart.systems[source_name]
-        alike = (system.model, system.training, system.train_fraction) == (
-            source.model, source.training, source.train_fraction
-        )  # fmt: skip
-        if not alike or source.folds or system.num_models > source.num_models:
-            unlike.append(name)
+    unlike = [
+        name
+        for name, source in reusing.items()
+        if why_not_reused(apart.systems[name], apart.systems[source]) is not None
+    ]
     dropped = {f"systems.{name}.reuse": "" for name in unlike}
     return Point(values, with_settings(config, values | dropped, "--grid"), tuple(unlike))
 
@@ -224,7 +221,7 @@ def _shared_parts(config: Config) -> Iterator[tuple[str, str]]:
     for name in sources:
         yield name, _digest(config, name)
     for system in config.systems.values():
-        if (targets := system.targets) is not None and not targets.online:
+        if (targets := system.stored_targets) is not None:
             teachers = [] if targets.imported else [_digest(config, name) for name in targets.source]
             yield f"targets/{targets.name}", digest_of([to_mapping(targets.stored, changed_only=True), teachers])
 
@@ -270,7 +267,7 @@ def _make_shared(piece: _Piece) -> None:
     teachers = [name for name in config.in_training_order() if name in needed and name in sources]
     if teachers:
         train(config, work, piece.options, teachers)
-    learners = [name for name in piece.plan.systems if _is_stored(config, name)]
+    learners = [name for name in piece.plan.systems if config.systems[name].stored_targets is not None]
     if learners:
         make_soft_targets(config, work, piece.options, learners)
 
@@ -281,11 +278,6 @@ def _needed(config: Config, names: Sequence[str]) -> set[str]:
     for name in names:
         needed |= _needed(config, config.systems[name].teachers)
     return needed
-
-
-def _is_stored(config: Config, name: str) -> bool:
-    targets = config.systems[name].targets
-    return targets is not None and not targets.online
 
 
 def _run_point(piece: _Piece) -> list[SweepRow]:

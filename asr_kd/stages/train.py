@@ -96,8 +96,7 @@ class _Opened:
 
     def soft_targets(self, name: str) -> SoftTargetsResult | None:
         """Makes those that a system learns from; None where that is not needed."""
-        targets = self.config.systems[name].targets
-        if targets is None or targets.online:
+        if self.config.systems[name].stored_targets is None:
             return None
         result = soft_targets_of(self.config, self.work, self._data(name), name, self.options, self.nj)
         return result if result.ran else None
@@ -123,8 +122,8 @@ class SystemRun:
     data: TrainingSet
 
     def __post_init__(self) -> None:
-        targets = self.system.targets
-        if targets is None or targets.online or not LOSSES[targets.loss].needs_all_entries:
+        targets = self.system.stored_targets
+        if targets is None or not LOSSES[targets.loss].needs_all_entries:
             return
         if not cuts_nothing(targets.keep_mass, targets.max_entries, self.data.num_senones):
             raise UserError(

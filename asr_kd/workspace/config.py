@@ -78,6 +78,11 @@ class SystemConfig:
         return self.members > 1
 
     @property
+    def stored_targets(self) -> TargetsConfig | None:
+        """Its soft targets where they are stored; None where it has none, or its teachers run online."""
+        return None if self.targets is None or self.targets.online else self.targets
+
+    @property
     def teachers(self) -> tuple[str, ...]:
         """The systems that must be trained before it."""
         sources = self.targets.source if self.targets and not self.targets.imported else ()
@@ -189,26 +194,29 @@ def _check_system(name: str, system: SystemConfig, systems: Mapping[str, SystemC
         raise ValueError(f"{where}.targets.loss must be one of {known}, not {system.targets.loss!r}")
     if system.reuse:
         source = systems[system.reuse]
-        if source.targets is not None:
-            raise ValueError(f"{where}.reuse: {system.reuse} is distilled; only models on hard labels can be reused")
-        if (system.model, system.training, system.train_fraction) != (
-            source.model, source.training, source.train_fraction
-        ):  # fmt: skip
-            raise ValueError(f"{where}.reuse: {system.reuse} is not trained alike: model and training must be the same")
-        if system.num_models > source.num_models or source.folds:
-            raise ValueError(
-                f"{where}.reuse: {system.reuse} must have no folds and at least {system.num_models} members"
-            )
+        if (reason := why_not_reused(system, source)) is not None:
+            raise ValueError(f"{where}.reuse: {system.reuse} {reason}")
+
+
+def why_not_reused(system: SystemConfig, source: SystemConfig) -> str | None:
+    """Why the models of a system cannot be the first members of another; None where they can."""
+    if source.targets is not None:
+        return "is distilled; only models on hard labels can be reused"
+    if any(getattr(system, key) != getattr(source, key) for key in ("model", "training", "train_fraction")):
+        return "is not trained alike: model and training must be the same"
+    if system.num_models > source.num_models or source.folds:
+        return f"must have no folds and at least {system.num_models} members"
+    return None
 
 
 def _check_stores(systems: Mapping[str, SystemConfig]) -> None:
     """Systems share a store of soft targets by its name: it must mean the same for all of them."""
     users: dict[str, str] = {}
     for name, system in systems.items():
-        if (targets := system.targets) is None or targets.online:
+        if (targets := system.stored_targets) is None:
             continue
         other = users.setdefault(targets.name, name)
-        theirs = systems[other].targets
+        theirs = systems[other].stored_targets
         if theirs is not None and theirs.stored != targets.stored:
             raise ValueError(
                 f"systems.{name}.targets: other soft targets than those of {other} would have the same folder, "

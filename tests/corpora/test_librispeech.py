@@ -211,7 +211,7 @@ def _empty(path: Path) -> Path:
 
 def test_replacing_one_part_makes_the_cuts_anew(corpus: Path) -> None:
     work = Workspace(corpus.parent, corpus.parent / "mini.yaml")
-    assert prepare(CONFIG, work, corpus_dir=corpus).made
-    assert not prepare(CONFIG, work, corpus_dir=corpus).made
+    assert prepare(CONFIG, work, corpus_dir=corpus).ran
+    assert not prepare(CONFIG, work, corpus_dir=corpus).ran
     other = replace(CONFIG, corpus=replace(CONFIG.corpus, dev_speakers=2))
-    assert prepare(other, work, corpus_dir=corpus).made
+    assert prepare(other, work, corpus_dir=corpus).ran

@@ -151,7 +151,7 @@ def sentence(error: pytest.ExceptionInfo[UserError]) -> str:
 def test_all_is_fetched_and_a_second_run_does_nothing(tmp_path: Path, server: Server, release: Release) -> None:
     target = tmp_path / "download"
     first = everything(target, release)
-    assert first.made and "fetched, sums right" in str(first)
+    assert first.ran and "fetched, sums right" in str(first)
     assert first.lexicon is not None and first.lexicon.read_bytes() == LEXICON
     assert [path.read_bytes() for path in first.language_models] == [MODEL]
     chapter = "84/121123/84-121123"
@@ -172,7 +172,7 @@ def test_all_is_fetched_and_a_second_run_does_nothing(tmp_path: Path, server: Se
     assert there[f"LibriSpeech/dev-clean-2/{chapter}-0000.flac"][0] == AUDIO
     asked = list(server.asked)
     second = everything(target, release)
-    assert not second.made and str(second).endswith(": there already")
+    assert not second.ran and str(second).endswith(": there already")
     assert server.asked == asked and snapshot(target) == there
 
 

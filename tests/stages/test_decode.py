@@ -86,7 +86,7 @@ def work(tmp_path) -> Workspace:
 
 def test_writes_hypotheses_with_alignments_and_a_summary_that_adds_up(work):
     result = decode(CONFIG, work, backend="kaldi")
-    assert result.made and "plain" in str(result) and "crowd" in str(result)
+    assert result.ran and "plain" in str(result) and "crowd" in str(result)
     for system, seeds in (("plain", 2), ("crowd", 1)):
         folder = work.decoded(system, "test")
         summary = json.loads((folder / "summary.json").read_text())
@@ -113,9 +113,9 @@ def test_writes_hypotheses_with_alignments_and_a_summary_that_adds_up(work):
 
 def test_a_second_run_does_nothing_and_a_changed_test_set_redoes_test_alone(work):
     decode(CONFIG, work, backend="kaldi")
-    assert not decode(CONFIG, work, backend="kaldi").made
+    assert not decode(CONFIG, work, backend="kaldi").ran
     put_frames(work, "test", 3, ["C C", "BEE", "AB"])
-    made = {(d.summary["system"], d.summary["set"]): d.made for d in decode(CONFIG, work, backend="kaldi").decoded}
+    made = {(d.summary["system"], d.summary["set"]): d.ran for d in decode(CONFIG, work, backend="kaldi").decoded}
     assert made == {("plain", "dev"): False, ("plain", "test"): True,
                     ("crowd", "dev"): False, ("crowd", "test"): True}  # fmt: skip
 
@@ -162,7 +162,7 @@ def test_a_set_that_is_added_is_decoded_alone(work, monkeypatch):
     add_set(work, "more", ("more",))
     seen = []
     watch(monkeypatch, lambda kind, shard: seen.append((kind, shard.frames.name)))
-    made = {(d.summary["system"], d.summary["set"]): d.made for d in decode(CONFIG, work, backend="kaldi").decoded}
+    made = {(d.summary["system"], d.summary["set"]): d.ran for d in decode(CONFIG, work, backend="kaldi").decoded}
     assert made == {(system, name): name == "more" for system in ("plain", "crowd") for name in ("dev", "test", "more")}
     assert set(seen) == {("words", "more")}
     assert {path: path.read_bytes() for path in before} == before
@@ -232,9 +232,9 @@ def test_phones_are_scored_as_their_classes_and_another_map_decodes_again(work, 
         assert "SIL" not in row["hyp"]
     wrong = sum(a != b for row in rows for a, b in align_words(*(row["with_silence"][k] for k in ("ref", "hyp"))))
     assert summary["with_silence"]["wer"] == pytest.approx(wrong / 10)
-    assert not decode(CONFIG, work, systems=["plain"], backend="kaldi").made
+    assert not decode(CONFIG, work, systems=["plain"], backend="kaldi").ran
     monkeypatch.setattr(stage, "scoring_of", lambda config, work: Scoring(classes | {"AB": "B"}))
-    assert decode(CONFIG, work, systems=["plain"], backend="kaldi").made
+    assert decode(CONFIG, work, systems=["plain"], backend="kaldi").ran
     assert read_json_lines(work.decoded("plain", "dev") / "hyps.jsonl")[0]["ref"] == ["B", "B"]
 
 
@@ -253,7 +253,7 @@ def test_models_that_answer_together_now_are_decoded_again(work):
     decode(CONFIG, work, ["plain"], ["dev"], "kaldi")
     together = dataclasses.replace(CONFIG, systems={"plain": SystemConfig(model=MODEL, members=2)})
     (entry,) = decode(together, work, ["plain"], ["dev"], "kaldi").decoded
-    assert entry.made and entry.summary["seeds"] == 1
+    assert entry.ran and entry.summary["seeds"] == 1
 
 
 def test_a_new_tree_makes_a_new_graph_and_refuses_the_old_model(work):

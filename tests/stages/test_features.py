@@ -99,20 +99,20 @@ def test_stores(corpus: Corpus) -> None:
     np.testing.assert_array_equal(test.scale, train.scale)
     assert train.num_dims == 40
     one = result.sets[0]
-    assert (one.utterances, one.frames, one.made) == (18, train.num_frames, True)
+    assert (one.utterances, one.frames, one.ran) == (18, train.num_frames, True)
     assert one.bytes > train.num_frames * 80
     assert "18 utterances" in str(result)
 
 
 def test_second_run_makes_nothing_and_changes_spread(corpus: Corpus) -> None:
-    assert make_features(config(), corpus.work).made
+    assert make_features(config(), corpus.work).ran
     again = make_features(config(), corpus.work)
-    assert not again.made
+    assert not again.ran
     assert [features.utterances for features in again.sets] == [6, 2, 1]
     corpus.write("test", [corpus.cut("t1", noise(4000, 80))])
-    assert [features.made for features in make_features(config(), corpus.work).sets] == [False, False, True]
+    assert [features.ran for features in make_features(config(), corpus.work).sets] == [False, False, True]
     # other features of the training set: another scale for dev and test
-    assert [features.made for features in make_features(SPEEDS, corpus.work).sets] == [True, True, True]
+    assert [features.ran for features in make_features(SPEEDS, corpus.work).sets] == [True, True, True]
 
 
 def test_an_added_set_gets_its_store_and_the_others_stay(corpus: Corpus) -> None:
@@ -120,7 +120,7 @@ def test_an_added_set_gets_its_store_and_the_others_stay(corpus: Corpus) -> None
     corpus.write("more", [corpus.cut("m0", noise(4000, 81))])
     add_set(corpus.work, "more", ("others",))
     again = make_features(config(), corpus.work)
-    assert [(features.name, features.made) for features in again.sets] == [
+    assert [(features.name, features.ran) for features in again.sets] == [
         ("train", False), ("dev", False), ("test", False), ("more", True),
     ]  # fmt: skip
     store = FrameStore.open(corpus.work.frames("more"))
@@ -135,7 +135,7 @@ def test_a_recording_that_changed_since_prepare_is_named(corpus: Corpus) -> None
         make_features(SPEEDS, corpus.work, nj=1)
     os.utime(corpus.work.cuts_stamp("train"), ns=(stamp + 2 * 10**9, stamp + 2 * 10**9))
     (corpus.work.root / "wav/u2.wav").unlink()  # whoever needs the space may delete the audio
-    assert not make_features(SPEEDS, corpus.work, nj=1).made
+    assert not make_features(SPEEDS, corpus.work, nj=1).ran
 
 
 class Killed(BaseException):

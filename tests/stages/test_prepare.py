@@ -49,17 +49,17 @@ def test_prompts_become_cuts_lexicon_and_language_model(prompts_recipe: Recipe) 
     assert "DAHDI" not in lang.pronunciations  # nothing of a test set is in what models depend on
     assert "DAHDI" in read_lang(work.lang, work.lexicon("test")).pronunciations
     assert read_arpa(work.lm / "G.arpa").words == lang.words
-    assert result.made and result.metadata["not_speech"] == ["beep"]
+    assert result.ran and result.metadata["not_speech"] == ["beep"]
     assert result.metadata["known_missing"] == ["pls-try-call-later"]
     assert result.metadata["sets"]["dev"]["oov_words"] == 2
     assert "train: 2 utterances, 3 words" in str(result)
 
 
 def test_what_is_there_is_not_made_again(folder_recipe: Recipe) -> None:
-    assert folder_recipe.prepare().made
+    assert folder_recipe.prepare().ran
     before = contents(folder_recipe.work.data)
     again = folder_recipe.prepare()
-    assert not again.made and str(again)
+    assert not again.ran and str(again)
     assert contents(folder_recipe.work.data) == before
 
 
@@ -67,7 +67,7 @@ def test_the_same_corpus_gives_the_same_bytes(folder_recipe: Recipe) -> None:
     folder_recipe.prepare()
     before = contents(folder_recipe.work.data)
     (folder_recipe.work.data / "stamp.json").unlink()
-    assert folder_recipe.prepare().made
+    assert folder_recipe.prepare().ran
     assert contents(folder_recipe.work.data) == before
 
 
@@ -82,8 +82,8 @@ def test_a_changed_input_is_noticed(folder_recipe: Recipe, what: str) -> None:
         (folder_recipe.conf / "lexicon.txt").write_text("HELLO HH AH L OW\n")
     else:
         folder_recipe.work.cuts("test").unlink()
-    assert folder_recipe.prepare().made
-    assert not folder_recipe.prepare().made
+    assert folder_recipe.prepare().ran
+    assert not folder_recipe.prepare().ran
 
 
 def test_other_things_in_data_stay(folder_recipe: Recipe) -> None:
@@ -110,7 +110,7 @@ def test_a_run_killed_between_two_files_is_done_again(
         with pytest.raises(KeyboardInterrupt):
             folder_recipe.prepare()
     assert read_stamp(folder_recipe.work.data) is None  # first away, last back
-    assert folder_recipe.prepare().made
+    assert folder_recipe.prepare().ran
     assert set(contents(folder_recipe.work.data)) == set(good)
     assert read_lang(folder_recipe.work.lang).words == ("GOOD", "HELLO", "PRESS")
 
@@ -126,15 +126,15 @@ def test_a_full_disk_is_one_sentence_and_the_next_run_mends_it(
         with pytest.raises(UserError, match="the disk is full"):
             folder_recipe.prepare()
     assert contents(folder_recipe.work.data) == {}
-    assert folder_recipe.prepare().made
+    assert folder_recipe.prepare().ran
 
 
 def test_a_large_corpus_is_compared_by_size_and_time(folder_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuts, "_HASHED_BYTES", 100)
     folder_recipe.prepare()
-    assert not folder_recipe.prepare().made
+    assert not folder_recipe.prepare().ran
     write_wav(folder_recipe.corpus / "train" / "t1.wav", 1.2)
-    assert folder_recipe.prepare().made
+    assert folder_recipe.prepare().ran
 
 
 def test_speakers_are_read_and_unknown_ones_are_the_utterances(folder_recipe: Recipe) -> None:
@@ -155,7 +155,7 @@ def test_another_test_set_changes_nothing_that_is_learnt(folder_recipe: Recipe) 
     folder_recipe.prepare()
     before = contents(folder_recipe.work.data)
     (folder_recipe.corpus / "test" / "text").write_text("e1 good hello\n")
-    assert folder_recipe.prepare().made
+    assert folder_recipe.prepare().ran
     assert changed(folder_recipe.work.data, before) == {
         "cuts_test.jsonl.gz", "cuts_test.stamp.json", "lexicon_test.txt",
     }  # fmt: skip
@@ -182,8 +182,8 @@ def test_a_set_is_added_and_nothing_else_changes(folder_recipe: Recipe) -> None:
     assert result.metadata["oov_words"] == 2 and "2 words outside the vocabulary (MAN, QQQQX)" in str(result)
     assert result.metadata["without_pronunciation"] == 1 and result.metadata["sentences_in_lm_text"] == 1
     assert "MAN" in read_lang(folder_recipe.work.lang, folder_recipe.work.lexicon("more")).pronunciations
-    assert not add(folder_recipe, {"m1": "hello world", "m2": "good man", "m3": "qqqqx"}).made
-    assert not folder_recipe.prepare().made
+    assert not add(folder_recipe, {"m1": "hello world", "m2": "good man", "m3": "qqqqx"}).ran
+    assert not folder_recipe.prepare().ran
     assert prepared(folder_recipe.config, folder_recipe.work)["sets"]["more"] == result.metadata
 
 
@@ -193,7 +193,7 @@ def test_a_set_that_was_added_with_another_language_model_is_named(folder_recipe
     assert "add it again" not in str(folder_recipe.prepare())
     recipe = replace(folder_recipe, config=with_settings(folder_recipe.config, {"lang.ngram_order": 1}))
     assert "warning: more was added with another lexicon or language model" in str(recipe.prepare())
-    assert add(recipe, {"m1": "hello world"}).made
+    assert add(recipe, {"m1": "hello world"}).ran
     assert "add it again" not in str(recipe.prepare())
 
 
@@ -240,7 +240,7 @@ def test_units_other_than_phones_need_no_lexicon(folder_recipe: Recipe, units: s
     (folder_recipe.corpus / "train" / "text").write_text("t1 hello blorpling\nt2 press 1\nt3 good bye\n")
     (folder_recipe.corpus / "dev" / "text").write_text("d1 hello bye\n")
     folder_recipe.config = with_settings(folder_recipe.config, {"lang.units": units, "lang.bpe_size": 20})
-    assert folder_recipe.prepare().made
+    assert folder_recipe.prepare().ran
     lang = read_lang(folder_recipe.work.lang)
     assert "BLORPLING" in lang.words
     spelt = "".join(lang.phones[unit] for unit in lang.pronunciations["BLORPLING"][0])

@@ -63,7 +63,7 @@ def assert_refused_then_skipped(recipe: Recipe, utterance: str, says: str) -> No
     assert [bad["utterance"] for bad in result.metadata["left_out"]] == [utterance]
     assert re.search(says, result.metadata["left_out"][0]["reason"])
     assert f"left out {utterance}" in str(result)
-    assert not recipe.prepare("skip").made
+    assert not recipe.prepare("skip").ran
     with pytest.raises(UserError):  # what was skipped is no longer accepted once it must not be
         recipe.prepare()
 

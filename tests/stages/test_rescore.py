@@ -124,14 +124,14 @@ def words_of(folder: Path) -> list[list[str]]:
 def test_the_same_model_changes_no_words(work: Workspace, tmp_path: Path) -> None:  # noqa: F811
     decode(CONFIG, work, backend="k2")
     result = rescore(CONFIG, work, lm_file(tmp_path, toy.ARPA), nj=1)
-    assert result.made and "rescored with" in str(result)
+    assert result.ran and "rescored with" in str(result)
     for system in ("plain", "crowd"):
         for name in ("dev", "test"):
             assert words_of(work.rescored(system, name, "larger")) == words_of(work.decoded(system, name))
     for summary in result.summaries:
         oracle = summary["oracle"]
         assert summary["first_pass_wer"] >= oracle["1"] >= oracle["10"] >= oracle["100"]
-    assert not rescore(CONFIG, work, tmp_path / "larger.arpa").made
+    assert not rescore(CONFIG, work, tmp_path / "larger.arpa").ran
     assert len(list(read_lists(work.nbest("plain", "test")))) == 4  # two seeds of two utterances
 
 
@@ -143,10 +143,10 @@ def test_a_model_that_knows_the_words_is_believed(work: Workspace, tmp_path: Pat
     before = words_of(work.decoded("plain", "dev"))
     assert words_of(work.rescored("plain", "dev", "larger")) != before
     # another language model of that name, and it is done again; one of another name has its own folder
-    assert rescore(CONFIG, work, lm_file(tmp_path, toy.ARPA), ["plain"], ["dev"]).made
+    assert rescore(CONFIG, work, lm_file(tmp_path, toy.ARPA), ["plain"], ["dev"]).ran
     before = words_of(work.rescored("plain", "dev", "larger"))
     other = (tmp_path / "larger.arpa").rename(tmp_path / "3-gram.pruned.arpa")
-    assert rescore(CONFIG, work, other, ["plain"], ["dev"]).made
+    assert rescore(CONFIG, work, other, ["plain"], ["dev"]).ran
     assert words_of(work.rescored("plain", "dev", "3-gram.pruned")) == before
     assert words_of(work.rescored("plain", "dev", "larger")) == before
 
@@ -181,7 +181,7 @@ def test_words_that_the_larger_model_lacks(work: Workspace, tmp_path: Path) -> N
     spelled = with_unknown.sentence_score(["BEE", "<unk>", "C"])
     words = ("BEE", "AB", "C")
     assert score(words) == pytest.approx(spelled - toy.ARPA.sentence_score(words), abs=1e-4)
-    assert rescore(CONFIG, work, lm_file(tmp_path, with_unknown), ["plain"]).made
+    assert rescore(CONFIG, work, lm_file(tmp_path, with_unknown), ["plain"]).ran
 
 
 def test_what_is_missing_is_named(work: Workspace, tmp_path: Path) -> None:  # noqa: F811
