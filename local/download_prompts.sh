@@ -33,6 +33,7 @@ fi
 differing() {
   (cd "$1" && "${sha256[@]}" -c "$sums" 2>/dev/null || true) | sed -n 's/: FAILED.*$//p'
 }
+first() { sed -n 1p; } # reads to the end: what writes to `head -n 1` may die of SIGPIPE, and pipefail ends the script
 few() { # the lines of $1: how many, and the first five
   awk 'NR <= 5 { list = list (NR > 1 ? ", " : "") $0 } END { print NR " (" list (NR > 5 ? ", ..." : "") ")" }' <<<"$1"
 }
@@ -42,7 +43,7 @@ if [[ -z $prompts_dir && -d $target && -z $(differing "$target") ]]; then
   exit 0
 fi
 if [[ -d $target ]]; then # it will be replaced, so it must be ours
-  foreign=$(find "$target" -mindepth 1 -maxdepth 1 ! -name sounds ! -name core-sounds-en.txt | head -n 1)
+  foreign=$(find "$target" -mindepth 1 -maxdepth 1 ! -name sounds ! -name core-sounds-en.txt | first)
   [[ -z $foreign ]] || die "$target holds other things too ($foreign); give a folder of its own to fetch into."
 elif [[ -e $target ]]; then
   die "$target is not a folder; give a folder to fetch into."
@@ -109,14 +110,14 @@ assemble() {
   if [[ -d $1/sounds ]]; then
     sounds=$1/sounds
   else # in whichever folder Debian or the makers put them
-    sounds=$(find "$1" -name '*.wav' -path '*digits/*' | LC_ALL=C sort | head -n 1)
+    sounds=$(find "$1" -name '*.wav' -path '*digits/*' | LC_ALL=C sort | first)
     [[ -n $sounds ]] || die "$1: the prompts are not there (no digits/*.wav); give the folder that holds them."
     sounds=$(dirname "$(dirname "$sounds")")
   fi
-  text=$(find "$1" -name core-sounds-en.txt -o -name core-sounds-en.txt.gz | LC_ALL=C sort | head -n 1)
+  text=$(find "$1" -name core-sounds-en.txt -o -name core-sounds-en.txt.gz | LC_ALL=C sort | first)
   [[ -n $text ]] || die "$1: core-sounds-en.txt (or .gz) is not there; put it beside the sounds."
   mkdir -p "$temporary/new/sounds"
-  (cd "$sounds" && find . -name '*.wav' -print0 | xargs -0 tar -cf - --) | tar -xf - -C "$temporary/new/sounds" ||
+  (cd "$sounds" && find . -name '*.wav' -print0 | tar -cf - --null -T -) | tar -xf - -C "$temporary/new/sounds" ||
     die "$target cannot be written; is the disk full?"
   if [[ $text == *.gz ]]; then gzip -dc "$text"; else cat "$text"; fi >"$temporary/new/core-sounds-en.txt" ||
     die "$text cannot be read; is it damaged?"

@@ -56,6 +56,14 @@ def test_a_copy_is_taken_and_what_differs_is_named(copy: Path, tmp_path: Path) -
     assert sorted(p.name for p in tmp_path.iterdir()) == ["copy", "download"]
 
 
+def test_more_names_than_a_pipe_holds_are_read_to_the_end(copy: Path, tmp_path: Path) -> None:
+    for number in range(1000):
+        (copy / "sounds" / "digits" / f"{number:0200d}.wav").touch()
+    done = download("--prompts-dir", copy, tmp_path / "download")
+    assert done.returncode == 0, done.stderr
+    assert "1001 prompts" in done.stdout
+
+
 def test_a_folder_with_other_things_is_not_replaced(copy: Path, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("all of it")
