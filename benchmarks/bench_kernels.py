@@ -8,17 +8,24 @@ case: four nets of 3 x 384, 1000 senones, batches of 512, dropout 0.1, max-norm.
 dropout on the input too, max-norm, batches of 128.
 
 A kernel that wins less than a tenth of a step in its best case is not worth its code. With torch 1.13.1 on two AVX2
-cores of an AMD EPYC that other programs kept busy (--rounds 7 and 11), the win of a step in float32, elapsed /
-processor time; where elapsed times scattered too much, processor time alone:
+cores of an AMD EPYC, the win of a step in float32, elapsed / processor time (--rounds 11; mnist: 15):
 
     kernel                speech          mnist
-    adamw                 7 / 6 %         24 / 23 %    stays
-    dropout_mask          21 / 11 %       - / 9 %      stays
-    cross_entropy         12 / 8 %        - / 1 %      stays
-    soft_cross_entropy    12 / 7 %        1 / 0 %      stays; by itself 14 ms of the processor against torch's 44
-    relu_dropout          1 / 1 %         - / 3 %      went; by itself 3.9 ms against 3.9, in bfloat16 6.5 against 3.0
-    clip_column_norms_    1 / 2 %         - / 5 %      went
-    ensemble_log_mean     - / 0 %         - / 0 %      went; by itself 10 ms against 14 of a step of 220
+    adamw                 6 / 8 %         15 / 13 %    stays
+    soft_cross_entropy    17 / 16 %       0 / 0 %      stays
+    cross_entropy         7 / 7 %         2 / -4 %     stays
+    dropout_mask          5 / 6 %         9 / 9 %      stays
+    all of them, hard     19 / 19 %       23 / 21 %
+    all of them, soft     25 / 24 %       23 / 21 %
+
+cross_entropy and dropout_mask win 10 and 8 ms of the speech case's step. They stay for bfloat16, where the products take
+less than half of the time and a whole step about 60 ms: 16 and 13 %, by proportion, not measured.
+
+These went. Measured beside other work, elapsed / processor time, where elapsed times scattered too much processor time alone:
+
+    relu_dropout          1 / 1 %         - / 3 %      by itself 3.9 ms against 3.9, in bfloat16 6.5 against 3.0
+    clip_column_norms_    1 / 2 %         - / 5 %
+    ensemble_log_mean     - / 0 %         - / 0 %      by itself 10 ms against 14 of a step of 220
 
 The processor has no bfloat16, so its products would be emulated and whole steps in bfloat16 say nothing. adamw's copies
 in bfloat16 stay by argument alone: one pass over 32 bytes of each weight does what takes torch two passes more, over 6

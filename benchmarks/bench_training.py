@@ -11,24 +11,23 @@ are images of 784 pixels, with dropout on the input too, as the MNIST teacher ha
 is as wide as that, and the loop computes the discriminants besides, once for all members. With --tdnn the model is
 the time-delay net of that width, on chunks of 100 frames; its floor is not measured.
 
-Measured with torch 1.13.1 on two cores of an AMD EPYC, milliseconds a step.
+Measured with torch 1.13.1 on two AVX2 cores of an AMD EPYC, so in float32: milliseconds a step, medians of five rounds
+(digits: three), version 0.1 and this one in turn:
 
-With avx512_bf16: the first command 34.5 for the products alone, 46.9 hard (1.36 times), 51.0 soft (1.48 times); with
---members 3 --layers 3 --width 384 --states 1000 43.2, 58.7 (1.36 times) and 61.4 (1.42 times); the digits 8.2 and 13.0,
-8.2 and 13.6 (1.58 and 1.66 times), on one core 15.6 and 22.3 (1.43 times); with --members 3 --width 800, the students,
-13.2 and 20.4 (1.55 times). Without turned inputs laid out beforehand, as autograd has it, the digits' products take 9.1
-to 9.5. With batches as small as theirs the weights weigh more: a step moves 32 bytes of each, 77 MB.
+    options                                               floor      0.1   0.2
+    --members 4 --layers 3 --width 384 --states 1000       91  hard  115   114  (1.25 times the floor)
+      --dropout 0.1 --batch 512 --frames 20000                 soft  123   120  (1.32)
+    --digits --members 1 --width 1200 --batch 256          26  hard   38    42  (1.62)
 
-With AVX2 only, so in float32: the first command 103, 103 (1.00 times) and 105 (1.02 times; the loop does the first
-layer's products of all members at once, the floor one by one); the digits 18.9 and 26.5 (1.40 times). Four nets as
-above, with --dropout 0.1 too, 142, 163 (1.14 times) and 178 (1.25 times). With --batch 512 --frames 20000 as well,
-medians of three runs: four nets 67.9, 82.9 (1.22 times) and 89.4 (1.32 times); three 68.6, 62.6 and 65.4: the threads
-share the last net's products, which they do not in the floor. The version before took, turn about on the same
-machine, 84.3 and 87.8 for the four, 66.1 and 69.1 for the three: it had torch's own passes for hard targets, bias,
-ReLU and dropout, and copied the first layer's weights in each step; for the digits 30.6, one run each. On another day,
-turn about and medians of three too, four nets took 94.8 hard as above and 94.1 with --lda-dims 700. With
-MKL_DEBUG_CPU_TYPE=0, the code path that MKL 2020.0 takes on an AMD processor by itself (`asr_kd/kernels/cpu.py`), three
-nets took 450, 553 and 532, and 144, 168 and 165 otherwise.
+The digits' step is slower since kernels that each won less than a tenth of a step went: bias, ReLU and dropout in one
+pass, and the max-norm (see bench_kernels.py).
+
+The rest was measured with 0.1 only. With avx512_bf16, in bfloat16: the first command 34.5 for the products alone, 46.9
+hard (1.36 times), 51.0 soft (1.48 times); --members 3 --layers 3 --width 384 --states 1000 43.2, 58.7 (1.36 times) and
+61.4 (1.42 times); the digits 8.2, 13.0 and 13.6 (1.58 and 1.66 times). Batches as small as theirs make the weights weigh
+more: a step moves 32 bytes of each, 77 MB. With AVX2, --lda-dims 700 changed nothing (94.8 and 94.1 ms a step of the
+four nets). With MKL_DEBUG_CPU_TYPE=0, the code path that MKL 2020.0 takes on an AMD processor by itself
+(`asr_kd/kernels/cpu.py`), three nets took 450 (floor), 553 and 532, and 144, 168 and 165 otherwise.
 """
 
 from __future__ import annotations
