@@ -18,10 +18,10 @@ cores of an AMD EPYC, the win of a step in float32, elapsed / processor time (--
     all of them, hard     19 / 19 %       23 / 21 %
     all of them, soft     25 / 24 %       23 / 21 %
 
-cross_entropy and dropout_mask win 10 and 8 ms of the speech case's step. They stay for bfloat16, where the products take
-less than half of the time and a whole step about 60 ms: 16 and 13 %, by proportion, not measured.
+cross_entropy and dropout_mask win 10 and 8 ms of the speech case's step. They stay for bfloat16, where products take less
+than half of the time and the whole step of a similar case 59 ms (bench_training.py): 17 and 14 %, by proportion only.
 
-These went. Measured beside other work, elapsed / processor time, where elapsed times scattered too much processor time alone:
+These went. Measured beside other work, elapsed / processor time, or processor time alone where elapsed times scattered:
 
     relu_dropout          1 / 1 %         - / 3 %      by itself 3.9 ms against 3.9, in bfloat16 6.5 against 3.0
     clip_column_norms_    1 / 2 %         - / 5 %

@@ -24,7 +24,7 @@ pass, and the max-norm (see bench_kernels.py).
 
 The rest was measured with 0.1 only. With avx512_bf16, in bfloat16: the first command 34.5 for the products alone, 46.9
 hard (1.36 times), 51.0 soft (1.48 times); --members 3 --layers 3 --width 384 --states 1000 43.2, 58.7 (1.36 times) and
-61.4 (1.42 times); the digits 8.2, 13.0 and 13.6 (1.58 and 1.66 times). Batches as small as theirs make the weights weigh
+61.4 (1.42 times); the digits 8.2, 13.0 and 13.6 (1.58 and 1.66 times). With batches as small as theirs weights weigh
 more: a step moves 32 bytes of each, 77 MB. With AVX2, --lda-dims 700 changed nothing (94.8 and 94.1 ms a step of the
 four nets). With MKL_DEBUG_CPU_TYPE=0, the code path that MKL 2020.0 takes on an AMD processor by itself
 (`asr_kd/kernels/cpu.py`), three nets took 450 (floor), 553 and 532, and 144, 168 and 165 otherwise.
