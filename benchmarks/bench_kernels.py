@@ -18,8 +18,8 @@ cores of an AMD EPYC, the win of a step in float32, elapsed / processor time (--
     all of them, hard     19 / 19 %       23 / 21 %
     all of them, soft     25 / 24 %       23 / 21 %
 
-cross_entropy and dropout_mask win 10 and 8 ms of the speech case's step. They stay for bfloat16, where products take less
-than half of the time and the whole step of a similar case 59 ms (bench_training.py): 17 and 14 %, by proportion only.
+cross_entropy and dropout_mask win 10 and 8 ms of the speech case's step. They stay for bfloat16: there products take
+less than half of the time and the whole step of a similar case 59 ms (bench_training.py): 17 and 14 %, by proportion.
 
 These went. Measured beside other work, elapsed / processor time, or processor time alone where elapsed times scattered:
 
