@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from asr_kd.acoustic.divergence import DivergenceWatch
 from asr_kd.acoustic.model import FrameModel, member_slice
 from asr_kd.io.files import replacing_file
 from asr_kd.io.throttle import Throttle
@@ -85,7 +86,12 @@ class TrainingState:
         self.model, self.optimizer = model, optimizer
         self.best = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.meter = Meter(model.members, model.device)
+        self.watch = DivergenceWatch(model.members, model.device)
         self.progress = Progress(best_accuracy=[-1.0] * model.members, best_epoch=[-1] * model.members)
+
+    def check_finite(self) -> None:
+        """Raises DivergedError where a loss or a weight is not finite."""
+        self.watch.check(self.model.state_dict().values())
 
     def keep_as_best(self, member: int) -> None:
         """Notes a member's weights as its best ones."""
@@ -132,9 +138,14 @@ class Checkpoints:
         log.info("resuming from %s: epoch %d, batch %d", self._path, progress.epoch + 1, progress.batch)
 
     def save(self, state: TrainingState, *, if_due: bool = False) -> None:
-        """Replaces the file all at once."""
+        """Replaces the file all at once.
+
+        Raises:
+          DivergedError: a loss or a weight is not finite; the file stays as it was.
+        """
         if self._path is None or (if_due and not self._throttle.is_due()):
             return
+        state.check_finite()
         with self._throttle.interruption():
             state.progress.counts, state.progress.sums = state.meter.read()
             saved = {

@@ -7,12 +7,14 @@ from its folder alone. Nothing is unpickled.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 import safetensors.torch
 import torch
 import yaml
+from torch import Tensor
 
 from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.registry import MODELS
@@ -28,12 +30,14 @@ def save_model(model: FrameModel, folder: Path) -> None:
     """Writes a model into an existing folder.
 
     Raises:
-      ValueError: it has an input transform, which is not saved: `fold_input_transform` comes first.
+      ValueError: it has an input transform, which is not saved: `fold_input_transform` comes first; or a weight that
+        is not finite.
     """
     if model.fold_input_transform() is not model:
         raise ValueError("a model with an input transform cannot be saved: call fold_input_transform first")
     for member in range(model.members):
         tensors = {name: value.detach().cpu().contiguous() for name, value in model.member_state(member).items()}
+        _check_finite(tensors)
         safetensors.torch.save_file(tensors, str(_member(folder, member)))
     description = {
         "model": to_mapping(model.settings),
@@ -62,7 +66,10 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> FrameModel:
         if description["precision"] not in get_args(Precision):
             raise ValueError(f"its precision is {description['precision']!r}")
         model.precision = description["precision"]
-        model.load_member_states([safetensors.torch.load_file(str(_member(folder, k))) for k in range(model.members)])
+        states = [safetensors.torch.load_file(str(_member(folder, k))) for k in range(model.members)]
+        for state in states:
+            _check_finite(state)
+        model.load_member_states(states)
     except FileNotFoundError as error:
         raise UserError(f"{folder}: {_missing(error)}") from None
     except _DAMAGES as error:
@@ -86,6 +93,12 @@ def copy_members(source: Path, folder: Path, count: int) -> None:
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise UserError(f"{source}: {_damaged(error)}") from None
     _write_description(folder, description)
+
+
+def _check_finite(state: Mapping[str, Tensor]) -> None:
+    for name, value in state.items():
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{name} has numbers that are not finite")
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

@@ -80,7 +80,11 @@ class RunControl:
 def fit(
     model: FrameModel, data: TrainingData, criterion: Criterion, config: TrainingConfig, run: RunControl
 ) -> Progress:
-    """Trains every member of `model` in place; each as if it were trained alone."""
+    """Trains every member of `model` in place; each as if it were trained alone.
+
+    Raises:
+      DivergedError: a loss or a weight is not finite. The last checkpoint stays.
+    """
     model.precision = config.precision
     batches = Batches(
         data.windows,
@@ -107,6 +111,7 @@ def fit(
                     _step(state, _augmented(batch, data.augment, rng), criterion, rate, rng)
                     bar.update(batch.num_valid)
                     checkpoints.save(state, if_due=True)
+                state.check_finite()
                 seconds = time.monotonic() - started
                 row = {
                     "epoch": progress.epoch + 1,
@@ -130,6 +135,7 @@ def _step(state: TrainingState, batch: Batch, criterion: Criterion, rate: float,
     for group in optimizer.param_groups:
         group["lr"] = rate
     terms: Terms = criterion(model(batch.inputs, rng), batch)
+    state.watch.note(terms.loss, progress.step, rate)
     optimizer.zero_grad(set_to_none=True)
     # the sum over members: each member's gradient is that of its own mean loss
     terms.loss.sum().backward()

@@ -22,6 +22,7 @@ from asr_kd.acoustic.model_files import load_model
 from asr_kd.distillation.ensemble import ensemble_distribution
 from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.distillation.store import TopK, cuts_nothing, restore, truncate
+from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
 from asr_kd.frames.subsets import fold_of_utterances
 from asr_kd.kernels.threads import one_thread
@@ -182,7 +183,13 @@ def _distributions(task: TargetsTask, utterances: Sequence[int]) -> Iterator[Ten
         models = [of_fold[folds[utterance]] for of_fold, folds in zip(loaded.models, loaded.folds, strict=True)]
         for first in range(0, len(features), FRAMES_AT_ONCE):
             end = min(first + FRAMES_AT_ONCE, len(features))
-            yield _mean_distribution([_logits(model, features, first, end) for model in models], task.settings)
+            mean = _mean_distribution([_logits(model, features, first, end) for model in models], task.settings)
+            if bool(torch.isnan(mean).any()):
+                name = loaded.store.ids[utterance]
+                raise UserError(
+                    f"utterance {name}: the teachers' distribution is not finite; train the teachers again."
+                )
+            yield mean
 
 
 def _mean_distribution(logits: Sequence[Tensor], settings: TargetsConfig) -> Tensor:

@@ -53,9 +53,12 @@ class Stamp:
 
         Args:
           metadata: what a later reader may want to know (counts, sizes); it does not enter the digest.
+
+        Raises:
+          ValueError: a number is not finite: what is stamped is valid, and NaN is no JSON.
         """
         body = {**self._body, "digest": self.digest, "package": __version__, "metadata": dict(metadata or {})}
-        path.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(body, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_stamp(path: Path) -> dict[str, Any] | None:

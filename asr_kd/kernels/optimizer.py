@@ -191,9 +191,9 @@ def _moved(weight, mean, square, gradient, settings):  # type: ignore[no-untyped
     m = first * mean + (one - first) * gradient
     s = second * square + (one - second) * gradient * gradient
     # the moments of a weight without gradient (a dead unit, a pixel that is always background) would shrink to
-    # denormal numbers, which slow the processor down, and stay there; next to eps they have no effect
-    m = m if abs(m) > _TINY else zero
-    s = s if s > _TINY else zero
+    # denormal numbers, which slow the processor down, and stay there; next to eps they have no effect. NaN stays NaN
+    m = zero if abs(m) <= _TINY else m
+    s = zero if s <= _TINY else s
     return decay * weight - rate * m / (np.sqrt(s) * correction + eps), m, s
 
 

@@ -13,6 +13,7 @@ import torch
 
 from asr_kd.acoustic.checkpoint import Progress
 from asr_kd.acoustic.criteria import Criterion, DevScores
+from asr_kd.acoustic.divergence import DivergedError
 from asr_kd.acoustic.lda import InputTransform
 from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.model_files import copy_members, save_model
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 # bytes: the weights, and a checkpoint (weights, best weights, two moments) with the previous one, which it replaces
 _DISK_PER_WEIGHT = 4 + 2 * 16
+_ADVICE = "Lower the learning rate (training.learning_rate), or take adam for sgd."
 _RESULTS = ("members", "parameters", "dev_accuracy", "best_epoch", "train_accuracy")
 
 
@@ -124,7 +126,10 @@ def train_models(
             bar=options.bar,
             writer=writer,
         )
-        progress = fit(model, task.data, task.criterion, settings.training, control)
+        try:
+            progress = fit(model, task.data, task.criterion, settings.training, control)
+        except DivergedError as error:
+            raise UserError(f"{path}: training diverged: {error}; {_last_good(checkpoint)}. {_ADVICE}") from None
     model = model.fold_input_transform()
     results = _results(model, progress)
     with replacing_folder(path, stamp, results | dict(metadata or {})) as temporary:
@@ -157,6 +162,12 @@ def reuse_members(
 
 def _checkpoint(path: Path) -> Path:
     return path.with_name(f".{path.name}.checkpoint.pt")
+
+
+def _last_good(checkpoint: Path) -> str:
+    if not checkpoint.exists():
+        return "there was no checkpoint before it"
+    return f"the last good checkpoint is {checkpoint}"
 
 
 def _results_of(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import yaml
 from click.testing import CliRunner
 
@@ -314,3 +315,30 @@ def test_the_commands_take_names_of_systems(toy: Toy) -> None:
     assert run("soft-targets", "a")[1].startswith("soft targets teacher,T2,keep_mass=1.0,max_entries=6: already stored")
     assert run("train", "--teachers", "a") == (2, "asr-kd train: --teachers and names of systems exclude each other.\n")
     assert run("train", "b")[0] == 2
+
+
+def test_a_run_that_diverges_is_stopped_and_leaves_no_system(toy: Toy) -> None:
+    """Every loss and gradient is finite until one is not; then nothing is written, and the sentence says what helps."""
+    sgd = HARD | {"training": TRAINING | {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 1e6, "epochs": 30}}
+    toy.work.config_path.write_text(yaml.safe_dump({"systems": {"direct": sgd}}))
+    result = CliRunner().invoke(main, ["train", "direct", "--config", str(toy.work.config_path), "--device", "cpu"])
+    assert result.exit_code == 2, result.output
+    assert "direct: training diverged: " in result.output and "is not finite" in result.output
+    rate = re.search(r"step \d+ \(learning rate (\S+)\)", result.output)
+    assert rate is not None and 1e4 < float(rate[1]) <= 1e6  # on its way down the cosine
+    assert "training.learning_rate" in result.output and "Traceback" not in result.output
+    assert not toy.work.exp("direct").exists()
+    calmer = sgd | {"training": sgd["training"] | {"learning_rate": 1e-3, "epochs": 1}}
+    train(toy.config(direct=calmer), toy.work, OPTIONS)  # the sentence's advice
+    assert toy.weights("direct")
+
+
+def test_what_learnt_from_nothing_finite_teaches_nobody(toy: Toy) -> None:
+    """Weights that an earlier version saved: they are refused where they are read."""
+    config = toy.config(teacher=HARD, distilled=soft(**{"from": "teacher"}))
+    train(config, toy.work, OPTIONS, ["teacher"])
+    file = toy.work.exp("teacher") / "member_0.safetensors"
+    tensors = safetensors.torch.load_file(str(file))
+    safetensors.torch.save_file({name: value * float("nan") for name, value in tensors.items()}, str(file))
+    with pytest.raises(UserError, match=r"teacher: this model is damaged .*not finite"):
+        train(config, toy.work, OPTIONS, ["distilled"])
