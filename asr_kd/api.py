@@ -10,9 +10,8 @@ import torch
 
 from asr_kd.acoustic.model import FrameModel
 from asr_kd.acoustic.model_files import load_model
-from asr_kd.decoding.decoder import Hypothesis, make_decoder
+from asr_kd.decoding.decoder import Hypothesis, make_decoder, scaled_likelihoods
 from asr_kd.decoding.graph import Graph
-from asr_kd.decoding.likelihoods import scaled_likelihoods
 from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.evaluation.wer import WordErrors, pooled, word_errors
 

@@ -1,4 +1,4 @@
-"""What every decoder has in common: hypotheses, the interface, and how one is made by its name.
+"""What every decoder has in common: scores that go in, hypotheses, the interface, how one is made by its name.
 
 Shapes:  T frames of an utterance, C senones.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from asr_kd.decoding.graph import Graph
 from asr_kd.decoding.registry import backend_named
@@ -99,6 +100,20 @@ def make_decoder(
     return load_backend(backend)(graph, settings, acoustic_scale=acoustic_scale, word_penalty=word_penalty)
 
 
+def scaled_likelihoods(
+    log_posteriors: NDArray[np.float32], log_priors: NDArray[np.float32], prior_scale: float
+) -> NDArray[np.float32]:
+    """(T, C) log-likelihoods up to a constant per frame: log posterior - prior_scale * log prior.
+
+    Raises:
+      ValueError: the numbers of senones differ.
+    """
+    if log_posteriors.shape[-1] != log_priors.shape[-1]:
+        raise ValueError(f"{log_posteriors.shape[-1]} posteriors and {log_priors.shape[-1]} priors")
+    likelihoods: NDArray[np.float32] = log_posteriors - np.float32(prior_scale) * log_priors
+    return likelihoods
+
+
 def check_loglikes(loglikes: Sequence[np.ndarray], graph: Graph) -> None:
     """Checks what a model gave before it is searched.
 
@@ -116,3 +131,9 @@ def check_loglikes(loglikes: Sequence[np.ndarray], graph: Graph) -> None:
             )
         if not np.isfinite(array).all():
             raise UserError("the model's log-likelihoods are not finite; its weights or the features are damaged.")
+
+
+def check_no_penalty(word_penalty: float) -> None:
+    """Raises ValueError for a decoder whose lattices are needed but have a word penalty in their scores."""
+    if word_penalty:
+        raise ValueError(f"the scores of a lattice cannot be taken apart at a word penalty of {word_penalty:g}")

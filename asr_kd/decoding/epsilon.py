@@ -6,9 +6,13 @@ way. Backing off in a language model shows why: the unigram state has hundreds o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from asr_kd.decoding.fst_io import Fst
+from asr_kd.decoding.fst_io import Fst, numbers_in, spans
+
+Paths = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # (n,) from, to, output label, cost
 
 
 class Outputs:
@@ -52,12 +56,10 @@ def remove_epsilon(fst: Fst, outputs: Outputs) -> Fst:
     Raises:
       ValueError: there is an epsilon cycle.
     """
-    real = fst.ilabel != 0
-    src, dst, ilabel, olabel, cost = (x[real] for x in (fst.src, fst.dst, fst.ilabel, fst.olabel, fst.cost))
     states = fst.num_states
-    first, last = _spans(src, states)  # arcs from epsilon-free arcs only; src is sorted below
-    order = np.argsort(src, kind="stable")
-    src, dst, ilabel, olabel, cost = (x[order] for x in (src, dst, ilabel, olabel, cost))
+    real = _by_source(fst, fst.ilabel != 0)
+    src, dst, ilabel, olabel, cost = (x[real] for x in (fst.src, fst.dst, fst.ilabel, fst.olabel, fst.cost))
+    first, last = spans(src, states)
     fan_out = last - first
     fan_in = np.bincount(dst, minlength=states)
 
@@ -65,7 +67,7 @@ def remove_epsilon(fst: Fst, outputs: Outputs) -> Fst:
     at, to, words, weight = _closures(fst, sources, outputs)
     useful = (fan_out[to] > 0) | np.isfinite(fst.final[to])
     at, to, words, weight = at[useful], to[useful], words[useful], weight[useful]
-    closure_first, closure_last = _spans(at, states)
+    closure_first, closure_last = spans(at, states)
     size = closure_last - closure_first
 
     # Forward: the state gets copies of all arcs that follow its epsilons; backward: each arc to it is copied instead.
@@ -77,7 +79,7 @@ def remove_epsilon(fst: Fst, outputs: Outputs) -> Fst:
 
     # State x keeps only its own arcs; state `states + x` is x with everything that its epsilons lead to.
     chosen = np.flatnonzero(whole[at])
-    pick, entry = _repeat(first[to[chosen]], last[to[chosen]])
+    pick, entry = numbers_in(first[to[chosen]], last[to[chosen]])
     entry = chosen[entry]
     from_full = (states + at[entry], dst[pick], ilabel[pick], outputs.concatenate(words[entry], olabel[pick]))
     cost_full = weight[entry] + cost[pick]
@@ -86,7 +88,7 @@ def remove_epsilon(fst: Fst, outputs: Outputs) -> Fst:
 
     to_full = forward[new[1]]
     arc = np.flatnonzero(~to_full)
-    pick, entry = _repeat(closure_first[new[1][arc]], closure_last[new[1][arc]])
+    pick, entry = numbers_in(closure_first[new[1][arc]], closure_last[new[1][arc]])
     entry = arc[entry]
     src = np.concatenate([new[0][to_full], new[0][entry]])
     dst = np.concatenate([states + new[1][to_full], to[pick]])
@@ -98,9 +100,7 @@ def remove_epsilon(fst: Fst, outputs: Outputs) -> Fst:
     final[:states] = fst.final
     np.minimum.at(final, states + at[chosen], weight[chosen] + fst.final[to[chosen]])
 
-    order = np.lexsort((cost, olabel, ilabel, dst, src))
-    key = np.stack([src, dst, ilabel, olabel], 1)[order]
-    keep = order[np.concatenate([[True], (key[1:] != key[:-1]).any(1)])] if len(order) else order
+    keep = _cheapest((src, dst, ilabel, olabel), cost)
     return Fst(
         src[keep].astype(np.int32),
         dst[keep].astype(np.int32),
@@ -112,45 +112,39 @@ def remove_epsilon(fst: Fst, outputs: Outputs) -> Fst:
     )
 
 
-def _closures(fst: Fst, sources: np.ndarray, outputs: Outputs) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Best epsilon paths: (n,) from, to, output label, cost, sorted by `from`; each source reaches itself at 0."""
-    is_epsilon = np.flatnonzero(fst.ilabel == 0)
-    is_epsilon = is_epsilon[np.argsort(fst.src[is_epsilon], kind="stable")]
-    first, last = _spans(fst.src[is_epsilon], fst.num_states)
+def _by_source(fst: Fst, chosen: np.ndarray) -> np.ndarray:
+    """The numbers of the chosen arcs, sorted by source."""
+    arcs = np.flatnonzero(chosen)
+    return arcs[np.argsort(fst.src[arcs], kind="stable")]
+
+
+def _closures(fst: Fst, sources: np.ndarray, outputs: Outputs) -> Paths:
+    """Best epsilon paths, sorted by `from`; each source reaches itself at 0."""
+    epsilons = _by_source(fst, fst.ilabel == 0)
+    first, last = spans(fst.src[epsilons], fst.num_states)
     nothing = np.zeros(len(sources), np.int32)
     frontier = (sources.astype(np.int32), sources.astype(np.int32), nothing, nothing.astype(np.float64))
     levels = [frontier]
     for _ in range(fst.num_states):
         at, to, words, cost = frontier
-        pick, entry = _repeat(first[to], last[to])
+        pick, entry = numbers_in(first[to], last[to])
         if not len(pick):
-            at, to, words, cost = _best(*(np.concatenate(parts) for parts in zip(*levels, strict=True)))
-            return at, to, words, cost
-        arc = is_epsilon[pick]
+            return _best(*(np.concatenate(parts) for parts in zip(*levels, strict=True)))
+        arc = epsilons[pick]
         label = outputs.concatenate(words[entry], fst.olabel[arc])
         frontier = _best(at[entry], fst.dst[arc], label, cost[entry] + fst.cost[arc])
         levels.append(frontier)
     raise ValueError("the transducer has an epsilon cycle")
 
 
-def _best(
-    at: np.ndarray, to: np.ndarray, words: np.ndarray, cost: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The cheapest of each (at, to, words), sorted."""
-    order = np.lexsort((cost, words, to, at))
-    key = np.stack([at, to, words], 1)[order]
-    keep = order[np.concatenate([[True], (key[1:] != key[:-1]).any(1)])]
+def _best(at: np.ndarray, to: np.ndarray, words: np.ndarray, cost: np.ndarray) -> Paths:
+    keep = _cheapest((at, to, words), cost)
     return at[keep], to[keep], words[keep], cost[keep]
 
 
-def _spans(keys: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where each key's rows begin and end once they are sorted by key: two (size,) int64."""
-    last = np.cumsum(np.bincount(keys, minlength=size))
-    return np.concatenate([[0], last[:-1]]), last
-
-
-def _repeat(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All numbers in the ranges [first, last), and for each the range it comes from."""
-    lengths = last - first
-    entry = np.repeat(np.arange(len(lengths)), lengths)
-    return first[entry] + np.arange(len(entry)) - np.repeat(np.cumsum(lengths) - lengths, lengths), entry
+def _cheapest(keys: Sequence[np.ndarray], cost: np.ndarray) -> np.ndarray:
+    """The row with the lowest cost of all that have the same keys; sorted by the keys."""
+    order = np.lexsort((cost, *reversed(keys)))
+    sorted_keys = np.stack(keys, 1)[order]
+    is_new = (sorted_keys[1:] != sorted_keys[:-1]).any(1)
+    return order[np.concatenate([[True], is_new])] if len(order) else order

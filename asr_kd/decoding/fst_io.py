@@ -61,6 +61,19 @@ class Lattice:
     final: np.ndarray
 
 
+def spans(keys: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where each key's rows begin and end once they are sorted by key: two (size,) int64."""
+    last = np.cumsum(np.bincount(keys, minlength=size))
+    return np.concatenate([[0], last[:-1]]), last
+
+
+def numbers_in(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All numbers in the ranges [first, last), and for each the range it comes from."""
+    lengths = last - first
+    entry = np.repeat(np.arange(len(lengths)), lengths)
+    return first[entry] + np.arange(len(entry)) - np.repeat(np.cumsum(lengths) - lengths, lengths), entry
+
+
 def to_kaldifst(fst: Fst) -> Any:
     """The same transducer as a kaldifst.StdVectorFst; arcs of one state keep their order."""
     states, arcs = fst.num_states, fst.num_arcs
@@ -114,20 +127,13 @@ def _read(fst: Any, weights: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarr
         path = Path(folder) / "fst"
         fst.write(str(path))
         raw = path.read_bytes()
-    at = 4
-    for _ in range(2):  # the names of the transducer's type and of its arcs'
-        at += 4 + struct.unpack_from("<i", raw, at)[0]
-    at += 16  # version, flags, properties
-    start, states, _ = _COUNTS.unpack_from(raw, at)
-    body = np.frombuffer(raw[at + _COUNTS.size :], _INT)
+    states = fst.num_states
+    counts = np.array([fst.num_arcs(state) for state in range(states)], np.int64)
     head, width = weights + 2, weights + 3  # words of a state's head (weights, number of arcs), and of an arc
-    counts = np.empty(states, np.int64)
-    at = 0
-    for state in range(states):
-        counts[state] = body[at + weights]
-        at += head + width * int(body[at + weights])
+    size = 4 * int(head * states + width * counts.sum())
+    body = np.frombuffer(raw, _INT, offset=len(raw) - size)  # after the header
     heads = head * np.arange(states) + width * (np.cumsum(counts) - counts)
     is_arc = np.ones(len(body), bool)
     is_arc[(heads[:, None] + np.arange(head)).ravel()] = False
     final = body[heads[:, None] + np.arange(weights)].view(np.float32)
-    return start, final, np.repeat(np.arange(states, dtype=np.int32), counts), body[is_arc].reshape(-1, width)
+    return fst.start, final, np.repeat(np.arange(states, dtype=np.int32), counts), body[is_arc].reshape(-1, width)

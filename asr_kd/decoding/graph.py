@@ -11,9 +11,11 @@ from __future__ import annotations
 import logging
 import time
 import zipfile
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import kaldifst
 import numpy as np
@@ -21,14 +23,15 @@ import numpy as np
 from asr_kd.alignment.topology import LOG_HALF
 from asr_kd.alignment.tree import Tree
 from asr_kd.decoding.epsilon import Outputs, remove_epsilon
-from asr_kd.decoding.fst_io import Fst, from_kaldifst, to_kaldifst
-from asr_kd.decoding.grammar_fst import grammar_fst
-from asr_kd.decoding.lexicon_fst import lexicon_fst
+from asr_kd.decoding.fst_io import Fst, from_kaldifst, numbers_in, spans, to_kaldifst
+from asr_kd.decoding.lexicon_grammar import grammar_fst, lexicon_fst
 from asr_kd.errors import UserError
 from asr_kd.lang.lexicon import Lang
 from asr_kd.lang.ngram import Arpa
 
 log = logging.getLogger(__name__)
+
+_ARRAYS = ("src", "dst", "senone", "output", "score")  # of a graph's file
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,9 @@ class Graph:
 
     def spell(self, outputs: Iterable[int]) -> tuple[str, ...]:
         """The words of a path, from the outputs of its arcs; anything below 1 is none."""
-        words: list[str] = []
-        for output in outputs:
-            if output > len(self.words):
-                words += [self.words[word - 1] for word in self.sequences[output - len(self.words) - 1]]
-            elif output > 0:
-                words.append(self.words[output - 1])
-        return tuple(words)
+        size = len(self.words)
+        ids = (self.sequences[output - size - 1] if output > size else (output,) for output in outputs if output > 0)
+        return tuple(self.words[word - 1] for word in chain.from_iterable(ids))
 
     def words_per_output(self) -> np.ndarray:
         """(V + 1 + sequences,) float32: how many words each output stands for."""
@@ -84,8 +83,8 @@ def compile_graph(lang: Lang, arpa: Arpa, tree: Tree, silence_probability: float
             "align again with this lexicon."
         )
     watch = _Watch()
-    lexicon = lexicon_fst(lang, silence_probability)
-    left, right = to_kaldifst(lexicon.fst), to_kaldifst(grammar_fst(arpa, lang.words))
+    lexicon, symbols = lexicon_fst(lang, silence_probability)
+    left, right = to_kaldifst(lexicon), to_kaldifst(grammar_fst(arpa, lang.words))
     kaldifst.arcsort(left, "olabel")
     kaldifst.arcsort(right, "ilabel")
     watch.log("L", left)
@@ -95,13 +94,13 @@ def compile_graph(lang: Lang, arpa: Arpa, tree: Tree, silence_probability: float
     kaldifst.determinize_star(fst)
     kaldifst.minimize_encoded(fst)
     watch.log("min det LG", fst)
-    fst, windows = kaldifst.compose_context(list(lexicon.disambiguation), 3, 1, fst)
+    fst, windows = kaldifst.compose_context(list(symbols), 3, 1, fst)
     watch.log("CLG", fst)
 
     triphones, ids = physical_triphones(tree)
     arrays = from_kaldifst(fst)
-    labels = _context_labels(windows, ids, len(triphones), lexicon.disambiguation.start)
-    fst = to_kaldifst(_with_ilabels(arrays, labels[arrays.ilabel]))
+    labels = _context_labels(windows, ids, len(triphones), symbols.start)
+    fst = to_kaldifst(replace(arrays, ilabel=labels[arrays.ilabel]))
     kaldifst.determinize_star(fst)
     kaldifst.minimize_encoded(fst)
     watch.log(f"min det CLG of {len(triphones)} physical triphones", fst)
@@ -112,9 +111,9 @@ def compile_graph(lang: Lang, arpa: Arpa, tree: Tree, silence_probability: float
     watch.log("min det HCLG without loops", fst)
 
     arrays = from_kaldifst(fst)
-    arrays = _with_ilabels(arrays, np.where(arrays.ilabel > tree.num_senones, 0, arrays.ilabel))
     outputs = Outputs(len(lang.words))
-    fst = to_kaldifst(remove_epsilon(arrays, outputs))
+    senones = np.where(arrays.ilabel > tree.num_senones, 0, arrays.ilabel)  # without symbols
+    fst = to_kaldifst(remove_epsilon(replace(arrays, ilabel=senones), outputs))
     kaldifst.connect(fst)
     watch.log("epsilon-free HCLG without loops", fst)
     graph = with_self_loops(from_kaldifst(fst), tree.num_senones, lang.words, tuple(outputs.sequences))
@@ -152,10 +151,6 @@ def _context_labels(windows: list[list[int]], ids: np.ndarray, num_triphones: in
         elif len(window) == 1:  # minus a disambiguation symbol; or 0, Kaldi's #-1 before the first phone
             labels[label] = symbols if window[0] == 0 else symbols + 1 + abs(window[0]) - first_symbol
     return labels
-
-
-def _with_ilabels(fst: Fst, ilabel: np.ndarray) -> Fst:
-    return Fst(fst.src, fst.dst, ilabel.astype(np.int32), fst.olabel, fst.cost, fst.final, fst.start)
 
 
 def senone_arcs(fst: Fst, triphones: np.ndarray, num_senones: int) -> Fst:
@@ -198,15 +193,11 @@ def with_self_loops(
       fst: without input epsilons; input labels are senones plus 1, each a new HMM state.
     """
     splits, split_of_arc = np.unique(fst.dst.astype(np.int64) * num_senones + fst.ilabel - 1, return_inverse=True)
-    base = np.concatenate(
-        [[fst.start], splits // num_senones]
-    )  # the state of `fst` that each part comes from; number 0 is the start
-    fan_out = np.bincount(fst.src, minlength=fst.num_states)
-    order, ends = np.argsort(fst.src, kind="stable"), np.cumsum(fan_out)
-    fan_out, ends = fan_out[base], ends[base]
-    source = np.repeat(np.arange(len(base)), fan_out)
-    within = np.arange(len(source)) - np.repeat(np.cumsum(fan_out) - fan_out, fan_out)
-    arc = order[np.repeat(ends - fan_out, fan_out) + within]
+    # the state of `fst` that each part comes from; number 0 is the start
+    base = np.concatenate([[fst.start], splits // num_senones])
+    first, last = spans(fst.src, fst.num_states)
+    place, source = numbers_in(first[base], last[base])
+    arc = np.argsort(fst.src, kind="stable")[place]
     leaves = np.where(source > 0, LOG_HALF, 0.0)  # entering from the start leaves no HMM state
 
     looping = np.arange(1, len(base))
@@ -233,11 +224,9 @@ class _Watch:
         before, self._since = self._since, time.perf_counter()
         return self._since - before
 
-    def log(self, what: str, fst: object) -> None:
-        states: Callable[[], int] | int = getattr(fst, "num_states")  # noqa: B009
-        count = states() if callable(states) else states
-        arcs = sum(fst.num_arcs(state) for state in range(count))  # type: ignore[attr-defined]
-        log.info("%s: %d states, %d arcs (%.1f s)", what, count, arcs, self.lap())
+    def log(self, what: str, fst: Any) -> None:
+        arcs = sum(fst.num_arcs(state) for state in range(fst.num_states))
+        log.info("%s: %d states, %d arcs (%.1f s)", what, fst.num_states, arcs, self.lap())
 
 
 def write_graph(graph: Graph, folder: Path) -> None:
@@ -245,11 +234,7 @@ def write_graph(graph: Graph, folder: Path) -> None:
     lengths = np.array([len(sequence) for sequence in graph.sequences], np.int64)
     np.savez(
         folder / "graph.npz",
-        src=graph.src,
-        dst=graph.dst,
-        senone=graph.senone,
-        output=graph.output,
-        score=graph.score,
+        **{name: getattr(graph, name) for name in _ARRAYS},
         num_senones=np.int64(graph.num_senones),
         words=np.array(graph.words, dtype=np.str_),
         sequence_lengths=lengths,
@@ -264,7 +249,7 @@ def read_graph(folder: Path) -> Graph:
             ends = np.cumsum(file["sequence_lengths"]).tolist()
             flat = file["sequence_words"].tolist()
             return Graph(
-                **{name: file[name] for name in ("src", "dst", "senone", "output", "score")},
+                **{name: file[name] for name in _ARRAYS},
                 num_senones=int(file["num_senones"]),
                 words=tuple(file["words"].tolist()),
                 sequences=tuple(tuple(flat[a:b]) for a, b in zip([0, *ends], ends, strict=False)),

@@ -17,7 +17,15 @@ import torch
 # isort: split
 import k2  # after torch, whose libraries it needs
 
-from asr_kd.decoding.decoder import NO_PATH, Grid, Hypothesis, NBest, check_loglikes, empty_grid
+from asr_kd.decoding.decoder import (
+    NO_PATH,
+    Grid,
+    Hypothesis,
+    NBest,
+    check_loglikes,
+    check_no_penalty,
+    empty_grid,
+)
 from asr_kd.decoding.graph import Graph
 from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.decoding.word_paths import best_scores
@@ -58,65 +66,45 @@ class K2Decoder:
 
     def decode(self, loglikes: Sequence[np.ndarray]) -> list[Hypothesis]:
         """The best path of each utterance."""
-        check_loglikes(loglikes, self._graph)
-        hypotheses = self._of_lattices(loglikes, self._best)
-        for number, hypothesis in enumerate(hypotheses):
-            if hypothesis.failed:
-                lattice = self._retry(loglikes[number])
-                hypotheses[number] = replace(self._best(lattice)[0], retried=True) if lattice else NO_PATH
-        return hypotheses
+        results = self._of_lattices(loglikes, self._best)
+        return [replace(best, retried=retried) if best else NO_PATH for best, retried in results]
 
     def decode_grid(
         self, loglikes: Sequence[np.ndarray], scales: Sequence[float], penalties: Sequence[float]
     ) -> list[Grid]:
         """From one lattice per utterance, made at this decoder's scale."""
-        self._check_no_penalty()
-        check_loglikes(loglikes, self._graph)
-        grids = self._of_lattices(loglikes, lambda lattice: self._grid(lattice, scales, penalties))
-        for number, grid in enumerate(grids):
-            if not grid:
-                lattice = self._retry(loglikes[number])
-                grids[number] = self._grid(lattice, scales, penalties)[0] if lattice else empty_grid(scales, penalties)
-        return grids
+        check_no_penalty(self._penalty)
+        results = self._of_lattices(loglikes, lambda lattice: self._grid(lattice, scales, penalties))
+        return [grid or empty_grid(scales, penalties) for grid, _ in results]
 
     def nbest(self, loglikes: Sequence[np.ndarray], draws: int, size: int) -> list[NBest]:
         """The best path, and word sequences that many of `draws` paths drawn from the lattice have.
 
         Drawing uses no random numbers: the same lattice gives the same paths.
         """
-        self._check_no_penalty()
-        check_loglikes(loglikes, self._graph)
-        lists = self._of_lattices(loglikes, lambda lattice: self._draw(lattice, draws, size))
-        for number, hypotheses in enumerate(lists):
-            if not hypotheses.words and (lattice := self._retry(loglikes[number])):
-                lists[number] = self._draw(lattice, draws, size)[0]
-        return lists
+        check_no_penalty(self._penalty)
+        results = self._of_lattices(loglikes, lambda lattice: self._draw(lattice, draws, size))
+        return [hypotheses or NBest((), np.empty(0), np.empty(0)) for hypotheses, _ in results]
 
-    def _check_no_penalty(self) -> None:
-        if self._penalty:
-            raise ValueError(f"the scores of a lattice cannot be taken apart at a word penalty of {self._penalty:g}")
-
-    def _draw(self, lattice: Any, draws: int, size: int) -> list[NBest]:
+    def _draw(self, lattice: Any, draws: int, size: int) -> list[NBest | None]:
         """Word sequences among paths drawn at random, each with the scores of its best path.
 
         A drawn path has its words at random times: its own score would be far below that of its words.
         """
         total, graph = lattice.scores.double().numpy(), lattice.graph_scores.double().numpy()  # copies
         outputs = lattice.aux_labels.numpy()
-        best = [
-            tuple(output for output in path if output > 0) if end > begin else None
-            for path, begin, end in self._outputs(k2.shortest_path(lattice, use_double_scores=True))
-        ]
+        best_paths = self._outputs(k2.shortest_path(lattice, use_double_scores=True))
         lattice.scores = _FLATTENING * lattice.scores
         drawn = k2.random_paths(lattice, use_double_scores=True, num_paths=draws).tolist()
-        ends = lattice.arcs.row_splits(2)[lattice.arcs.row_splits(1).long()].tolist()
         states = lattice.arcs.values()[:, :2].numpy()  # counted from each utterance's first
-        lists = []
-        for likeliest, paths, (begin, end) in zip(best, drawn, itertools.pairwise(ends), strict=True):
+        lists: list[NBest | None] = []
+        for (best, _), paths, arcs in zip(best_paths, drawn, _arcs_of_each(lattice), strict=True):
+            if not best:
+                lists.append(None)
+                continue
             counts = Counter(tuple(outputs[path][outputs[path] > 0].tolist()) for path in paths)
-            frequent = [likeliest, *(sequence for sequence, _ in counts.most_common())] if likeliest is not None else []
-            sequences = list(dict.fromkeys(frequent))[: 2 * size]
-            arcs = slice(begin, end)
+            likeliest = tuple(output for output in best if output > 0)
+            sequences = list(dict.fromkeys([likeliest, *(s for s, _ in counts.most_common())]))[: 2 * size]
             src, dst = states[arcs, 0], states[arcs, 1]
             sums = best_scores(src, dst, outputs[arcs], total[arcs], graph[arcs], sequences)
             lists.append(self._ranked(sequences, sums, size))
@@ -133,29 +121,31 @@ class K2Decoder:
         acoustic = (table[:, 0] - table[:, 1]) / self._scale
         return NBest(tuple(words for words, _ in ranked), acoustic, table[:, 1])
 
-    def _of_lattices(self, loglikes: Sequence[np.ndarray], function: Callable[[Any], list[T]]) -> list[T]:
-        """What `function` gives for the lattices of all utterances, in their order.
+    def _of_lattices(
+        self, loglikes: Sequence[np.ndarray], function: Callable[[Any], Sequence[T | None]]
+    ) -> list[tuple[T | None, bool]]:
+        """What `function` gives for the lattice of each utterance, and whether that was made at a wider beam.
 
-        They are searched in batches of similar length, longest first.
+        They are searched in batches of similar length, longest first. One without a path, for which `function` gives
+        None, is searched again, alone, up to the first of the wider beams that finds one.
         """
-        results: dict[int, T] = {}
+        check_loglikes(loglikes, self._graph)
+        results: list[tuple[T | None, bool]] = [(None, True)] * len(loglikes)
         order = sorted(range(len(loglikes)), key=lambda number: -len(loglikes[number]))
         settings = self._settings
         while order:
             size = max(1, MAX_FRAMES // len(loglikes[order[0]]))
             batch, order = order[:size], order[size:]
-            arrays = [loglikes[number] for number in batch]
-            lattices = self._intersect(arrays, settings.search_beam, settings.max_active)
-            results.update(zip(batch, function(lattices), strict=True))
-        return [results[number] for number in range(len(loglikes))]
-
-    def _retry(self, loglike: np.ndarray) -> Any | None:
-        """A lattice of one utterance at the first of the wider beams that finds a path."""
-        for beam in self._settings.retry_beams:
-            lattice = self._intersect([loglike], beam, 10 * self._settings.max_active)
-            if lattice.num_arcs:
-                return lattice
-        return None
+            lattices = self._intersect([loglikes[n] for n in batch], settings.search_beam, settings.max_active)
+            for number, result in zip(batch, function(lattices), strict=True):
+                results[number] = result, False
+        for number in [number for number, (result, _) in enumerate(results) if result is None]:
+            for beam in settings.retry_beams:
+                (result,) = function(self._intersect([loglikes[number]], beam, 10 * settings.max_active))
+                results[number] = result, True
+                if result is not None:
+                    break
+        return results
 
     def _intersect(self, loglikes: list[np.ndarray], search_beam: float, max_active: int) -> Any:
         lengths = [len(array) for array in loglikes]
@@ -172,38 +162,37 @@ class K2Decoder:
             max_active_states=max_active,
         )
 
-    def _best(self, lattice: Any) -> list[Hypothesis]:
+    def _best(self, lattice: Any) -> list[Hypothesis | None]:
         paths = k2.shortest_path(lattice, use_double_scores=True)
         scores = paths.scores.double()
         return [
-            Hypothesis(self._graph.spell(outputs), float(scores[begin:end].sum()) if end > begin else -np.inf)
-            for outputs, begin, end in self._outputs(paths)
+            Hypothesis(self._graph.spell(outputs), float(scores[arcs].sum())) if outputs else None
+            for outputs, arcs in self._outputs(paths)
         ]
 
-    def _grid(self, lattice: Any, scales: Sequence[float], penalties: Sequence[float]) -> list[Grid]:
-        """Per utterance of the lattice; () where it has no path."""
+    def _grid(self, lattice: Any, scales: Sequence[float], penalties: Sequence[float]) -> list[Grid | None]:
         graph_scores = lattice.graph_scores
         acoustic = (lattice.scores - graph_scores) / self._scale
         words = self._words_per_output[lattice.aux_labels.clamp(min=0).long()]
-        grids: list[list[list[tuple[str, ...]]]] = []
-        for scale in scales:
-            for column, penalty in enumerate(penalties):
-                lattice.scores = graph_scores + scale * acoustic + penalty * words
-                paths = self._outputs(k2.shortest_path(lattice, use_double_scores=True))
-                if not grids:
-                    grids = [[] for _ in paths]
-                for grid, (outputs, begin, end) in zip(grids, paths, strict=True):
-                    if end > begin:
-                        if column == 0:
-                            grid.append([])
-                        grid[-1].append(self._graph.spell(outputs))
-        return [tuple(tuple(row) for row in grid) for grid in grids]
+        points = []
+        for scale, penalty in itertools.product(scales, penalties):
+            lattice.scores = graph_scores + scale * acoustic + penalty * words
+            paths = self._outputs(k2.shortest_path(lattice, use_double_scores=True))
+            points.append([self._graph.spell(outputs) if outputs else None for outputs, _ in paths])
+        rows = range(0, len(points), len(penalties))
+        return [
+            tuple(answers[row : row + len(penalties)] for row in rows) if answers[0] is not None else None
+            for answers in zip(*points, strict=True)
+        ]
 
     @staticmethod
-    def _outputs(paths: Any) -> list[tuple[list[int], int, int]]:
-        """Of each linear path of a k2.FsaVec: its arcs' outputs, the first arc, the one after the last."""
-        states = paths.arcs.row_splits(1)
-        arcs = paths.arcs.row_splits(2)
-        ends = arcs[states.long()].tolist()
+    def _outputs(paths: Any) -> list[tuple[list[int], slice]]:
+        """Of each linear path of a k2.FsaVec the outputs of its arcs (none: no path was found), and its arcs."""
         outputs = paths.aux_labels.tolist()
-        return [(outputs[begin:end], begin, end) for begin, end in itertools.pairwise(ends)]
+        return [(outputs[arcs], arcs) for arcs in _arcs_of_each(paths)]
+
+
+def _arcs_of_each(fsas: Any) -> list[slice]:
+    """The arcs of each acceptor of a k2.FsaVec."""
+    ends = fsas.arcs.row_splits(2)[fsas.arcs.row_splits(1).long()].tolist()
+    return [slice(begin, end) for begin, end in itertools.pairwise(ends)]

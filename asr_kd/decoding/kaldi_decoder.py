@@ -9,7 +9,7 @@ import kaldi_decoder
 import kaldifst
 import numpy as np
 
-from asr_kd.decoding.decoder import NO_PATH, Grid, Hypothesis, check_loglikes
+from asr_kd.decoding.decoder import NO_PATH, Grid, Hypothesis, check_loglikes, check_no_penalty
 from asr_kd.decoding.fst_io import Fst, Lattice, from_lattice, to_kaldifst
 from asr_kd.decoding.graph import Graph
 from asr_kd.decoding.settings import DecodingConfig
@@ -40,18 +40,9 @@ class KaldiDecoder:
         That search has no bound on its active states, so that on a large graph its beam is narrower than
         FasterDecoder's. An utterance for which it finds no path is searched at each point of the grid.
         """
-        if self._penalty:
-            raise ValueError(f"the scores of a lattice cannot be taken apart at a word penalty of {self._penalty:g}")
+        check_no_penalty(self._penalty)
         check_loglikes(loglikes, self._graph)
-        grids = []
-        for array in loglikes:
-            lattice = self._lattice(array)
-            grids.append(
-                self._search_grid(array, scales, penalties)
-                if lattice is None
-                else self._grid(lattice, scales, penalties)
-            )
-        return grids
+        return [self._grid(array, scales, penalties) for array in loglikes]
 
     def _lattice(self, loglike: np.ndarray) -> Lattice | None:
         """None where no path was found."""
@@ -65,7 +56,10 @@ class KaldiDecoder:
         _, lattice = search.get_raw_lattice()
         return from_lattice(lattice)
 
-    def _grid(self, lattice: Lattice, scales: Sequence[float], penalties: Sequence[float]) -> Grid:
+    def _grid(self, loglike: np.ndarray, scales: Sequence[float], penalties: Sequence[float]) -> Grid:
+        lattice = self._lattice(loglike)
+        if lattice is None:
+            return self._search_grid(loglike, scales, penalties)
         words = self._graph.words_per_output()[lattice.output]
         points = [(scale / self._scale, penalty) for scale in scales for penalty in penalties]
         paths = iter(best_outputs(lattice, words, points))

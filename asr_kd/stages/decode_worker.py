@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from asr_kd.acoustic.model import FrameModel
 from asr_kd.acoustic.model_files import load_model
 from asr_kd.alignment.tree import read_tree
-from asr_kd.decoding.decoder import Decoder, Hypothesis, LatticeDecoder, NBest, make_decoder
+from asr_kd.decoding.decoder import Decoder, Hypothesis, LatticeDecoder, NBest, make_decoder, scaled_likelihoods
 from asr_kd.decoding.graph import Graph, read_graph
-from asr_kd.decoding.likelihoods import scaled_likelihoods
 from asr_kd.decoding.scales import grid_errors
 from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.errors import UserError

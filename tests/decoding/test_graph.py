@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from asr_kd.decoding.decoder import make_decoder
 from asr_kd.decoding.epsilon import Outputs, remove_epsilon
 from asr_kd.decoding.fst_io import Fst, from_kaldifst, to_kaldifst
-from asr_kd.decoding.grammar_fst import grammar_fst
 from asr_kd.decoding.graph import (
     Graph,
     compile_graph,
@@ -22,6 +21,7 @@ from asr_kd.decoding.graph import (
     with_self_loops,
     write_graph,
 )
+from asr_kd.decoding.lexicon_grammar import grammar_fst
 from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.errors import UserError
 from asr_kd.lang.lexicon import Lang

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_kd.decoding.likelihoods import scaled_likelihoods
+from asr_kd.decoding.decoder import scaled_likelihoods
 from asr_kd.distillation.prior_correction import add_offsets, matching_offsets, offsets_from_targets, shared_offset
 
 
