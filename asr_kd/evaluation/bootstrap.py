@@ -13,8 +13,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pydantic.dataclasses
+
+from asr_kd.settings import STRICT, Count
 
 _DRAWS_AT_ONCE = 1 << 22  # utterances drawn in one step; bounds a temporary array at 32 MiB
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
+class EvaluationConfig:
+    """Confidence intervals."""
+
+    bootstrap_samples: Count = 10000
 
 
 @dataclass(frozen=True)

@@ -16,27 +16,34 @@ from torch import Tensor
 
 from asr_kd.acoustic.model import FrameModel
 from asr_kd.distillation.ensemble import ensemble_distribution
+from asr_kd.evaluation.bootstrap import Interval, compare, ratio_interval
 from asr_kd.frames.features import FRAME_SHIFT
 from asr_kd.frames.store import FrameStore
 
 _NUMBERS_AT_ONCE = 1 << 23  # posteriors of a block over all members: 32 MiB in float32
+_EXAMPLE_FRAMES = 50_000  # that an example is chosen from
 
 
 @dataclass(frozen=True)
 class FrameMetrics:
-    """Means over the frames that have a label. Accuracies are fractions, cross-entropies nats.
+    """Means over the frames that have a label; R rows: one for each member, the last for the mean of all.
 
-    wrong: (M + 1, U) int64, frames of each utterance whose label is not the most probable senone, by each member and by
-      the mean of all. labelled: (U,) int64, frames with a label.
+    accuracy: (R,) float64, fractions. cross_entropy: (R,) float64, nats. wrong: (R, U) int64, frames of each utterance
+    whose label is not the most probable senone. labelled: (U,) int64, frames with a label.
     """
 
-    frames: int
-    accuracy: list[float]  # per member
-    cross_entropy: list[float]  # per member
-    ensemble_accuracy: float  # of the members' arithmetic mean
-    ensemble_cross_entropy: float
+    accuracy: np.ndarray
+    cross_entropy: np.ndarray
     wrong: np.ndarray
     labelled: np.ndarray
+
+    @property
+    def frames(self) -> int:
+        return int(self.labelled.sum())
+
+    def rows(self, rows: slice) -> FrameMetrics:
+        """Some of the rows."""
+        return FrameMetrics(self.accuracy[rows], self.cross_entropy[rows], self.wrong[rows], self.labelled)
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,26 @@ class Diversity:
     disagreement: np.ndarray  # (M, M) float64: the share of frames where two members name different senones
     accuracy: np.ndarray  # (M, M) float64: [order r, k]: mean of the k + 1 members r, r + 1, ... (cyclic)
     cross_entropy: np.ndarray  # (M, M) float64, likewise
+
+
+def accuracy_interval(metrics: FrameMetrics, *, samples: int, seed: int) -> Interval:
+    """The interval of the rows' mean accuracy: the bootstrap over utterances, on wrong frames.
+
+    Returns:
+      0 to 1 where no frame has a label.
+    """
+    if not metrics.frames:
+        return Interval(0.0, 0.0, 1.0)
+    wrong = ratio_interval(metrics.wrong, metrics.labelled, samples=samples, seed=seed)
+    return Interval(1 - wrong.value, 1 - wrong.high, 1 - wrong.low)
+
+
+def accuracy_gain(first: FrameMetrics, second: FrameMetrics, *, samples: int, seed: int) -> Interval:
+    """Mean accuracy of the second system's rows minus that of the first's, on the same utterances."""
+    if not second.frames:
+        return Interval(0.0, -1.0, 1.0)
+    fewer = compare(first.wrong, second.wrong, first.labelled, samples=samples, seed=seed).difference
+    return Interval(-fewer.value, -fewer.high, -fewer.low)
 
 
 def frame_metrics(model: FrameModel, store: FrameStore, senones: np.ndarray) -> FrameMetrics:
@@ -63,51 +90,31 @@ def frame_metrics(model: FrameModel, store: FrameStore, senones: np.ndarray) -> 
     return scores.metrics(store, senones)
 
 
-def diversity(
-    model: FrameModel, store: FrameStore, senones: np.ndarray, subsets: Sequence[int] = ()
-) -> tuple[FrameMetrics, Diversity, dict[int, FrameMetrics]]:
+def diversity(model: FrameModel, store: FrameStore, senones: np.ndarray) -> tuple[FrameMetrics, Diversity]:
     """As `frame_metrics`, with how the members differ and what each one adds: one forward pass for all.
 
     The order in which members join is arbitrary, so all M rotations of it are followed: a curve over them shows what
     the k-th member is worth, not what the k-th seed happened to be.
-
-    Args:
-      subsets: numbers n of members; the metrics of the first n members alone are returned for each.
-
-    Raises:
-      ValueError: as `frame_metrics`.
     """
     scores, members = _Scores(model.members), _Members(model.members)
-    of_subsets = {count: _Scores(count) for count in subsets}
     for block in _blocks(model, store, senones):
         scores.add(block)
         members.add(block)
-        for count, subset in of_subsets.items():
-            subset.add(block.first(count))
     metrics = scores.metrics(store, senones)
-    return (
-        metrics,
-        members.diversity(metrics.frames),
-        {count: subset.metrics(store, senones) for count, subset in of_subsets.items()},
-    )
+    return metrics, members.diversity(metrics.frames)
 
 
-@dataclass(frozen=True)
 class _Block:
     """Labelled frames: (M, B, C) posteriors, their log at the (B,) labels as (M, B) float64, (M, B) most probable."""
 
-    probabilities: Tensor
-    at_label: Tensor
-    best: Tensor
-    labels: Tensor
-
-    def first(self, count: int) -> _Block:
-        """Of the first members alone."""
-        return _Block(self.probabilities[:count], self.at_label[:count], self.best[:count], self.labels)
+    def __init__(self, log_posteriors: Tensor, labels: Tensor) -> None:
+        self.probabilities, self.best, self.labels = log_posteriors.exp(), log_posteriors.argmax(-1), labels
+        at_label = log_posteriors.gather(2, labels.expand(len(log_posteriors), -1).unsqueeze(2))
+        self.at_label = at_label.squeeze(2).double()
 
 
 class _Scores:
-    """Accumulates `FrameMetrics`; the last row of each is the mean of all members."""
+    """Accumulates `FrameMetrics`."""
 
     def __init__(self, members: int) -> None:
         self._members = members
@@ -125,11 +132,9 @@ class _Scores:
         utterances = np.repeat(np.arange(len(store.ids)), np.diff(store.offsets))[np.asarray(senones) >= 0]
         count = len(store.ids)
         wrong = np.stack([np.bincount(utterances[row], minlength=count) for row in np.concatenate(self._wrong, axis=1)])
-        frames = len(utterances)
-        accuracy = ((frames - wrong.sum(1)) / max(1, frames)).tolist()
-        nats = (self._nats / max(1, frames)).tolist()
-        labelled = np.bincount(utterances, minlength=count)
-        return FrameMetrics(frames, accuracy[:-1], nats[:-1], accuracy[-1], nats[-1], wrong, labelled)
+        frames = max(1, len(utterances))
+        accuracy = (len(utterances) - wrong.sum(1)) / frames
+        return FrameMetrics(accuracy, self._nats / frames, wrong, np.bincount(utterances, minlength=count))
 
 
 class _Members:
@@ -165,11 +170,31 @@ class _Members:
 def _blocks(model: FrameModel, store: FrameStore, senones: np.ndarray) -> Iterator[_Block]:
     """Yields the members' posteriors of the frames that have a label, in the order of the set, on the model's device.
 
-    A long utterance is run in parts that overlap by the model's context, so that memory stays bounded.
+    Short utterances share a block, for each has a cost that does not depend on its length.
+    """
+    size = min(4096, max(64, _NUMBERS_AT_ONCE // (model.members * model.num_senones)))
+    parts: list[tuple[Tensor, Tensor]] = []
+    for part in _parts(model, store, senones, size):
+        if sum(len(labels) for _, labels in [*parts, part]) > size:
+            yield _joined(parts)
+            parts = []
+        parts.append(part)
+    if parts:
+        yield _joined(parts)
+
+
+def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> _Block:
+    log_posteriors, labels = zip(*parts, strict=True)
+    return _Block(torch.cat(log_posteriors, 1), torch.cat(labels))
+
+
+def _parts(model: FrameModel, store: FrameStore, senones: np.ndarray, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Log posteriors and labels of each utterance.
+
+    A long one is run in parts of `size` frames that overlap by the model's context, so that memory stays bounded.
     """
     if len(senones) != store.num_frames:
         raise ValueError(f"{len(senones)} labels for {store.num_frames} frames of {store.folder}")
-    size = min(4096, max(64, _NUMBERS_AT_ONCE // (model.members * model.num_senones)))
     left, right = model.context.left, model.context.right
     for utterance in range(len(store.ids)):
         labels = torch.from_numpy(np.asarray(senones[store.span(utterance)], np.int64)).to(model.device)
@@ -181,9 +206,7 @@ def _blocks(model: FrameModel, store: FrameStore, senones: np.ndarray) -> Iterat
             begin = max(0, first - left)
             log_posteriors = model.member_log_posteriors(features[begin : first + len(of_part) + right])
             chosen = torch.nonzero(of_part >= 0).squeeze(1)
-            log_posteriors, of_part = log_posteriors[:, first - begin :][:, chosen], of_part[chosen]
-            at_label = log_posteriors.gather(2, of_part.expand(model.members, -1).unsqueeze(2)).squeeze(2)
-            yield _Block(log_posteriors.exp(), at_label.double(), log_posteriors.argmax(-1), of_part)
+            yield log_posteriors[:, first - begin :][:, chosen], of_part[chosen]
 
 
 @dataclass(frozen=True)
@@ -249,6 +272,3 @@ def example_frame(
         order.tolist(),
         torch.stack([row[order] for row in rows]).double().numpy(),
     )
-
-
-_EXAMPLE_FRAMES = 50_000

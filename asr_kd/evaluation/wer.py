@@ -1,18 +1,26 @@
-"""Word errors: how a hypothesis departs from its reference, word by word, and the rate over a whole set."""
+"""Errors of words or phones: how a hypothesis departs from its reference, one by one, and the rate over a whole set."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import kaldialign
+import numpy as np
 
 Pair = tuple[str | None, str | None]  # (reference word, hypothesis word); None where the other side has one more
 Kind = Literal["correct", "sub", "ins", "del"]
+Confusion = tuple[str | None, str | None, int]  # (true, recognised, times); None: inserted, or deleted
 
 _GAP = ""  # no word is empty, so the gap cannot be mistaken for one
+_SIMILAR_SOUNDS = (
+    "IY IX IH EY EH AE AX AH UH UW OW AO AA AW AY OY ER "  # vowels, from the front of the mouth to the back; diphthongs
+    "L EL R W Y M N EN NG DX "  # liquids, glides, nasals, flap
+    "B D G P T K JH CH V DH Z ZH F TH S SH HH VCL CL EPI SIL"  # stops, affricates, fricatives; silence
+)
 
 
 @dataclass(frozen=True)
@@ -84,3 +92,34 @@ def word_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> WordErro
 def pooled(counts: Iterable[WordErrors]) -> WordErrors:
     """The sum: a set's WER is its errors over its words, not a mean of the utterances' WERs."""
     return sum(counts, WordErrors())
+
+
+def confusions(alignments: Iterable[Iterable[Iterable[Pair]]]) -> list[Confusion]:
+    """How often each pair occurs, the most frequent first.
+
+    Args:
+      alignments: [seed][utterance].
+    """
+    counts = Counter(pair for of_seed in alignments for pairs in of_seed for pair in pairs)
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
+    return [(true, recognised, times) for (true, recognised), times in ranked]
+
+
+def confusion_matrix(counts: Sequence[Confusion]) -> tuple[list[str], np.ndarray]:
+    """The phones, similar ones side by side, and (P + 1, P + 1) int64 counts: [true, recognised].
+
+    The last row counts insertions, the last column deletions.
+    """
+    phones_seen = {phone for true, recognised, _ in counts for phone in (true, recognised) if phone is not None}
+    known = [phone for phone in _SIMILAR_SOUNDS.split() if phone in phones_seen]
+    phones = known + sorted(phones_seen - set(known))
+    index: dict[str | None, int] = {phone: k for k, phone in enumerate(phones)} | {None: len(phones)}
+    table = np.zeros((len(phones) + 1, len(phones) + 1), np.int64)
+    for true, recognised, times in counts:
+        table[index[true], index[recognised]] += times
+    return phones, table
+
+
+def most_confused(counts: Sequence[Confusion], most: int) -> list[Confusion]:
+    """The most frequent pairs of two different phones."""
+    return [count for count in counts if count[0] != count[1] and None not in count[:2]][:most]

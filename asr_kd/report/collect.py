@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,8 +18,8 @@ from asr_kd.alignment.tree import read_tree
 from asr_kd.corpora.settings import TimitConfig
 from asr_kd.distillation.soft_target_worker import TeacherFolder
 from asr_kd.errors import UserError
-from asr_kd.evaluation.confusions import confusions
 from asr_kd.evaluation.frames import ExampleFrame, example_frame
+from asr_kd.evaluation.wer import confusions
 from asr_kd.frames.store import FrameStore
 from asr_kd.io.stamp import read_stamp
 from asr_kd.report.comparisons import compare_systems
@@ -41,6 +41,8 @@ from asr_kd.workspace.config import DEV, Config
 from asr_kd.workspace.frames import open_frames, open_labels
 from asr_kd.workspace.sets import all_sets, prepared, scored_sets
 from asr_kd.workspace.work import Workspace, require
+
+T = TypeVar("T")
 
 FLAT_TEMPERATURE = 20.0  # of the figure: nearly uniform, as in the paper's MNIST experiments
 
@@ -125,7 +127,7 @@ def collect(config: Config, work: Workspace) -> Evidence:
     compared = [compare_systems(config, work, c, rows, measured, hypotheses) for c in config.compare]
     results = Results(
         corpus=config.corpus.name,
-        unit=hypotheses[systems[0], _main(sets)].unit if systems else "word",
+        unit=hypotheses[systems[0], _main(sets)].summary.unit if systems else "word",
         sets=list(sets),
         systems=rows,
         alignment=_alignment(config, work, left_out),
@@ -228,21 +230,17 @@ def _stored_targets(config: Config, work: Workspace) -> StoredTargetsResults | N
     stamp = read_stamp(work.targets(targets.name)) if targets is not None else None
     if targets is None or stamp is None:
         return None
-    names = ("frames", "bytes_per_frame", "full_bytes_per_frame", "retained_mass", "kl", "entropy", "entries")
-    return StoredTargetsResults(name=targets.name, **{name: stamp["metadata"][name] for name in names})
+    return _typed(StoredTargetsResults, stamp["metadata"] | {"name": targets.name})
+
+
+def _typed(cls: type[T], entries: Mapping[str, Any]) -> T:
+    """Those entries that are fields of a class of results."""
+    return cls(**{field.name: entries[field.name] for field in fields(cls) if field.name in entries})  # type: ignore
 
 
 def _data(metadata: Mapping[str, Any]) -> DataResults:
     return DataResults(
-        sets={
-            name: SetSize(
-                utterances=size["utterances"],
-                minutes=size["minutes"],
-                training_utterances=size.get("training_utterances", 0),
-                sentences_in_lm_text=size.get("sentences_in_lm_text", 0),
-            )
-            for name, size in metadata["sets"].items()
-        },
+        sets={name: _typed(SetSize, size) for name, size in metadata["sets"].items()},
         not_speech=list(metadata["not_speech"]),
         shared_speakers=list(metadata["shared_speakers"]),
         guessed_pronunciations=len(metadata["guessed_pronunciations"]),
@@ -267,14 +265,9 @@ def _alignment(config: Config, work: Workspace, left_out: Sequence[LeftOut]) -> 
 
 def _left_out(config: Config, work: Workspace, hypotheses: Mapping[tuple[str, str], Hypotheses]) -> list[LeftOut]:
     """Every utterance that some stage could not use, and why."""
-    rows = [
-        LeftOut(stage="prepare", utterance=bad["utterance"], reason=bad["reason"])
-        for bad in prepared(config, work)["left_out"]
-    ]
-    rows += [
-        LeftOut(stage="align", utterance=bad["utterance"], reason=bad["reason"])
-        for bad in require(work.exp("align"), work, "align")["metadata"]["failed"]
-    ]
+    failed = require(work.exp("align"), work, "align")["metadata"]["failed"]
+    rows = [_typed(LeftOut, bad | {"stage": "prepare"}) for bad in prepared(config, work)["left_out"]]
+    rows += [_typed(LeftOut, bad | {"stage": "align"}) for bad in failed]
     for (system, _), of_set in hypotheses.items():
         reason = f"{system}: no path found, counted as deletions"
         rows += [LeftOut(stage="decode", utterance=name, reason=reason) for name in of_set.summary.failed]

@@ -5,13 +5,14 @@ Shapes:  S seeds, U utterances.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pydantic.dataclasses
+from pydantic import TypeAdapter
 
 from asr_kd.errors import UserError
 from asr_kd.evaluation.wer import Pair, WordErrors, align_words, count_errors, pooled
@@ -19,25 +20,25 @@ from asr_kd.io.files import read_json_lines
 from asr_kd.report.results import Unit
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True)
 class Summary:
-    """What summary.json says; error counts are computed again."""
+    """What summary.json says, read by pydantic; error counts are computed again."""
 
-    unit: Unit
     acoustic_scale: float
     word_penalty: float
     prior_scale: float
     search_beam: float
-    rtf: float  # 0 where a second pass was not timed
-    retried: int  # utterances, over all seeds, that were decoded again with a wider beam
-    failed: list[str]  # utterances without a path
-    oov_words: int
-    oov_rate: float
+    rtf: float | None  # None: a second pass is not timed
+    unit: Unit = "word"
+    retried: int = 0  # utterances, over all seeds, that were decoded again with a wider beam
+    failed: list[str] = field(default_factory=list)  # utterances without a path
+    oov_words: int = 0
+    oov_rate: float = 0.0
     # of a rescored folder
-    lm: str
-    first_pass_wer: float
-    oracle: dict[str, float]
-    hypotheses: float
+    lm: str = ""
+    first_pass_wer: float = 0.0
+    oracle: dict[str, float] = field(default_factory=dict)
+    hypotheses: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,6 @@ class Hypotheses:
     ids: list[str]  # U, sorted
     seeds: list[int]  # S, sorted
     alignments: list[list[list[Pair]]]  # [seed][utterance]
-
-    @property
-    def unit(self) -> Unit:
-        return self.summary.unit
 
     @cached_property
     def counts(self) -> list[list[WordErrors]]:
@@ -84,7 +81,6 @@ class Difference:
     """An utterance on which the first seeds of two systems disagree."""
 
     utterance: str
-    reference: list[str]
     first: list[Pair]
     second: list[Pair]
 
@@ -97,32 +93,6 @@ class Difference:
     def change(self) -> int:
         """Errors of the second minus those of the first."""
         return self.errors[1] - self.errors[0]
-
-
-def read_summary(folder: Path) -> Summary:
-    """Reads summary.json.
-
-    Raises:
-      OSError, ValueError, KeyError, TypeError: it is missing or damaged.
-    """
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    rescored = "lm" in summary
-    return Summary(
-        unit=summary.get("unit", "word"),
-        acoustic_scale=float(summary["acoustic_scale"]),
-        word_penalty=float(summary["word_penalty"]),
-        prior_scale=float(summary["prior_scale"]),
-        search_beam=float(summary["search_beam"]),
-        rtf=0.0 if rescored else float(summary["rtf"]),
-        retried=int(summary.get("retried", 0)),
-        failed=list(summary.get("failed", [])),
-        oov_words=int(summary.get("oov_words", 0)),
-        oov_rate=float(summary.get("oov_rate", 0.0)),
-        lm=str(summary["lm"]) if rescored else "",
-        first_pass_wer=float(summary["first_pass_wer"]) if rescored else 0.0,
-        oracle=dict(summary["oracle"]) if rescored else {},
-        hypotheses=float(summary["hypotheses"]) if rescored else 0.0,
-    )
 
 
 def read_hypotheses(folder: Path, command: str, *, with_silence: bool = False) -> Hypotheses:
@@ -138,7 +108,7 @@ def read_hypotheses(folder: Path, command: str, *, with_silence: bool = False) -
     again = f"delete {folder} and decode again: {command}"
     by_seed: dict[int, dict[str, tuple[list[str], list[str]]]] = defaultdict(dict)
     try:
-        summary = read_summary(folder)
+        summary = TypeAdapter(Summary).validate_json((folder / "summary.json").read_bytes())
         for row in read_json_lines(folder / "hyps.jsonl"):
             pair = row["with_silence"] if with_silence else row
             by_seed[row["seed"]][row["utterance"]] = (list(pair["ref"]), list(pair["hyp"]))
@@ -164,8 +134,7 @@ def differences(first: Hypotheses, second: Hypotheses) -> list[Difference]:
     seconds = dict(zip(second.ids, second.alignments[0], strict=True))
     for utterance, pairs in zip(first.ids, first.alignments[0], strict=True):
         if _hypothesis(pairs) != _hypothesis(seconds[utterance]):
-            reference = [ref for ref, _ in pairs if ref is not None]
-            differing.append(Difference(utterance, reference, pairs, seconds[utterance]))
+            differing.append(Difference(utterance, pairs, seconds[utterance]))
     return sorted(differing, key=lambda d: (d.change, d.utterance))
 
 

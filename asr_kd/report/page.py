@@ -11,8 +11,7 @@ import jinja2
 from jinja2.environment import TemplateModule
 from markupsafe import Markup
 
-from asr_kd.evaluation.confusions import most_confused
-from asr_kd.evaluation.wer import kind
+from asr_kd.evaluation.wer import kind, most_confused
 from asr_kd.io.formatting import human_bytes, human_count, human_seconds, percent, plural, signed, text_table
 from asr_kd.report.collect import Evidence
 from asr_kd.report.results import Results
@@ -52,40 +51,12 @@ def render(template: str, evidence: Evidence, figures: Mapping[str, str], origin
 
 def terminal_text(results: Results) -> str:
     """The headline tables in aligned columns with the shares of the gain kept."""
-    tables = {name: _headline(results, name) for name in results.test_sets}
-    return _environment("").get_template("terminal.txt.j2").render(results=results, tables=tables).rstrip("\n")
+    return _environment("").get_template("terminal.txt.j2").render(results=results).rstrip("\n")
 
 
 def sentences(results: Results) -> TemplateModule:
     """The macros of sentences.j2, for these results, as plain text."""
     return _environment("").get_template("sentences.j2").make_module({"results": results})
-
-
-def _headline(results: Results, name: str) -> str:
-    dev = results.sets[0]
-    rate = results.rate
-    head = ["system", "nets", "param.", "size", "frame acc. %", "cross-ent.", f"{rate} %", f"{rate} {name}, 95 %",
-            "ins/del/sub", "RTF"]  # fmt: skip
-    under = ["", "", "", "", f"{dev}   {name}", f"{dev}  {name}", dev, "", name, ""]
-    rows = []
-    for row in results.systems:
-        accuracy, entropy, errors = row.frame_accuracy, row.cross_entropy, row.errors[name]
-        low, high = row.wer_ci95[name]
-        rows.append(
-            [
-                row.name,
-                str(row.members),
-                human_count(row.parameters),
-                human_bytes(row.bytes, ".3g"),
-                f"{100 * accuracy[dev]:.1f}   {100 * accuracy[name]:.1f}",
-                f"{entropy[dev]:.2f}  {entropy[name]:.2f}",
-                f"{100 * row.wer[dev]:.1f}",
-                f"{100 * row.wer[name]:.1f} [{100 * low:.1f}, {100 * high:.1f}]",
-                f"{errors.insertions}/{errors.deletions}/{errors.substitutions}",
-                f"{row.rtf:.3f}",
-            ]
-        )
-    return text_table([head, under, *rows], head=2)
 
 
 def _environment(template: str) -> jinja2.Environment:
@@ -110,7 +81,7 @@ def _environment(template: str) -> jinja2.Environment:
         "line": _line,
         "md": markdown_escaped,
     }
-    environment.globals["most_confused"] = most_confused
+    environment.globals |= {"most_confused": most_confused, "text_table": text_table}
     return environment
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from asr_kd.evaluation.scoring import rate_name
 from asr_kd.settings import STRICT
 
 Unit = Literal["word", "phone"]
@@ -324,7 +325,7 @@ class Results:
     @property
     def rate(self) -> str:
         """What the rate of errors is called."""
-        return "PER" if self.unit == "phone" else "WER"
+        return rate_name(self.unit)
 
     def row(self, name: str) -> SystemRow:
         """The row of a system."""

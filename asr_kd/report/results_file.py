@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 from pydantic import TypeAdapter
@@ -12,6 +12,8 @@ from pydantic import TypeAdapter
 from asr_kd.errors import UserError
 from asr_kd.report.results import MnistResults, Results
 from asr_kd.settings import to_mapping
+
+T = TypeVar("T")
 
 
 def as_json(results: Results) -> str:
@@ -36,10 +38,7 @@ def read_results(file: Path) -> Results:
     Raises:
       UserError: it is missing, or is no such file.
     """
-    try:
-        return TypeAdapter(Results).validate_json(file.read_bytes())
-    except (OSError, pydantic.ValidationError) as error:
-        raise UserError(f"{file} is missing or damaged ({error}); delete {file.parent} and report again.") from None
+    return _read(Results, file, f"delete {file.parent} and report again")
 
 
 def read_mnist(folder: Path) -> MnistResults:
@@ -48,11 +47,14 @@ def read_mnist(folder: Path) -> MnistResults:
     Raises:
       UserError: it is missing, or is no such file.
     """
-    file = folder / "section.json"
+    return _read(MnistResults, folder / "section.json", "run recipes/mnist/run.sh first")
+
+
+def _read(cls: type[T], file: Path, advice: str) -> T:
     try:
-        return TypeAdapter(MnistResults).validate_json(file.read_bytes())
+        return TypeAdapter(cls).validate_json(file.read_bytes())
     except (OSError, pydantic.ValidationError) as error:
-        raise UserError(f"{file} is missing or damaged ({error}); run recipes/mnist/run.sh first.") from None
+        raise UserError(f"{file} is missing or damaged ({error}); {advice}.") from None
 
 
 def schema() -> dict[str, Any]:

@@ -11,8 +11,7 @@ import numpy as np
 from asr_kd.acoustic.model_files import load_model
 from asr_kd.acoustic.training import read_log
 from asr_kd.evaluation.bootstrap import ratio_interval
-from asr_kd.evaluation.frame_intervals import accuracy_interval
-from asr_kd.evaluation.frames import Diversity, FrameMetrics, diversity, frame_metrics
+from asr_kd.evaluation.frames import Diversity, FrameMetrics, accuracy_interval, diversity, frame_metrics
 from asr_kd.frames.store import FrameStore
 from asr_kd.report.hypotheses import Hypotheses
 from asr_kd.report.results import (
@@ -35,13 +34,12 @@ from asr_kd.workspace.work import Workspace, require
 class Measured:
     """A system's models on the scored sets."""
 
-    averaged: bool  # its models answer together
     models: int
     parameters: int  # of one model
     senones: int
-    frames: dict[str, FrameMetrics]
+    each: dict[str, FrameMetrics]  # set -> a row for each model
+    answers: dict[str, FrameMetrics]  # set -> a row for each seed; of an ensemble one, for the mean of its members
     diversity: dict[str, Diversity] = field(default_factory=dict)  # of an ensemble
-    first: dict[str, dict[int, FrameMetrics]] = field(default_factory=dict)  # set -> n -> its first n models
 
 
 def is_reused(stamp: Mapping[str, Any]) -> bool:
@@ -54,28 +52,24 @@ def measure(
 ) -> Measured:
     """Runs a system's models over every set, unless they ran as members of a system that is measured already."""
     system = config.system(name)
-    if (source := measured.get(system.reuse)) is not None and _reuses(work, name):
-        count = system.num_models
-        if source.diversity:
-            frames = {n: source.first[n][count] for n in stores}
-            return Measured(system.is_ensemble, count, source.parameters, source.senones, frames)
+    source = measured.get(system.reuse)
+    reused = source is not None and is_reused(require(work.exp(name), work, f"train {name}"))
+    if source is not None and reused and not system.is_ensemble:
+        first = {n: metrics.rows(slice(system.num_models)) for n, metrics in source.each.items()}
+        return Measured(system.num_models, source.parameters, source.senones, first, first)
     model = load_model(work.exp(name))
-    sizes = (system.is_ensemble, model.members, model.parameters_per_member, model.num_senones)
-    labels = {n: np.asarray(open_labels(work, store, system.tree)) for n, store in stores.items()}
-    if not system.is_ensemble:
-        return Measured(*sizes, {n: frame_metrics(model, store, labels[n]) for n, store in stores.items()})
-    counts = [s.num_models for n, s in config.systems.items() if s.reuse == name and _reuses(work, n)]
-    of_sets = {n: diversity(model, store, labels[n], counts) for n, store in stores.items()}
-    return Measured(
-        *sizes,
-        {n: metrics for n, (metrics, _, _) in of_sets.items()},
-        {n: members for n, (_, members, _) in of_sets.items()},
-        {n: first for n, (_, _, first) in of_sets.items()},
-    )
-
-
-def _reuses(work: Workspace, name: str) -> bool:
-    return is_reused(require(work.exp(name), work, f"train {name}"))
+    metrics: dict[str, FrameMetrics] = {}
+    members: dict[str, Diversity] = {}
+    for n, store in stores.items():
+        labels = np.asarray(open_labels(work, store, system.tree))
+        if system.is_ensemble and not reused:
+            metrics[n], members[n] = diversity(model, store, labels)
+        else:
+            metrics[n] = frame_metrics(model, store, labels)
+    each = {n: of_set.rows(slice(-1)) for n, of_set in metrics.items()}
+    mean = {n: of_set.rows(slice(-1, None)) for n, of_set in metrics.items()}
+    answers = mean if system.is_ensemble else each
+    return Measured(model.members, model.parameters_per_member, model.num_senones, each, answers, members)
 
 
 def row_of(
@@ -87,12 +81,13 @@ def row_of(
       hypotheses: by set.
       main: the set that speed and scales are reported of.
     """
-    folder, system, frames = work.exp(name), config.system(name), measured.frames
+    folder, system = work.exp(name), config.system(name)
     stamp = require(folder, work, f"train {name}")
-    together = measured.models if measured.averaged else 1
+    together = measured.models if system.is_ensemble else 1
     files = sorted(folder.glob("member_*.safetensors"), key=lambda path: int(path.stem.partition("_")[2]))
     summaries = {set_name: h.summary for set_name, h in hypotheses.items()}
-    counted = rates(config, hypotheses)
+    chosen = summaries[main]
+    accuracy = {n: accuracy_interval(f, **resampling(config)) for n, f in measured.answers.items()}
     best_epoch = [int(epoch) for epoch in stamp["metadata"].get("best_epoch", [])]
     return SystemRow(
         name=name,
@@ -100,40 +95,24 @@ def row_of(
         members=together,
         parameters=measured.parameters * together,
         bytes=sum(file.stat().st_size for file in files[:together]),
-        frame_accuracy={
-            n: f.ensemble_accuracy if measured.averaged else float(np.mean(f.accuracy)) for n, f in frames.items()
-        },
-        frame_accuracy_ci95={
-            n: (interval.low, interval.high)
-            for n, f in frames.items()
-            for interval in [accuracy_interval(f, averaged=measured.averaged, **resampling(config))]
-        },
-        cross_entropy={
-            n: f.ensemble_cross_entropy if measured.averaged else float(np.mean(f.cross_entropy))
-            for n, f in frames.items()
-        },
-        wer=counted.wer,
-        wer_ci95=counted.wer_ci95,
-        errors=counted.errors,
-        rtf=summaries[main].rtf,
-        seeds=1 if measured.averaged else measured.models,
+        frame_accuracy={n: float(f.accuracy.mean()) for n, f in measured.answers.items()},
+        frame_accuracy_ci95={n: (interval.low, interval.high) for n, interval in accuracy.items()},
+        cross_entropy={n: float(f.cross_entropy.mean()) for n, f in measured.answers.items()},
+        **vars(rates(config, hypotheses)),
+        rtf=chosen.rtf or 0.0,
+        seeds=1 if system.is_ensemble else measured.models,
         senones=measured.senones,
         tree=system.tree,
         train_fraction=system.train_fraction,
         each=PerSeed(
-            frame_accuracy={n: f.accuracy for n, f in frames.items()},
-            cross_entropy={n: f.cross_entropy for n, f in frames.items()},
+            frame_accuracy={n: f.accuracy.tolist() for n, f in measured.each.items()},
+            cross_entropy={n: f.cross_entropy.tolist() for n, f in measured.each.items()},
             wer={n: [errors.wer for errors in h.per_seed] for n, h in hypotheses.items()},
         ),
         reused_from=system.reuse if is_reused(stamp) else "",
         best_epoch=best_epoch,
         last_epoch=_last_epoch(read_log(folder), best_epoch),
-        scales=Scales(
-            acoustic_scale=summaries[main].acoustic_scale,
-            word_penalty=summaries[main].word_penalty,
-            prior_scale=summaries[main].prior_scale,
-            search_beam=summaries[main].search_beam,
-        ),
+        scales=Scales(chosen.acoustic_scale, chosen.word_penalty, chosen.prior_scale, chosen.search_beam),
         retried={n: summary.retried for n, summary in summaries.items()},
         failed={n: summary.failed for n, summary in summaries.items()},
         oov={n: OutOfVocabulary(words=s.oov_words, rate=s.oov_rate) for n, s in summaries.items()},
@@ -158,15 +137,7 @@ def rates(config: Config, hypotheses: Mapping[str, Hypotheses]) -> Rates:
     return Rates(
         wer={name: h.total.wer for name, h in hypotheses.items()},
         wer_ci95={name: (i.low, i.high) for name, i in intervals.items()},
-        errors={
-            name: ErrorCounts(
-                insertions=h.total.insertions,
-                deletions=h.total.deletions,
-                substitutions=h.total.substitutions,
-                words=h.total.words,
-            )
-            for name, h in hypotheses.items()
-        },
+        errors={name: ErrorCounts(**vars(h.total)) for name, h in hypotheses.items()},
     )
 
 

@@ -77,7 +77,7 @@ def mnist_of(folder: Path | None) -> MnistResults | None:
 
 def draw(evidence: Evidence) -> dict[str, str]:
     """Name -> SVG of every figure that the run has the data for."""
-    from asr_kd.report import confusions_figure, plots  # matplotlib loads slowly; a finished report needs none
+    from asr_kd.report import plots  # matplotlib loads slowly; a finished report needs none
 
     results = evidence.results
     figures = {
@@ -90,7 +90,7 @@ def draw(evidence: Evidence) -> dict[str, str]:
     if results.ensemble is not None:
         figures["members"] = plots.members(results)
     if results.confusions is not None:
-        figures["confusions"] = confusions_figure.draw(results.confusions.counts)
+        figures["confusions"] = plots.confusions(results.confusions.counts)
     if evidence.example is not None:
         figures["soft-targets"] = plots.soft_targets(evidence.example, evidence.senone_names[:-1])
     return figures

@@ -23,7 +23,7 @@ from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.distillation.registry import LOSSES
 from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.errors import UserError
-from asr_kd.evaluation.settings import EvaluationConfig
+from asr_kd.evaluation.bootstrap import EvaluationConfig
 from asr_kd.frames.settings import FeaturesConfig
 from asr_kd.io.yaml_files import load_with_bases
 from asr_kd.lang.settings import LangConfig
