@@ -102,6 +102,13 @@ def test_an_utterance_without_a_path_is_tried_again_with_wider_beams(graph, back
     assert grid == [((best.words,),)]
 
 
+def test_wider_beams_are_tried_until_a_path_is_found(graph, backend):
+    """The first of them may leave a lattice with arcs in which none leads to the end."""
+    decoder = make_decoder(backend, graph, NARROW, acoustic_scale=0.4)
+    answers = decoder.decode(noise(graph, [30] * 12))
+    assert any(answer.retried for answer in answers) and not any(answer.failed for answer in answers)
+
+
 @pytest.mark.parametrize("settings", [EXHAUSTIVE, NARROW])  # a narrow beam leaves arcs in a lattice without a path
 def test_an_utterance_too_short_for_any_path_fails_and_the_others_do_not(graph, backend, settings):
     short, long = noise(graph, [2, 30])
