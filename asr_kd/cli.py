@@ -136,7 +136,7 @@ def align(
 
         return compare(config, work, compare_form, _needed(directory))
     if export_format is not None:
-        from asr_kd.stages.align_export import export
+        from asr_kd.stages.finished_alignment import export
 
         return f"{export(config, work, export_format, _needed(directory))} utterances exported to {directory}"
     if directory is not None:

@@ -7,7 +7,7 @@ frame and one back-pointer (1 byte) that goes to memory, in a compiled loop with
 every state in every frame can do with less.
 
 Measured on one core of an AMD EPYC with AVX-512: 1.1 ms, 0.54 ns an arc, 13,000 times real time, 2.1 times the floor;
-before neighbouring states had arrays of their own (asr_kd/alignment/arcs.py) 5.7 ms and 2.7 ns an arc.
+before neighbouring states had arrays of their own (`topology.SearchArcs`) 5.7 ms and 2.7 ns an arc.
 """
 
 from __future__ import annotations

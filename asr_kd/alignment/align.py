@@ -6,35 +6,17 @@ Shapes:  T frames of an utterance, D dimensions of a frame, U utterances.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from asr_kd.alignment.aligner import Aligner
+from asr_kd.alignment.aligner import UtteranceAlignment
 from asr_kd.alignment.flat_start import flat_start
 from asr_kd.alignment.settings import AlignmentConfig
-from asr_kd.alignment.topology import NUM_HMM_STATES, CannotAlignError, Segments, path_segments
-from asr_kd.alignment.transcripts import GraphCompiler, TranscribedFrames
+from asr_kd.alignment.topology import CannotAlignError
+from asr_kd.alignment.transcripts import TranscribedFrames
 from asr_kd.frames.array_frames import ArrayFrames
 from asr_kd.frames.features import FRAME_SHIFT
 from asr_kd.lang.lexicon import Lang
-
-
-@dataclass(frozen=True)
-class UtteranceAlignment:
-    """The best path of an utterance.
-
-    Attributes:
-      states: (T,) int32, context-independent state of each frame: 3 * phone + HMM state.
-      segments: the phones with their words and first frames.
-      score: of the path, in nats.
-    """
-
-    states: NDArray[np.int32]
-    segments: Segments
-    score: float
 
 
 def align(
@@ -74,43 +56,8 @@ def align(
     """
     settings = settings or AlignmentConfig()
     durations = np.array([len(frames) * FRAME_SHIFT for frames in features])
-    data = TranscribedFrames(ArrayFrames(features), texts, np.ones(len(features), np.float32), durations)
-    compiler = GraphCompiler(lang, settings.optional_silence, cache={})
-    aligner = train_aligner(data, compiler, settings, seed=seed, nj=nj)
-    graphs, failures = compiler.graphs(data, range(len(features)))
-    alignments: dict[int, UtteranceAlignment | CannotAlignError] = {
-        utterance: CannotAlignError(reason) for utterance, reason in failures.items()
-    }
-    paths = aligner.paths(data.frames, list(graphs.items()), nj=nj)
-    for (utterance, graph), path in zip(graphs.items(), paths, strict=True):
-        if isinstance(path, CannotAlignError):
-            alignments[utterance] = path
-        else:
-            states, score = path
-            alignments[utterance] = UtteranceAlignment(graph.classes[states], path_segments(graph, states), score)
+    speeds = np.ones(len(features), np.float32)
+    data = TranscribedFrames(ArrayFrames(features), texts, speeds, durations, lang, settings.optional_silence)
+    aligner = flat_start(data, settings, seed=seed, nj=nj)
+    alignments = aligner.align(data, range(len(features)), nj=nj)
     return [alignments[utterance] for utterance in range(len(features))]
-
-
-def train_aligner(
-    data: TranscribedFrames,
-    compiler: GraphCompiler,
-    settings: AlignmentConfig,
-    *,
-    seed: int,
-    nj: int = 1,
-    checkpoint: Path | None = None,
-) -> Aligner:
-    """A flat start on up to `settings.subset_hours` of these utterances, whose graphs are in memory while it runs.
-
-    Args:
-      checkpoint: see `flat_start`.
-
-    Raises:
-      CannotAlignError: no utterance can be aligned.
-    """
-    graphs, failures = compiler.graphs(data, data.choose_subset(settings.subset_hours, seed))
-    if not graphs:
-        reason = next(iter(failures.values()), "there is none")
-        raise CannotAlignError(f"no utterance can be aligned; the first: {reason}")
-    num_states = NUM_HMM_STATES * len(compiler.lang.phones)
-    return flat_start(data.frames, graphs, num_states, settings, seed=seed, nj=nj, checkpoint=checkpoint)

@@ -5,21 +5,21 @@ Shapes:  T frames of an utterance, C context-independent states.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from asr_kd.alignment.classifiers import LdaClassifier, MonophoneNet
 from asr_kd.alignment.manual import best_split
-from asr_kd.alignment.monophone_net import MonophoneNet
-from asr_kd.alignment.topology import CannotAlignError, TranscriptGraph
+from asr_kd.alignment.set_alignment import read_array
+from asr_kd.alignment.topology import CannotAlignError, Segments, TranscriptGraph, path_segments
+from asr_kd.alignment.transcripts import TranscribedFrames
 from asr_kd.alignment.viterbi import viterbi
-from asr_kd.errors import UserError
 from asr_kd.frames.source import FrameSource
 
 _BLOCK = 64  # utterances whose posteriors are in memory at once
@@ -28,11 +28,19 @@ _PRIORS = "log_priors.npy"
 PathOrError = tuple[NDArray[np.int32], float] | CannotAlignError
 
 
-class Classifier(Protocol):
-    """Context-independent states of frames: `MonophoneNet` or `LdaClassifier`."""
+@dataclass(frozen=True)
+class UtteranceAlignment:
+    """The best path of an utterance.
 
-    def log_posteriors(self, source: FrameSource, utterances: Sequence[int]) -> list[np.ndarray]:
-        """(T, C) float32 natural logarithms, for each utterance."""
+    Attributes:
+      states: (T,) int32, context-independent state of each frame: 3 * phone + HMM state.
+      segments: the phones with their words and first frames.
+      score: of the path, in nats.
+    """
+
+    states: NDArray[np.int32]
+    segments: Segments
+    score: float
 
 
 @dataclass(frozen=True)
@@ -44,19 +52,19 @@ class Aligner:
       beam: of the search, see `viterbi.viterbi`; 0: exact.
     """
 
-    classifier: Classifier
+    classifier: MonophoneNet | LdaClassifier
     log_priors: NDArray[np.float32]
     beam: float = 0.0
 
     def paths(
         self,
         source: FrameSource,
-        graphs: Sequence[tuple[int, TranscriptGraph]],
+        graphs: Mapping[int, TranscriptGraph],
         *,
         nj: int = 1,
         progress: str | None = None,
     ) -> Iterator[PathOrError]:
-        """For each (utterance, graph) the (T,) states of the graph and the score in nats, or why there is no path.
+        """For the graph of each utterance its (T,) states and the score in nats, or why there is no path; in order.
 
         The net runs in this thread; Viterbi, which is compiled and holds no lock, on `nj` others.
 
@@ -67,12 +75,29 @@ class Aligner:
             ThreadPoolExecutor(nj) as pool,
             tqdm(total=len(graphs), desc=progress, disable=progress is None, unit="utt", mininterval=1.0) as bar,
         ):
-            for first in range(0, len(graphs), _BLOCK):
-                block = graphs[first : first + _BLOCK]
-                posteriors = self.classifier.log_posteriors(source, [utterance for utterance, _ in block])
+            utterances = list(graphs)
+            for first in range(0, len(utterances), _BLOCK):
+                block = utterances[first : first + _BLOCK]
+                posteriors = self.classifier.log_posteriors(source, block)
                 scores = [of_utterance - self.log_priors for of_utterance in posteriors]
-                yield from pool.map(self._search, [graph for _, graph in block], scores)
+                yield from pool.map(self._search, [graphs[utterance] for utterance in block], scores)
                 bar.update(len(block))
+
+    def align(
+        self, data: TranscribedFrames, utterances: Iterable[int], *, nj: int = 1
+    ) -> dict[int, UtteranceAlignment | CannotAlignError]:
+        """The alignment of each of these utterances, or why there is none."""
+        graphs, failures = data.graphs(utterances)
+        aligned: dict[int, UtteranceAlignment | CannotAlignError] = {
+            utterance: CannotAlignError(reason) for utterance, reason in failures.items()
+        }
+        for (utterance, graph), path in zip(graphs.items(), self.paths(data.frames, graphs, nj=nj), strict=True):
+            if isinstance(path, CannotAlignError):
+                aligned[utterance] = path
+            else:
+                states, score = path
+                aligned[utterance] = UtteranceAlignment(graph.classes[states], path_segments(graph, states), score)
+        return aligned
 
     def _search(self, graph: TranscriptGraph, scores: np.ndarray) -> PathOrError:
         try:
@@ -95,11 +120,4 @@ def load_aligner(folder: Path, *, beam: float = 0.0) -> Aligner:
     Raises:
       UserError: a file is missing or damaged.
     """
-    net = MonophoneNet.load(folder)
-    try:
-        log_priors = np.load(folder / _PRIORS, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(
-            f"{folder / _PRIORS} is missing or damaged ({error}); delete {folder} and align again."
-        ) from None
-    return Aligner(net, log_priors, beam)
+    return Aligner(MonophoneNet.load(folder), read_array(folder / _PRIORS), beam)

@@ -1,4 +1,10 @@
-"""Aligns a whole set with a trained aligner, block by block: only one block of utterances is in memory.
+"""The alignment of a set on disk, made by a trained aligner: each frame's context, and the phones with their frames.
+
+Both are plain int32 arrays that are read in place: 960 hours have 345 million frames and 43 million phones. The set is
+aligned block by block: only one block of utterances is in memory.
+
+contexts: (N,) of each frame, see `topology.context_key`; -1 in utterances that failed.
+segments: (K, 5) utterance, phone, word of its transcript (-1: none), first frame, end; none of utterances that failed.
 
 Shapes:  N frames of the set, n frames of a block, K phone segments of a block or the set.
 """
@@ -7,80 +13,72 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_kd.alignment.segments import COLUMNS, CONTEXTS, SEGMENTS
-from asr_kd.alignment.topology import CannotAlignError, path_contexts, path_segments
-from asr_kd.alignment.transcripts import Failures, GraphCompiler, TranscribedFrames
+from asr_kd.alignment.topology import CannotAlignError, context_keys
+from asr_kd.alignment.transcripts import Failures, TranscribedFrames
+from asr_kd.errors import UserError
 from asr_kd.io.append_log import reserve_header, write_header
 from asr_kd.io.files import replacing_file
 
 if TYPE_CHECKING:
     from asr_kd.alignment.aligner import Aligner
 
-FAILED = "failed.json"
+CONTEXTS, SEGMENTS, STARTS, FAILED = "contexts.npy", "segments.npy", "starts.npy", "failed.json"
+_COLUMNS = 5  # of a segment
+_FRAMES_PER_PHONE = 8.0  # about
+
+# consecutive utterances: their contexts (n,) and segments (K, 5), and their failures as JSON
+AlignedBlock = Mapping[str, np.ndarray]
 
 
-@dataclass(frozen=True)
-class AlignedBlock:
-    """Consecutive utterances; contexts and segments are as in `alignment.segments`."""
-
-    contexts: NDArray[np.int32]  # (n,)
-    segments: NDArray[np.int32]  # (K, 5)
-    failures: Failures
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The block as arrays, for a file."""
-        return {"contexts": self.contexts, "segments": self.segments, "failed": np.array(json.dumps(self.failures))}
-
-    @classmethod
-    def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> AlignedBlock:
-        """The block that `arrays` wrote."""
-        failures = json.loads(str(arrays["failed"]))
-        return cls(arrays["contexts"], arrays["segments"], {int(u): reason for u, reason in failures.items()})
+def alignment_bytes(num_frames: float, *, num_trees: int) -> float:
+    """Disk that the alignment of a set takes: contexts, the senones of each tree, and segments."""
+    return num_frames * 4 * (1 + num_trees) + segments_bytes(num_frames)
 
 
-def align_block(
-    data: TranscribedFrames, utterances: range, aligner: Aligner, compiler: GraphCompiler, *, nj: int = 1
-) -> AlignedBlock:
+def segments_bytes(num_frames: float) -> float:
+    """Disk that the segments of a set take."""
+    return num_frames * 4 * _COLUMNS / _FRAMES_PER_PHONE
+
+
+def align_block(data: TranscribedFrames, utterances: range, aligner: Aligner, *, nj: int = 1) -> AlignedBlock:
     """Aligns consecutive utterances, at least one."""
-    graphs, failures = compiler.graphs(data, utterances)
-    first = int(data.frames.offsets[utterances[0]])
-    contexts = np.full(int(data.frames.offsets[utterances[-1] + 1]) - first, -1, np.int32)
-    rows = [np.zeros((0, COLUMNS), np.int32)]
-    paths = aligner.paths(data.frames, list(graphs.items()), nj=nj)
-    for (utterance, graph), path in zip(graphs.items(), paths, strict=True):
-        if isinstance(path, CannotAlignError):
-            failures[utterance] = str(path)
+    first = data.span(utterances[0]).start
+    contexts = np.full(data.span(utterances[-1]).stop - first, -1, np.int32)
+    rows = [np.zeros((0, _COLUMNS), np.int32)]
+    failures: Failures = {}
+    for utterance, aligned in aligner.align(data, utterances, nj=nj).items():
+        if isinstance(aligned, CannotAlignError):
+            failures[utterance] = str(aligned)
             continue
-        span = data.span(utterance)
-        contexts[span.start - first : span.stop - first] = path_contexts(graph, path[0], len(compiler.lang.phones))
-        segments = path_segments(graph, path[0])
+        span, segments = data.span(utterance), aligned.segments
+        contexts[span.start - first : span.stop - first] = context_keys(segments, aligned.states, len(data.lang.phones))
         columns = [np.full(len(segments.phone), utterance), segments.phone, segments.word]
         rows.append(np.stack([*columns, segments.start[:-1], segments.start[1:]], axis=1).astype(np.int32))
-    return AlignedBlock(contexts, np.concatenate(rows), failures)
+    return {"contexts": contexts, "segments": np.concatenate(rows), "failed": np.array(json.dumps(failures))}
 
 
 def write_blocks(folder: Path, blocks: Iterable[AlignedBlock]) -> None:
     """Writes contexts.npy, failed.json and, last, segments.npy of a set into an existing folder."""
-    failures: Failures = {}
+    failures: dict[str, str] = {}
     num_frames = num_segments = 0
     with replacing_file(folder / SEGMENTS) as temporary:
         with temporary.open("wb") as segments, (folder / CONTEXTS).open("wb") as contexts:
             reserve_header(segments)
             reserve_header(contexts)
             for block in blocks:
-                contexts.write(np.ascontiguousarray(block.contexts, "<i4").tobytes())
-                segments.write(np.ascontiguousarray(block.segments, "<i4").tobytes())
-                failures |= block.failures
-                num_frames, num_segments = num_frames + len(block.contexts), num_segments + len(block.segments)
+                contexts.write(np.ascontiguousarray(block["contexts"], "<i4").tobytes())
+                segments.write(np.ascontiguousarray(block["segments"], "<i4").tobytes())
+                failures |= json.loads(str(block["failed"]))
+                num_frames += len(block["contexts"])
+                num_segments += len(block["segments"])
             write_header(contexts, np.dtype("<i4"), (num_frames,))
-            write_header(segments, np.dtype("<i4"), (num_segments, COLUMNS))
+            write_header(segments, np.dtype("<i4"), (num_segments, _COLUMNS))
         (folder / FAILED).write_text(json.dumps(failures, indent=1) + "\n", encoding="utf-8")
 
 
@@ -88,3 +86,12 @@ def read_failures(folder: Path) -> Failures:
     """The utterances of an aligned set that have no alignment, with the reasons."""
     failures = json.loads((folder / FAILED).read_text(encoding="utf-8"))
     return {int(utterance): reason for utterance, reason in failures.items()}
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """A memory map; raises UserError where the file is missing or damaged."""
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} is missing or damaged ({error}); delete {path.parent} and align again.") from None
+    return array

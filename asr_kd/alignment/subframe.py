@@ -28,22 +28,8 @@ class SubframeShiftedFrames:
 
     def __init__(self, source: FrameSource, delay: float) -> None:
         self._source, self._delay = source, np.float32(delay)
-
-    @property
-    def ids(self) -> Sequence[str]:
-        return self._source.ids
-
-    @property
-    def offsets(self) -> np.ndarray:
-        return self._source.offsets
-
-    @property
-    def num_dims(self) -> int:
-        return self._source.num_dims
-
-    @property
-    def num_frames(self) -> int:
-        return self._source.num_frames
+        self.ids, self.offsets = source.ids, source.offsets
+        self.num_dims, self.num_frames = source.num_dims, source.num_frames
 
     def normalised(self, first: int, end: int | None = None) -> np.ndarray:
         """(T, D) float32; the last frame of an utterance stays as it is."""
@@ -60,7 +46,7 @@ def mean_starts(segments: Sequence[NDArray[np.int32]]) -> NDArray[np.float64]:
     A phase with another pronunciation, or with silence where the first phase has none, does not count there.
 
     Args:
-      segments: (K, 5) of each phase, as in `alignment.segments`; phase p of P lies p / P frames later than the first.
+      segments: (K, 5) of each phase, as in `set_alignment`; phase p of P lies p / P frames later than the first.
 
     Returns:
       (K,) seconds.

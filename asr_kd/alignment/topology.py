@@ -16,11 +16,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_kd.alignment.arcs import SearchArcs, arrange
+from asr_kd.kernels.numba_utils import compiled
 from asr_kd.lang.closures import GLOTTAL_STOP
 from asr_kd.lang.lexicon import Lang
 
@@ -28,6 +29,7 @@ NUM_HMM_STATES = 3
 SIL = 0  # index of silence among the phones; also the context of the first and the last phone of an utterance
 LOG_HALF = math.log(0.5)
 LOG_NO_CLOSURE = math.log(1 / 8)  # inside a sentence: short silences would take the place of most closures
+UNREACHABLE = np.iinfo(np.int32).max
 
 
 class CannotAlignError(Exception):
@@ -56,8 +58,9 @@ class TranscriptGraph:
 
     @cached_property
     def search_arcs(self) -> SearchArcs:
-        """The arcs as Viterbi needs them; cached, because a flat start searches the same graph in every round."""
-        return arrange(self.first, self.source, self.weight, self.final)
+        """Cached, because a flat start searches the same graph in every round."""
+        arranged = _arrange(self.first, self.source, self.weight, self.final)
+        return SearchArcs(self.classes, self.initial, self.final, *arranged)
 
     def check_frames(self, num_frames: int) -> None:
         """Raises CannotAlignError where no path with all its closures is short enough for this many frames."""
@@ -66,6 +69,63 @@ class TranscriptGraph:
             raise CannotAlignError(
                 f"it has {num_frames} frames, but the shortest pronunciation of its transcript takes {needed}"
             )
+
+
+class SearchArcs(NamedTuple):
+    """A graph as Viterbi, compiled by numba, is fastest with it: X arcs that skip states apart from all others.
+
+    Nearly all arcs of a transcript's graph stay in a state or come from the state before. As two arrays they need no
+    indices, so that a processor computes several at a time; only the other arcs are searched one by one.
+    """
+
+    classes: NDArray[np.int32]  # these three are the graph's own
+    initial: NDArray[np.float32]
+    final: NDArray[np.float32]
+    stay: NDArray[np.float64]  # (S,) log-probability of the first arc from the state to itself, -inf without one
+    step: NDArray[np.float64]  # (S,) log-probability of the first arc from the state before, -inf likewise
+    first: NDArray[np.int32]  # (S + 1,) other arcs first[s]:first[s + 1] enter state s
+    source: NDArray[np.int32]  # (X,) state that another arc comes from
+    target: NDArray[np.int32]  # (X,) state that it enters
+    weight: NDArray[np.float64]  # (X,) its log-probability
+    reach: NDArray[np.int32]  # (S,) the highest state that an arc from this state or a lower one enters
+    to_end: NDArray[np.int32]  # (S,) fewest arcs from the state to a final one, UNREACHABLE where there is none
+
+
+@compiled()
+def _arrange(first, source, weight, final):  # type: ignore[no-untyped-def]
+    num_states = len(first) - 1
+    stay = np.full(num_states, -np.inf)
+    step = np.full(num_states, -np.inf)
+    others = np.zeros(num_states + 1, np.int32)
+    other_source = np.empty(len(source), np.int32)
+    other_target = np.empty(len(source), np.int32)
+    other_weight = np.empty(len(source))
+    reach = np.zeros(num_states, np.int32)
+    to_end = np.full(num_states, UNREACHABLE, np.int32)
+    count = 0
+    for s in range(num_states):
+        for k in range(first[s], first[s + 1]):
+            before = source[k]
+            reach[before] = max(reach[before], s)
+            if before == s and stay[s] == -np.inf:
+                stay[s] = weight[k]
+            elif before == s - 1 and step[s] == -np.inf:
+                step[s] = weight[k]
+            else:
+                other_source[count] = before
+                other_target[count] = s
+                other_weight[count] = weight[k]
+                count += 1
+        others[s + 1] = count
+    for s in range(1, num_states):
+        reach[s] = max(reach[s], reach[s - 1])
+    for s in range(num_states - 1, -1, -1):
+        if final[s] > -np.inf:
+            to_end[s] = 0
+        if to_end[s] < UNREACHABLE:
+            for k in range(first[s], first[s + 1]):
+                to_end[source[k]] = min(to_end[source[k]], to_end[s] + 1)
+    return stay, step, others, other_source[:count], other_target[:count], other_weight[:count], reach, to_end
 
 
 class _Builder:
@@ -231,14 +291,17 @@ def path_segments(graph: TranscriptGraph, path: NDArray[np.int32]) -> Segments:
     return Segments(graph.phone[inside], graph.word[inside], np.append(start, len(path)))
 
 
-def path_contexts(graph: TranscriptGraph, path: NDArray[np.int32], num_phones: int) -> NDArray[np.int32]:
-    """(T,) phone, HMM state, left and right phone of each frame on the path, as one number (see `context_key`)."""
-    segments = path_segments(graph, path)
+def context_keys(segments: Segments, states: NDArray[np.int32], num_phones: int) -> NDArray[np.int32]:
+    """(T,) phone, HMM state, left and right phone of each frame on a path, as one number (see `context_key`).
+
+    Args:
+      states: (T,) context-independent state of each frame.
+    """
     left = np.concatenate([[SIL], segments.phone[:-1]])
     right = np.concatenate([segments.phone[1:], [SIL]])
     length = np.diff(segments.start)
     phone, left, right = (np.repeat(phones, length) for phones in (segments.phone, left, right))
-    return context_key(phone, path % NUM_HMM_STATES, left, right, num_phones)
+    return context_key(phone, states % NUM_HMM_STATES, left, right, num_phones)
 
 
 def context_key(

@@ -26,9 +26,10 @@ class TranscribedFrames:
     """The utterances of a set.
 
     Attributes:
-      texts: (U,) transcripts, words with spaces between them.
+      texts: (U,) transcripts, words of `lang` with spaces between them.
       speeds: (U,) float32, 1.0 for unaltered recordings.
       durations: (U,) float64, seconds.
+      optional_silence: allow silence that a transcript does not name.
       starts: where each phone begins, if that is known: alignments keep to it. An utterance that is not in it has fewer
         frames than phones.
     """
@@ -37,20 +38,26 @@ class TranscribedFrames:
     texts: Sequence[str]
     speeds: np.ndarray
     durations: np.ndarray
+    lang: Lang
+    optional_silence: bool = True
     starts: Starts | None = None
 
     @classmethod
-    def of_store(cls, store: FrameStore, starts: Starts | None = None) -> TranscribedFrames:
-        return cls(store, store.texts, store.speeds, store.durations, starts)
+    def of_store(
+        cls, store: FrameStore, lang: Lang, optional_silence: bool = True, starts: Starts | None = None
+    ) -> TranscribedFrames:
+        return cls(store, store.texts, store.speeds, store.durations, lang, optional_silence, starts)
 
     @classmethod
-    def concatenated(cls, parts: Sequence[TranscribedFrames]) -> TranscribedFrames:
+    def concatenated(cls, parts: Sequence[TranscribedFrames], lang: Lang) -> TranscribedFrames:
         """The utterances of all parts, one part after the other; `starts` are dropped."""
         return cls(
             ConcatFrames([part.frames for part in parts]),
             [text for part in parts for text in part.texts],
             np.concatenate([part.speeds for part in parts]),
             np.concatenate([part.durations for part in parts]),
+            lang,
+            parts[0].optional_silence,
         )
 
     def span(self, utterance: int) -> slice:
@@ -64,36 +71,23 @@ class TranscribedFrames:
         chosen: list[int] = sorted(order[:until].tolist())
         return chosen
 
+    def graphs(self, utterances: Iterable[int]) -> tuple[dict[int, TranscriptGraph], Failures]:
+        """The graph of each of these utterances that can have one, in order, and why the others cannot.
 
-@dataclass(frozen=True)
-class GraphCompiler:
-    """Compiles the graphs of transcripts.
-
-    Attributes:
-      optional_silence: allow silence that a transcript does not name.
-      cache: graphs by transcript, shared by all utterances with the same words; None: nothing is kept.
-    """
-
-    lang: Lang
-    optional_silence: bool = True
-    cache: dict[str, TranscriptGraph] | None = None
-
-    def graphs(self, data: TranscribedFrames, utterances: Iterable[int]) -> tuple[dict[int, TranscriptGraph], Failures]:
-        """The graph of each of these utterances that can have one, and why the others cannot.
-
-        Where `data.starts` are known there is no optional silence, and each graph has the starts of its utterance.
+        Utterances with the same words share a graph. Where `starts` are known there is no optional silence, and each
+        graph has the starts of its utterance.
         """
-        cache = {} if self.cache is None else self.cache
-        silence = self.optional_silence and data.starts is None
+        silence = self.optional_silence and self.starts is None
+        of_texts: dict[str, TranscriptGraph] = {}
         graphs: dict[int, TranscriptGraph] = {}
         failures: Failures = {}
         for utterance in utterances:
-            text = data.texts[utterance]
+            text = self.texts[utterance]
             try:
-                if text not in cache:
-                    cache[text] = compile_transcript(text.split(), self.lang, optional_silence=silence)
-                graph = cache[text]
-                graphs[utterance] = graph if data.starts is None else _with_starts(graph, data.starts.get(utterance))
+                if text not in of_texts:
+                    of_texts[text] = compile_transcript(text.split(), self.lang, optional_silence=silence)
+                graph = of_texts[text]
+                graphs[utterance] = graph if self.starts is None else _with_starts(graph, self.starts.get(utterance))
             except CannotAlignError as error:
                 failures[utterance] = str(error)
         return graphs, failures

@@ -78,18 +78,14 @@ class _Node:
 
 
 def grow_tree_of_set(
-    data: TranscribedFrames,
-    contexts: NDArray[np.int32],
-    phones: tuple[str, ...],
-    settings: AlignmentConfig,
-    *,
-    seed: int,
+    data: TranscribedFrames, contexts: NDArray[np.int32], settings: AlignmentConfig, *, seed: int
 ) -> Tree:
     """A tree from up to `settings.subset_hours` of a set's utterances, with the frame counts of the whole set.
 
     Args:
-      contexts: (N,) as in `alignment.segments`.
+      contexts: (N,) as in `set_alignment`.
     """
+    phones = data.lang.phones
     chosen = [u for u in data.choose_subset(settings.subset_hours, seed) if contexts[data.frames.offsets[u]] >= 0]
     of_utterances = [_context_independent_silence(contexts[data.span(u)], len(phones)) for u in chosen]
     statistics = Statistics.empty(phones, np.unique(np.concatenate(of_utterances)), 3 * NUM_CEPSTRA)

@@ -7,31 +7,13 @@ Shapes:  T frames, C classes (context-independent states), S states and A arcs o
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
 from asr_kd.alignment.topology import CannotAlignError, TranscriptGraph
 from asr_kd.kernels.numba_utils import compiled
 
-_STAY, _STEP, _OTHERS = 0, 1, 2  # back-pointers: the arcs of `SearchArcs`; from _OTHERS on by their place among these
-
-
-class _Search(NamedTuple):
-    """A graph as numba takes it: its states, and its arcs as `arcs.SearchArcs` has them."""
-
-    classes: NDArray[np.int32]
-    initial: NDArray[np.float32]
-    final: NDArray[np.float32]
-    stay: NDArray[np.float64]
-    step: NDArray[np.float64]
-    first: NDArray[np.int32]
-    source: NDArray[np.int32]
-    target: NDArray[np.int32]
-    weight: NDArray[np.float64]
-    reach: NDArray[np.int32]
-    to_end: NDArray[np.int32]
+_STAY, _STEP, _OTHERS = 0, 1, 2  # back-pointers: the arcs of `topology.SearchArcs`; from _OTHERS on by their number
 
 
 def viterbi(
@@ -58,21 +40,8 @@ def viterbi(
     most = _OTHERS + int(np.diff(arcs.first).max())
     back = np.empty((num_frames, graph.num_states), np.uint8 if most <= 256 else np.uint16)
     scores = np.ascontiguousarray(log_likelihoods, dtype=np.float32)
-    search = _Search(
-        graph.classes,
-        graph.initial,
-        graph.final,
-        arcs.stay,
-        arcs.step,
-        arcs.first,
-        arcs.source,
-        arcs.target,
-        arcs.weight,
-        arcs.reach,
-        arcs.to_end,
-    )
-    for width in (beam, 0.0) if beam > 0 else (0.0,):
-        path, score = _search(scores, search, width if width > 0 else np.inf, back)
+    for width in (beam, np.inf) if beam > 0 else (np.inf,):
+        path, score = _search(scores, arcs, width, back)
         if np.isfinite(score):
             return path, float(score)
     raise CannotAlignError("no path through its transcript has a finite likelihood")

@@ -12,22 +12,32 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asr_kd.alignment.boundary_offsets import OFFSETS_FILE, read_offsets, write_offsets
+from asr_kd.alignment.boundaries import OFFSETS_FILE, read_offsets, write_offsets
 from asr_kd.alignment.manual import read_starts
-from asr_kd.alignment.segments import CONTEXTS, SEGMENTS, STARTS, alignment_bytes, read_array, segments_bytes
-from asr_kd.alignment.set_alignment import AlignedBlock, align_block, read_failures, write_blocks
+from asr_kd.alignment.set_alignment import (
+    CONTEXTS,
+    SEGMENTS,
+    STARTS,
+    align_block,
+    alignment_bytes,
+    read_array,
+    read_failures,
+    segments_bytes,
+    write_blocks,
+)
 from asr_kd.alignment.subframe import SubframeShiftedFrames, mean_starts
 from asr_kd.alignment.topology import CannotAlignError
-from asr_kd.alignment.transcripts import Failures, GraphCompiler, TranscribedFrames
+from asr_kd.alignment.transcripts import Failures, TranscribedFrames
 from asr_kd.alignment.tree import Tree, monophone_tree, read_tree, write_tree
 from asr_kd.alignment.tree_growing import grow_tree_of_set
 from asr_kd.errors import UserError
+from asr_kd.frames.features import FRAME_SHIFT
 from asr_kd.frames.store import FrameStore
 from asr_kd.io.files import replacing_file
 from asr_kd.io.folders import discard_partial, replacing_folder, resuming_folder
@@ -36,7 +46,7 @@ from asr_kd.io.stamp import STAMP, Stamp, read_stamp, stale_reason
 from asr_kd.lang.lexicon import read_lang
 from asr_kd.stages.align_stamps import AlignmentStamps
 from asr_kd.stages.finished_alignment import times_folder
-from asr_kd.workspace.cached_map import ARRAYS, Codec, cached_map
+from asr_kd.workspace.cached_map import ARRAYS, cached_map
 from asr_kd.workspace.config import ALIGNER, TRAIN, Config
 from asr_kd.workspace.frames import open_frames
 from asr_kd.workspace.freshness import check_inputs_unmodified
@@ -49,8 +59,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BLOCK = 256  # utterances of a block, whose alignment is in one file while the set is not finished
-_BLOCKS = Codec(lambda block: ARRAYS.pack(block.arrays()), lambda data: AlignedBlock.of_arrays(ARRAYS.unpack(data)))
-_CACHED_GRAPHS = 1000  # utterances; with more, each pass over them compiles their graphs again, to save memory
+_ROUNDS = "rounds"  # folder of what each round of the flat start returned
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,9 @@ def _open(config: Config, work: Workspace, nj: int) -> _Run:
         _check_current(work, name)
     check_inputs_unmodified(work, sets)
     stores = {name: open_frames(work, name) for name in sets}
-    return _Run(config, work, AlignmentStamps(config, work, lang, stores), stores, _offsets(config, work), nj)
+    file = config.alignment.boundary_offsets
+    offsets = read_offsets(work.config_path.parent / file) if file else {}
+    return _Run(config, work, AlignmentStamps(config, work, lang, stores), stores, offsets, nj)
 
 
 def _check_current(work: Workspace, name: str) -> None:
@@ -113,11 +124,6 @@ def _check_current(work: Workspace, name: str) -> None:
             f"{work.frames(name)} was made from cuts {frames['inputs']['cuts']}, but {work.cuts(name)} has "
             f"{cuts['digest']} now; make the features again: {work.command('features')}"
         )
-
-
-def _offsets(config: Config, work: Workspace) -> dict[str, float]:
-    name = config.alignment.boundary_offsets
-    return read_offsets(work.config_path.parent / name) if name else {}
 
 
 @dataclass
@@ -133,22 +139,14 @@ class _Run:
     ran: bool = False  # whether anything was missing or out of date
 
     @cached_property
-    def compilers(self) -> dict[str, GraphCompiler]:
-        """Of each set: test sets have lexicons of their own beside that of training."""
-        cached = sum(len(store.ids) for store in self.stores.values()) <= _CACHED_GRAPHS
-        silence = self.config.alignment.optional_silence
-        return {
-            name: GraphCompiler(read_lang(self.work.lang, self.work.lexicon(name)), silence, {} if cached else None)
-            for name in self.stores
-        }
-
-    @cached_property
     def data(self) -> dict[str, TranscribedFrames]:
-        manual = self.config.alignment.labels == "manual"
-        return {
-            name: TranscribedFrames.of_store(store, read_starts(self.work.cuts(name), store) if manual else None)
-            for name, store in self.stores.items()
-        }
+        """Of each set: test sets have lexicons of their own beside that of training."""
+        settings, data = self.config.alignment, {}
+        for name, store in self.stores.items():
+            lang = read_lang(self.work.lang, self.work.lexicon(name))
+            starts = read_starts(self.work.cuts(name), store) if settings.labels == "manual" else None
+            data[name] = TranscribedFrames.of_store(store, lang, settings.optional_silence, starts)
+        return data
 
     def folder(self, name: str) -> Path:
         return self.work.exp("align") / name
@@ -161,6 +159,11 @@ class _Run:
         )
         # contexts and segments are on disk twice while the blocks are joined
         needed = alignment_bytes(frames, num_trees=1 + len(self.config.trees)) + segments_bytes(frames)
+        settings = self.config.alignment
+        if stale_reason(self.folder(ALIGNER), self.stamps.aligner()) is not None:
+            # each round leaves the state of every frame that the flat start learns from
+            learnt = min(settings.subset_hours * 3600 / FRAME_SHIFT, sum(s.num_frames for s in self.stores.values()))
+            needed = max(needed, 4 * learnt * (settings.linear_rounds + settings.rounds))
         check_disk(self.work.exp("align"), needed)
 
     def is_stale(self, path: Path, stamp: Stamp) -> bool:
@@ -175,31 +178,33 @@ class _Run:
 
     @cached_property
     def aligner(self) -> Aligner:
-        """Trained, or as an earlier run trained it."""
-        from asr_kd.alignment.align import train_aligner  # loads torch, which a finished stage does not need
-        from asr_kd.alignment.aligner import load_aligner
+        """Trained now, or by an earlier run."""
+        from asr_kd.alignment.aligner import load_aligner  # loads torch, which a finished stage does not need
 
-        settings, folder = self.config.alignment, self.folder(ALIGNER)
-        if not self.is_stale(folder, self.stamps.aligner()):
-            return load_aligner(folder, beam=settings.beam)
-        data, compiler, started = self.data[TRAIN], self.compilers[TRAIN], time.perf_counter()
+        folder, stamp = self.folder(ALIGNER), self.stamps.aligner()
+        if self.is_stale(folder, stamp):
+            metadata: dict[str, Any] = {}
+            with resuming_folder(folder, stamp, metadata) as unfinished:
+                started = time.perf_counter()
+                self._train_aligner(unfinished / _ROUNDS).save(unfinished)
+                metadata["seconds"] = round(time.perf_counter() - started, 1)
+        shutil.rmtree(folder / _ROUNDS, ignore_errors=True)  # not earlier: a run that is killed before resumes from it
+        return load_aligner(folder, beam=self.config.alignment.beam)
+
+    def _train_aligner(self, rounds: Path) -> Aligner:
+        """Resumes from what a killed run has left in the folder `rounds`."""
+        from asr_kd.alignment.flat_start import flat_start
+
+        settings, data = self.config.alignment, self.data[TRAIN]
         if settings.learn_from == "all":
-            data = TranscribedFrames.concatenated(list(self.data.values()))
-            lexicons = [self.work.lexicon(name) for name in self.stores]
-            compiler = replace(compiler, lang=read_lang(self.work.lang, *lexicons), cache=None)
-        metadata: dict[str, Any] = {}
-        with resuming_folder(folder, self.stamps.aligner(), metadata) as partial:
-            checkpoint = partial / "flat_start.npz"
-            try:
-                aligner = train_aligner(
-                    data, compiler, settings, seed=self.config.seed, nj=self.nj, checkpoint=checkpoint
-                )
-            except CannotAlignError as error:
-                raise UserError(f"{self.work.frames(TRAIN)}: {error}.") from None
-            aligner.save(partial)
-            metadata["seconds"] = round(time.perf_counter() - started, 1)
-        (folder / checkpoint.name).unlink(missing_ok=True)  # not earlier: a run that is killed here resumes from it
-        return aligner
+            lang = read_lang(self.work.lang, *(self.work.lexicon(name) for name in self.stores))
+            data = TranscribedFrames.concatenated(list(self.data.values()), lang)
+        files = [rounds / f"round{number}.npz" for number in range(settings.linear_rounds + settings.rounds)]
+        resumed = partial(cached_map, files=files, codec=ARRAYS)
+        try:
+            return flat_start(data, settings, seed=self.config.seed, nj=self.nj, map_rounds=resumed)
+        except CannotAlignError as error:
+            raise UserError(f"{self.work.frames(TRAIN)}: {error}.") from None
 
     def align_sets(self) -> None:
         for name, store in self.stores.items():
@@ -208,8 +213,8 @@ class _Run:
                 continue
             _, started = self.aligner, time.perf_counter()
             metadata: dict[str, Any] = {}
-            with resuming_folder(self.folder(name), stamp, metadata) as partial:
-                failures = self._align_set(partial, self.data[name], self.compilers[name], f"align {name}")
+            with resuming_folder(self.folder(name), stamp, metadata) as unfinished:
+                failures = self._align_set(unfinished, self.data[name], f"align {name}")
                 metadata |= {
                     "utterances": len(store.ids),
                     "failed": sorted(
@@ -220,18 +225,17 @@ class _Run:
                     "seconds": round(time.perf_counter() - started, 1),
                 }
 
-    def _align_set(self, folder: Path, data: TranscribedFrames, compiler: GraphCompiler, label: str) -> Failures:
+    def _align_set(self, folder: Path, data: TranscribedFrames, label: str) -> Failures:
         """Writes the alignment of a set into a folder in which a killed run may have left blocks of it."""
         blocks = folder / "blocks"
         if not (folder / SEGMENTS).exists():
-            blocks.mkdir(parents=True, exist_ok=True)
             size = len(data.texts)
             shards = [range(first, min(first + BLOCK, size)) for first in range(0, size, BLOCK)]
             aligned = cached_map(
-                lambda utterances: align_block(data, utterances, self.aligner, compiler, nj=self.nj),
+                lambda utterances: align_block(data, utterances, self.aligner, nj=self.nj),
                 shards,
                 [blocks / f"{shard.start}.npz" for shard in shards],
-                _BLOCKS,
+                ARRAYS,
                 progress=label,
             )
             write_blocks(folder, aligned)
@@ -269,10 +273,10 @@ class _Run:
                     write_tree(tree, temporary)
 
     def _grow(self, kind: str) -> Tree:
-        contexts, phones = self._contexts(TRAIN), self.compilers[TRAIN].lang.phones
+        data, contexts = self.data[TRAIN], self._contexts(TRAIN)
         if kind == "monophone":
-            return monophone_tree(phones).with_counts_of(contexts)
-        return grow_tree_of_set(self.data[TRAIN], contexts, phones, self.config.alignment, seed=self.config.seed)
+            return monophone_tree(data.lang.phones).with_counts_of(contexts)
+        return grow_tree_of_set(data, contexts, self.config.alignment, seed=self.config.seed)
 
     def _contexts(self, name: str) -> np.ndarray:
         return read_array(self.folder(name) / CONTEXTS)
@@ -292,24 +296,23 @@ class _Run:
     def time_segments(self) -> None:
         """Times that are finer than a frame, where the config asks for phases."""
         settings = self.config.alignment
-        for name, data in self.data.items() if settings.labels != "manual" else ():
+        for name in self.stores if settings.labels != "manual" else ():
             folder = times_folder(self.work, name)
             if settings.phases == 1:
                 self.ran |= folder.exists()
                 shutil.rmtree(folder, ignore_errors=True)
             elif self.is_stale(folder, self.stamps.times(name)):
-                with resuming_folder(folder, self.stamps.times(name)) as partial:
-                    self._time_set(partial, name, data)
+                with resuming_folder(folder, self.stamps.times(name)) as unfinished:
+                    self._time_set(unfinished, name)
 
-    def _time_set(self, folder: Path, name: str, data: TranscribedFrames) -> None:
-        phases = self.config.alignment.phases
+    def _time_set(self, folder: Path, name: str) -> None:
+        data, phases = self.data[name], self.config.alignment.phases
         phase_folders = [folder / f"phase{phase}" for phase in range(1, phases)]
         if not (folder / STARTS).exists():
             segments = [read_array(self.folder(name) / SEGMENTS)]
             for phase, phase_folder in enumerate(phase_folders, 1):
                 shifted = replace(data, frames=SubframeShiftedFrames(data.frames, phase / phases))
-                label = f"align {name}, phase {phase + 1} of {phases}"
-                self._align_set(phase_folder, shifted, self.compilers[name], label)
+                self._align_set(phase_folder, shifted, f"align {name}, phase {phase + 1} of {phases}")
                 segments.append(read_array(phase_folder / SEGMENTS))
             with replacing_file(folder / STARTS) as temporary:
                 np.save(temporary, mean_starts(segments), allow_pickle=False)

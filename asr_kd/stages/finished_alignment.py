@@ -1,4 +1,4 @@
-"""The times of the finished alignment, with subframe phases and boundary offsets where the config has them."""
+"""The times of the finished alignment, with subframe phases and boundary offsets; for other tools, too."""
 
 from __future__ import annotations
 
@@ -7,16 +7,38 @@ from pathlib import Path
 
 import numpy as np
 
-from asr_kd.alignment.boundary_offsets import OFFSETS_FILE, apply_offsets, read_offsets
-from asr_kd.alignment.segments import SEGMENTS, STARTS, read_array
-from asr_kd.alignment.times import Interval, Times
+from asr_kd.alignment.boundaries import OFFSETS_FILE, apply_offsets, read_offsets
+from asr_kd.alignment.set_alignment import SEGMENTS, STARTS, read_array
+from asr_kd.alignment.times import Interval, Times, ctm_lines, write_textgrid
 from asr_kd.alignment.topology import SIL
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_SHIFT
+from asr_kd.io.files import replacing_file
 from asr_kd.io.stamp import read_stamp
 from asr_kd.lang.lexicon import Lang, read_lang
+from asr_kd.workspace.config import Config
 from asr_kd.workspace.frames import open_frames
-from asr_kd.workspace.work import Workspace
+from asr_kd.workspace.sets import all_sets
+from asr_kd.workspace.work import Workspace, require
+
+
+def export(config: Config, work: Workspace, form: str, directory: Path) -> int:
+    """Writes one TextGrid per utterance, or words.ctm and phones.ctm for all; returns how many utterances.
+
+    Altered copies of the training set are left out.
+    """
+    require(work.exp("align"), work, "align")
+    directory.mkdir(parents=True, exist_ok=True)
+    utterances = [times for name in all_sets(config, work) for times in read_times(work, name)]
+    if form == "textgrid":
+        for times in utterances:
+            with replacing_file(directory / f"{times.utterance}.TextGrid") as temporary:
+                write_textgrid(times, temporary)
+    else:
+        for tier in ("words", "phones"):
+            with replacing_file(directory / f"{tier}.ctm") as temporary:
+                temporary.write_text("".join(ctm_lines(utterances, tier)), encoding="utf-8")
+    return len(utterances)
 
 
 def read_times(work: Workspace, name: str) -> Iterator[Times]:
@@ -28,7 +50,9 @@ def read_times(work: Workspace, name: str) -> Iterator[Times]:
     segments = read_array(folder / SEGMENTS)
     offsets_file = work.exp("align") / OFFSETS_FILE
     offsets = read_offsets(offsets_file) if offsets_file.exists() else {}
-    starts = _starts(work, name, segments)
+    starts = segments[:, 3] * FRAME_SHIFT  # seconds
+    if read_stamp(times_folder(work, name)) is not None:
+        starts = read_array(times_folder(work, name) / STARTS)
     bounds = np.searchsorted(segments[:, 0], np.arange(len(store.ids) + 1))
     for utterance, utterance_id in enumerate(store.ids):
         rows = slice(int(bounds[utterance]), int(bounds[utterance + 1]))
@@ -44,12 +68,6 @@ def read_times(work: Workspace, name: str) -> Iterator[Times]:
 def times_folder(work: Workspace, name: str) -> Path:
     """Holds the times of a set that are finer than a frame."""
     return work.exp("align") / name / "times"
-
-
-def _starts(work: Workspace, name: str, segments: np.ndarray) -> np.ndarray:
-    """(K,) float64 seconds."""
-    folder = times_folder(work, name)
-    return read_array(folder / STARTS) if read_stamp(folder) is not None else segments[:, 3] * FRAME_SHIFT
 
 
 def _tiers(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from asr_kd.alignment.segments import alignment_bytes
+from asr_kd.alignment.set_alignment import alignment_bytes
 from asr_kd.corpora.openslr import disk_from_nothing
 from asr_kd.corpora.openslr_files import OPENSLR
 from asr_kd.corpora.registry import CORPORA

@@ -66,7 +66,9 @@ def cached_map(
 ) -> Iterator[Result]:
     """Yields function(shard) for each shard, in order: read where its file exists, else computed and written there.
 
-    A file may be deleted as soon as its result was yielded. Exhaust the iterator: the helper processes end with it.
+    With `nj` 1 a shard is computed after the caller took all results before it, so it may depend on them, as the rounds
+    of a flat start do. Otherwise a file may be deleted as soon as its result was yielded. Exhaust the iterator: the
+    helper processes end with it.
 
     Args:
       files: one for each shard; the caller must choose a folder that depends on everything the results depend on

@@ -12,7 +12,6 @@ from asr_kd.alignment import flat_start as flat_start_module
 from asr_kd.alignment.align import align
 from asr_kd.alignment.flat_start import flat_start
 from asr_kd.alignment.settings import AlignmentConfig
-from asr_kd.alignment.times import Interval, Times
 from asr_kd.alignment.topology import CannotAlignError, compile_transcript, context_key, equal_alignment, path_segments
 from asr_kd.alignment.transcripts import TranscribedFrames
 from asr_kd.alignment.tree import monophone_tree, read_tree, write_tree
@@ -21,7 +20,6 @@ from asr_kd.alignment.viterbi import viterbi
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore, write_store
 from asr_kd.lang.lexicon import Lang
-from asr_kd.stages.align_export import ctm_lines
 
 LANG = Lang(
     phones=("SIL", "A", "B", "C"),
@@ -106,6 +104,12 @@ class Gaussians:
     def untrained(cls, num_dims, num_states, settings, seed):
         return cls(num_states)
 
+    def state(self):
+        return {}
+
+    def restore(self, state):
+        pass
+
     def prepare(self, source, utterances, settings):
         self._frames = source.normalised(0, len(source.ids))
 
@@ -127,9 +131,10 @@ class Gaussians:
 def test_flat_start_finds_the_phones(tmp_path, monkeypatch):
     monkeypatch.setattr(flat_start_module, "MonophoneNet", Gaussians)
     store, truth = speech(tmp_path)
-    graphs = {u: compile_transcript(text.split(), LANG) for u, text in enumerate(store.texts)}
-    aligner = flat_start(store, graphs, 12, AlignmentConfig(rounds=8), seed=1, nj=2)
-    paths = aligner.paths(store, list(graphs.items()))
+    data = TranscribedFrames.of_store(store, LANG)
+    aligner = flat_start(data, AlignmentConfig(rounds=8), seed=1, nj=2)
+    graphs, _ = data.graphs(range(len(store.ids)))
+    paths = aligner.paths(store, graphs)
     result = np.concatenate([graph.classes[path] // 3 for graph, (path, _) in zip(graphs.values(), paths, strict=True)])
     assert (result == truth).mean() > 0.9
     equal = np.concatenate(
@@ -164,7 +169,7 @@ def test_features_and_transcripts_are_aligned_without_a_folder(tmp_path):
 
 def test_subset_is_a_function_of_the_seed(tmp_path):
     store, _ = speech(tmp_path)
-    data = TranscribedFrames.of_store(store)
+    data = TranscribedFrames.of_store(store, LANG)
     hours = float(store.durations.sum()) / 3600 / 3
     assert data.choose_subset(hours, 1) == data.choose_subset(hours, 1) != data.choose_subset(hours, 2)
     assert len(data.choose_subset(hours, 1)) < len(store.ids) / 2
@@ -223,8 +228,3 @@ def test_tree_on_disk(tmp_path):
         read_tree(tmp_path)
     with pytest.raises(UserError, match="no decision tree"):
         read_tree(tmp_path / "nowhere")
-
-
-def test_exported_times():
-    times = Times("u", 1.0, [Interval(0, 0.4, ""), Interval(0.4, 1.0, 'SAY "')], [Interval(0, 1.0, "A")])
-    assert list(ctm_lines([times], "words")) == ['u 1 0.40 0.60 SAY "\n']

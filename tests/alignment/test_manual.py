@@ -15,7 +15,7 @@ from lhotse.supervision import AlignmentItem
 
 from asr_kd.alignment.manual import best_split, equal_split, frames_of, read_starts
 from asr_kd.alignment.topology import CannotAlignError, compile_transcript
-from asr_kd.alignment.transcripts import GraphCompiler, TranscribedFrames
+from asr_kd.alignment.transcripts import TranscribedFrames
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore, write_store
 from asr_kd.lang.lexicon import Lang
@@ -85,7 +85,7 @@ def test_altered_copies_have_altered_times_and_misfits_are_named(store: FrameSto
     assert {u: found.tolist() for u, found in starts.items()} == {
         0: [0, 10, 25, 40], 1: [0, 20, 50, 80], 3: [0, 10, 25, 30],
     }  # fmt: skip
-    graphs, failed = GraphCompiler(LANG).graphs(TranscribedFrames.of_store(store, starts), range(4))
+    graphs, failed = TranscribedFrames.of_store(store, LANG, starts=starts).graphs(range(4))
     assert list(graphs) == [0, 1] and graphs[0].starts is not graphs[1].starts
     assert "fewer frames than phones" in failed[2] and "2 phones, but there are times of 3" in failed[3]
 

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.alignment.arcs import UNREACHABLE
 from asr_kd.alignment.topology import (
+    UNREACHABLE,
     CannotAlignError,
     TranscriptGraph,
     compile_transcript,
+    context_keys,
     equal_alignment,
-    path_contexts,
+    path_segments,
 )
 from asr_kd.alignment.viterbi import viterbi
 from asr_kd.lang.lexicon import Lang
@@ -106,7 +107,7 @@ def test_agrees_with_plain_numpy_on_transcripts(seed: int, beam: float) -> None:
     scores = rng.normal(0, 2, (num_frames, 3 * len(PHONES))).astype(np.float32)
     path, score = viterbi(scores, graph, beam=beam)
     assert score == pytest.approx(plain_dp(scores, graph), abs=1e-4)
-    contexts = path_contexts(graph, path, len(PHONES))
+    contexts = context_keys(path_segments(graph, path), graph.classes[path], len(PHONES))
     assert np.array_equal(contexts // len(PHONES) ** 2, graph.classes[path])
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from asr_kd.alignment import aligner, flat_start
-from asr_kd.alignment.segments import CONTEXTS, SEGMENTS, read_array
+from asr_kd.alignment.set_alignment import CONTEXTS, SEGMENTS, read_array
 from asr_kd.alignment.tree import read_tree
 from asr_kd.errors import UserError
 from asr_kd.frames.source import FrameSource
@@ -40,6 +40,8 @@ Arrays = dict[str, np.ndarray]
 
 class Gaussians:
     """In place of the flat start's net, without randomness: the mean of each class, one variance for all."""
+
+    means, variance = np.zeros(0), 1.0  # before the first round
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes

@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 from matplotlib.image import imread as read_image
 
-from asr_kd.alignment.boundary_offsets import OFFSETS_FILE, write_offsets
-from asr_kd.alignment.segments import SEGMENTS, STARTS, read_array
+from asr_kd.alignment.boundaries import OFFSETS_FILE, write_offsets
+from asr_kd.alignment.set_alignment import SEGMENTS, STARTS, read_array
 from asr_kd.errors import UserError
 from asr_kd.frames.store import write_store
 from asr_kd.io.stamp import STAMP, Stamp
 from asr_kd.lang.lexicon import Lang, write_lang
 from asr_kd.stages.align_compare import compare
-from asr_kd.stages.align_export import export
-from asr_kd.stages.finished_alignment import read_times, times_folder
+from asr_kd.stages.finished_alignment import export, read_times, times_folder
 from asr_kd.workspace.config import Config
 from asr_kd.workspace.work import Workspace
 
@@ -117,7 +116,7 @@ def test_times_finer_than_frames_and_offsets_are_what_is_read(work: Workspace) -
     assert moved.words[1].start == moved.phones[1].start == pytest.approx(0.12 + 0.003 - 0.01)
     assert moved.phones[2:] == finer.phones[2:]
     (folder / STARTS).write_bytes(b"torn")
-    with pytest.raises(UserError, match=r"starts\.npy is damaged"):
+    with pytest.raises(UserError, match=r"starts\.npy is missing or damaged"):
         next(read_times(work, "dev"))
 
 

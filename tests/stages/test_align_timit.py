@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr_kd.alignment.align import train_aligner
+from asr_kd.alignment.flat_start import flat_start
 from asr_kd.alignment.settings import AlignmentConfig
 from asr_kd.alignment.topology import CannotAlignError, path_segments
-from asr_kd.alignment.transcripts import GraphCompiler, TranscribedFrames
+from asr_kd.alignment.transcripts import TranscribedFrames
 from asr_kd.frames.features import FRAME_SHIFT, fbank
 from asr_kd.frames.store import FrameStore, write_store
 from asr_kd.lang.lexicon import Lang
@@ -43,11 +43,11 @@ def timit(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Frame
 
 def test_boundaries_of_timit_are_found(timit: tuple[FrameStore, Lang, list[np.ndarray]]) -> None:
     store, lang, truth = timit
-    data, compiler = TranscribedFrames.of_store(store), GraphCompiler(lang)
-    aligner = train_aligner(data, compiler, AlignmentConfig(), seed=1)
-    graphs, _ = compiler.graphs(data, range(len(store.ids)))
+    data = TranscribedFrames.of_store(store, lang)
+    aligner = flat_start(data, AlignmentConfig(), seed=1)
+    graphs, _ = data.graphs(range(len(store.ids)))
     misses = []
-    for graph, path, times in zip(graphs.values(), aligner.paths(store, list(graphs.items())), truth, strict=True):
+    for graph, path, times in zip(graphs.values(), aligner.paths(store, graphs), truth, strict=True):
         assert not isinstance(path, CannotAlignError)
         words = path_segments(graph, path[0]).words()
         boundaries = np.array([start for _, start, _ in words] + [words[-1][2]]) * FRAME_SHIFT

@@ -1,10 +1,16 @@
-"""The small model that the flat start trains and runs, on top of the one training loop."""
+"""What the flat start trains: linear discriminants for its first rounds, and a small net on the one training loop.
+
+Both have `fit`, on frames (numbers of the source's frames) and their states, (n,) each, and `log_posteriors`, which
+gives (T, C) float32 natural logarithms for each utterance.
+
+Shapes:  n frames, D mel bins, C context-independent states, T frames of an utterance.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,18 +25,66 @@ from asr_kd.acoustic.settings import TrainingConfig
 from asr_kd.acoustic.training import RunControl, TrainingData, fit
 from asr_kd.alignment.settings import AlignmentConfig
 from asr_kd.frames.sampler import BLOCK_FRAMES
+from asr_kd.frames.scatter import Scatter
 from asr_kd.frames.source import FrameSource
 from asr_kd.frames.windows import WindowedFrames
 
-FLAT_START_TRAINING = TrainingConfig(schedule="constant", epochs=1)
+PULL = 2.0  # frames at the mean of all that are added to each state, so that a state without frames has a mean, too
+RIDGE = 1e-3  # of the mean variance, added to each variance, so that the covariance can be inverted
+_BLOCK = 256  # utterances in memory at once
+_CACHED_FRAMES = 1 << 20  # up to three hours (168 MB) are normalised once for all rounds
 _RATE = 1e-3 / 16  # times the square root of the batch size, which leaves the noise of Adam's steps as it is
 
 
-class MonophoneNet:
-    """A narrow-context model over monophone states (a `flat_start.TrainableClassifier` and `aligner.Classifier`).
+class LdaClassifier:
+    """A Gaussian for each state with one covariance for all of them, in closed form, without neighbouring frames.
 
-    `prepare` comes before `fit`; a loaded net only gives posteriors.
+    Each fit starts from scratch and so forgets the equal alignment, which a net that is trained on from round to round
+    remembers. On TIMIT six rounds of it and four of the net find more boundaries than eight of the net, in less time.
     """
+
+    def __init__(self, source: FrameSource, num_states: int) -> None:
+        self._source, self._num_states = source, num_states
+
+    def fit(self, frames: np.ndarray, states: np.ndarray) -> None:
+        source = self._source
+        labels = np.full(source.num_frames, -1, np.int32)
+        labels[frames] = states
+        scatter = Scatter(self._num_states, source.num_dims)
+        for first in range(0, len(source.ids), _BLOCK):
+            end = min(first + _BLOCK, len(source.ids))
+            block = labels[int(source.offsets[first]) : int(source.offsets[end])]
+            labelled = block >= 0
+            if labelled.any():
+                scatter.add(self._normalised(source, first, end)[labelled], block[labelled])
+        means = (scatter.sums + PULL * scatter.mean) / (scatter.counts + PULL)[:, None]
+        weights = np.linalg.solve(scatter.within(RIDGE), means.T)
+        smoothed = scatter.counts + 1.0
+        log_priors = np.log(smoothed / smoothed.sum())
+        self._weights = weights.astype(np.float32)
+        self._biases = (log_priors - 0.5 * (means.T * weights).sum(0)).astype(np.float32)
+
+    def log_posteriors(self, source: FrameSource, utterances: Sequence[int]) -> list[np.ndarray]:
+        return [self._of_one(self._normalised(source, u, u + 1)) for u in utterances]
+
+    def _normalised(self, source: FrameSource, first: int, end: int) -> np.ndarray:
+        if source is not self._source or source.num_frames > _CACHED_FRAMES:
+            return source.normalised(first, end)
+        return self._cached[int(source.offsets[first]) : int(source.offsets[end])]
+
+    @cached_property
+    def _cached(self) -> np.ndarray:
+        return self._source.normalised(0, len(self._source.ids))
+
+    def _of_one(self, inputs: np.ndarray) -> np.ndarray:
+        scores: np.ndarray = inputs @ self._weights + self._biases
+        scores -= scores.max(axis=1, keepdims=True)
+        scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
+        return scores
+
+
+class MonophoneNet:
+    """A narrow-context model; `prepare` comes before `fit`, and a loaded net only gives posteriors."""
 
     def __init__(self, model: FrameModel) -> None:
         self._model = model
@@ -50,8 +104,9 @@ class MonophoneNet:
           utterances: those that it learns from. Of a source of up to BLOCK_FRAMES all frames are loaded, and drawn in
             its order; of a larger one only these utterances'.
         """
-        self._training = replace(
-            FLAT_START_TRAINING,
+        self._training = TrainingConfig(
+            schedule="constant",
+            epochs=1,
             batch_size=settings.batch_size,
             learning_rate=_RATE * math.sqrt(settings.batch_size),
             precision=settings.precision,
@@ -61,7 +116,7 @@ class MonophoneNet:
         self._first = None if loaded is None else source.offsets[loaded]  # of each utterance, in the source's numbers
 
     def fit(self, frames: np.ndarray, states: np.ndarray) -> None:
-        """Trains one epoch on; frames (n,) numbers of the source's frames, states (n,) their labels."""
+        """Trains one epoch on."""
         labels = np.full(self._windows.num_frames, -1, np.int64)
         labels[self._loaded_numbers(frames)] = states
         fit(
@@ -80,19 +135,18 @@ class MonophoneNet:
         utterance = np.searchsorted(self._first, frames, side="right") - 1
         return np.asarray(frames - (self._first - self._windows.offsets[:-1])[utterance])
 
+    def log_posteriors(self, source: FrameSource, utterances: Sequence[int]) -> list[np.ndarray]:
+        return first_member_log_posteriors(self._model, [source.normalised(u) for u in utterances])
+
     def state(self) -> dict[str, np.ndarray]:
         """All that later rounds depend on."""
         weights = {name: value.detach().cpu().numpy() for name, value in self._model.state_dict().items()}
         return weights | {"rounds": np.array(self._rounds)}
 
-    def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Restores what `state` returned."""
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Restores what `state` returned; other entries are ignored."""
         self._rounds = int(state["rounds"])
         self._model.load_state_dict({name: torch.from_numpy(state[name]) for name in self._model.state_dict()})
-
-    def log_posteriors(self, source: FrameSource, utterances: Sequence[int]) -> list[np.ndarray]:
-        """(T, C) float32 natural-log posteriors of each utterance."""
-        return first_member_log_posteriors(self._model, [source.normalised(u) for u in utterances])
 
     def save(self, folder: Path) -> None:
         """Writes the model into an existing folder, with its precision."""

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.alignment import boundary_offsets
-from asr_kd.alignment.boundaries import boundaries, pooled
-from asr_kd.alignment.boundary_offsets import (
+from asr_kd.alignment import boundaries as module
+from asr_kd.alignment.boundaries import (
     apply_offsets,
     apply_offsets_of_other_speakers,
+    boundaries,
     boundaries_to_learn_from,
     learn_offsets,
+    pooled,
     read_offsets,
     write_offsets,
 )
@@ -48,10 +49,10 @@ def utterance(name: str, seed: int, bias: dict[str, float]) -> tuple[Times, Time
 def test_what_is_learnt_is_the_bias_turned_around_pulled_to_the_common_one() -> None:
     pairs = [utterance(f"u{k}", k, BIAS) for k in range(100)]
     actual = pooled([boundaries(ours.phones, theirs.phones) for ours, theirs in pairs])
-    offsets = learn_offsets(actual)
+    offsets = learn_offsets(actual.common)
     assert offsets["stop-vowel"] == pytest.approx(-12, abs=0.3)
     assert offsets["vowel-stop"] == pytest.approx(8, abs=0.6)
-    few = learn_offsets(pooled([boundaries(pairs[0][0].phones, pairs[0][1].phones)]))
+    few = learn_offsets(boundaries(pairs[0][0].phones, pairs[0][1].phones).common)
     assert few["stop-vowel"] == pytest.approx(-6)  # ten of a kind weigh what the others' median, 0, does
     moved = [boundaries(apply_offsets(ours, offsets).phones, theirs.phones) for ours, theirs in pairs]
     assert pooled(moved).statistics()["mean_abs_ms"] < 1 < actual.statistics()["mean_abs_ms"]
@@ -110,12 +111,13 @@ def said_in_words(pair: tuple[Times, Times]) -> tuple[Times, Times]:
 def test_where_words_meet_there_are_offsets_of_their_own() -> None:
     """Late between words, right inside them: vowel-stop is always between words here, stop-vowel never."""
     pairs = [said_in_words(utterance(f"u{k}", k, {"stop-vowel": 0.0, "vowel-stop": 0.01})) for k in range(40)]
-    offsets = learn_offsets(pooled([boundaries_to_learn_from(*pair) for pair in pairs]))
+    offsets = learn_offsets([boundary for pair in pairs for boundary in boundaries_to_learn_from(*pair)])
     assert offsets["vowel#stop"] == pytest.approx(-10, abs=0.2)
     assert "stop#vowel" not in offsets and offsets["stop-vowel"] == pytest.approx(0, abs=0.2)
     ours, theirs = pairs[0]
     only_words = {"vowel#stop": -10.0, "vowel-stop": 50.0, "stop-vowel": 0.0}
-    assert boundaries(apply_offsets(ours, only_words).words, theirs.words).differences == pytest.approx(0, abs=1e-9)
+    moved = boundaries(apply_offsets(ours, only_words).words, theirs.words).common
+    assert [boundary.difference for boundary in moved] == pytest.approx([0] * len(moved), abs=1e-9)
     # without one between words, that of the same phones inside a word holds
     assert apply_offsets(ours, {"vowel-stop": -10.0}) == apply_offsets(ours, {"vowel#stop": -10.0})
 
@@ -131,7 +133,7 @@ def test_boundaries_inside_words_are_learnt_from_those_alone() -> None:
         return Times("u", float(at[-1]), words, phones)
 
     actual = boundaries_to_learn_from(times(starts + np.array([0, -0.01, 0.02, 0, 0])), times(starts))
-    ms = dict(zip(actual.kinds, (1000 * actual.differences).round(6).tolist(), strict=True))
+    ms = {boundary.kind: round(1000 * boundary.difference, 6) for boundary in actual}
     assert ms == {
         "stop-vowel": -10, "vowel-stop": 0, "silence#stop": 0, "vowel#vowel": 20, "stop#silence": 0,
     }  # fmt: skip
@@ -139,7 +141,7 @@ def test_boundaries_inside_words_are_learnt_from_those_alone() -> None:
 
 def test_where_each_phone_is_a_word_there_is_nothing_between_words() -> None:
     ours, theirs = utterance("u", 0, BIAS)
-    assert boundaries_to_learn_from(ours, theirs).kinds == boundaries(ours.phones, theirs.phones).kinds
+    assert boundaries_to_learn_from(ours, theirs) == boundaries(ours.phones, theirs.phones).common
 
 
 @pytest.mark.parametrize("count", [3, 40])
@@ -147,9 +149,9 @@ def test_each_speaker_is_moved_by_all_others_or_by_fifteen_parts_of_sixteen(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taught: list[int] = []
-    monkeypatch.setattr(boundary_offsets, "learn_offsets", lambda actual: taught.append(len(actual.differences)) or {})
+    monkeypatch.setattr(module, "learn_offsets", lambda actual: taught.append(len(actual)) or {})
     pairs = [utterance(f"{k:02d}", k, BIAS) for k in range(count)]
-    each = len(boundaries(pairs[0][0].phones, pairs[0][1].phones).differences)
+    each = len(boundaries(pairs[0][0].phones, pairs[0][1].phones).common)
     moved = apply_offsets_of_other_speakers(pairs, {ours.utterance: ours.utterance for ours, _ in pairs})
     assert sorted(ours.utterance for ours, _ in moved) == [ours.utterance for ours, _ in pairs]
     parts = min(16, count)

@@ -1,4 +1,4 @@
-"""TextGrids: what is written is read back, in every form that Praat writes; bad ones are one sentence."""
+"""TextGrids and CTM: what is written is read back, in every form that Praat writes; bad ones are one sentence."""
 
 from pathlib import Path
 
@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.alignment.textgrid import read_textgrid, write_textgrid
-from asr_kd.alignment.times import Interval, Times
+from asr_kd.alignment.times import Interval, Times, ctm_lines, read_textgrid, write_textgrid
 from asr_kd.errors import UserError
 
 
@@ -98,3 +97,8 @@ def test_what_is_no_textgrid_is_one_sentence(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"one\.TextGrid: cannot be read as a TextGrid"):
             read_textgrid(path)
+
+
+def test_exported_times():
+    times = Times("u", 1.0, [Interval(0, 0.4, ""), Interval(0.4, 1.0, 'SAY "')], [Interval(0, 1.0, "A")])
+    assert list(ctm_lines([times], "words")) == ['u 1 0.40 0.60 SAY "\n']
