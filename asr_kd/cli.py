@@ -131,6 +131,8 @@ def align(
     With --export FORMAT DIRECTORY: word and phone times of the finished alignment, for Praat (textgrid) or NIST tools
     (ctm). With --compare FORMAT DIRECTORY: how far they are from those of the files below DIRECTORY.
     """
+    if compare_form is not None and export_format is not None:
+        raise UserError("--export and --compare exclude each other: run asr-kd align once with each.")
     if compare_form is not None:
         from asr_kd.stages.align_compare import compare
 

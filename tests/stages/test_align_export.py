@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from matplotlib.image import imread as read_image
 
 from asr_kd.alignment.boundaries import OFFSETS_FILE, write_offsets
 from asr_kd.alignment.set_alignment import SEGMENTS, STARTS, read_array
+from asr_kd.cli import main
 from asr_kd.errors import UserError
 from asr_kd.frames.store import write_store
 from asr_kd.io.stamp import STAMP, Stamp
@@ -164,3 +166,11 @@ def test_a_set_that_is_not_aligned_yet_is_named_with_the_command(work: Workspace
     (work.exp("align") / "test").rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match=r"align/test is not there yet; make it first: asr-kd align --config"):
         export(Config(), work, "ctm", tmp_path)
+
+
+def test_exporting_and_comparing_at_once_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    config = Path(__file__).parents[2] / "recipes" / "timit" / "conf" / "align.yaml"
+    command = ["align", "--config", str(config), "--work-dir", str(tmp_path), "--export", "ctm", "--compare", "timit"]
+    result = CliRunner().invoke(main, [*command, str(tmp_path / "out")])
+    assert result.exit_code == 2 and "--export and --compare exclude each other" in result.output
+    assert not (tmp_path / "out").exists()
