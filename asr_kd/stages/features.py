@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from asr_kd.corpora.cuts import read_cuts
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_LENGTH, FRAME_SHIFT, check_features, fbank, resample
 from asr_kd.frames.store import FrameStoreWriter, store_bytes
@@ -36,6 +37,7 @@ from asr_kd.workspace.work import Workspace, require
 
 _SHARD = 50  # utterances that a process works on at a time: seconds of work, a few MB of results
 _SMALL = 4 * 3600.0  # seconds of audio that one process does in ten: starting others (import torch) would take longer
+_FIX = "run asr-kd prepare again"
 _BLOCK = 400 * _SHARD  # utterances whose cuts are in memory at once, and for which one pool of processes is started
 
 log = logging.getLogger(__name__)
@@ -97,35 +99,6 @@ def make_features(
     return FeaturesResult([_make_set(config, work, name, nj, executor) for name in names])
 
 
-@dataclass(frozen=True)
-class _Extraction:
-    """What is the same for all cuts of a set."""
-
-    root: Path
-    sampling_rate: int
-    num_mel_bins: int
-    speeds: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class _Shard:
-    extraction: _Extraction
-    cuts: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class _SetTask:
-    """How the store of one set is filled."""
-
-    name: str
-    cuts: Path
-    count: int
-    extraction: _Extraction
-    skip: bool  # leave bad utterances out
-    nj: int
-    executor: str
-
-
 def _make_set(config: Config, work: Workspace, name: str, nj: int, executor: str) -> SetFeatures:
     started = time.monotonic()
     folder, cuts, stamp = work.frames(name), work.cuts(name), _stamp(config, work, name)
@@ -137,27 +110,34 @@ def _make_set(config: Config, work: Workspace, name: str, nj: int, executor: str
         return SetFeatures(name, False, seconds=time.monotonic() - started, **metadata)
     scale = None if name == TRAIN else open_frames(work, TRAIN).scale
     num_mel_bins, speeds = config.features.num_mel_bins, _speeds(config, name)
-    count, duration = _count(cuts)
-    copies = sum(1 / speed for speed in speeds)
-    needed = store_bytes(round(duration * copies / FRAME_SHIFT), count * len(speeds), num_mel_bins)
-    log.info("features of %s: %s; %d cuts, %s of disk needed", name, reason, count, human_bytes(needed))
+    durations = [cut["duration"] for cut in read_cuts(cuts, _FIX)]
+    if not durations:
+        raise UserError(f"{cuts} has no cut; {_FIX}.")
+    seconds = sum(durations) * sum(1 / speed for speed in speeds)
+    needed = store_bytes(round(seconds / FRAME_SHIFT), len(durations) * len(speeds), num_mel_bins)
+    log.info("features of %s: %s; %d cuts, %s of disk needed", name, reason, len(durations), human_bytes(needed))
     check_disk(folder, needed)
-    if executor == "processes" and duration * copies < _SMALL:
+    if executor == "processes" and seconds < _SMALL:
         nj = 1
-    extraction = _Extraction(work.root.resolve(), config.corpus.sampling_rate, num_mel_bins, speeds)
-    task = _SetTask(name, cuts, count, extraction, config.corpus.on_bad_utterance == "skip", nj, executor)
+    extractor = _Extractor(work.root.resolve(), config.corpus.sampling_rate, num_mel_bins, speeds)
     metadata = {}
     with resuming_folder(folder, stamp, metadata) as temporary:
         with FrameStoreWriter(temporary, num_mel_bins, scale) as writer:
-            left_out = _fill(writer, task)
+            state = writer.note or {"cuts": 0, "left_out": []}  # a killed run's
+            results = _extract(extractor, islice(read_cuts(cuts, _FIX), state["cuts"], None), nj, executor)
+            with tqdm(
+                total=len(durations), initial=state["cuts"], desc=f"features of {name}", unit="utt", mininterval=0.5,
+                dynamic_ncols=True,
+            ) as bar:  # fmt: skip
+                _fill(writer, state, results, bar, skip=config.corpus.on_bad_utterance == "skip")
         metadata |= {
             "utterances": writer.num_utterances,
             "frames": writer.num_frames,
             "minutes": round(writer.num_frames * FRAME_SHIFT / 60, 3),
             "bytes": sum(file.stat().st_size for file in temporary.iterdir()),
-            "left_out": left_out,
+            "left_out": state["left_out"],
         }
-    for row in left_out:
+    for row in state["left_out"]:
         log.warning("left out: %s", row["reason"])
     return SetFeatures(name, True, seconds=time.monotonic() - started, **metadata)
 
@@ -182,30 +162,32 @@ def _stamp(config: Config, work: Workspace, name: str) -> Stamp:
     return Stamp("features", settings, inputs)
 
 
-def _fill(writer: FrameStoreWriter, task: _SetTask) -> list[dict[str, str]]:
-    """Appends every cut of the file, in its order, from where a killed run was; returns what was left out."""
-    state = writer.note or {"cuts": 0, "left_out": []}
-    done, left_out = state["cuts"], state["left_out"]
-    reader = islice(_read_cuts(task.cuts), done, None)
-    with tqdm(
-        total=task.count, initial=done, desc=f"features of {task.name}", unit="utt", mininterval=0.5, dynamic_ncols=True
-    ) as bar:
-        while block := list(islice(reader, _BLOCK)):
-            # small sets are split finer, so that every process has something to do
-            size = max(1, min(_SHARD, len(block) // (4 * max(1, task.nj))))
-            shards = [_Shard(task.extraction, tuple(block[i : i + size])) for i in range(0, len(block), size)]
-            for results in parallel_map(_extract_shard, shards, nj=task.nj, executor=task.executor):
-                for result in results:
-                    if result.error and not task.skip:
-                        raise UserError(f"{result.error} Or run with --on-bad-utterance skip.")
-                    if result.error:
-                        left_out.append({"utterance": result.id, "reason": result.error})
-                    for copy in result.copies:
-                        writer.append(**copy)
-                done += len(results)
-                writer.commit({"cuts": done, "left_out": left_out})
-                bar.update(len(results))
-    return left_out
+def _extract(
+    extractor: _Extractor, cuts: Iterator[dict[str, Any]], nj: int, executor: str
+) -> Iterator[list[_Extracted]]:
+    """What the extractor makes of the cuts, a few at a time, in their order."""
+    while block := list(islice(cuts, _BLOCK)):
+        # small sets are split finer, so that every process has something to do
+        size = max(1, min(_SHARD, len(block) // (4 * max(1, nj))))
+        yield from parallel_map(extractor, [block[i : i + size] for i in range(0, len(block), size)], nj=nj,
+                                executor=executor)  # fmt: skip
+
+
+def _fill(
+    writer: FrameStoreWriter, state: dict[str, Any], results: Iterator[list[_Extracted]], bar: tqdm, *, skip: bool
+) -> None:
+    """Appends what comes; `state` counts the cuts and lists what was left out."""
+    for shard in results:
+        for result in shard:
+            if result.error and not skip:
+                raise UserError(f"{result.error} Or run with --on-bad-utterance skip.")
+            if result.error:
+                state["left_out"].append({"utterance": result.id, "reason": result.error})
+            for copy in result.copies:
+                writer.append(**copy)
+        state["cuts"] += len(shard)
+        writer.commit(state)
+        bar.update(len(shard))
 
 
 @dataclass(frozen=True)
@@ -217,85 +199,69 @@ class _Extracted:
     error: str = ""
 
 
-def _extract_shard(shard: _Shard) -> list[_Extracted]:
-    with one_thread():  # sums must not depend on how many cores there are
-        return [_extract(cut, shard.extraction) for cut in shard.cuts]
+@dataclass(frozen=True)
+class _Extractor:
+    """Computes features from cuts as plain data (`read_cuts`); runs in helper processes."""
 
+    root: Path
+    sampling_rate: int
+    num_mel_bins: int
+    speeds: tuple[float, ...]
 
-def _extract(cut: Any, task: _Extraction) -> _Extracted:
-    try:
-        samples = _samples(cut, task)
-        text = " ".join(supervision.text or "" for supervision in cut.supervisions).strip()
-        speaker = next((s.speaker for s in cut.supervisions if s.speaker), None)
-        reference = next((s.custom["reference"] for s in cut.supervisions if "reference" in (s.custom or {})), None)
+    def __call__(self, cuts: Sequence[dict[str, Any]]) -> list[_Extracted]:
+        with one_thread():  # sums must not depend on how many cores there are
+            return [self._extract(cut) for cut in cuts]
+
+    def _extract(self, data: dict[str, Any]) -> _Extracted:
+        from lhotse.cut.set import deserialize_cut
+
+        cut = deserialize_cut(data)
         copies = []
-        for speed in task.speeds:
-            name = cut.id if speed == 1.0 else f"{cut.id}_sp{speed:g}"
-            altered = samples if speed == 1.0 else resample(samples, task.sampling_rate, speed)
-            features = fbank(altered, task.sampling_rate, task.num_mel_bins).astype(np.float16)
-            check_features(name, features)
-            copies.append(
-                {
-                    "utterance_id": name,
-                    "features": features,
-                    "group": f"{speaker}_sp{speed:g}" if speaker else name,
-                    "text": text,
-                    "duration": altered.shape[1] / task.sampling_rate,
-                    "speed": speed,
-                    "reference": reference,
-                }
+        try:
+            samples = self._samples(cut)
+            text = " ".join(supervision.text or "" for supervision in cut.supervisions).strip()
+            speaker = next((s.speaker for s in cut.supervisions if s.speaker), None)
+            reference = next((s.custom["reference"] for s in cut.supervisions if "reference" in (s.custom or {})), None)
+            for speed in self.speeds:
+                name = cut.id if speed == 1.0 else f"{cut.id}_sp{speed:g}"
+                altered = samples if speed == 1.0 else resample(samples, self.sampling_rate, speed)
+                features = fbank(altered, self.sampling_rate, self.num_mel_bins).astype(np.float16)
+                check_features(name, features)
+                copies.append(
+                    {
+                        "utterance_id": name,
+                        "features": features,
+                        "group": f"{speaker}_sp{speed:g}" if speaker else name,
+                        "text": text,
+                        "duration": altered.shape[1] / self.sampling_rate,
+                        "speed": speed,
+                        "reference": reference,
+                    }
+                )
+        except UserError as error:
+            return _Extracted(cut.id, [], str(error))
+        return _Extracted(cut.id, copies)
+
+    def _samples(self, cut: Any) -> np.ndarray:
+        """(1, n) float32; UserError names the utterance and what is wrong with its audio."""
+        files = ", ".join(str(source.source) for source in cut.recording.sources if source.type == "file")
+        where = f"utterance {cut.id} ({files})" if files else f"utterance {cut.id}"
+        if cut.sampling_rate != self.sampling_rate:
+            raise UserError(
+                f"{where} is sampled at {cut.sampling_rate} Hz, not at {self.sampling_rate}; convert it, or set "
+                "corpus.sampling_rate."
             )
-    except UserError as error:
-        return _Extracted(cut.id, [], str(error))
-    return _Extracted(cut.id, copies)
-
-
-def _samples(cut: Any, task: _Extraction) -> np.ndarray:
-    """(1, n) float32; UserError names the utterance and what is wrong with its audio."""
-    if not cut.has_recording:
-        raise UserError(f"utterance {cut.id} has no recording; give it one or leave it out.")
-    files = ", ".join(str(source.source) for source in cut.recording.sources if source.type == "file")
-    where = f"utterance {cut.id} ({files})" if files else f"utterance {cut.id}"
-    if cut.sampling_rate != task.sampling_rate:
-        raise UserError(
-            f"{where} is sampled at {cut.sampling_rate} Hz, not at {task.sampling_rate}; convert it, or set "
-            f"corpus.sampling_rate."
-        )
-    if cut.num_channels != 1:
-        raise UserError(f"{where} has {cut.num_channels} channels, not 1; convert it to mono.")
-    try:
-        # an absolute path stays as it is
-        samples: np.ndarray = cut.with_recording_path_prefix(task.root).load_audio()
-    except Exception as error:  # lhotse's back ends raise errors of any class; for the user it is a bad file
-        reason = (str(error).strip() or repr(error)).splitlines()[0][:200]
-        raise UserError(f"{where} cannot be read: {reason}; is the file missing or truncated?") from None
-    if samples.shape[1] < FRAME_LENGTH * task.sampling_rate:
-        raise UserError(f"{where} has {samples.shape[1]} samples, less than one window of 25 ms; leave it out.")
-    if not np.isfinite(samples).all():
-        raise UserError(f"{where} holds NaN or infinite samples; replace it or leave it out.")
-    if samples.min() == samples.max():
-        raise UserError(f"{where} is digital silence; replace it or leave it out.")
-    return samples.astype(np.float32, copy=False)
-
-
-def _read_cuts(path: Path) -> Iterator[Any]:
-    """Lazily, in the file's order."""
-    from lhotse import load_manifest_lazy
-
-    try:
-        yield from load_manifest_lazy(path)
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); run asr-kd prepare again.") from None
-
-
-def _count(path: Path) -> tuple[int, float]:
-    """Cuts, and their seconds in all."""
-    count, duration = 0, 0.0
-    for cut in _read_cuts(path):
-        count, duration = count + 1, duration + cut.duration
-    if count == 0:
-        raise UserError(f"{path} has no cut; run asr-kd prepare again.")
-    return count, duration
+        if cut.num_channels != 1:
+            raise UserError(f"{where} has {cut.num_channels} channels, not 1; convert it to mono.")
+        try:
+            # an absolute path stays as it is
+            samples: np.ndarray = cut.with_recording_path_prefix(self.root).load_audio()
+        except Exception as error:  # lhotse's back ends raise errors of any class; for the user it is a bad file
+            reason = (str(error).strip() or repr(error)).splitlines()[0][:200]
+            raise UserError(f"{where} cannot be read: {reason}; is the file missing or truncated?") from None
+        if samples.shape[1] < FRAME_LENGTH * self.sampling_rate:
+            raise UserError(f"{where} has {samples.shape[1]} samples, less than one window of 25 ms; leave it out.")
+        return samples.astype(np.float32, copy=False)
 
 
 def _content_digest(path: Path) -> str:
@@ -306,5 +272,5 @@ def _content_digest(path: Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     except (OSError, EOFError) as error:
-        raise UserError(f"{path} cannot be read ({error}); run asr-kd prepare again.") from None
+        raise UserError(f"{path} cannot be read ({error}); {_FIX}.") from None
     return digest.hexdigest()[:16]
