@@ -18,35 +18,76 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
-from asr_kd.corpora.openslr_files import OPENSLR, Release
-from asr_kd.corpora.transfer import RemoteFile, byte_bar, fetch, partial_file, size_of
+from asr_kd.corpora.transfer import RemoteFile, byte_bar, fetch, size_of
 from asr_kd.errors import UserError
 from asr_kd.io.files import full_disk_is_an_error
+from asr_kd.io.formatting import human_bytes
 
 CORPUS = "LibriSpeech"  # the one folder that the archives hold
 COMPLETED = ".completed"  # marks a part as whole; lhotse's downloader leaves a file of this name too
 # FLAC hardly shrinks in gzip; the rest is what 4 KiB blocks add to files of 220 KB
 _UNPACKED = 1.05  # bytes on disk per byte of archive
 
+# Sums. Resource 12: torchaudio.datasets.librispeech; resource 31: recorded by several projects beside the MD5 sums that
+# OpenSLR publishes for it; resource 11: MD5, as github.com/sdrobert/pytorch-database-prep has them in librispeech.py
+# together with those that OpenSLR publishes for 12.
+# Sizes: Kaldi's egs/{librispeech,mini_librispeech}/s5/local/download_{and_untar,lm}.sh.
+_SITE = "https://www.openslr.org/resources"
+_PARTS = (
+    ("dev-clean", 12, 337926286, "76f87d090650617fca0cac8f88b9416e0ebf80350acb97b343a85fa903728ab3"),
+    ("dev-other", 12, 314305928, "12661c48e8c3fe1de2c1caa4c3e135193bfb1811584f11f569dd12645aa84365"),
+    ("test-clean", 12, 346663984, "39fde525e59672dc6d1551919b1478f724438a95aa55f874b576be21967e6c23"),
+    ("test-other", 12, 328757843, "d09c181bba5cf717b3dee7d4d592af11a3ee3a09e08ae025c5506f6ebe961c29"),
+    ("train-clean-100", 12, 6387309499, "d4ddd1d5a6ab303066f14971d768ee43278a5f2a0aa43dc716b0e64ecbbbf6e2"),
+    ("train-clean-360", 12, 23049477885, "146a56496217e96c14334a160df97fffedd6e0a04e66b9c5af0d40be3c792ecf"),
+    ("train-other-500", 12, 30593501606, "ddb22f27f96ec163645d53215559df6aa36515f26e01dd70798188350adcb6d2"),
+    ("dev-clean-2", 31, 126046265, "176ec501490eced2d6c1f89f4f0ddc7dfe799e649e5322f8ba49fe3ff50c8012"),
+    ("train-clean-5", 31, 332954390, "47805806c8b15f7549f3c51bd6b7da72ec0128a34d32830c8014a88658c0292d"),
+)
+_LANGUAGE_MODELS = (
+    ("3-gram.pruned.3e-7", 13654242, "8f67ec741827742eee05799ab7605b50"),
+    ("3-gram.pruned.1e-7", 34094057, "9a0f1325bcaf3a0f7b7be4be10823c2a"),
+    ("3-gram", 759636181, "74cbb837e582378c26c602e1c8cbcb9c"),
+)
+
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class DownloadResult:
-    """Where the downloads are; None and () for what was not requested."""
+class Release:
+    """What can be downloaded: archives by the name of their part, the lexicon, language models by their name."""
 
-    corpus_dir: Path | None
-    lexicon: Path | None
-    language_models: tuple[Path, ...]
+    parts: Mapping[str, RemoteFile]
+    lexicon: RemoteFile
+    language_models: Mapping[str, RemoteFile]
+
+
+OPENSLR = Release(
+    parts={
+        name: RemoteFile(f"{_SITE}/{resource}/{name}.tar.gz", size, f"sha256:{sha256}", "--corpus-dir")
+        for name, resource, size, sha256 in _PARTS
+    },
+    lexicon=RemoteFile(
+        f"{_SITE}/11/librispeech-lexicon.txt", 5627653, "md5:28f72663f6bfed7cd346283c064c315b", "--lexicon"
+    ),
+    language_models={
+        name: RemoteFile(f"{_SITE}/11/{name}.arpa.gz", size, f"md5:{md5}", "--lm")
+        for name, size, md5 in _LANGUAGE_MODELS
+    },
+)
+
+
+@dataclass(frozen=True)
+class DownloadResult:
+    """Where the downloads are: the lexicon, the language models and the corpus, as far as they were requested."""
+
+    places: tuple[Path, ...]
     fetched: int  # bytes
     ran: bool  # whether anything was fetched or unpacked
 
     def __str__(self) -> str:
-        places = [self.corpus_dir, self.lexicon, *self.language_models]
-        state = f"{_in_words(self.fetched)} fetched, sums right" if self.ran else "there already"
-        return f"{', '.join(str(path) for path in places if path) or 'nothing requested'}: {state}"
+        state = f"{human_bytes(self.fetched)} fetched, sums right" if self.ran else "there already"
+        return f"{', '.join(map(str, self.places)) or 'nothing requested'}: {state}"
 
 
 def download_librispeech(
@@ -71,8 +112,8 @@ def download_librispeech(
     log.info("%s", plan)
     if plan.disk_needed > plan.disk_free:
         raise UserError(
-            f"{target}: {_in_words(plan.disk_needed)} are needed and {_in_words(plan.disk_free)} are free; free some "
-            "space, ask for fewer parts, or give a folder on another disk."
+            f"{target}: {human_bytes(plan.disk_needed)} are needed and {human_bytes(plan.disk_free)} are free; free "
+            "some space, ask for fewer parts, or give a folder on another disk."
         )
     with full_disk_is_an_error(target):
         try:
@@ -88,13 +129,8 @@ def download_librispeech(
                 archive = fetch(item.file, target)
                 _unpack(archive, item.part, item.file, target)
                 archive.unlink()
-    return DownloadResult(
-        corpus_dir=target / CORPUS if parts else None,
-        lexicon=target / release.lexicon.name if lexicon else None,
-        language_models=tuple(target / release.language_models[name].name for name in language_models),
-        fetched=plan.to_fetch,
-        ran=not all(item.done for item in plan.items),
-    )
+    places = dict.fromkeys(target / (CORPUS if item.part else item.file.name) for item in plan.items)
+    return DownloadResult(tuple(places), plan.to_fetch, ran=not all(item.done for item in plan.items))
 
 
 @dataclass(frozen=True)
@@ -103,19 +139,24 @@ class Item:
 
     file: RemoteFile
     part: str | None  # its archive's part; None: a file that is used as it is
-    done: bool
-    there: int  # bytes of it
+    done: bool = False
+    there: int = 0  # bytes of it
 
     @property
     def to_fetch(self) -> int:
         return 0 if self.done else max(0, self.file.size - self.there)
 
+    @property
+    def unpacked(self) -> int:
+        """Bytes of disk."""
+        return round(_UNPACKED * self.file.size) if self.part else 0
+
     def __str__(self) -> str:
-        state = f"{_in_words(self.there)} of it there" if self.there else "to be fetched"
+        state = f"{human_bytes(self.there)} of it there" if self.there else "to be fetched"
         if self.done:
             state = "there already"
-        unpacked = f"{_in_words(_UNPACKED * self.file.size)} unpacked" if self.part else ""
-        return f"{self.file.name:<28} {_in_words(self.file.size):>7}  {unpacked:<16}  {self.file.checksum}  {state}"
+        unpacked = f"{human_bytes(self.unpacked)} unpacked" if self.part else ""
+        return f"{self.file.name:<28} {human_bytes(self.file.size):>8}  {unpacked:<17}  {self.file.checksum}  {state}"
 
 
 @dataclass(frozen=True)
@@ -137,14 +178,14 @@ class Plan:
         more = most = 0
         for item in self.items:
             if not item.done:
-                more += item.to_fetch + (round(_UNPACKED * item.file.size) if item.part else 0)
+                more += item.to_fetch + item.unpacked
                 most = max(most, more)
                 more -= item.file.size if item.part else 0
         return most
 
     def __str__(self) -> str:
-        needed, free = _in_words(self.disk_needed), _in_words(self.disk_free)
-        total = f"{_in_words(self.to_fetch)} to fetch; {needed} of disk needed, archives and unpacked, {free} free"
+        needed, free = human_bytes(self.disk_needed), human_bytes(self.disk_free)
+        total = f"{human_bytes(self.to_fetch)} to fetch; {needed} of disk needed, archives and unpacked, {free} free"
         return "\n  ".join([f"{self.target}:", *map(str, self.items), total])
 
 
@@ -156,39 +197,29 @@ def make_plan(
     _check_names("language model of LibriSpeech", language_models, release.language_models)
     plain = [release.lexicon] if lexicon else []
     plain += [release.language_models[name] for name in dict.fromkeys(language_models)]
-    items = [_look(file, target, None, target / file.name) for file in plain]
+    items = [Item(file, None, (target / file.name).exists(), file.bytes_in(target)) for file in plain]
     for part in dict.fromkeys(parts):
-        folder = target / CORPUS / part
+        folder, file = target / CORPUS / part, release.parts[part]
         if folder.exists() and not (folder / COMPLETED).exists():
             raise UserError(
                 f"{folder} is there, but it may not be whole (no {COMPLETED}); delete it to have it fetched, "
                 f"or use it as it is with --corpus-dir {target / CORPUS}."
             )
-        items.append(_look(release.parts[part], target, part, folder))
+        items.append(Item(file, part, folder.exists(), file.bytes_in(target)))
     existing = next(path for path in [target, *target.absolute().parents] if path.exists())
     return Plan(target, tuple(items), shutil.disk_usage(existing).free)
 
 
 def disk_from_nothing(parts: Sequence[str], release: Release = OPENSLR) -> tuple[int, int, int]:
     """Bytes of the parts' archives, of disk at the fullest moment, and of disk that they leave."""
-    items = tuple(Item(release.parts[part], part, False, 0) for part in parts)
-    fetched = sum(item.to_fetch for item in items)
-    return fetched, Plan(Path(), items, 0).disk_needed, round(_UNPACKED * fetched)
+    plan = Plan(Path(), tuple(Item(release.parts[part], part) for part in parts), 0)
+    return plan.to_fetch, plan.disk_needed, sum(item.unpacked for item in plan.items)
 
 
 def _check_names(what: str, names: Sequence[str], known: Mapping[str, RemoteFile]) -> None:
     for name in names:
         if name not in known:
             raise UserError(f"there is no {what} called {name!r}; there are {', '.join(known)}.")
-
-
-def _look(file: RemoteFile, target: Path, part: str | None, result: Path) -> Item:
-    there = size_of(target / file.name) or size_of(partial_file(target, file))
-    return Item(file, part, done=result.exists(), there=there)
-
-
-def _in_words(size: float) -> str:
-    return str(tqdm.format_sizeof(size, "B"))
 
 
 def _unpack(archive: Path, part: str, file: RemoteFile, target: Path) -> None:

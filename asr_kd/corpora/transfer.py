@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import re
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -29,7 +30,7 @@ class RemoteFile:
     """A file on a server, with what identifies it."""
 
     url: str
-    size: int  # bytes; for planning, the sum decides
+    size: int  # bytes
     checksum: str  # algorithm:hexadecimal digits
     option: str  # the recipe's option that takes a copy of it instead
 
@@ -37,9 +38,9 @@ class RemoteFile:
     def name(self) -> str:
         return self.url.rsplit("/", 1)[1]
 
-
-def partial_file(target: Path, file: RemoteFile) -> Path:
-    return target / f"{file.name}.part"
+    def bytes_in(self, target: Path) -> int:
+        """How much of it is there, whole or partial."""
+        return size_of(target / self.name) or size_of(target / f"{self.name}.part")
 
 
 def size_of(path: Path) -> int:
@@ -48,7 +49,7 @@ def size_of(path: Path) -> int:
 
 def fetch(file: RemoteFile, target: Path) -> Path:
     """The file in `target`, its sum right; a partial download is resumed."""
-    path, partial = target / file.name, partial_file(target, file)
+    path, partial = target / file.name, target / f"{file.name}.part"
     if path.exists():
         if wrong := _wrong(path, file):
             raise UserError(f"{path}: {wrong}; delete it to have it fetched again, or give a copy with {file.option}.")
@@ -68,22 +69,21 @@ def _wrong(path: Path, file: RemoteFile) -> str | None:
     """What is wrong with it, None where nothing is."""
     algorithm, expected = file.checksum.split(":")
     digest = hashlib.new(algorithm, usedforsecurity=False)  # MD5 is there to find damage, which it does
-    with path.open("rb") as data, byte_bar(f"checking {file.name}", size_of(path), delay=2.0) as bar:
+    size = size_of(path)
+    with path.open("rb") as data, byte_bar(f"checking {file.name}", size, delay=2.0) as bar:
         while block := data.read(1 << 20):
             digest.update(block)
             bar.update(len(block))
     if digest.hexdigest() == expected:
         return None
-    size = size_of(path)
     lengths = "" if size == file.size else f", it has {size:,} bytes and not {file.size:,}"
     return f"its {algorithm.upper()} sum is {digest.hexdigest()}, not {expected}{lengths}"
 
 
-def byte_bar(description: str, total: int, *, initial: int = 0, delay: float = 0.0) -> tqdm:
+def byte_bar(description: str, total: int, **options: Any) -> tqdm:
     return tqdm(
-        desc=description, total=total, initial=initial, delay=delay, unit="B", unit_scale=True,
-        mininterval=0.5, dynamic_ncols=True,
-    )  # fmt: skip
+        desc=description, total=total, unit="B", unit_scale=True, mininterval=0.5, dynamic_ncols=True, **options
+    )
 
 
 class _BrokenOffError(Exception):
@@ -91,13 +91,19 @@ class _BrokenOffError(Exception):
 
 
 def _transfer(file: RemoteFile, partial: Path) -> None:
-    """Downloads until the server says that the file is complete; reconnects where a connection breaks."""
+    """Fetches what `partial` lacks, over as many connections as it takes."""
     tries = 0  # where not even the first connection brings anything, waiting will not help
+    partial.touch()
     with byte_bar(file.name, file.size, initial=size_of(partial)) as bar:
-        while True:
-            before = size_of(partial)
+        while (before := size_of(partial)) != file.size:
             try:
-                return _receive(file, partial, bar)
+                with partial.open("r+b") as out:
+                    for position, block in _blocks(file, before if before < file.size else 0):
+                        out.seek(position)
+                        out.truncate()
+                        out.write(block)
+                        bar.update(out.tell() - bar.n)
+                return  # all that the server has: where that is not the file, its sum is wrong
             except _BrokenOffError as error:
                 tries = _TRIES if size_of(partial) > before else tries - 1
                 if tries < 0:
@@ -108,59 +114,23 @@ def _transfer(file: RemoteFile, partial: Path) -> None:
             time.sleep(_PAUSE)
 
 
-def _receive(file: RemoteFile, partial: Path, bar: tqdm) -> None:
-    """One connection: asks for what `partial` lacks and appends it.
+def _blocks(file: RemoteFile, have: int) -> Iterator[tuple[int, bytes]]:
+    """The bytes that one connection brings, each block with its place in the file; asks for those from `have` on.
 
     Raises:
-      _BrokenOffError: it ended before the file did.
+      _BrokenOffError: the connection ended before the file did.
     """
-    have = size_of(partial)
-    answer = _ask(file.url, have)
-    if answer is None:  # the file is complete
-        return
-    with answer, partial.open("r+b" if have else "wb") as out:
-        start, total = _extent(answer, file)
-        if start > have:
-            raise _BrokenOffError(f"the server answers from byte {start:,}, not from {have:,}")
-        out.seek(start)
-        out.truncate()
-        bar.total, bar.n = total, start
-        while block := _read(answer):
-            out.write(block)
-            bar.update(len(block))
-        if out.tell() < total:
-            raise _BrokenOffError(f"the connection ended after {out.tell():,} of {total:,} bytes")
-
-
-def _ask(url: str, have: int) -> http.client.HTTPResponse | None:
-    """The answer to a request for all bytes from `have` on; None where there are exactly that many."""
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    request = urllib.request.Request(file.url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=_SECONDS)
-        return answer
+        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
+            position = have if answer.status == 206 else 0  # 200: the server ignores Range and sends all of it
+            total = position + int(answer.headers.get("Content-Length") or file.size - position)
+            while block := answer.read(_BLOCK):
+                yield position, block
+                position += len(block)
     except urllib.error.HTTPError as error:
-        with error:
-            if error.code != 416 or not have:
-                raise _BrokenOffError(f"{error.code} {error.reason}") from None
-            if error.headers.get("Content-Range", "").strip() == f"bytes */{have}":
-                return None
-        return _ask(url, 0)  # what is there is longer than the server's file, so it is no beginning of it
+        raise _BrokenOffError(f"{error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
         raise _BrokenOffError(str(getattr(error, "reason", error)) or type(error).__name__) from None
-
-
-def _extent(answer: http.client.HTTPResponse, file: RemoteFile) -> tuple[int, int]:
-    """Where the answer begins in the file, and the file's size, in bytes."""
-    if answer.status == 206:
-        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", "").strip())
-        if match is None:
-            raise _BrokenOffError("the server does not say which bytes it sends")
-        return int(match[1]), int(match[2])
-    return 0, int(answer.headers.get("Content-Length") or file.size)  # all of it: the server ignores Range
-
-
-def _read(answer: http.client.HTTPResponse) -> bytes:
-    try:
-        return answer.read(_BLOCK)
-    except (OSError, http.client.HTTPException) as error:
-        raise _BrokenOffError(str(error) or type(error).__name__) from None
+    if position < total:
+        raise _BrokenOffError(f"the connection ended after {position:,} of {total:,} bytes")

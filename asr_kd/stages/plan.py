@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from asr_kd.alignment.set_alignment import alignment_bytes
-from asr_kd.corpora.openslr import disk_from_nothing
-from asr_kd.corpora.openslr_files import OPENSLR
+from asr_kd.corpora.openslr import OPENSLR, disk_from_nothing
 from asr_kd.corpora.registry import CORPORA
 from asr_kd.distillation.soft_target_worker import FRAMES_AT_ONCE
 from asr_kd.distillation.store import stored_bytes

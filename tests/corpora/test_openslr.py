@@ -17,8 +17,7 @@ import numpy as np
 import pytest
 
 from asr_kd.corpora import openslr, transfer
-from asr_kd.corpora.openslr import download_librispeech, make_plan
-from asr_kd.corpora.openslr_files import OPENSLR, Release
+from asr_kd.corpora.openslr import OPENSLR, Release, download_librispeech, make_plan
 from asr_kd.corpora.transfer import RemoteFile
 from asr_kd.errors import UserError
 
@@ -152,8 +151,8 @@ def test_all_is_fetched_and_a_second_run_does_nothing(tmp_path: Path, server: Se
     target = tmp_path / "download"
     first = everything(target, release)
     assert first.ran and "fetched, sums right" in str(first)
-    assert first.lexicon is not None and first.lexicon.read_bytes() == LEXICON
-    assert [path.read_bytes() for path in first.language_models] == [MODEL]
+    lexicon, model, corpus = first.places
+    assert (lexicon.read_bytes(), model.read_bytes(), corpus) == (LEXICON, MODEL, target / "LibriSpeech")
     chapter = "84/121123/84-121123"
     files = [
         f"{part}/{name}"
@@ -198,7 +197,7 @@ def test_a_killed_run_is_gone_on_with_by_the_next(
         dev(tmp_path, release)
     assert (tmp_path / "dev-clean-2.tar.gz.part").stat().st_size == 60_000
     plan = make_plan(tmp_path, ["dev-clean-2"], lexicon=False, language_models=[], release=release)
-    assert "60.0kB of it there" in str(plan) and plan.to_fetch == release.parts["dev-clean-2"].size - 60_000
+    assert "60.0 kB of it there" in str(plan) and plan.to_fetch == release.parts["dev-clean-2"].size - 60_000
     server.ends_after = None
     dev(tmp_path, release)
     assert server.asked == [("dev-clean-2.tar.gz", None), ("dev-clean-2.tar.gz", "bytes=60000-")]
@@ -219,7 +218,7 @@ def test_a_server_that_ignores_range_starts_again(tmp_path: Path, server: Server
     server.knows_range = False
     (tmp_path / "3-gram.arpa.gz.part").write_bytes(MODEL[:20_000])
     result = download_librispeech(tmp_path, [], lexicon=False, language_models=["3-gram"], release=release)
-    assert result.language_models[0].read_bytes() == MODEL
+    assert [path.read_bytes() for path in result.places] == [MODEL]
     (tmp_path / "3-gram.arpa.gz").unlink()
     server.ends_after = 30_000  # each time: it would never end
     with pytest.raises(UserError, match="ended after 30,000 of 50,000 bytes") as error:
@@ -312,13 +311,13 @@ def test_the_plan_comes_first_and_a_small_disk_is_refused(
     caplog.set_level(logging.INFO, logger="asr_kd")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=500_000))
     target = tmp_path / "download"
-    with pytest.raises(UserError, match="are needed and 500kB are free; free some space"):
+    with pytest.raises(UserError, match=r"are needed and 500\.0 kB are free; free some space"):
         everything(target, release)
     assert server.asked == [] and not target.exists()
     (plan,) = [record.getMessage() for record in caplog.records]
     for name, size in {
-        "librispeech-lexicon.txt": "6.00kB",
-        "3-gram.arpa.gz": "50.0kB",
+        "librispeech-lexicon.txt": "6.0 kB",
+        "3-gram.arpa.gz": "50.0 kB",
         "dev-clean-2.tar.gz": "20",
     }.items():
         assert re.search(rf"{re.escape(name)} +{size}.*  (md5|sha256):[0-9a-f]{{32,64}}  to be fetched", plan)
