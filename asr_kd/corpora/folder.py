@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from asr_kd.corpora.audio import SUFFIXES
-from asr_kd.corpora.listing import CorpusManifest, InvalidUtterance, ReadRequest, Utterance, read_lines
+from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance, read_table
 from asr_kd.corpora.settings import FolderConfig
 from asr_kd.errors import UserError
 from asr_kd.lang.normalise import normalise
@@ -25,47 +25,40 @@ def read(request: ReadRequest[FolderConfig]) -> CorpusManifest:
     listing = CorpusManifest([], [])
     seen: dict[str, str] = {}
     for name, folder in ((name, request.root / part) for name, parts in request.parts.items() for part in parts):
-        texts = _read_table(folder / "text", "write a line 'utterance-id words' per recording")
+        text_file, speaker_file = folder / "text", folder / "utt2spk"
+        texts = _read_table(text_file, "write a line 'utterance-id words' per recording")
         speakers = {}
-        listing.transcripts.append(folder / "text")
-        if (folder / "utt2spk").exists():
-            speakers = _read_table(folder / "utt2spk", "write 'utterance-id speaker' lines")
-            listing.transcripts.append(folder / "utt2spk")
+        listing.transcripts.append(text_file)
+        if speaker_file.exists():
+            speakers = _read_table(speaker_file, "write 'utterance-id speaker' lines")
+            listing.transcripts.append(speaker_file)
         audio = _find_audio(folder)
         for utterance in sorted({*texts, *audio}):
             if utterance in seen:
                 raise UserError(f"{folder}: utterance {utterance} is in {seen[utterance]} too; rename one of them.")
             seen[utterance] = name
+            reason = ""
             if utterance not in texts:
-                reason = f"{audio[utterance]} has no transcript; add a line to {folder / 'text'}"
-                listing.problems.append(InvalidUtterance(utterance, reason, name))
+                reason = f"{audio[utterance]} has no transcript; add a line to {text_file}"
             elif utterance not in audio:
                 reason = f"{folder / utterance}.wav (or .flac) is missing; put it there, or delete its transcript"
-                listing.problems.append(InvalidUtterance(utterance, reason, name))
             elif speakers and utterance not in speakers:
-                reason = f"has no speaker; add a line to {folder / 'utt2spk'}"
-                listing.problems.append(InvalidUtterance(utterance, reason, name))
+                reason = f"has no speaker; add a line to {speaker_file}"
             elif not texts[utterance]:
-                reason = f"its transcript in {folder / 'text'} is empty; write the transcript, or delete the line"
-                listing.problems.append(InvalidUtterance(utterance, reason, name))
+                reason = f"its transcript in {text_file} is empty; write the transcript, or delete the line"
             elif not (words := normalise(texts[utterance])):
                 listing.not_speech.append(utterance)  # nothing but [noise]
             else:
                 speaker = speakers.get(utterance, utterance)
                 listing.utterances.append(Utterance(utterance, audio[utterance], words, speaker, name))
+            if reason:
+                listing.refuse(utterance, name, reason)
     return listing
 
 
 def _read_table(path: Path, fix: str) -> dict[str, str]:
-    table: dict[str, str] = {}
-    for number, line in read_lines(path, fix):
-        key, *rest = line.split(maxsplit=1)
-        if key in table:
-            raise UserError(f"{path}:{number}: {key} appears twice; delete one of the lines.")
-        if "/" in key:
-            raise UserError(f"{path}:{number}: {key} has a slash; an utterance's id must be able to name a file.")
-        table[key] = rest[0].strip() if rest else ""
-    return table
+    expected = "an utterance's id, which has no slash, and what belongs to it"
+    return read_table(path, fix, expected, lambda utterance, value: None if "/" in utterance else value)
 
 
 def _find_audio(folder: Path) -> dict[str, Path]:

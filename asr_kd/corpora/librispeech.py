@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asr_kd.corpora.listing import CorpusManifest, InvalidUtterance, ReadRequest, Utterance, read_lines
+from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance, read_table
 from asr_kd.corpora.settings import LibriSpeechConfig
 from asr_kd.errors import UserError, some_of
 from asr_kd.lang.normalise import normalise
@@ -39,14 +39,13 @@ def read(request: ReadRequest[LibriSpeechConfig]) -> CorpusManifest:
     """
     inner = request.root / "LibriSpeech"
     root = inner if inner.is_dir() else request.root
-    parts = request.parts
     listing = CorpusManifest([], [])
     where: dict[str, str] = {}
-    _check_parts(root, [part for of_set in parts.values() for part in of_set])
-    for name, of_set in parts.items():
-        for part in of_set:
+    _check_parts(root, [part for parts in request.parts.values() for part in parts])
+    for name, parts in request.parts.items():
+        for part in parts:
             _read_part(root / part, name, listing, where)
-    if request.settings.dev_speakers and "dev" in parts:
+    if request.settings.dev_speakers and "dev" in request.parts:
         return _take_dev_speakers(listing, request.settings.dev_speakers, request.seed, root)
     return listing
 
@@ -70,7 +69,7 @@ def _read_part(part: Path, name: str, listing: CorpusManifest, where: dict[str, 
     for chapter in chapters:
         speaker = chapter.parent.name
         transcripts = chapter / f"{speaker}-{chapter.name}.trans.txt"
-        texts = _read_transcripts(transcripts)
+        texts = read_table(transcripts, _FETCH, "'speaker-chapter-number WORDS'", _transcript)
         listing.transcripts.append(transcripts)
         audio = {path.stem: path for path in chapter.iterdir() if path.suffix == ".flac"}
         for utterance in sorted({*texts, *audio}):
@@ -80,26 +79,16 @@ def _read_part(part: Path, name: str, listing: CorpusManifest, where: dict[str, 
                 )
             where[utterance] = part.name
             if utterance not in texts:
-                reason = f"{audio[utterance]} has no line in {transcripts}; {_FETCH}"
-                listing.problems.append(InvalidUtterance(utterance, reason, name))
+                listing.refuse(utterance, name, f"{audio[utterance]} has no line in {transcripts}; {_FETCH}")
             elif utterance not in audio:
                 reason = f"{chapter / utterance}.flac is missing, but {transcripts.name} has its text; {_FETCH}"
-                listing.problems.append(InvalidUtterance(utterance, reason, name))
+                listing.refuse(utterance, name, reason)
             else:
                 listing.utterances.append(Utterance(utterance, audio[utterance], texts[utterance], speaker, name))
 
 
-def _read_transcripts(path: Path) -> dict[str, str]:
-    texts: dict[str, str] = {}
-    for number, line in read_lines(path, _FETCH):
-        utterance, _, text = line.strip().partition(" ")
-        text = normalise(text)
-        if not _ID.fullmatch(utterance) or not text:
-            raise UserError(f"{path}:{number}: expected 'speaker-chapter-number WORDS', found {line[:60]!r}; {_FETCH}.")
-        if utterance in texts:
-            raise UserError(f"{path}:{number}: {utterance} appears twice; delete one of the lines.")
-        texts[utterance] = text
-    return texts
+def _transcript(utterance: str, text: str) -> str | None:
+    return normalise(text) or None if _ID.fullmatch(utterance) else None
 
 
 def _take_dev_speakers(listing: CorpusManifest, count: int, seed: int, root: Path) -> CorpusManifest:

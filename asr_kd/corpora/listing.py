@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from asr_kd.corpora.settings import CorpusConfig
 from asr_kd.errors import UserError
+from asr_kd.io.text_files import read_lines
 
 Settings = TypeVar("Settings", bound=CorpusConfig)
 
@@ -71,20 +72,44 @@ class CorpusManifest:
     not_speech: list[str] = field(default_factory=list)  # recordings without speech: beeps, silence
     known_missing: list[str] = field(default_factory=list)  # transcripts that the corpus is released without audio for
 
+    def refuse(self, utterance: str, set_name: str, reason: str) -> None:
+        """Notes why an utterance cannot be used; see `InvalidUtterance`."""
+        self.problems.append(InvalidUtterance(utterance, reason, set_name))
+
     def of_set(self, name: str) -> list[Utterance]:
         return [utterance for utterance in self.utterances if utterance.set == name]
 
 
-def read_lines(path: Path, fix: str) -> list[tuple[int, str]]:
-    """The lines of a text file with their numbers, blank ones left out.
+def read_table(
+    path: Path,
+    fix: str,
+    expected: str,
+    parse: Callable[[str, str], str | None],
+    *,
+    separator: str | None = None,
+    comment: str = "",
+) -> dict[str, str]:
+    """Key -> value, of a file with a line "key value" for each.
+
+    Args:
+      fix: what to do about a file that cannot be read.
+      expected: what a line holds, for messages.
+      parse: key, value as written ("" where there is none) -> the value; None where the line is wrong.
+      separator: between key and value; None: white space.
+      comment: what lines begin with that do not count; "": all count.
 
     Raises:
-      UserError: it cannot be read; `fix` ends the sentence.
+      UserError: the file cannot be read, a line is wrong, or a key is there twice.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {fix}.") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: this is not UTF-8 text; save it as UTF-8.") from None
-    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    table: dict[str, str] = {}
+    for number, line in read_lines(path, fix):
+        if comment and line.lstrip().startswith(comment):
+            continue
+        key, *rest = (part.strip() for part in line.strip().split(separator, maxsplit=1))
+        value = parse(key, rest[0] if rest else "") if rest or separator is None else None
+        if value is None:
+            raise UserError(f"{path}:{number}: expected {expected}, found {line.strip()[:60]!r}; correct the line.")
+        if key in table:
+            raise UserError(f"{path}:{number}: {key} appears twice; delete one of the lines.")
+        table[key] = value
+    return table

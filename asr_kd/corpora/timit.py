@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from asr_kd.corpora.audio import BadAudio, check_audio
-from asr_kd.corpora.listing import CorpusManifest, InvalidUtterance, ReadRequest, Utterance
+from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance
 from asr_kd.corpora.settings import TimitConfig
 from asr_kd.corpora.timit_times import Span, mapped, read_phone_map, read_phones, read_words
 from asr_kd.errors import UserError
@@ -145,34 +145,28 @@ def _drawn(corpus_dir: Path, sentences: list[_Sentence], request: TimitRequest) 
     mixed = [speaker for pair in zip(longer, shorter, strict=False) for speaker in pair] + longer[len(shorter) :]
     sets = {speaker: "test" if k < test else "dev" if k < test + dev else "train" for k, speaker in enumerate(mixed)}
     counts = Counter(sets[sentence.speaker] for sentence in sentences)
-    log.info(
-        "%s has no TEST, its speakers are split: %s utterances of %s to train on, %s of %s for dev, %s of %s for test",
-        corpus_dir,
-        *(x for name in ("train", "dev", "test")
-          for x in (counts[name], ", ".join(s for s in speakers if sets[s] == name))),
-    )  # fmt: skip
+    of_sets = ", ".join(
+        f"{counts[name]} utterances of {' '.join(s for s in speakers if sets[s] == name)} for {name}"
+        for name in UTTERANCES
+    )
+    log.info("%s has no TEST, its speakers are split: %s", corpus_dir, of_sets)
     return sets
 
 
 def _add(
-    listing: CorpusManifest,
-    sentence: _Sentence,
-    name: str,
-    table: Mapping[str, str | None],
-    request: TimitRequest,
+    listing: CorpusManifest, sentence: _Sentence, name: str, table: Mapping[str, str | None], request: TimitRequest
 ) -> None:
     need_phones = request.settings.transcripts == "phones"
     need_words = not need_phones or request.words_for_phones
     suffixes = [suffix for suffix, needed in ((_PHONES, need_phones), (_WORDS, need_words)) if needed]
     for suffix in (".WAV", *suffixes):
         if suffix not in sentence.files:
-            beside = next(iter(sentence.files.values())).parent
-            reason = f"{beside / sentence.name}{suffix} is missing; fetch it again, or leave the utterance out"
-            listing.problems.append(InvalidUtterance(sentence.id, reason, name))
+            missing = next(iter(sentence.files.values())).parent / f"{sentence.name}{suffix}"
+            listing.refuse(sentence.id, name, f"{missing} is missing; fetch it again, or leave the utterance out")
             return
-    audio = sentence.files[".WAV"]
+    audio, rate = sentence.files[".WAV"], request.settings.sampling_rate
     listing.transcripts.extend(sentence.files[suffix] for suffix in suffixes)
-    length = _num_samples(audio, request.settings.sampling_rate)
+    length = _num_samples(audio, rate)
     spans: list[Span] = []
     words = ""
     try:
@@ -181,13 +175,11 @@ def _add(
         if need_words:
             words = normalise(" ".join(span.label for span in read_words(sentence.files[_WORDS], length)))
     except UserError as error:
-        listing.problems.append(InvalidUtterance(sentence.id, str(error).rstrip("."), name))
+        listing.refuse(sentence.id, name, str(error).rstrip("."))
         return
-    rate = request.settings.sampling_rate
     phones = tuple((span.label, span.first / rate, span.end / rate) for span in spans)
     spelled = " ".join(span.label for span in spans)
-    reference = spelled if need_words and need_phones else ""
-    text = words if need_words else spelled
+    text, reference = (words, spelled) if need_words else (spelled, "")
     listing.utterances.append(Utterance(sentence.id, audio, text, sentence.speaker, name, phones, reference))
 
 

@@ -11,14 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr_kd.corpora.listing import read_lines
+from asr_kd.corpora.listing import read_table
+from asr_kd.corpora.settings import CorpusConfig, TimitConfig
 from asr_kd.errors import UserError
+from asr_kd.evaluation.scoring import WORDS, Scoring
+from asr_kd.io.text_files import read_lines
 from asr_kd.lang.lexicon import SILENCE
 
 PHONES_FILE = "phones.txt"
 _SILENT = "sil"
 _DROPPED = "-"
-_FIX = "correct the line or fetch the file again"
 
 
 @dataclass(frozen=True)
@@ -34,21 +36,21 @@ def read_phone_map(conf_dir: Path, phone_set: int) -> dict[str, str | None]:
     """TIMIT's phone -> the one of the set of 61, 48 or 39, upper case; None: left out. Silence of any kind is SIL.
 
     Raises:
-      UserError: the file is missing, or a line has not three columns.
+      UserError: the file is missing, a line has not three columns, or a phone is there twice.
     """
     path = conf_dir / PHONES_FILE
     column = {61: 0, 48: 1, 39: 2}[phone_set]
+    rows = read_table(
+        path, "put the table of phones beside the config", "the phones of the sets of 61, 48 and 39",
+        lambda phone, smaller: smaller if len(smaller.split()) == 2 else None, comment="#",
+    )  # fmt: skip
     table: dict[str, str | None] = {}
-    for number, line in read_lines(path, "put the table of phones beside the config"):
-        if line.startswith("#"):
-            continue
-        columns = line.split()
-        if len(columns) != 3:
-            raise UserError(f"{path}:{number}: expected the phones of the sets of 61, 48 and 39, found {line!r}.")
+    for phone, smaller in rows.items():
+        columns = (phone, *smaller.split())
         name = columns[column]
         # silence is silence in every set, and so is what a smaller set makes of it
         silent = columns[1] == _SILENT or name == _SILENT
-        table[columns[0]] = SILENCE if silent else None if columns[1] == _DROPPED and column else name.upper()
+        table[phone] = SILENCE if silent else None if columns[1] == _DROPPED and column else name.upper()
     return table
 
 
@@ -71,6 +73,22 @@ def scored_phones(conf_dir: Path, size: int) -> dict[str, str | None]:
     return table
 
 
+def scoring_of(corpus: CorpusConfig, config_path: Path) -> Scoring:
+    """What a recipe's errors are counted in: its words; or, where phones are recognised, the phones that are scored.
+
+    Raises:
+      UserError: the table of phones is missing or malformed, or more phones are to be scored than are trained.
+    """
+    if not isinstance(corpus, TimitConfig) or corpus.transcripts != "phones":
+        return WORDS
+    if corpus.scored_phones > corpus.phone_set:
+        raise UserError(
+            f"{config_path}: corpus.scored_phones is {corpus.scored_phones}, but corpus.phone_set only "
+            f"{corpus.phone_set}; phones that training does not distinguish cannot be scored apart."
+        )
+    return Scoring(scored_phones(config_path.parent, corpus.scored_phones))
+
+
 def read_phones(path: Path, known: Mapping[str, str | None], num_samples: int | None) -> list[Span]:
     """The phones of a .PHN file as they are written.
 
@@ -85,12 +103,10 @@ def read_phones(path: Path, known: Mapping[str, str | None], num_samples: int | 
     for number, (before, span) in enumerate(itertools.pairwise(spans), 2):
         if span.first != before.end:
             how = "overlaps with" if span.first < before.end else "leaves a gap after"
-            raise UserError(
-                f"{path}:{number}: {span.label} {how} the phone before, which ends at {before.end}; {_FIX}."
-            )
+            raise _wrong(path, number, f"{span.label} {how} the phone before, which ends at {before.end}")
     for number, span in enumerate(spans, 1):
         if span.label not in known:
-            raise UserError(f"{path}:{number}: {span.label} is none of the phones of {PHONES_FILE}; {_FIX}.")
+            raise _wrong(path, number, f"{span.label} is none of the phones of {PHONES_FILE}")
     return spans
 
 
@@ -99,7 +115,7 @@ def read_words(path: Path, num_samples: int | None) -> list[Span]:
     spans = _read(path, num_samples)
     for number, (before, span) in enumerate(itertools.pairwise(spans), 2):
         if span.first < before.first:
-            raise UserError(f"{path}:{number}: {span.label} begins before the word above it; {_FIX}.")
+            raise _wrong(path, number, f"{span.label} begins before the word above it")
     return spans
 
 
@@ -108,19 +124,21 @@ def _read(path: Path, num_samples: int | None) -> list[Span]:
     for number, line in read_lines(path, "fetch it again, or leave the utterance out"):
         fields = line.split()
         if len(fields) != 3 or not (fields[0].isdigit() and fields[1].isdigit()):
-            raise UserError(f"{path}:{number}: expected FIRST END LABEL, found {line[:60]!r}; {_FIX}.")
+            raise _wrong(path, number, f"expected FIRST END LABEL, found {line[:60]!r}")
         span = Span(int(fields[0]), int(fields[1]), fields[2].lower())
         if span.end <= span.first:
-            raise UserError(f"{path}:{number}: {span.label} ends at {span.end}, where it begins or before; {_FIX}.")
+            raise _wrong(path, number, f"{span.label} ends at {span.end}, where it begins or before")
         if num_samples is not None and span.end > num_samples:
-            raise UserError(
-                f"{path}:{number}: {span.label} ends at {span.end}, but the recording has {num_samples} samples; "
-                f"{_FIX}."
-            )
+            what = f"{span.label} ends at {span.end}, but the recording has {num_samples} samples"
+            raise _wrong(path, number, what)
         spans.append(span)
     if not spans:
         raise UserError(f"{path} is empty; fetch it again, or leave the utterance out.")
     return spans
+
+
+def _wrong(path: Path, number: int, what: str) -> UserError:
+    return UserError(f"{path}:{number}: {what}; correct the line or fetch the file again.")
 
 
 def mapped(spans: list[Span], table: Mapping[str, str | None]) -> list[Span]:

@@ -33,3 +33,18 @@ def open_text(path: Path, what: str, remedy: str) -> Iterator[TextIO]:
         raise UserError(f"{path}: {what} cannot be read: it is not UTF-8 text; {remedy}.") from None
     except OSError as error:
         raise UserError(f"{path}: {what} cannot be read: {error.strerror or error}; {remedy}.") from None
+
+
+def read_lines(path: Path, fix: str) -> list[tuple[int, str]]:
+    """The lines of a text file with their numbers, blank ones left out.
+
+    Raises:
+      UserError: it cannot be read; `fix` ends the sentence.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {fix}.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: this is not UTF-8 text; save it as UTF-8.") from None
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]

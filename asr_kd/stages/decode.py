@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from asr_kd.corpora.timit_times import scoring_of
 from asr_kd.decoding.decoder import Hypothesis, load_backend
 from asr_kd.decoding.registry import backend_named, default_backend
 from asr_kd.decoding.scales import Scales, choose_scales
@@ -29,7 +30,6 @@ from asr_kd.lang.lexicon import read_lang
 from asr_kd.stages.decode_results import Recognised, read_summary, write_results
 from asr_kd.stages.decode_worker import DecodeShard, Loaded, SearchSettings, TrainedModel, decode_shard, score_grid
 from asr_kd.stages.decoding_graph import graph_stamp, make_graph, open_graph
-from asr_kd.stages.scoring import scoring_of
 from asr_kd.workspace.cached_map import Codec, cached_map, json_codec
 from asr_kd.workspace.config import DEV, TRAIN, Config
 from asr_kd.workspace.frames import open_frames
@@ -212,7 +212,7 @@ def decode_context(
     if not config.decoding.acoustic_scales or not config.decoding.word_penalties:
         raise UserError("decoding.acoustic_scales and decoding.word_penalties need at least one entry each.")
     stores = {name: open_frames(work, name) for name in names}
-    return DecodeContext(config, work, stores, scoring_of(config, work), backend, nj)
+    return DecodeContext(config, work, stores, scoring_of(config.corpus, work.config_path), backend, nj)
 
 
 def task_of(config: Config, work: Workspace, system: str) -> DecodeTask:

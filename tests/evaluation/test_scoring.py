@@ -8,18 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lhotse.recipes.timit import get_phonemes
 
-from asr_kd.corpora.settings import TimitConfig
-from asr_kd.corpora.timit_times import read_phone_map, scored_phones
+from asr_kd.corpora.settings import PromptsConfig, TimitConfig
+from asr_kd.corpora.timit_times import read_phone_map, scored_phones, scoring_of
 from asr_kd.decoding.scales import grid_errors
 from asr_kd.errors import UserError
 from asr_kd.evaluation.scoring import WORDS, Scoring
 from asr_kd.lang.lexicon import ARPABET
-from asr_kd.stages.scoring import scoring_of
-from asr_kd.workspace.config import Config
-from asr_kd.workspace.work import Workspace
 
 CONF = Path(__file__).parents[2] / "recipes" / "timit" / "conf"
-WORK = Workspace(Path("work"), CONF / "phones48.yaml")
+CONFIG_PATH = CONF / "phones48.yaml"
 PHONES = TimitConfig(transcripts="phones")
 THEIRS = get_phonemes(39)  # lhotse's: TIMIT's phone -> the scored one, "" left out
 
@@ -45,7 +42,7 @@ def test_a_set_is_scored_as_itself_where_that_is_wanted() -> None:
 
 
 def test_silence_is_left_out_or_counts_once() -> None:
-    scoring = scoring_of(Config(corpus=PHONES), WORK)
+    scoring = scoring_of(PHONES, CONFIG_PATH)
     said = ["SIL", "VCL", "B", "IX", "CL", "T", "Q", "AO", "SIL"]
     assert scoring.scored(said) == ["B", "IH", "T", "AA"]
     assert scoring.scored(said, silence=True) == ["SIL", "B", "IH", "SIL", "T", "AA", "SIL"]
@@ -55,7 +52,7 @@ def test_silence_is_left_out_or_counts_once() -> None:
 
 @given(st.lists(st.sampled_from(sorted(scored_phones(CONF, 39)))))
 def test_scoring_what_is_scored_already_changes_nothing(phones: list[str]) -> None:
-    scoring = scoring_of(Config(corpus=PHONES), WORK)
+    scoring = scoring_of(PHONES, CONFIG_PATH)
     for silence in (False, True):
         once = scoring.scored(phones, silence=silence)
         assert scoring.scored(once, silence=silence) == once
@@ -63,12 +60,12 @@ def test_scoring_what_is_scored_already_changes_nothing(phones: list[str]) -> No
 
 
 def test_words_are_scored_as_they_are() -> None:
-    assert scoring_of(Config(), WORK) == WORDS
+    assert scoring_of(PromptsConfig(), CONFIG_PATH) == WORDS
     assert (WORDS.unit, WORDS.inputs, WORDS.scored(("SIL", "ah"), silence=True)) == ("word", {}, ["SIL", "ah"])
 
 
 def test_the_map_is_part_of_the_stamp() -> None:
-    by_size = {size: scoring_of(Config(corpus=dataclasses.replace(PHONES, scored_phones=size)), WORK).inputs
+    by_size = {size: scoring_of(dataclasses.replace(PHONES, scored_phones=size), CONFIG_PATH).inputs
                for size in (48, 39)}  # fmt: skip
     assert len({str(inputs) for inputs in by_size.values()}) == 2 and all(by_size.values())
 
@@ -76,7 +73,7 @@ def test_the_map_is_part_of_the_stamp() -> None:
 def test_more_phones_scored_than_trained_is_an_error() -> None:
     corpus = dataclasses.replace(PHONES, phone_set=39, scored_phones=48)
     with pytest.raises(UserError, match=r"phones48.yaml: corpus.scored_phones is 48, but corpus.phone_set only 39"):
-        scoring_of(Config(corpus=corpus), WORK)
+        scoring_of(corpus, CONFIG_PATH)
 
 
 def test_scales_are_chosen_by_what_is_scored() -> None:
