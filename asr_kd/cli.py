@@ -86,14 +86,18 @@ def prepare(
     **settings: Any,
 ) -> Any:
     """Stage 1: corpus -> lhotse cuts, lexicon, language model."""
+    from asr_kd.stages.prepare import add_set
     from asr_kd.stages.prepare import prepare as run
     from asr_kd.workspace.sets import with_parts
 
     package = {name: "lang" if name in ("lexicon", "lm", "lm_text") else "corpus" for name in settings}
     config = with_settings(config, {f"{package[name]}.{name}": value for name, value in settings.items()})
     if added is not None:
-        from asr_kd.stages.add_set import add_set
-
+        if parts or dev_speakers is not None:
+            raise UserError(
+                "--set and --dev-speakers do not go with --add-set, which changes no other set; leave them out (the "
+                "config's corpus.dev_speakers counts)."
+            )
         return add_set(config, work, *added, corpus_dir=corpus_dir, nj=nj)
     return run(with_parts(config, parts, dev_speakers), work, corpus_dir=corpus_dir, nj=nj)
 

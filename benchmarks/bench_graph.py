@@ -31,12 +31,11 @@ from pathlib import Path
 
 from asr_kd.alignment.tree import read_tree
 from asr_kd.decoding.graph import compile_graph
-from asr_kd.lang.graph_size import bytes_to_compile
 from asr_kd.lang.lexicon import everything_known, make_lang, pronounce
 from asr_kd.lang.ngram import Arpa, estimate
-from asr_kd.lang.pronunciation import LexiconModel
 from asr_kd.lang.pruning import prune, restrict
-from asr_kd.stages.language import read_sentences
+from asr_kd.lang.units import LexiconModel
+from asr_kd.stages.language import bytes_to_compile, read_sentences
 from asr_kd.workspace.work import Workspace
 
 

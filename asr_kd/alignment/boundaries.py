@@ -21,7 +21,7 @@ from kaldialign import align as align_sequences
 from asr_kd.alignment.times import Interval, Times
 from asr_kd.errors import UserError
 from asr_kd.io.yaml_files import load_yaml
-from asr_kd.lang.phone_classes import BETWEEN, CLASSES, INSIDE, boundary_kind
+from asr_kd.lang.phones import BETWEEN, CLASSES, INSIDE, boundary_kind
 
 TOLERANCES = (10, 20, 30, 50)  # milliseconds
 OFFSETS_FILE = "boundary_offsets.yaml"

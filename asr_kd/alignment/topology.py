@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr_kd.kernels.numba_utils import compiled
-from asr_kd.lang.closures import GLOTTAL_STOP
 from asr_kd.lang.lexicon import Lang
+from asr_kd.lang.phones import GLOTTAL_STOP
 
 NUM_HMM_STATES = 3
 SIL = 0  # index of silence among the phones; also the context of the first and the last phone of an utterance

@@ -99,7 +99,9 @@ def align_letters(lexicon: Lexicon) -> tuple[list[list[str]], int]:
     sounds = np.array([of_phone[phone] for _, variant in fit for phone in variant], np.int32)
     letter_ends = np.cumsum([0, *(len(word) for word, _ in fit)]).astype(np.int64)
     sound_ends = np.cumsum([0, *(len(variant) for _, variant in fit)]).astype(np.int64)
-    scores = _first_guess(letters, sounds, letter_ends, sound_ends, len(alphabet), len(phones))
+    near = np.full((len(alphabet), len(phones)), _SMOOTHING)
+    _count_near(letters, sounds, letter_ends, sound_ends, near)
+    scores = _first_guess(near)
     units = np.zeros(len(letters), np.int32)
     for _ in range(_ROUNDS):
         _best_units(letters, sounds, letter_ends, sound_ends, scores, len(phones), units)
@@ -117,20 +119,11 @@ def _phones(pair: str) -> NGram:
     return tuple(pair[2:].split())
 
 
-def _first_guess(
-    letters: np.ndarray,
-    sounds: np.ndarray,
-    letter_ends: np.ndarray,
-    sound_ends: np.ndarray,
-    num_letters: int,
-    num_phones: int,
-) -> np.ndarray:
-    """(letters, U) log-probabilities from which letters and phones are in the same place of the same words."""
-    near = np.full((num_letters, num_phones), _SMOOTHING)
-    _count_near(letters, sounds, letter_ends, sound_ends, near)
+def _first_guess(near: np.ndarray) -> np.ndarray:
+    """Counts of letters and phones in the same place of the same words -> (letters, U) log-probabilities."""
     single = near / near.sum(1, keepdims=True)
-    double = (single[:, :, None] * single[:, None, :]).reshape(num_letters, -1)
-    none = np.full((num_letters, 1), _NONE)
+    double = (single[:, :, None] * single[:, None, :]).reshape(len(near), -1)
+    none = np.full((len(near), 1), _NONE)
     return np.log(np.concatenate([none, (1 - _NONE - _TWO) * single, _TWO * double], 1))
 
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asr_kd.errors import UserError
-from asr_kd.lang.closures import CLOSURE_OF
-from asr_kd.lang.phone_classes import phone_class
+from asr_kd.io.text_files import read_lines
+from asr_kd.lang.phones import CLOSURE_OF, phone_class
 
 SILENCE = "SIL"
+_PREPARE = "run asr-kd prepare again"
 ARPABET = tuple(
     "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH".split()  # noqa: SIM905
 )
@@ -61,7 +62,7 @@ def read_lexicon(path: Path) -> dict[str, list[tuple[str, ...]]]:
       UserError: the file cannot be read, or a line has no phones or an unknown one; file and line are named.
     """
     lexicon: dict[str, list[tuple[str, ...]]] = {}
-    for number, line in _numbered_lines(path, "put it beside the config file, or name another as lang.lexicon"):
+    for number, line in read_lines(path, "put it beside the config file, or name another as lang.lexicon"):
         word, *phones = line.partition("#")[0].split() or [""]
         if not word:
             continue
@@ -151,12 +152,12 @@ def read_lang(folder: Path, *more: Path) -> Lang:
     Raises:
       UserError: a file is missing, or a line of it is wrong; the line is named.
     """
-    phones = [line for _, line in _numbered_lines(folder / "phones.txt")]
+    phones = [line for _, line in read_lines(folder / "phones.txt", _PREPARE)]
     if not phones or phones[0] != SILENCE:
-        raise UserError(f"{folder / 'phones.txt'}:1: the first phone must be {SILENCE}; run asr-kd prepare again.")
-    words = [line for _, line in _numbered_lines(folder / "words.txt")]
+        raise UserError(f"{folder / 'phones.txt'}:1: the first phone must be {SILENCE}; {_PREPARE}.")
+    words = [line for _, line in read_lines(folder / "words.txt", _PREPARE)]
     if words != sorted(set(words)):
-        raise UserError(f"{folder / 'words.txt'}: the words must be sorted and distinct; run asr-kd prepare again.")
+        raise UserError(f"{folder / 'words.txt'}: the words must be sorted and distinct; {_PREPARE}.")
     table = _read_indices(folder / "lexicon.txt", phones)
     missing = [word for word in words if word not in table]
     if missing:
@@ -170,20 +171,11 @@ def read_lang(folder: Path, *more: Path) -> Lang:
 def _read_indices(path: Path, phones: Sequence[str]) -> dict[str, list[tuple[int, ...]]]:
     index = {phone: number for number, phone in enumerate(phones)}
     table: dict[str, list[tuple[int, ...]]] = {}
-    for number, line in _numbered_lines(path):
+    for number, line in read_lines(path, _PREPARE):
         word, *names = line.split() or [""]
         unknown = [name for name in names if name not in index]
         if not names or unknown:
             wrong = f"{unknown[0]} is not in phones.txt" if unknown else "expected WORD PH1 PH2 ..."
-            raise UserError(f"{path}:{number}: {wrong}; correct it or run asr-kd prepare again.")
+            raise UserError(f"{path}:{number}: {wrong}; correct it or {_PREPARE}.")
         table.setdefault(word, []).append(tuple(index[name] for name in names))
     return table
-
-
-def _numbered_lines(path: Path, fix: str = "run asr-kd prepare again") -> list[tuple[int, str]]:
-    try:
-        return list(enumerate(path.read_text(encoding="utf-8").splitlines(), 1))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {fix}.") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: this is not UTF-8 text; save it as UTF-8.") from None

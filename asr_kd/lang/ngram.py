@@ -260,29 +260,19 @@ def _read_header(path: Path, lines: Iterator[tuple[int, str]]) -> list[int]:
     raise UserError(f"{path}: this is no whole ARPA file (no \\data\\ and \\1-grams:); make the language model again.")
 
 
-@dataclass(frozen=True)
-class Perplexity:
-    """How well a model predicts text; sentence ends count as words, words outside the vocabulary are left out."""
+def perplexity(arpa: Arpa, sentences: Iterable[Sequence[str]]) -> float:
+    """How well a model predicts text; sentence ends count as words.
 
-    perplexity: float
-    words: int  # predicted, sentence ends included
-    oov: int
-
-    def __str__(self) -> str:
-        return f"perplexity {self.perplexity:.1f} over {self.words} words, {self.oov} outside the vocabulary"
-
-
-def perplexity(arpa: Arpa, sentences: Iterable[Sequence[str]]) -> Perplexity:
-    """After a word outside the vocabulary the history begins anew, empty."""
-    total, words, oov = 0.0, 0, 0
+    Words outside the vocabulary are left out, and the history begins anew after them, empty.
+    """
+    total, words = 0.0, 0
     for sentence in sentences:
         history: NGram = (BEGIN,)
         for word in (*sentence, END):
             if (word,) not in arpa.probabilities[0]:
-                oov += 1
                 history = ()
                 continue
             total += arpa.log_probability(history, word)
             words += 1
-            history = (*history, word)[max(0, len(history) + 2 - arpa.order) :] if arpa.order > 1 else ()
-    return Perplexity(math.exp(-total / words) if words else math.nan, words, oov)
+            history = (*history, word)[-arpa.order :]
+    return math.exp(-total / words) if words else math.nan

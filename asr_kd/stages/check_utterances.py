@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from asr_kd.corpora.audio import BadAudio, check_audio
-from asr_kd.corpora.listing import InvalidUtterance, Utterance
+from asr_kd.corpora.listing import CorpusManifest, InvalidUtterance, ReadRequest, Utterance
+from asr_kd.corpora.registry import CORPORA
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_SHIFT
-from asr_kd.lang.units import Pronunciations
+from asr_kd.lang.units import PhonesAsWords, PronunciationModel, Pronunciations
+from asr_kd.workspace.config import Config
 from asr_kd.workspace.executor import parallel_map
+from asr_kd.workspace.work import Workspace
 
 FRAMES_PER_PHONE = 3  # at least: one per HMM state
 _SHARD = 200  # files that one process checks at a time
 _NAMED = 5  # bad utterances that an error names
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,98 +33,143 @@ class UsableUtterances:
       sets: set -> its utterances, in the order of their ids.
       samples: utterance -> length of its recording.
       problems: what is wrong with the others.
+      pronunciations: of the transcripts' words, as far as they have one.
+      phones: set where the phones of a lexicon are recognised instead of the transcripts' words.
     """
 
     sets: Mapping[str, list[Utterance]]
     samples: Mapping[str, int]
     problems: list[InvalidUtterance]
+    pronunciations: Pronunciations
+    phones: PhonesAsWords | None
 
     def texts(self, name: str) -> list[str]:
         return [utterance.text for utterance in self.sets[name]]
 
+    def sentences(self, name: str) -> list[str]:
+        """A set's transcripts in the words that are recognised."""
+        return self.texts(name) if self.phones is None else [self.phones.sentence(text) for text in self.texts(name)]
+
 
 @dataclass(frozen=True)
-class Requirements:
-    """What an utterance must fulfil.
+class CorpusSource:
+    """Where sets are read from.
 
     Attributes:
-      lexicon: the file that a word without pronunciation can be added to.
-      any_word: accept words without pronunciation: they cannot be recognised, nor their utterances aligned.
+      folder: the corpus as stage 0 left it, or one's own recordings.
+      nj: processes that check recordings.
     """
 
-    sampling_rate: int
-    pronunciations: Pronunciations
-    lexicon: Path
-    any_word: bool = False
+    config: Config
+    work: Workspace
+    folder: Path
+    nj: int = 1
 
-    def problem(self, utterance: Utterance, audio: int | str) -> str:
-        """Why it cannot be used; "": it can.
+    def read(self, parts: Mapping[str, Sequence[str]]) -> CorpusManifest:
+        """Lists the utterances of some sets.
 
         Args:
-          audio: the recording's samples, or why it cannot be used.
+          parts: set -> the corpus's parts.
+
+        Raises:
+          UserError: there is no such folder, or the corpus is malformed.
         """
-        words = utterance.text.split()
-        unknown = [word for word in words if word not in self.pronunciations]
-        if isinstance(audio, str):
-            return audio
-        if unknown and not self.any_word:
-            return f"the word {unknown[0]} has no pronunciation; add a line for it to {self.lexicon}"
+        if not self.folder.is_dir():
+            raise UserError(f"{self.folder}: there is no such folder; fetch the corpus first (stage 0).")
+        corpus, words = self.config.corpus, self.config.alignment.labels == "words"
+        conf_dir, seed = self.work.config_path.parent, self.config.seed
+        request = ReadRequest(self.folder, conf_dir, corpus, parts, seed, words_for_phones=words)
+        return CORPORA[corpus.name].read(request)
+
+    def check(
+        self, manifest: CorpusManifest, names: Collection[str], model: PronunciationModel, *, any_word: bool = False
+    ) -> UsableUtterances:
+        """Reads every recording of some sets.
+
+        Args:
+          any_word: accept words without pronunciation: they cannot be recognised, nor their utterances aligned.
+
+        Raises:
+          UserError: an utterance cannot be used and is not to be skipped, a set is empty, or phones are to be
+            recognised that are not those of a lexicon.
+        """
+        utterances = [utterance for utterance in manifest.utterances if utterance.set in names]
+        phones_recognised = self._recognises_phones(utterances)
+        pronunciations = model({word for utterance in utterances for word in utterance.text.split()})
+        any_word = any_word and not phones_recognised
+        problems = [problem for problem in manifest.problems if problem.set in names]
+        samples: dict[str, int] = {}
+        sets: dict[str, list[Utterance]] = {}
+        for utterance, audio in sorted(zip(utterances, self._check_audio(utterances)), key=lambda pair: pair[0].id):
+            reason = audio if isinstance(audio, str) else self._problem(utterance, audio, pronunciations, any_word)
+            if isinstance(audio, str) or reason:
+                problems.append(InvalidUtterance(utterance.id, reason, utterance.set))
+            else:
+                samples[utterance.id] = audio
+                sets.setdefault(utterance.set, []).append(utterance)
+        problems.sort(key=lambda problem: problem.utterance)
+        self._report(problems)
+        for name in names:
+            if name not in sets:
+                raise UserError(f"{self.folder}: the {name} set has no usable utterance; give it some, or other parts.")
+        phones = PhonesAsWords(pronunciations) if phones_recognised else None
+        return UsableUtterances(sets, samples, problems, pronunciations, phones)
+
+    def _recognises_phones(self, utterances: Sequence[Utterance]) -> bool:
+        """Whether phones are recognised where the transcripts are words."""
+        referenced, units = any(utterance.reference for utterance in utterances), self.config.lang.units
+        if referenced and units != "phones":
+            raise UserError(
+                f"{self.work.config_path}: alignment.labels: words needs a lexicon of phones (lang.units: phones), "
+                f"not {units}."
+            )
+        return referenced
+
+    def _check_audio(self, utterances: Sequence[Utterance]) -> list[int | str]:
+        """For each utterance its recording's samples, or why that cannot be used."""
+        paths = [utterance.audio for utterance in utterances]
+        shards = [paths[i : i + _SHARD] for i in range(0, len(paths), _SHARD)]
+        check = partial(_check_shard, self.config.corpus.sampling_rate)
+        progress = "checking recordings" if len(shards) > 9 else None
+        return [outcome for shard in parallel_map(check, shards, nj=self.nj, progress=progress) for outcome in shard]
+
+    def _problem(self, utterance: Utterance, samples: int, pronunciations: Pronunciations, any_word: bool) -> str:
+        """Why an utterance whose recording is good cannot be used; "": it can."""
+        words, rate = utterance.text.split(), self.config.corpus.sampling_rate
+        unknown = [word for word in words if word not in pronunciations]
+        if unknown and not any_word:
+            lexicon = self.work.config_path.parent / self.config.lang.lexicon
+            return f"the word {unknown[0]} has no pronunciation; add a line for it to {lexicon}"
         # the number of frames is rounded, never below this many shifts
-        phones = sum(min(map(len, self.pronunciations.get(word, [()]))) for word in words)
-        least = round(phones * FRAMES_PER_PHONE * FRAME_SHIFT * self.sampling_rate)
-        if audio < least:
+        phones = sum(min(map(len, pronunciations.get(word, [()]))) for word in words)
+        least = round(phones * FRAMES_PER_PHONE * FRAME_SHIFT * rate)
+        if samples < least:
             return (
-                f"{utterance.audio} is {audio / self.sampling_rate:.2f} s long, its words need "
-                f"{least / self.sampling_rate:.2f} s; correct the transcript or the recording"
+                f"{utterance.audio} is {samples / rate:.2f} s long, its words need {least / rate:.2f} s; "
+                "correct the transcript or the recording"
             )
         return ""
 
-
-def check_utterances(
-    utterances: Sequence[Utterance], requirements: Requirements, listed: Sequence[InvalidUtterance], nj: int
-) -> UsableUtterances:
-    """Reads every recording.
-
-    Args:
-      listed: what the corpus's reader found wrong.
-      nj: processes.
-    """
-    rate = requirements.sampling_rate
-    shards = [(rate, [u.audio for u in utterances[i : i + _SHARD]]) for i in range(0, len(utterances), _SHARD)]
-    checked = parallel_map(_check_shard, shards, nj=nj, progress="checking recordings" if len(shards) > 9 else None)
-    outcomes = [outcome for shard in checked for outcome in shard]
-    samples: dict[str, int] = {}
-    problems = list(listed)
-    for utterance, outcome in zip(utterances, outcomes, strict=True):
-        if reason := requirements.problem(utterance, outcome):
-            problems.append(InvalidUtterance(utterance.id, reason, utterance.set))
-        else:
-            samples[utterance.id] = int(outcome)
-    sets: dict[str, list[Utterance]] = {}
-    for utterance in sorted(utterances, key=lambda u: u.id):
-        if utterance.id in samples:
-            sets.setdefault(utterance.set, []).append(utterance)
-    return UsableUtterances(sets, samples, sorted(problems, key=lambda problem: problem.utterance))
+    def _report(self, problems: Sequence[InvalidUtterance]) -> None:
+        """Logs the bad utterances that are left out; raises UserError where none may be."""
+        if self.config.corpus.on_bad_utterance == "skip":
+            for problem in problems:
+                logger.warning("left out: %s: %s", problem.utterance, problem.reason)
+        elif problems:
+            named = "; ".join(f"{problem.utterance}: {problem.reason}" for problem in problems[:_NAMED])
+            more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+            count = f"{len(problems)} utterances" if len(problems) > 1 else "1 utterance"
+            raise UserError(
+                f"{self.folder}: {count} cannot be used: {named}{more} "
+                "(--on-bad-utterance skip leaves such utterances out)."
+            )
 
 
-def _check_shard(shard: tuple[int, list[Path]]) -> list[int | str]:
-    rate, paths = shard
+def _check_shard(sampling_rate: int, paths: Sequence[Path]) -> list[int | str]:
     outcomes: list[int | str] = []
     for path in paths:
         try:
-            outcomes.append(check_audio(path, rate))
+            outcomes.append(check_audio(path, sampling_rate))
         except BadAudio as bad:
             outcomes.append(str(bad))
     return outcomes
-
-
-def refuse(problems: Sequence[InvalidUtterance], corpus_dir: Path) -> None:
-    """Raises UserError that names the first bad utterances, where there are some."""
-    if not problems:
-        return
-    named = "; ".join(f"{problem.utterance}: {problem.reason}" for problem in problems[:_NAMED])
-    more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
-    count = f"{len(problems)} utterances" if len(problems) > 1 else "1 utterance"
-    raise UserError(
-        f"{corpus_dir}: {count} cannot be used: {named}{more} (--on-bad-utterance skip leaves such utterances out)."
-    )

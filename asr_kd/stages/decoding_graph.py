@@ -13,9 +13,9 @@ from asr_kd.io.files import file_digest
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.resources import check_disk
 from asr_kd.io.stamp import STAMP, Stamp, read_stamp, stale_reason
-from asr_kd.lang.graph_size import bytes_on_disk, check_compiling
 from asr_kd.lang.lexicon import read_lang
 from asr_kd.lang.ngram import read_arpa, read_counts
+from asr_kd.stages.language import bytes_on_disk, check_memory
 from asr_kd.workspace.config import Config
 from asr_kd.workspace.work import Workspace, require
 
@@ -63,7 +63,7 @@ def make_graph(config: Config, work: Workspace, tree: str) -> Path:
     language_model = language_model_of(work)
     prepared = read_stamp(work.data) or {"inputs": {}}
     num_ngrams = sum(read_counts(language_model))
-    check_compiling(num_ngrams, language_model, given="lm" in prepared["inputs"])
+    check_memory(num_ngrams, language_model, given="lm" in prepared["inputs"])
     check_disk(folder, bytes_on_disk(num_ngrams))
     metadata: dict[str, object] = {}
     with replacing_folder(folder, stamp, metadata) as temporary:

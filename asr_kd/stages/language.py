@@ -12,18 +12,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from asr_kd.errors import UserError, some_of
+from asr_kd.io.formatting import human_bytes
+from asr_kd.io.resources import available_memory
 from asr_kd.io.text_files import open_text
-from asr_kd.lang.graph_size import check_reading, too_large
 from asr_kd.lang.ngram import Arpa, estimate, read_arpa, read_counts
 from asr_kd.lang.normalise import normalise
 from asr_kd.lang.pruning import prune, restrict
 from asr_kd.lang.settings import LangConfig
-
-if TYPE_CHECKING:
-    from asr_kd.lang.pronunciation import PronunciationModel
 
 UNKNOWN = "<UNK>"
 _UTTERANCE_ID = re.compile(r"[0-9]+-[0-9]+-[0-9]+\s")  # LibriSpeech's transcripts have one before each line
@@ -41,7 +38,13 @@ class LanguageFiles:
     lexicon: Path
     lm: Path | None
     lm_text: Path | None
-    optional_lexicon: bool = False
+    optional_lexicon: bool
+
+    @classmethod
+    def of(cls, settings: LangConfig, conf_dir: Path) -> LanguageFiles:
+        """Names are relative to the config's folder; an absolute one stays as it is."""
+        lm, lm_text = (conf_dir / name if name else None for name in (settings.lm, settings.lm_text))
+        return cls(conf_dir / settings.lexicon, lm, lm_text, settings.lexicon == LangConfig.lexicon)
 
     @property
     def present(self) -> dict[str, Path]:
@@ -65,33 +68,10 @@ class LanguageFiles:
         return str(self.lm or self.lm_text or "the training transcripts")
 
 
-def language_files(settings: LangConfig, conf_dir: Path) -> LanguageFiles:
-    """Where the config's files are; an absolute name stays as it is."""
-    return LanguageFiles(
-        conf_dir / settings.lexicon,
-        conf_dir / settings.lm if settings.lm else None,
-        conf_dir / settings.lm_text if settings.lm_text else None,
-        settings.lexicon == LangConfig.lexicon,
-    )
-
-
-@dataclass(frozen=True)
-class LanguageModel:
-    """The model that becomes data/lm/G.arpa."""
-
-    arpa: Arpa
-    left_out: int = 0  # sentences of the text that are transcripts of a scored set
-    full_ngrams: int = 0  # before pruning
-
-    @property
-    def words(self) -> set[str]:
-        return self.arpa.spoken_words
-
-
 def language_model(
     settings: LangConfig, files: LanguageFiles, train_texts: Sequence[str], scored_texts: Iterable[str]
-) -> LanguageModel:
-    """Reads or estimates it.
+) -> tuple[Arpa, dict[str, int]]:
+    """The model that becomes data/lm/G.arpa, read or estimated, with its sizes for prepare's stamp.
 
     Args:
       train_texts: transcripts that it is estimated from where no file is named.
@@ -100,28 +80,35 @@ def language_model(
     Raises:
       UserError: a file cannot be read, or has no sentence.
     """
+    left_out = 0
     if files.lm is not None:
         count = sum(read_counts(files.lm))
-        check_reading(count, files.lm)
-        if (warning := too_large(count, files.lm, given=True)) is not None:
-            logger.warning("stage 7 will not be possible on this machine as it is now: %s", warning)
-        arpa = read_arpa(files.lm)
-        return LanguageModel(restrict(arpa, arpa.spoken_words), full_ngrams=sum(map(len, arpa.probabilities)))
-    sentences: Sequence[str] = train_texts
-    left_out = 0
-    if files.lm_text is not None:
-        scored = set(scored_texts)
-        text = read_sentences(files.lm_text)
-        sentences = [sentence for sentence in text if sentence not in scored]
-        left_out = len(text) - len(sentences)
-    split = [sentence.split() for sentence in sentences]
-    if settings.vocabulary:
-        split = _limited(split, settings.vocabulary)
-    arpa = estimate(split, settings.ngram_order)
-    full = sum(map(len, arpa.probabilities))
-    if settings.vocabulary:
-        arpa = restrict(arpa, arpa.spoken_words)
-    return LanguageModel(prune(arpa, settings.prune), left_out, full)
+        check_memory(count, files.lm, given=True, reading=True)
+        try:
+            check_memory(count, files.lm, given=True)
+        except UserError as error:
+            logger.warning("stage 7 will not be possible on this machine as it is now: %s", error)
+        full = read_arpa(files.lm)
+        arpa = restrict(full, full.spoken_words)
+    else:
+        sentences: Sequence[str] = train_texts
+        if files.lm_text is not None:
+            scored = set(scored_texts)
+            text = read_sentences(files.lm_text)
+            sentences = [sentence for sentence in text if sentence not in scored]
+            left_out = len(text) - len(sentences)
+        split = [sentence.split() for sentence in sentences]
+        if settings.vocabulary:
+            split = _limited(split, settings.vocabulary)
+        full = estimate(split, settings.ngram_order)
+        arpa = prune(restrict(full, full.spoken_words) if settings.vocabulary else full, settings.prune)
+    return arpa, {
+        "order": arpa.order,
+        "words": len(arpa.spoken_words),
+        "ngrams": sum(map(len, arpa.probabilities)),
+        "ngrams_before_pruning": sum(map(len, full.probabilities)),
+        "sentences_left_out": left_out,
+    }
 
 
 def read_sentences(path: Path) -> list[str]:
@@ -145,23 +132,6 @@ def _limited(sentences: list[list[str]], size: int) -> list[list[str]]:
     return [[word if word in vocabulary else UNKNOWN for word in sentence] for sentence in sentences]
 
 
-def pronunciation_model(settings: LangConfig, lexicon: Path, sentences: Sequence[str]) -> PronunciationModel:
-    """The one that the settings ask for; byte-pair units and whole words are learnt from `sentences`."""
-    # imported late: their compiled parts load slowly, and a finished stage does not need them
-    from asr_kd.lang.pronunciation import LexiconModel
-    from asr_kd.lang.units import BpeUnits, CharacterUnits, WordUnits
-
-    if settings.closures and settings.units != "phones":
-        raise UserError(f"lang.closures is for lang.units: phones, not {settings.units}; leave it out.")
-    if settings.units == "characters":
-        return CharacterUnits()
-    if settings.units == "words":
-        return WordUnits(sentences)
-    if settings.units == "bpe":
-        return BpeUnits(sentences, settings.bpe_size)
-    return LexiconModel(lexicon, oov_g2p=settings.guess_pronunciations, closures=settings.closures)
-
-
 def check_vocabulary(
     words: set[str], pronunciations: Mapping[str, object], files: LanguageFiles, *, oov_g2p: bool = False
 ) -> None:
@@ -173,4 +143,51 @@ def check_vocabulary(
     raise UserError(
         f"{files.lm_source}: {len(missing)} words of the language model have no pronunciation ({some_of(missing)}); "
         f"add lines for them to {files.lexicon}, or {advice}."
+    )
+
+
+# Peaks of benchmarks/bench_graph.py: 423 thousand n-grams over 20 thousand words 2.36 GB, 1.27 million over 120
+# thousand 6.57 GB. The number of n-grams decides, not that of words. The model itself is included: 0.44 kB an n-gram.
+_FIXED, _PER_NGRAM = 0.3e9, 5.0e3
+_READ_PER_NGRAM = 0.45e3
+ARCS_PER_NGRAM, _BYTES_OF_ARC = 14.0, 20.0  # of the finished graph
+
+
+def bytes_to_compile(num_ngrams: int) -> float:
+    """About the most memory at once that compiling a decoding graph takes."""
+    return _FIXED + _PER_NGRAM * num_ngrams
+
+
+def bytes_on_disk(num_ngrams: int) -> float:
+    """About what the finished graph takes."""
+    return _BYTES_OF_ARC * ARCS_PER_NGRAM * num_ngrams
+
+
+def bytes_to_read(num_ngrams: int) -> float:
+    """About what a language model takes in memory."""
+    return _READ_PER_NGRAM * num_ngrams
+
+
+def check_memory(num_ngrams: int, path: Path, *, given: bool, reading: bool = False) -> None:
+    """Raises UserError where memory does not suffice for the graph of a language model; it says what would fit.
+
+    Args:
+      path: the language model's file.
+      given: the model is a file that the user brought, whose pruning and vocabulary the config does not set.
+      reading: whether it suffices for the model itself.
+    """
+    free, needed = available_memory(), (bytes_to_read if reading else bytes_to_compile)(num_ngrams)
+    if free is None or needed <= free:
+        return
+    what = "reading its" if reading else "the graph of its"
+    fits = max(0.0, free - _FIXED) / _PER_NGRAM
+    smaller = f"the graph of about {fits:,.0f} n-grams fits" if fits >= 1 else "no graph fits"
+    advice = (
+        "name a smaller --lm (OpenSLR's 3-gram.pruned.3e-7 has about 1.4 million), or have one estimated from --lm-text"
+        if given
+        else "raise lang.prune or lower lang.vocabulary"
+    )
+    raise UserError(
+        f"{path}: {what} {num_ngrams:,} n-grams takes about {human_bytes(needed)} of memory, but {human_bytes(free)} "
+        f"are free; {smaller}: {advice}, and prepare again."
     )

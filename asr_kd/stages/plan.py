@@ -21,8 +21,8 @@ from asr_kd.frames.sampler import BLOCK_FRAMES
 from asr_kd.frames.store import store_bytes
 from asr_kd.io.formatting import human_bytes
 from asr_kd.io.stamp import read_stamp
-from asr_kd.lang.graph_size import ARCS_PER_NGRAM, bytes_on_disk, bytes_to_compile, bytes_to_read
 from asr_kd.lang.ngram import read_counts
+from asr_kd.stages.language import ARCS_PER_NGRAM, bytes_on_disk, bytes_to_compile, bytes_to_read
 from asr_kd.stages.plan_models import LABEL, PROCESS, UTTERANCE, SystemPlan, plans_of, windows_bytes
 from asr_kd.stages.plan_rates import audio_rate, feature_rate, training_seconds, viterbi_rate
 from asr_kd.workspace.config import TRAIN, Config

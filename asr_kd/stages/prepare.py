@@ -1,8 +1,9 @@
 """Stage 1: reads and checks a corpus, then writes cuts, lexicon and language model: all of them or none.
 
 Everything is checked before anything is written. Stamps are deleted first and written last, so that a killed run is
-done again. The lexicon and the language model depend on train and dev alone (and on the test
-transcripts as far as those are left out of a text); each set's cuts have a stamp of their own.
+done again. The lexicon and the language model depend on train and dev alone (and on the test transcripts as far as
+those are left out of a text); each set's cuts have a stamp of their own. So a further test set can be added to a
+finished run: with cuts, lexicon and stamp of its own, and nothing that is there changes.
 """
 
 from __future__ import annotations
@@ -15,31 +16,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asr_kd.corpora.cuts import relative_name
-from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance
+from asr_kd.corpora.cuts import read_cuts, relative_name
+from asr_kd.corpora.listing import CorpusManifest
 from asr_kd.corpora.registry import CORPORA
 from asr_kd.errors import UserError, some_of
 from asr_kd.io.files import digest_of, file_digest, replacing_file
 from asr_kd.io.folders import replacing_folder
-from asr_kd.io.stamp import STAMP, Stamp, stale_reason
-from asr_kd.lang.lexicon import make_lang, write_lang
-from asr_kd.lang.ngram import read_arpa, write_arpa
+from asr_kd.io.stamp import STAMP, Stamp, read_stamp, stale_reason
+from asr_kd.lang.lexicon import make_lang, read_lang, write_lang
+from asr_kd.lang.ngram import Arpa, read_arpa, write_arpa
 from asr_kd.lang.settings import LangConfig
-from asr_kd.lang.units import PhonesAsWords
-from asr_kd.stages.check_utterances import Requirements, UsableUtterances, check_utterances, refuse
-from asr_kd.stages.language import (
-    LanguageFiles,
-    LanguageModel,
-    check_vocabulary,
-    language_files,
-    language_model,
-    pronunciation_model,
-)
-from asr_kd.stages.set_cuts import Language, SetWriter, cuts_stamp, stale_set
-from asr_kd.workspace.config import DEV, TRAIN, Config
-from asr_kd.workspace.freshness import TRANSCRIPTS
+from asr_kd.lang.units import Pronunciations, pronunciation_model
+from asr_kd.settings import to_mapping
+from asr_kd.stages.check_utterances import CorpusSource, UsableUtterances
+from asr_kd.stages.language import LanguageFiles, check_vocabulary, language_model, read_sentences
+from asr_kd.stages.set_cuts import SetWriter, cuts_stamp, guesses, stale_set
+from asr_kd.workspace.config import DEV, TRAIN, Config, with_settings
+from asr_kd.workspace.freshness import TRANSCRIPTS, transcripts_file
+from asr_kd.workspace.sets import add_set as note_set
 from asr_kd.workspace.sets import prepared
-from asr_kd.workspace.work import Workspace
+from asr_kd.workspace.work import Workspace, require
 
 logger = logging.getLogger(__name__)
 
@@ -52,40 +48,57 @@ class PrepareResult:
     metadata: Mapping[str, Any]
 
     def __str__(self) -> str:
-        lines = [describe_set(name, entries) for name, entries in self.metadata["sets"].items()]
-        lm = self.metadata["lm"]
+        lines = [line for name, entries in self.metadata["sets"].items() for line in _describe_set(name, entries)]
+        lm, guessed = self.metadata["lm"], self.metadata["guessed_pronunciations"]
         lines.append(
             f"language model: order {lm['order']}, {lm['words']} words, {lm['ngrams']} n-grams; "
             f"perplexity {lm['perplexity']['dev']:.1f} on dev"
         )
         if left_out := lm["sentences_left_out"]:
             lines.append(f"{left_out} sentences of its text are transcripts of scored sets and were left out")
-        if guessed := self.metadata["guessed_pronunciations"]:
+        if guessed:
             lines.append(
                 f"{len(guessed)} words are in no lexicon: letter-to-sound rules gave their pronunciations (listed in "
                 "the stamps of data/)"
             )
-        if shared := self.metadata["shared_speakers"]:
-            lines.append(
-                f"warning: {len(shared)} speakers of test sets also speak in training or dev: {', '.join(shared)}"
-            )
-        if self.metadata["not_speech"]:
-            lines.append(f"no speech in {len(self.metadata['not_speech'])} recordings, left out")
+        if not_speech := self.metadata["not_speech"]:
+            lines.append(f"no speech in {len(not_speech)} recordings, left out")
         lines += [
             f"warning: {name} was added with another lexicon or language model; add it again: asr-kd prepare --add-set"
             for name in self.metadata["outdated_sets"]
         ]
-        lines += [f"left out {bad['utterance']}: {bad['reason']}" for bad in self.metadata["left_out"]]
         return "\n".join(lines)
 
 
-def describe_set(name: str, entries: Mapping[str, Any]) -> str:
-    """A line on a set, from its stamp's metadata."""
+@dataclass(frozen=True)
+class AddSetResult:
+    """The set that was added; `metadata` of its stamp."""
+
+    ran: bool
+    name: str
+    metadata: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return "\n".join(_describe_set(self.name, self.metadata))
+
+
+def _describe_set(name: str, entries: Mapping[str, Any]) -> list[str]:
+    """Lines on a set, from its stamp's metadata."""
     some = f" ({some_of(entries['most_frequent_oov'])})" if entries["most_frequent_oov"] else ""
-    return (
+    lines = [
         f"{name}: {entries['utterances']} utterances, {entries['words']} words, {entries['minutes']:.1f} minutes, "
         f"{entries['oov_words']} words outside the vocabulary{some}"
-    )
+    ]
+    notes = {
+        "without_pronunciation": "{} utterances have a word without pronunciation: they cannot be aligned",
+        "sentences_in_lm_text": "warning: {} of its sentences are in the text of the language model, which knows them "
+        "too well",
+        "training_utterances": "warning: {} of its utterances are training utterances",
+    }
+    lines += [note.format(entries[key]) for key, note in notes.items() if entries.get(key)]
+    if shared := entries["shared_speakers"]:
+        lines.append(f"warning: {len(shared)} of its speakers also speak in training or dev: {', '.join(shared)}")
+    return lines + [f"left out {bad['utterance']}: {bad['reason']}" for bad in entries["left_out"]]
 
 
 def prepare(config: Config, work: Workspace, *, corpus_dir: Path, nj: int = 1) -> PrepareResult:
@@ -98,13 +111,12 @@ def prepare(config: Config, work: Workspace, *, corpus_dir: Path, nj: int = 1) -
     Raises:
       UserError: the corpus is malformed, an utterance cannot be used (and is not to be skipped), or a set is empty.
     """
-    manifest = read_manifest(config, work, config.sets, corpus_dir)
-    files = language_files(config.lang, work.config_path.parent)
+    source, files = CorpusSource(config, work, corpus_dir, nj), LanguageFiles.of(config.lang, work.config_path.parent)
+    manifest = source.read(config.sets)
     stamps = {name: cuts_stamp(config, work, manifest.of_set(name)) for name in config.sets}
     stamp = _stamp(config, files, manifest, stamps)
-    skip = config.corpus.on_bad_utterance == "skip"
     relearn = _stale_language(work, stamp)
-    stale = {name: why for name in stamps if (why := relearn or stale_set(work, name, stamps[name], skip=skip))}
+    stale = {name: why for name in stamps if (why := relearn or stale_set(config, work, name, stamps[name]))}
     if not stale:
         for path in (work.data / STAMP, *map(work.cuts_stamp, stamps)):
             path.touch()  # the files of the corpus are still the same, whatever their times
@@ -112,88 +124,42 @@ def prepare(config: Config, work: Workspace, *, corpus_dir: Path, nj: int = 1) -
     logger.info("preparing %s of %s: %s", ", ".join(stale), work.data, next(iter(stale.values())))
 
     model = pronunciation_model(config.lang, files.lexicon, [u.text for u in manifest.of_set(TRAIN)])
-    utterances = [utterance for utterance in manifest.utterances if utterance.set in stale]
-    phones_recognised = check_references(config, work, utterances)
-    pronunciations = model({word for utterance in utterances for word in utterance.text.split()})
-    requirements = Requirements(config.corpus.sampling_rate, pronunciations, files.lexicon)
-    usable = check_utterances(utterances, requirements, [p for p in manifest.problems if p.set in stale], nj)
-    if not skip:
-        refuse(usable.problems, corpus_dir)
-    for problem in usable.problems:
-        logger.warning("left out: %s: %s", problem.utterance, problem.reason)
-    for name in stale:
-        if not usable.sets.get(name):
-            raise UserError(f"{work.config_path}: the {name} set has no usable utterance; give it some.")
-
-    phones = PhonesAsWords(pronunciations) if phones_recognised else None
+    usable = source.check(manifest, stale, model)
     if relearn:
-        lm = _language_model(config, files, usable, phones)
-        pronunciations = pronunciations | (phones or model)(lm.words)
-        check_vocabulary(lm.words, pronunciations, files, oov_g2p=config.lang.guess_pronunciations)
+        scored = (sentence for name in usable.sets if name != TRAIN for sentence in usable.sentences(name))
+        arpa, lm_metadata = language_model(config.lang, files, usable.sentences(TRAIN), scored)
+        pronunciations = usable.pronunciations | (usable.phones or model)(arpa.spoken_words)
+        check_vocabulary(arpa.spoken_words, pronunciations, files, oov_g2p=config.lang.guess_pronunciations)
     else:
-        lm = LanguageModel(read_arpa(work.lm / "G.arpa"))
-    language = Language(lm.arpa, model.symbols, pronunciations, model.guessed, phones)
-    writer = SetWriter(config, work, usable, language, learnt_speakers(config, manifest))
+        arpa = read_arpa(work.lm / "G.arpa")
+    writer = SetWriter(config, work, usable, model, arpa, model.symbols, _learnt_speakers(config, manifest))
     work.data.mkdir(parents=True, exist_ok=True)
     if relearn:
         (work.data / STAMP).unlink(missing_ok=True)
     for name in stale:
         writer.write(name, stamps[name])
-    write_transcripts(work.data / TRANSCRIPTS, manifest, work)
+    _write_transcripts(work.data / TRANSCRIPTS, manifest, work)
     if relearn:
-        _write_language(writer, lm)
+        _write_language(work, usable, arpa, pronunciations, model.symbols)
+        metadata = {
+            "lm": lm_metadata,
+            "guessed_pronunciations": guesses(model, arpa.spoken_words),
+            "not_speech": manifest.not_speech,
+            "known_missing": manifest.known_missing,
+        }
         with replacing_file(work.data / STAMP) as path:
-            stamp.write(path, _metadata(writer, lm, manifest))
+            stamp.write(path, metadata)
     return PrepareResult(True, prepared(config, work))
 
 
-def read_manifest(
-    config: Config, work: Workspace, parts: Mapping[str, Sequence[str]], corpus_dir: Path
-) -> CorpusManifest:
-    """Lists the utterances of some sets.
-
-    Args:
-      parts: set -> the corpus's parts.
-
-    Raises:
-      UserError: there is no such folder, or the corpus is malformed.
-    """
-    if not corpus_dir.is_dir():
-        raise UserError(f"{corpus_dir}: there is no such folder; fetch the corpus first (stage 0).")
-    request = ReadRequest(
-        corpus_dir,
-        work.config_path.parent,
-        config.corpus,
-        parts,
-        config.seed,
-        words_for_phones=config.alignment.labels == "words",
-    )
-    return CORPORA[config.corpus.name].read(request)
-
-
-def check_references(config: Config, work: Workspace, utterances: Sequence[Utterance]) -> bool:
-    """Whether phones are recognised where the transcripts are words.
-
-    Raises:
-      UserError: that needs a lexicon of phones, and the config has other units.
-    """
-    referenced = any(utterance.reference for utterance in utterances)
-    if referenced and config.lang.units != "phones":
-        raise UserError(
-            f"{work.config_path}: alignment.labels: words needs a lexicon of phones (lang.units: phones), "
-            f"not {config.lang.units}."
-        )
-    return referenced
-
-
-def learnt_speakers(config: Config, manifest: CorpusManifest) -> set[str]:
+def _learnt_speakers(config: Config, manifest: CorpusManifest) -> set[str]:
     """The speakers of training and dev; none where a corpus's speakers are not known."""
     if not CORPORA[config.corpus.name].known_speakers:
         return set()
     return {utterance.speaker for utterance in manifest.utterances if utterance.set in (TRAIN, DEV)}
 
 
-def write_transcripts(path: Path, manifest: CorpusManifest, work: Workspace) -> None:
+def _write_transcripts(path: Path, manifest: CorpusManifest, work: Workspace) -> None:
     """The names of the transcripts' files, for `asr_kd.workspace.freshness`."""
     names = [relative_name(transcripts, work.root) for transcripts in manifest.transcripts]
     with replacing_file(path) as temporary:
@@ -217,39 +183,91 @@ def _stale_language(work: Workspace, stamp: Stamp) -> str | None:
     return f"{missing[0]} is gone" if missing else None
 
 
-def _language_model(
-    config: Config, files: LanguageFiles, usable: UsableUtterances, phones: PhonesAsWords | None
-) -> LanguageModel:
-    texts = {
-        name: [text if phones is None else phones.sentence(text) for text in usable.texts(name)] for name in usable.sets
-    }
-    scored = (text for name in texts if name != TRAIN for text in texts[name])
-    return language_model(config.lang, files, texts[TRAIN], scored)
-
-
-def _write_language(writer: SetWriter, lm: LanguageModel) -> None:
+def _write_language(
+    work: Workspace, usable: UsableUtterances, arpa: Arpa, pronunciations: Pronunciations, symbols: Sequence[str]
+) -> None:
     """data/lang and data/lm: nothing of the test sets is in them, so that models do not depend on those."""
-    work, language = writer.work, writer.language
-    learnt = {word for name in (TRAIN, DEV) for text in writer.usable.texts(name) for word in text.split()}
-    words = {word: language.pronunciations[word] for word in lm.words | learnt}
-    lang = make_lang(lm.words, words, language.symbols)
+    vocabulary = arpa.spoken_words
+    learnt = {word for name in (TRAIN, DEV) for text in usable.texts(name) for word in text.split()}
+    lang = make_lang(vocabulary, {word: pronunciations[word] for word in vocabulary | learnt}, symbols)
     contents = {"words": digest_of(lang.words), "lexicon": digest_of(sorted(lang.pronunciations.items()))}
     with replacing_folder(work.lang, Stamp("lang", {}, contents)) as path:
         write_lang(path, lang)
     with replacing_folder(work.lm, Stamp("lm", {}, {})) as path:
-        write_arpa(path / "G.arpa", lm.arpa)
+        write_arpa(path / "G.arpa", arpa)
 
 
-def _metadata(writer: SetWriter, lm: LanguageModel, manifest: CorpusManifest) -> dict[str, Any]:
-    return {
-        "lm": {
-            "order": lm.arpa.order,
-            "words": len(lm.words),
-            "ngrams": sum(map(len, lm.arpa.probabilities)),
-            "ngrams_before_pruning": lm.full_ngrams,
-            "sentences_left_out": lm.left_out,
-        },
-        "guessed_pronunciations": writer.language.guesses(lm.words),
-        "not_speech": manifest.not_speech,
-        "known_missing": manifest.known_missing,
+def add_set(
+    config: Config, work: Workspace, name: str, parts: Sequence[str], *, corpus_dir: Path, nj: int = 1
+) -> AddSetResult:
+    """Writes cuts_<name>.jsonl.gz, lexicon_<name>.txt and their stamp, and notes the set for the later stages.
+
+    Words outside the vocabulary are counted: they cannot be recognised.
+
+    Args:
+      parts: of the corpus in `corpus_dir`, which is of the same kind as the config's.
+      nj: processes that check recordings.
+
+    Raises:
+      UserError: stage 1 has not run, the config has a set of this name, or an utterance cannot be used.
+    """
+    if name in config.sets:
+        raise UserError(f"{work.config_path} has a set {name} already; give the new one another name.")
+    with_settings(config, {"sets": to_mapping({**config.sets, name: parts})}, "--add-set")  # checks the name
+    stage_one, files = require(work.data, work, "prepare"), LanguageFiles.of(config.lang, work.config_path.parent)
+    _check_files(work, files, stage_one["inputs"])
+    source = CorpusSource(config, work, corpus_dir, nj)
+    manifest = source.read({name: parts})
+    stamp = cuts_stamp(config, work, manifest.utterances)
+    reason = stale_set(config, work, name, stamp)
+    old = read_stamp(work.cuts_stamp(name))
+    if reason is None and old is not None and old["metadata"]["measured_by"] == stage_one["digest"]:
+        work.cuts_stamp(name).touch()
+        note_set(work, name, tuple(parts))
+        return AddSetResult(False, name, old["metadata"])
+    logger.info("adding %s to %s: %s", name, work.data, reason or "the lexicon or language model changed")
+
+    train = _transcripts(work, TRAIN)
+    train_texts = [utterance["text"] for utterance in train]
+    model = pronunciation_model(config.lang, files.lexicon, train_texts)
+    usable = source.check(manifest, [name], model, any_word=True)
+    learnt_from = [*train, *_transcripts(work, DEV)] if CORPORA[config.corpus.name].known_speakers else []
+    speakers, train_ids = {utterance["speaker"] for utterance in learnt_from}, {utterance["id"] for utterance in train}
+    texts, lm_text = usable.texts(name), _lm_text(config, work, files, train_texts)
+    more = {
+        "measured_by": stage_one["digest"],
+        "sentences_in_lm_text": sum(text in lm_text for text in texts),
+        "training_utterances": sum(utterance.id in train_ids for utterance in usable.sets[name]),
+        "without_pronunciation": sum(not usable.pronunciations.keys() >= set(text.split()) for text in texts),
     }
+    _write_transcripts(transcripts_file(work, name), manifest, work)
+    arpa, symbols = read_arpa(work.lm / "G.arpa"), read_lang(work.lang).phones[1:]
+    metadata = SetWriter(config, work, usable, model, arpa, symbols, speakers).write(name, stamp, more)
+    note_set(work, name, tuple(parts))
+    return AddSetResult(True, name, metadata)
+
+
+def _check_files(work: Workspace, files: LanguageFiles, prepared: Mapping[str, str]) -> None:
+    """Raises UserError where the lexicon or a language model's file is another one than stage 1 had."""
+    present = {name: file_digest(path) for name, path in files.present.items()}
+    for name, option in (("lexicon", "--lexicon"), ("lm", "--lm"), ("lm_text", "--lm-text")):
+        if present.get(name) != prepared.get(name):
+            raise UserError(
+                f"{work.data} was prepared with another {option[2:]} file, or with none; give the same {option} as "
+                "then, or prepare again first."
+            )
+
+
+def _lm_text(config: Config, work: Workspace, files: LanguageFiles, train_texts: Sequence[str]) -> set[str]:
+    """The sentences that the language model was estimated from, as far as that is known."""
+    if files.lm is not None:
+        return set()
+    if files.lm_text is None:
+        return set(train_texts)
+    left_out = {utterance["text"] for name in config.scored_sets for utterance in _transcripts(work, name)}
+    return set(read_sentences(files.lm_text)) - left_out
+
+
+def _transcripts(work: Workspace, name: str) -> list[dict[str, Any]]:
+    """The supervisions of a set that is prepared."""
+    return [cut["supervisions"][0] for cut in read_cuts(work.cuts(name), f"run {work.command('prepare')} again")]

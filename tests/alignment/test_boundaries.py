@@ -24,7 +24,7 @@ from asr_kd.alignment.boundaries import (
 )
 from asr_kd.alignment.times import Interval, Times
 from asr_kd.errors import UserError
-from asr_kd.lang.phone_classes import boundary_kind
+from asr_kd.lang.phones import boundary_kind
 from asr_kd.stages.align_compare import compare_times
 
 BIAS = {"stop-vowel": 0.012, "vowel-stop": -0.008}  # seconds that ours is late

@@ -189,7 +189,7 @@ def test_a_large_arpa_file_is_judged_by_its_header(
     prepared(corpus)
     given = corpus.parent / "given.arpa"
     given.write_text((corpus.parent / "data/lm/G.arpa").read_text())
-    monkeypatch.setattr("asr_kd.lang.graph_size.available_memory", lambda: 1e8)  # enough to read it
+    monkeypatch.setattr("asr_kd.stages.language.available_memory", lambda: 1e8)  # enough to read it
     with caplog.at_level("WARNING"):
         prepared(corpus, lang__lm=str(given))
     assert "stage 7 will not be possible" in caplog.text and "no graph fits" in caplog.text

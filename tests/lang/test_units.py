@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 
 from asr_kd.errors import UserError
 from asr_kd.lang.lexicon import make_lang, read_lang, write_lang
-from asr_kd.lang.units import CHARACTERS, BpeUnits, CharacterUnits
+from asr_kd.lang.units import CHARACTERS, SplitUnits, bpe_units
 
 SENTENCES = ["THE OTHER MOTHER BATHED THERE", "THEIR BROTHER'S FATHER", "GATHER THE FEATHERS"] * 5
 words = st.text(st.sampled_from(sorted(set("".join(SENTENCES)) - {" "})), min_size=1, max_size=10)
 
 
 def test_a_word_is_its_characters_and_others_have_none():
-    assert CharacterUnits()({"DON'T", "ÄH", ""}) == {"DON'T": [("D", "O", "N", "'", "T")]}
+    assert SplitUnits(CHARACTERS, tuple)({"DON'T", "ÄH", ""}) == {"DON'T": [("D", "O", "N", "'", "T")]}
 
 
 @given(words)
@@ -23,24 +23,24 @@ def test_units_put_together_are_the_word(word):
     assert set(units) <= set(BPE.symbols)
 
 
-BPE = BpeUnits(SENTENCES, 40)
+BPE = bpe_units(SENTENCES, 40)
 
 
 def test_frequent_strings_become_units_and_unknown_characters_no_word():
     assert any("THE" in unit for unit in BPE.symbols)
     assert len(BPE.symbols) <= 40
     assert BPE(["ZEBRA"]) == {}  # no Z in the sentences
-    assert BpeUnits(SENTENCES, 40).symbols == BPE.symbols
+    assert bpe_units(SENTENCES, 40).symbols == BPE.symbols
 
 
 def test_sizes_that_cannot_be_are_one_sentence():
     with pytest.raises(UserError, match=r"lang.bpe_size: 500 units are too many"):
-        BpeUnits(SENTENCES, 500)
+        bpe_units(SENTENCES, 500)
     with pytest.raises(UserError, match=r"lang.bpe_size: no 3 units can be learnt"):
-        BpeUnits(SENTENCES, 3)
+        bpe_units(SENTENCES, 3)
 
 
-@pytest.mark.parametrize("units", [CharacterUnits(), BPE])
+@pytest.mark.parametrize("units", [SplitUnits(CHARACTERS, tuple), BPE])
 def test_they_are_written_and_read_like_phones(tmp_path, units):
     said = units(["THE", "OTHER"])
     lang = make_lang(["THE"], said, units.symbols)

@@ -8,14 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from lhotse import CutSet
 
+from asr_kd.cli import main
 from asr_kd.corpora import cuts
 from asr_kd.errors import UserError
 from asr_kd.io.stamp import read_stamp
 from asr_kd.lang.lexicon import read_lang
 from asr_kd.lang.ngram import read_arpa
-from asr_kd.stages.add_set import AddSetResult, add_set
+from asr_kd.stages.prepare import AddSetResult, add_set
 from asr_kd.workspace.config import with_settings
 from asr_kd.workspace.freshness import check_inputs_unmodified
 from asr_kd.workspace.sets import all_sets, prepared
@@ -232,6 +234,15 @@ def test_a_set_that_cannot_be_added_is_one_sentence(folder_recipe: Recipe, name:
     folder_recipe.prepare()
     with pytest.raises(UserError, match=says):
         add_set(folder_recipe.config, folder_recipe.work, name, ["gone"], corpus_dir=folder_recipe.corpus)
+
+
+@pytest.mark.parametrize("other", [["--set", "dev=test"], ["--dev-speakers", "0"]])
+def test_options_for_other_sets_are_refused_beside_add_set(folder_recipe: Recipe, other: list[str]) -> None:
+    folder_recipe.work.config_path.write_text("corpus: {name: folder, sampling_rate: 8000}\n")
+    command = ["prepare", "--config", str(folder_recipe.work.config_path), "--corpus-dir", str(folder_recipe.corpus)]
+    result = CliRunner().invoke(main, [*command, "--add-set", "more=others", *other])
+    assert result.exit_code == 2 and "do not go with --add-set" in result.output
+    assert not folder_recipe.work.data.exists()
 
 
 @pytest.mark.parametrize("units", ["characters", "bpe"])

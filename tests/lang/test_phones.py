@@ -1,4 +1,4 @@
-"""Stops with closures: what a pronunciation becomes."""
+"""Every phone that we know has its class; stops with closures: what a pronunciation becomes."""
 
 from pathlib import Path
 
@@ -7,10 +7,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.errors import UserError
-from asr_kd.lang.closures import CLOSURE_OF, GLOTTAL_STOP, SYMBOLS, with_closures
-from asr_kd.lang.lexicon import ARPABET, Lang
-from asr_kd.stages.language import pronunciation_model
-from asr_kd.workspace.config import LangConfig
+from asr_kd.lang.lexicon import ARPABET, SILENCE, Lang
+from asr_kd.lang.phones import CLASSES, CLOSURE_OF, GLOTTAL_STOP, OTHER, SYMBOLS, phone_class, with_closures
+from asr_kd.lang.settings import LangConfig
+from asr_kd.lang.units import pronunciation_model
+
+PHONES = Path(__file__).parents[2] / "recipes" / "timit" / "conf" / "phones.txt"
+
+
+def test_no_phone_of_cmudict_or_timit_is_left_over() -> None:
+    timit = [line.split()[0] for line in PHONES.read_text().splitlines() if line and not line.startswith("#")]
+    assert len(timit) == 61
+    result = {phone_class(phone) for phone in (*ARPABET, *timit)}
+    assert result == set(CLASSES) - {OTHER}
+
+
+def test_case_and_stress_do_not_count() -> None:
+    assert phone_class("AA1") == phone_class("aa") == "vowel"
+    assert phone_class("") == phone_class(SILENCE) == phone_class("h#") == "silence"
+    assert phone_class("Q7") == OTHER
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 
 from asr_kd.errors import UserError
-from asr_kd.lang import graph_size
+from asr_kd.stages import language
 
 MODEL = Path("G.arpa")
 
 
 def test_what_fits_passes(monkeypatch):
-    monkeypatch.setattr(graph_size, "available_memory", lambda: 1e9)
-    graph_size.check_compiling(100, MODEL, given=False)
-    monkeypatch.setattr(graph_size, "available_memory", lambda: None)  # a system that does not say
-    graph_size.check_compiling(10**9, MODEL, given=False)
+    monkeypatch.setattr(language, "available_memory", lambda: 1e9)
+    language.check_memory(100, MODEL, given=False)
+    monkeypatch.setattr(language, "available_memory", lambda: None)  # a system that does not say
+    language.check_memory(10**9, MODEL, given=False)
 
 
 @pytest.mark.parametrize(
@@ -26,13 +26,13 @@ def test_what_fits_passes(monkeypatch):
     ],
 )
 def test_what_does_not_fit_is_one_sentence_with_a_smaller_choice(monkeypatch, free, given, says):
-    monkeypatch.setattr(graph_size, "available_memory", lambda: free)
+    monkeypatch.setattr(language, "available_memory", lambda: free)
     with pytest.raises(UserError, match=rf"G.arpa: the graph of its 9 n-grams takes about 300.0 MB .* {says}"):
-        graph_size.check_compiling(9, MODEL, given=given)
+        language.check_memory(9, MODEL, given=given)
 
 
 def test_a_model_too_large_to_read_is_refused_by_its_header(monkeypatch):
-    monkeypatch.setattr(graph_size, "available_memory", lambda: 8e9)
-    graph_size.check_reading(10**6, MODEL)
+    monkeypatch.setattr(language, "available_memory", lambda: 8e9)
+    language.check_memory(10**6, MODEL, given=True, reading=True)
     with pytest.raises(UserError, match=r"G.arpa: reading its 79,000,000 n-grams takes about 35\.\d GB .* --lm"):
-        graph_size.check_reading(79_000_000, MODEL)
+        language.check_memory(79_000_000, MODEL, given=True, reading=True)

@@ -1,8 +1,9 @@
-"""Stops as phoneticians write them: a closure, in which nothing is heard, and the release that ends it.
+"""ARPAbet's phones and TIMIT's: their broad classes, and stops as phoneticians write them.
 
-Human annotators end a word whose last stop is not released with its closure, begin a word after a pause with the
-release, and time the glottal stop that vowels often begin words with. With cmudict's phones an aligner cannot say any
-of that. The names are TIMIT's: PCL P, TCL CH, Q.
+A stop is a closure, in which nothing is heard, and the release that ends it. Human annotators end a word whose last
+stop is not released with its closure, begin a word after a pause with the release, and time the glottal stop that
+vowels often begin words with. With cmudict's phones an aligner cannot say any of that. The names are TIMIT's: PCL P,
+TCL CH, Q.
 """
 
 from __future__ import annotations
@@ -10,8 +11,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 
-from asr_kd.lang.phone_classes import phone_class
-
+OTHER = "other"  # no phone of ours: letters, other languages
+_MEMBERS = {
+    "vowel": "AA AE AH AO AW AX AX-H AXR AY EH ER EY IH IX IY OW OY UH UW UX",
+    # an affricate begins as a stop does
+    "stop": "B D G P T K DX Q JH CH",
+    "closure": "BCL DCL GCL PCL TCL KCL VCL CL",
+    "fricative": "S SH Z ZH F TH V DH HH HV",
+    "nasal": "M N NG EM EN ENG NX",
+    "glide": "L R W Y EL WH",  # and liquids
+    "silence": "SIL SP SPN PAU EPI H#",
+}
+_CLASSES = {phone: name for name, phones in _MEMBERS.items() for phone in phones.split()} | {"": "silence"}
+CLASSES = (*_MEMBERS, OTHER)
+INSIDE, BETWEEN = "-", "#"  # a word, and words, in the kind of a boundary
 CLOSURE_OF = {
     "P": "PCL", "T": "TCL", "K": "KCL", "B": "BCL", "D": "DCL", "G": "GCL", "CH": "TCL", "JH": "DCL",
 }  # fmt: skip
@@ -19,6 +32,16 @@ GLOTTAL_STOP = "Q"
 SYMBOLS = (*sorted(set(CLOSURE_OF.values())), GLOTTAL_STOP)
 _AFFRICATES = ("CH", "JH")  # the fricative in them is always heard
 _MOST = 32  # pronunciations that one becomes
+
+
+def phone_class(phone: str) -> str:
+    """One of CLASSES; case and stress marks do not count, and no label is silence."""
+    return _CLASSES.get(phone.upper().rstrip("012"), OTHER)
+
+
+def boundary_kind(left: str, right: str, *, between_words: bool = False) -> str:
+    """What a boundary lies between: "stop-vowel" for T and IY, "stop#vowel" where a word ends or begins."""
+    return f"{phone_class(left)}{BETWEEN if between_words else INSIDE}{phone_class(right)}"
 
 
 def with_closures(pronunciations: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
