@@ -19,6 +19,7 @@ STRICT = ConfigDict(strict=True, extra="forbid", populate_by_name=True, allow_in
 
 Natural = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, le=10**18)]  # members have the next ones; torch and numpy take 64 bits
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -175,7 +176,8 @@ def _message(error: Any, cls: type[Any]) -> str:
     if kind == "too_short":
         return "must not be empty"
     if kind in _TYPES:
-        advice = " (YAML reads 1e-3 as text: write 1.0e-3)" if kind == "float_type" and isinstance(given, str) else ""
+        is_like_number = isinstance(given, str) and given.lstrip("+-")[:1].isdigit()
+        advice = " (quotes, leading zeros and colons make it text)" if is_like_number else ""
         return f"must be {_TYPES[kind]}, not {given!r}{advice}"
     if kind in _BOUNDS:
         return f"must be {_BOUNDS[kind]} {next(iter(context.values())):g}, not {given!r}"

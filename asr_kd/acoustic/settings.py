@@ -86,6 +86,6 @@ class TrainingConfig:
     schedule: Literal["constant", "cosine", "exponential"] = "cosine"
     final_learning_rate: Fraction = 0.01  # as a fraction of learning_rate, at the last epoch
     batch_size: Count = 512  # frames
-    epochs: Natural = 10
+    epochs: Count = 10
     patience: Natural = 0  # stop after this many epochs without a better dev frame accuracy; 0: run all epochs
     precision: Precision = "auto"

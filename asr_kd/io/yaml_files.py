@@ -1,10 +1,11 @@
-"""YAML as a user writes it: a key that is given twice is an error, and a file may extend another (`base:`)."""
+"""YAML as a user writes it: scalars as in YAML 1.2, no key twice, and a file may extend another (`base:`)."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -18,7 +19,14 @@ class _DoubledKeyError(yaml.YAMLError):
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML silently keeps the last value of a key; here a doubled key is an error."""
+    """PyYAML silently keeps the last value of a key; here a doubled key is an error.
+
+    Nor does it take a scalar for anything but what it looks like. PyYAML follows YAML 1.1, where 010 is 8, 1:30 is 90,
+    no is false and 1e-3 is a word. As in the core schema of YAML 1.2 the last is a number here and the others are
+    words; so a setting that is a number refuses them.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # none of PyYAML's
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
@@ -33,6 +41,20 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+_SCALARS = {
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    "int": (r"[-+]?(?:0|[1-9][0-9_]*)", list("-+0123456789")),
+    "float": (
+        r"[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+    "merge": (r"<<", ["<"]),
+}
+for _name, (_pattern, _first) in _SCALARS.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(rf"(?:{_pattern})\Z"), _first)
+
+
 def load_yaml(path: Path) -> Any:
     """Plain data; an empty file is an empty mapping.
 
@@ -45,7 +67,7 @@ def load_yaml(path: Path) -> Any:
         raise UserError(f"{path}: the config cannot be read ({error.strerror}); give one with --config.") from None
     except _DoubledKeyError as error:
         raise UserError(f"{path}: {error}; delete one of them.") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date like 2026-13-01, or bytes that are not UTF-8
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are not UTF-8
         raise UserError(f"{path}: this is not YAML: {' '.join(str(error).split())}.") from None
     return {} if raw is None else raw
 

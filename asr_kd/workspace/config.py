@@ -27,7 +27,7 @@ from asr_kd.evaluation.bootstrap import EvaluationConfig
 from asr_kd.frames.settings import FeaturesConfig
 from asr_kd.io.yaml_files import load_with_bases
 from asr_kd.lang.settings import LangConfig
-from asr_kd.settings import STRICT, ChosenByName, Count, Natural, Share, dotted, first_error, to_mapping
+from asr_kd.settings import STRICT, ChosenByName, Count, Natural, Seed, Share, dotted, first_error, to_mapping
 from asr_kd.workspace.old_config import check_for_old_keys
 
 TRAIN, DEV = "train", "dev"  # the set that everything is learnt from, and the one that settings are chosen on
@@ -102,7 +102,7 @@ class Comparison:
 class Config:
     """A whole recipe."""
 
-    seed: Natural = 1
+    seed: Seed = 1
     corpus: AnyCorpus = field(default_factory=PromptsConfig)
     # set -> the corpus's parts that make it up; all but train and dev are only scored
     sets: dict[str, tuple[str, ...]] = field(
@@ -295,7 +295,7 @@ def from_mapping(cls: type[T], raw: Any, where: str) -> T:
 
 
 def _not_plain(raw: Any, location: tuple[Any, ...] = (), above: tuple[int, ...] = ()) -> tuple[Any, str] | None:
-    """Where YAML gave something that is no number, text, list or mapping, and what is wrong with it."""
+    """Where something is no number, text, list or mapping, and what is wrong with it."""
     if id(raw) in above:
         return location, "this contains itself"
     if isinstance(raw, (dict, list)):
@@ -304,4 +304,4 @@ def _not_plain(raw: Any, location: tuple[Any, ...] = (), above: tuple[int, ...] 
         return next((odd for odd in inner if odd is not None), None)
     if raw is None or isinstance(raw, (str, int, float)):
         return None
-    return location, f"YAML reads {raw} as a {type(raw).__name__}; write it in quotes"
+    return location, f"expected text, a number, true, false, a list or a mapping, not {raw!r}"

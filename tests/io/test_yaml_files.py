@@ -1,6 +1,13 @@
 """YAML files: doubled keys and bad bases are errors that name the file."""
 
+import math
+import tempfile
+from pathlib import Path
+
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asr_kd.errors import UserError
 from asr_kd.io.yaml_files import load_with_bases, load_yaml, merged
@@ -28,7 +35,7 @@ def test_a_doubled_key_is_an_error_with_both_lines(tmp_path):
     assert "'b' in line 3 stands in line 2 already" in error(load_yaml, tmp_path / "inner.yaml")
 
 
-@pytest.mark.parametrize("text", ["a: [1", "a: b: c", "a: 2026-13-45", "- !python/object:os.system {}", "a\tb: \0"])
+@pytest.mark.parametrize("text", ["a: [1", "a: b: c", "- !python/object:os.system {}", "a\tb: \0"])
 def test_what_is_no_yaml_is_an_error(tmp_path, text):
     write(tmp_path, bad=text)
     assert error(load_yaml, tmp_path / "bad.yaml").startswith("bad.yaml: this is not YAML: ")
@@ -65,3 +72,32 @@ def test_merging_leaves_both_sides_as_they_are():
     below, above = {"a": {"x": 1}}, {"a": {"y": 2}}
     assert merged(below, above) == {"a": {"x": 1, "y": 2}}
     assert below == {"a": {"x": 1}} and above == {"a": {"y": 2}}
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("8", 8), ("-3", -3), ("+3", 3), ("0", 0), ("1_000", 1000), ("0.5", 0.5), (".5", 0.5), ("1.", 1.0), ("1e-3", 1e-3),
+     ("5.0e-3", 5e-3), ("2E4", 2e4), (".inf", math.inf), ("-.inf", -math.inf), ("true", True), ("False", False),
+     ("~", None), ("null", None), ("", None), ("no", "no"), ("on", "on"), ("yes", "yes"), ("010", "010"),
+     ("0100", "0100"), ("1:30", "1:30"), ("1:30.5", "1:30.5"), ("0b11", "0b11"), ("0x1F", "0x1F"), ("-010", "-010"),
+     ("2026-11-28", "2026-11-28"), ("1e", "1e"), ("true.", "true."), ("'8'", "8")],
+)  # fmt: skip
+def test_a_scalar_is_what_it_looks_like(tmp_path, written, value):
+    """YAML 1.1 would take 010 for 8, 1:30 for 90, no for false and 1e-3 for a word."""
+    write(tmp_path, config=f"key: {written}\n")
+    read = load_yaml(tmp_path / "config.yaml")["key"]
+    assert read == value and type(read) is type(value)
+
+
+def test_anchors_and_merge_keys_work(tmp_path):
+    write(tmp_path, config="small: &small {width: 8, layers: 1}\nlarge: {<<: *small, width: 64}\n")
+    assert load_yaml(tmp_path / "config.yaml")["large"] == {"width": 64, "layers": 1}
+
+
+@given(st.one_of(st.integers(), st.floats(allow_nan=False), st.booleans(), st.none(), st.text()))
+def test_what_is_written_is_read(value):
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.yaml"
+        file.write_text(yaml.safe_dump({"key": value}, allow_unicode=True), encoding="utf-8")
+        read = load_yaml(file)["key"]
+    assert read == value and type(read) is type(value)

@@ -205,8 +205,13 @@ def test_the_reference_in_the_docs_is_that_of_the_code():
         ("lang.closures", 1, "lang.closures must be true or false, not 1"),
         ("lang.lexicon", 1, "lang.lexicon must be text, not 1"),
         ("lang.units", "letters", "lang.units must be one of 'phones', 'characters', 'bpe', 'words', not 'letters'"),
-        ("systems.direct.training.learning_rate", "1e-3", "systems.direct.training.learning_rate must be a number, "
-         "not '1e-3' (YAML reads 1e-3 as text: write 1.0e-3)"),
+        ("systems.direct.training.learning_rate", "01e-3", "systems.direct.training.learning_rate must be a number, "
+         "not '01e-3' (quotes, leading zeros and colons make it text)"),
+        ("seed", "010", "seed must be a whole number, not '010' (quotes, leading zeros and colons make it text)"),
+        ("seed", "1:30", "seed must be a whole number, not '1:30' (quotes, leading zeros and colons make it text)"),
+        ("seed", 10**18 + 1, "seed must be at most 1e+18, not 1000000000000000001"),
+        ("seed", 10**30, "seed must be at most 1e+18, not 1000000000000000000000000000000"),
+        ("systems.direct.training.epochs", 0, "systems.direct.training.epochs must be at least 1, not 0"),
         ("corpus.name", "mine", f"corpus.name must be one of {', '.join(map(repr, CORPORA))}, not 'mine'"),
         ("corpus", {"name": "timit", "phone_set": 40}, "corpus.phone_set must be one of 61, 48, 39, not 40"),
         ("sets", {"train": ["a"]}, "sets must have train and dev; dev is missing"),
@@ -264,9 +269,12 @@ def test_an_old_key_gets_the_sentence_that_says_the_new_way(path):
     assert text.endswith(f"{OLD_KEYS[path]}.")
 
 
-def test_what_yaml_reads_as_a_date_and_what_contains_itself_is_named():
+def test_what_is_no_plain_data_and_what_contains_itself_is_named():
     dated = yaml.safe_load("corpus: {name: folder}\nsets: {train: [2026-01-01], dev: [a]}")
-    assert message(dated) == "my.yaml: sets.train[0]: YAML reads 2026-01-01 as a date; write it in quotes."
+    assert message(dated) == (
+        "my.yaml: sets.train[0]: expected text, a number, true, false, a list or a mapping, "
+        "not datetime.date(2026, 1, 1)."
+    )
     assert message(yaml.safe_load("features: &f {speeds: *f}")).startswith("my.yaml: features.speeds: this contains")
 
 

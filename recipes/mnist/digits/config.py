@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from asr_kd.acoustic.settings import DnnConfig, TrainingConfig
 from asr_kd.errors import UserError
 from asr_kd.io.yaml_files import load_with_bases
-from asr_kd.settings import STRICT, Count, Dropout, Fraction, Natural, NotNegative, Positive, first_error
+from asr_kd.settings import STRICT, Count, Dropout, Fraction, Natural, NotNegative, Positive, Seed, first_error
 
 EXPERIMENTS = (
     "teacher",
@@ -111,7 +111,7 @@ class FewConfig:
 class MnistConfig:
     """All experiments; `experiments` says which are run."""
 
-    seed: Natural = 1
+    seed: Seed = 1
     seeds: Count = 3  # students of each kind
     held_out: Annotated[int, Field(ge=0, le=50000)] = (
         0  # training images kept apart and scored in place of the test set
