@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -25,8 +25,6 @@ class _Loader(yaml.SafeLoader):
     no is false and 1e-3 is a word. As in the core schema of YAML 1.2 the last is a number here and the others are
     words; so a setting that is a number refuses them.
     """
-
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # none of PyYAML's
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
@@ -51,6 +49,7 @@ _SCALARS = {
     ),
     "merge": (r"<<", ["<"]),
 }
+_Loader.yaml_implicit_resolvers = {}  # none of PyYAML's
 for _name, (_pattern, _first) in _SCALARS.items():
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(rf"(?:{_pattern})\Z"), _first)
 
