@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from asr_kd.api import load as load
     from asr_kd.api import wer as wer
     from asr_kd.decoding.graph import read_graph as read_graph
-    from asr_kd.distillation.ensemble import ensemble_distribution as ensemble_distribution
     from asr_kd.distillation.loss import SoftTargets as SoftTargets
     from asr_kd.distillation.loss import distillation_loss as distillation_loss
+    from asr_kd.distillation.loss import ensemble_distribution as ensemble_distribution
     from asr_kd.distillation.loss import logit_matching as logit_matching
     from asr_kd.distillation.store import SoftTargetStore as SoftTargetStore
     from asr_kd.distillation.targets import DistillationCriterion as DistillationCriterion
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from asr_kd.distillation.targets import TableTargets as TableTargets
     from asr_kd.evaluation.bootstrap import compare as compare
     from asr_kd.evaluation.bootstrap import ratio_interval as ratio_interval
-    from asr_kd.frames.array_frames import ArrayFrames as ArrayFrames
     from asr_kd.frames.features import fbank as fbank
+    from asr_kd.frames.source import ArrayFrames as ArrayFrames
     from asr_kd.frames.store import FrameStore as FrameStore
     from asr_kd.frames.windows import windows_of as windows_of
     from asr_kd.lang.lexicon import Lang as Lang
@@ -59,13 +59,13 @@ _PUBLIC = {  # name -> where it is
     "TrainingConfig": "asr_kd.acoustic.settings:TrainingConfig",
     "fbank": "asr_kd.frames.features:fbank",
     "FrameStore": "asr_kd.frames.store:FrameStore",
-    "ArrayFrames": "asr_kd.frames.array_frames:ArrayFrames",
+    "ArrayFrames": "asr_kd.frames.source:ArrayFrames",
     "windows_of": "asr_kd.frames.windows:windows_of",
     "fit": "asr_kd.acoustic.training:fit",
     "TrainingData": "asr_kd.acoustic.training:TrainingData",
     "RunControl": "asr_kd.acoustic.training:RunControl",
     "HardTargets": "asr_kd.acoustic.criteria:HardTargets",
-    "ensemble_distribution": "asr_kd.distillation.ensemble:ensemble_distribution",
+    "ensemble_distribution": "asr_kd.distillation.loss:ensemble_distribution",
     "SoftTargets": "asr_kd.distillation.loss:SoftTargets",
     "SoftTargetStore": "asr_kd.distillation.store:SoftTargetStore",
     "StoredTargets": "asr_kd.distillation.targets:StoredTargets",

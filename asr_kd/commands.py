@@ -18,8 +18,7 @@ from asr_kd.decoding.registry import BACKENDS
 from asr_kd.errors import UserError
 from asr_kd.io.files import full_disk_is_an_error, replacing_file
 from asr_kd.io.memory_meter import MemoryMeter
-from asr_kd.kernels.cpu import choose_mkl_code_path, cpu_flags
-from asr_kd.kernels.malloc import disable_malloc_trim
+from asr_kd.kernels.process import choose_mkl_code_path, cpu_flags, disable_malloc_trim
 from asr_kd.workspace.config import load_config
 from asr_kd.workspace.executor import default_jobs
 from asr_kd.workspace.run_options import RunOptions

@@ -40,20 +40,19 @@ import statistics
 import time
 from collections.abc import Callable
 
-from asr_kd.kernels.cpu import choose_mkl_code_path, cpu_flags
-from asr_kd.kernels.malloc import disable_malloc_trim
+from asr_kd.kernels.process import choose_mkl_code_path, cpu_flags, disable_malloc_trim
 
 choose_mkl_code_path(cpu_flags())  # before torch is loaded, as the commands do
 disable_malloc_trim()
 
 import torch  # noqa: E402
 
-from asr_kd import kernels  # noqa: E402
 from asr_kd.acoustic.member_linear import ShadowWeights  # noqa: E402
-from asr_kd.acoustic.model import build_model  # noqa: E402
-from asr_kd.acoustic.precision import has_bfloat16  # noqa: E402
+from asr_kd.acoustic.model import build_model, has_bfloat16  # noqa: E402
 from asr_kd.acoustic.rng import StepRng  # noqa: E402
 from asr_kd.acoustic.settings import DnnConfig  # noqa: E402
+from asr_kd.kernels.optimizer import adamw  # noqa: E402
+from asr_kd.kernels.softmax import cross_entropy, soft_cross_entropy  # noqa: E402
 from asr_kd.kernels.switch import KERNELS, VARIABLE  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -93,11 +92,11 @@ def _steps(
     def step(number: int, soft: bool) -> None:
         logits = model(inputs, StepRng(0, number, CPU))
         if soft:
-            loss = kernels.soft_cross_entropy(
+            loss = soft_cross_entropy(
                 logits, targets, senones, soft_weights=weights, hard_weights=weights, temperature=2.0
             ).loss
         else:
-            loss = kernels.cross_entropy(logits, senones, weights.expand(members, -1))[0]
+            loss = cross_entropy(logits, senones, weights.expand(members, -1))[0]
         enabled = os.environ[VARIABLE].split(",")
         optimizer = optimizers["numba" if "adamw" in enabled else "torch"]
         optimizer.zero_grad(set_to_none=True)
@@ -110,7 +109,7 @@ def _steps(
 
 def _optimizer(where: str, model: torch.nn.Module, shadows: ShadowWeights) -> torch.optim.Optimizer:
     os.environ[VARIABLE] = where
-    return kernels.adamw(model.parameters(), lr=1e-4, weight_decay=0.0, copies=shadows.copies)
+    return adamw(model.parameters(), lr=1e-4, weight_decay=0.0, copies=shadows.copies)
 
 
 Times = tuple[float, float]  # milliseconds of a step: elapsed, and of the processor (all threads together)

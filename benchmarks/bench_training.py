@@ -27,7 +27,7 @@ hard (1.36 times), 51.0 soft (1.48 times); --members 3 --layers 3 --width 384 --
 61.4 (1.42 times); the digits 8.2, 13.0 and 13.6 (1.58 and 1.66 times). With batches as small as theirs weights weigh
 more: a step moves 32 bytes of each, 77 MB. With AVX2, --lda-dims 700 changed nothing (94.8 and 94.1 ms a step of the
 four nets). With MKL_DEBUG_CPU_TYPE=0, the code path that MKL 2020.0 takes on an AMD processor by itself
-(`asr_kd/kernels/cpu.py`), three nets took 450 (floor), 553 and 532, and 144, 168 and 165 otherwise.
+(`asr_kd/kernels/process.py`), three nets took 450 (floor), 553 and 532, and 144, 168 and 165 otherwise.
 """
 
 from __future__ import annotations
@@ -44,16 +44,14 @@ import torch
 
 from asr_kd.acoustic.criteria import Criterion, HardTargets
 from asr_kd.acoustic.lda import random_transform
-from asr_kd.acoustic.model import FrameModel, build_model
-from asr_kd.acoustic.precision import compute_dtype
+from asr_kd.acoustic.model import FrameModel, build_model, compute_dtype
 from asr_kd.acoustic.settings import DnnConfig, TdnnConfig, TrainingConfig
 from asr_kd.acoustic.training import RunControl, TrainingData, fit
 from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, truncate
 from asr_kd.distillation.targets import DistillationCriterion, StoredTargets
-from asr_kd.frames.store import write_store
+from asr_kd.frames.source import ArrayFrames
 from asr_kd.frames.windows import WindowedFrames, Windows
-from asr_kd.kernels.cpu import choose_mkl_code_path, cpu_flags
-from asr_kd.kernels.malloc import disable_malloc_trim
+from asr_kd.kernels.process import choose_mkl_code_path, cpu_flags, disable_malloc_trim
 
 LENGTH = 300  # frames of an utterance
 
@@ -131,22 +129,20 @@ def main() -> None:
 
 def speech(options: argparse.Namespace, folder: Path) -> None:
     rng = np.random.default_rng(0)
-    utterances = [(f"u{k}", rng.normal(size=(LENGTH, 40))) for k in range(options.frames // LENGTH)]
-    labels = rng.integers(0, options.states, len(utterances) * LENGTH)
-    store = write_store(folder / "frames", utterances, groups=["all"] * len(utterances))
-    (folder / "soft").mkdir()
+    source = ArrayFrames([rng.normal(size=(LENGTH, 40)) for _ in range(options.frames // LENGTH)])
+    labels = rng.integers(0, options.states, source.num_frames)
     criteria = {
         "hard": HardTargets(labels, torch.device("cpu")),
-        "soft": soft_criterion(folder / "soft", labels, options.states),
+        "soft": soft_criterion(folder, labels, options.states),
     }
     if options.tdnn:
         tdnn = TdnnConfig(width=options.width, dropout=options.dropout)
-        measure(options, tdnn, WindowedFrames(store, tdnn.context), 40, options.states, criteria, None)
+        measure(options, tdnn, WindowedFrames(source, tdnn.context), 40, options.states, criteria, None)
         return
     dnn = DnnConfig(
         layers=options.layers, width=options.width, hidden_dropout=options.dropout, lda_dims=options.lda_dims
     )
-    measure(options, dnn, WindowedFrames(store, dnn.context), 40, options.states, criteria, floor_of(options, dnn, 40))
+    measure(options, dnn, WindowedFrames(source, dnn.context), 40, options.states, criteria, floor_of(options, dnn, 40))
 
 
 def digits(options: argparse.Namespace) -> None:

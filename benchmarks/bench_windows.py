@@ -17,16 +17,13 @@ Measured with torch 1.13.1 on two shared cores of an AMD EPYC, GB/s written (bes
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from asr_kd.frames.source import Context
-from asr_kd.frames.store import write_store
+from asr_kd.frames.source import ArrayFrames, Context
 from asr_kd.frames.windows import WindowedFrames
 
 LEFT, RIGHT, DIMS, LENGTH = 20, 5, 40, 300  # LENGTH: frames of an utterance
@@ -55,12 +52,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rng = np.random.default_rng(0)
-    utterances = [(f"u{k}", rng.normal(size=(LENGTH, DIMS))) for k in range(options.frames // LENGTH)]
-    with tempfile.TemporaryDirectory() as folder:
-        store = write_store(Path(folder), utterances, groups=["all"] * len(utterances))
-        full = WindowedFrames(store, Context(LEFT, RIGHT), device=options.device)
-        half = WindowedFrames(store, Context(LEFT, RIGHT), device=options.device, dtype=torch.float16)
-        plain = torch.from_numpy(store.normalised(0, len(utterances))).to(options.device)
+    source = ArrayFrames([rng.normal(size=(LENGTH, DIMS)) for _ in range(options.frames // LENGTH)])
+    full = WindowedFrames(source, Context(LEFT, RIGHT), device=options.device)
+    half = WindowedFrames(source, Context(LEFT, RIGHT), device=options.device, dtype=torch.float16)
+    plain = torch.from_numpy(source.normalised(0, len(source.ids))).to(options.device)
     starts = torch.arange(full.num_frames, device=options.device)
     first, steps = starts // LENGTH * LENGTH, torch.arange(-LEFT, RIGHT + 1, device=options.device)
     width = full.context.width * DIMS

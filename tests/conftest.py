@@ -7,7 +7,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUM
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 
-from asr_kd.kernels.cpu import choose_mkl_code_path, cpu_flags  # noqa: E402
+from asr_kd.kernels.process import choose_mkl_code_path, cpu_flags  # noqa: E402
 
 choose_mkl_code_path(cpu_flags())  # as commands do: helper processes would else compute with other code than this one
 

@@ -17,8 +17,7 @@ from torch import nn
 
 import asr_kd
 from asr_kd.acoustic.model import FrameModel
-from asr_kd.acoustic.registry import MODELS, ModelKind
-from asr_kd.acoustic.settings import ModelConfig
+from asr_kd.acoustic.settings import MODELS, ModelConfig, ModelKind
 from asr_kd.alignment.tree import monophone_tree
 from asr_kd.cli import main
 from asr_kd.corpora.listing import CorpusManifest, Utterance
@@ -28,7 +27,7 @@ from asr_kd.decoding.decoder import Hypothesis
 from asr_kd.decoding.graph import compile_graph
 from asr_kd.decoding.registry import BACKENDS, Backend
 from asr_kd.distillation.loss import LossTerms
-from asr_kd.distillation.registry import LOSSES, Loss
+from asr_kd.distillation.settings import LOSSES, Loss
 from asr_kd.frames.source import Context
 from asr_kd.settings import STRICT, Count
 from asr_kd.workspace.config import Config, from_mapping

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_kd import kernels
 from asr_kd.acoustic.model import FrameModel
 from asr_kd.frames.batches import Batch, chunk_batch
 from asr_kd.frames.sampler import ChunkSampler
 from asr_kd.frames.windows import Windows
+from asr_kd.kernels.softmax import cross_entropy
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class HardTargets:
             labels = labels.clamp_min(0)  # an invalid frame may have none
         count = learnt.sum(1, keepdim=True)
         weights = learnt / count.clamp_min(1.0)
-        loss, correct = kernels.cross_entropy(logits, labels, weights)
+        loss, correct = cross_entropy(logits, labels, weights)
         count = count.squeeze(1)
         return Terms(loss, count, {"train_accuracy": correct / count.clamp_min(1.0)})
 

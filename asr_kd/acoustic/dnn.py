@@ -73,19 +73,10 @@ class Dnn(FrameModel):
             hidden = torch.relu(layer(hidden)).contiguous()  # the products of the next layer take it so
             if rng is not None and rate:
                 hidden = hidden * rng.mask(tuple(hidden.shape), rate, dtype)
-        logits: Tensor = self.layers[-1](hidden)
-        return logits.float()
+        return self.layers[-1](hidden).float()
 
-    def _same_kind(self, seeds: Sequence[int]) -> Dnn:
-        model = Dnn(
-            self.settings,
-            num_dims=self.num_dims,
-            num_senones=self.num_senones,
-            seeds=seeds,
-            transform=self._transform,
-        )
-        model.precision = self.precision
-        return model
+    def _options(self) -> dict[str, InputTransform | None]:
+        return {"transform": self._transform}
 
     @torch.no_grad()
     def fold_input_transform(self) -> Dnn:

@@ -9,7 +9,7 @@ can be dropped.
 The map is fixed, and `FrameModel.fold_input_transform` multiplies it into the first layer of a trained model: what is
 saved and deployed is an ordinary model.
 
-Shapes:  N frames, I = W * D numbers of a window, J discriminants, C senones.
+Shapes:  N frames, I = W * D numbers of a window, J discriminants, C senones; n inputs of a `Scatter` at a time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_kd.frames.scatter import Scatter
 from asr_kd.frames.source import Context, FrameSource
 from asr_kd.frames.windows import WindowedFrames
 
@@ -32,6 +31,44 @@ FACTOR = 1e-4  # the within-class factor of Kaldi's get_lda.sh
 RIDGE = 1e-3  # of the mean variance, added to each: few frames span few directions, the others would have variance 0
 MOST_FRAMES = 300_000  # that the statistics are of, and the rest of the last utterance
 _UTTERANCES, _FRAMES = 64, 4096  # whose windows are in memory at once; in float64
+
+
+class Scatter:
+    """How inputs scatter within their classes and between them: counts (C,), sums (C, D) and all products (D, D)."""
+
+    def __init__(self, num_classes: int, num_dims: int) -> None:
+        self.counts = np.zeros(num_classes, np.int64)
+        self.sums = np.zeros((num_classes, num_dims))
+        self.products = np.zeros((num_dims, num_dims))
+
+    def add(self, inputs: np.ndarray, labels: np.ndarray) -> None:
+        """Inputs (n, D), whose products are taken in their own type and added up in float64; labels (n,) in [0, C)."""
+        if not len(labels):
+            return
+        self.counts += np.bincount(labels, minlength=len(self.counts))
+        self.products += inputs.T @ inputs
+        order = np.argsort(labels, kind="stable")
+        present, firsts = np.unique(labels[order], return_index=True)
+        self.sums[present] += np.add.reduceat(inputs[order].astype(np.float64, copy=False), firsts, axis=0)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(D,) of all inputs."""
+        return self.sums.sum(0) / self.counts.sum()
+
+    def within(self, ridge: float) -> np.ndarray:
+        """(D, D) covariance around the classes' means; `ridge` of the mean variance is added to each variance."""
+        within = (self.products - self._squares()) / self.counts.sum()
+        within += ridge * np.trace(within) / len(within) * np.eye(len(within))
+        return within
+
+    def between(self) -> np.ndarray:
+        """(D, D) covariance of the classes' means, each as often as it has inputs."""
+        return self._squares() / self.counts.sum() - np.outer(self.mean, self.mean)
+
+    def _squares(self) -> np.ndarray:
+        """(D, D) sum over inputs of the product of their class's mean with itself."""
+        return (self.sums / np.maximum(self.counts, 1)[:, None]).T @ self.sums
 
 
 @dataclass(frozen=True)

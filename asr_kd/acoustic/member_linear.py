@@ -79,8 +79,7 @@ class MemberLinear(nn.Module):
         """The same without the biases."""
         weight = self.shadow if self.shadow is not None and self.training else self.weight.to(inputs.dtype)
         if inputs.dim() == 3:
-            products: Tensor = _Products.apply(inputs, weight)
-            return products
+            return _Products.apply(inputs, weight)
         # one wide product: a batched one would copy the inputs for every member, forwards and backwards
         members, _, outputs = weight.shape
         wide = inputs @ weight.transpose(0, 1).flatten(1)

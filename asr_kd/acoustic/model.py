@@ -1,25 +1,28 @@
 """What every acoustic model is: chunks of frames in, logits over the senones out, for all members of an ensemble.
 
 An ensemble is ONE module with a member axis, so that M members train and run together; a single model has M = 1.
+Matrix products run in bfloat16 where the processor has it, else in float32; weights, losses and optimiser stay float32
+in every case.
 
 Shapes:  M members, K chunks of L frames, D dimensions of a frame, C senones, T frames of an utterance.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import pkgutil
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from asr_kd.acoustic.precision import compute_dtype
-from asr_kd.acoustic.registry import MODELS
-from asr_kd.acoustic.settings import ModelConfig, Precision
+from asr_kd.acoustic.settings import MODELS, ModelConfig, Precision
+from asr_kd.errors import UserError
 from asr_kd.frames.source import Context
+from asr_kd.kernels.process import cpu_flags
 
 if TYPE_CHECKING:
     from asr_kd.acoustic.lda import InputTransform
@@ -27,14 +30,12 @@ if TYPE_CHECKING:
 
 FRAMES_AT_ONCE = 4096  # of a long utterance
 
-__all__ = ["Context", "FrameModel", "build_model", "ensemble_log_mean", "member_slice"]
-
 
 class FrameModel(nn.Module):
     """M models of one shape.
 
     A kind of model derives from it, calls its `__init__` and implements `forward`; its class is named in
-    `asr_kd.acoustic.registry.MODELS`. Of each tensor of its state the first axis is M times a single model's (or, of a
+    `asr_kd.acoustic.settings.MODELS`. Of each tensor of its state the first axis is M times a single model's (or, of a
     tensor without axes, all members share it), in the order of the members.
 
     Attributes:
@@ -117,16 +118,20 @@ class FrameModel(nn.Module):
 
     def select_members(self, members: Sequence[int]) -> FrameModel:
         """Another model with some of the members, to run without the others."""
-        model = self._same_kind([self.seeds[member] for member in members])
-        states = [self.member_state(member) for member in members]
-        model.load_member_states(states)
+        model = type(self)(
+            self.settings,
+            num_dims=self.num_dims,
+            num_senones=self.num_senones,
+            seeds=[self.seeds[member] for member in members],
+            **self._options(),
+        )
+        model.precision = self.precision
+        model.load_member_states([self.member_state(member) for member in members])
         return model.to(self.device).eval()
 
-    def _same_kind(self, seeds: Sequence[int]) -> FrameModel:
-        """A model that differs in its members alone."""
-        model = type(self)(self.settings, num_dims=self.num_dims, num_senones=self.num_senones, seeds=seeds)
-        model.precision = self.precision
-        return model
+    def _options(self) -> dict[str, Any]:
+        """Further arguments of `__init__`."""
+        return {}
 
     def member_state(self, member: int) -> dict[str, Tensor]:
         """The state of one member as a model of its own (views)."""
@@ -185,5 +190,56 @@ def member_slice(value: Tensor, member: int, members: int) -> Tensor:
 
 def ensemble_log_mean(log_posteriors: Tensor) -> Tensor:
     """(M, B, C) log posteriors -> (B, C) log of the members' arithmetic mean."""
-    mean: Tensor = torch.logsumexp(log_posteriors, dim=0).sub(math.log(len(log_posteriors)))
-    return mean
+    return torch.logsumexp(log_posteriors, dim=0).sub(math.log(len(log_posteriors)))
+
+
+@torch.no_grad()
+def first_member_log_posteriors(model: FrameModel, features: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """(T, D) normalised frames of U utterances -> (T, C) float32 natural-log posteriors, by the first member.
+
+    For many short utterances: a call of its own costs one more than its frames do. They are read as one, each with its
+    edges repeated; frames that mix two of them are dropped.
+    """
+    left, right = model.context.left, model.context.right
+    padded = [np.pad(frames, ((left, right), (0, 0)), mode="edge") for frames in features]
+    rows = torch.from_numpy(np.concatenate(padded)).to(model.device)
+    count = len(rows) - left - right
+    parts = [
+        model(rows[None, first : first + FRAMES_AT_ONCE + left + right])[0].log_softmax(-1).cpu().numpy()
+        for first in range(0, count, FRAMES_AT_ONCE)
+    ]
+    everything = np.concatenate(parts)
+    firsts = np.cumsum([0] + [len(rows) for rows in padded[:-1]])
+    return [everything[first : first + len(frames)] for first, frames in zip(firsts, features, strict=True)]
+
+
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """`precision` as in TrainingConfig: "auto", "float32" or "bfloat16"."""
+    if precision == "auto":
+        return torch.bfloat16 if has_bfloat16(device.type) else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+
+
+@functools.cache
+def has_bfloat16(device_type: str) -> bool:
+    """Whether the hardware computes bfloat16 products (emulated, they are slower than float32)."""
+    if device_type == "cuda":
+        return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8
+    return not cpu_flags().isdisjoint({"avx512_bf16", "amx_bf16"})
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """ "auto" is the first CUDA device where there is one, else the CPU.
+
+    Raises:
+      UserError: there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"{name!r} is no device; name auto, cpu, cuda or cuda:<number>.") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"there is no device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices.")
+    return device

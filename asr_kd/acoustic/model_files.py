@@ -6,8 +6,9 @@ from its folder alone. Nothing is unpickled.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,8 +18,7 @@ import yaml
 from torch import Tensor
 
 from asr_kd.acoustic.model import FrameModel, build_model
-from asr_kd.acoustic.registry import MODELS
-from asr_kd.acoustic.settings import Precision
+from asr_kd.acoustic.settings import MODELS, Precision
 from asr_kd.errors import UserError
 from asr_kd.settings import ChosenByName, to_mapping
 
@@ -55,7 +55,7 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> FrameModel:
     Raises:
       UserError: the folder is no model, or a member's file is missing, damaged or of another shape.
     """
-    try:
+    with _damage_is_an_error(folder):
         description = _read_description(folder)
         model = build_model(
             _SETTINGS.validate(description["model"]),
@@ -70,10 +70,6 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> FrameModel:
         for state in states:
             _check_finite(state)
         model.load_member_states(states)
-    except FileNotFoundError as error:
-        raise UserError(f"{folder}: {_missing(error)}") from None
-    except _DAMAGES as error:
-        raise UserError(f"{folder}: {_damaged(error)}") from None
     return model.to(device).eval()
 
 
@@ -83,15 +79,11 @@ def copy_members(source: Path, folder: Path, count: int) -> None:
     Raises:
       UserError: `source` is no model, or has no such member.
     """
-    try:
+    with _damage_is_an_error(source):
         description = _read_description(source)
         description["seeds"] = list(description["seeds"])[:count]
         for member in range(count):
             shutil.copyfile(_member(source, member), _member(folder, member))
-    except FileNotFoundError as error:
-        raise UserError(f"{source}: {_missing(error)}") from None
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise UserError(f"{source}: {_damaged(error)}") from None
     _write_description(folder, description)
 
 
@@ -113,11 +105,12 @@ def _member(folder: Path, member: int) -> Path:
     return folder / f"member_{member}.safetensors"
 
 
-def _missing(error: FileNotFoundError) -> str:
-    # safetensors names the file in the message only
-    return f"a part of the model is missing ({error}); train it again."
-
-
-def _damaged(error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"this model is damaged ({reason}); delete it and train it again."
+@contextlib.contextmanager
+def _damage_is_an_error(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:  # safetensors names the file in the message only
+        raise UserError(f"{folder}: a part of the model is missing ({error}); train it again.") from None
+    except _DAMAGES as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{folder}: this model is damaged ({reason}); delete it and train it again.") from None

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_kd import kernels
+from asr_kd.kernels.dropout import dropout_mask
 
 
 class StepRng:
@@ -29,7 +29,7 @@ class StepRng:
     def mask(self, shape: tuple[int, ...], rate: float, dtype: torch.dtype) -> Tensor:
         """0 with probability `rate` (in steps of 1/256), else 1 / (1 - rate)."""
         key = int(self._numpy.integers(2**64, dtype=np.uint64))
-        return kernels.dropout_mask(shape, rate, dtype, key=key, device=self._device)
+        return dropout_mask(shape, rate, dtype, key=key, device=self._device)
 
     def integers(self, shape: tuple[int, ...], end: int) -> Tensor:
         """int64, uniform over 0 up to `end` (exclusive)."""

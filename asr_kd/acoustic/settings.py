@@ -1,7 +1,8 @@
-"""How a model looks and how it is trained."""
+"""How a model looks and how it is trained, and the kinds of model that there are."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -73,6 +74,25 @@ class TdnnConfig(ModelConfig):
     def __post_init__(self) -> None:
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel must be odd, not {self.kernel}: as many frames before the labelled one as after")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelKind:
+    """A kind's settings, and the class of its models.
+
+    Attributes:
+      model: "module:Class" of an `asr_kd.acoustic.model.FrameModel`; a string, so that reading a config loads no torch.
+    """
+
+    settings: type[ModelConfig]
+    model: str
+
+
+# What `model.kind` can name. A new kind is a file with its settings and module, and a line here.
+MODELS: dict[str, ModelKind] = {
+    "dnn": ModelKind(DnnConfig, "asr_kd.acoustic.dnn:Dnn"),
+    "tdnn": ModelKind(TdnnConfig, "asr_kd.acoustic.tdnn:Tdnn"),
+}
 
 
 @dataclass(frozen=True, config=STRICT)

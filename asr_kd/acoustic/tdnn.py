@@ -67,8 +67,7 @@ class Tdnn(FrameModel):
             hidden = new.add(hidden[..., dilation:-dilation], alpha=settings.residual_scale)
         # (K, M * H, 1, L) -> (M, K * L, H)
         hidden = hidden.permute(0, 2, 3, 1).reshape(-1, self.members, settings.width).transpose(0, 1)
-        logits: Tensor = self.output(hidden)
-        return logits.float()
+        return self.output(hidden).float()
 
 
 class _TimeConvolution(nn.Module):

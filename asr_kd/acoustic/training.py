@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from asr_kd import kernels
 from asr_kd.acoustic.checkpoint import Checkpoints, Progress, TrainingState
 from asr_kd.acoustic.criteria import Criterion, DevScores, Terms
 from asr_kd.acoustic.member_linear import ShadowWeights
@@ -32,6 +31,7 @@ from asr_kd.errors import UserError
 from asr_kd.frames.batches import Batch, Batches, prefetched
 from asr_kd.frames.windows import Windows
 from asr_kd.io.files import read_json_lines, write_json_lines
+from asr_kd.kernels.optimizer import adamw
 
 Augment = Callable[[Tensor, StepRng], Tensor]  # (K, L + context, D) inputs -> altered ones of the same shape
 
@@ -219,7 +219,7 @@ def build_optimizer(
             weight_decay=config.weight_decay,
         )
     rate, decay = config.learning_rate, config.weight_decay
-    return kernels.adamw(model.parameters(), lr=rate, weight_decay=decay, copies=copies)
+    return adamw(model.parameters(), lr=rate, weight_decay=decay, copies=copies)
 
 
 def learning_rate(config: TrainingConfig, done: float) -> float:

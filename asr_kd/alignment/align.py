@@ -14,8 +14,8 @@ from asr_kd.alignment.flat_start import flat_start
 from asr_kd.alignment.settings import AlignmentConfig
 from asr_kd.alignment.topology import CannotAlignError
 from asr_kd.alignment.transcripts import TranscribedFrames
-from asr_kd.frames.array_frames import ArrayFrames
 from asr_kd.frames.features import FRAME_SHIFT
+from asr_kd.frames.source import ArrayFrames
 from asr_kd.lang.lexicon import Lang
 
 

@@ -17,15 +17,13 @@ import numpy as np
 import torch
 
 from asr_kd.acoustic.criteria import HardTargets
-from asr_kd.acoustic.inference import first_member_log_posteriors
-from asr_kd.acoustic.model import FrameModel, build_model
+from asr_kd.acoustic.lda import Scatter
+from asr_kd.acoustic.model import FrameModel, build_model, first_member_log_posteriors, pick_device
 from asr_kd.acoustic.model_files import load_model, save_model
-from asr_kd.acoustic.precision import pick_device
 from asr_kd.acoustic.settings import TrainingConfig
 from asr_kd.acoustic.training import RunControl, TrainingData, fit
 from asr_kd.alignment.settings import AlignmentConfig
 from asr_kd.frames.sampler import BLOCK_FRAMES
-from asr_kd.frames.scatter import Scatter
 from asr_kd.frames.source import FrameSource
 from asr_kd.frames.windows import WindowedFrames
 

@@ -18,7 +18,7 @@ from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_SHIFT
 from asr_kd.frames.store import FrameStore
 from asr_kd.io.text_files import open_text
-from asr_kd.kernels.numba_utils import compiled
+from asr_kd.kernels import compiled
 
 
 def read_starts(cuts: Path, store: FrameStore) -> Starts:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_kd.kernels.numba_utils import compiled
+from asr_kd.kernels import compiled
 from asr_kd.lang.lexicon import Lang
 from asr_kd.lang.phones import GLOTTAL_STOP
 

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr_kd.alignment.topology import CannotAlignError, TranscriptGraph, compile_transcript
-from asr_kd.frames.concat import ConcatFrames
-from asr_kd.frames.source import FrameSource
+from asr_kd.frames.source import ConcatFrames, FrameSource
 from asr_kd.frames.store import FrameStore
 from asr_kd.lang.lexicon import Lang
 

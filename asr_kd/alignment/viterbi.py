@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr_kd.alignment.topology import CannotAlignError, TranscriptGraph
-from asr_kd.kernels.numba_utils import compiled
+from asr_kd.kernels import compiled
 
 _STAY, _STEP, _OTHERS = 0, 1, 2  # back-pointers: the arcs of `topology.SearchArcs`; from _OTHERS on by their number
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr_kd.decoding.fst_io import Lattice
-from asr_kd.kernels.numba_utils import compiled
+from asr_kd.kernels import compiled
 
 
 def best_scores(

@@ -1,17 +1,20 @@
-"""Distillation loss: soft targets at a temperature, mixed with hard labels.
+"""The ensemble's distribution at a temperature, and the loss that mixes it with hard labels.
 
-Shapes:  B frames in a batch, C senones, M students side by side.
+Shapes:  B frames in a batch, C senones, M members of an ensemble, or students side by side.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from asr_kd import kernels
+from asr_kd.kernels.softmax import soft_cross_entropy
+
+Mean = Literal["arithmetic", "geometric"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,32 @@ class LossTerms:
     soft: Tensor  # T^2 * KL(teacher_T || student_T); for logit matching the squared error
     hard: Tensor  # cross-entropy with the forced-alignment senone, at T = 1
     accuracy: Tensor  # the share of frames whose senone is the student's most probable one
+
+
+def ensemble_distribution(
+    logits: Tensor, *, temperature: float, mean: Mean = "arithmetic", weights: Tensor | None = None
+) -> Tensor:
+    """Tempers each member, then averages.
+
+    Args:
+      logits: (M, B, C) logits or log posteriors of the members (they differ by a constant, which cancels).
+      mean: "arithmetic": of probabilities; "geometric": of logits, normalised.
+      weights: (M, B), how much each member counts in each frame, summing to one over members; None: all alike.
+
+    Returns:
+      (B, C) natural-log probabilities.
+
+    Raises:
+      ValueError: the weights are not (M, B).
+    """
+    if weights is None:
+        weights = torch.full(logits.shape[:2], 1 / len(logits), dtype=logits.dtype, device=logits.device)
+    if weights.shape != logits.shape[:2]:
+        raise ValueError(f"weights are {tuple(weights.shape)}, logits {tuple(logits.shape)}")
+    tempered, weights = F.log_softmax(logits.div(temperature), dim=-1), weights.to(logits.dtype).unsqueeze(-1)
+    if mean == "arithmetic":
+        return torch.logsumexp(tempered + weights.log(), dim=0)
+    return F.log_softmax((tempered * weights).sum(0), dim=-1)
 
 
 def distillation_loss(
@@ -68,7 +97,7 @@ def distillation_loss(
     count = weight.sum().clamp_min(1)
     weight = weight / count
     soft_share = torch.full((), soft_weight, dtype=logits.dtype, device=logits.device)  # no copy from the host
-    terms = kernels.soft_cross_entropy(
+    terms = soft_cross_entropy(
         logits.reshape(-1, *logits.shape[-2:]),
         teacher.log_probabilities.to(logits.dtype),
         labels,
@@ -101,22 +130,18 @@ def logit_matching(
     target = teacher.log_probabilities.to(logits.dtype) * temperature
     error = (logits - logits.mean(-1, keepdim=True)) - (target - target.mean(-1, keepdim=True))
     soft = _where_present(0.5 * error.square().mean(-1), teacher)
-    return _mix(soft, F.log_softmax(logits, dim=-1), labels, soft_weight, valid)
-
-
-def _where_present(values: Tensor, teacher: SoftTargets) -> Tensor:
-    """(..., B) values of frames, 0 where a frame has no target."""
-    return values if teacher.present is None else torch.where(teacher.present, values, torch.zeros_like(values))
-
-
-def _mix(soft: Tensor, log_posteriors: Tensor, labels: Tensor, soft_weight: float, valid: Tensor | None) -> LossTerms:
-    """The student's log posteriors are those at T = 1."""
+    log_posteriors = F.log_softmax(logits, dim=-1)
     labels = labels if valid is None else torch.where(valid, labels, torch.zeros_like(labels))
     hard = -log_posteriors.gather(-1, labels.expand(log_posteriors.shape[:-1]).unsqueeze(-1)).squeeze(-1)
     soft_mean, hard_mean = _mean(soft, valid), _mean(hard, valid)
     total: Tensor = soft_mean.mul(soft_weight).add(hard_mean, alpha=1 - soft_weight)
     correct = log_posteriors.detach().argmax(-1) == labels
     return LossTerms(total, soft_mean, hard_mean, _mean(correct.to(hard.dtype), valid))
+
+
+def _where_present(values: Tensor, teacher: SoftTargets) -> Tensor:
+    """(..., B) values of frames, 0 where a frame has no target."""
+    return values if teacher.present is None else torch.where(teacher.present, values, torch.zeros_like(values))
 
 
 def _mean(values: Tensor, valid: Tensor | None) -> Tensor:

@@ -22,8 +22,7 @@ _MAX_ROUNDS = 500
 def add_offsets(log_posteriors: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """(N, C) log posteriors after (C,) offsets were added to their logits; normalised."""
     shifted = log_posteriors + offsets
-    normalised: np.ndarray = shifted - np.logaddexp.reduce(shifted, axis=-1, keepdims=True)
-    return normalised
+    return shifted - np.logaddexp.reduce(shifted, axis=-1, keepdims=True)
 
 
 def shared_offset(log_posteriors: np.ndarray, classes: Sequence[int], prior: float) -> float:
@@ -72,8 +71,7 @@ def matching_offsets(log_posteriors: np.ndarray, priors: np.ndarray, tolerance: 
         offsets += np.clip(step, -_MAX_OFFSET, _MAX_OFFSET)
         if np.abs(step).max() < tolerance:
             break
-    centred: np.ndarray = offsets - offsets.mean()
-    return centred
+    return offsets - offsets.mean()
 
 
 def offsets_from_targets(priors: np.ndarray, mean_target: np.ndarray, temperature: float) -> np.ndarray:
@@ -81,5 +79,4 @@ def offsets_from_targets(priors: np.ndarray, mean_target: np.ndarray, temperatur
 
     A student that matches its targets at temperature T has their proportions in its logits divided by T.
     """
-    offsets: np.ndarray = temperature * (np.log(priors) - np.log(np.maximum(mean_target, 1e-300)))
-    return offsets
+    return temperature * (np.log(priors) - np.log(np.maximum(mean_target, 1e-300)))

@@ -15,6 +15,26 @@ def _several(value: object) -> object:
     return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """A distillation loss.
+
+    Attributes:
+      function: "module:function" with the arguments and result of `asr_kd.distillation.loss.distillation_loss`.
+      needs_all_entries: it needs the teachers' whole distribution, not its largest entries alone.
+    """
+
+    function: str
+    needs_all_entries: bool = False
+
+
+# What `targets.loss` can name. A new loss is a function like `distillation_loss`, and a line here.
+LOSSES: dict[str, Loss] = {
+    "kl": Loss("asr_kd.distillation.loss:distillation_loss"),
+    "logits": Loss("asr_kd.distillation.loss:logit_matching", needs_all_entries=True),
+}
+
+
 @dataclass(frozen=True, config=STRICT)
 class TargetsConfig:
     """Where a system's soft targets come from, what is kept of them, and how they are learnt.
@@ -31,7 +51,7 @@ class TargetsConfig:
     max_entries: Count = 32
     online: bool = False  # run the teachers on the same augmented frames while training, instead of storing targets
     soft_weight: Fraction = 0.67  # alpha: weight of the soft term; the hard term has 1 - alpha
-    loss: str = "kl"  # one of asr_kd.distillation.registry.LOSSES
+    loss: str = "kl"  # one of asr_kd.distillation.settings.LOSSES
 
     @property
     def imported(self) -> bool:

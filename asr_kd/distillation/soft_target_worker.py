@@ -9,6 +9,7 @@ Shapes:  T frames of an utterance, C senones, M members of an ensemble.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,13 @@ from torch import Tensor
 
 from asr_kd.acoustic.model import FrameModel
 from asr_kd.acoustic.model_files import load_model
-from asr_kd.distillation.ensemble import ensemble_distribution
+from asr_kd.distillation.loss import ensemble_distribution
 from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.distillation.store import TopK, cuts_nothing, restore, truncate
 from asr_kd.errors import UserError
+from asr_kd.frames.sampler import fold_of_utterances
 from asr_kd.frames.store import FrameStore
-from asr_kd.frames.subsets import fold_of_utterances
-from asr_kd.kernels.threads import one_thread
+from asr_kd.kernels.switch import one_thread
 
 FRAMES_AT_ONCE = 2048  # longer utterances go through the teachers in parts
 SAMPLE_FRAMES = 20000  # from which the mean distribution is estimated
@@ -142,11 +143,6 @@ def estimate_mean_distribution(task: TargetsTask, seed: int) -> tuple[np.ndarray
     return (total / total.sum()).cpu().numpy(), entries / frames
 
 
-def clear_cache() -> None:
-    """Frees the teachers of this process."""
-    _cache.clear()
-
-
 @dataclass(frozen=True)
 class _Loaded:
     """What a process has opened for a task."""
@@ -156,17 +152,17 @@ class _Loaded:
     folds: tuple[np.ndarray, ...]  # (U,) for each teacher
 
 
-_cache: dict[TargetsTask, _Loaded] = {}  # of this process: its current task
-
-
+@functools.lru_cache(maxsize=1)  # of this process: its current task
 def _loaded(task: TargetsTask) -> _Loaded:
-    if task not in _cache:
-        _cache.clear()
-        store = FrameStore.open(task.frames_folder)
-        models = [_by_fold(teacher.load(task.device), teacher.folds) for teacher in task.teachers]
-        folds = [fold_of_utterances(store, max(1, teacher.folds)) for teacher in task.teachers]
-        _cache[task] = _Loaded(store, tuple(models), tuple(folds))
-    return _cache[task]
+    store = FrameStore.open(task.frames_folder)
+    models = [_by_fold(teacher.load(task.device), teacher.folds) for teacher in task.teachers]
+    folds = [fold_of_utterances(store, max(1, teacher.folds)) for teacher in task.teachers]
+    return _Loaded(store, tuple(models), tuple(folds))
+
+
+def clear_cache() -> None:
+    """Frees the teachers of this process."""
+    _loaded.cache_clear()
 
 
 def _by_fold(model: FrameModel, folds: int) -> tuple[FrameModel, ...]:
@@ -207,8 +203,7 @@ def _logits(model: FrameModel, features: Tensor, first: int, end: int) -> Tensor
     """(M, end - first, C) of some frames of an utterance, which the model sees with the frames around them."""
     start = max(0, first - model.context.left)
     part = features[start : end + model.context.right]
-    logits: Tensor = model.member_logits(part)[:, first - start : end - start]
-    return logits
+    return model.member_logits(part)[:, first - start : end - start]
 
 
 def _threads(task: TargetsTask) -> contextlib.AbstractContextManager[None]:

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from asr_kd.acoustic.criteria import Terms
 from asr_kd.acoustic.model import FrameModel
-from asr_kd.distillation.ensemble import Mean, ensemble_distribution
-from asr_kd.distillation.loss import SoftTargets
-from asr_kd.distillation.registry import LOSSES
+from asr_kd.distillation.loss import Mean, SoftTargets, ensemble_distribution
+from asr_kd.distillation.settings import LOSSES
 from asr_kd.distillation.store import SoftTargetStore
 from asr_kd.frames.batches import Batch
 from asr_kd.frames.windows import Windows
@@ -75,6 +74,11 @@ class Teacher:
     windows: Windows | None = None
     members: np.ndarray | None = None
 
+    def logits(self, batch: Batch) -> Tensor:
+        """(M, B, C) of the batch's frames."""
+        windows = self.windows
+        return self.model(batch.inputs if windows is None else windows.inputs(batch.first_frames, batch.length))
+
 
 class OnlineTargets:
     """Teachers that run beside the student (a `TargetProvider`); several teachers count alike.
@@ -98,34 +102,20 @@ class OnlineTargets:
     @torch.no_grad()
     def targets(self, batch: Batch) -> SoftTargets:
         """See `TargetProvider`."""
-        logits = [_logits(teacher, batch) for teacher in self._teachers]
-        weights = None
-        if len(logits) > 1 or self._answering[0] is not None:
-            weights = torch.cat([self._weights(k, part, batch) for k, part in enumerate(logits)]).div(len(logits))
-        distribution = ensemble_distribution(
-            logits[0] if len(logits) == 1 else torch.cat(logits),
-            temperature=self.temperature,
-            mean=self._mean,
-            weights=weights,
-        )
+        logits = [teacher.logits(batch) for teacher in self._teachers]
+        parts = [_weights(answering, part, batch) for answering, part in zip(self._answering, logits, strict=True)]
+        members = logits[0] if len(logits) == 1 else torch.cat(logits)  # one teacher's are not copied
+        weights = torch.cat(parts).div(len(logits))
+        distribution = ensemble_distribution(members, temperature=self.temperature, mean=self._mean, weights=weights)
         return SoftTargets(distribution, self.temperature)
 
-    def _weights(self, number: int, logits: Tensor, batch: Batch) -> Tensor:
-        """(M, B) of one teacher's members; they sum to one over the members."""
-        answering = self._answering[number]
-        if answering is None:
-            return torch.full(logits.shape[:2], 1 / len(logits), device=logits.device)
-        weights = batch.entries(answering).T.float()
-        return weights / weights.sum(0)
 
-
-def _logits(teacher: Teacher, batch: Batch) -> Tensor:
-    """(M, B, C)."""
-    if teacher.windows is None:
-        logits: Tensor = teacher.model(batch.inputs)
-        return logits
-    logits = teacher.model(teacher.windows.inputs(batch.first_frames, batch.length))
-    return logits
+def _weights(answering: Tensor | None, logits: Tensor, batch: Batch) -> Tensor:
+    """(M, B) of one teacher's members; they sum to one over the members."""
+    if answering is None:
+        return torch.full(logits.shape[:2], 1 / len(logits), device=logits.device)
+    weights = batch.entries(answering).T.float()
+    return weights / weights.sum(0)
 
 
 class DistillationCriterion:
@@ -134,7 +124,7 @@ class DistillationCriterion:
     Args:
       labels: (N,) int, the senone of each frame of the set; frames with a negative label must not be valid.
       soft_weight: alpha.
-      loss: one of `asr_kd.distillation.registry.LOSSES`.
+      loss: one of `asr_kd.distillation.settings.LOSSES`.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from asr_kd.acoustic.model import FrameModel
-from asr_kd.distillation.ensemble import ensemble_distribution
+from asr_kd.distillation.loss import ensemble_distribution
 from asr_kd.evaluation.bootstrap import Interval, compare, ratio_interval
 from asr_kd.frames.features import FRAME_SHIFT
 from asr_kd.frames.store import FrameStore

@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, get_args
+from typing import Any, BinaryIO, Literal
 
 import kaldi_native_io
 import numpy as np
@@ -22,13 +22,8 @@ import numpy as np
 from asr_kd.errors import UserError
 
 Format = Literal["npz", "ark"]
-FORMATS: tuple[str, ...] = get_args(Format)
 ARK = "posteriors.ark"
 _TOLERANCE = 0.02  # by which a row of posteriors may miss a sum of one: compressed matrices and float16 are rounded
-
-
-class PosteriorsError(UserError):
-    """A folder of posteriors cannot be read, or does not hold what it must."""
 
 
 def write_posteriors(folder: Path, utterances: Iterable[tuple[str, np.ndarray]], form: Format) -> int:
@@ -56,7 +51,7 @@ class PosteriorFolder:
     """Reads a folder of posteriors, one utterance at a time.
 
     Raises:
-      PosteriorsError: the folder is missing, has no such file, or has one that is damaged.
+      UserError: the folder is missing, has no such file, or has one that is damaged.
 
     Attributes:
       files: all that is read.
@@ -64,12 +59,12 @@ class PosteriorFolder:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise PosteriorsError(f"{folder} is no folder")
+            raise UserError(f"{folder} is no folder")
         self.folder = folder
         self._archives, self._scripts = sorted(folder.glob("*.ark")), sorted(folder.glob("*.scp"))
         self.files = [*sorted(folder.rglob("*.npz")), *self._archives, *self._scripts]
         if not self.files:
-            raise PosteriorsError(f"{folder} has no .npz, .ark or .scp file")
+            raise UserError(f"{folder} has no .npz, .ark or .scp file")
 
     @cached_property
     def _matrices(self) -> dict[str, str]:
@@ -95,7 +90,7 @@ class PosteriorFolder:
         try:
             matrix = np.array(kaldi_native_io.FloatMatrix.read(where).numpy())
         except RuntimeError:
-            raise PosteriorsError(f"{where}: the matrix of {utterance} cannot be read") from None
+            raise UserError(f"{where}: the matrix of {utterance} cannot be read") from None
         return _log_posteriors(matrix, bool(matrix.size and matrix.max() <= 0), f"{where} ({utterance})")
 
     def _npz(self, utterance: str) -> Path:
@@ -110,29 +105,28 @@ def _read_npz(file: Path) -> tuple[np.ndarray, bool]:
                     return arrays[name], name == "log_posteriors"
             names = ", ".join(arrays.files) or "none"
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, AttributeError) as error:
-        raise PosteriorsError(f"{file} is damaged, or no .npz file ({error})") from None
-    raise PosteriorsError(f"{file} has no array log_posteriors or posteriors; its arrays: {names}")
+        raise UserError(f"{file} is damaged, or no .npz file ({error})") from None
+    raise UserError(f"{file} has no array log_posteriors or posteriors; its arrays: {names}")
 
 
 def _log_posteriors(matrix: np.ndarray, is_log: bool, where: str) -> np.ndarray:
     """Checked, and normalised exactly."""
     if matrix.ndim != 2 or 0 in matrix.shape or not np.issubdtype(matrix.dtype, np.floating):
-        raise PosteriorsError(f"{where} has shape {matrix.shape} of {matrix.dtype}, not frames x senones of floats")
+        raise UserError(f"{where} has shape {matrix.shape} of {matrix.dtype}, not frames x senones of floats")
     values = matrix.astype(np.float64)
     if not is_log:
         if not (values >= 0).all():  # also where one is NaN
-            raise PosteriorsError(f"{where}: posteriors must be numbers of at least 0")
+            raise UserError(f"{where}: posteriors must be numbers of at least 0")
         with np.errstate(divide="ignore"):
             values = np.log(values)
     if np.isnan(values).any() or (values == np.inf).any():
-        raise PosteriorsError(f"{where}: a log posterior is NaN or infinite")
+        raise UserError(f"{where}: a log posterior is NaN or infinite")
     log_sums = np.logaddexp.reduce(values, axis=1, keepdims=True)
     if not (np.abs(np.expm1(log_sums)) <= _TOLERANCE).all():
         frame = int(np.argmax(np.abs(log_sums)))
         total = float(np.exp(log_sums[frame, 0]))
-        raise PosteriorsError(f"{where}: the posteriors of frame {frame} sum to {total:.4g}, not to 1")
-    normalised: np.ndarray = (values - log_sums).astype(np.float32)
-    return normalised
+        raise UserError(f"{where}: the posteriors of frame {frame} sum to {total:.4g}, not to 1")
+    return (values - log_sums).astype(np.float32)
 
 
 def _entries_of_script(file: Path) -> Iterator[tuple[str, str]]:
@@ -141,9 +135,9 @@ def _entries_of_script(file: Path) -> Iterator[tuple[str, str]]:
         name, _, where = line.strip().partition(" ")
         where = where.strip()
         if not where:
-            raise PosteriorsError(f"{file}:{number}: this is no line of an utterance id and a file")
+            raise UserError(f"{file}:{number}: this is no line of an utterance id and a file")
         if where.startswith("|") or where.endswith("|"):  # Kaldi would run it
-            raise PosteriorsError(f"{file}:{number}: this names a command, not a file; write its output to a file")
+            raise UserError(f"{file}:{number}: this names a command, not a file; write its output to a file")
         exists = Path(where.rpartition(":")[0] or where).exists()
         yield name, where if exists else str(file.parent / where)
 
@@ -157,9 +151,9 @@ def _entries_of_archive(file: Path) -> Iterator[tuple[str, int]]:
             try:
                 archive.seek(_bytes_of_matrix(archive), 1)
             except (KeyError, struct.error):
-                raise PosteriorsError(f"{file}: at {name} (byte {offset}) there is no binary Kaldi matrix") from None
+                raise UserError(f"{file}: at {name} (byte {offset}) there is no binary Kaldi matrix") from None
             if archive.tell() > size:
-                raise PosteriorsError(f"{file} ends within the matrix of {name}")
+                raise UserError(f"{file} ends within the matrix of {name}")
             yield name, offset
 
 

@@ -8,9 +8,9 @@ Shapes:  N frames of the set, K chunks of L frames in a batch, D dimensions of a
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_kd.frames.sampler import ChunkSampler, frame_batches
+from asr_kd.frames.sampler import ChunkSampler, epoch_order, in_batches
 from asr_kd.frames.windows import Windows
 
 T = TypeVar("T")
@@ -83,8 +83,10 @@ class Batches:
     ) -> None:
         self._pin_memory = pin_memory
         self._windows, self._length, self._seed, self._valid = windows, length, seed, valid
-        all_frames = int(windows.offsets[-1])
-        self.num_frames = all_frames if valid is None else int(np.count_nonzero(valid))  # of an epoch
+        self._all_frames = int(windows.offsets[-1])
+        if valid is not None and valid.shape != (self._all_frames,):
+            raise ValueError(f"valid is {valid.shape}, but there are {self._all_frames} frames")
+        self.num_frames = self._all_frames if valid is None else int(np.count_nonzero(valid))  # of an epoch
         self._per_batch = max(1, batch_size // length)
         self._chunks = None if length == 1 else ChunkSampler(windows.offsets, length, valid=valid)
         draws = self.num_frames if self._chunks is None else self._chunks.num_chunks
@@ -92,13 +94,13 @@ class Batches:
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `start_batch` on."""
-        order = {"seed": self._seed, "epoch": epoch, "start_batch": start_batch}
+        skip = start_batch * self._per_batch
         if self._chunks is not None:
-            for chunks in self._chunks.batches(self._per_batch, **order):
+            for chunks in in_batches(self._chunks.epoch(self._seed, epoch, skip), self._per_batch):
                 yield chunk_batch(self._windows, chunks, self._length, self._valid, pin_memory=self._pin_memory)
             return
-        num_frames = int(self._windows.offsets[-1])
-        for numbers in frame_batches(num_frames, self._per_batch, valid=self._valid, **order):
+        order = epoch_order(self._all_frames, seed=self._seed, epoch=epoch, valid=self._valid, skip=skip)
+        for numbers in in_batches(order, self._per_batch):
             frames = _tensor(numbers, self._pin_memory)
             yield Batch(frames, self._windows.inputs(frames))
 
@@ -123,38 +125,12 @@ def _tensor(array: np.ndarray, pin_memory: bool) -> Tensor:
 
 
 def prefetched(items: Iterator[T], depth: int = 2) -> Iterator[T]:
-    """The same items, drawn by another thread up to `depth` ahead; its error is raised here, where its item is due."""
-    waiting: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(depth)
-    stopped = threading.Event()
-
-    def put(entry: tuple[bool, T | BaseException | None]) -> None:
-        while not stopped.is_set():
-            try:
-                return waiting.put(entry, timeout=0.1)
-            except queue.Full:
-                continue
-
-    def draw() -> None:
-        try:
-            for item in items:
-                put((True, item))
-                if stopped.is_set():
-                    return
-            put((False, None))
-        except BaseException as error:
-            put((False, error))
-
-    thread = threading.Thread(target=draw, daemon=True)
-    thread.start()
+    """The same items (not None), drawn by another thread up to `depth` ahead; its error is raised where it is due."""
+    pool = ThreadPoolExecutor(1)
     try:
-        while True:
-            is_item, item = waiting.get()
-            if is_item:
-                yield item  # type: ignore[misc]
-            elif item is None:
-                return
-            else:
-                raise item  # type: ignore[misc]
+        waiting = deque(pool.submit(next, items, None) for _ in range(depth))
+        while (item := waiting.popleft().result()) is not None:
+            waiting.append(pool.submit(next, items, None))
+            yield item
     finally:
-        stopped.set()
-        thread.join()
+        pool.shutdown(cancel_futures=True)

@@ -6,11 +6,21 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from pydantic.dataclasses import dataclass
 
 from asr_kd.errors import UserError
+from asr_kd.settings import STRICT, Count, Positive
 
 FRAME_SHIFT = 0.01  # seconds
 FRAME_LENGTH = 0.025  # seconds
+
+
+@dataclass(frozen=True, config=STRICT)
+class FeaturesConfig:
+    """Log-mel filterbanks, and the speed-altered copies of the training set that are computed with them."""
+
+    num_mel_bins: Count = 40
+    speeds: tuple[Positive, ...] = (1.0,)  # one copy of the training set per factor; 1.0 must be among them
 
 
 def num_frames(num_samples: int, sampling_rate: int) -> int:
@@ -67,5 +77,4 @@ def resample(samples: np.ndarray, sampling_rate: int, speed: float) -> np.ndarra
     """What lhotse's perturb_speed does, on audio that is read once for all speeds."""
     from lhotse.augmentation import Speed
 
-    altered: np.ndarray = Speed(speed)(samples, sampling_rate)
-    return altered
+    return Speed(speed)(samples, sampling_rate)

@@ -1,10 +1,12 @@
-"""The random order of frames and chunks: a function of (seed, epoch) alone, so that resuming needs no sampler state.
+"""Which frames a model is trained on, and their random order.
+
+The order is a function of (seed, epoch) alone, so that resuming needs no sampler state.
 
 A set of up to `block_frames` frames is one permutation. A larger one is cut into blocks of that many neighbouring
 frames; blocks come in random order, and frames (or chunks) in random order inside their block, so that only a block or
 two of features need be in memory.
 
-Shapes:  N frames of the set, U utterances, K chunks, L frames of a chunk.
+Shapes:  N frames of the set, U utterances, K chunks, L frames of a chunk, M members of an ensemble.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+
+from asr_kd.frames.store import FrameStore
 
 BLOCK_FRAMES = 1 << 26  # 186 hours: 5.4 GB of 40-dimensional float16 features, half a GB of frame numbers
 
@@ -34,8 +38,6 @@ def epoch_order(
     >>> [block.tolist() for block in epoch_order(5, seed=1, epoch=0)]
     [[2, 4, 0, 1, 3]]
     """
-    if valid is not None and valid.shape != (num_frames,):
-        raise ValueError(f"valid is {valid.shape}, but there are {num_frames} frames")
     blocks = -(-num_frames // block_frames)
     for block in np.random.default_rng([seed, epoch]).permutation(blocks).tolist():
         begin, end = block * block_frames, min(num_frames, (block + 1) * block_frames)
@@ -47,27 +49,6 @@ def epoch_order(
         order = np.random.default_rng([seed, epoch, block + 1]).permutation(frames.astype(np.int64, copy=False))
         yield order[skip:]
         skip = 0
-
-
-def frame_batches(
-    num_frames: int,
-    batch_size: int,
-    *,
-    seed: int,
-    epoch: int,
-    start_batch: int = 0,
-    valid: np.ndarray | None = None,
-    block_frames: int = BLOCK_FRAMES,
-) -> Iterator[np.ndarray]:
-    """Yields the batches of an epoch from number `start_batch` on, (B,) int64; the last may be short.
-
-    Every valid frame comes exactly once per epoch.
-    """
-    if batch_size < 1:
-        raise ValueError(f"a batch cannot have {batch_size} frames")
-    skip = start_batch * batch_size
-    order = epoch_order(num_frames, seed=seed, epoch=epoch, block_frames=block_frames, valid=valid, skip=skip)
-    return _in_batches(order, batch_size)
 
 
 class ChunkSampler:
@@ -91,10 +72,6 @@ class ChunkSampler:
     def __init__(
         self, offsets: np.ndarray, length: int, *, valid: np.ndarray | None = None, block_frames: int = BLOCK_FRAMES
     ) -> None:
-        if length < 1:
-            raise ValueError(f"a chunk cannot have {length} frames")
-        if valid is not None and valid.shape != (offsets[-1],):
-            raise ValueError(f"valid is {valid.shape}, but there are {offsets[-1]} frames")
         drawn = slice(None) if valid is None else np.logical_or.reduceat(valid, offsets[:-1])
         self._begins, self._ends = offsets[:-1][drawn], offsets[1:][drawn]
         self._counts = -(-(self._ends - self._begins) // length)
@@ -119,10 +96,6 @@ class ChunkSampler:
             yield rng.permutation(self._cut(utterances, rng.integers(0, spare, endpoint=True)))[skip:]
             skip = 0
 
-    def batches(self, num_chunks: int, *, seed: int, epoch: int, start_batch: int = 0) -> Iterator[np.ndarray]:
-        """Yields (K, 3) int64, `num_chunks` at a time, from number `start_batch` on; the last may be short."""
-        return _in_batches(self.epoch(seed, epoch, start_batch * num_chunks), num_chunks)
-
     def _cut(self, utterances: np.ndarray, early: np.ndarray) -> np.ndarray:
         """The chunks of these utterances; the first chunk of each would begin `early` frames before the utterance."""
         counts = self._counts[utterances]
@@ -133,8 +106,8 @@ class ChunkSampler:
         return np.stack([first, np.maximum(cut, begin), np.minimum(cut + self._length, end)], axis=1)
 
 
-def _in_batches(parts: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """The rows of all parts, `size` at a time."""
+def in_batches(parts: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The rows of all parts, `size` at a time; the last batch may be short."""
     rest: np.ndarray | None = None
     for part in parts:
         rows = part if rest is None or not len(rest) else np.concatenate([rest, part])
@@ -144,3 +117,33 @@ def _in_batches(parts: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
         rest = rows[whole:]
     if rest is not None and len(rest):
         yield rest
+
+
+def draw_fraction(store: FrameStore, fraction: float, seed: int) -> np.ndarray | None:
+    """(N,) bool: the frames of a fraction of the utterances, at least one; None where that is all of them.
+
+    Altered copies go with their original. With one seed, a smaller fraction is part of a larger one.
+    """
+    if fraction >= 1:
+        return None
+    original = _original_numbers(store)
+    count = int(original.max()) + 1
+    drawn = np.random.default_rng([seed, 3]).permutation(count)[: max(1, round(fraction * count))]
+    return np.repeat(np.isin(original, drawn), np.diff(store.offsets))
+
+
+def fold_of_utterances(store: FrameStore, folds: int) -> np.ndarray:
+    """(U,) int64, the fold of each utterance; altered copies are in their original's."""
+    return _original_numbers(store) % folds
+
+
+def held_out_frames(store: FrameStore, folds: int, members: int) -> np.ndarray:
+    """(M, N) bool: the frames of fold m modulo `folds`, on which member m does not train."""
+    fold_of_frame = np.repeat(fold_of_utterances(store, folds), np.diff(store.offsets))
+    return fold_of_frame[None, :] == (np.arange(members) % folds)[:, None]
+
+
+def _original_numbers(store: FrameStore) -> np.ndarray:
+    """(U,) int64: numbers of the utterances; an altered copy has the number of its original."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in store.originals])

@@ -1,5 +1,7 @@
 """What models read: frames of utterances one after the other, and how many of them a model sees at once.
 
+Sources are a set's store (`asr_kd.frames.store.FrameStore`), arrays in memory, and several sources as one.
+
 Shapes:  U utterances, D dimensions of a frame, T frames of some utterances.
 """
 
@@ -39,10 +41,7 @@ class Context:
 
 
 class FrameSource(Protocol):
-    """The normalised frames of utterances; `asr_kd.frames.store.FrameStore` is one.
-
-    Other sources wrap one (`ConcatFrames`, `SubframeShiftedFrames`).
-    """
+    """The normalised frames of utterances."""
 
     @property
     def ids(self) -> Sequence[str]:
@@ -62,3 +61,74 @@ class FrameSource(Protocol):
 
     def normalised(self, first: int, end: int | None = None) -> np.ndarray:
         """(T, D) float32 frames of utterance `first`, or of all from `first` up to `end` (exclusive)."""
+
+
+class ArrayFrames:
+    """Features of utterances, each with its own mean subtracted, and with variance 1 over all (a `FrameSource`).
+
+    Args:
+      features: (T, D) of each utterance.
+      scale: (D,) 1 / standard deviation, of the set that a model was trained on; None: of these utterances.
+
+    >>> frames = ArrayFrames([np.arange(6.0).reshape(3, 2), np.ones((1, 2))])
+    >>> frames.num_frames, frames.normalised(0).mean(0).tolist()
+    (4, [0.0, 0.0])
+    """
+
+    def __init__(self, features: Sequence[np.ndarray], scale: np.ndarray | None = None) -> None:
+        if not features or any(frames.ndim != 2 or len(frames) == 0 for frames in features):
+            raise ValueError("features must be (T, D) arrays of at least one frame, for at least one utterance")
+        self.ids = [str(number) for number in range(len(features))]
+        self.offsets = np.cumsum([0, *(len(frames) for frames in features)], dtype=np.int64)
+        centred = np.concatenate([frames - frames.mean(0, dtype=np.float64) for frames in features])
+        if scale is None:
+            scale = 1 / np.sqrt(np.maximum(np.square(centred).mean(0), 1e-6))
+        self.scale = np.asarray(scale, np.float32)
+        self._frames = centred.astype(np.float32) * self.scale
+
+    @property
+    def num_dims(self) -> int:
+        return int(self._frames.shape[1])
+
+    @property
+    def num_frames(self) -> int:
+        return len(self._frames)
+
+    def normalised(self, first: int, end: int | None = None) -> np.ndarray:
+        """See `FrameSource.normalised`."""
+        end = first + 1 if end is None else end
+        return self._frames[int(self.offsets[first]) : int(self.offsets[end])]
+
+
+class ConcatFrames:
+    """The utterances of some sources one after the other, each normalised as in its own (a `FrameSource`).
+
+    Args:
+      sources: at least one, all of the same number of dimensions.
+    """
+
+    def __init__(self, sources: Sequence[FrameSource]) -> None:
+        self._sources = list(sources)
+        if len({source.num_dims for source in sources}) != 1:
+            raise ValueError(f"sources of frames have {[source.num_dims for source in sources]} dimensions")
+        self.ids: list[str] = [utterance_id for source in sources for utterance_id in source.ids]
+        self.offsets = np.append(0, np.cumsum(np.concatenate([np.diff(source.offsets) for source in sources])))
+        self._firsts = np.cumsum([0] + [len(source.ids) for source in sources])  # of each source's utterances
+
+    @property
+    def num_dims(self) -> int:
+        return self._sources[0].num_dims
+
+    @property
+    def num_frames(self) -> int:
+        return int(self.offsets[-1])
+
+    def normalised(self, first: int, end: int | None = None) -> np.ndarray:
+        """See `FrameSource.normalised`."""
+        end = first + 1 if end is None else end
+        parts = [
+            source.normalised(max(first - begin, 0), min(end, finish) - begin)
+            for source, begin, finish in zip(self._sources, self._firsts[:-1], self._firsts[1:], strict=True)
+            if begin < end and first < finish
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, self.num_dims), np.float32)

@@ -11,8 +11,7 @@ Shapes:  N frames of the set, D mel bins, U utterances, G normalisation groups, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from asr_kd.errors import UserError
-from asr_kd.frames.features import FRAME_SHIFT, check_features
+from asr_kd.frames.features import check_features
 from asr_kd.io.append_log import AppendLog, reserve_header, write_header
 from asr_kd.io.files import read_json_lines, replacing_file
-from asr_kd.io.stamp import STAMP, Stamp, read_stamp
+from asr_kd.io.stamp import Stamp, read_stamp
 
 
 class FrameStoreError(UserError):
@@ -66,38 +65,32 @@ class FrameStore:
         stamp = read_stamp(folder)
         if stamp is None:
             raise FrameStoreError(f"{folder} holds no features.")
-        damaged = f"is damaged; delete {folder}."
         try:
             rows = read_json_lines(folder / "utterances.jsonl")
             features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
             with np.load(folder / "cmvn.npz", allow_pickle=False) as file:
                 cmvn = {name: file[name] for name in ("means", "scale")}
             store = cls(folder, rows, features, cmvn)
+            store._check()
         except FileNotFoundError as error:
-            raise FrameStoreError(f"{error.filename} is missing: the store {damaged}") from None
+            raise FrameStoreError(f"{error.filename} is missing: the store is damaged; delete {folder}.") from None
         except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FrameStoreError(f"the store {folder} {damaged} ({error})") from None
+            raise FrameStoreError(f"the store {folder} is damaged; delete it ({error}).") from None
         store.digest = stamp["digest"]
-        store._check(damaged)
         return store
 
-    def _check(self, damaged: str) -> None:
+    def _check(self) -> None:
         if self.features.ndim != 2 or self.features.dtype != np.float16:
-            raise FrameStoreError(f"{self.folder}/features.npy is not a float16 matrix: the store {damaged}")
+            raise ValueError("features.npy is not a float16 matrix")
         if len(self.features) != self.offsets[-1]:
-            raise FrameStoreError(
-                f"{self.folder}/features.npy has {len(self.features)} frames but utterances.jsonl says "
-                f"{self.offsets[-1]}: the store {damaged}"
-            )
-        dims = self.features.shape[1]
-        if self.scale.shape != (dims,) or self.means.ndim != 2 or self.means.shape[1] != dims:
-            raise FrameStoreError(f"{self.folder}/cmvn.npz does not have {dims} dimensions: the store {damaged}")
+            rows = f"utterances.jsonl has {self.offsets[-1]}"
+            raise ValueError(f"features.npy has {len(self.features)} frames, {rows}")
+        if self.scale.shape != (self.num_dims,) or self.means.ndim != 2 or self.means.shape[1] != self.num_dims:
+            raise ValueError(f"cmvn.npz does not have {self.num_dims} dimensions")
         if len(self.ids) == 0 or self.groups.min() < 0 or self.groups.max() >= len(self.means):
-            raise FrameStoreError(
-                f"{self.folder}/cmvn.npz and utterances.jsonl do not fit together: the store {damaged}"
-            )
+            raise ValueError("cmvn.npz and utterances.jsonl do not fit together")
         if len(self._index) != len(self.ids):
-            raise FrameStoreError(f"{self.folder}/utterances.jsonl names an utterance twice: the store {damaged}")
+            raise ValueError("utterances.jsonl names an utterance twice")
 
     @property
     def originals(self) -> list[str]:
@@ -137,41 +130,29 @@ class FrameStore:
             part *= self.scale
         return frames
 
-    def attach(self, name: str, array: np.ndarray, stamp: Stamp) -> None:
-        """Writes a per-frame array (N, ...) as `<name>.npy` with its stamp; an older one is replaced as a whole.
+    def attach(self, name: str, blocks: Iterable[np.ndarray], dtype: Any, stamp: Stamp) -> None:
+        """Writes a per-frame array (N,) as `<name>.npy` with its stamp; an older one is replaced as a whole.
 
         Raises:
-          FrameStoreError: the array does not have one entry per frame.
+          FrameStoreError: the blocks together do not have one entry per frame.
         """
-        if array.ndim == 0 or len(array) != self.num_frames:
-            raise FrameStoreError(
-                f"{self.folder}: {name} has {array.shape[0] if array.ndim else 0} entries but the store has "
-                f"{self.num_frames} frames: it was made from other features."
-            )
-        with self._attaching(name, stamp) as temporary:
-            np.save(temporary, array, allow_pickle=False)
-
-    def attach_blocks(self, name: str, blocks: Iterable[np.ndarray], dtype: Any, stamp: Stamp) -> None:
-        """As `attach`, for a one-dimensional array that comes block by block."""
-        with self._attaching(name, stamp) as temporary:
-            array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=(self.num_frames,))
-            first = 0
-            for block in blocks:
-                array[first : first + len(block)] = block
-                first += len(block)
-            if first != self.num_frames:
-                raise ValueError(f"{name}: blocks of {first} entries for {self.num_frames} frames")
-            array.flush()
-
-    @contextmanager
-    def _attaching(self, name: str, stamp: Stamp) -> Iterator[Path]:
         if name in ("features", "cmvn") or not name.isidentifier():
             raise ValueError(f"{name!r} cannot name a per-frame array")
         stamp_file = self.folder / f"{name}.stamp.json"
-        # without its stamp an array counts as missing: a kill between the two writes never pairs new with old
-        stamp_file.unlink(missing_ok=True)
         with replacing_file(self.folder / f"{name}.npy") as temporary:
-            yield temporary
+            array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=(self.num_frames,))
+            length = 0
+            for block in blocks:
+                array[length : length + len(block)] = block[: self.num_frames - length]
+                length += len(block)
+            if length != self.num_frames:
+                raise FrameStoreError(
+                    f"{self.folder}: {name} has {length} entries but the store has {self.num_frames} frames: it was "
+                    "made from other features."
+                )
+            array.flush()
+            # without its stamp an array counts as missing: a kill between the two writes never pairs new with old
+            stamp_file.unlink(missing_ok=True)
         with replacing_file(stamp_file) as temporary:
             stamp.write(temporary, {"frames": self.digest, "length": self.num_frames})
 
@@ -320,30 +301,3 @@ class FrameStoreWriter:
 def store_bytes(frames: int, utterances: int, num_dims: int) -> int:
     """About how much disk a store takes, before anything is attached."""
     return frames * num_dims * 2 + utterances * (300 + 4 * num_dims)
-
-
-def write_store(
-    folder: Path,
-    utterances: list[tuple[str, np.ndarray]],
-    *,
-    texts: list[str] | None = None,
-    scale: np.ndarray | None = None,
-    groups: list[str] | None = None,
-    speeds: list[float] | None = None,
-) -> FrameStore:
-    """A small store from features in memory, [(id, (T, D))]: for tests, and for features that others computed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with FrameStoreWriter(folder, utterances[0][1].shape[1], scale) as writer:
-        for u, (utterance_id, features) in enumerate(utterances):
-            writer.append(
-                utterance_id,
-                features,
-                group=groups[u] if groups else utterance_id,
-                text=texts[u] if texts else "",
-                duration=len(features) * FRAME_SHIFT,
-                speed=speeds[u] if speeds else 1.0,
-            )
-    Stamp("features", {"given": True}, {name: str(len(features)) for name, features in utterances}).write(
-        folder / STAMP
-    )
-    return FrameStore.open(folder)

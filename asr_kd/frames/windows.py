@@ -134,11 +134,10 @@ class BlockedFrames:
         *,
         block_frames: int,
         device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float16,
     ):
         self.offsets, self.num_frames = source.offsets, source.num_frames
         self.context, self.device = context, torch.device(device)
-        self._source, self._dtype, self._block_frames = source, dtype, block_frames
+        self._source, self._block_frames = source, block_frames
         self._loaded: OrderedDict[int, tuple[int, WindowedFrames]] = OrderedDict()
 
     def inputs(self, frames: Tensor, length: int = 1) -> Tensor:
@@ -169,7 +168,7 @@ class BlockedFrames:
         first = int(np.searchsorted(self.offsets, begin, side="right")) - 1
         last = int(np.searchsorted(self.offsets, end, side="left"))
         windows = WindowedFrames(
-            self._source, self.context, device=self.device, dtype=self._dtype, utterances=np.arange(first, last)
+            self._source, self.context, device=self.device, dtype=torch.float16, utterances=np.arange(first, last)
         )
         self._loaded[block] = int(self.offsets[first]), windows
         return self._loaded[block]

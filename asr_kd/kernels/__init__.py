@@ -1,34 +1,23 @@
-"""CPU kernels in numba, each beside its reference in torch; `asr_kd.kernels.switch` chooses between the two.
-
-The operations are attributes of this package, so that callers need not know where they live:
-
-    from asr_kd import kernels
-    loss, correct = kernels.cross_entropy(logits, senones, weights)
-
-torch and numba are loaded when the first of them is used, not when the package is imported.
-"""
+"""CPU kernels in numba, each beside its reference in torch; `asr_kd.kernels.switch` chooses between the two."""
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from asr_kd.kernels.dropout import dropout_mask
-    from asr_kd.kernels.optimizer import adamw
-    from asr_kd.kernels.softmax import cross_entropy, soft_cross_entropy
-
-__all__ = ["adamw", "cross_entropy", "dropout_mask", "soft_cross_entropy"]
-
-_MODULES = {
-    "adamw": "optimizer",
-    "cross_entropy": "softmax",
-    "dropout_mask": "dropout",
-    "soft_cross_entropy": "softmax",
-}
+from collections.abc import Callable
+from typing import Any
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator: `numba.njit` that releases the interpreter's lock and caches on disk; `options` are numba's.
+
+    numba's cache follows changes of the file that a compiled function is in, not of others: a compiled function that
+    another one calls must be in the same file.
+    """
+    import numba  # not with the package: commands set up their process (`asr_kd.kernels.process`) before
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        try:
+            return numba.njit(nogil=True, cache=True, **options)(function)
+        except RuntimeError:  # no folder to cache in: each process compiles it
+            return numba.njit(nogil=True, **options)(function)
+
+    return decorate

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_kd.kernels.numba_utils import compiled, use_torchs_threads
-from asr_kd.kernels.switch import use_numba
+from asr_kd.kernels import compiled
+from asr_kd.kernels.switch import use_numba, use_torchs_threads
 
 _BYTE_VALUES = 256
 _STEP = 0x9E3779B97F4A7C15

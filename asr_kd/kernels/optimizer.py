@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from asr_kd.kernels.numba_utils import compiled, use_torchs_threads
-from asr_kd.kernels.switch import use_numba
+from asr_kd.kernels import compiled
+from asr_kd.kernels.switch import use_numba, use_torchs_threads
 
 _TINY = np.float32(1e-36)
 
@@ -36,26 +36,18 @@ def adamw(
         place: the gradient is taken from the copy, and each step writes both.
     """
     parameters = list(parameters)
-    if use_numba("adamw", *parameters):
-        return FusedAdamW(parameters, lr=lr, weight_decay=weight_decay, copies=copies)
-    if copies:
-        return TorchAdamWWithCopies(parameters, copies, lr=lr, weight_decay=weight_decay)
-    return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
+    kind = FusedAdamW if use_numba("adamw", *parameters) else TorchAdamW
+    return kind(parameters, copies, lr=lr, weight_decay=weight_decay)
 
 
-class TorchAdamWWithCopies(torch.optim.AdamW):
-    """The reference of `FusedAdamW` with copies."""
+class TorchAdamW(torch.optim.AdamW):
+    """The reference of `FusedAdamW`: torch's own, with copies as for `adamw`."""
 
     def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        copies: Mapping[nn.Parameter, Tensor],
-        *,
-        lr: float,
-        weight_decay: float,
+        self, parameters: Iterable[nn.Parameter], copies: Mapping[nn.Parameter, Tensor] | None = None, **options: Any
     ) -> None:
-        super().__init__(parameters, lr=lr, weight_decay=weight_decay)
-        self._copies = dict(copies)
+        super().__init__(parameters, **options)
+        self._copies = dict(copies or {})
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clears the gradients, those of the copies too."""
@@ -65,7 +57,7 @@ class TorchAdamWWithCopies(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:
-        """Takes one step with the gradients of the copies."""
+        """Takes one step with the present gradients."""
         for parameter, copy in self._copies.items():
             parameter.grad = None if copy.grad is None else copy.grad.to(parameter.dtype)
         super().step(closure)
@@ -73,25 +65,11 @@ class TorchAdamWWithCopies(torch.optim.AdamW):
             copy.copy_(parameter)
 
 
-class FusedAdamW(torch.optim.Optimizer):
-    """`torch.optim.AdamW` for float32 parameters on the CPU, to rounding; its state has the same names.
+class FusedAdamW(TorchAdamW):
+    """The same to rounding, for float32 parameters on the CPU; copies are of bfloat16."""
 
-    Args:
-      parameters: float32 CPU tensors, contiguous, or so with their first two axes swapped.
-      copies: as for `adamw`, of bfloat16.
-    """
-
-    def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        lr: float,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        copies: Mapping[nn.Parameter, Tensor] | None = None,
-    ) -> None:
-        super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
-        self._copies = dict(copies or {})
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self._cache: dict[nn.Parameter, tuple[list[int], list[np.ndarray]]] = {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -100,12 +78,6 @@ class FusedAdamW(torch.optim.Optimizer):
         for parameter, state in self.state.items():
             for name in ("exp_avg", "exp_avg_sq"):
                 state[name] = _laid_out_as(parameter, state[name])
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clears the gradients, those of the copies too."""
-        super().zero_grad(set_to_none)
-        for copy in self._copies.values():
-            copy.grad = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:
@@ -167,8 +139,7 @@ def _in_memory(tensor: Tensor) -> Tensor:
 
 def _bits_of(tensor: Tensor) -> np.ndarray:
     """The memory of a contiguous bfloat16 tensor as uint16, as numba has no such type; a view."""
-    bits: np.ndarray = tensor.detach().view(torch.int16).numpy().view(np.uint16)
-    return bits
+    return tensor.detach().view(torch.int16).numpy().view(np.uint16)
 
 
 @compiled(parallel=True, error_model="numpy")

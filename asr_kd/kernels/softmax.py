@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from asr_kd.kernels.numba_utils import compiled, use_torchs_threads
-from asr_kd.kernels.switch import use_numba
+from asr_kd.kernels import compiled
+from asr_kd.kernels.switch import use_numba, use_torchs_threads
 
 LANES = 16  # sums side by side
 _LOG2_E = np.float32(1.4426950408889634)
@@ -55,8 +55,7 @@ def cross_entropy(logits: Tensor, senones: Tensor, weights: Tensor) -> tuple[Ten
     _check_senones(senones, logits)
     _check_weights(weights, logits)
     if use_numba("cross_entropy", logits, weights):
-        terms: tuple[Tensor, Tensor] = _CrossEntropy.apply(logits, senones, weights)
-        return terms
+        return _CrossEntropy.apply(logits, senones, weights)
     return torch_cross_entropy(logits, senones, weights)
 
 

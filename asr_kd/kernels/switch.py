@@ -1,4 +1,6 @@
-"""The one switch between the numba kernels and torch: the environment variable ASR_KD_KERNELS.
+"""How kernels run: in numba or in torch, and on how many threads.
+
+The switch between numba and torch is the environment variable ASR_KD_KERNELS:
 
 - `numba` (or unset): every kernel in numba where its tensors are on the CPU and of a type that it handles;
 - `torch`: none of them;
@@ -7,9 +9,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+from collections.abc import Iterator
 
+import numba
 import torch
 from torch import Tensor
 
@@ -40,3 +45,26 @@ def _enabled(value: str) -> frozenset[str]:
             f"{VARIABLE}={value}: it must be numba, torch or names of kernels ({', '.join(sorted(KERNELS))})."
         )
     return names
+
+
+def use_torchs_threads() -> None:
+    """Makes the parallel functions that are called next use as many threads as torch does.
+
+    numba and torch share OpenMP's threads, and numba sets their number to all cores when it starts. Processes that
+    are to use one core each would then compete, so this restores torch's number.
+    """
+    count = torch.get_num_threads()
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Limits torch to one thread within the block, so that sums do not depend on the number of cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

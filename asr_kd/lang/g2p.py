@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asr_kd.kernels.numba_utils import compiled
+from asr_kd.kernels import compiled
 from asr_kd.lang.ngram import BEGIN, END, Arpa, NGram, estimate
 
 ORDER = 6  # right on held-out words of cmudict at 4, 5, 6, 7: 70, 74, 75, 75 %; each order costs a third more memory

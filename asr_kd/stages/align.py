@@ -291,7 +291,7 @@ class _Run:
                     continue
                 self.ran = True
                 tree = tree or read_tree(self.work.tree(kind))
-                store.attach_blocks(labels_of(kind), tree.senone_blocks(self._contexts(name)), np.int32, stamp)
+                store.attach(labels_of(kind), tree.senone_blocks(self._contexts(name)), np.int32, stamp)
 
     def time_segments(self) -> None:
         """Times that are finer than a frame, where the config asks for phases."""

@@ -27,7 +27,7 @@ from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.errors import UserError
 from asr_kd.evaluation.scoring import Scoring
 from asr_kd.frames.store import FrameStore
-from asr_kd.kernels.threads import one_thread
+from asr_kd.kernels.switch import one_thread
 
 T = TypeVar("T")
 

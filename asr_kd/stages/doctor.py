@@ -250,7 +250,7 @@ def _devices() -> list[Check]:
     try:
         import torch
 
-        from asr_kd.acoustic.precision import has_bfloat16
+        from asr_kd.acoustic.model import has_bfloat16
 
         products = "bfloat16" if has_bfloat16("cpu") else "float32"
         checks = [Check("processor", "ok", f"{cores} cores, matrix products in {products}", needed=False)]

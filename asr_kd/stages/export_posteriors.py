@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from asr_kd.acoustic.model import FrameModel
+from asr_kd.acoustic.model import FrameModel, pick_device
 from asr_kd.acoustic.model_files import load_model
-from asr_kd.acoustic.precision import pick_device
 from asr_kd.errors import UserError
 from asr_kd.export.posteriors import Format, write_posteriors
 from asr_kd.frames.store import FrameStore

@@ -27,7 +27,7 @@ from asr_kd.io.folders import discard_partial, resuming_folder
 from asr_kd.io.formatting import human_bytes
 from asr_kd.io.resources import check_disk
 from asr_kd.io.stamp import Stamp, stale_reason
-from asr_kd.kernels.threads import one_thread
+from asr_kd.kernels.switch import one_thread
 from asr_kd.workspace.config import TRAIN, Config
 from asr_kd.workspace.executor import parallel_map
 from asr_kd.workspace.frames import open_frames

@@ -21,7 +21,7 @@ from asr_kd.alignment.viterbi import viterbi
 from asr_kd.corpora.audio import check_audio
 from asr_kd.frames.features import FRAME_SHIFT, fbank
 from asr_kd.frames.source import Context
-from asr_kd.kernels.threads import one_thread
+from asr_kd.kernels.switch import one_thread
 from asr_kd.lang.lexicon import make_lang
 from asr_kd.stages.plan_models import SystemPlan
 from asr_kd.workspace.config import Config

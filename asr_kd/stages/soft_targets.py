@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from asr_kd.acoustic.precision import pick_device
+from asr_kd.acoustic.model import pick_device
 from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.distillation.soft_target_worker import (
     SUMS,
@@ -26,8 +26,8 @@ from asr_kd.distillation.soft_target_worker import (
 from asr_kd.distillation.store import SoftTargetsError, SoftTargetStore, SoftTargetWriter, stored_bytes
 from asr_kd.distillation.targets import OnlineTargets, StoredTargets, TargetProvider, Teacher
 from asr_kd.errors import UserError
+from asr_kd.frames.sampler import held_out_frames
 from asr_kd.frames.source import Context
-from asr_kd.frames.subsets import held_out_frames
 from asr_kd.frames.windows import Windows, windows_of
 from asr_kd.io.folders import discard_partial, resuming_folder
 from asr_kd.io.formatting import human_bytes

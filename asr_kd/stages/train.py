@@ -18,13 +18,13 @@ import torch
 
 from asr_kd.acoustic.criteria import Criterion, DevScorer, HardTargets
 from asr_kd.acoustic.lda import linear_discriminants
-from asr_kd.acoustic.precision import pick_device
+from asr_kd.acoustic.model import pick_device
 from asr_kd.acoustic.training import TrainingData
-from asr_kd.distillation.registry import LOSSES
+from asr_kd.distillation.settings import LOSSES
 from asr_kd.distillation.store import cuts_nothing
 from asr_kd.distillation.targets import DistillationCriterion
 from asr_kd.errors import UserError
-from asr_kd.frames.subsets import draw_fraction, held_out_frames
+from asr_kd.frames.sampler import draw_fraction, held_out_frames
 from asr_kd.frames.windows import windows_of
 from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.settings import to_mapping

@@ -15,9 +15,8 @@ from asr_kd.acoustic.checkpoint import Progress
 from asr_kd.acoustic.criteria import Criterion, DevScores
 from asr_kd.acoustic.divergence import DivergedError
 from asr_kd.acoustic.lda import InputTransform
-from asr_kd.acoustic.model import FrameModel, build_model
+from asr_kd.acoustic.model import FrameModel, build_model, pick_device
 from asr_kd.acoustic.model_files import copy_members, save_model
-from asr_kd.acoustic.precision import pick_device
 from asr_kd.acoustic.settings import ModelConfig, TrainingConfig
 from asr_kd.acoustic.training import RunControl, TrainingData, fit, read_log, write_log
 from asr_kd.errors import UserError

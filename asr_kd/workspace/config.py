@@ -14,17 +14,15 @@ import pydantic
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from asr_kd.acoustic.registry import MODELS
-from asr_kd.acoustic.settings import DnnConfig, ModelConfig, TrainingConfig
+from asr_kd.acoustic.settings import MODELS, DnnConfig, ModelConfig, TrainingConfig
 from asr_kd.alignment.settings import AlignmentConfig
 from asr_kd.corpora.registry import CORPORA
 from asr_kd.corpora.settings import CorpusConfig, PromptsConfig
 from asr_kd.decoding.settings import DecodingConfig
-from asr_kd.distillation.registry import LOSSES
-from asr_kd.distillation.settings import TargetsConfig
+from asr_kd.distillation.settings import LOSSES, TargetsConfig
 from asr_kd.errors import UserError
 from asr_kd.evaluation.bootstrap import EvaluationConfig
-from asr_kd.frames.settings import FeaturesConfig
+from asr_kd.frames.features import FeaturesConfig
 from asr_kd.io.yaml_files import load_with_bases
 from asr_kd.lang.settings import LangConfig
 from asr_kd.settings import STRICT, ChosenByName, Count, Natural, Seed, Share, dotted, first_error, to_mapping

@@ -13,8 +13,7 @@ from pathlib import Path
 import click
 
 from asr_kd.errors import UserError
-from asr_kd.kernels.cpu import choose_mkl_code_path, cpu_flags
-from asr_kd.kernels.malloc import disable_malloc_trim
+from asr_kd.kernels.process import choose_mkl_code_path, cpu_flags, disable_malloc_trim
 
 RECIPE = Path(__file__).parent
 

@@ -19,8 +19,10 @@ from asr_kd.acoustic.rng import StepRng
 from asr_kd.acoustic.settings import DnnConfig, TrainingConfig
 from asr_kd.acoustic.training import RunControl, TrainingData, fit
 from asr_kd.frames.source import Context
-from asr_kd.frames.store import FrameStore, write_store
+from asr_kd.frames.store import FrameStore
 from asr_kd.frames.windows import WindowedFrames
+
+from ..stores import write_store
 
 SIZES = (300, 1, 450, 200)
 NUM_SENONES, CONTEXT = 5, Context(1, 1)

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from asr_kd.acoustic import model as module
 from asr_kd.acoustic.dnn import _windows
 from asr_kd.acoustic.member_linear import MemberLinear
-from asr_kd.acoustic.model import build_model, ensemble_log_mean
+from asr_kd.acoustic.model import build_model, ensemble_log_mean, first_member_log_posteriors, pick_device
 from asr_kd.acoustic.rng import StepRng
-from asr_kd.acoustic.settings import DnnConfig
+from asr_kd.acoustic.settings import DnnConfig, ModelConfig, TdnnConfig
+from asr_kd.errors import UserError
 
 SETTINGS = DnnConfig(layers=2, width=8, left_context=1, right_context=0)
 
@@ -151,3 +153,32 @@ def test_mean_of_members_is_arithmetic():
     probabilities = np.random.default_rng(0).dirichlet(np.ones(4), (3, 6))
     mean = ensemble_log_mean(torch.from_numpy(np.log(probabilities)))
     assert np.allclose(mean.exp().numpy(), probabilities.mean(0))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [DnnConfig(layers=1, width=8, left_context=2, right_context=1), TdnnConfig(width=8, kernel=3, dilations=(1,))],
+)
+def test_many_utterances_at_once_have_the_posteriors_of_each_alone(
+    settings: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    features = [rng.normal(size=(n, 4)).astype(np.float32) for n in (7, 2, 11)]
+    model = build_model(settings, num_dims=4, num_senones=5, seeds=[1, 2])
+    model.precision = "float32"
+    alone = [model.member_log_posteriors(frames)[0].numpy() for frames in features]
+    monkeypatch.setattr(module, "FRAMES_AT_ONCE", 5)  # no utterance ends where a part does
+    for chosen in ([2, 0, 1], [1], [0, 1, 2]):
+        posteriors = first_member_log_posteriors(model, [features[u] for u in chosen])
+        assert [len(rows) for rows in posteriors] == [len(alone[u]) for u in chosen]
+        for rows, u in zip(posteriors, chosen, strict=True):
+            np.testing.assert_allclose(rows, alone[u], atol=1e-5)
+
+
+def test_a_device_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert pick_device("cpu").type == "cpu" and pick_device("cuda:0") == torch.device("cuda:0")
+    with pytest.raises(UserError, match="'gpu' is no device; name auto, cpu, cuda or cuda:<number>"):
+        pick_device("gpu")
+    with pytest.raises(UserError, match="there is no device 'cuda:1': torch sees 1 CUDA devices"):
+        pick_device("cuda:1")

@@ -11,8 +11,7 @@ from torch import nn
 
 from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.model_files import copy_members, load_model, save_model
-from asr_kd.acoustic.registry import MODELS, ModelKind
-from asr_kd.acoustic.settings import DnnConfig, ModelConfig, TdnnConfig
+from asr_kd.acoustic.settings import MODELS, DnnConfig, ModelConfig, ModelKind, TdnnConfig
 from asr_kd.errors import UserError
 
 KINDS: list[ModelConfig] = [

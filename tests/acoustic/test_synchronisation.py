@@ -21,8 +21,10 @@ from asr_kd.acoustic.settings import DnnConfig, ModelConfig, TdnnConfig, Trainin
 from asr_kd.acoustic.training import RunControl, TrainingData, fit
 from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, truncate
 from asr_kd.distillation.targets import DistillationCriterion, OnlineTargets, StoredTargets, Teacher
-from asr_kd.frames.store import FrameStore, write_store
+from asr_kd.frames.store import FrameStore
 from asr_kd.frames.windows import windows_of
+
+from ..stores import write_store
 
 CPU = torch.device("cpu")
 DNN = DnnConfig(layers=1, width=8, left_context=1, right_context=1, max_norm=2.0)

@@ -16,9 +16,10 @@ from asr_kd.acoustic.settings import TdnnConfig, TrainingConfig
 from asr_kd.acoustic.training import RunControl, TrainingData, fit
 from asr_kd.errors import UserError
 from asr_kd.frames.source import Context
-from asr_kd.frames.store import write_store
 from asr_kd.frames.windows import WindowedFrames, windows_of
 from asr_kd.workspace.config import from_mapping
+
+from ..stores import write_store
 
 CPU = torch.device("cpu")
 SETTINGS = TdnnConfig(width=12, kernel=3, dilations=(1, 2), chunk_frames=20)

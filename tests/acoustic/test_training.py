@@ -16,9 +16,8 @@ from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.settings import DnnConfig, TrainingConfig
 from asr_kd.acoustic.training import RunControl, TrainingData, fit
 from asr_kd.errors import FullDiskError
-from asr_kd.frames.array_frames import ArrayFrames
 from asr_kd.frames.batches import Batch
-from asr_kd.frames.source import Context
+from asr_kd.frames.source import ArrayFrames, Context
 from asr_kd.frames.windows import WindowedFrames
 
 from .points import CPU, Points, dnn_of

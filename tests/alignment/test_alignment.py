@@ -18,8 +18,10 @@ from asr_kd.alignment.tree import monophone_tree, read_tree, write_tree
 from asr_kd.alignment.tree_growing import Statistics, grow_tree
 from asr_kd.alignment.viterbi import viterbi
 from asr_kd.errors import UserError
-from asr_kd.frames.store import FrameStore, write_store
+from asr_kd.frames.store import FrameStore
 from asr_kd.lang.lexicon import Lang
+
+from ..stores import write_store
 
 LANG = Lang(
     phones=("SIL", "A", "B", "C"),

@@ -13,7 +13,9 @@ from asr_kd.acoustic.settings import DnnConfig, TrainingConfig
 from asr_kd.alignment import classifiers
 from asr_kd.alignment.classifiers import PULL, RIDGE, LdaClassifier, MonophoneNet
 from asr_kd.alignment.settings import FLAT_START_MODEL, AlignmentConfig
-from asr_kd.frames.store import FrameStore, write_store
+from asr_kd.frames.store import FrameStore
+
+from ..stores import write_store
 
 SIZES = (30, 1, 45, 20)
 NUM_CLASSES = 5

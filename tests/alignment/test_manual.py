@@ -17,8 +17,10 @@ from asr_kd.alignment.manual import best_split, equal_split, frames_of, read_sta
 from asr_kd.alignment.topology import CannotAlignError, compile_transcript
 from asr_kd.alignment.transcripts import TranscribedFrames
 from asr_kd.errors import UserError
-from asr_kd.frames.store import FrameStore, write_store
+from asr_kd.frames.store import FrameStore
 from asr_kd.lang.lexicon import Lang
+
+from ..stores import write_store
 
 LANG = Lang(("SIL", "A", "B"), ("A", "B", "SIL"), {"A": ((1,),), "B": ((2,),), "SIL": ((0,),)})
 

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.alignment.subframe import SubframeShiftedFrames, mean_starts
-from asr_kd.frames.store import FrameStore, write_store
+from asr_kd.frames.store import FrameStore
+
+from ..stores import write_store
 
 Row = tuple[int, int, int, int, int]  # utterance, phone, word, first frame, end
 

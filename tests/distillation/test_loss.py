@@ -8,8 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.distillation.ensemble import ensemble_distribution
-from asr_kd.distillation.loss import LossTerms, SoftTargets, distillation_loss, logit_matching
+from asr_kd.distillation.loss import LossTerms, SoftTargets, distillation_loss, ensemble_distribution, logit_matching
 
 temperatures = st.just(1.0) | st.floats(0.5, 50)  # T = 1 takes a shorter way
 

@@ -12,7 +12,7 @@ from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.model_files import save_model
 from asr_kd.acoustic.settings import DnnConfig, ModelConfig, TdnnConfig
 from asr_kd.distillation import soft_target_worker as worker
-from asr_kd.distillation.ensemble import ensemble_distribution
+from asr_kd.distillation.loss import ensemble_distribution
 from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.distillation.soft_target_worker import (
     Shard,
@@ -23,7 +23,9 @@ from asr_kd.distillation.soft_target_worker import (
     estimate_mean_distribution,
 )
 from asr_kd.distillation.store import TopK, restore
-from asr_kd.frames.store import FrameStore, write_store
+from asr_kd.frames.store import FrameStore
+
+from ..stores import write_store
 
 LENGTHS = (40, 3, 25, 32)
 UNIFORM = np.full(6, 1 / 6, np.float32)

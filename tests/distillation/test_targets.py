@@ -9,13 +9,14 @@ import torch
 from asr_kd.acoustic.model import Context, FrameModel, build_model
 from asr_kd.acoustic.settings import DnnConfig, TrainingConfig
 from asr_kd.acoustic.training import RunControl, TrainingData, fit
-from asr_kd.distillation.ensemble import ensemble_distribution
-from asr_kd.distillation.loss import SoftTargets, distillation_loss, logit_matching
+from asr_kd.distillation.loss import SoftTargets, distillation_loss, ensemble_distribution, logit_matching
 from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, truncate
 from asr_kd.distillation.targets import DistillationCriterion, OnlineTargets, StoredTargets, TargetProvider, Teacher
 from asr_kd.frames.batches import Batch
-from asr_kd.frames.store import FrameStore, write_store
+from asr_kd.frames.store import FrameStore
 from asr_kd.frames.windows import windows_of
+
+from ..stores import write_store
 
 CPU = torch.device("cpu")
 NO_CONTEXT = {"left_context": 0, "right_context": 0}

@@ -8,13 +8,15 @@ from asr_kd.acoustic.criteria import HardTargets
 from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.settings import DnnConfig, TdnnConfig, TrainingConfig
 from asr_kd.acoustic.training import RunControl, TrainingData, fit
-from asr_kd.distillation.ensemble import ensemble_distribution
+from asr_kd.distillation.loss import ensemble_distribution
 from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, truncate
 from asr_kd.distillation.targets import DistillationCriterion, OnlineTargets, StoredTargets, TableTargets, Teacher
 from asr_kd.frames.batches import Batch, Batches
 from asr_kd.frames.source import Context
-from asr_kd.frames.store import FrameStore, write_store
+from asr_kd.frames.store import FrameStore
 from asr_kd.frames.windows import WindowedFrames, windows_of
+
+from ..stores import write_store
 
 CPU = torch.device("cpu")
 SMALL = DnnConfig(layers=1, width=24, left_context=1, right_context=0)

@@ -10,7 +10,9 @@ from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.settings import DnnConfig
 from asr_kd.evaluation import frames as frames_module
 from asr_kd.evaluation.frames import diversity, example_frame, frame_metrics
-from asr_kd.frames.store import FrameStore, write_store
+from asr_kd.frames.store import FrameStore
+
+from ..stores import write_store
 
 LEFT, RIGHT, NUM_SENONES, MEMBERS = 2, 1, 5, 3
 SETTINGS = DnnConfig(layers=1, width=8, left_context=LEFT, right_context=RIGHT)

@@ -1,12 +1,14 @@
 """Posteriors in the files of other toolkits: what is written is read back, and what is wrong is named."""
 
 from pathlib import Path
+from typing import get_args
 
 import kaldi_native_io
 import numpy as np
 import pytest
 
-from asr_kd.export.posteriors import FORMATS, PosteriorFolder, PosteriorsError, write_posteriors
+from asr_kd.errors import UserError
+from asr_kd.export.posteriors import Format, PosteriorFolder, write_posteriors
 
 
 def log_posteriors(frames: int, seed: int = 0, senones: int = 7) -> np.ndarray:
@@ -17,7 +19,7 @@ def log_posteriors(frames: int, seed: int = 0, senones: int = 7) -> np.ndarray:
 UTTERANCES = {"b-2": log_posteriors(5, 1), "a/1": log_posteriors(3, 2), "c": log_posteriors(1, 3)}
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", get_args(Format))
 def test_what_is_written_is_read_back(tmp_path: Path, form: str) -> None:
     assert write_posteriors(tmp_path, UTTERANCES.items(), form) == 3
     folder = PosteriorFolder(tmp_path)
@@ -68,37 +70,37 @@ def test_rounded_rows_are_normalised(tmp_path: Path) -> None:
 )
 def test_what_is_no_distribution_is_refused(tmp_path: Path, arrays: dict[str, np.ndarray], says: str) -> None:
     np.savez(tmp_path / "u.npz", **arrays)
-    with pytest.raises(PosteriorsError, match=says) as error:
+    with pytest.raises(UserError, match=says) as error:
         PosteriorFolder(tmp_path).read("u")
     assert "u.npz" in str(error.value)
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    with pytest.raises(PosteriorsError, match="no folder"):
+    with pytest.raises(UserError, match="no folder"):
         PosteriorFolder(tmp_path / "gone")
-    with pytest.raises(PosteriorsError, match=r"no \.npz, \.ark or \.scp"):
+    with pytest.raises(UserError, match=r"no \.npz, \.ark or \.scp"):
         PosteriorFolder(tmp_path)
     (tmp_path / "u.npz").write_bytes(b"?")
-    with pytest.raises(PosteriorsError, match=r"u\.npz is damaged"):
+    with pytest.raises(UserError, match=r"u\.npz is damaged"):
         PosteriorFolder(tmp_path).read("u")
     ark = tmp_path / "post.ark"
     write_posteriors(tmp_path, UTTERANCES.items(), "ark")
     whole = (tmp_path / "posteriors.ark").read_bytes()
     (tmp_path / "posteriors.ark").unlink()
     ark.write_bytes(whole[:-5])
-    with pytest.raises(PosteriorsError, match="ends within the matrix of c"):
+    with pytest.raises(UserError, match="ends within the matrix of c"):
         PosteriorFolder(tmp_path).read("c")
     ark.write_bytes(b"u [ 1 2 ]\n")
-    with pytest.raises(PosteriorsError, match=r"at u .* no binary Kaldi matrix"):
+    with pytest.raises(UserError, match=r"at u .* no binary Kaldi matrix"):
         PosteriorFolder(tmp_path).read("u")
     ark.unlink()
     (tmp_path / "post.scp").write_text("u gone.ark:12\n")
-    with pytest.raises(PosteriorsError, match="the matrix of u cannot be read"):
+    with pytest.raises(UserError, match="the matrix of u cannot be read"):
         PosteriorFolder(tmp_path).read("u")
 
 
 def test_a_command_in_an_scp_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "post.scp").write_text(f"u touch {tmp_path}/ran |\n")
-    with pytest.raises(PosteriorsError, match=r"post.scp:1: this names a command"):
+    with pytest.raises(UserError, match=r"post.scp:1: this names a command"):
         PosteriorFolder(tmp_path).read("u")
     assert not (tmp_path / "ran").exists()

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from asr_kd.frames.batches import Batch, Batches, prefetched
 from asr_kd.frames.source import Context
-from asr_kd.frames.store import write_store
 from asr_kd.frames.windows import WindowedFrames
+
+from ..stores import write_store
 
 CONTEXT = Context(2, 1)
 
@@ -61,6 +62,12 @@ def test_every_valid_frame_weighs_once_with_the_window_that_it_has_alone(
 def test_single_frames_are_all_valid(tmp_path: Path) -> None:
     """So that the fast loss of a batch without invalid frames is taken."""
     assert all(batch.valid is None for batch in Batches(windows_of(tmp_path, [9, 4]), 4, seed=1).epoch(0))
+
+
+@pytest.mark.parametrize("length", [1, 10])
+def test_valid_frames_of_another_set_are_refused(length: int, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="100 frames"):
+        Batches(windows_of(tmp_path, [60, 40]), 20, length=length, seed=1, valid=np.ones(99, dtype=bool))
 
 
 def test_entries_of_a_table_are_those_of_the_frames() -> None:

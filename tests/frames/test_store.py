@@ -14,8 +14,10 @@ from lhotse.utils import compute_num_frames, compute_num_frames_from_samples
 
 from asr_kd.errors import UserError
 from asr_kd.frames.features import num_frames
-from asr_kd.frames.store import FrameStore, FrameStoreError, FrameStoreWriter, write_store
+from asr_kd.frames.store import FrameStore, FrameStoreError, FrameStoreWriter
 from asr_kd.io.stamp import Stamp
+
+from ..stores import write_store
 
 STAMP = Stamp("align", {}, {})
 
@@ -101,24 +103,24 @@ def test_attached_arrays(store: FrameStore) -> None:
     with pytest.raises(FrameStoreError, match=r"has no senones: .*senones\.npy is missing"):
         store.array("senones")
     senones = np.arange(11, dtype=np.int32)
-    store.attach("senones", senones, STAMP)
+    store.attach("senones", [senones[:4], senones[4:]], np.int32, STAMP)
     np.testing.assert_array_equal(FrameStore.open(store.folder).array("senones"), senones)
     stamp = store.array_stamp("senones")
     assert stamp is not None
     assert stamp["digest"] == STAMP.digest
-    store.attach("senones", senones + 1, STAMP)
+    store.attach("senones", [senones + 1], np.int32, STAMP)
     np.testing.assert_array_equal(store.array("senones"), senones + 1)
-    for wrong in (senones[:-1], np.float32(3)):
+    for wrong in ([senones[:-1]], [senones, senones]):
         with pytest.raises(UserError, match="11 frames"):
-            store.attach("senones", np.asarray(wrong), STAMP)
+            store.attach("senones", wrong, np.int32, STAMP)
     np.testing.assert_array_equal(store.array("senones"), senones + 1)
     with pytest.raises(ValueError, match="features"):
-        store.attach("features", senones, STAMP)
+        store.attach("features", [senones], np.int32, STAMP)
 
 
 def test_array_of_other_features_is_refused(store: FrameStore, tmp_path: Path) -> None:
     other = write_store(tmp_path / "other", utterances([11]))
-    other.attach("senones", np.arange(11), STAMP)
+    other.attach("senones", [np.arange(11)], np.int32, STAMP)
     for name in ("senones.npy", "senones.stamp.json"):
         (store.folder / name).write_bytes((other.folder / name).read_bytes())
     with pytest.raises(UserError, match=r"senones\.npy .* does not belong to .*"):
@@ -126,7 +128,7 @@ def test_array_of_other_features_is_refused(store: FrameStore, tmp_path: Path) -
 
 
 def test_damaged_array(store: FrameStore) -> None:
-    store.attach("senones", np.arange(11), STAMP)
+    store.attach("senones", [np.arange(11)], np.int32, STAMP)
     file = store.folder / "senones.npy"
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(UserError, match=r"senones\.npy is damaged"):

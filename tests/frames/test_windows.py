@@ -11,10 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_kd.frames.sampler import ChunkSampler, frame_batches
+from asr_kd.frames.sampler import ChunkSampler, epoch_order, in_batches
 from asr_kd.frames.source import Context
-from asr_kd.frames.store import FrameStore, write_store
+from asr_kd.frames.store import FrameStore
 from asr_kd.frames.windows import BlockedFrames, WindowedFrames, windows_of
+
+from ..stores import write_store
 
 
 def random_store(folder: str | Path, lengths: list[int], dims: int, seed: int) -> FrameStore:
@@ -87,11 +89,12 @@ def test_blocks_give_the_same_inputs(lengths: list[int], block_frames: int, batc
         whole = WindowedFrames(store, Context(3, 2), dtype=torch.float16)
         blocked = BlockedFrames(store, Context(3, 2), block_frames=block_frames)
         assert blocked.num_frames == whole.num_frames
-        for batch in frame_batches(store.num_frames, batch_size, seed=1, epoch=0, block_frames=block_frames):
+        order = epoch_order(store.num_frames, seed=1, epoch=0, block_frames=block_frames)
+        for batch in in_batches(order, batch_size):
             frames = torch.from_numpy(batch)
             assert torch.equal(blocked.inputs(frames), whole.inputs(frames))
             assert len(blocked._loaded) <= 2
-        for chunks in ChunkSampler(store.offsets, 5, block_frames=block_frames).batches(3, seed=1, epoch=0):
+        for chunks in in_batches(ChunkSampler(store.offsets, 5, block_frames=block_frames).epoch(1, 0), 3):
             first = torch.from_numpy(chunks[:, 0].copy())
             assert torch.equal(blocked.inputs(first, 5), whole.inputs(first, 5))
             assert len(blocked._loaded) <= 2

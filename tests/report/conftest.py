@@ -15,11 +15,13 @@ from asr_kd.acoustic.model_files import save_model
 from asr_kd.acoustic.training import write_log
 from asr_kd.alignment.tree import monophone_tree, write_tree
 from asr_kd.evaluation.wer import align_words
-from asr_kd.frames.store import FrameStore, write_store
+from asr_kd.frames.store import FrameStore
 from asr_kd.io.files import write_json_lines
 from asr_kd.io.stamp import STAMP, Stamp
 from asr_kd.workspace.config import Config, from_mapping
 from asr_kd.workspace.work import Workspace, labels_of
+
+from ..stores import write_store
 
 MODEL = {"layers": 1, "width": 12, "left_context": 2, "right_context": 1}
 SMALL = {**MODEL, "width": 5}
@@ -105,7 +107,7 @@ def _store(work: Workspace, name: str, rng: np.random.Generator, utterances: int
     labels = np.concatenate(senones).astype(np.int32)
     labels[::17] = -1
     for tree in ("tied", "monophone"):
-        store.attach(labels_of(tree), labels, Stamp("align", {}, {"tree": "t"}))
+        store.attach(labels_of(tree), [labels], np.int32, Stamp("align", {}, {"tree": "t"}))
     return store
 
 

@@ -18,7 +18,7 @@ from asr_kd.alignment.set_alignment import CONTEXTS, SEGMENTS, read_array
 from asr_kd.alignment.tree import read_tree
 from asr_kd.errors import UserError
 from asr_kd.frames.source import FrameSource
-from asr_kd.frames.store import FrameStore, write_store
+from asr_kd.frames.store import FrameStore
 from asr_kd.io.stamp import STAMP, Stamp, read_stamp
 from asr_kd.lang.lexicon import Lang, write_lang
 from asr_kd.stages import align as stage
@@ -27,6 +27,8 @@ from asr_kd.stages.finished_alignment import read_times
 from asr_kd.workspace.config import AlignmentConfig, Config, SystemConfig
 from asr_kd.workspace.sets import add_set
 from asr_kd.workspace.work import Workspace
+
+from ..stores import write_store
 
 SETS = ("train", "dev", "test")
 PHONES = ("SIL", "A", "B", "C")

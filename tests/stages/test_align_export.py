@@ -15,13 +15,14 @@ from asr_kd.alignment.boundaries import OFFSETS_FILE, write_offsets
 from asr_kd.alignment.set_alignment import SEGMENTS, STARTS, read_array
 from asr_kd.cli import main
 from asr_kd.errors import UserError
-from asr_kd.frames.store import write_store
 from asr_kd.io.stamp import STAMP, Stamp
 from asr_kd.lang.lexicon import Lang, write_lang
 from asr_kd.stages.align_compare import compare
 from asr_kd.stages.finished_alignment import export, read_times, times_folder
 from asr_kd.workspace.config import Config
 from asr_kd.workspace.work import Workspace
+
+from ..stores import write_store
 
 TEXTS = ["SAY NO NO", "NO"]
 Tiers = dict[str, list[tuple[float, float, str]]]

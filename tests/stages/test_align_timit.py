@@ -13,8 +13,10 @@ from asr_kd.alignment.settings import AlignmentConfig
 from asr_kd.alignment.topology import CannotAlignError, path_segments
 from asr_kd.alignment.transcripts import TranscribedFrames
 from asr_kd.frames.features import FRAME_SHIFT, fbank
-from asr_kd.frames.store import FrameStore, write_store
+from asr_kd.frames.store import FrameStore
 from asr_kd.lang.lexicon import Lang
+
+from ..stores import write_store
 
 RATE = 16000
 EDGE = "h#"  # TIMIT's silence before and after an utterance; ours is optional and in no transcript

@@ -22,7 +22,7 @@ from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.errors import UserError
 from asr_kd.evaluation.scoring import Scoring
 from asr_kd.evaluation.wer import align_words
-from asr_kd.frames.store import FrameStore, write_store
+from asr_kd.frames.store import FrameStore
 from asr_kd.io.files import read_json_lines
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import Stamp, read_stamp
@@ -35,6 +35,8 @@ from asr_kd.stages.decoding_graph import open_graph
 from asr_kd.workspace.config import Config, SystemConfig
 from asr_kd.workspace.sets import add_set
 from asr_kd.workspace.work import Workspace
+
+from ..stores import write_store
 
 _spec = importlib.util.spec_from_file_location("toy", Path(__file__).parents[1] / "decoding" / "toy.py")
 toy = importlib.util.module_from_spec(_spec)

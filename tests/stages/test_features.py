@@ -17,8 +17,7 @@ from lhotse.utils import compute_num_frames
 
 from asr_kd.corpora.settings import PromptsConfig
 from asr_kd.errors import UserError
-from asr_kd.frames.features import fbank, num_frames
-from asr_kd.frames.settings import FeaturesConfig
+from asr_kd.frames.features import FeaturesConfig, fbank, num_frames
 from asr_kd.frames.store import FrameStore, FrameStoreWriter
 from asr_kd.io import append_log as growing
 from asr_kd.io.stamp import Stamp

@@ -11,7 +11,7 @@ import torch
 
 from asr_kd.acoustic.model_files import load_model
 from asr_kd.distillation import soft_target_worker as worker
-from asr_kd.distillation.ensemble import ensemble_distribution
+from asr_kd.distillation.loss import ensemble_distribution
 from asr_kd.distillation.store import SoftTargetStore
 from asr_kd.errors import UserError
 from asr_kd.stages import soft_targets as stage

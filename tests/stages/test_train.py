@@ -21,12 +21,12 @@ from click.testing import CliRunner
 from asr_kd.acoustic.model_files import load_model
 from asr_kd.cli import main
 from asr_kd.errors import UserError
-from asr_kd.frames.store import write_store
-from asr_kd.frames.subsets import draw_fraction
+from asr_kd.frames.sampler import draw_fraction
 from asr_kd.io.stamp import read_stamp
 from asr_kd.stages.train import seeds_of, train
 from asr_kd.stages.training_run import TrainResult
 
+from ..stores import write_store
 from .toy import HARD, MODEL, OPTIONS, TRAINING, Toy, make_toy, soft
 
 

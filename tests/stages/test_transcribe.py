@@ -16,9 +16,7 @@ from asr_kd.corpora.settings import PromptsConfig
 from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.errors import UserError
-from asr_kd.frames.features import fbank
-from asr_kd.frames.settings import FeaturesConfig
-from asr_kd.frames.store import write_store
+from asr_kd.frames.features import FeaturesConfig, fbank
 from asr_kd.io.files import read_json_lines
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import Stamp
@@ -28,6 +26,8 @@ from asr_kd.stages.decode import decode
 from asr_kd.stages.transcribe import transcribe
 from asr_kd.workspace.config import Comparison, Config, SystemConfig
 from asr_kd.workspace.work import Workspace
+
+from ..stores import write_store
 
 _spec = importlib.util.spec_from_file_location("toy", Path(__file__).parents[1] / "decoding" / "toy.py")
 toy = importlib.util.module_from_spec(_spec)

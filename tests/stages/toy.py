@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from asr_kd.frames.store import FrameStore, write_store
+from asr_kd.frames.store import FrameStore
 from asr_kd.io.stamp import Stamp
 from asr_kd.workspace.config import Config, from_mapping
 from asr_kd.workspace.run_options import RunOptions
 from asr_kd.workspace.work import Workspace, labels_of
+
+from ..stores import write_store
 
 OPTIONS = RunOptions(device="cpu", quiet=True)
 DIMS, SENONES = 3, 6
@@ -50,7 +52,7 @@ class Toy:
             store = FrameStore.open(self.work.frames(name))
             labels = (store.normalised(0, len(store.ids)) @ directions).argmax(1).astype(np.int32)
             labels[store.span(1)] = -1
-            store.attach(labels_of(tree), labels, Stamp("align", {}, {"tree": stamp.digest}))
+            store.attach(labels_of(tree), [labels], np.int32, Stamp("align", {}, {"tree": stamp.digest}))
 
 
 def make_toy(root: Path, utterances: int = 12) -> Toy:

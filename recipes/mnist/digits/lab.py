@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from asr_kd.acoustic.criteria import Criterion, DevScorer, HardTargets
-from asr_kd.acoustic.model import FrameModel, build_model
+from asr_kd.acoustic.model import FrameModel, build_model, pick_device
 from asr_kd.acoustic.model_files import load_model, save_model
-from asr_kd.acoustic.precision import pick_device
 from asr_kd.acoustic.settings import TrainingConfig
 from asr_kd.acoustic.training import RunControl, TrainingData, fit, write_log
 from asr_kd.distillation.targets import DistillationCriterion, OnlineTargets, TableTargets, TargetProvider, Teacher

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from asr_kd.kernels import numba_utils as module
+from asr_kd.kernels import compiled
 
 
 def test_machine_code_needs_no_folder_to_be_kept_in(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,8 +20,8 @@ def test_machine_code_needs_no_folder_to_be_kept_in(monkeypatch: pytest.MonkeyPa
             raise RuntimeError("cannot cache function: no locator available")
         return lambda function: function
 
-    monkeypatch.setattr(module.numba, "njit", njit)
-    assert module.compiled(parallel=True)(len) is len
+    monkeypatch.setattr("numba.njit", njit)
+    assert compiled(parallel=True)(len) is len
     assert [bool(options.get("cache")) for options in calls] == [True, False]
     assert all(options["parallel"] and options["nogil"] for options in calls)
 
@@ -30,8 +30,8 @@ _SCRIPT = """
 import sys, torch
 torch.set_num_threads(int(sys.argv[1]))
 import numba
-from asr_kd import kernels
-kernels.dropout_mask((100_000,), 0.2, torch.float32, key=1)
+from asr_kd.kernels.dropout import dropout_mask
+dropout_mask((100_000,), 0.2, torch.float32, key=1)
 print(torch.get_num_threads(), numba.get_num_threads())
 """
 

@@ -1,0 +1,38 @@
+"""Stores of made-up features, for tests of what reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from asr_kd.frames.features import FRAME_SHIFT
+from asr_kd.frames.store import FrameStore, FrameStoreWriter
+from asr_kd.io.stamp import STAMP, Stamp
+
+
+def write_store(
+    folder: Path,
+    utterances: list[tuple[str, np.ndarray]],
+    *,
+    texts: list[str] | None = None,
+    scale: np.ndarray | None = None,
+    groups: list[str] | None = None,
+    speeds: list[float] | None = None,
+) -> FrameStore:
+    """A small store from features in memory, [(id, (T, D))]."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with FrameStoreWriter(folder, utterances[0][1].shape[1], scale) as writer:
+        for u, (utterance_id, features) in enumerate(utterances):
+            writer.append(
+                utterance_id,
+                features,
+                group=groups[u] if groups else utterance_id,
+                text=texts[u] if texts else "",
+                duration=len(features) * FRAME_SHIFT,
+                speed=speeds[u] if speeds else 1.0,
+            )
+    Stamp("features", {"given": True}, {name: str(len(features)) for name, features in utterances}).write(
+        folder / STAMP
+    )
+    return FrameStore.open(folder)
