@@ -96,7 +96,9 @@ def fit(
     )
     total_steps = config.epochs * batches.steps_per_epoch
     checkpoints = Checkpoints(run.checkpoint, run.digest, run.checkpoint_seconds)
-    with ShadowWeights(model, model.compute_dtype) as shadows:
+    # SGD takes the gradients of the weights themselves
+    dtype = model.compute_dtype if config.optimizer == "adam" else torch.float32
+    with ShadowWeights(model, dtype) as shadows:
         state = TrainingState(model, build_optimizer(model, config, shadows.copies))
         checkpoints.load(state)
         shadows.refresh()

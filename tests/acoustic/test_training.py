@@ -127,9 +127,10 @@ def test_a_full_disk_while_a_checkpoint_is_written_is_an_error_that_keeps_the_la
     assert checkpoint.read_bytes() == before and list(tmp_path.iterdir()) == [checkpoint]
 
 
-def test_shadow_weights_change_nothing(monkeypatch):
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_shadow_weights_change_nothing(optimizer, monkeypatch):
     """With bfloat16 products; the reference converts weights and gradients in each step, as autograd does."""
-    points, training = Points(), replace(TRAINING, precision="bfloat16")
+    points, training = Points(), replace(TRAINING, precision="bfloat16", optimizer=optimizer)
     model = replace(MODEL, layers=2, max_norm=0.5)  # a limit that is often met
     with ShadowWeights(net(points, model=model), torch.bfloat16) as shadows:
         assert shadows.copies
