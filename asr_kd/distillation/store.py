@@ -28,7 +28,6 @@ from asr_kd.errors import UserError
 from asr_kd.io.append_log import AppendLog, reserve_header, write_header
 
 LOG_NO_MASS = -60.0  # stands for a residual mass of zero, which float16 has no logarithm for
-_CHUNK_FRAMES = 1 << 22
 _FIRST_TOPK = 64  # most frames need no more entries, and topk of 64 is much faster than of several hundred
 
 
@@ -38,7 +37,7 @@ class SoftTargetsError(UserError):
 
 def stored_bytes(num_frames: int, entries: float, *, exact: bool) -> float:
     """Size of a store on disk with that many entries a frame on average."""
-    return num_frames * (entries * (6 if exact else 4) + 14)
+    return num_frames * (entries * (6 if exact else 4) + 10)
 
 
 @dataclass(frozen=True)
@@ -117,24 +116,24 @@ class SoftTargetWriter:
             "ids": np.dtype(np.uint16 if num_senones <= 1 << 16 else np.int32),
             "log_probabilities": np.dtype(np.float32 if exact else np.float16),
             "log_residual_mass": np.dtype(np.float16),
-            "counts": np.dtype(np.int32),
+            "offsets": np.dtype(np.int64),
         }
-        self._log = AppendLog(folder, [self._file(name) for name in self._types])
-        self.note: Any = self._log.note
+        self._log = AppendLog(folder, [f"{name}.npy" for name in self._types])
+        self._files = {name: self._log.files[f"{name}.npy"] for name in self._types}
+        self.note: Any = None
         self._frames = self._entries = 0
-        if self.note is not None:
-            self._frames, self._entries, self.note = self.note["frames"], self.note["entries"], self.note["note"]
+        if self._log.note is None:
+            for file in self._files.values():
+                reserve_header(file)
+            self._files["offsets"].write(bytes(8))
         else:
-            for name in self._types:
-                reserve_header(self._log.files[self._file(name)])
-
-    @staticmethod
-    def _file(name: str) -> str:
-        return f"{name}.npy"
+            self._frames, self._entries, self.note = (self._log.note[key] for key in ("frames", "entries", "note"))
 
     def append(self, targets: TopK) -> None:
-        for name, dtype in self._types.items():
-            self._log.files[self._file(name)].write(getattr(targets, name).astype(dtype).tobytes())
+        ends = self._entries + np.cumsum(targets.counts, dtype=np.int64)
+        columns = (targets.ids, targets.log_probabilities, targets.log_residual_mass, ends)
+        for (name, dtype), column in zip(self._types.items(), columns, strict=True):
+            self._files[name].write(column.astype(dtype).tobytes())
         self._frames += len(targets.counts)
         self._entries += len(targets.ids)
 
@@ -143,25 +142,11 @@ class SoftTargetWriter:
         self._log.commit_if_due(lambda: {"frames": self._frames, "entries": self._entries, "note": note})
 
     def close(self) -> None:
-        for name, dtype in self._types.items():
-            length = self._frames if name in ("log_residual_mass", "counts") else self._entries
-            write_header(self._log.files[self._file(name)], dtype, (length,))
-        self._log.close()
-        counts = self._folder / self._file("counts")
-        _write_offsets(counts, self._folder / "offsets.npy")
+        lengths = (self._entries, self._entries, self._frames, self._frames + 1)
+        for (name, dtype), length in zip(self._types.items(), lengths, strict=True):
+            write_header(self._files[name], dtype, (length,))
         np.save(self._folder / "mean_distribution.npy", self._mean_distribution.astype(np.float32))
-        counts.unlink()
         self._log.finish()
-
-
-def _write_offsets(counts_file: Path, target: Path) -> None:
-    counts = np.load(counts_file, mmap_mode="r") if counts_file.stat().st_size > 128 else np.zeros(0, np.int32)
-    offsets = np.lib.format.open_memmap(target, mode="w+", dtype=np.int64, shape=(len(counts) + 1,))
-    offsets[0] = 0
-    for first in range(0, len(counts), _CHUNK_FRAMES):
-        sums = offsets[first] + np.cumsum(counts[first : first + _CHUNK_FRAMES], dtype=np.int64)
-        offsets[first + 1 : first + 1 + len(sums)] = sums
-    offsets.flush()
 
 
 class SoftTargetStore:

@@ -20,7 +20,7 @@ _HEADER_BYTES = 128
 class AppendLog:
     """Several append-only files with a common commit point; bytes after the last commit are dropped on reopening.
 
-    Where a file is missing, or shorter than at the last commit, all of them start empty.
+    Where a file is missing, or shorter than at the last commit, or the commit was of other files, all start empty.
 
     Args:
       folder: an existing folder.
@@ -29,7 +29,7 @@ class AppendLog:
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self._note = folder / _NOTE
-        commit = self._read_commit(folder)
+        commit = self._read_commit(folder, names)
         self.note: dict[str, Any] | None = commit["note"] if commit else None  # of the last commit
         self.files: dict[str, BinaryIO] = {}
         for name in names:
@@ -39,12 +39,12 @@ class AppendLog:
             self.files[name] = file
         self._throttle = Throttle(COMMIT_SECONDS)
 
-    def _read_commit(self, folder: Path) -> dict[str, Any] | None:
+    def _read_commit(self, folder: Path, names: Sequence[str]) -> dict[str, Any] | None:
         if not self._note.exists():
             return None
         commit: dict[str, Any] = json.loads(self._note.read_text(encoding="utf-8"))
-        sizes = {name: (folder / name).stat().st_size if (folder / name).exists() else -1 for name in commit["sizes"]}
-        if any(sizes[name] < size for name, size in commit["sizes"].items()):
+        sizes = {name: (folder / name).stat().st_size if (folder / name).exists() else -1 for name in names}
+        if sizes.keys() != commit["sizes"].keys() or any(sizes[name] < commit["sizes"][name] for name in names):
             self._note.unlink()
             return None
         return commit

@@ -48,17 +48,17 @@ def test_files_are_cut_back_to_their_last_commit(tmp_path_factory, writes) -> No
     assert not (folder / "growing.json").exists()
 
 
-@pytest.mark.parametrize("damage", ["gone", "short"])
-def test_files_shorter_than_at_their_last_commit_start_empty(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["gone", "short", "other files"])
+def test_files_that_are_not_as_at_their_last_commit_start_empty(tmp_path: Path, damage: str) -> None:
     files = AppendLog(tmp_path, ["a", "b"])
     files.files["a"].write(b"12345")
     files.commit({"n": 1})
     files.close()
     if damage == "gone":
         (tmp_path / "a").unlink()
-    else:
+    elif damage == "short":
         (tmp_path / "a").write_bytes(b"123")
-    again = AppendLog(tmp_path, ["a", "b"])
+    again = AppendLog(tmp_path, ["a", "b", "c"] if damage == "other files" else ["a", "b"])
     assert again.note is None and again.files["a"].tell() == 0
     again.close()
 
