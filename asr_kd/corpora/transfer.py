@@ -98,7 +98,7 @@ def _transfer(file: RemoteFile, partial: Path) -> None:
         while (before := size_of(partial)) != file.size:
             try:
                 with partial.open("r+b") as out:
-                    for position, block in _blocks(file, before if before < file.size else 0):
+                    for position, block in _blocks(file, before):
                         out.seek(position)
                         out.truncate()
                         out.write(block)
@@ -129,6 +129,9 @@ def _blocks(file: RemoteFile, have: int) -> Iterator[tuple[int, bytes]]:
                 yield position, block
                 position += len(block)
     except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # there is more than the server has, so it is no beginning of the file
+            yield from _blocks(file, 0)
+            return
         raise _BrokenOffError(f"{error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
         raise _BrokenOffError(str(getattr(error, "reason", error)) or type(error).__name__) from None
