@@ -59,7 +59,7 @@ class InvalidUtterance:
 
     utterance: str
     reason: str
-    set: str = "train"  # where the reader cannot tell its set, it counts as training's
+    set: str
 
 
 @dataclass(frozen=True)

@@ -210,9 +210,9 @@ def make_plan(
     return Plan(target, tuple(items), shutil.disk_usage(existing).free)
 
 
-def disk_from_nothing(parts: Sequence[str], release: Release = OPENSLR) -> tuple[int, int, int]:
+def disk_from_nothing(parts: Sequence[str]) -> tuple[int, int, int]:
     """Bytes of the parts' archives, of disk at the fullest moment, and of disk that they leave."""
-    plan = Plan(Path(), tuple(Item(release.parts[part], part) for part in parts), 0)
+    plan = Plan(Path(), tuple(Item(OPENSLR.parts[part], part) for part in parts), 0)
     return plan.to_fetch, plan.disk_needed, sum(item.unpacked for item in plan.items)
 
 

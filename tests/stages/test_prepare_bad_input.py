@@ -144,6 +144,19 @@ def test_an_utterance_in_two_sets_or_with_two_recordings(folder_recipe: Recipe) 
         folder_recipe.prepare()
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("t1 hello\nt/2 press\n", "train/text:2: expected an utterance's id, which has no slash, .*found 't/2 press'"),
+        ("t1 hello\n\nt1 press\n", "train/text:3: t1 appears twice; delete one of the lines"),
+    ],
+)
+def test_a_malformed_line_of_own_transcripts_is_named(folder_recipe: Recipe, text: str, says: str) -> None:
+    (folder_recipe.corpus / "train" / "text").write_text(text)
+    with pytest.raises(UserError, match=says):
+        folder_recipe.prepare("skip")
+
+
 def test_five_are_named_and_the_rest_counted(folder_recipe: Recipe) -> None:
     lines = "".join(f"x{i} hello\n" for i in range(9))
     (folder_recipe.corpus / "test" / "text").write_text(f"e1 press one\n{lines}")
