@@ -1,4 +1,7 @@
-"""Text files that a user brings, plain or gzipped."""
+"""Text files that a user brings, plain or gzipped: UTF-8, with or without a byte-order mark.
+
+Only \\n, \\r\\n and \\r end a line, unlike in `str.splitlines`, for which U+2028, form feeds and others do too.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from pathlib import Path
 from typing import TextIO
 
 from asr_kd.errors import UserError
+
+_UTF8 = "utf-8-sig"  # drops a byte-order mark
 
 
 @contextmanager
@@ -24,7 +29,7 @@ def open_text(path: Path, what: str, remedy: str) -> Iterator[TextIO]:
       UserError: the file is missing, cut short, damaged or not UTF-8; on opening it or anywhere within the block.
     """
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        with gzip.open(path, "rt", encoding=_UTF8) if path.suffix == ".gz" else path.open(encoding=_UTF8) as file:
             yield file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         reason = "it is cut short" if isinstance(error, EOFError) else f"it is no whole gzip file ({error})"
@@ -42,7 +47,7 @@ def read_lines(path: Path, fix: str) -> list[tuple[int, str]]:
       UserError: it cannot be read; `fix` ends the sentence.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding=_UTF8).split("\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {fix}.") from None
     except UnicodeDecodeError:

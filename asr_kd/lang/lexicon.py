@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr_kd.errors import UserError
+from asr_kd.errors import UserError, some_of
 from asr_kd.io.text_files import read_lines
+from asr_kd.lang.normalise import normalise
 from asr_kd.lang.phones import CLOSURE_OF, phone_class
 
 SILENCE = "SIL"
 _PREPARE = "run asr-kd prepare again"
+_VARIANT = re.compile(r"\(\d+\)$")
 ARPABET = tuple(
     "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH".split()  # noqa: SIM905
 )
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,10 @@ def _cmudict() -> dict[str, list[tuple[str, ...]]]:
 
 
 def read_lexicon(path: Path) -> dict[str, list[tuple[str, ...]]]:
-    """Reads "WORD PH1 PH2 ..." lines, one pronunciation a line; '#' begins a comment.
+    """Reads "WORD PH1 PH2 ..." lines, one pronunciation a line; '#' begins a comment, and so does a line's ';;;'.
+
+    As in the files of cmudict, WORD(2) is another pronunciation of WORD. Words that no transcript can have are named in
+    a warning.
 
     Raises:
       UserError: the file cannot be read, or a line has no phones or an unknown one; file and line are named.
@@ -64,7 +73,8 @@ def read_lexicon(path: Path) -> dict[str, list[tuple[str, ...]]]:
     lexicon: dict[str, list[tuple[str, ...]]] = {}
     for number, line in read_lines(path, "put it beside the config file, or name another as lang.lexicon"):
         word, *phones = line.partition("#")[0].split() or [""]
-        if not word:
+        word = _VARIANT.sub("", word).upper()
+        if not word or line.startswith(";;;"):
             continue
         if not phones:
             raise UserError(f"{path}:{number}: {word} has no phones; write WORD PH1 PH2 ..., one pronunciation a line.")
@@ -72,9 +82,11 @@ def read_lexicon(path: Path) -> dict[str, list[tuple[str, ...]]]:
         unknown = [phone for phone in phones if phone not in ARPABET]
         if unknown:
             raise UserError(f"{path}:{number}: {unknown[0]} is not one of cmudict's 39 phones ({' '.join(ARPABET)}).")
-        variants = lexicon.setdefault(word.upper(), [])
+        variants = lexicon.setdefault(word, [])
         if tuple(phones) not in variants:
             variants.append(tuple(phones))
+    if unusable := [word for word in lexicon if normalise(word) != word]:
+        log.warning("%s: no transcript can have %d of its words: %s", path, len(unusable), some_of(unusable))
     return lexicon
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from asr_kd.errors import UserError
-from asr_kd.io.text_files import open_text
+from asr_kd.io.text_files import open_text, read_lines
 from asr_kd.lang.ngram import read_arpa
 
 WORDS = "A LINE\nUND NÖCH EINE\n" * 200
@@ -53,3 +53,24 @@ def test_every_way_to_cut_a_gzipped_language_model_is_noticed(tmp_path: Path) ->
         path.write_bytes(packed[:length])
         with pytest.raises(UserError, match=r"lm.arpa.gz"):
             read_arpa(path)
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_only_newlines_end_a_line(tmp_path: Path, newline: str) -> None:
+    """To str.splitlines a line separator inside a sentence, a form feed or a next-line character is an end too."""
+    lines = ["a one\u2028two", "b \x0bthree\x0cfour", "c \x85five\u2029six\x1c", "d last"]
+    path = tmp_path / "text"
+    path.write_bytes(newline.join([*lines, ""]).encode())
+    assert read_lines(path, "give another") == list(enumerate(lines, 1))
+    with open_text(path, "the text", "give another") as file:
+        assert [line.rstrip("\n") for line in file] == lines
+
+
+@pytest.mark.parametrize("name", ["text", "text.gz"])
+def test_a_byte_order_mark_is_no_text(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    marked = "\ufeffa one\n".encode()
+    path.write_bytes(gzip.compress(marked) if name.endswith(".gz") else marked)
+    assert _read(path) == "a one\n"
+    if name == "text":
+        assert read_lines(path, "give another") == [(1, "a one")]

@@ -37,6 +37,22 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, says: str) -> None:
         read_lexicon(path)
 
 
+def test_a_lexicon_is_read_as_cmudict_is_shipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "lexicon.txt"
+    path.write_text("\ufeffFORWARD F AO1 R\n;;; # a comment\nforward(2) F F\nFORWARD(3) F AO R\n", encoding="utf-8")
+    assert read_lexicon(path) == {"FORWARD": [("F", "AO", "R"), ("F", "F")]}
+    assert not caplog.records
+
+
+def test_words_that_no_transcript_can_have_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "lexicon.txt"
+    path.write_text("GOOD G UH D\nCO-OP K OW\nCAFÉ K AE F EY\n", encoding="utf-8")
+    read_lexicon(path)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: no transcript can have 2 of its words: CO-OP, CAFÉ"
+    ]
+
+
 WORDS = st.text("ABC'", min_size=1, max_size=4)
 
 
