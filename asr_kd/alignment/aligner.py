@@ -30,31 +30,20 @@ PathOrError = tuple[NDArray[np.int32], float] | CannotAlignError
 
 @dataclass(frozen=True)
 class UtteranceAlignment:
-    """The best path of an utterance.
+    """The best path of an utterance."""
 
-    Attributes:
-      states: (T,) int32, context-independent state of each frame: 3 * phone + HMM state.
-      segments: the phones with their words and first frames.
-      score: of the path, in nats.
-    """
-
-    states: NDArray[np.int32]
-    segments: Segments
-    score: float
+    states: NDArray[np.int32]  # (T,) context-independent state of each frame: 3 * phone + HMM state
+    segments: Segments  # the phones with their words and first frames
+    score: float  # of the path, in nats
 
 
 @dataclass(frozen=True)
 class Aligner:
-    """Aligns any utterance of any set.
-
-    Attributes:
-      log_priors: (C,) natural logarithms of each state's share of the frames that the classifier learnt from.
-      beam: of the search, see `viterbi.viterbi`; 0: exact.
-    """
+    """Aligns any utterance of any set."""
 
     classifier: MonophoneNet | LdaClassifier
-    log_priors: NDArray[np.float32]
-    beam: float = 0.0
+    log_priors: NDArray[np.float32]  # (C,) natural log of each state's share of the frames that the classifier learnt
+    beam: float = 0.0  # of the search, see `viterbi.viterbi`; 0: exact
 
     def paths(
         self,
@@ -115,9 +104,5 @@ class Aligner:
 
 
 def load_aligner(folder: Path, *, beam: float = 0.0) -> Aligner:
-    """The aligner that `Aligner.save` wrote.
-
-    Raises:
-      UserError: a file is missing or damaged.
-    """
+    """The aligner that `Aligner.save` wrote; raises UserError where a file is missing or damaged."""
     return Aligner(MonophoneNet.load(folder), read_array(folder / _PRIORS), beam)

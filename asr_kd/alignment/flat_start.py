@@ -1,8 +1,9 @@
-"""The GMM-free flat start (Senior et al. 2014): an equal alignment, then rounds of {train a small net, realign}.
+"""Forced alignment from scratch: features, transcripts and a lexicon -> an aligner, and the state of every frame.
 
+The flat start needs no GMM (Senior et al. 2014): an equal alignment, then rounds of {train a small net, realign}.
 Rounds of linear discriminants (`linear_rounds`) may come before those of the net.
 
-Shapes:  T frames of an utterance, C context-independent states, n frames of all utterances.
+Shapes:  T frames of an utterance, D dimensions of a frame, C context-independent states, n frames of all utterances.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_kd.alignment.aligner import Aligner
+from asr_kd.alignment.aligner import Aligner, UtteranceAlignment
 from asr_kd.alignment.classifiers import LdaClassifier, MonophoneNet
 from asr_kd.alignment.manual import equal_split
 from asr_kd.alignment.settings import AlignmentConfig
 from asr_kd.alignment.topology import NUM_HMM_STATES, CannotAlignError, TranscriptGraph, equal_alignment
 from asr_kd.alignment.transcripts import TranscribedFrames
+from asr_kd.frames.features import FRAME_SHIFT
+from asr_kd.frames.source import ArrayFrames
+from asr_kd.lang.lexicon import Lang
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +55,50 @@ def flat_start(
     for state in map_rounds(training.run_round, range(settings.linear_rounds + settings.rounds)):
         training.restore(state)
     return training.aligner()
+
+
+def align(
+    features: Sequence[np.ndarray],
+    texts: Sequence[str],
+    lang: Lang,
+    settings: AlignmentConfig | None = None,
+    *,
+    seed: int = 1,
+    nj: int = 1,
+) -> list[UtteranceAlignment | CannotAlignError]:
+    """Trains an aligner on these utterances by a flat start, and aligns them with it.
+
+    Args:
+      features: (T, D) log-mel energies of each utterance, 10 ms a frame. The mean of each utterance is subtracted,
+        and the variance of all is made 1.
+      texts: the transcript of each, words of `lang` with spaces between them.
+      settings: of the flat start; None: the defaults.
+      nj: threads of the search.
+
+    Returns:
+      For each utterance its alignment, or why there is none.
+
+    Raises:
+      CannotAlignError: no utterance at all can be aligned.
+
+    >>> from asr_kd.lang.lexicon import Lang
+    >>> lang = Lang(("SIL", "A", "B"), ("AB",), {"AB": ((1, 2),)})
+    >>> rng = np.random.default_rng(0)
+    >>> means = np.repeat([[0, 0], [4, 0], [0, 4], [0, 0]], 20, axis=0)  # silence, A, B, silence
+    >>> features = [means + rng.normal(0, 0.3, means.shape) for _ in range(20)]
+    >>> aligned = align(features, ["AB"] * 20, lang, AlignmentConfig(linear_rounds=4, rounds=4, batch_size=16))
+    >>> [lang.phones[phone] for phone in aligned[0].segments.phone]
+    ['SIL', 'A', 'B', 'SIL']
+    >>> bool(abs(aligned[0].segments.start - [0, 20, 40, 60, 80]).max() < 4)
+    True
+    """
+    settings = settings or AlignmentConfig()
+    durations = np.array([len(frames) * FRAME_SHIFT for frames in features])
+    speeds = np.ones(len(features), np.float32)
+    data = TranscribedFrames(ArrayFrames(features), texts, speeds, durations, lang, settings.optional_silence)
+    aligner = flat_start(data, settings, seed=seed, nj=nj)
+    alignments = aligner.align(data, range(len(features)), nj=nj)
+    return [alignments[utterance] for utterance in range(len(features))]
 
 
 class _FlatStart:

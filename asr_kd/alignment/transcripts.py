@@ -22,23 +22,16 @@ Failures = dict[int, str]  # utterance -> why it has no alignment
 
 @dataclass(frozen=True)
 class TranscribedFrames:
-    """The utterances of a set.
-
-    Attributes:
-      texts: (U,) transcripts, words of `lang` with spaces between them.
-      speeds: (U,) float32, 1.0 for unaltered recordings.
-      durations: (U,) float64, seconds.
-      optional_silence: allow silence that a transcript does not name.
-      starts: where each phone begins, if that is known: alignments keep to it. An utterance that is not in it has fewer
-        frames than phones.
-    """
+    """The utterances of a set."""
 
     frames: FrameSource
-    texts: Sequence[str]
-    speeds: np.ndarray
-    durations: np.ndarray
+    texts: Sequence[str]  # (U,) transcripts, words of `lang` with spaces between them
+    speeds: np.ndarray  # (U,) float32, 1.0 for unaltered recordings
+    durations: np.ndarray  # (U,) float64, seconds
     lang: Lang
-    optional_silence: bool = True
+    optional_silence: bool = True  # allow silence that a transcript does not name
+    # where each phone begins, if that is known: alignments keep to it; an utterance that is not in it has fewer frames
+    # than phones
     starts: Starts | None = None
 
     @classmethod

@@ -40,20 +40,17 @@ def _delta(values: Array) -> Array:
     return (2 * (padded[4:] - padded[:count]) + (padded[3 : count + 3] - padded[1 : count + 1])) / 10
 
 
-@dataclass
 class Statistics:
-    """Sufficient statistics of each context that occurs."""
+    """Sufficient statistics of each context that occurs: counts (K,), sums and sums of squares (K, F).
 
-    phones: tuple[str, ...]
-    keys: NDArray[np.int32]  # (K,) sorted context keys
-    count: Array  # (K,)
-    sums: Array  # (K, F)
-    squares: Array  # (K, F)
+    Args:
+      keys: (K,) context keys, sorted.
+    """
 
-    @classmethod
-    def empty(cls, phones: tuple[str, ...], keys: NDArray[np.int32], num_features: int) -> Statistics:
-        shape = (len(keys), num_features)
-        return cls(phones, keys, np.zeros(len(keys)), np.zeros(shape), np.zeros(shape))
+    def __init__(self, phones: tuple[str, ...], keys: NDArray[np.int32], num_features: int) -> None:
+        self.phones, self.keys = phones, keys
+        self.count = np.zeros(len(keys))
+        self.sums, self.squares = np.zeros((2, len(keys), num_features))
 
     def add(self, keys: NDArray[np.int32], features: Array) -> None:
         """(T,) contexts and (T, F) features of some frames."""
@@ -88,7 +85,7 @@ def grow_tree_of_set(
     phones = data.lang.phones
     chosen = [u for u in data.choose_subset(settings.subset_hours, seed) if contexts[data.frames.offsets[u]] >= 0]
     of_utterances = [_context_independent_silence(contexts[data.span(u)], len(phones)) for u in chosen]
-    statistics = Statistics.empty(phones, np.unique(np.concatenate(of_utterances)), 3 * NUM_CEPSTRA)
+    statistics = Statistics(phones, np.unique(np.concatenate(of_utterances)), 3 * NUM_CEPSTRA)
     for utterance, keys in zip(chosen, of_utterances, strict=True):
         statistics.add(keys, cepstra(data.frames.normalised(utterance)))
     tree = grow_tree(statistics, leaves=settings.leaves, min_count=settings.min_count)

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.alignment import flat_start as flat_start_module
-from asr_kd.alignment.align import align
-from asr_kd.alignment.flat_start import flat_start
+from asr_kd.alignment.flat_start import align, flat_start
 from asr_kd.alignment.settings import AlignmentConfig
 from asr_kd.alignment.topology import CannotAlignError, compile_transcript, context_key, equal_alignment, path_segments
 from asr_kd.alignment.transcripts import TranscribedFrames
@@ -188,7 +187,7 @@ def statistics(num_phones=6, frames_each=60):
         keys.append(np.repeat(context_key(*context, num_phones), frames_each))
         features.append(centre + rng.normal(0, 1, (frames_each, 3)))
     keys, features = np.concatenate(keys).astype(np.int32), np.concatenate(features)
-    collected = Statistics.empty(tuple("SABCDE"), np.unique(keys), 3)
+    collected = Statistics(tuple("SABCDE"), np.unique(keys), 3)
     for part in np.array_split(np.random.default_rng(1).permutation(len(keys)), 5):
         collected.add(keys[part], features[part])
     return collected
