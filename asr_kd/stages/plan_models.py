@@ -1,14 +1,23 @@
-"""What the systems of a config cost: parameters, FLOPs, memory."""
+"""What the systems of a config cost: parameters, FLOPs, memory, and how fast this machine trains them."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+import torch
+
+from asr_kd.acoustic.criteria import HardTargets
+from asr_kd.acoustic.lda import random_transform
+from asr_kd.acoustic.model import build_model
 from asr_kd.acoustic.settings import DnnConfig, ModelConfig
+from asr_kd.acoustic.training import RunControl, TrainingData, fit
+from asr_kd.frames.array_frames import ArrayFrames
 from asr_kd.frames.sampler import BLOCK_FRAMES
+from asr_kd.frames.windows import windows_of
 from asr_kd.lang.lexicon import make_lang
 from asr_kd.workspace.config import Config, SystemConfig
 
@@ -17,6 +26,8 @@ from asr_kd.workspace.config import Config, SystemConfig
 PROCESS, LABEL, UTTERANCE = 0.6e9, 17.0, 1.2e3
 BYTES_PER_WEIGHT = 22  # weight, gradient, two moments and the best so far in float32, and a copy in bf16
 _HMM_STATES = 3  # of a phone
+_MEASURED_BATCHES = (32, 128)
+_STEPS, _TIMES = 3, 3
 
 
 @dataclass(frozen=True)
@@ -94,10 +105,6 @@ def dnn_costs(settings: DnnConfig, num_inputs: int, num_senones: int, num_models
 
 def built_costs(settings: ModelConfig, num_dims: int, num_senones: int) -> Costs:
     """Of any kind of model, from one that is built: each weight counts once a frame, of the context's frames too."""
-    import torch
-
-    from asr_kd.acoustic.model import build_model
-
     model = build_model(settings, num_dims=num_dims, num_senones=num_senones, seeds=[1])
     length = settings.chunk_frames
     num_bytes = 0
@@ -132,3 +139,30 @@ def plans_of(config: Config) -> Iterator[SystemPlan]:
         system = config.systems[name]
         senones = config.alignment.leaves if system.tree == "tied" else monophone
         yield SystemPlan(name, system, config.features.num_mel_bins, senones)
+
+
+def step_seconds(plan: SystemPlan, batch: int, steps: int = _STEPS) -> float:
+    """Of one real training step of one member, on this machine's CPU: the best of some runs of a few."""
+    settings = plan.system.model
+    rng = np.random.default_rng(1)
+    windows = windows_of(ArrayFrames([rng.normal(size=(batch * steps, plan.num_dims))]), settings.context)
+    transform = random_transform(plan.num_inputs, settings.lda_dims) if isinstance(settings, DnnConfig) else None
+    model = build_model(settings, num_dims=plan.num_dims, num_senones=plan.num_senones, seeds=[1], transform=transform)
+    labels = np.arange(batch * steps) % plan.num_senones
+    training = replace(plan.system.training, batch_size=batch, epochs=1 + _TIMES, patience=0)  # the first warms up
+    criterion = HardTargets(labels, torch.device("cpu"))
+    progress = fit(model, TrainingData(windows), criterion, training, RunControl(seed=1))
+    return min(float(row["seconds"]) for row in progress.rows[1:]) / steps
+
+
+def flops_per_second(plan: SystemPlan) -> float:
+    """Of training on this machine's CPU.
+
+    A step takes a time for its weights and a time for each frame; both follow from two sizes of batch.
+    """
+    chunk, batch = plan.system.model.chunk_frames, plan.system.training.batch_size
+    small, large = (frames * max(1, chunk // 8) for frames in _MEASURED_BATCHES)
+    first, second = step_seconds(plan, small), step_seconds(plan, large)
+    each = max(0.0, second - first) / (large - small) or second / large
+    fixed = max(0.0, first - each * small)
+    return plan.costs.training_flops * batch / (fixed + each * batch)

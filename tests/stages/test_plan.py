@@ -15,9 +15,9 @@ from asr_kd.corpora.settings import FolderConfig, LibriSpeechConfig
 from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.errors import UserError
 from asr_kd.io.stamp import Stamp
+from asr_kd.lang.ngram import estimate, write_arpa
 from asr_kd.stages.plan import plan
-from asr_kd.stages.plan_models import SystemPlan, built_costs, dnn_costs, plans_of
-from asr_kd.stages.plan_rates import step_seconds
+from asr_kd.stages.plan_models import SystemPlan, built_costs, dnn_costs, plans_of, step_seconds
 from asr_kd.workspace.config import Config, SystemConfig, load_config
 from asr_kd.workspace.sets import add_set, with_parts
 from asr_kd.workspace.work import Workspace
@@ -67,7 +67,7 @@ def test_the_steps_that_are_timed_are_those_of_the_config(monkeypatch):
         shapes.append(tuple(model.layers[0].weight.shape))
         return fit(model, *args, **kwargs)
 
-    monkeypatch.setattr("asr_kd.stages.plan_rates.fit", noted)
+    monkeypatch.setattr("asr_kd.stages.plan_models.fit", noted)
     for lda_dims in (0, 10):
         assert step_seconds(of_model(SMALL, lda_dims=lda_dims), 16) > 0
     assert shapes == [(1, 30, 8), (1, 10, 8)]
@@ -94,14 +94,16 @@ from asr_kd.acoustic.criteria import HardTargets
 from asr_kd.acoustic.model import build_model
 from asr_kd.acoustic.training import RunControl, TrainingData, fit
 from asr_kd.distillation.targets import DistillationCriterion, TableTargets
+from asr_kd.frames.array_frames import ArrayFrames
+from asr_kd.frames.windows import windows_of
 from asr_kd.stages.plan_models import plans_of
-from asr_kd.stages.plan_rates import RandomWindows
 from asr_kd.workspace.config import load_config
 
 config, cpu = load_config(Path(sys.argv[1])), torch.device("cpu")
 teacher, targets = next(plans_of(config)), config.systems["distilled"].targets
 settings = teacher.system.model
-windows, labels = RandomWindows(8, settings.context, teacher.num_dims), np.arange(8) * 1000
+source, labels = ArrayFrames([np.random.default_rng(1).normal(size=(8, teacher.num_dims))]), np.arange(8) * 1000
+windows = windows_of(source, settings.context)
 model = build_model(settings, num_dims=teacher.num_dims, num_senones=teacher.num_senones, seeds=[1])
 before = [layer.weight[0, :3, :3].clone() for layer in model.layers]
 training = replace(teacher.system.training, batch_size=4, epochs=1, learning_rate=1e-6)
@@ -156,7 +158,7 @@ def note_minutes(work: Workspace, **minutes: float) -> None:
         Stamp("cuts", {}, {}).write(work.cuts_stamp(name), {"minutes": number})
 
 
-def test_every_stage_is_timed_and_summed_up(tmp_path):
+def test_every_stage_is_counted_and_what_runs_nets_is_timed(tmp_path):
     config = Config(corpus=FolderConfig(sampling_rate=8000), systems=small_systems())
     work = Workspace(tmp_path, tmp_path / "conf.yaml")
     with pytest.raises(UserError, match="not known yet; make the cuts first: asr-kd prepare"):
@@ -165,7 +167,6 @@ def test_every_stage_is_timed_and_summed_up(tmp_path):
     result = plan(config, work)
     assert result.frames == 180_000
     assert [row.stage for row in result.rows] == [
-        "prepare",
         "features",
         "align",
         "train teacher",
@@ -176,9 +177,15 @@ def test_every_stage_is_timed_and_summed_up(tmp_path):
         "decode",
         "report",
     ]
-    assert all(row.seconds and row.seconds > 0 for row in result.rows)
+    in_nets = [row for row in result.rows if row.stage.startswith(("train", "soft-targets", "report"))]
+    assert len(in_nets) == 6 and all(row.seconds and row.seconds > 0 for row in in_nets)
     text = str(result)
     assert "180,000 training frames (0.5 hours" in text and "312 TFLOP/s" in text
+    assert "language model that is not there yet" in text
+    work.lm.mkdir()
+    write_arpa(work.lm / "G.arpa", estimate([["A", "B"]], 2))
+    decode = next(row for row in plan(config, work, measure=False).rows if row.stage == "decode")
+    assert decode.what.startswith("8 models, graph of 0.00 M n-grams") and decode.disk > 0 and decode.memory
     faster = plan(config, work, gpu_tflops=624.0, measure=False)
     assert "624 TFLOP/s" in str(faster) and all(row.seconds is None for row in faster.rows)
     add_set(work, "more", ("more",))
