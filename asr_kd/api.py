@@ -12,6 +12,7 @@ from asr_kd.acoustic.model import FrameModel
 from asr_kd.acoustic.model_files import load_model
 from asr_kd.decoding.decoder import Hypothesis, make_decoder, scaled_likelihoods
 from asr_kd.decoding.graph import Graph
+from asr_kd.decoding.registry import chosen_backend
 from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.evaluation.wer import WordErrors, pooled, word_errors
 
@@ -35,7 +36,7 @@ def decode(
     *,
     acoustic_scale: float,
     word_penalty: float = 0.0,
-    decoder: str = "kaldi",
+    decoder: str | None = None,
     settings: DecodingConfig | None = None,
 ) -> list[Hypothesis]:
     """The words of utterances, by a search through a decoding graph.
@@ -45,13 +46,13 @@ def decode(
       graph: over the same C senones, see `read_graph`.
       log_priors: (C,) natural log of the senones' shares of the training frames: `Tree.log_priors()`.
       acoustic_scale, word_penalty: as chosen on dev.
-      decoder: a name in `asr_kd.decoding.registry.BACKENDS`.
+      decoder: a name in `asr_kd.decoding.registry.BACKENDS`; None: the first of them that is installed.
 
     Raises:
       UserError: the decoder is not installed, or the posteriors have other senones than the graph.
     """
-    settings = settings or DecodingConfig()
-    search = make_decoder(decoder, graph, settings, acoustic_scale=acoustic_scale, word_penalty=word_penalty)
+    settings, backend = settings or DecodingConfig(), chosen_backend(decoder)
+    search = make_decoder(backend, graph, settings, acoustic_scale=acoustic_scale, word_penalty=word_penalty)
     arrays = (np.asarray(torch.as_tensor(array).cpu(), np.float32) for array in log_posteriors)
     return search.decode([scaled_likelihoods(array, log_priors, settings.prior_scale) for array in arrays])
 

@@ -12,9 +12,9 @@ import click
 import yaml
 
 from asr_kd.commands import (
+    PATH,
     absolute_file,
     decoder_option,
-    executor_option,
     main,
     nj_option,
     parts_of_set,
@@ -22,11 +22,11 @@ from asr_kd.commands import (
     sets_options,
     stage,
 )
-from asr_kd.decoding.registry import BACKENDS
+from asr_kd.decoding.registry import BACKENDS, chosen_backend
 from asr_kd.errors import UserError
 from asr_kd.settings import to_mapping
 from asr_kd.workspace.config import Config, load_config, with_settings
-from asr_kd.workspace.run_options import RunOptions
+from asr_kd.workspace.executor import RunOptions
 from asr_kd.workspace.work import Workspace
 
 
@@ -54,7 +54,7 @@ def download(
 
 
 @stage("prepare")
-@click.option("--corpus-dir", type=click.Path(path_type=Path), required=True, help="The folder of the corpus.")
+@click.option("--corpus-dir", type=PATH, required=True, help="The folder of the corpus.")
 @click.option(
     "--on-bad-utterance",
     type=click.Choice(["fail", "skip"]),
@@ -62,11 +62,9 @@ def download(
 )
 @sets_options
 @click.option("--test-speakers", type=int, help="TIMIT without TEST: take so many speakers for test.")
-@click.option("--lexicon", type=click.Path(path_type=Path), callback=absolute_file, help="A lexicon: WORD PH1 PH2 ...")
-@click.option("--lm", type=click.Path(path_type=Path), callback=absolute_file, help="An ARPA model to decode with.")
-@click.option(
-    "--lm-text", type=click.Path(path_type=Path), callback=absolute_file, help="Sentences to estimate a model from."
-)
+@click.option("--lexicon", type=PATH, callback=absolute_file, help="A lexicon: WORD PH1 PH2 ...")
+@click.option("--lm", type=PATH, callback=absolute_file, help="An ARPA model to decode with.")
+@click.option("--lm-text", type=PATH, callback=absolute_file, help="Sentences to estimate a model from.")
 @click.option(
     "--add-set",
     "added",
@@ -104,7 +102,9 @@ def prepare(
 
 @stage("features")
 @nj_option
-@executor_option
+@click.option(
+    "--executor", default="processes", help="'processes', or the address of a Dask scheduler (tcp://host:8786)."
+)
 def features(config: Config, work: Workspace, nj: int, executor: str) -> Any:
     """Stage 2: cuts -> log-mel filterbanks, one FrameStore per set."""
     from asr_kd.stages.features import make_features as run
@@ -121,7 +121,7 @@ def features(config: Config, work: Workspace, nj: int, executor: str) -> Any:
     type=click.Choice(["textgrid", "timit"]),
     help="Only compare our times with those of files in this format.",
 )
-@click.argument("directory", type=click.Path(path_type=Path), required=False)
+@click.argument("directory", type=PATH, required=False)
 def align(
     config: Config,
     work: Workspace,
@@ -171,12 +171,7 @@ def _old_training_option(context: click.Context, parameter: click.Parameter, val
 @nj_option
 @run_options
 def train(
-    config: Config,
-    work: Workspace,
-    systems: tuple[str, ...],
-    teachers: bool,
-    nj: int,
-    options: RunOptions,
+    config: Config, work: Workspace, systems: tuple[str, ...], teachers: bool, nj: int, options: RunOptions
 ) -> Any:
     """Stages 4 (--teachers) and 6: train SYSTEMS, by default all of the config, in order of dependence.
 
@@ -209,7 +204,7 @@ def soft_targets(config: Config, work: Workspace, systems: tuple[str, ...], nj: 
 @click.option("--set", "name", default="train", show_default=True, help="The set whose utterances are exported.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.argument("system")
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=PATH)
 def export_posteriors(
     config: Config, work: Workspace, system: str, directory: Path, form: Any, name: str, device: str
 ) -> Any:
@@ -232,6 +227,9 @@ def _old_command(name: str, advice: str) -> None:
 _old_command("distill", "asr-kd train SYSTEM trains a system with targets: in the config")
 _old_command("students", "asr-kd train trains all systems of the config")
 _old_command("fewshot", "name systems with train_fraction: in the config, then asr-kd train and asr-kd report")
+_old_command(
+    "mnist", "the experiments are a recipe: recipes/mnist/run.sh, or python recipes/mnist/run.py run --config ..."
+)
 
 
 @stage("decode")
@@ -241,7 +239,7 @@ _old_command("fewshot", "name systems with train_fraction: in the config, then a
 @click.option(
     "--rescore-lm",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Then score the hypotheses of the lattices with this larger ARPA model, in exp/rescored. May be repeated.",
 )
 @nj_option
@@ -255,7 +253,6 @@ def decode(
     nj: int,
 ) -> Any:
     """Stage 7: compile the decoding graph, choose scales on dev, recognise the words of every set."""
-    from asr_kd.stages.decode import chosen_backend
     from asr_kd.stages.decode import decode as run
 
     decoder = chosen_backend(decoder)
@@ -271,7 +268,7 @@ def decode(
 @stage("transcribe")
 @click.option("--system", help="Its first seed recognises  [default: the distilled system of the first comparison]")
 @decoder_option
-@click.argument("recordings", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("recordings", nargs=-1, required=True, type=PATH)
 def transcribe(
     config: Config, work: Workspace, system: str | None, decoder: str | None, recordings: tuple[Path, ...]
 ) -> Any:
@@ -282,7 +279,7 @@ def transcribe(
 
 
 @stage("report")
-@click.option("--mnist", "mnist_root", type=click.Path(path_type=Path), help="What recipes/mnist wrote, for a section.")
+@click.option("--mnist", "mnist_root", type=PATH, help="What recipes/mnist wrote, for a section.")
 def report(config: Config, work: Workspace, mnist_root: Path | None) -> Any:
     """Stage 8: tables and figures of the whole run in exp/report/."""
     from asr_kd.stages.report import mnist_of
@@ -340,16 +337,8 @@ def sweep(
     return run(config, work, sweep_plan, dataclasses.replace(options, quiet=nj > 1), name, nj)
 
 
-@main.command("mnist", hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
-def mnist() -> None:
-    """The MNIST experiments are a recipe."""
-    raise UserError(
-        "the MNIST experiments are a recipe: run recipes/mnist/run.sh, or python recipes/mnist/run.py run --config ..."
-    )
-
-
 @main.command("config")
-@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings of the recipe (YAML).")
+@click.option("--config", "config_path", type=PATH, help="Settings of the recipe (YAML).")
 @click.option("--show", "output", flag_value="show", help="The whole config with its defaults, as YAML.")
 @click.option("--schema", "output", flag_value="schema", help="The JSON schema of configs, for editors.")
 @click.option("--reference", "output", flag_value="reference", help="All keys and what they mean, as Markdown.")
@@ -370,11 +359,11 @@ def show_config(config_path: Path | None, output: str | None) -> None:
 @main.command()
 def doctor() -> None:
     """Check this installation; say which command fixes what is missing."""
-    from asr_kd.stages.doctor import diagnose
+    from asr_kd.stages.doctor import examine
 
-    text, healthy = diagnose()
-    click.echo(text)
-    sys.exit(0 if healthy else 1)
+    diagnosis = examine()
+    click.echo(str(diagnosis))
+    sys.exit(0 if diagnosis.ok else 1)
 
 
 if __name__ == "__main__":

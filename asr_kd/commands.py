@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
-import json
 import logging
+import os
+import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,19 @@ import click
 import asr_kd
 from asr_kd.decoding.registry import BACKENDS
 from asr_kd.errors import UserError
-from asr_kd.io.files import full_disk_is_an_error, replacing_file
-from asr_kd.io.memory_meter import MemoryMeter
+from asr_kd.io.files import full_disk_is_an_error, read_json, write_json
+from asr_kd.io.resources import MemoryMeter
 from asr_kd.kernels.process import choose_mkl_code_path, cpu_flags, disable_malloc_trim
 from asr_kd.workspace.config import load_config
-from asr_kd.workspace.executor import default_jobs
-from asr_kd.workspace.run_options import RunOptions
+from asr_kd.workspace.executor import RunOptions, default_jobs
 from asr_kd.workspace.work import Workspace, default_root
 
+log = logging.getLogger(__name__)
+
+PATH = click.Path(path_type=Path)  # of options and arguments
+
 _TRAINING = frozenset({"align", "train", "soft-targets"})  # commands that spend their time in batches of a net
+_READING = frozenset({"plan", "transcribe", "export-posteriors"})  # commands that leave the work folder as it is
 
 
 class Commands(click.Group):
@@ -50,16 +56,13 @@ def main() -> None:
 
 
 def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """A command on a recipe: adds --config and --work-dir, logs to a file, notes its seconds and its peak memory."""
+    """A command on a recipe: adds --config and --work-dir, logs to a file, notes its seconds and its peak memory.
+
+    No two commands that write run in one work folder at once.
+    """
 
     def decorate(function: Callable[..., Any]) -> click.Command:
-        @click.option(
-            "--config",
-            "config_path",
-            type=click.Path(path_type=Path),
-            required=True,
-            help="Settings of the recipe (YAML).",
-        )
+        @click.option("--config", "config_path", type=PATH, required=True, help="Settings of the recipe (YAML).")
         @click.option(
             "--work-dir",
             type=click.Path(path_type=Path, file_okay=False),
@@ -71,7 +74,13 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
             work = Workspace(work_dir or default_root(config_path), config_path)
             if name in _TRAINING:
                 disable_malloc_trim()
-            with full_disk_is_an_error(work.root), _logging(work, name), MemoryMeter() as meter:
+            lock = contextlib.nullcontext() if name in _READING else _locked(work.exp(".lock"), name)
+            with (
+                full_disk_is_an_error(work.root),
+                lock,
+                _logging(work.exp("log") / f"{name}.log"),
+                MemoryMeter() as meter,
+            ):
                 started = time.monotonic()
                 results = function(config, work, **options)
                 results = results if isinstance(results, list) else [results]
@@ -99,17 +108,11 @@ def decoder_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def executor_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option(
-        "--executor", default="processes", help="'processes', or the address of a Dask scheduler (tcp://host:8786)."
-    )(function)
-
-
 def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds --device and --tensorboard; the command gets them as one `RunOptions`, called `options`."""
 
     @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
-    @click.option("--tensorboard", type=click.Path(path_type=Path), help="Also write TensorBoard logs here.")
+    @click.option("--tensorboard", type=PATH, help="Also write TensorBoard logs here.")
     @functools.wraps(function)
     def command(*arguments: Any, device: str, tensorboard: Path | None, **others: Any) -> Any:
         return function(*arguments, options=RunOptions(device, tensorboard), **others)
@@ -149,6 +152,34 @@ def parts_of_set(value: str) -> tuple[str, tuple[str, ...]]:
     return name, tuple(parts.replace(",", " ").split())
 
 
+@contextlib.contextmanager
+def _locked(file: Path, name: str) -> Iterator[None]:
+    """Holds the lock of a work folder; the kernel releases it when this process ends, however it ends.
+
+    No process that is started inherits it. Where the file system has no locks, there is none.
+
+    Raises:
+      UserError: another command holds it.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a+b", buffering=0) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().decode() or "asr-kd"
+            raise UserError(
+                f"another command is writing in {file.parents[1]} ({holder}); wait until it has ended, or use another "
+                "--work-dir."
+            ) from None
+        except OSError as error:
+            log.warning("%s cannot be locked (%s): run one command at a time in this folder", file, error.strerror)
+        with contextlib.suppress(OSError):  # a full disk, which the stage itself reports
+            lock.truncate(0)
+            lock.write(f"asr-kd {name}, process {os.getpid()} on {platform.node()}".encode())
+        yield
+
+
 class _LogFile(logging.FileHandler):
     """A copy of the messages on the terminal. It ignores a full disk, which the stage itself reports."""
 
@@ -160,24 +191,21 @@ class _LogFile(logging.FileHandler):
             super().close()
 
 
-class _logging:
-    """Messages to standard error and to exp/log/<stage>.log while a stage runs."""
-
-    def __init__(self, work: Workspace, name: str) -> None:
-        self._file = work.exp("log") / f"{name}.log"
-
-    def __enter__(self) -> None:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        self._handlers: list[logging.Handler] = [logging.StreamHandler(), _LogFile(self._file)]
-        package = logging.getLogger("asr_kd")
-        package.setLevel(logging.INFO)
-        for handler in self._handlers:
-            handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-            package.addHandler(handler)
-
-    def __exit__(self, *exception: object) -> None:
-        for handler in self._handlers:
-            logging.getLogger("asr_kd").removeHandler(handler)
+@contextlib.contextmanager
+def _logging(file: Path) -> Iterator[None]:
+    """Messages to standard error and to a file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handlers: list[logging.Handler] = [logging.StreamHandler(), _LogFile(file)]
+    package = logging.getLogger("asr_kd")
+    package.setLevel(logging.INFO)
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        package.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            package.removeHandler(handler)
             handler.close()
 
 
@@ -189,6 +217,6 @@ def _key(name: str, options: dict[str, Any]) -> str:
 
 
 def _note(path: Path, name: str, number: float) -> None:
-    noted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    with replacing_file(path) as temporary:
-        temporary.write_text(json.dumps(noted | {name: number}, indent=1) + "\n", encoding="utf-8")
+    advice = "delete it: only what earlier commands noted for the report is lost."
+    noted = read_json(path, dict, advice) if path.exists() else {}
+    write_json(path, noted | {name: number})

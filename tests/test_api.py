@@ -99,8 +99,9 @@ def test_decoding_by_public_names():
     graph = compile_graph(lang, arpa, monophone_tree(lang.phones), 0.5)
     states = [0, 1, 2, 3, 4, 5, 6, 7, 8, 6, 7, 8, 3, 4, 5, 0, 1, 2]  # silence, A B, B A, silence
     posteriors = np.log(np.eye(9)[np.repeat(states, 2)] + 1e-2)
-    (hypothesis,) = asr_kd.decode([posteriors], graph, np.zeros(9, np.float32), acoustic_scale=1.0)
-    assert hypothesis.words == ("AB", "BA")
+    for decoder in (None, "kaldi"):
+        (hypothesis,) = asr_kd.decode([posteriors], graph, np.zeros(9, np.float32), acoustic_scale=1.0, decoder=decoder)
+        assert hypothesis.words == ("AB", "BA")
 
 
 def test_word_errors_of_a_set_need_as_many_references():

@@ -1,8 +1,28 @@
-"""Under which names a command's seconds and memory are noted."""
+"""How a command runs: alone in its work folder, and under which names its seconds and memory are noted."""
+
+import errno
+import fcntl
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
-from asr_kd.commands import _key
+from asr_kd.cli import main
+from asr_kd.commands import _key, _locked, _note
+from asr_kd.errors import UserError
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from asr_kd.commands import _locked
+
+with _locked(Path(sys.argv[1]), "train"):
+    print("locked", flush=True)
+    time.sleep(600)
+"""
 
 
 @pytest.mark.parametrize(
@@ -17,3 +37,66 @@ from asr_kd.commands import _key
 )
 def test_parts_of_a_stage_that_run_apart_are_noted_apart(name, options, key):
     assert _key(name, options) == key
+
+
+@pytest.mark.parametrize("damaged", ['{"prepare": 2.', "[]", b"\xff"])
+def test_damaged_notes_are_named(tmp_path: Path, damaged: str | bytes) -> None:
+    file = tmp_path / "seconds.json"
+    _note(file, "prepare", 2.5)
+    _note(file, "align", 4.0)
+    assert json.loads(file.read_text()) == {"prepare": 2.5, "align": 4.0}
+    file.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
+    with pytest.raises(
+        UserError, match=r"seconds\.json is damaged; delete it: only what earlier commands noted .* lost\."
+    ):
+        _note(file, "train", 1.0)
+
+
+# --- the lock of a work folder
+
+
+def run(name: str, config: Path) -> Result:
+    return CliRunner().invoke(main, [name, "--config", str(config), "--work-dir", str(config.parent / "work")])
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / "c.yaml").write_text("seed: 1\n")
+    return tmp_path / "c.yaml"
+
+
+def test_a_second_command_that_writes_in_a_work_folder_stops(config: Path) -> None:
+    lock = config.parent / "work" / "exp" / ".lock"
+    command = [sys.executable, "-c", HOLDER, str(lock)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "locked\n"
+        result = run("train", config)
+        assert result.exit_code == 2
+        (line,) = result.output.splitlines()
+        assert line.startswith(f"asr-kd train: another command is writing in {config.parent / 'work'} (asr-kd train, ")
+        assert f"process {holder.pid} on " in line
+        assert "how much speech there is" in run("plan", config).output  # it only reads
+        holder.kill()
+    assert "has no systems to train" in run("train", config).output  # a killed process leaves no lock
+
+
+def test_a_process_that_a_command_started_does_not_keep_the_lock(tmp_path: Path) -> None:
+    file = tmp_path / "exp" / ".lock"
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    with _locked(file, "train"):
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False)
+        assert child.stdout is not None and child.stdout.readline()
+    try:
+        with _locked(file, "decode"):
+            assert file.read_text().startswith("asr-kd decode, process ")
+    finally:
+        child.communicate(b"\n")
+
+
+def test_where_the_file_system_has_no_locks_the_command_goes_on(tmp_path: Path, monkeypatch, caplog) -> None:
+    def flock(file: object, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with _locked(tmp_path / "exp" / ".lock", "train"):
+        assert "cannot be locked (No locks available)" in caplog.text

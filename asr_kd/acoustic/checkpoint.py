@@ -15,8 +15,8 @@ from torch import Tensor
 
 from asr_kd.acoustic.divergence import DivergenceWatch
 from asr_kd.acoustic.model import FrameModel, member_slice
+from asr_kd.io.append_log import Throttle
 from asr_kd.io.files import replacing_file
-from asr_kd.io.throttle import Throttle
 
 log = logging.getLogger(__name__)
 

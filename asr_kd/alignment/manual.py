@@ -17,7 +17,7 @@ from asr_kd.alignment.transcripts import Starts
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_SHIFT
 from asr_kd.frames.store import FrameStore
-from asr_kd.io.text_files import open_text
+from asr_kd.io.files import open_text
 from asr_kd.kernels import compiled
 
 

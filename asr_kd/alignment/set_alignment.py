@@ -23,7 +23,7 @@ from asr_kd.alignment.topology import CannotAlignError, context_keys
 from asr_kd.alignment.transcripts import Failures, TranscribedFrames
 from asr_kd.errors import UserError
 from asr_kd.io.append_log import reserve_header, write_header
-from asr_kd.io.files import replacing_file
+from asr_kd.io.files import read_json, replacing_file
 
 if TYPE_CHECKING:
     from asr_kd.alignment.aligner import Aligner
@@ -84,7 +84,7 @@ def write_blocks(folder: Path, blocks: Iterable[AlignedBlock]) -> None:
 
 def read_failures(folder: Path) -> Failures:
     """The utterances of an aligned set that have no alignment, with the reasons."""
-    failures = json.loads((folder / FAILED).read_text(encoding="utf-8"))
+    failures = read_json(folder / FAILED, dict, f"delete {folder}, then align again.")
     return {int(utterance): reason for utterance, reason in failures.items()}
 
 

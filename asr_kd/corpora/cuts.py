@@ -10,8 +10,7 @@ from typing import Any
 
 from asr_kd.corpora.listing import Utterance
 from asr_kd.errors import UserError
-from asr_kd.io.files import digest_of, file_digest
-from asr_kd.io.text_files import open_text
+from asr_kd.io.files import digest_of, file_digest, open_text
 
 _HASHED_BYTES = 2 << 30  # of a larger corpus only sizes and times are compared, not contents
 

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from asr_kd.corpora.settings import CorpusConfig
 from asr_kd.errors import UserError
-from asr_kd.io.text_files import read_lines
+from asr_kd.io.files import read_lines
 
 Settings = TypeVar("Settings", bound=CorpusConfig)
 

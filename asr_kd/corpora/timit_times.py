@@ -15,7 +15,7 @@ from asr_kd.corpora.listing import read_table
 from asr_kd.corpora.settings import CorpusConfig, TimitConfig
 from asr_kd.errors import UserError
 from asr_kd.evaluation.scoring import WORDS, Scoring
-from asr_kd.io.text_files import read_lines
+from asr_kd.io.files import read_lines
 from asr_kd.lang.lexicon import SILENCE
 
 PHONES_FILE = "phones.txt"

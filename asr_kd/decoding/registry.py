@@ -6,9 +6,12 @@ A class is named by a string, so that the commands load no decoder before it is 
 from __future__ import annotations
 
 import importlib.util
+import logging
 from dataclasses import dataclass
 
 from asr_kd.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,14 +59,18 @@ def backend_named(name: str) -> Backend:
     return BACKENDS[name]
 
 
-def default_backend() -> str:
-    """The first installed one.
+def chosen_backend(name: str | None) -> str:
+    """The name given, or that of the first back end that is installed, which is logged.
 
     Raises:
-      UserError: none is installed.
+      UserError: there is no such back end, or none is installed.
     """
-    for name, backend in BACKENDS.items():
+    if name is not None:
+        backend_named(name)
+        return name
+    for first, backend in BACKENDS.items():
         if backend.installed:
-            return name
+            log.info("decoding with %s; --decoder names another decoder", first)
+            return first
     hints = "; or ".join(f"{name}: {backend.hint}" for name, backend in BACKENDS.items())
     raise UserError(f"no decoder is installed: {hints}.")

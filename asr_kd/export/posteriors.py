@@ -9,10 +9,12 @@ Shapes:  T frames of an utterance, C senones.
 
 from __future__ import annotations
 
+import re
 import struct
 import zipfile
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -20,6 +22,7 @@ import kaldi_native_io
 import numpy as np
 
 from asr_kd.errors import UserError
+from asr_kd.io.files import open_text
 
 Format = Literal["npz", "ark"]
 ARK = "posteriors.ark"
@@ -54,28 +57,28 @@ class PosteriorFolder:
       UserError: the folder is missing, has no such file, or has one that is damaged.
 
     Attributes:
-      files: all that is read.
+      files: all that is read, also what an .scp names outside the folder.
     """
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder")
         self.folder = folder
-        self._archives, self._scripts = sorted(folder.glob("*.ark")), sorted(folder.glob("*.scp"))
-        self.files = [*sorted(folder.rglob("*.npz")), *self._archives, *self._scripts]
+        self._archives, scripts = sorted(folder.glob("*.ark")), sorted(folder.glob("*.scp"))
+        self.files = [*sorted(folder.rglob("*.npz")), *self._archives, *scripts]
         if not self.files:
             raise UserError(f"{folder} has no .npz, .ark or .scp file")
+        self._of_scripts = dict(chain.from_iterable(map(_entries_of_script, scripts)))
+        inside = {file.resolve() for file in self.files}
+        elsewhere = {_file_of(where).resolve() for where in self._of_scripts.values()} - inside
+        self.files += sorted(file for file in elsewhere if file.exists())
 
     @cached_property
     def _matrices(self) -> dict[str, str]:
         """Utterance -> "file:offset" of its matrix."""
-        entries: dict[str, str] = {}
-        for file in self._scripts:
-            entries |= dict(_entries_of_script(file))
-        # an .scp says where the matrices of its .ark lie
-        for file in self._archives if not self._scripts else ():
-            entries |= {name: f"{file}:{offset}" for name, offset in _entries_of_archive(file)}
-        return entries
+        if self._of_scripts:  # an .scp says where the matrices of its .ark lie
+            return self._of_scripts
+        return {name: f"{file}:{offset}" for file in self._archives for name, offset in _entries_of_archive(file)}
 
     def __contains__(self, utterance: str) -> bool:
         return utterance in self._matrices or self._npz(utterance).exists()
@@ -131,15 +134,20 @@ def _log_posteriors(matrix: np.ndarray, is_log: bool, where: str) -> np.ndarray:
 
 def _entries_of_script(file: Path) -> Iterator[tuple[str, str]]:
     """(utterance, "file:offset"); a file's relative name is relative to the current folder or to the .scp's."""
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        name, _, where = line.strip().partition(" ")
-        where = where.strip()
-        if not where:
-            raise UserError(f"{file}:{number}: this is no line of an utterance id and a file")
-        if where.startswith("|") or where.endswith("|"):  # Kaldi would run it
-            raise UserError(f"{file}:{number}: this names a command, not a file; write its output to a file")
-        exists = Path(where.rpartition(":")[0] or where).exists()
-        yield name, where if exists else str(file.parent / where)
+    with open_text(file, "the list of matrices", "write it again as UTF-8") as lines:
+        for number, line in enumerate(lines, 1):
+            name, _, where = line.strip().partition(" ")
+            where = where.strip()
+            if not where:
+                raise UserError(f"{file}:{number}: this is no line of an utterance id and a file")
+            if where.startswith("|") or where.endswith("|"):  # Kaldi would run it
+                raise UserError(f"{file}:{number}: this names a command, not a file; write its output to a file")
+            yield name, where if _file_of(where).exists() else str(file.parent / where)
+
+
+def _file_of(where: str) -> Path:
+    """Without the offset, and the range of rows, of a matrix in it."""
+    return Path(re.sub(r":\d+(\[.*\])?$", "", where))
 
 
 def _entries_of_archive(file: Path) -> Iterator[tuple[str, int]]:

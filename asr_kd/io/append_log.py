@@ -1,20 +1,22 @@
-"""Several append-only files with a common commit point, and .npy files whose length is known last."""
+"""Append-only files with a common commit point, how often to commit, and .npy files whose length is known last."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from asr_kd.io.files import replacing_file
-from asr_kd.io.throttle import Throttle
+from asr_kd.io.files import read_json, replacing_file
 
 _NOTE = "growing.json"
 COMMIT_SECONDS = 30.0  # between two commits, at least
 _HEADER_BYTES = 128
+_LEAST_WORK = 50.0  # between two interruptions, times as long as the last one took
 
 
 class AppendLog:
@@ -42,7 +44,7 @@ class AppendLog:
     def _read_commit(self, folder: Path, names: Sequence[str]) -> dict[str, Any] | None:
         if not self._note.exists():
             return None
-        commit: dict[str, Any] = json.loads(self._note.read_text(encoding="utf-8"))
+        commit = read_json(self._note, dict, f"delete {folder}, then run the same command again.")
         sizes = {name: (folder / name).stat().st_size if (folder / name).exists() else -1 for name in names}
         if sizes.keys() != commit["sizes"].keys() or any(sizes[name] < commit["sizes"][name] for name in names):
             self._note.unlink()
@@ -84,3 +86,27 @@ def write_header(file: BinaryIO, dtype: np.dtype, shape: tuple[int, ...]) -> Non
     header = repr(fields).ljust(_HEADER_BYTES - 11) + "\n"
     file.seek(0)
     file.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
+
+
+class Throttle:
+    """Due `seconds` after the last interruption, and not before 50 times as long as that took.
+
+    Args:
+      seconds: 0 or less: always due.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._due = time.monotonic() + seconds
+
+    def is_due(self) -> bool:
+        return time.monotonic() >= self._due
+
+    @contextlib.contextmanager
+    def interruption(self) -> Iterator[None]:
+        """Times the block, which is the interruption."""
+        started = time.monotonic()
+        yield
+        ended = time.monotonic()
+        pause = max(self._seconds, _LEAST_WORK * (ended - started)) if self._seconds > 0 else 0.0
+        self._due = ended + pause

@@ -1,18 +1,26 @@
-"""Files that are replaced all at once or not at all, digests, and JSON lines."""
+"""Files that are replaced all at once or not at all, digests, JSON, and text that a user brings.
+
+Of such text only \\n, \\r\\n and \\r end a line; for `str.splitlines` U+2028, form feeds and others do too.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import hashlib
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, TypeVar
 
-from asr_kd.errors import FullDiskError
+from asr_kd.errors import FullDiskError, UserError
+
+T = TypeVar("T")
+_UTF8 = "utf-8-sig"  # of text that a user brings: a byte-order mark is dropped
 
 
 @contextlib.contextmanager
@@ -63,6 +71,27 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
+def read_json(path: Path, kind: type[T], advice: str) -> T:
+    """The list or mapping that a small file holds.
+
+    Raises:
+      UserError: it is missing or damaged; the sentence ends in the advice.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        data = None
+    if not isinstance(data, kind):
+        raise UserError(f"{path} is {'damaged' if path.exists() else 'missing'}; {advice}")
+    return data
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Replaces the file all at once."""
+    with replacing_file(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
 def write_json_lines(path: Path, rows: Iterator[Mapping[str, Any]] | list[dict[str, Any]]) -> None:
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
@@ -72,3 +101,41 @@ def write_json_lines(path: Path, rows: Iterator[Mapping[str, Any]] | list[dict[s
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]
+
+
+@contextlib.contextmanager
+def open_text(path: Path, what: str, remedy: str) -> Iterator[TextIO]:
+    """UTF-8 text, unpacked on the way where the name ends in .gz.
+
+    Args:
+      what: the file's part in the run, for messages: "the language model".
+      remedy: what to do about a file that cannot be read.
+
+    Raises:
+      UserError: the file is missing, cut short, damaged or not UTF-8; on opening it or anywhere within the block.
+    """
+    try:
+        with gzip.open(path, "rt", encoding=_UTF8) if path.suffix == ".gz" else path.open(encoding=_UTF8) as file:
+            yield file
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        reason = "it is cut short" if isinstance(error, EOFError) else f"it is no whole gzip file ({error})"
+        raise UserError(f"{path}: {what} cannot be read: {reason}; {remedy}.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: {what} cannot be read: it is not UTF-8 text; {remedy}.") from None
+    except OSError as error:
+        raise UserError(f"{path}: {what} cannot be read: {error.strerror or error}; {remedy}.") from None
+
+
+def read_lines(path: Path, fix: str) -> list[tuple[int, str]]:
+    """The lines of a text file with their numbers, blank ones left out.
+
+    Raises:
+      UserError: it cannot be read; `fix` ends the sentence.
+    """
+    try:
+        lines = path.read_text(encoding=_UTF8).split("\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {fix}.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: this is not UTF-8 text; save it as UTF-8.") from None
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]

@@ -85,20 +85,20 @@ def stale_reason(path: Path, stamp: Stamp) -> str | None:
     new = json.loads(json.dumps(stamp._body))
     if old.get("version") != new["version"]:
         return "the way it is made changed"
-    if (name := _first_difference(old["inputs"], new["inputs"])) is not None:
+    if (name := first_difference(old["inputs"], new["inputs"])) is not None:
         return f"its input {name} changed"
-    if (name := _first_difference(old["settings"], new["settings"])) is not None:
+    if (name := first_difference(old["settings"], new["settings"])) is not None:
         return f"the setting {name} changed"
     return "it was made with another seed"
 
 
-def _first_difference(old: Any, new: Any, where: str = "") -> str | None:
+def first_difference(old: Any, new: Any, where: str = "") -> str | None:
     """The dotted key of the first entry that differs or is on one side only; None where there is none."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return None if old == new else where
     for key in dict.fromkeys((*new, *old)):
         if key not in old or key not in new:
             return f"{where}.{key}".lstrip(".")
-        if (inner := _first_difference(old[key], new[key], f"{where}.{key}".lstrip("."))) is not None:
+        if (inner := first_difference(old[key], new[key], f"{where}.{key}".lstrip("."))) is not None:
             return inner
     return None

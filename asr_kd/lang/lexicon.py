@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asr_kd.errors import UserError, some_of
-from asr_kd.io.text_files import read_lines
+from asr_kd.io.files import read_lines
 from asr_kd.lang.normalise import normalise
 from asr_kd.lang.phones import CLOSURE_OF, phone_class
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asr_kd.errors import UserError
-from asr_kd.io.text_files import open_text
+from asr_kd.io.files import open_text
 
 BEGIN, END = "<s>", "</s>"
 NGram = tuple[str, ...]

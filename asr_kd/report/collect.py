@@ -21,6 +21,7 @@ from asr_kd.errors import UserError
 from asr_kd.evaluation.frames import ExampleFrame, example_frame
 from asr_kd.evaluation.wer import confusions
 from asr_kd.frames.store import FrameStore
+from asr_kd.io.files import read_json
 from asr_kd.io.stamp import read_stamp
 from asr_kd.report.comparisons import compare_systems
 from asr_kd.report.hypotheses import Difference, Hypotheses, differences, read_hypotheses
@@ -38,8 +39,7 @@ from asr_kd.report.results import (
 )
 from asr_kd.report.systems import Measured, curve, is_reused, measure, rates, row_of
 from asr_kd.workspace.config import DEV, Config
-from asr_kd.workspace.frames import open_frames, open_labels
-from asr_kd.workspace.sets import all_sets, prepared, scored_sets
+from asr_kd.workspace.sets import all_sets, open_frames, open_labels, prepared, scored_sets
 from asr_kd.workspace.work import Workspace, require
 
 T = TypeVar("T")
@@ -259,7 +259,7 @@ def _alignment(config: Config, work: Workspace, left_out: Sequence[LeftOut]) -> 
     stamp = read_stamp(folder)
     if stamp is None or stamp["inputs"].get("align") != alignment["digest"]:
         return result
-    times = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
+    times = read_json(folder / "compare.json", dict, f"delete {folder} and run the report again.")
     return replace(result, boundaries=times["phones"], words=times["words"], compared=times["utterances"])
 
 

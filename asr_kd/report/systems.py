@@ -26,7 +26,7 @@ from asr_kd.report.results import (
     SystemRow,
 )
 from asr_kd.workspace.config import Config
-from asr_kd.workspace.frames import open_labels
+from asr_kd.workspace.sets import open_labels
 from asr_kd.workspace.work import Workspace, require
 
 

@@ -48,9 +48,8 @@ from asr_kd.stages.align_stamps import AlignmentStamps
 from asr_kd.stages.finished_alignment import times_folder
 from asr_kd.workspace.cached_map import ARRAYS, cached_map
 from asr_kd.workspace.config import ALIGNER, TRAIN, Config
-from asr_kd.workspace.frames import open_frames
 from asr_kd.workspace.freshness import check_inputs_unmodified
-from asr_kd.workspace.sets import all_sets
+from asr_kd.workspace.sets import all_sets, open_frames
 from asr_kd.workspace.work import Workspace, labels_of, require
 
 if TYPE_CHECKING:

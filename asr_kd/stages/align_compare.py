@@ -33,8 +33,7 @@ from asr_kd.lang.lexicon import SILENCE
 from asr_kd.report.boundary_figure import boundary_figure
 from asr_kd.stages.finished_alignment import read_times
 from asr_kd.workspace.config import Config
-from asr_kd.workspace.frames import open_frames
-from asr_kd.workspace.sets import all_sets
+from asr_kd.workspace.sets import all_sets, open_frames
 from asr_kd.workspace.work import Workspace, require
 
 _WORST = 10

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
-from itertools import chain, groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from asr_kd.corpora.timit_times import scoring_of
 from asr_kd.decoding.decoder import Hypothesis, load_backend
-from asr_kd.decoding.registry import backend_named, default_backend
+from asr_kd.decoding.registry import chosen_backend
 from asr_kd.decoding.scales import Scales, choose_scales
 from asr_kd.errors import UserError
 from asr_kd.evaluation.scoring import Scoring, rate_name
@@ -30,10 +30,9 @@ from asr_kd.lang.lexicon import read_lang
 from asr_kd.stages.decode_results import Recognised, read_summary, write_results
 from asr_kd.stages.decode_worker import DecodeShard, Loaded, SearchSettings, TrainedModel, decode_shard, score_grid
 from asr_kd.stages.decoding_graph import graph_stamp, make_graph, open_graph
-from asr_kd.workspace.cached_map import Codec, cached_map, json_codec
+from asr_kd.workspace.cached_map import Codec, cached_groups, json_codec
 from asr_kd.workspace.config import DEV, TRAIN, Config
-from asr_kd.workspace.frames import open_frames
-from asr_kd.workspace.sets import all_sets, scored_sets
+from asr_kd.workspace.sets import all_sets, open_frames, scored_sets
 from asr_kd.workspace.work import Workspace, labels_of, require
 
 log = logging.getLogger(__name__)
@@ -194,16 +193,6 @@ def chosen_systems(config: Config, work: Workspace, names: Sequence[str]) -> lis
     return chosen
 
 
-def chosen_backend(name: str | None) -> str:
-    """The back end named, or the first installed one, which is logged; raises UserError where there is no such one."""
-    if name is not None:
-        backend_named(name)
-        return name
-    name = default_backend()
-    log.info("decoding with %s; --decoder names another decoder", name)
-    return name
-
-
 def decode_context(
     config: Config, work: Workspace, names: Sequence[str], backend: str | None, nj: int
 ) -> DecodeContext:
@@ -300,26 +289,18 @@ def _frozen_scales(context: DecodeContext, tasks: Sequence[DecodeTask], jobs: Se
             scales[task.system] = Scales(summary["acoustic_scale"], summary["word_penalty"], 0, 0)
     dev, settings, scoring = context.stores[DEV], context.config.decoding, context.scoring
     middle = sorted(settings.acoustic_scales)[len(settings.acoustic_scales) // 2]
-    shards = [shards_of(dev, job.task.models, context.search(middle)) for job in jobs]
-    files = [job.partial / f"grid-{number}.json" for job, of_job in zip(jobs, shards) for number in range(len(of_job))]
-    results = cached_map(
-        partial(score_grid, Loaded(), scoring),
-        list(chain.from_iterable(shards)),
-        files,
-        _GRID,
-        nj=context.nj,
-        progress="scales on dev",
-    )
+    groups = [(job.partial, shards_of(dev, job.task.models, context.search(middle))) for job in jobs]
+    score = partial(score_grid, Loaded(), scoring)
+    grids = cached_groups(score, groups, "grid", _GRID, nj=context.nj, progress="scales on dev")
     words = sum(len(scoring.scored(text.split())) for text in dev.references)
-    for job, of_job in zip(jobs, shards):
-        errors = np.sum([next(results) for _ in of_job], axis=0)
+    for job, of_job in zip(jobs, grids, strict=True):
+        errors = np.sum(list(of_job), axis=0)
         chosen = choose_scales(errors, settings.acoustic_scales, settings.word_penalties, words * len(job.task.models))
         log.info(
             "%s: acoustic scale %g, %s penalty %g chosen on dev (%d errors in %d %ss)", job.task.system,
             chosen.acoustic_scale, scoring.unit, chosen.word_penalty, chosen.errors, chosen.words, scoring.unit,
         )  # fmt: skip
         scales[job.task.system] = chosen
-    _finish(results)
     return scales
 
 
@@ -327,32 +308,18 @@ def _recognise(
     context: DecodeContext, jobs: Sequence[_Job], scales: dict[str, Scales]
 ) -> Iterator[tuple[_Job, Recognised]]:
     """What each stale system and set gives, as soon as all of it is there."""
-    shards = []
+    groups = []
     for job in jobs:
         frozen = scales[job.task.system]
         search = context.search(frozen.acoustic_scale, frozen.word_penalty)
-        shards.append(shards_of(context.stores[job.name], job.task.models, search))
-    files = [job.partial / f"words-{number}.json" for job, of_job in zip(jobs, shards) for number in range(len(of_job))]
-    results = cached_map(
-        partial(decode_shard, Loaded()),
-        list(chain.from_iterable(shards)),
-        files,
-        _WORDS,
-        nj=context.nj,
-        progress="decoding",
+        groups.append((job.partial, shards_of(context.stores[job.name], job.task.models, search)))
+    recognised = cached_groups(
+        partial(decode_shard, Loaded()), groups, "words", _WORDS, nj=context.nj, progress="decoding"
     )
-    for job, of_job in zip(jobs, shards):
-        seeds, seconds = [], []
-        for _ in job.task.models:
-            answers = [next(results) for _ in range(len(of_job) // len(job.task.models))]
-            seeds.append([hypothesis for hypotheses, _ in answers for hypothesis in hypotheses])
-            seconds.append(sum(spent for _, spent in answers))
+    for job, (_, shards), of_job in zip(jobs, groups, recognised, strict=True):
+        each = len(shards) // len(job.task.models)
+        of_models = [list(islice(of_job, each)) for _ in job.task.models]
+        seeds = [[hypothesis for hypotheses, _ in of_model for hypothesis in hypotheses] for of_model in of_models]
+        seconds = [sum(spent for _, spent in of_model) for of_model in of_models]
         store, system = context.stores[job.name], job.task.system
         yield job, Recognised(system, job.name, store, scales[system], seeds, seconds)
-    _finish(results)
-
-
-def _finish(results: Iterator[Any]) -> None:
-    """Exhausts a map whose results have all been taken, so that its progress bar and processes end."""
-    for _ in results:
-        pass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from asr_kd.errors import UserError
 from asr_kd.evaluation.scoring import Scoring
 from asr_kd.evaluation.wer import Pair, align_words, count_errors, pooled
 from asr_kd.frames.store import FrameStore
-from asr_kd.io.files import write_json_lines
+from asr_kd.io.files import read_json, write_json, write_json_lines
 from asr_kd.workspace.work import Workspace
 
 log = logging.getLogger(__name__)
@@ -94,7 +93,7 @@ def write_results(
         with_silence = [align_words(row["with_silence"]["ref"], row["with_silence"]["hyp"]) for row in rows]
         summary["with_silence"] = _rates(with_silence, [row["seed"] for row in rows])
     write_json_lines(folder / "hyps.jsonl", rows)
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "summary.json", summary)
 
 
 def _row(utterance: str, seed: int, reference: list[str], hypothesis: Hypothesis, scoring: Scoring) -> dict[str, Any]:
@@ -134,8 +133,4 @@ def read_summary_file(folder: Path, command: str) -> dict[str, Any]:
     """summary.json of a folder that `command` makes."""
     if not folder.exists():
         raise UserError(f"{folder} is not there yet; make it first: {command}")
-    try:
-        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UserError(f"{folder / 'summary.json'} is missing or damaged; delete {folder}, then: {command}") from None
-    return summary
+    return read_json(folder / "summary.json", dict, f"delete {folder}, then: {command}")

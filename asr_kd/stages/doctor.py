@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import itertools
-import os
 import platform
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import asr_kd
+from asr_kd.workspace.executor import default_jobs
 
 _ROOT = Path(asr_kd.__file__).resolve().parents[1]  # the checkout, where the package is installed editable
 _REFERENCE = "make setup && .venv/bin/asr-kd doctor"
@@ -50,7 +49,22 @@ class Diagnosis:
     @property
     def ok(self) -> bool:
         """Whether the main job (train, distil, decode, report) can be done here."""
-        return all(check.state == "ok" for check in self.checks if check.needed)
+        return not self._bad
+
+    @property
+    def _bad(self) -> list[str]:
+        return [check.name for check in self.checks if check.needed and check.state != "ok"]
+
+    def __str__(self) -> str:
+        """Lines of text, each command on a line of its own."""
+        width = max(len(check.name) for check in self.checks)
+        lines = [f"asr_kd {asr_kd.__version__}, {platform.system()} {platform.machine()}"]
+        for check in self.checks:
+            lines.append(f"  {check.state:8}{check.name:{width}}  {check.detail}".rstrip())
+            if check.fix:
+                lines.append(f"          fix: {check.fix}")
+        bad = f"The main job cannot be done here yet: {', '.join(self._bad)}."
+        return "\n".join([*lines, "The main job can be done here." if self.ok else bad])
 
 
 @dataclass(frozen=True)
@@ -71,46 +85,21 @@ class _Requirement:
         return modules if modules and usual not in modules else [usual]
 
 
-def diagnose() -> tuple[str, bool]:
-    """The text that `asr-kd doctor` prints, and whether the main job can be done here."""
-    diagnosis = examine()
-    return describe(diagnosis), diagnosis.ok
-
-
 def examine() -> Diagnosis:
     """Checks everything and changes nothing; imports all packages, so it takes some seconds."""
     requirements = sorted(_requirements(), key=lambda requirement: requirement.distribution != "torch")  # torch first
     parts = {requirement.distribution: _import_check(requirement) for requirement in requirements}
     k2 = parts.pop("k2", None) or _import_check(_Requirement("k2", "", extra="k2"))
-    decoders = [_toy_check("toy graph, kaldi-decoder", _decode_with_kaldi, parts["kaldi-decoder"], parts["kaldifst"])]
+    decoders = [_toy_check("kaldi", parts["kaldi-decoder"], parts["kaldifst"])]
     if k2.state != "missing":
-        decoders.insert(0, _toy_check("toy graph, k2", _decode_with_k2, k2))
+        decoders.insert(0, _toy_check("k2", k2))
     needed = [check for check in parts.values() if check.needed]
     optional = [check for check in parts.values() if not check.needed]
-    return Diagnosis((_python_check(), *needed, k2, *decoders, *_devices(), *optional, _download_check()))
-
-
-def describe(diagnosis: Diagnosis) -> str:
-    """The diagnosis as lines of text, each command on a line of its own."""
-    width = max(len(check.name) for check in diagnosis.checks)
-    lines = [f"asr_kd {asr_kd.__version__}, {platform.system()} {platform.machine()}"]
-    for check in diagnosis.checks:
-        lines.append(f"  {check.state:8}{check.name:{width}}  {check.detail}".rstrip())
-        if check.fix:
-            lines.append(f"          fix: {check.fix}")
-    bad = [check.name for check in diagnosis.checks if check.needed and check.state != "ok"]
-    if bad:
-        lines.append(f"The main job cannot be done here yet: {', '.join(bad)}.")
-    else:
-        lines.append("The main job can be done here.")
-    return "\n".join(lines)
+    python = Check("Python", "ok", f"{platform.python_version()} ({sys.executable})")
+    return Diagnosis((python, *needed, k2, *decoders, *_devices(), *optional, _download_check()))
 
 
 # --- packages
-
-
-def _python_check() -> Check:
-    return Check("Python", "ok", f"{platform.python_version()} ({sys.executable})")
 
 
 def _requirements() -> Iterator[_Requirement]:
@@ -169,74 +158,44 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
 
 
-# --- decoding: four frames, three classes, a graph small enough to try every path
+# --- decoding: four frames, three senones, and a graph whose arcs are words, small enough to try every path
 
-_TOY_FINAL = 2
-_TOY_ARCS = (  # from, to, class + 1, score; sorted by the first, as k2 wants them
-    (0, 1, 1, -0.25),
-    (0, 2, 3, -1.0),
-    (1, 1, 1, -0.5),
-    (1, 2, 2, -0.75),
-    (2, 2, 2, -0.125),
-)
-_TOY_SCORES = ((-0.5, -2.0, -1.5), (-0.75, -1.0, -2.5), (-3.0, -0.25, -1.25), (-2.0, -0.5, -0.5))
+TOY_ARCS = ((0, 1, 0, -0.25), (0, 2, 2, -1.0), (1, 1, 0, -0.5), (1, 2, 1, -0.75), (2, 2, 1, -0.125), (2, 3, -1, 0.0))
+TOY_WORDS = ("A", "B", "C", "D", "E")  # of the arcs: from, to, senone, score; the last one ends the path
+TOY_SCORES = ((-0.5, -2.0, -1.5), (-0.75, -1.0, -2.5), (-3.0, -0.25, -1.25), (-2.0, -0.5, -0.5))
+TOY_BEST = ("A", "D", "E", "E"), -3.5
 
 
-def _decode_by_enumeration() -> tuple[float, list[int]]:
-    """Score and labels of the best path, by trying all sequences of arcs."""
-    best = (float("-inf"), [0])
-    for arcs in itertools.product(_TOY_ARCS, repeat=len(_TOY_SCORES)):
-        states = [0, *(arc[1] for arc in arcs)]
-        if states[-1] == _TOY_FINAL and all(arc[0] == state for arc, state in zip(arcs, states)):
-            score = sum(arc[3] + frame[arc[2] - 1] for arc, frame in zip(arcs, _TOY_SCORES))
-            best = max(best, (score, [arc[2] for arc in arcs]))
-    return best
-
-
-def _decode_with_k2() -> tuple[float, list[int]]:
-    import torch  # before k2, which needs its libraries loaded
-
-    k2 = importlib.import_module("k2")
-    arcs = [*_TOY_ARCS, (_TOY_FINAL, _TOY_FINAL + 1, -1, 0.0)]
-    lines = [" ".join(map(str, arc)) for arc in arcs]
-    graph = k2.create_fsa_vec([k2.Fsa.from_str("\n".join([*lines, str(_TOY_FINAL + 1)]))])
-    scores = torch.tensor([[(-1e9, *frame) for frame in _TOY_SCORES]])  # (1, T, 1 + C); column 0 is epsilon
-    frames = k2.DenseFsaVec(scores, torch.tensor([[0, 0, len(_TOY_SCORES)]], dtype=torch.int32))
-    lattice = k2.intersect_dense_pruned(
-        graph, frames, search_beam=100.0, output_beam=100.0, min_active_states=1, max_active_states=100
-    )
-    best = k2.shortest_path(lattice, use_double_scores=True)
-    return float(best.scores.sum()), best.labels.tolist()[:-1]
-
-
-def _decode_with_kaldi() -> tuple[float, list[int]]:
+def _decode_toy(backend: str) -> tuple[tuple[str, ...], float]:
+    """Words and score of the path that a decoder takes for the best."""
     import numpy as np
 
-    kaldifst: Any = importlib.import_module("kaldifst")
-    kaldi_decoder: Any = importlib.import_module("kaldi_decoder")
-    lines = [f"{source} {target} {label} {label} {-score}" for source, target, label, score in _TOY_ARCS]
-    graph = kaldifst.compile("\n".join([*lines, f"{_TOY_FINAL} 0"]), acceptor=False)
-    options = kaldi_decoder.FasterDecoderOptions()
-    options.beam = 100.0
-    decoder = kaldi_decoder.FasterDecoder(graph, options)
-    decoder.decode(kaldi_decoder.DecodableCtc(np.array(_TOY_SCORES, dtype=np.float32)))
-    _, best = decoder.get_best_path()
-    _, labels, _, weight = kaldifst.get_linear_symbol_sequence(best)
-    return -(weight.value1 + weight.value2), list(labels)
+    from asr_kd.decoding.decoder import make_decoder
+    from asr_kd.decoding.graph import Graph
+    from asr_kd.decoding.settings import DecodingConfig
+
+    src, dst, senone = np.array([arc[:3] for arc in TOY_ARCS], np.int32).T.copy()
+    output = np.array([*range(1, len(TOY_ARCS)), 0], np.int32)
+    score = np.array([arc[3] for arc in TOY_ARCS], np.float32)
+    graph = Graph(src, dst, senone, output, score, len(TOY_SCORES[0]), TOY_WORDS, ())
+    decoder = make_decoder(backend, graph, DecodingConfig(), acoustic_scale=1.0)
+    (best,) = decoder.decode([np.array(TOY_SCORES, np.float32)])
+    return best.words, best.score
 
 
-def _toy_check(name: str, decode: Callable[[], tuple[float, list[int]]], *parts: Check) -> Check:
+def _toy_check(backend: str, *parts: Check) -> Check:
+    name = f"toy graph, {parts[0].name}"
     bad = [part for part in parts if part.state != "ok"]
     if bad:
         return Check(name, "broken", f"not tried, since it needs {' and '.join(p.name for p in bad)}", bad[0].fix)
     fix = _fix(_Requirement(parts[0].name, ""), "broken")
-    expected_score, expected_labels = _decode_by_enumeration()
+    (expected_words, expected_score) = TOY_BEST
     try:
-        score, labels = decode()
+        words, score = _decode_toy(backend)
     except Exception as error:  # whatever a wrong binary does
         return Check(name, "broken", _one_line(error), fix)
-    if labels != expected_labels or abs(score - expected_score) > 1e-4:
-        detail = f"best path {labels} of score {score:.4f}, expected {expected_labels} of score {expected_score:.4f}"
+    if words != expected_words or abs(score - expected_score) > 1e-4:
+        detail = f"best path {words} of score {score:.4f}, expected {expected_words} of score {expected_score:.4f}"
         return Check(name, "broken", detail, fix)
     return Check(name, "ok", f"the best of all paths, score {score:.4f}")
 
@@ -246,7 +205,7 @@ def _toy_check(name: str, decode: Callable[[], tuple[float, list[int]]], *parts:
 
 def _devices() -> list[Check]:
     """Processor and GPUs, with the number format that precision `auto` takes there; needs torch."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = default_jobs()
     try:
         import torch
 

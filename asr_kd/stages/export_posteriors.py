@@ -18,8 +18,7 @@ from asr_kd.frames.store import FrameStore
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import Stamp, read_stamp, stale_reason
 from asr_kd.workspace.config import Config
-from asr_kd.workspace.frames import open_frames
-from asr_kd.workspace.sets import all_sets
+from asr_kd.workspace.sets import all_sets, open_frames
 from asr_kd.workspace.work import Workspace, require
 
 log = logging.getLogger(__name__)
@@ -51,7 +50,6 @@ def export_posteriors(
         raise UserError(f"there is no set {set_name!r}; the config has: {', '.join(all_sets(config, work))}.")
     members = config.system(system).members
     trained = require(work.exp(system), work, f"train {system}")
-    require(work.frames(set_name), work, "features")
     store = open_frames(work, set_name)
     stamp = Stamp(_STEP, {"format": form}, {system: trained["digest"], f"{set_name} frames": store.digest})
     old = read_stamp(folder)

@@ -30,9 +30,8 @@ from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.kernels.switch import one_thread
 from asr_kd.workspace.config import TRAIN, Config
 from asr_kd.workspace.executor import parallel_map
-from asr_kd.workspace.frames import open_frames
 from asr_kd.workspace.freshness import check_inputs_unmodified
-from asr_kd.workspace.sets import all_sets
+from asr_kd.workspace.sets import all_sets, open_frames
 from asr_kd.workspace.work import Workspace, require
 
 _SHARD = 50  # utterances that a process works on at a time: seconds of work, a few MB of results

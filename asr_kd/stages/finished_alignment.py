@@ -17,8 +17,7 @@ from asr_kd.io.files import replacing_file
 from asr_kd.io.stamp import read_stamp
 from asr_kd.lang.lexicon import Lang, read_lang
 from asr_kd.workspace.config import Config
-from asr_kd.workspace.frames import open_frames
-from asr_kd.workspace.sets import all_sets
+from asr_kd.workspace.sets import all_sets, open_frames
 from asr_kd.workspace.work import Workspace, require
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from asr_kd.distillation.soft_target_worker import SAMPLE_FRAMES, SUMS, truncati
 from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, TopK, cuts_nothing, truncate
 from asr_kd.errors import UserError, some_of
 from asr_kd.export.posteriors import PosteriorFolder
-from asr_kd.io.files import digest_of, file_digest, replacing_file
+from asr_kd.io.files import digest_of, file_digest, read_json, write_json
 from asr_kd.io.folders import resuming_folder
 from asr_kd.io.stamp import Stamp
 from asr_kd.stages.training_set import TrainingSet
@@ -107,18 +106,16 @@ def file_digests(source: Path, folder: Path) -> dict[str, str]:
     A file is read again where its size or time changed since the last call, whose digests lie beside `folder`.
     """
     notes = folder.with_name(f".{folder.name}.digests.json")
-    known = json.loads(notes.read_text(encoding="utf-8")) if notes.exists() else {}
+    known = read_json(notes, dict, "delete it: the posteriors are then read again.") if notes.exists() else {}
     digests: dict[str, list[Any]] = {}
     for file in PosteriorFolder(source).files:
-        name, status = str(file.relative_to(source)), file.stat()
+        name, status = os.path.relpath(file, source), file.stat()
         entry = known.get(name, [])
         if entry[:2] != [status.st_size, status.st_mtime_ns]:
             entry = [status.st_size, status.st_mtime_ns, file_digest(file)]
         digests[name] = entry
     if digests != known:
-        notes.parent.mkdir(parents=True, exist_ok=True)
-        with replacing_file(notes) as temporary:
-            temporary.write_text(json.dumps(digests), encoding="utf-8")
+        write_json(notes, digests)
     return {"posteriors": digest_of([[name, digests[name][2]] for name in sorted(digests)])[:16]}
 
 
@@ -137,16 +134,12 @@ def _check_complete(task: ImportTask, posteriors: PosteriorFolder) -> None:
 def _sample_mean(task: ImportTask, posteriors: PosteriorFolder) -> Tensor:
     """(C,) mean distribution over a random sample of utterances."""
     total, frames = torch.zeros(task.data.num_senones), 0
-    for full in _sample(task, posteriors):
+    for utterance in np.random.default_rng(task.seed).permutation(len(task.data.train.ids)).tolist():
+        full = task.distribution(posteriors, utterance)
+        if full is None:
+            continue
         total += full.exp().sum(0)
         frames += len(full)
         if frames >= SAMPLE_FRAMES:
             break
     return total / total.sum()
-
-
-def _sample(task: ImportTask, posteriors: PosteriorFolder) -> Iterator[Tensor]:
-    for utterance in np.random.default_rng(task.seed).permutation(len(task.data.train.ids)).tolist():
-        full = task.distribution(posteriors, utterance)
-        if full is not None:
-            yield full

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asr_kd.errors import UserError, some_of
+from asr_kd.io.files import open_text
 from asr_kd.io.formatting import human_bytes
 from asr_kd.io.resources import available_memory
-from asr_kd.io.text_files import open_text
 from asr_kd.lang.ngram import Arpa, estimate, read_arpa, read_counts
 from asr_kd.lang.normalise import normalise
 from asr_kd.lang.pruning import prune, restrict

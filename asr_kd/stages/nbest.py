@@ -18,7 +18,7 @@ from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.stages.decode import DecodeContext, DecodeTask, shards_of
 from asr_kd.stages.decode_results import read_summary
 from asr_kd.stages.decode_worker import DecodeShard, Loaded, list_hypotheses
-from asr_kd.workspace.cached_map import Codec, cached_map, json_codec
+from asr_kd.workspace.cached_map import Codec, cached_groups, json_codec
 from asr_kd.workspace.config import DEV
 
 DRAWS = 500  # paths drawn from each lattice
@@ -64,28 +64,21 @@ def make_lists(context: DecodeContext, tasks: Sequence[DecodeTask]) -> dict[tupl
                 stale.append((task, name, stamp, shards_of(store, task.models, context.search(scale))))
     if stale:
         load_backend(context.backend)  # fails before any process is started
-    files = [
-        partial_folder(folders[task.system, name], stamp) / f"{number}.json"
-        for task, name, stamp, shards in stale
-        for number in range(len(shards))
-    ]
-    results = cached_map(
-        partial(_list_shard, Loaded()), [shard for *_, shards in stale for shard in shards], files, _LISTS,
-        nj=context.nj, progress="lists of hypotheses",
-    )  # fmt: skip
-    for task, name, stamp, shards in stale:
+    groups = [(partial_folder(folders[task.system, name], stamp), shards) for task, name, stamp, shards in stale]
+    listed = cached_groups(
+        partial(_list_shard, Loaded()), groups, "lists", _LISTS, nj=context.nj, progress="lists of hypotheses"
+    )
+    for (task, name, stamp, shards), of_group in zip(stale, listed, strict=True):
         folder, ids = folders[task.system, name], context.stores[name].ids
         with (
             replacing_folder(folder, stamp) as temporary,
             gzip.open(temporary / _FILE, "wt", encoding="utf-8", compresslevel=5) as file,
         ):
-            for shard in shards:
+            for shard, lists in zip(shards, of_group, strict=True):
                 seed = task.models.index(shard.model)
-                for utterance, rows in zip(ids[shard.first : shard.end], next(results), strict=True):
+                for utterance, rows in zip(ids[shard.first : shard.end], lists, strict=True):
                     file.write(json.dumps({"utterance": utterance, "seed": seed, "hyps": rows}) + "\n")
         discard_partial(folder)
-    for _ in results:  # lets the progress bar and the processes end
-        pass
     return folders
 
 

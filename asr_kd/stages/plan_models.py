@@ -15,8 +15,8 @@ from asr_kd.acoustic.lda import random_transform
 from asr_kd.acoustic.model import build_model
 from asr_kd.acoustic.settings import DnnConfig, ModelConfig
 from asr_kd.acoustic.training import RunControl, TrainingData, fit
-from asr_kd.frames.array_frames import ArrayFrames
 from asr_kd.frames.sampler import BLOCK_FRAMES
+from asr_kd.frames.source import ArrayFrames
 from asr_kd.frames.windows import windows_of
 from asr_kd.lang.lexicon import make_lang
 from asr_kd.workspace.config import Config, SystemConfig

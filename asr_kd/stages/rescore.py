@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from asr_kd.decoding.decoder import NO_PATH, Grid, Hypothesis, empty_grid
-from asr_kd.decoding.registry import BACKENDS, backend_named
-from asr_kd.decoding.scales import Scales, choose_scales, grid_errors
+from asr_kd.decoding.decoder import NO_PATH, Grid, Hypothesis
+from asr_kd.decoding.registry import BACKENDS, backend_named, chosen_backend
+from asr_kd.decoding.scales import choose_scales, grid_errors
 from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.errors import UserError, some_of
 from asr_kd.evaluation.scoring import Scoring, rate_name
@@ -89,7 +89,7 @@ def rescore(
     lm: Path,
     systems: Sequence[str] = (),
     sets: Sequence[str] = (),
-    backend: str = "k2",
+    backend: str | None = None,
     nj: int = 1,
 ) -> RescoreResult:
     """Rescores systems that were decoded.
@@ -98,12 +98,13 @@ def rescore(
       lm: an ARPA file, gzipped or not, that takes the place of the first pass's model.
       systems: empty: all that are trained.
       sets: empty: all that are scored.
-      backend: one that keeps lattices.
+      backend: one that keeps lattices; None: the first installed one.
 
     Raises:
       UserError: a system was not decoded, the back end cannot be loaded, or the language model cannot be read or lacks
         words.
     """
+    backend = chosen_backend(backend)
     check_models([lm], backend)
     sets = chosen_sets(config, work, sets)
     context = decode_context(config, work, tuple(dict.fromkeys((DEV, *sets))), backend, nj)
@@ -211,7 +212,7 @@ def _rescore_system(second_pass: _SecondPass, task: DecodeTask, names: Sequence[
     vocabulary = set(read_lang(work.lang).words)
     for name in names:
         listed, store = list(read_lists(lists[system, name])), context.stores[name]
-        best = [_best(utterance, scales, score) for utterance in listed]
+        best = [_search(utterance, score)(scales.acoustic_scale, scales.word_penalty) for utterance in listed]
         count = len(store.ids)
         seeds = [best[seed * count : (seed + 1) * count] for seed in range(len(task.models))]
         first = read_summary(work, system, name)
@@ -229,31 +230,24 @@ def _rescore_system(second_pass: _SecondPass, task: DecodeTask, names: Sequence[
             write_results(temporary, recognised, settings, scoring, vocabulary, **more)
 
 
-def _totals(utterance: ListedUtterance, scale: float, penalty: float, language: np.ndarray) -> np.ndarray:
+def _search(utterance: ListedUtterance, score: Score) -> Callable[[float, float], Hypothesis]:
+    """(acoustic scale, word penalty) -> the best hypothesis of a list."""
     hypotheses = utterance.hypotheses
+    language = np.array([score(words) for words in hypotheses.words])
     lengths = np.array([len(words) for words in hypotheses.words])
-    total: np.ndarray = scale * hypotheses.acoustic + hypotheses.graph + language + penalty * lengths
-    return total
+
+    def best(scale: float, penalty: float) -> Hypothesis:
+        if not hypotheses.words:
+            return NO_PATH
+        totals = scale * hypotheses.acoustic + hypotheses.graph + language + penalty * lengths
+        return Hypothesis(hypotheses.words[int(totals.argmax())], float(totals.max()))
+
+    return best
 
 
 def _grid(utterance: ListedUtterance, settings: DecodingConfig, score: Score) -> Grid:
-    words = utterance.hypotheses.words
-    if not words:
-        return empty_grid(settings.acoustic_scales, settings.word_penalties)
-    language = np.array([score(hypothesis) for hypothesis in words])
-    return tuple(
-        tuple(words[int(_totals(utterance, scale, penalty, language).argmax())] for penalty in settings.word_penalties)
-        for scale in settings.acoustic_scales
-    )
-
-
-def _best(utterance: ListedUtterance, scales: Scales, score: Score) -> Hypothesis:
-    words = utterance.hypotheses.words
-    if not words:
-        return NO_PATH
-    language = np.array([score(hypothesis) for hypothesis in words])
-    totals = _totals(utterance, scales.acoustic_scale, scales.word_penalty, language)
-    return Hypothesis(words[int(totals.argmax())], float(totals.max()))
+    best, penalties = _search(utterance, score), settings.word_penalties
+    return tuple(tuple(best(scale, penalty).words for penalty in penalties) for scale in settings.acoustic_scales)
 
 
 def _oracle(references: Sequence[list[str]], listed: Sequence[ListedUtterance], scoring: Scoring) -> dict[str, float]:

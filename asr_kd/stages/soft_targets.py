@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.distillation.soft_target_worker import (
     SUMS,
     Shard,
-    SoftTargetShard,
     TargetsTask,
     TeacherFolder,
     clear_cache,
@@ -36,8 +35,7 @@ from asr_kd.io.stamp import Stamp, read_stamp, stale_reason
 from asr_kd.stages.imported_targets import ImportTask, file_digests, import_targets
 from asr_kd.stages.training_set import TrainingSet, open_training_set, trained_stamp
 from asr_kd.workspace.config import Config
-from asr_kd.workspace.executor import default_jobs, parallel_map
-from asr_kd.workspace.run_options import RunOptions
+from asr_kd.workspace.executor import RunOptions, default_jobs, parallel_map
 from asr_kd.workspace.work import Workspace
 
 log = logging.getLogger(__name__)
@@ -89,7 +87,11 @@ def make_soft_targets(
             raise UserError(f"{name} has targets.online: true: its teachers run beside it, and nothing is stored.")
     if not learners:
         raise UserError(f"{work.config_path}: no system learns from stored soft targets.")
-    chosen = names or [name for name in learners if _teachers_are_trained(config, work, name)]
+    chosen = names or [
+        name
+        for name in learners
+        if all(read_stamp(work.exp(teacher)) is not None for teacher in config.systems[name].teachers)
+    ]
     if not chosen:
         teachers = dict.fromkeys(t for name in learners for t in config.systems[name].teachers)
         raise UserError(
@@ -136,27 +138,15 @@ def targets_stamp(config: Config, work: Workspace, data: TrainingSet, name: str)
     """What the targets of a system are made from.
 
     Raises:
-      UserError: a teacher is not trained, or was trained on other frames or labels, or has other models.
+      UserError: a teacher is not trained, or was trained on other frames or labels, or with other settings.
     """
     targets = _targets(config, name)
     if targets.imported:
         inputs = {"train frames": data.train.digest, "tree": data.tree_digest}
         inputs |= file_digests(_imported_folder(work, targets), work.targets(targets.name))
     else:
-        inputs = {teacher: _teacher_stamp(config, work, teacher, data)["digest"] for teacher in targets.source}
+        inputs = {teacher: trained_stamp(config, work, teacher, data)["digest"] for teacher in targets.source}
     return Stamp("soft-targets", {"targets": targets.stored}, inputs, config.seed, version=2)
-
-
-def _teacher_stamp(config: Config, work: Workspace, teacher: str, data: TrainingSet) -> dict[str, Any]:
-    """The stamp of a teacher, whose models are those that the config says: it says which of them answer."""
-    stamp, system = trained_stamp(work, teacher, data), config.systems[teacher]
-    trained = (stamp["metadata"]["members"], stamp["settings"]["system"].get("folds", 0))
-    if trained != (system.num_models, system.folds):
-        raise UserError(
-            f"{work.exp(teacher)} has {trained[0]} models and folds: {trained[1]}, but the config says "
-            f"{system.num_models} and folds: {system.folds}; train it again: {work.command(f'train {teacher}')}"
-        )
-    return stamp
 
 
 def target_provider(
@@ -213,10 +203,6 @@ def _targets(config: Config, name: str) -> TargetsConfig:
     return targets
 
 
-def _teachers_are_trained(config: Config, work: Workspace, name: str) -> bool:
-    return all(read_stamp(work.exp(teacher)) is not None for teacher in config.systems[name].teachers)
-
-
 def _imported_folder(work: Workspace, targets: TargetsConfig) -> Path:
     return work.config_path.parent / targets.source[0]
 
@@ -239,8 +225,12 @@ def _compute(
         writer = SoftTargetWriter(temporary, task.num_senones, mean_distribution, exact=task.exact)
         sums = writer.note or {"utterances": 0, **dict.fromkeys(SUMS, 0.0)}
         shards = [Shard(task, *ends, mean_distribution) for ends in task.shards(store.offsets, sums["utterances"])]
-        with _progress_bar(store.num_frames, int(store.offsets[sums["utterances"]]), quiet) as bar:
-            for shard, result in zip(shards, _results(shards, nj), strict=True):
+        bar = tqdm(
+            desc="soft targets", total=store.num_frames, initial=int(store.offsets[sums["utterances"]]), unit="frame",
+            unit_scale=True, disable=quiet, mininterval=1.0,
+        )  # fmt: skip
+        with bar:
+            for shard, result in zip(shards, parallel_map(compute_soft_targets, shards, nj=nj), strict=True):
                 writer.append(result.targets)
                 sums = {name: sums[name] + result.sums[name] for name in SUMS} | {"utterances": shard.end}
                 writer.commit(sums)
@@ -250,17 +240,6 @@ def _compute(
         metadata |= {name: sums[name] / max(1, store.num_frames) for name in SUMS}
         metadata |= {"bytes_per_frame": written.bytes_per_frame, "full_bytes_per_frame": 2 * task.num_senones}
     return metadata
-
-
-def _results(shards: Sequence[Shard], nj: int) -> Iterator[SoftTargetShard]:
-    return parallel_map(compute_soft_targets, shards, nj=nj)
-
-
-def _progress_bar(num_frames: int, done: int, quiet: bool) -> Any:
-    return tqdm(
-        desc="soft targets", total=num_frames, initial=done, unit="frame", unit_scale=True, disable=quiet,
-        mininterval=1.0,
-    )  # fmt: skip
 
 
 def _check_disk(folder: Path, task: TargetsTask, entries: float, num_frames: int) -> None:

@@ -9,33 +9,35 @@ and a sweep with a longer grid computes only what is new.
 from __future__ import annotations
 
 import itertools
-import json
 import logging
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from asr_kd.acoustic.training import read_log
+from asr_kd.decoding.registry import chosen_backend
 from asr_kd.errors import UserError
-from asr_kd.io.files import digest_of
+from asr_kd.evaluation.scoring import rate_name
+from asr_kd.io.files import digest_of, write_json
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.formatting import markdown_table
 from asr_kd.io.stamp import Stamp
 from asr_kd.report.hypotheses import read_hypotheses
 from asr_kd.report.systems import role_of
 from asr_kd.settings import to_mapping
-from asr_kd.stages.decode import chosen_backend, chosen_sets, decode
+from asr_kd.stages.decode import chosen_sets, decode
 from asr_kd.stages.decoding_graph import make_graph
 from asr_kd.stages.soft_targets import make_soft_targets
-from asr_kd.stages.train import seeds_of, train
+from asr_kd.stages.train import train
+from asr_kd.stages.training_set import seeds_of
 from asr_kd.workspace.config import Config, why_not_reused, with_settings
-from asr_kd.workspace.executor import parallel_map
-from asr_kd.workspace.run_options import RunOptions
+from asr_kd.workspace.executor import RunOptions, parallel_map
 from asr_kd.workspace.work import Workspace, require
 
 if TYPE_CHECKING:
@@ -79,16 +81,6 @@ class SweepPlan:
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """What a process needs to run one point."""
-
-    point: Point
-    work: Workspace
-    plan: SweepPlan
-    options: RunOptions
-
-
-@dataclass(frozen=True)
 class SweepResult:
     """One row per point and system."""
 
@@ -96,12 +88,8 @@ class SweepResult:
     keys: tuple[str, ...]
     rows: list[SweepRow]
 
-    def best(self) -> SweepRow:
-        """The row with the highest frame accuracy on dev."""
-        return max(self.rows, key=lambda row: row.frame_accuracy)
-
     def __str__(self) -> str:
-        best = self.best()
+        best = max(self.rows, key=lambda row: row.frame_accuracy)
         chosen = ", ".join(f"{key} {best.values[key]}" for key in self.keys)
         return f"{markdown(self)}\nbest on dev: {best.system} with {chosen}\n{self.folder}/report/sweep.md"
 
@@ -183,10 +171,11 @@ def sweep(
                      config.systems[system].reuse)  # fmt: skip
     require(work.exp("align"), work, "align")
     folder = work.exp("sweep") / (name or "-".join(key.rpartition(".")[2] for key in plan.grid))
-    pieces = [_Piece(point, _linked_folder(config, work, folder, point), plan, options) for point in points]
-    for piece in pieces:  # one after the other: several points share these
-        _make_shared(piece)
-    rows = [row for of_point in parallel_map(_run_point, pieces, nj=nj, progress="points") for row in of_point]
+    linked = [(point, _linked_folder(config, work, folder, point)) for point in points]
+    for point, of_point in linked:  # one after the other: several points share these
+        _make_shared(point.config, of_point, plan, options)
+    results = parallel_map(partial(_run_point, plan, options), linked, nj=nj, progress="points")
+    rows = [row for of_point in results for row in of_point]
     result = SweepResult(folder, tuple(plan.grid), rows)
     _write(result, plan)
     return result
@@ -239,6 +228,8 @@ def _link(link: Path, target: Path) -> None:
         if os.readlink(link) == destination:
             return
         link.unlink()
+    elif link.exists():
+        raise UserError(f"{link} must be a link to {target}, but a folder of this name is there; move it away.")
     link.symlink_to(destination)
 
 
@@ -256,20 +247,19 @@ def _resolved(path: Path) -> Path:
     return path.resolve() if path.is_symlink() else path
 
 
-def _make_shared(piece: _Piece) -> None:
+def _make_shared(config: Config, work: Workspace, plan: SweepPlan, options: RunOptions) -> None:
     """The graphs, teachers and soft targets that a point's systems need, where the links lead."""
-    config, work = piece.point.config, piece.work
-    if piece.plan.sets:
-        for tree in dict.fromkeys(config.systems[name].tree for name in piece.plan.systems):
+    if plan.sets:
+        for tree in dict.fromkeys(config.systems[name].tree for name in plan.systems):
             make_graph(config, work, tree)
     sources = {teacher for system in config.systems.values() for teacher in system.teachers}
-    needed = _needed(config, piece.plan.systems)
+    needed = _needed(config, plan.systems)
     teachers = [name for name in config.in_training_order() if name in needed and name in sources]
     if teachers:
-        train(config, work, piece.options, teachers)
-    learners = [name for name in piece.plan.systems if config.systems[name].stored_targets is not None]
+        train(config, work, options, teachers)
+    learners = [name for name in plan.systems if config.systems[name].stored_targets is not None]
     if learners:
-        make_soft_targets(config, work, piece.options, learners)
+        make_soft_targets(config, work, options, learners)
 
 
 def _needed(config: Config, names: Sequence[str]) -> set[str]:
@@ -280,39 +270,39 @@ def _needed(config: Config, names: Sequence[str]) -> set[str]:
     return needed
 
 
-def _run_point(piece: _Piece) -> list[SweepRow]:
+def _run_point(plan: SweepPlan, options: RunOptions, linked: tuple[Point, Workspace]) -> list[SweepRow]:
     from asr_kd.report.sweep_figure import SweepRow
 
-    config, work, plan = piece.point.config, piece.work, piece.plan
+    point, work = linked
+    config = point.config
     rows = []
     for name in plan.systems:
-        train(config, work, piece.options, [name], nj=1)
+        train(config, work, options, [name], nj=1)
         metadata = require(work.exp(name), work, f"train {name}")["metadata"]
         epochs = read_log(work.exp(name))
         entropies = [epochs[epoch - 1]["dev_cross_entropy"][m] for m, epoch in enumerate(metadata["best_epoch"])]
         system = config.systems[name]
         rows.append(
             SweepRow(
-                values=dict(piece.point.values),
+                values=dict(point.values),
                 system=name,
                 role=role_of(config, name),
                 parameters=metadata["parameters"] * system.members,
                 seeds=system.num_models,
-                frame_accuracy=_mean(metadata["dev_accuracy"]),
+                frame_accuracy=fmean(metadata["dev_accuracy"]),
                 frame_accuracy_each=metadata["dev_accuracy"],
-                cross_entropy=_mean(entropies),
-                **(_decoded(piece, name) if plan.sets else {}),
+                cross_entropy=fmean(entropies),
+                **(_decoded(config, work, plan, name) if plan.sets else {}),
             )
         )
     return rows
 
 
-def _decoded(piece: _Piece, name: str) -> dict[str, Any]:
+def _decoded(config: Config, work: Workspace, plan: SweepPlan, name: str) -> dict[str, Any]:
     """Decodes a system; the fields of `SweepRow` that come from its words."""
-    work, sets = piece.work, piece.plan.sets
-    decode(piece.point.config, work, [name], sets, piece.plan.backend)
-    hypotheses = {s: read_hypotheses(work.decoded(name, s), work.command("sweep")) for s in sets}
-    summary = hypotheses[sets[-1]].summary
+    decode(config, work, [name], plan.sets, plan.backend)
+    hypotheses = {s: read_hypotheses(work.decoded(name, s), work.command("sweep")) for s in plan.sets}
+    summary = hypotheses[plan.sets[-1]].summary
     return {
         "unit": summary.unit,
         "wer": {s: h.total.wer for s, h in hypotheses.items()},
@@ -321,14 +311,10 @@ def _decoded(piece: _Piece, name: str) -> dict[str, Any]:
     }
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
-
-
 def markdown(result: SweepResult) -> str:
     """The table; accuracies and cross-entropy are dev's, of an ensemble its members' mean."""
     first = result.rows[0]
-    rate = "PER" if first.unit == "phone" else "WER"
+    rate = rate_name(first.unit)
     head = [*result.keys, "system", "parameters", "dev frame accuracy", "dev cross-entropy"]
     head += [f"{rate} {name}" for name in first.wer] + (["RTF"] if first.wer else [])
     rows = []
@@ -346,6 +332,6 @@ def _write(result: SweepResult, plan: SweepPlan) -> None:
     rows = [row.as_mapping() for row in result.rows]
     stamp = Stamp("sweep", {"grid": plan.grid, "systems": list(plan.systems)}, {"rows": digest_of(rows)})
     with replacing_folder(result.folder / "report", stamp) as temporary:
-        (temporary / "sweep.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        write_json(temporary / "sweep.json", rows)
         (temporary / "sweep.svg").write_text(draw(result.rows), encoding="utf-8")
         (temporary / "sweep.md").write_text(f"{markdown(result)}\n\n![The sweep](sweep.svg)\n", encoding="utf-8")

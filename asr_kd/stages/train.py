@@ -10,8 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -27,13 +26,11 @@ from asr_kd.errors import UserError
 from asr_kd.frames.sampler import draw_fraction, held_out_frames
 from asr_kd.frames.windows import windows_of
 from asr_kd.io.stamp import Stamp, stale_reason
-from asr_kd.settings import to_mapping
 from asr_kd.stages.soft_targets import SoftTargetsResult, soft_targets_of, target_provider, targets_stamp
-from asr_kd.stages.training_run import TrainingSettings, TrainingTask, TrainResult, reuse_members, train_models
-from asr_kd.stages.training_set import TrainingSet, open_training_set, trained_stamp
+from asr_kd.stages.training_run import TrainingTask, TrainResult, reuse_members, train_models
+from asr_kd.stages.training_set import TrainingSet, open_training_set, seeds_of, trained_stamp, training_settings
 from asr_kd.workspace.config import Config, SystemConfig
-from asr_kd.workspace.executor import default_jobs, parallel_map
-from asr_kd.workspace.run_options import RunOptions
+from asr_kd.workspace.executor import RunOptions, default_jobs, parallel_map
 from asr_kd.workspace.work import Workspace, labels_of
 
 log = logging.getLogger(__name__)
@@ -146,12 +143,13 @@ class SystemRun:
         """Of a finished folder."""
         inputs, step = self.data.inputs, "train"
         if self.system.reuse:
-            inputs |= {self.system.reuse: self._reused_stamp()["digest"]}
+            source = trained_stamp(self.config, self.work, self.system.reuse, self.data, self.system.num_models)
+            inputs |= {self.system.reuse: source["digest"]}
             step = "reuse"
         elif self.system.targets is not None:
             inputs |= {"soft targets": targets_stamp(self.config, self.work, self.data, self.name).digest}
             step = "distill"
-        return Stamp(step, _settings(self.config, self.name), inputs, self.config.seed)
+        return Stamp(step, training_settings(self.config, self.name), inputs, self.config.seed)
 
     def train(self, options: RunOptions) -> TrainResult:
         """Trains or copies the models, unless the stamp says that they are there."""
@@ -159,25 +157,8 @@ class SystemRun:
         if self.system.reuse:
             source = self.work.exp(self.system.reuse)
             return reuse_members(path, self.stamp, source, self.system.num_models, metadata)
-        settings = TrainingSettings(self.system.model, self.system.training, seeds_of(self.config, self.name))
-        return train_models(path, self.stamp, settings, self._task, options, metadata)
-
-    def _reused_stamp(self) -> dict[str, Any]:
-        source, again = self.system.reuse, self.work.command(f"train {self.system.reuse}")
-        stamp = trained_stamp(self.work, source, self.data)
-        expected, trained = _settings(self.config, source), stamp["settings"]
-        count = self.system.num_models
-        if stamp["metadata"]["members"] < count:
-            raise UserError(
-                f"{self.work.exp(source)} has {stamp['metadata']['members']} members, but {self.name} reuses "
-                f"{count}; train more: {again}"
-            )
-        if trained["system"] != expected["system"] or trained["seeds"][:count] != expected["seeds"][:count]:
-            raise UserError(
-                f"{self.work.exp(source)} was trained with other settings than the config's {source}; train it again: "
-                f"{again}"
-            )
-        return stamp
+        seeds = seeds_of(self.config, self.name)
+        return train_models(path, self.stamp, self.system, seeds, self._task, options, metadata)
 
     def _task(self, device: torch.device) -> TrainingTask:
         data, model, labels = self.data, self.system.model, self.data.labels
@@ -214,53 +195,20 @@ class SystemRun:
         )
 
 
-def seeds_of(config: Config, name: str) -> list[int]:
-    """One seed for each model of a system; single models of several systems start from the same seeds."""
-    system = config.systems[name]
-    if system.reuse:
-        return seeds_of(config, system.reuse)[: system.num_models]
-    reused = any(other.reuse == name for other in config.systems.values())
-    first = 700 if system.folds else 0 if system.is_ensemble or reused else 500
-    return [config.seed * 1000 + first + k for k in range(system.num_models)]
-
-
-def _settings(config: Config, name: str) -> dict[str, Any]:
-    """For a stamp: the seeds say how many models there are."""
-    system = to_mapping(config.systems[name], changed_only=True)
-    for key in ("members", "seeds", "reuse", "targets"):
-        system.pop(key, None)
-    settings: dict[str, Any] = {"system": system, "seeds": seeds_of(config, name)}
-    if (targets := config.systems[name].targets) is not None:
-        settings["targets"] = targets
-    return settings
-
-
-@dataclass(frozen=True)
-class _Side:
-    """One of two systems that are trained at once, in a process of its own."""
-
-    config: Config
-    work: Workspace
-    name: str
-    options: RunOptions
-    threads: int
-
-
 def _train_at_once(runs: Sequence[SystemRun], options: RunOptions, cores: int) -> list[TrainResult]:
+    """Each of them in a process of its own."""
     if len(runs) == 1:
         return [runs[0].train(options)]
     threads = max(1, min(cores, torch.get_num_threads()) // len(runs))  # OMP_NUM_THREADS may ask for fewer
-    sides = [
-        _Side(run.config, run.work, run.name, replace(options, bar=line), threads) for line, run in enumerate(runs)
-    ]
-    return list(parallel_map(_train_side, sides, nj=len(runs)))
+    sides = [(run.name, replace(options, bar=line)) for line, run in enumerate(runs)]
+    return list(parallel_map(partial(_train_side, runs[0].config, runs[0].work, threads), sides, nj=len(runs)))
 
 
-def _train_side(side: _Side) -> TrainResult:
-    torch.set_num_threads(side.threads)  # of this helper process, which does nothing else
+def _train_side(config: Config, work: Workspace, threads: int, side: tuple[str, RunOptions]) -> TrainResult:
+    name, options = side
+    torch.set_num_threads(threads)  # of this helper process, which does nothing else
     try:
-        data = open_training_set(side.work, side.config.systems[side.name].tree)
-        return SystemRun(side.config, side.work, side.name, data).train(side.options)
+        return SystemRun(config, work, name, open_training_set(work, config.systems[name].tree)).train(options)
     except Exception as error:
-        log.error("%s cannot be trained (%s); the system beside it goes on", side.name, error)
+        log.error("%s cannot be trained (%s); the system beside it goes on", name, error)
         raise

@@ -17,13 +17,13 @@ from asr_kd.acoustic.divergence import DivergedError
 from asr_kd.acoustic.lda import InputTransform
 from asr_kd.acoustic.model import FrameModel, build_model, pick_device
 from asr_kd.acoustic.model_files import copy_members, save_model
-from asr_kd.acoustic.settings import ModelConfig, TrainingConfig
 from asr_kd.acoustic.training import RunControl, TrainingData, fit, read_log, write_log
 from asr_kd.errors import UserError
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.resources import check_disk
 from asr_kd.io.stamp import Stamp, read_stamp, stale_reason
-from asr_kd.workspace.run_options import RunOptions
+from asr_kd.workspace.config import SystemConfig
+from asr_kd.workspace.executor import RunOptions
 
 log = logging.getLogger(__name__)
 
@@ -56,19 +56,6 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
-    """Which models are trained, and how.
-
-    Attributes:
-      seeds: one per model; the first also seeds the order of the frames and dropout.
-    """
-
-    model: ModelConfig
-    training: TrainingConfig
-    seeds: list[int]
-
-
-@dataclass(frozen=True)
 class TrainingTask:
     """What models learn from; opened only where there is something to train.
 
@@ -88,14 +75,16 @@ class TrainingTask:
 def train_models(
     path: Path,
     stamp: Stamp,
-    settings: TrainingSettings,
+    system: SystemConfig,
+    seeds: list[int],
     open_task: Callable[[torch.device], TrainingTask],
     options: RunOptions,
-    metadata: Mapping[str, Any] | None = None,
+    metadata: dict[str, Any],
 ) -> TrainResult:
     """Trains models into the folder `path`, unless its stamp matches.
 
     Args:
+      seeds: one per model; the first also seeds the order of the frames and dropout.
       metadata: further entries of the stamp's metadata.
     """
     reason = stale_reason(path, stamp)
@@ -104,19 +93,14 @@ def train_models(
     log.info("training %s: %s", path.name, reason)
     device = pick_device(options.device)
     task = open_task(device)
-    model = build_model(
-        settings.model,
-        num_dims=task.num_dims,
-        num_senones=task.num_senones,
-        seeds=settings.seeds,
-        transform=task.transform,
-    ).to(device)
+    sizes = {"num_dims": task.num_dims, "num_senones": task.num_senones}
+    model = build_model(system.model, **sizes, seeds=seeds, transform=task.transform).to(device)
     checkpoint = _checkpoint(path)
     freed = checkpoint.stat().st_size if checkpoint.exists() else 0
     check_disk(path, _DISK_PER_WEIGHT * model.members * model.parameters_per_member - freed)
     with _tensorboard(options, path.name) as writer:
         control = RunControl(
-            seed=settings.seeds[0],
+            seed=seeds[0],
             evaluate=task.evaluate,
             digest=stamp.digest,
             checkpoint=checkpoint,
@@ -126,21 +110,19 @@ def train_models(
             writer=writer,
         )
         try:
-            progress = fit(model, task.data, task.criterion, settings.training, control)
+            progress = fit(model, task.data, task.criterion, system.training, control)
         except DivergedError as error:
             raise UserError(f"{path}: training diverged: {error}; {_last_good(checkpoint)}. {_ADVICE}") from None
     model = model.fold_input_transform()
     results = _results(model, progress)
-    with replacing_folder(path, stamp, results | dict(metadata or {})) as temporary:
+    with replacing_folder(path, stamp, results | metadata) as temporary:
         save_model(model, temporary)
         write_log(temporary, progress.rows)
     checkpoint.unlink(missing_ok=True)
     return TrainResult(path, True, **results)
 
 
-def reuse_members(
-    path: Path, stamp: Stamp, source: Path, count: int, metadata: Mapping[str, Any] | None = None
-) -> TrainResult:
+def reuse_members(path: Path, stamp: Stamp, source: Path, count: int, metadata: dict[str, Any]) -> TrainResult:
     """Copies the first models of the folder `source`, and what is known of them, into the folder `path`.
 
     Raises:
@@ -152,7 +134,7 @@ def reuse_members(
         return TrainResult(path, False, **results, reused_from=source.name)
     log.info("reusing the first %d models of %s for %s: %s", count, source.name, path.name, reason)
     rows = [_of_first(row, count) for row in read_log(source)]
-    with replacing_folder(path, stamp, results | dict(metadata or {})) as temporary:
+    with replacing_folder(path, stamp, results | metadata) as temporary:
         copy_members(source, temporary, count)
         write_log(temporary, rows)
     _checkpoint(path).unlink(missing_ok=True)  # of a training that was stopped before the config said reuse

@@ -9,8 +9,10 @@ import numpy as np
 
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
-from asr_kd.workspace.config import DEV, TRAIN
-from asr_kd.workspace.frames import open_frames
+from asr_kd.io.stamp import first_difference
+from asr_kd.settings import to_mapping
+from asr_kd.workspace.config import DEV, TRAIN, Config
+from asr_kd.workspace.sets import open_frames
 from asr_kd.workspace.work import Workspace, labels_of, require
 
 
@@ -66,11 +68,37 @@ def open_training_set(work: Workspace, tree: str = "tied") -> TrainingSet:
     return TrainingSet(stores[0], stores[1], tree, stamp["digest"], int(stamp["metadata"]["num_senones"]))
 
 
-def trained_stamp(work: Workspace, system: str, data: TrainingSet) -> dict[str, Any]:
-    """The stamp of a system that was trained on these frames and labels.
+def seeds_of(config: Config, name: str) -> list[int]:
+    """One seed for each model of a system; single models of several systems start from the same seeds."""
+    system = config.systems[name]
+    if system.reuse:
+        return seeds_of(config, system.reuse)[: system.num_models]
+    reused = any(other.reuse == name for other in config.systems.values())
+    first = 700 if system.folds else 0 if system.is_ensemble or reused else 500
+    return [config.seed * 1000 + first + k for k in range(system.num_models)]
+
+
+def training_settings(config: Config, name: str) -> dict[str, Any]:
+    """For a stamp: the seeds say how many models there are."""
+    system = to_mapping(config.systems[name], changed_only=True)
+    for key in ("members", "seeds", "reuse", "targets"):
+        system.pop(key, None)
+    settings: dict[str, Any] = {"system": system, "seeds": seeds_of(config, name)}
+    if (targets := config.systems[name].targets) is not None:
+        settings["targets"] = to_mapping(targets, changed_only=True)
+    return settings
+
+
+def trained_stamp(
+    config: Config, work: Workspace, system: str, data: TrainingSet, count: int | None = None
+) -> dict[str, Any]:
+    """The stamp of a system that was trained on these frames and labels, with the config's settings.
+
+    Args:
+      count: of its first models, which alone must be those of the config; None: all.
 
     Raises:
-      UserError: it is not there, or was trained on others.
+      UserError: it is not there, or was trained otherwise; what differs is named.
     """
     path, command = work.exp(system), f"train {system}"
     stamp = require(path, work, command)
@@ -80,4 +108,17 @@ def trained_stamp(work: Workspace, system: str, data: TrainingSet) -> dict[str, 
                 f"{path} was trained on {name} {stamp['inputs'].get(name)}, but they are {digest} now; train it "
                 f"again: {work.command(command)}"
             )
+    trained, expected = (
+        _by_key(settings, count) for settings in (stamp["settings"], training_settings(config, system))
+    )
+    if (difference := first_difference(trained, expected)) is not None:
+        raise UserError(
+            f"{path} was trained with other settings than the config's {system} ({difference}); train it again: "
+            f"{work.command(command)}"
+        )
     return stamp
+
+
+def _by_key(settings: dict[str, Any], count: int | None) -> dict[str, Any]:
+    """Settings of a stamp under the keys of the config."""
+    return settings["system"] | {"targets": settings.get("targets"), "members or seeds": settings["seeds"][:count]}

@@ -10,14 +10,15 @@ import soundfile
 from numpy.typing import NDArray
 
 from asr_kd.corpora.audio import BadAudio, check_audio
+from asr_kd.decoding.registry import chosen_backend
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_LENGTH, check_features, fbank
-from asr_kd.stages.decode import chosen_backend, task_of
+from asr_kd.stages.decode import task_of
 from asr_kd.stages.decode_results import read_summary
 from asr_kd.stages.decode_worker import Loaded, SearchSettings, loglikes_of
 from asr_kd.workspace.config import DEV, TRAIN, Config
-from asr_kd.workspace.frames import open_frames
-from asr_kd.workspace.work import Workspace, require
+from asr_kd.workspace.sets import open_frames
+from asr_kd.workspace.work import Workspace
 
 
 def transcribe(
@@ -46,7 +47,6 @@ def transcribe(
     model, loaded = task_of(config, work, system).models[0], Loaded()
     scales = read_summary(work, system, DEV)
     search = SearchSettings(config.decoding, chosen_backend(backend), scales["acoustic_scale"], scales["word_penalty"])
-    require(work.frames(TRAIN), work, "features")
     scale = open_frames(work, TRAIN).scale
     loglikes = []
     for path in audio_paths:

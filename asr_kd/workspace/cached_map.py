@@ -9,11 +9,13 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from asr_kd.errors import UserError
 from asr_kd.io.files import replacing_file
 from asr_kd.workspace.executor import parallel_map
 
@@ -80,7 +82,7 @@ def cached_map(
     results = parallel_map(function, missing, nj=nj, executor=executor, progress=progress if missing else None)
     for file, exists in zip(files, cached, strict=True):
         if exists:
-            yield codec.unpack(file.read_bytes())
+            yield _read(file, codec)
             continue
         result = next(results)
         with replacing_file(file) as temporary:
@@ -88,3 +90,34 @@ def cached_map(
         yield result
     for _ in results:  # lets the progress bar and the processes end
         pass
+
+
+def cached_groups(
+    function: Callable[[Shard], Result],
+    groups: Sequence[tuple[Path, Sequence[Shard]]],
+    name: str,
+    codec: Codec[Result],
+    *,
+    nj: int,
+    progress: str,
+) -> Iterator[Iterator[Result]]:
+    """Yields the results of each group of shards; take all of a group's before the next group, as of `cached_map`.
+
+    Args:
+      groups: (the folder of the group's cache, its shards).
+      name: of the files in that folder, before their numbers.
+    """
+    files = [folder / f"{name}-{number}.json" for folder, shards in groups for number in range(len(shards))]
+    shards = [shard for _, of_group in groups for shard in of_group]
+    results = cached_map(function, shards, files, codec, nj=nj, progress=progress)
+    for _, of_group in groups:
+        yield islice(results, len(of_group))
+    for _ in results:  # lets the progress bar and the processes end
+        pass
+
+
+def _read(file: Path, codec: Codec[Result]) -> Result:
+    try:
+        return codec.unpack(file.read_bytes())
+    except Exception as error:  # each codec has its own
+        raise UserError(f"{file} is damaged ({error}); delete it, then run the same command again.") from None

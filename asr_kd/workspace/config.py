@@ -26,7 +26,6 @@ from asr_kd.frames.features import FeaturesConfig
 from asr_kd.io.yaml_files import load_with_bases
 from asr_kd.lang.settings import LangConfig
 from asr_kd.settings import STRICT, ChosenByName, Count, Natural, Seed, Share, dotted, first_error, to_mapping
-from asr_kd.workspace.old_config import check_for_old_keys
 
 TRAIN, DEV = "train", "dev"  # the set that everything is learnt from, and the one that settings are chosen on
 ALIGNER = "model"  # a folder of exp/align, beside those of the sets
@@ -124,20 +123,17 @@ class Config:
             for role, name in dataclasses.asdict(comparison).items():
                 if name not in self.systems:
                     raise ValueError(f"compare[{number}].{role}: there is no system {name!r}")
+            if comparison.direct == comparison.distilled:
+                raise ValueError(f"compare[{number}]: {comparison.direct} cannot be both direct and distilled")
             if self.systems[comparison.distilled].targets is None:
                 raise ValueError(
                     f"compare[{number}].distilled: {comparison.distilled} is not distilled: it has no targets"
                 )
 
     @property
-    def test_sets(self) -> tuple[str, ...]:
-        """The sets that are only scored."""
-        return tuple(name for name in self.sets if name not in (TRAIN, DEV))
-
-    @property
     def scored_sets(self) -> tuple[str, ...]:
-        """dev, on which scales are chosen, and the test sets."""
-        return (DEV, *self.test_sets)
+        """dev, on which scales are chosen, and the sets that are only scored."""
+        return (DEV, *(name for name in self.sets if name not in (TRAIN, DEV)))
 
     @property
     def trees(self) -> tuple[str, ...]:
@@ -281,7 +277,7 @@ def from_mapping(cls: type[T], raw: Any, where: str) -> T:
     if not isinstance(raw, dict):
         raise UserError(f"{where}: expected a mapping of settings, not {raw!r}.")
     if cls is Config:
-        check_for_old_keys(raw, where)
+        _check_for_old_keys(raw, where)
     if (odd := _not_plain(raw)) is not None:
         location, reason = odd
         raise UserError(f"{where}: {dotted(location)}: {reason}.")
@@ -290,6 +286,37 @@ def from_mapping(cls: type[T], raw: Any, where: str) -> T:
         return TypeAdapter(cls).validate_json(json.dumps(raw), by_alias=True, by_name=False)
     except pydantic.ValidationError as error:
         raise UserError(f"{where}: {first_error(error, cls)}.") from None
+
+
+_SYSTEM = "name what is trained under systems: (see the recipes' configs)"
+OLD_KEYS = {  # keys before version 0.2, each with one sentence that says the present way
+    "teacher": f"{_SYSTEM}; an ensemble is a system with members: N",
+    "student": f"{_SYSTEM}: a system without targets is trained directly, one with targets: {{from: ...}} is distilled",
+    "small": f"{_SYSTEM}: a smaller model is one more system",
+    "few": f"{_SYSTEM}: a system with train_fraction: 0.03 sees 3 % of the utterances",
+    "monophone": f"{_SYSTEM}: the control is a system with tree: monophone",
+    "soft_targets": "temperature, mean, keep_mass and max_entries stand in the targets: of a system; "
+    "out_of_fold: K is a teacher with folds: K",
+    "corpus.train_parts": "name the parts of each set under sets: {train: [...]}",
+    "corpus.dev_parts": "name the parts of each set under sets: {dev: [...]}",
+    "corpus.test_parts": "name the parts of each set under sets: {test: [...]}",
+    "alignment.hidden": "write alignment: {model: {layers: 1, width: 128}}",
+    "alignment.context": "write alignment: {model: {left_context: 1, right_context: 1}}",
+    "alignment.shifts": "write alignment: {boundary_offsets: FILE}",
+    "alignment.labels=own": "write alignment: {labels: forced}",
+}
+_ABSENT = object()
+
+
+def _check_for_old_keys(raw: Mapping[str, Any], where: str) -> None:
+    """Raises UserError at a key, or a value, that has another name now."""
+    for path, advice in OLD_KEYS.items():
+        keys, _, value = path.partition("=")
+        at: Any = raw
+        for key in keys.split("."):
+            at = at.get(key, _ABSENT) if isinstance(at, Mapping) else _ABSENT
+        if at is not _ABSENT and (not value or at == value):
+            raise UserError(f"{where}: {keys}{f': {value}' if value else ''} is an old setting: {advice}.")
 
 
 def _not_plain(raw: Any, location: tuple[Any, ...] = (), above: tuple[int, ...] = ()) -> tuple[Any, str] | None:

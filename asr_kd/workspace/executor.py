@@ -1,4 +1,4 @@
-"""A map over independent shards of a stage: in this process, over helper processes, or on a Dask cluster.
+"""Where work runs: a map over shards in this process, over helper processes or on Dask; the device of a training.
 
 Where a helper process is killed, most often because memory ran out, half as many helpers do the shards that have no
 result yet. The process that started the helpers logs what they log.
@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -29,6 +31,17 @@ log = logging.getLogger(__name__)
 
 _function: Callable[[Any], Any] | None = None  # that this helper process was started for
 _AHEAD = 4  # shards for each helper that are submitted before the first result is taken
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What does not change the result: where and how visibly training runs."""
+
+    device: str = "auto"
+    tensorboard: Path | None = None
+    quiet: bool = False
+    checkpoint_seconds: float = 60.0
+    bar: int | None = None  # the progress bar's line on the terminal, where several processes have one
 
 
 def parallel_map(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from asr_kd.corpora.cuts import read_cuts
 from asr_kd.errors import UserError
+from asr_kd.io.files import read_json
 from asr_kd.io.stamp import STAMP
 from asr_kd.workspace.work import Workspace
 
@@ -50,7 +50,7 @@ def _newer(stamp: Path, files: Iterator[Path]) -> list[Path]:
 
 def _listed(work: Workspace, file: Path) -> Iterator[Path]:
     if file.exists():
-        yield from (work.root / name for name in json.loads(file.read_text(encoding="utf-8")))
+        yield from (work.root / name for name in read_json(file, list, f"{_FIX}."))
 
 
 def _recordings(work: Workspace, cuts: Path) -> Iterator[Path]:

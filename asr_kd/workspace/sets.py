@@ -1,16 +1,18 @@
-"""The sets of a work folder: those of the config, and those that were added to it for scoring later."""
+"""The sets of a work folder, those of the config and those that were added for scoring later, and their FrameStores."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from asr_kd.corpora.settings import LibriSpeechConfig
 from asr_kd.errors import UserError
-from asr_kd.io.files import replacing_file
+from asr_kd.frames.store import FrameStore, FrameStoreError
+from asr_kd.io.files import read_json, write_json
 from asr_kd.workspace.config import DEV, TRAIN, Config, with_settings
-from asr_kd.workspace.work import Workspace, require
+from asr_kd.workspace.work import Workspace, labels_of, require
 
 _ADDED = "added_sets.json"
 
@@ -82,15 +84,36 @@ def prepared(config: Config, work: Workspace) -> dict[str, Any]:
 
 def add_set(work: Workspace, name: str, parts: Sequence[str]) -> None:
     """Notes a test set that is scored beside those of the config."""
-    with replacing_file(work.data / _ADDED) as temporary:
-        temporary.write_text(json.dumps(_added(work) | {name: tuple(parts)}, indent=1) + "\n", encoding="utf-8")
+    write_json(work.data / _ADDED, _added(work) | {name: tuple(parts)})
 
 
 def _added(work: Workspace) -> dict[str, tuple[str, ...]]:
     path = work.data / _ADDED
     if not path.exists():
         return {}
+    added = read_json(path, dict, "delete it and add the sets again (asr-kd prepare --add-set).")
+    return {name: tuple(parts) for name, parts in added.items()}
+
+
+def open_frames(work: Workspace, name: str) -> FrameStore:
+    """The features of a set; raises UserError where they are missing or damaged."""
+    require(work.frames(name), work, "features")
     try:
-        return {name: tuple(parts) for name, parts in json.loads(path.read_text(encoding="utf-8")).items()}
-    except (ValueError, AttributeError, TypeError):
-        raise UserError(f"{path} is damaged; delete it and add the sets again (asr-kd prepare --add-set).") from None
+        return FrameStore.open(work.frames(name))
+    except FrameStoreError as error:
+        raise UserError(f"{error} Make the features again: {work.command('features')}") from None
+
+
+def open_labels(work: Workspace, store: FrameStore, tree: str) -> np.memmap:
+    """(N,) int32, the senone of each frame of a store, -1 where there is none.
+
+    Args:
+      tree: of `SystemConfig.tree`.
+
+    Raises:
+      UserError: they are missing, damaged, or of other features.
+    """
+    try:
+        return store.array(labels_of(tree))
+    except FrameStoreError as error:
+        raise UserError(f"{error} Align again: {work.command('align')}") from None

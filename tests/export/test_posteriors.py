@@ -104,3 +104,22 @@ def test_a_command_in_an_scp_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"post.scp:1: this names a command"):
         PosteriorFolder(tmp_path).read("u")
     assert not (tmp_path / "ran").exists()
+
+
+def test_the_files_are_also_those_that_an_scp_names_elsewhere(tmp_path: Path) -> None:
+    folder, other = tmp_path / "posteriors", tmp_path / "other"
+    folder.mkdir()
+    other.mkdir()
+    for number, name in enumerate(("inside", "outside")):
+        ark = (folder if name == "inside" else other) / f"{name}.ark"
+        with kaldi_native_io.FloatMatrixWriter(f"ark,scp:{ark},{folder / name}.scp") as writer:
+            writer.write(name, log_posteriors(4, number))
+    reader = PosteriorFolder(folder)
+    assert [file.name for file in reader.files] == ["inside.ark", "inside.scp", "outside.scp", "outside.ark"]
+    assert "inside" in reader and reader.read("outside").shape == (4, 7)
+
+
+def test_an_scp_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "post.scp").write_bytes("ü post.ark:2\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"post\.scp: the list of matrices cannot be read: it is not UTF-8 text"):
+        PosteriorFolder(tmp_path)

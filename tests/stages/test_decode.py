@@ -17,7 +17,7 @@ from asr_kd.acoustic.settings import DnnConfig
 from asr_kd.alignment.tree import write_tree
 from asr_kd.cli import main
 from asr_kd.decoding.decoder import Hypothesis
-from asr_kd.decoding.registry import BACKENDS, Backend
+from asr_kd.decoding.registry import BACKENDS, Backend, chosen_backend
 from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.errors import UserError
 from asr_kd.evaluation.scoring import Scoring
@@ -331,7 +331,7 @@ def test_the_first_installed_decoder_is_taken_and_named(work, monkeypatch, insta
         for name, entry in BACKENDS.items()
     }
     monkeypatch.setattr("asr_kd.decoding.registry.BACKENDS", entries)
-    assert stage.chosen_backend(None) == expected
+    assert chosen_backend(None) == expected
 
 
 def test_the_command_says_which_decoder_it_takes(work, caplog):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import kaldi_native_io
 import numpy as np
 import pytest
 
@@ -82,6 +83,25 @@ def test_files_that_changed_are_imported_again(toy: Toy) -> None:
     ran = [result.folder.name for result in train(config, toy.work, OPTIONS, nj=1) if result.ran]
     assert ran == ["posteriors,T2,keep_mass=1.0,max_entries=6", "distilled"]
     assert toy.weights("distilled") != first
+
+
+def test_an_archive_that_an_scp_names_elsewhere_counts_too(toy: Toy) -> None:
+    folder, elsewhere, config = export(toy, "ark"), toy.work.root / "elsewhere", imported(toy)
+    elsewhere.mkdir()
+    ark = elsewhere / "post.ark"
+    (folder / "posteriors.ark").rename(ark)
+    reader = kaldi_native_io.SequentialFloatMatrixReader(f"ark:{ark}")
+    matrices = {name: np.array(matrix.numpy()) for name, matrix in reader}
+    for number in range(2):
+        with kaldi_native_io.FloatMatrixWriter(f"ark,scp:{ark},{folder / 'post.scp'}") as writer:
+            for name, matrix in matrices.items():
+                writer.write(name, np.roll(matrix, number, axis=1))
+        assert make_soft_targets(config, toy.work, OPTIONS)[0].ran
+        assert not make_soft_targets(config, toy.work, OPTIONS)[0].ran
+    digests = toy.work.exp("targets").glob(".*.digests.json")
+    next(digests).write_text("{")
+    with pytest.raises(UserError, match=r"digests\.json is damaged; delete it"):
+        make_soft_targets(config, toy.work, OPTIONS)
 
 
 def test_altered_copies_may_have_no_targets(toy: Toy, caplog: pytest.LogCaptureFixture) -> None:

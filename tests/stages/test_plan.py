@@ -94,7 +94,7 @@ from asr_kd.acoustic.criteria import HardTargets
 from asr_kd.acoustic.model import build_model
 from asr_kd.acoustic.training import RunControl, TrainingData, fit
 from asr_kd.distillation.targets import DistillationCriterion, TableTargets
-from asr_kd.frames.array_frames import ArrayFrames
+from asr_kd.frames.source import ArrayFrames
 from asr_kd.frames.windows import windows_of
 from asr_kd.stages.plan_models import plans_of
 from asr_kd.workspace.config import load_config

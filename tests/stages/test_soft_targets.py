@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from asr_kd.stages.train import train
 from asr_kd.stages.training_set import open_training_set
 from asr_kd.workspace.config import Config
 
-from .toy import HARD, OPTIONS, Toy, make_toy, soft
+from .toy import HARD, MODEL, OPTIONS, TRAINING, Toy, make_toy, soft
 
 CUT = {"keep_mass": 0.8, "max_entries": 4}
 NAME = "teacher,T2,keep_mass=0.8,max_entries=4"
@@ -131,13 +132,31 @@ def test_a_teacher_that_was_trained_again_makes_new_targets(toy: Toy, config: Co
     assert not make_soft_targets(larger, toy.work, OPTIONS)[0].ran
 
 
-@pytest.mark.parametrize("other", [{"members": 1}, {"members": 2, "folds": 2}])
-def test_a_teacher_with_other_models_than_the_configs_is_refused(
-    toy: Toy, config: Config, other: dict[str, int]
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        ({"members": 1}, "members or seeds"),
+        ({"members": 2, "folds": 2}, "folds"),
+        ({"members": 2, "training": TRAINING | {"epochs": 3}}, r"training\.epochs"),
+        ({"members": 2, "model": MODEL | {"input_dropout": 0.1}}, r"model\.input_dropout"),
+        ({"members": 2, "train_fraction": 0.5}, "train_fraction"),
+    ],
+)
+@pytest.mark.parametrize("online", [False, True])
+def test_a_teacher_that_was_trained_with_other_settings_than_the_configs_is_refused(
+    toy: Toy, config: Config, other: dict[str, Any], difference: str, online: bool
 ) -> None:
-    changed = toy.config(teacher=HARD | other, distilled=soft(**{"from": "teacher"} | CUT))
-    with pytest.raises(UserError, match=r"exp/teacher has 2 models and folds: 0, but .*asr-kd train teacher"):
-        make_soft_targets(changed, toy.work, OPTIONS)
+    targets = {"from": "teacher"} | CUT | {"online": online}
+    changed = toy.config(teacher=HARD | other, distilled=soft(**targets))
+    says = rf"exp/teacher was trained with other settings than the config's teacher \({difference}\); .*train teacher"
+    if not online:
+        with pytest.raises(UserError, match=says):
+            make_soft_targets(changed, toy.work, OPTIONS)
+    with pytest.raises(UserError, match=says):
+        train(changed, toy.work, OPTIONS, ["distilled"])
+    if "training" in other:  # where the teacher may be trained, it is trained again
+        trained = train(changed, toy.work, OPTIONS, nj=1)
+        assert [result.folder.name for result in trained if result.ran][0::2] == ["teacher", "distilled"][: 2 - online]
 
 
 def test_targets_of_another_teacher_are_not_learnt_from(toy: Toy, config: Config) -> None:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from asr_kd.cli import main
 from asr_kd.errors import UserError
-from asr_kd.stages.sweep import default_systems, parse_grid, points_of
+from asr_kd.stages.sweep import _link, default_systems, parse_grid, points_of
 from asr_kd.workspace.config import Config, from_mapping, load_config
 
 from ..recipe import CONFIG, STAGES, arguments, make_recipe, run
@@ -65,6 +65,16 @@ def test_all_combinations_the_last_key_fastest():
     assert [tuple(point.values.values()) for point in points] == [(1, 0.5), (1, 1), (2, 0.5), (2, 1)]
     assert [point.config.systems["direct"].seeds for point in points] == [1, 1, 2, 2]
     assert len({point.name for point in points}) == 4
+
+
+def test_a_folder_in_the_place_of_a_link_is_named(tmp_path: Path) -> None:
+    for _ in range(2):
+        _link(tmp_path / "a", tmp_path / "target")
+    _link(tmp_path / "a", tmp_path / "other")
+    assert (tmp_path / "a").readlink() == Path("other")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(UserError, match=r"b must be a link to .*target, but a folder of this name is there"):
+        _link(tmp_path / "b", tmp_path / "target")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import numpy as np
 from asr_kd.frames.store import FrameStore
 from asr_kd.io.stamp import Stamp
 from asr_kd.workspace.config import Config, from_mapping
-from asr_kd.workspace.run_options import RunOptions
+from asr_kd.workspace.executor import RunOptions
 from asr_kd.workspace.work import Workspace, labels_of
 
 from ..stores import write_store

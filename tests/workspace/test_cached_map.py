@@ -2,10 +2,12 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from asr_kd.errors import UserError
 from asr_kd.workspace.cached_map import ARRAYS, Codec, cached_map, json_codec
 
 NUMBERS: Codec[int] = json_codec(int, int)
@@ -44,6 +46,14 @@ def test_a_killed_map_computes_only_what_was_not_finished(tmp_path: Path) -> Non
     assert list(cached_map(square, range(6), files(tmp_path, 6), NUMBERS)) == [0, 1, 4, 9, 16, 25]
     assert computed == [0, 1, 2, 3, 3, 4, 5]
     assert sorted(tmp_path.iterdir()) == files(tmp_path, 6), "no temporary file is left"
+
+
+@pytest.mark.parametrize("codec", [NUMBERS, ARRAYS])
+def test_a_damaged_result_is_named(tmp_path: Path, codec: Codec[Any]) -> None:
+    (path,) = files(tmp_path, 1)
+    path.write_bytes(b"PK[")
+    with pytest.raises(UserError, match=r"0\.cached is damaged .*; delete it, then run the same command again"):
+        list(cached_map(math.factorial, [1], [path], codec))
 
 
 def test_arrays_keep_their_bits_and_types(tmp_path: Path) -> None:

@@ -19,9 +19,8 @@ from asr_kd.corpora.settings import PromptsConfig
 from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.errors import UserError
 from asr_kd.settings import keys_of, to_mapping
-from asr_kd.workspace.config import Config, SystemConfig, from_mapping, load_config, with_settings
+from asr_kd.workspace.config import OLD_KEYS, Config, SystemConfig, from_mapping, load_config, with_settings
 from asr_kd.workspace.config_reference import config_reference, config_schema
-from asr_kd.workspace.old_config import OLD_KEYS
 
 ROOT = Path(__file__).parents[2]
 RAW = {
@@ -248,6 +247,8 @@ def test_the_reference_in_the_docs_is_that_of_the_code():
          "other"),
         ("compare", [{"direct": "direct", "distilled": "distilled", "teacher": "t"}], "compare[0].teacher: there is no "
          "system 't'"),
+        ("compare", [{"direct": "distilled", "distilled": "distilled", "teacher": "teacher"}], "compare[0]: distilled "
+         "cannot be both direct and distilled"),
         ("alignment.model.lda_dims", 40, "alignment: model.lda_dims must be 0: the flat start has no labels to find "
          "discriminants of"),
     ],

@@ -1,4 +1,4 @@
-"""Text of any kind is read, and what is no text is one sentence that names the file."""
+"""Text of any kind is read, and what is damaged is one sentence that names the file."""
 
 import gzip
 import zlib
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from asr_kd.errors import UserError
-from asr_kd.io.text_files import open_text, read_lines
+from asr_kd.io.files import open_text, read_json, read_lines, write_json
 from asr_kd.lang.ngram import read_arpa
 
 WORDS = "A LINE\nUND NÖCH EINE\n" * 200
@@ -74,3 +74,17 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path, name: str) -> None:
     assert _read(path) == "a one\n"
     if name == "text":
         assert read_lines(path, "give another") == [(1, "a one")]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(None, "missing"), (b'{"a": ', "damaged"), (b"[1]", "damaged"), (b"\xff", "damaged")]
+)
+def test_a_small_file_that_is_missing_or_damaged_is_named(tmp_path: Path, content: bytes | None, says: str) -> None:
+    path = tmp_path / "notes.json"
+    write_json(path, {"a": 1})
+    assert read_json(path, dict, "delete it.") == {"a": 1}
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"notes\.json is {says}; delete it\.$"):
+        read_json(path, dict, "delete it.")
