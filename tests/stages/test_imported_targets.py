@@ -91,7 +91,7 @@ def test_an_archive_that_an_scp_names_elsewhere_counts_too(toy: Toy) -> None:
     ark = elsewhere / "post.ark"
     (folder / "posteriors.ark").rename(ark)
     reader = kaldi_native_io.SequentialFloatMatrixReader(f"ark:{ark}")
-    matrices = {name: np.array(matrix.numpy()) for name, matrix in reader}
+    matrices = {name: np.array(matrix) for name, matrix in reader}
     for number in range(2):
         with kaldi_native_io.FloatMatrixWriter(f"ark,scp:{ark},{folder / 'post.scp'}") as writer:
             for name, matrix in matrices.items():
