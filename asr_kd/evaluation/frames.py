@@ -170,43 +170,43 @@ class _Members:
 def _blocks(model: FrameModel, store: FrameStore, senones: np.ndarray) -> Iterator[_Block]:
     """Yields the members' posteriors of the frames that have a label, in the order of the set, on the model's device.
 
-    Short utterances share a block, for each has a cost that does not depend on its length.
-    """
-    size = min(4096, max(64, _NUMBERS_AT_ONCE // (model.members * model.num_senones)))
-    parts: list[tuple[Tensor, Tensor]] = []
-    for part in _parts(model, store, senones, size):
-        if sum(len(labels) for _, labels in [*parts, part]) > size:
-            yield _joined(parts)
-            parts = []
-        parts.append(part)
-    if parts:
-        yield _joined(parts)
-
-
-def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> _Block:
-    log_posteriors, labels = zip(*parts, strict=True)
-    return _Block(torch.cat(log_posteriors, 1), torch.cat(labels))
-
-
-def _parts(model: FrameModel, store: FrameStore, senones: np.ndarray, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Log posteriors and labels of each utterance.
-
-    A long one is run in parts of `size` frames that overlap by the model's context, so that memory stays bounded.
+    Utterances are cut into parts and parts are joined, each with its context: memory stays bounded where an utterance
+    is long, and short ones share a forward pass, which would cost more than their frames do.
     """
     if len(senones) != store.num_frames:
         raise ValueError(f"{len(senones)} labels for {store.num_frames} frames of {store.folder}")
+    size = min(4096, max(64, _NUMBERS_AT_ONCE // (model.members * model.num_senones)))
     left, right = model.context.left, model.context.right
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    count = 0
     for utterance in range(len(store.ids)):
-        labels = torch.from_numpy(np.asarray(senones[store.span(utterance)], np.int64)).to(model.device)
-        if not bool((labels >= 0).any()):
+        labels = np.asarray(senones[store.span(utterance)], np.int64)
+        if not (labels >= 0).any():
             continue
-        features = torch.from_numpy(store.normalised(utterance)).to(model.device)
+        features = np.pad(store.normalised(utterance), ((left, right), (0, 0)), mode="edge")
         for first in range(0, len(labels), size):
-            of_part = labels[first : first + size]
-            begin = max(0, first - left)
-            log_posteriors = model.member_log_posteriors(features[begin : first + len(of_part) + right])
-            chosen = torch.nonzero(of_part >= 0).squeeze(1)
-            yield log_posteriors[:, first - begin :][:, chosen], of_part[chosen]
+            part = features[first : first + size + left + right], labels[first : first + size]
+            if count + len(part[1]) > size:
+                yield _joined(model, parts)
+                parts, count = [], 0
+            parts.append(part)
+            count += len(part[1])
+    if parts:
+        yield _joined(model, parts)
+
+
+@torch.no_grad()
+def _joined(model: FrameModel, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> _Block:
+    """Frames with their context, and labels; outputs that mix two parts are dropped with those that have no label."""
+    context = model.context.left + model.context.right
+    frames = np.concatenate([features for features, _ in parts])
+    labels = np.concatenate([np.pad(of_part, (0, context), constant_values=-1) for _, of_part in parts])
+    chosen = np.flatnonzero(labels >= 0)
+    logits = model(torch.from_numpy(frames).to(model.device)[None])
+    return _Block(
+        logits[:, torch.from_numpy(chosen).to(model.device)].log_softmax(-1),
+        torch.from_numpy(labels[chosen]).to(model.device),
+    )
 
 
 @dataclass(frozen=True)

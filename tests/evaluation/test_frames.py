@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from asr_kd.acoustic.model import FrameModel, build_model
-from asr_kd.acoustic.settings import DnnConfig
+from asr_kd.acoustic.settings import DnnConfig, ModelConfig, TdnnConfig
 from asr_kd.evaluation import frames as frames_module
 from asr_kd.evaluation.frames import diversity, example_frame, frame_metrics
 from asr_kd.frames.store import FrameStore
@@ -99,6 +99,18 @@ def test_diversity_equals_the_float64_reference(model: FrameModel, store: FrameS
             nats = -np.log(mean[np.arange(len(keep)), senones[keep]]).mean()
             assert actual.cross_entropy[a, b] == pytest.approx(nats, rel=1e-5)
     assert np.allclose(actual.accuracy[:, -1], actual.accuracy[0, -1])
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, TdnnConfig(width=8, dilations=(1, 2))])
+def test_utterances_that_share_a_forward_pass_are_scored_as_each_alone(
+    settings: ModelConfig, store: FrameStore, senones: np.ndarray
+) -> None:
+    model = build_model(settings, num_dims=4, num_senones=NUM_SENONES, seeds=[1, 2]).eval()
+    model.precision = "float32"
+    log_posteriors = torch.cat([model.member_log_posteriors(store.normalised(u)) for u in range(len(store.ids))], 1)
+    keep = torch.from_numpy(np.flatnonzero(senones >= 0))
+    alone = -log_posteriors[:, keep, torch.from_numpy(senones).long()[keep]].double().mean(1)
+    np.testing.assert_allclose(frame_metrics(model, store, senones).cross_entropy[:-1], alone.numpy(), rtol=1e-5)
 
 
 def test_unaligned_frames_weigh_nothing(model: FrameModel, store: FrameStore, senones: np.ndarray) -> None:
