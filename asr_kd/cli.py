@@ -275,7 +275,13 @@ def transcribe(
     """Print the words of RECORDINGS (WAV or FLAC, one channel, the config's sampling rate), one line each."""
     from asr_kd.stages.transcribe import transcribe as run
 
-    return [f"{path}\t{words}" for path, words in run(config, work, recordings, system, decoder)]
+    answers = run(config, work, recordings, system, decoder)
+    for path, words in answers:
+        if isinstance(words, str):
+            click.echo(f"{path}\t{words}")
+    if bad := [str(words) for _, words in answers if not isinstance(words, str)]:
+        raise UserError("; ".join(bad) + ".")
+    return []
 
 
 @stage("report")

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 SUFFIXES = (".wav", ".flac")
-_STREAM_LENGTHS = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # programs that do not know the length yet write one of these
+_UNKNOWN_LENGTH = 0x7FFF0000  # a program that writes to a pipe promises so many bytes or more
+_NO_LENGTH = 1 << 62  # samples: what libsndfile says where it cannot know
+_BLOCK = 1 << 20  # samples
 
 
 class BadAudio(Exception):
@@ -17,7 +20,12 @@ class BadAudio(Exception):
 
 
 def check_audio(path: Path, sampling_rate: int) -> int:
-    """Reads all of a recording and returns its number of samples.
+    """Reads all of a recording and returns its number of samples; raises as `read_audio` does."""
+    return len(read_audio(path, sampling_rate))
+
+
+def read_audio(path: Path, sampling_rate: int) -> NDArray[np.float32]:
+    """(n,) all samples of a recording, from -1 to 1.
 
     Raises:
       BadAudio: the file is missing, damaged, cut short, of another rate, not mono, not finite or digital silence.
@@ -25,10 +33,10 @@ def check_audio(path: Path, sampling_rate: int) -> int:
     import soundfile
 
     try:
-        if path.suffix.lower() == ".wav":
-            with path.open("rb") as file:
+        with path.open("rb") as file:
+            if path.suffix.lower() == ".wav":
                 _check_wav_length(path, file)
-                _check_sphere_length(path, file)
+                _check_sphere(path, file)
         with soundfile.SoundFile(path) as sound:
             if sound.samplerate != sampling_rate:
                 raise BadAudio(
@@ -38,14 +46,19 @@ def check_audio(path: Path, sampling_rate: int) -> int:
             if sound.channels != 1:
                 raise BadAudio(f"{path} has {sound.channels} channels; make it mono")
             promised = sound.frames
-            samples = sound.read(dtype="float32")
+            # from the beginning to the end: FLAC of unknown length and GSM cannot be sought in
+            sound.seekable = lambda: False
+            blocks = [sound.read(_BLOCK, dtype="float32")]
+            while len(blocks[-1]) == _BLOCK:
+                blocks.append(sound.read(_BLOCK, dtype="float32"))
+            samples: NDArray[np.float32] = np.concatenate(blocks)
     except FileNotFoundError:
         raise BadAudio(f"{path} is missing; put it there, or delete its transcript") from None
     except OSError as error:
         raise BadAudio(f"{path} cannot be read ({error.strerror}); check the file's rights") from None
     except soundfile.LibsndfileError as error:
         raise BadAudio(f"{path} is damaged ({error.error_string.rstrip('.')}); fetch it again") from None
-    if len(samples) < promised:
+    if len(samples) < promised < _NO_LENGTH:
         raise BadAudio(f"{path} is cut short: {len(samples)} of {promised} samples; fetch it again")
     if len(samples) == 0:
         raise BadAudio(f"{path} holds no samples; record it again")
@@ -53,11 +66,11 @@ def check_audio(path: Path, sampling_rate: int) -> int:
         raise BadAudio(f"{path} holds samples that are not finite (NaN); write it again")
     if samples.min() == samples.max():
         raise BadAudio(f"{path} is digital silence; record it again, or delete its transcript")
-    return len(samples)
+    return samples
 
 
-def _check_sphere_length(path: Path, file: BinaryIO) -> None:
-    """The same for NIST SPHERE, uncompressed: its header is text, of as many bytes as its second line says."""
+def _check_sphere(path: Path, file: BinaryIO) -> None:
+    """The same for NIST SPHERE, whose header is text, of as many bytes as its second line says."""
     file.seek(0)
     if file.read(8) != b"NIST_1A\n":
         return
@@ -67,6 +80,8 @@ def _check_sphere_length(path: Path, file: BinaryIO) -> None:
         start, samples, width = int(header.split()[0]), int(fields["sample_count"]), int(fields["sample_n_bytes"])
     except (KeyError, ValueError, IndexError):
         return  # libsndfile decides
+    if "shorten" in fields.get("sample_coding", ""):
+        raise BadAudio(f"{path} is compressed with shorten, which libsndfile does not read; convert it with sph2pipe")
     present = path.stat().st_size - start
     if fields.get("sample_coding", "pcm") == "pcm" and present < samples * width:
         raise BadAudio(
@@ -85,7 +100,9 @@ def _check_wav_length(path: Path, file: BinaryIO) -> None:
         name, length = struct.unpack(f"{order}4sI", chunk)
         left = size - file.tell()
         if name == b"data":
-            if length > left and length not in _STREAM_LENGTHS:
+            if length == 0 < left:
+                raise BadAudio(f"{path}: its header promises no samples, but {left} bytes follow; write it to a file")
+            if left < length < _UNKNOWN_LENGTH:
                 raise BadAudio(
                     f"{path} is cut short: its header promises {length} bytes, {left} are there; fetch it again"
                 )

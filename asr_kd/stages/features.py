@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from asr_kd.corpora.audio import BadAudio, read_audio
 from asr_kd.corpora.cuts import read_cuts
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_LENGTH, FRAME_SHIFT, check_features, fbank, resample
@@ -253,14 +254,24 @@ class _Extractor:
         if cut.num_channels != 1:
             raise UserError(f"{where} has {cut.num_channels} channels, not 1; convert it to mono.")
         try:
-            # an absolute path stays as it is
-            samples: np.ndarray = cut.with_recording_path_prefix(self.root).load_audio()
+            samples = self._load(cut)
+        except BadAudio as error:
+            raise UserError(f"utterance {cut.id}: {error}.") from None
         except Exception as error:  # lhotse's back ends raise errors of any class; for the user it is a bad file
             reason = (str(error).strip() or repr(error)).splitlines()[0][:200]
             raise UserError(f"{where} cannot be read: {reason}; is the file missing or truncated?") from None
         if samples.shape[1] < FRAME_LENGTH * self.sampling_rate:
             raise UserError(f"{where} has {samples.shape[1]} samples, less than one window of 25 ms; leave it out.")
         return samples.astype(np.float32, copy=False)
+
+    def _load(self, cut: Any) -> np.ndarray:
+        """As prepare reads recordings; what prepare does not write is read by lhotse."""
+        recording = cut.recording
+        is_whole = cut.start == 0 and cut.duration == recording.duration and not recording.transforms
+        if is_whole and [source.type for source in recording.sources] == ["file"]:
+            return read_audio(self.root / recording.sources[0].source, self.sampling_rate)[None]
+        samples: np.ndarray = cut.with_recording_path_prefix(self.root).load_audio()
+        return samples
 
 
 def _content_digest(path: Path) -> str:

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
-from asr_kd.corpora.audio import BadAudio, check_audio
+from asr_kd.corpora.audio import BadAudio, read_audio
 from asr_kd.decoding.registry import chosen_backend
 from asr_kd.errors import UserError
-from asr_kd.frames.features import FRAME_LENGTH, check_features, fbank
+from asr_kd.frames.features import FRAME_LENGTH, fbank
 from asr_kd.stages.decode import task_of
 from asr_kd.stages.decode_results import read_summary
 from asr_kd.stages.decode_worker import Loaded, SearchSettings, loglikes_of
@@ -23,7 +22,7 @@ from asr_kd.workspace.work import Workspace
 
 def transcribe(
     config: Config, work: Workspace, audio_paths: Sequence[Path], system: str | None = None, backend: str | None = None
-) -> list[tuple[Path, str]]:
+) -> list[tuple[Path, str | BadAudio]]:
     """Recognises whole recordings; a system with several seeds uses its first model.
 
     Features are normalised by the mean of each recording (its speaker is not known) and the training set's scale.
@@ -33,10 +32,11 @@ def transcribe(
       backend: of BACKENDS; None: the first installed one.
 
     Returns:
-      (path, words separated by spaces), in the order given; no words where no path was found.
+      (path, words separated by spaces, or what is wrong with the recording), in the order given; no words where no path
+      was found.
 
     Raises:
-      UserError: a recording cannot be used, the system was not decoded on dev yet, or parts do not fit together.
+      UserError: the system was not decoded on dev yet, or parts do not fit together.
     """
     if not audio_paths:
         raise UserError("no recording given; name one or more WAV or FLAC files.")
@@ -48,24 +48,28 @@ def transcribe(
     scales = read_summary(work, system, DEV)
     search = SearchSettings(config.decoding, chosen_backend(backend), scales["acoustic_scale"], scales["word_penalty"])
     scale = open_frames(work, TRAIN).scale
-    loglikes = []
+    decoder = loaded.decoder(model.graph, search)
+    answers: list[tuple[Path, str | BadAudio]] = []
     for path in audio_paths:
-        features = _features(path, config.corpus.sampling_rate, config.features.num_mel_bins)
+        try:
+            features = _features(path, config.corpus.sampling_rate, config.features.num_mel_bins)
+        except BadAudio as error:
+            answers.append((path, error))
+            continue
         normalised = (features - features.mean(0, dtype=np.float64).astype(np.float32)) * scale
-        loglikes.append(loglikes_of(loaded, model, normalised, config.decoding.prior_scale))
-    hypotheses = loaded.decoder(model.graph, search).decode(loglikes)
-    return [(path, " ".join(hypothesis.words)) for path, hypothesis in zip(audio_paths, hypotheses, strict=True)]
+        (hypothesis,) = decoder.decode([loglikes_of(loaded, model, normalised, config.decoding.prior_scale)])
+        answers.append((path, " ".join(hypothesis.words)))
+    return answers
 
 
 def _features(path: Path, sampling_rate: int, num_mel_bins: int) -> NDArray[np.float32]:
-    """(T, D) log-mel of a whole file, rounded to float16 as in a FrameStore."""
-    try:
-        samples = check_audio(path, sampling_rate)
-    except BadAudio as error:
-        raise UserError(f"{error}.") from None
-    if samples < FRAME_LENGTH * sampling_rate:
-        raise UserError(f"{path} lasts less than 25 ms; there is nothing to recognise in it.")
-    audio, _ = soundfile.read(path, dtype="float32")
-    features = fbank(audio[None], sampling_rate, num_mel_bins).astype(np.float16)
-    check_features(str(path), features)
+    """(T, D) log-mel of a whole file, rounded to float16 as in a FrameStore.
+
+    Raises:
+      BadAudio: the recording cannot be used.
+    """
+    samples = read_audio(path, sampling_rate)
+    if len(samples) < FRAME_LENGTH * sampling_rate:
+        raise BadAudio(f"{path} lasts less than 25 ms; there is nothing to recognise in it")
+    features = fbank(samples[None], sampling_rate, num_mel_bins).astype(np.float16)
     return features.astype(np.float32)
