@@ -12,8 +12,7 @@ from asr_kd.acoustic.model import FrameModel
 from asr_kd.acoustic.model_files import load_model
 from asr_kd.decoding.decoder import Hypothesis, make_decoder, scaled_likelihoods
 from asr_kd.decoding.graph import Graph
-from asr_kd.decoding.registry import chosen_backend
-from asr_kd.decoding.settings import DecodingConfig
+from asr_kd.decoding.settings import DecodingConfig, chosen_backend
 from asr_kd.evaluation.wer import WordErrors, pooled, word_errors
 
 
@@ -46,7 +45,7 @@ def decode(
       graph: over the same C senones, see `read_graph`.
       log_priors: (C,) natural log of the senones' shares of the training frames: `Tree.log_priors()`.
       acoustic_scale, word_penalty: as chosen on dev.
-      decoder: a name in `asr_kd.decoding.registry.BACKENDS`; None: the first of them that is installed.
+      decoder: a name in `asr_kd.decoding.settings.BACKENDS`; None: the first of them that is installed.
 
     Raises:
       UserError: the decoder is not installed, or the posteriors have other senones than the graph.

@@ -22,7 +22,7 @@ from asr_kd.commands import (
     sets_options,
     stage,
 )
-from asr_kd.decoding.registry import BACKENDS, chosen_backend
+from asr_kd.decoding.settings import BACKENDS, chosen_backend
 from asr_kd.errors import UserError
 from asr_kd.settings import to_mapping
 from asr_kd.workspace.config import Config, load_config, with_settings

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 import asr_kd
-from asr_kd.decoding.registry import BACKENDS
+from asr_kd.decoding.settings import BACKENDS
 from asr_kd.errors import UserError
 from asr_kd.io.files import full_disk_is_an_error, read_json, write_json
 from asr_kd.io.resources import MemoryMeter

@@ -25,7 +25,7 @@ from asr_kd.corpora.registry import CORPORA, Corpus
 from asr_kd.corpora.settings import CorpusConfig
 from asr_kd.decoding.decoder import Hypothesis
 from asr_kd.decoding.graph import compile_graph
-from asr_kd.decoding.registry import BACKENDS, Backend
+from asr_kd.decoding.settings import BACKENDS, Backend
 from asr_kd.distillation.loss import LossTerms
 from asr_kd.distillation.settings import LOSSES, Loss
 from asr_kd.frames.source import Context

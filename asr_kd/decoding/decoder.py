@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr_kd.decoding.graph import Graph
-from asr_kd.decoding.registry import backend_named
-from asr_kd.decoding.settings import DecodingConfig
+from asr_kd.decoding.settings import DecodingConfig, backend_named
 from asr_kd.errors import UserError
 
 Grid = tuple[tuple[tuple[str, ...], ...], ...]  # words of one utterance at [acoustic scale][word penalty]
@@ -54,7 +53,7 @@ class NBest:
 class Decoder(Protocol):
     """A search over one graph at fixed scales.
 
-    A class of `asr_kd.decoding.registry.BACKENDS` is constructed as `make_decoder` does it: from graph and settings,
+    A class of `asr_kd.decoding.settings.BACKENDS` is constructed as `make_decoder` does it: from graph and settings,
     with the keywords `acoustic_scale` and `word_penalty`. Log-likelihoods are (T, C) float32 arrays, natural log.
     """
 

@@ -7,8 +7,9 @@ is the same wherever the report shows it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from asr_kd.alignment.tree import read_tree
 from asr_kd.corpora.settings import TimitConfig
 from asr_kd.distillation.soft_target_worker import TeacherFolder
 from asr_kd.errors import UserError
+from asr_kd.evaluation.bootstrap import ratio_interval
 from asr_kd.evaluation.frames import ExampleFrame, example_frame
 from asr_kd.evaluation.wer import confusions
 from asr_kd.frames.store import FrameStore
@@ -25,13 +27,13 @@ from asr_kd.io.files import read_json
 from asr_kd.io.stamp import read_stamp
 from asr_kd.report.comparisons import compare_systems
 from asr_kd.report.hypotheses import Difference, Hypotheses, differences, read_hypotheses
-from asr_kd.report.rescored import rescored_digests, rescored_rows
 from asr_kd.report.results import (
     AlignmentResults,
     Confusions,
     DataResults,
     LeftOut,
     PhoneSets,
+    RescoredRow,
     Results,
     SetSize,
     StoredTargetsResults,
@@ -89,7 +91,7 @@ def inputs(config: Config, work: Workspace) -> dict[str, str]:
                     f"decode again: {work.command('decode')}"
                 )
             digests[f"{system} {name}"] = stamp["digest"]
-    return digests | rescored_digests(config, work)
+    return digests | _rescored_digests(config, work)
 
 
 def _model_digest(config: Config, work: Workspace, system: str) -> str:
@@ -139,7 +141,7 @@ def collect(config: Config, work: Workspace) -> Evidence:
         seconds=_noted(work, "seconds.json"),
         memory=_noted(work, "memory.json"),
         soft_targets=_stored_targets(config, work),
-        rescored=rescored_rows(config, work),
+        rescored=_rescored_rows(config, work),
     )
     results = _with_ensemble(results, measured)
     if results.unit == "phone":
@@ -272,6 +274,52 @@ def _left_out(config: Config, work: Workspace, hypotheses: Mapping[tuple[str, st
         reason = f"{system}: no path found, counted as deletions"
         rows += [LeftOut(stage="decode", utterance=name, reason=reason) for name in of_set.summary.failed]
     return list(dict.fromkeys(rows))
+
+
+def _rescored_digests(config: Config, work: Workspace) -> dict[str, str]:
+    """For the report's stamp: folder -> digest."""
+    return {str(folder.relative_to(work.exp(""))): stamp["digest"] for _, _, folder, stamp in _rescored(config, work)}
+
+
+def _rescored_rows(config: Config, work: Workspace) -> list[RescoredRow]:
+    """The first pass's error rate, the new one with its interval, and the lists' best, on the test sets.
+
+    Raises:
+      UserError: a file is missing or damaged.
+    """
+    rows = []
+    for system, name, folder, _ in _rescored(config, work):
+        hypotheses = read_hypotheses(folder, work.command("decode --rescore-lm"))
+        summary = hypotheses.summary
+        interval = ratio_interval(
+            hypotheses.errors, hypotheses.words, samples=config.evaluation.bootstrap_samples, seed=config.seed
+        )
+        rows.append(
+            RescoredRow(
+                name=system,
+                set=name,
+                lm=summary.lm,
+                first_pass_wer=summary.first_pass_wer,
+                wer=hypotheses.total.wer,
+                wer_ci95=(interval.low, interval.high),
+                oracle=summary.oracle,
+                hypotheses=summary.hypotheses,
+            )
+        )
+    return rows
+
+
+def _rescored(config: Config, work: Workspace) -> Iterator[tuple[str, str, Path, dict[str, Any]]]:
+    """System, test set, folder and its stamp; those of another first pass are left out."""
+    for system in config.systems:
+        for name in scored_sets(config, work):
+            decoded = read_stamp(work.decoded(system, name))
+            if name == DEV or decoded is None:
+                continue
+            for folder in sorted(work.rescored(system, name, "").glob("*")):
+                stamp = read_stamp(folder)
+                if stamp is not None and stamp["inputs"]["decoded"] == decoded["digest"]:
+                    yield system, name, folder, stamp
 
 
 def _noted(work: Workspace, name: str) -> dict[str, float]:

@@ -17,8 +17,8 @@ import numpy as np
 
 from asr_kd.corpora.timit_times import scoring_of
 from asr_kd.decoding.decoder import Hypothesis, load_backend
-from asr_kd.decoding.registry import chosen_backend
 from asr_kd.decoding.scales import Scales, choose_scales
+from asr_kd.decoding.settings import chosen_backend
 from asr_kd.errors import UserError
 from asr_kd.evaluation.scoring import Scoring, rate_name
 from asr_kd.frames.store import FrameStore

@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 
 from asr_kd.decoding.decoder import NO_PATH, Grid, Hypothesis
-from asr_kd.decoding.registry import BACKENDS, backend_named, chosen_backend
 from asr_kd.decoding.scales import choose_scales, grid_errors
-from asr_kd.decoding.settings import DecodingConfig
+from asr_kd.decoding.settings import BACKENDS, DecodingConfig, backend_named, chosen_backend
 from asr_kd.errors import UserError, some_of
 from asr_kd.evaluation.scoring import Scoring, rate_name
 from asr_kd.evaluation.wer import word_errors

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from asr_kd.acoustic.training import read_log
-from asr_kd.decoding.registry import chosen_backend
+from asr_kd.decoding.settings import chosen_backend
 from asr_kd.errors import UserError
 from asr_kd.evaluation.scoring import rate_name
 from asr_kd.io.files import digest_of, write_json

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr_kd.corpora.audio import BadAudio, read_audio
-from asr_kd.decoding.registry import chosen_backend
+from asr_kd.decoding.settings import chosen_backend
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_LENGTH, fbank
 from asr_kd.stages.decode import task_of

@@ -17,8 +17,7 @@ from asr_kd.acoustic.settings import DnnConfig
 from asr_kd.alignment.tree import write_tree
 from asr_kd.cli import main
 from asr_kd.decoding.decoder import Hypothesis
-from asr_kd.decoding.registry import BACKENDS, Backend, chosen_backend
-from asr_kd.decoding.settings import DecodingConfig
+from asr_kd.decoding.settings import BACKENDS, Backend, DecodingConfig, chosen_backend
 from asr_kd.errors import UserError
 from asr_kd.evaluation.scoring import Scoring
 from asr_kd.evaluation.wer import align_words
@@ -330,7 +329,7 @@ def test_the_first_installed_decoder_is_taken_and_named(work, monkeypatch, insta
         name: dataclasses.replace(entry, package="numpy" if name in installed else "not_installed")
         for name, entry in BACKENDS.items()
     }
-    monkeypatch.setattr("asr_kd.decoding.registry.BACKENDS", entries)
+    monkeypatch.setattr("asr_kd.decoding.settings.BACKENDS", entries)
     assert chosen_backend(None) == expected
 
 
