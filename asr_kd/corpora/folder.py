@@ -2,11 +2,14 @@
 
 `text` has one line per utterance, "utterance-id transcript"; the recording of an utterance is the file of that name
 (utterance-id.wav or .flac) anywhere below the part's folder. `utt2spk` holds "utterance-id speaker" lines; without it
-each utterance counts as a speaker of its own.
+each utterance counts as a speaker of its own. Names are compared in Unicode's composed form (NFC), whichever form a
+file system or an editor gave them; symbolic links to folders are followed; hidden files do not count.
 """
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from pathlib import Path
 
 from asr_kd.corpora.audio import SUFFIXES
@@ -58,14 +61,32 @@ def read(request: ReadRequest[FolderConfig]) -> CorpusManifest:
 
 def _read_table(path: Path, fix: str) -> dict[str, str]:
     expected = "an utterance's id, which has no slash, and what belongs to it"
-    return read_table(path, fix, expected, lambda utterance, value: None if "/" in utterance else value)
+    table = read_table(path, fix, expected, lambda utterance, value: None if "/" in utterance else value)
+    names: dict[str, str] = {}
+    for written in table:
+        if (name := unicodedata.normalize("NFC", written)) in names:
+            raise UserError(f"{path}: {name} appears twice, written in two ways of Unicode; delete one of the lines.")
+        names[name] = written
+    return {name: table[written] for name, written in names.items()}
 
 
 def _find_audio(folder: Path) -> dict[str, Path]:
     audio: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and path.is_file():
-            if path.stem in audio:
-                raise UserError(f"{path}: there is {audio[path.stem]} too; an utterance has one recording, rename one.")
-            audio[path.stem] = path
+    for path in _files(folder):
+        if path.suffix.lower() in SUFFIXES:
+            name = unicodedata.normalize("NFC", path.stem)
+            if name in audio:
+                raise UserError(f"{path}: there is {audio[name]} too; an utterance has one recording, rename one.")
+            audio[name] = path
     return audio
+
+
+def _files(folder: Path) -> list[Path]:
+    """All below a folder but hidden ones, like the ._name that macOS leaves beside a file; each folder once."""
+    files: list[Path] = []
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(place))
+        folders[:] = [f for f in folders if f[0] != "." and os.path.realpath(os.path.join(place, f)) not in seen]
+        files += [Path(place, name) for name in names if name[0] != "."]
+    return sorted(path for path in files if path.is_file())

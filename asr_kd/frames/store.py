@@ -26,6 +26,15 @@ from asr_kd.io.files import read_json_lines, replacing_file
 from asr_kd.io.stamp import Stamp, read_stamp
 
 
+def copy_name(utterance_id: str, speed: float) -> str:
+    """The id of an utterance's copy at another speed.
+
+    >>> copy_name("a", 0.9), copy_name("a", 1.0)
+    ('a_sp0.9', 'a')
+    """
+    return utterance_id if speed == 1.0 else f"{utterance_id}_sp{speed:g}"
+
+
 class FrameStoreError(UserError):
     """A store, or an array of it, is missing or damaged, or does not belong to the features."""
 
@@ -96,7 +105,7 @@ class FrameStore:
     def originals(self) -> list[str]:
         """(U,) ids; an altered copy has the id of its original."""
         pairs = zip(self.ids, self.speeds, strict=True)
-        return [name if speed == 1.0 else name.removesuffix(f"_sp{speed:g}") for name, speed in pairs]
+        return [name.removesuffix(copy_name("", speed)) for name, speed in pairs]
 
     @property
     def num_frames(self) -> int:

@@ -14,7 +14,7 @@ from asr_kd.corpora.registry import CORPORA
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_SHIFT
 from asr_kd.lang.units import PhonesAsWords, PronunciationModel, Pronunciations
-from asr_kd.workspace.config import Config
+from asr_kd.workspace.config import TRAIN, Config
 from asr_kd.workspace.executor import parallel_map
 from asr_kd.workspace.work import Workspace
 
@@ -143,10 +143,12 @@ class CorpusSource:
         # the number of frames is rounded, never below this many shifts
         phones = sum(min(map(len, pronunciations.get(word, [()]))) for word in words)
         least = round(phones * FRAMES_PER_PHONE * FRAME_SHIFT * rate)
-        if samples < least:
+        speed = max(self.config.features.speeds) if utterance.set == TRAIN else 1.0
+        if samples < least * speed:
+            copy = f" and {samples / speed / rate:.2f} s at speed {speed:g}" if samples >= least else ""
             return (
-                f"{utterance.audio} is {samples / rate:.2f} s long, its words need {least / rate:.2f} s; "
-                "correct the transcript or the recording"
+                f"{utterance.audio} is {samples / rate:.2f} s long{copy}, its words need {least / rate:.2f} s; "
+                "correct the transcript or the recording" + (", or lower features.speeds" if copy else "")
             )
         return ""
 

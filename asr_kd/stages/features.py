@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import hashlib
+import itertools
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,7 @@ from asr_kd.corpora.audio import BadAudio, read_audio
 from asr_kd.corpora.cuts import read_cuts
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_LENGTH, FRAME_SHIFT, check_features, fbank, resample
-from asr_kd.frames.store import FrameStoreWriter, store_bytes
+from asr_kd.frames.store import FrameStoreWriter, copy_name, store_bytes
 from asr_kd.io.folders import discard_partial, resuming_folder
 from asr_kd.io.formatting import human_bytes
 from asr_kd.io.resources import check_disk
@@ -110,10 +111,11 @@ def _make_set(config: Config, work: Workspace, name: str, nj: int, executor: str
         return SetFeatures(name, False, seconds=time.monotonic() - started, **metadata)
     scale = None if name == TRAIN else open_frames(work, TRAIN).scale
     num_mel_bins, speeds = config.features.num_mel_bins, _speeds(config, name)
-    durations = [cut["duration"] for cut in read_cuts(cuts, _FIX)]
+    durations = {cut["id"]: cut["duration"] for cut in read_cuts(cuts, _FIX)}
     if not durations:
         raise UserError(f"{cuts} has no cut; {_FIX}.")
-    seconds = sum(durations) * sum(1 / speed for speed in speeds)
+    _check_names(durations, speeds)
+    seconds = sum(durations.values()) * sum(1 / speed for speed in speeds)
     needed = store_bytes(round(seconds / FRAME_SHIFT), len(durations) * len(speeds), num_mel_bins)
     log.info("features of %s: %s; %d cuts, %s of disk needed", name, reason, len(durations), human_bytes(needed))
     check_disk(folder, needed)
@@ -140,6 +142,16 @@ def _make_set(config: Config, work: Workspace, name: str, nj: int, executor: str
     for row in state["left_out"]:
         log.warning("left out: %s", row["reason"])
     return SetFeatures(name, True, seconds=time.monotonic() - started, **metadata)
+
+
+def _check_names(utterances: Collection[str], speeds: Sequence[float]) -> None:
+    for utterance, speed in itertools.product(utterances, speeds):
+        copy = copy_name(utterance, speed)
+        if speed != 1.0 and copy in utterances:
+            raise UserError(
+                f"{copy} is an utterance, and the name of the copy of {utterance} at speed {speed:g}; rename one of "
+                f"them in the corpus, or take {speed:g} out of features.speeds."
+            )
 
 
 def _speeds(config: Config, name: str) -> tuple[float, ...]:
@@ -223,7 +235,7 @@ class _Extractor:
             speaker = next((s.speaker for s in cut.supervisions if s.speaker), None)
             reference = next((s.custom["reference"] for s in cut.supervisions if "reference" in (s.custom or {})), None)
             for speed in self.speeds:
-                name = cut.id if speed == 1.0 else f"{cut.id}_sp{speed:g}"
+                name = copy_name(cut.id, speed)
                 altered = samples if speed == 1.0 else resample(samples, self.sampling_rate, speed)
                 features = fbank(altered, self.sampling_rate, self.num_mel_bins).astype(np.float16)
                 check_features(name, features)

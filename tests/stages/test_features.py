@@ -191,6 +191,14 @@ def test_mel_filters_reach_half_the_sampling_rate() -> None:
     assert fbank(tone, RATE, 40)[50].argmax() == 39
 
 
+def test_an_utterance_may_not_have_the_name_of_a_copy(corpus: Corpus) -> None:
+    corpus.write("train", [corpus.cut("a", noise(8000)), corpus.cut("a_sp0.9", noise(8000, 1))])
+    copies = dataclasses.replace(config(), features=FeaturesConfig(speeds=(1.0, 0.9)))
+    with pytest.raises(UserError, match=r"a_sp0\.9 is an utterance, and the name of the copy of a at speed 0\.9"):
+        make_features(copies, corpus.work, sets=("train",))
+    assert make_features(config(), corpus.work, sets=("train",)).sets[0].utterances == 2  # the sentence's advice
+
+
 def bad_cut(corpus: Corpus, kind: str) -> Any:
     if kind == "sampled at 16000 Hz":
         return corpus.cut("bad", noise(8000), rate=16000)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from asr_kd.corpora.audio import BadAudio, check_audio
 from asr_kd.errors import UserError
+from asr_kd.frames.features import FeaturesConfig
 
 from .conftest import RATE, Recipe, write_wav
 
@@ -80,6 +82,18 @@ def test_a_bad_transcript(folder_recipe: Recipe, kind: str) -> None:
     text, utterance, says = BAD_TEXT[kind]
     (folder_recipe.corpus / "train" / "text").write_text(text)
     assert_refused_then_skipped(folder_recipe, utterance, says)
+
+
+def test_the_fastest_copy_must_be_long_enough_too(folder_recipe: Recipe) -> None:
+    write_wav(folder_recipe.corpus / "train" / "t2.wav", 0.3)  # press one: 7 phones of 30 ms
+    write_wav(folder_recipe.corpus / "dev" / "d1.wav", 0.3)  # the other sets have no copies
+    assert folder_recipe.prepare().ran
+    features = FeaturesConfig(speeds=(1.0, 2.0))
+    faster = replace(folder_recipe, config=replace(folder_recipe.config, features=features))
+    faster.work.cuts_stamp("train").unlink()
+    says = r"t2\.wav is 0\.30 s long and 0\.15 s at speed 2, its words need 0\.21 s; .* or lower features\.speeds"
+    with pytest.raises(UserError, match=says):
+        faster.prepare()
 
 
 def test_a_speaker_is_missing(folder_recipe: Recipe) -> None:
