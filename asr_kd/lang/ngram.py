@@ -158,13 +158,14 @@ def write_arpa(path: Path, arpa: Arpa) -> None:
 
 
 def read_arpa(path: Path, only: Container[NGram] | None = None) -> Arpa:
-    """Reads ARPA text, gzipped or not, ours or another tool's.
+    """Reads ARPA text, gzipped or not, ours or another tool's. Logarithms below -99, ARPA's zero, are read as -99.
 
     Args:
       only: the n-grams to keep, of any length; None: all. A large model's few that some text needs fit into memory.
 
     Raises:
-      UserError: the file cannot be read, is cut short, says other counts than it holds, or a line of it is wrong.
+      UserError: the file cannot be read, is cut short, says other counts than it holds, a line of it is wrong, or no
+        sentence can end.
     """
     with open_text(path, *_ADVICE) as file:
         return _parse_arpa(path, file, only)
@@ -204,7 +205,7 @@ def _parse_arpa(path: Path, file: Iterable[str], only: Container[NGram] | None) 
     levels: list[dict[NGram, float]] = [{} for _ in promised]
     backoffs: dict[NGram, float] = {}
     read = [0] * len(levels)
-    current, ended = 1, False
+    current, ended, has_end = 1, False, False
     for number, line in lines:
         fields = line.split()
         if not fields:
@@ -221,13 +222,18 @@ def _parse_arpa(path: Path, file: Iterable[str], only: Container[NGram] | None) 
             if not current + 1 <= len(fields) <= current + 2:
                 raise ValueError
             log_p, backoff = float(fields[0]), float(fields[current + 1]) if len(fields) == current + 2 else None
-            if math.isnan(log_p) or log_p > 0 or (backoff is not None and math.isnan(backoff)):
+            if not math.isfinite(log_p) or not math.isfinite(backoff or 0.0):
                 raise ValueError
         except ValueError:
-            what = f"log10 probability, {current} word{'s' if current > 1 else ''}, perhaps log10 back-off weight"
+            words = f"{current} word{'s' if current > 1 else ''}"
+            what = f"a finite log10 probability, {words}, perhaps log10 back-off weight"
             raise UserError(f"{path}:{number}: expected {what}, found {line.strip()[:60]!r}.") from None
-        read[current - 1] += 1
         ngram = tuple(fields[1 : current + 1])
+        if log_p > 0:
+            raise UserError(f"{path}:{number}: {' '.join(ngram)} has a probability above 1: its log10 is {log_p:g}.")
+        log_p, backoff = max(log_p, _NEVER), backoff and min(max(backoff, _NEVER), -_NEVER)
+        read[current - 1] += 1
+        has_end = has_end or ngram == (END,)
         if only is not None and ngram not in only:
             continue
         levels[current - 1][ngram] = log_p * math.log(10)
@@ -235,6 +241,8 @@ def _parse_arpa(path: Path, file: Iterable[str], only: Container[NGram] | None) 
             backoffs[ngram] = backoff * math.log(10)
     if not ended:
         raise UserError(f"{path}: the file is cut short (no \\end\\); make the language model again.")
+    if not has_end:
+        raise UserError(f"{path}: the model has no {END}, so no sentence can end; make it again with sentence marks.")
     for n, (count, found, level) in enumerate(zip(promised, read, levels, strict=True), 1):
         has = len(level) if only is None else found
         if count != has:

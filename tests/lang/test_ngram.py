@@ -112,8 +112,11 @@ def arpa_text(tmp_path: Path) -> str:
         ("ngram 2=", "ngram 3=", "expected the number of 2-grams"),
         ("\\data\\", "", "no whole ARPA file"),
         ("\\2-grams:", "\\3-grams:", "not counted"),
-        ("-99.0000000", "minus", "expected log10 probability, 1 word"),
-        ("-99.0000000", "nan", "expected log10 probability, 1 word"),
+        ("-99.0000000", "minus", "expected a finite log10 probability, 1 word"),
+        ("-99.0000000", "-inf", "expected a finite log10 probability, 1 word"),
+        ("-99.0000000", "0.0000123", "<s> has a probability above 1: its log10 is 1.23e-05"),
+        ("</s>", "<end>", "the model has no </s>, so no sentence can end"),
+        ("-99.0000000", "nan", "expected a finite log10 probability, 1 word"),
     ],
 )
 def test_a_damaged_file_is_an_error_that_names_it(
@@ -123,6 +126,14 @@ def test_a_damaged_file_is_an_error_that_names_it(
     path.write_text(arpa_text.replace(old, new, 1))
     with pytest.raises(UserError, match=f"bad.arpa.*{says}"):
         read_arpa(path)
+
+
+def test_a_zero_of_any_size_is_read_as_arpas(tmp_path: Path, arpa_text: str) -> None:
+    path = tmp_path / "zero.arpa"
+    path.write_text(arpa_text.replace("-99.0000000", "-9999"))
+    model = read_arpa(path)
+    assert model.probabilities[0][(BEGIN,)] == pytest.approx(-99 * math.log(10))
+    assert math.isfinite(perplexity(model, [["a"], ["b", "a"]]))
 
 
 def test_every_truncation_is_noticed(tmp_path: Path, arpa_text: str) -> None:
