@@ -212,15 +212,13 @@ class FrameStoreWriter:
         self._groups: dict[str, _Group] = {}
         self._squares = np.zeros(num_dims)
         self._log = AppendLog(folder, ["features.npy", "utterances.jsonl"])
-        self._features, self._rows = (self._log.files[name] for name in ("features.npy", "utterances.jsonl"))
-        if (committed := self._log.note) is None:
+        self._features, self._rows = self._log.files.values()
+        committed = self._log.note
+        if committed is None:
             reserve_header(self._features)
             return
-        self.num_frames, self.num_utterances, self.note = (
-            committed["frames"],
-            committed["utterances"],
-            committed["note"],
-        )
+        self.num_frames, self.num_utterances = committed["frames"], committed["utterances"]
+        self.note = committed["note"]
         self._squares = np.array(committed["squares"])
         for number, (name, frames, total) in enumerate(committed["groups"]):
             self._groups[name] = _Group(number, frames, np.array(total))

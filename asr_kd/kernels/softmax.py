@@ -53,7 +53,8 @@ def cross_entropy(logits: Tensor, senones: Tensor, weights: Tensor) -> tuple[Ten
       ValueError: shapes do not agree, or a senone is not one of the C.
     """
     _check_senones(senones, logits)
-    _check_weights(weights, logits)
+    if weights.shape != logits.shape[:2]:
+        raise ValueError(f"weights are {tuple(weights.shape)}, logits {tuple(logits.shape)}")
     if use_numba("cross_entropy", logits, weights):
         return _CrossEntropy.apply(logits, senones, weights)
     return torch_cross_entropy(logits, senones, weights)
@@ -141,11 +142,6 @@ def _check_senones(senones: Tensor, logits: Tensor) -> None:
     on_cpu = senones.device.type == "cpu"  # elsewhere torch checks by itself, without waiting for the device
     if on_cpu and frames and (int(senones.min()) < 0 or int(senones.max()) >= classes):
         raise ValueError(f"senones run from {senones.min()} to {senones.max()}, of {classes} classes")
-
-
-def _check_weights(weights: Tensor, logits: Tensor) -> None:
-    if weights.shape != logits.shape[:2]:
-        raise ValueError(f"weights are {tuple(weights.shape)}, logits {tuple(logits.shape)}")
 
 
 class _CrossEntropy(torch.autograd.Function):
