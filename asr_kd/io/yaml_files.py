@@ -61,14 +61,23 @@ def load_yaml(path: Path) -> Any:
       UserError: the file cannot be read, is not YAML, or has a key twice.
     """
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: the config cannot be read ({error.strerror}); give one with --config.") from None
-    except _DoubledKeyError as error:
-        raise UserError(f"{path}: {error}; delete one of them.") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are not UTF-8
-        raise UserError(f"{path}: this is not YAML: {' '.join(str(error).split())}.") from None
+    except ValueError:
+        raise UserError(f"{path}: this is not YAML: it is not UTF-8 text.") from None
+    raw = parse_yaml(text, str(path))
     return {} if raw is None else raw
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Plain data; raises UserError that begins with `where` where the text is not YAML, or has a key twice."""
+    try:
+        return yaml.load(text, _Loader)
+    except _DoubledKeyError as error:
+        raise UserError(f"{where}: {error}; delete one of them.") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number of thousands of digits
+        raise UserError(f"{where}: this is not YAML: {' '.join(str(error).split())}.") from None
 
 
 def load_with_bases(path: Path) -> Any:

@@ -18,8 +18,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from asr_kd.acoustic.training import read_log
 from asr_kd.decoding.settings import chosen_backend
 from asr_kd.errors import UserError
@@ -28,6 +26,7 @@ from asr_kd.io.files import digest_of, write_json
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.formatting import markdown_table
 from asr_kd.io.stamp import Stamp
+from asr_kd.io.yaml_files import parse_yaml
 from asr_kd.report.hypotheses import read_hypotheses
 from asr_kd.report.systems import role_of
 from asr_kd.settings import to_mapping
@@ -95,7 +94,7 @@ class SweepResult:
 
 
 def parse_grid(entries: Sequence[str]) -> Grid:
-    """ "KEY=V1,V2" -> {KEY: [V1, V2]}; values are read as YAML reads them, 1e-3 as a number.
+    """ "KEY=V1,V2" -> {KEY: [V1, V2]}; values are read as in a config.
 
     Raises:
       UserError: an entry without '=' or values, or a key that appears twice or that a sweep cannot change.
@@ -103,7 +102,7 @@ def parse_grid(entries: Sequence[str]) -> Grid:
     grid: Grid = {}
     for entry in entries:
         key, equals, text = entry.partition("=")
-        values = [_value(value) for value in text.split(",") if value.strip()]
+        values = [parse_yaml(value, f"--grid {key}") for value in text.split(",") if value.strip()]
         if not equals or not values:
             raise UserError(f"--grid: expected KEY=VALUE,VALUE,..., found {entry!r}.")
         if key in grid:
@@ -112,13 +111,6 @@ def parse_grid(entries: Sequence[str]) -> Grid:
             raise UserError(f"--grid: {key} cannot be swept; keys begin with {' or '.join(_SWEPT)}.")
         grid[key] = values
     return grid
-
-
-def _value(text: str) -> Any:
-    try:
-        return int(text) if text.strip().lstrip("+-").isdigit() else float(text)
-    except ValueError:
-        return yaml.safe_load(text)
 
 
 def points_of(config: Config, grid: Grid) -> list[Point]:

@@ -37,6 +37,7 @@ def test_values_are_read_as_numbers_words_and_nothing():
         ([f"{DISTILLED}.temperature"], "expected KEY=VALUE"),
         ([f"{DISTILLED}.temperature="], "expected KEY=VALUE"),
         (["alignment.leaves=3"], "alignment.leaves cannot be swept; keys begin with systems or decoding"),
+        ([f"{DISTILLED}.temperature=[1"], f"--grid {DISTILLED}.temperature: this is not YAML"),
         (["systems.teacher.members=1", "systems.teacher.members=2"], "systems.teacher.members appears twice"),
     ],
 )
