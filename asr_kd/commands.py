@@ -34,15 +34,24 @@ _READING = frozenset({"plan", "transcribe", "export-posteriors"})  # commands th
 
 
 class Commands(click.Group):
-    """Turns a UserError into one sentence on standard error and exit status 2."""
+    """Turns a UserError, and a file or folder that is not what it should be, into one sentence and exit status 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         choose_mkl_code_path(cpu_flags())  # before torch is loaded
         try:
             return super().invoke(ctx)
         except UserError as error:
-            click.echo(f"asr-kd {ctx.invoked_subcommand}: {error}", err=True)
-            ctx.exit(2)
+            sentence = str(error)
+        except (NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError) as error:
+            sentence = f"{error.filename}: {error.strerror}; {_advice_on(error)}"
+        click.echo(f"asr-kd {ctx.invoked_subcommand}: {sentence}", err=True)
+        ctx.exit(2)
+
+
+def _advice_on(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "change the rights of the file or folder, or give another one."
+    return "there is a file where a folder belongs, or the reverse: move it away, or give another name."
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -74,11 +83,14 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
             work = Workspace(work_dir or default_root(config_path), config_path)
             if name in _TRAINING:
                 disable_malloc_trim()
+            for folder in (work.root, work.data, work.exp("")):
+                if folder.exists() and not folder.is_dir():
+                    raise UserError(f"{folder} is a file, but a folder of this name belongs there; move the file away.")
             lock = contextlib.nullcontext() if name in _READING else _locked(work.exp(".lock"), name)
             with (
                 full_disk_is_an_error(work.root),
                 lock,
-                _logging(work.exp("log") / f"{name}.log"),
+                _logging(work.exp("log") / f"{name}.log", optional=name in _READING),
                 MemoryMeter() as meter,
             ):
                 started = time.monotonic()
@@ -192,10 +204,19 @@ class _LogFile(logging.FileHandler):
 
 
 @contextlib.contextmanager
-def _logging(file: Path) -> Iterator[None]:
-    """Messages to standard error and to a file."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handlers: list[logging.Handler] = [logging.StreamHandler(), _LogFile(file)]
+def _logging(file: Path, *, optional: bool) -> Iterator[None]:
+    """Messages to standard error and to a file.
+
+    Args:
+      optional: go on without the file where it cannot be written, as on a read-only disk.
+    """
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(_LogFile(file))
+    except OSError:
+        if not optional:
+            raise
     package = logging.getLogger("asr_kd")
     package.setLevel(logging.INFO)
     for handler in handlers:

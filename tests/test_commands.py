@@ -100,3 +100,52 @@ def test_where_the_file_system_has_no_locks_the_command_goes_on(tmp_path: Path, 
     monkeypatch.setattr(fcntl, "flock", flock)
     with _locked(tmp_path / "exp" / ".lock", "train"):
         assert "cannot be locked (No locks available)" in caplog.text
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [*map(str, arguments)])
+
+
+@pytest.mark.parametrize("name", ["", "data", "exp"])
+def test_a_file_where_a_folder_belongs_is_named_and_stays(config: Path, tmp_path: Path, name: str) -> None:
+    """Nothing advises to delete what lies around it."""
+    work = tmp_path / "work"
+    file = work / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    result = call("features", "--config", config, "--work-dir", work)
+    assert result.exit_code == 2 and "is a file" in result.output and "Traceback" not in result.output
+    assert "delete" not in result.output and file.read_text() == "mine"
+
+
+def test_a_work_folder_below_a_file_is_one_sentence(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = call("features", "--config", config, "--work-dir", tmp_path / "file" / "work")
+    assert result.exit_code == 2 and result.output.count("\n") == 1
+    assert "Not a directory; there is a file where a folder belongs" in result.output
+
+
+@pytest.mark.parametrize("command", ["plan", "features"])
+def test_what_only_reads_needs_no_right_to_write(config: Path, tmp_path: Path, monkeypatch, command: str) -> None:
+    """As on a read-only disk, also for root."""
+
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EROFS, "Read-only file system", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    result = call(command, "--config", config, "--work-dir", tmp_path)
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    if command == "plan":
+        assert "make the cuts first: asr-kd prepare" in result.output
+    else:
+        assert "exp: Read-only file system; change the rights" in result.output
+
+
+@pytest.mark.parametrize("name", ["../../../outside", "a/b", "", ".."])
+def test_a_sweep_stays_in_its_folder(config: Path, tmp_path: Path, name: str) -> None:
+    grid = "systems.direct.training.epochs=1"
+    config.write_text("corpus: {name: folder}\nsystems: {direct: {}}\n")
+    result = call(
+        "sweep", "--config", config, "--work-dir", tmp_path, "--name", name, "--grid", grid, "--system", "direct"
+    )
+    assert result.exit_code == 2 and "this cannot name a sweep" in result.output

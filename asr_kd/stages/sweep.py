@@ -35,7 +35,7 @@ from asr_kd.stages.decoding_graph import make_graph
 from asr_kd.stages.soft_targets import make_soft_targets
 from asr_kd.stages.train import train
 from asr_kd.stages.training_set import seeds_of
-from asr_kd.workspace.config import Config, why_not_reused, with_settings
+from asr_kd.workspace.config import NAME, Config, why_not_reused, with_settings
 from asr_kd.workspace.executor import RunOptions, parallel_map
 from asr_kd.workspace.work import Workspace, require
 
@@ -156,6 +156,8 @@ def sweep(
     if plan.sets:  # what is wrong with them is said before anything is trained
         chosen_sets(config, work, plan.sets)
         chosen_backend(plan.backend)
+    if name is not None and not NAME.fullmatch(name):
+        raise UserError(f"--name {name}: this cannot name a sweep: use letters, digits, '.', '_' and '-'.")
     points = points_of(config, plan.grid)
     for point in points:
         for system in point.not_reused:

@@ -29,7 +29,7 @@ from asr_kd.settings import STRICT, ChosenByName, Count, Natural, Seed, Share, d
 
 TRAIN, DEV = "train", "dev"  # the set that everything is learnt from, and the one that settings are chosen on
 ALIGNER = "model"  # a folder of exp/align, beside those of the sets
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _RESERVED = {  # folders of exp/ that are no system's
     *("align", "align_compare", "decode", "graph", "graph_monophone", "log", "nbest", "report", "rescored", "sweep"),
     *("targets", "tree", "tree_monophone"),
@@ -163,7 +163,7 @@ def _check_sets(sets: Mapping[str, Any]) -> None:
         if name not in sets:
             raise ValueError(f"sets must have {TRAIN} and {DEV}; {name} is missing")
     for name in sets:
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise ValueError(f"sets: {name!r} cannot name a set: use letters, digits, '.', '_' and '-'")
         if name == ALIGNER:
             raise ValueError(f"sets: {name!r} cannot name a set: exp/align/{name} is the aligner")
@@ -171,7 +171,7 @@ def _check_sets(sets: Mapping[str, Any]) -> None:
 
 def _check_system(name: str, system: SystemConfig, systems: Mapping[str, SystemConfig]) -> None:
     where = f"systems.{name}"
-    if not _NAME.fullmatch(name) or name in _RESERVED:
+    if not NAME.fullmatch(name) or name in _RESERVED:
         raise ValueError(f"{where}: this cannot name a system: use letters, digits, '.', '_' and '-', and no name of "
                          f"another folder of exp/ ({', '.join(sorted(_RESERVED))})")  # fmt: skip
     for teacher in system.teachers:
