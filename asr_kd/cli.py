@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from asr_kd.commands import (
     PATH,
@@ -24,6 +23,7 @@ from asr_kd.commands import (
 )
 from asr_kd.decoding.settings import BACKENDS, chosen_backend
 from asr_kd.errors import UserError
+from asr_kd.io.yaml_files import dump_yaml
 from asr_kd.settings import to_mapping
 from asr_kd.workspace.config import Config, load_config, with_settings
 from asr_kd.workspace.executor import RunOptions
@@ -359,7 +359,7 @@ def show_config(config_path: Path | None, output: str | None) -> None:
     elif config_path is None:
         raise UserError("name a config with --config FILE to show it; --schema and --reference need none.")
     else:
-        click.echo(yaml.safe_dump(to_mapping(load_config(config_path)), sort_keys=False), nl=False)
+        click.echo(dump_yaml(to_mapping(load_config(config_path))), nl=False)
 
 
 @main.command()

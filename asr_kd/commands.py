@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import logging
@@ -31,6 +32,13 @@ PATH = click.Path(path_type=Path)  # of options and arguments
 
 _TRAINING = frozenset({"align", "train", "soft-targets"})  # commands that spend their time in batches of a net
 _READING = frozenset({"plan", "transcribe", "export-posteriors"})  # commands that leave the work folder as it is
+_MOVE = "there is a file where a folder belongs, or the reverse: move it away, or give another name"
+_RIGHTS = "change the rights of the file or folder, or give another one"
+_ADVICE = {
+    errno.ENOTDIR: _MOVE, errno.EISDIR: _MOVE, errno.EEXIST: _MOVE, errno.EACCES: _RIGHTS, errno.EPERM: _RIGHTS,
+    errno.EROFS: "give a folder on another disk", errno.ENAMETOOLONG: "give a shorter name",
+    errno.ELOOP: "links lead in a circle there: delete one of them",
+}  # fmt: skip
 
 
 class Commands(click.Group):
@@ -42,16 +50,13 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except UserError as error:
             sentence = str(error)
-        except (NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError) as error:
-            sentence = f"{error.filename}: {error.strerror}; {_advice_on(error)}"
+        except OSError as error:
+            place = error.filename2 or error.filename
+            if error.errno not in _ADVICE or place is None:
+                raise
+            sentence = f"{place}: {error.strerror}; {_ADVICE[error.errno]}."
         click.echo(f"asr-kd {ctx.invoked_subcommand}: {sentence}", err=True)
         ctx.exit(2)
-
-
-def _advice_on(error: OSError) -> str:
-    if isinstance(error, PermissionError):
-        return "change the rights of the file or folder, or give another one."
-    return "there is a file where a folder belongs, or the reverse: move it away, or give another name."
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -98,7 +103,7 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
                 results = results if isinstance(results, list) else [results]
                 for result in results:
                     click.echo(str(result))
-                if any(getattr(result, "ran", False) for result in results):
+                if name not in _READING and any(getattr(result, "ran", False) for result in results):
                     key = _key(name, options)
                     _note(work.exp("seconds.json"), key, round(time.monotonic() - started, 2))
                     _note(work.exp("memory.json"), key, meter.peak)

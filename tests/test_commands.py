@@ -130,7 +130,7 @@ def test_what_only_reads_needs_no_right_to_write(config: Path, tmp_path: Path, m
     """As on a read-only disk, also for root."""
 
     def refuse(self: Path, *_: object, **__: object) -> None:
-        raise PermissionError(errno.EROFS, "Read-only file system", str(self))
+        raise OSError(errno.EROFS, "Read-only file system", str(self))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     result = call(command, "--config", config, "--work-dir", tmp_path)
@@ -138,7 +138,7 @@ def test_what_only_reads_needs_no_right_to_write(config: Path, tmp_path: Path, m
     if command == "plan":
         assert "make the cuts first: asr-kd prepare" in result.output
     else:
-        assert "exp: Read-only file system; change the rights" in result.output
+        assert "exp: Read-only file system; give a folder on another disk" in result.output
 
 
 @pytest.mark.parametrize("name", ["../../../outside", "a/b", "", ".."])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,7 +14,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from asr_kd.acoustic.divergence import DivergenceWatch
+from asr_kd.acoustic.divergence import DivergedError, DivergenceWatch
 from asr_kd.acoustic.model import FrameModel, member_slice
 from asr_kd.io.append_log import Throttle
 from asr_kd.io.files import replacing_file
@@ -112,6 +113,16 @@ class Checkpoints:
 
     def __init__(self, path: Path | None, digest: str, seconds: float) -> None:
         self._path, self._digest, self._throttle = path, digest, Throttle(seconds)
+        self._is_ours = False  # the file is of this run
+
+    @contextlib.contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """Adds to a DivergedError where the last good checkpoint is."""
+        try:
+            yield
+        except DivergedError as error:
+            last = f"the last good checkpoint is {self._path}" if self._is_ours else "there was no checkpoint before it"
+            raise DivergedError(f"{error}; {last}") from None
 
     def load(self, state: TrainingState) -> None:
         """Loads the run's state in place; where there is no checkpoint of this run it stays as it is."""
@@ -135,6 +146,7 @@ class Checkpoints:
         state.best.update(saved["best"])
         state.progress = progress
         state.meter.restore(progress.counts, progress.sums)
+        self._is_ours = True
         log.info("resuming from %s: epoch %d, batch %d", self._path, progress.epoch + 1, progress.batch)
 
     def save(self, state: TrainingState, *, if_due: bool = False) -> None:
@@ -161,6 +173,7 @@ class Checkpoints:
                 torch.save(saved, careful)  # type: ignore[arg-type]  # write and flush are all that it needs
                 if careful.error is not None:
                     raise careful.error
+            self._is_ours = True
 
 
 class _CarefulFile:

@@ -89,9 +89,14 @@ class DevScorer:
 
     Args:
       labels: (N,) int; negative: not scored.
+
+    Raises:
+      ValueError: there is not one label for each frame.
     """
 
     def __init__(self, windows: Windows, labels: np.ndarray, batch_size: int = 4096) -> None:
+        if len(labels) != windows.offsets[-1]:
+            raise ValueError(f"{len(labels)} labels for {windows.offsets[-1]} frames")
         self._windows, self._batch_size = windows, batch_size
         self._labels = torch.from_numpy(np.asarray(labels, np.int64))
 

@@ -29,10 +29,13 @@ class DivergenceWatch:
 
     def note(self, loss: Tensor, step: int, rate: float) -> None:
         """Looks at the (M,) losses of a step, counted from 0, before its gradient is taken."""
+        at_once = _reads_at_once(loss.device)
+        if at_once:
+            self._rates.clear()
         self._rates[step] = rate
         is_new = ~torch.isfinite(loss.detach()) & (self._first_bad == _NEVER)
         self._first_bad.masked_fill_(is_new, step)
-        if _reads_at_once(loss.device):
+        if at_once:
             self._check_losses()
 
     def check(self, weights: Iterable[Tensor]) -> None:

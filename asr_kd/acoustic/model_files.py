@@ -83,6 +83,7 @@ def copy_members(source: Path, folder: Path, count: int) -> None:
         description = _read_description(source)
         description["seeds"] = list(description["seeds"])[:count]
         for member in range(count):
+            _check_finite(safetensors.torch.load_file(str(_member(source, member))))
             shutil.copyfile(_member(source, member), _member(folder, member))
     _write_description(folder, description)
 

@@ -103,7 +103,7 @@ def fit(
         checkpoints.load(state)
         shadows.refresh()
         progress = state.progress
-        with _progress_bar(batches.num_frames, config.epochs, progress, run) as bar:
+        with _progress_bar(batches.num_frames, config.epochs, progress, run) as bar, checkpoints.named_in_errors():
             while progress.epoch < config.epochs and not _is_out_of_patience(progress, config):
                 started, first_frame = time.monotonic(), progress.frames
                 model.train()

@@ -70,7 +70,7 @@ def read_audio(path: Path, sampling_rate: int) -> NDArray[np.float32]:
 
 
 def _check_sphere(path: Path, file: BinaryIO) -> None:
-    """The same for NIST SPHERE, whose header is text, of as many bytes as its second line says."""
+    """Refuses NIST SPHERE that is cut short or compressed; its header is text, as long as its second line says."""
     file.seek(0)
     if file.read(8) != b"NIST_1A\n":
         return

@@ -124,11 +124,15 @@ def _blocks(file: RemoteFile, have: int) -> Iterator[tuple[int, bytes]]:
     try:
         with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
             position = have if answer.status == 206 else 0  # 200: the server ignores Range and sends all of it
+            first = answer.headers.get("Content-Range", f"bytes {position}-").removeprefix("bytes ").partition("-")[0]
+            if first != str(position):
+                raise _BrokenOffError(f"the server answers from byte {first}, not from {position:,}")
             total = position + int(answer.headers.get("Content-Length") or file.size - position)
             while block := answer.read(_BLOCK):
                 yield position, block
                 position += len(block)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == 416 and have:  # there is more than the server has, so it is no beginning of the file
             yield from _blocks(file, 0)
             return

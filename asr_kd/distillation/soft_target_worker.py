@@ -122,10 +122,16 @@ def truncation_sums(full: Tensor, stored: TopK, mean_distribution: Tensor) -> di
     """The sums of `SoftTargetShard` for (B, C) log distributions and what is stored of them."""
     return {
         "retained_mass": float(np.exp(stored.log_probabilities.astype(np.float64)).sum()),
-        "kl": float((full.exp() * (full - restore(stored, mean_distribution))).sum()),
-        "entropy": -float((full.exp() * full).sum()),
+        "kl": _expected(full, full - restore(stored, mean_distribution)),
+        "entropy": -_expected(full, full),
         "entries": float(len(stored.ids)),
     }
+
+
+def _expected(log_probabilities: Tensor, values: Tensor) -> float:
+    """The sum of p * value; where p is 0, whatever the value (its own log is -inf), it adds nothing."""
+    probabilities = log_probabilities.exp()
+    return float(torch.where(probabilities > 0, probabilities * values, torch.zeros_like(values)).sum())
 
 
 def estimate_mean_distribution(task: TargetsTask, seed: int) -> tuple[np.ndarray, float]:

@@ -186,11 +186,11 @@ def _blocks(model: FrameModel, store: FrameStore, senones: np.ndarray) -> Iterat
         features = np.pad(store.normalised(utterance), ((left, right), (0, 0)), mode="edge")
         for first in range(0, len(labels), size):
             part = features[first : first + size + left + right], labels[first : first + size]
-            if count + len(part[1]) > size:
+            if count and count + len(part[0]) > size + left + right:
                 yield _joined(model, parts)
                 parts, count = [], 0
             parts.append(part)
-            count += len(part[1])
+            count += len(part[0])
     if parts:
         yield _joined(model, parts)
 

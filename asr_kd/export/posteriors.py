@@ -70,8 +70,8 @@ class PosteriorFolder:
             raise UserError(f"{folder} has no .npz, .ark or .scp file")
         self._of_scripts = dict(chain.from_iterable(map(_entries_of_script, scripts)))
         inside = {file.resolve() for file in self.files}
-        elsewhere = {_file_of(where).resolve() for where in self._of_scripts.values()} - inside
-        self.files += sorted(file for file in elsewhere if file.exists())
+        named = {_file_of(where) for where in self._of_scripts.values()}
+        self.files += sorted({file.resolve() for file in named if file.exists()} - inside)
 
     @cached_property
     def _matrices(self) -> dict[str, str]:

@@ -152,7 +152,7 @@ class FrameStore:
             array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=(self.num_frames,))
             length = 0
             for block in blocks:
-                array[length : length + len(block)] = block[: self.num_frames - length]
+                array[length : length + len(block)] = block[: max(0, self.num_frames - length)]
                 length += len(block)
             if length != self.num_frames:
                 raise FrameStoreError(

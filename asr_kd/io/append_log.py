@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from asr_kd.errors import UserError
 from asr_kd.io.files import read_json, replacing_file
+
+log = logging.getLogger(__name__)
 
 _NOTE = "growing.json"
 COMMIT_SECONDS = 30.0  # between two commits, at least
@@ -44,7 +48,12 @@ class AppendLog:
     def _read_commit(self, folder: Path, names: Sequence[str]) -> dict[str, Any] | None:
         if not self._note.exists():
             return None
-        commit = read_json(self._note, dict, f"delete {folder}, then run the same command again.")
+        try:
+            commit = read_json(self._note, dict, "starting over")
+        except UserError as error:
+            log.warning("%s", error)
+            self._note.unlink()
+            return None
         sizes = {name: (folder / name).stat().st_size if (folder / name).exists() else -1 for name in names}
         if sizes.keys() != commit["sizes"].keys() or any(sizes[name] < commit["sizes"][name] for name in names):
             self._note.unlink()

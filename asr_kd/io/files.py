@@ -79,10 +79,12 @@ def read_json(path: Path, kind: type[T], advice: str) -> T:
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; {advice}") from None
+    except ValueError:
         data = None
     if not isinstance(data, kind):
-        raise UserError(f"{path} is {'damaged' if path.exists() else 'missing'}; {advice}")
+        raise UserError(f"{path} is damaged; {advice}")
     return data
 
 

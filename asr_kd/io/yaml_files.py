@@ -23,7 +23,7 @@ class _Loader(yaml.SafeLoader):
 
     Nor does it take a scalar for anything but what it looks like. PyYAML follows YAML 1.1, where 010 is 8, 1:30 is 90,
     no is false and 1e-3 is a word. As in the core schema of YAML 1.2 the last is a number here and the others are
-    words; so a setting that is a number refuses them.
+    words; so a setting that is a number refuses them. Unlike there, _ may group digits, and 0x1F is a word too.
     """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
@@ -39,19 +39,31 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes what either YAML 1.1 or `_Loader` would take for another type."""
+
+
 _SCALARS = {
     "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
     "int": (r"[-+]?(?:0|[1-9][0-9_]*)", list("-+0123456789")),
     "float": (
-        r"[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)",
+        r"[-+]?(?:(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+"
+        r"|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)",
         list("-+.0123456789"),
     ),
     "merge": (r"<<", ["<"]),
 }
 _Loader.yaml_implicit_resolvers = {}  # none of PyYAML's
 for _name, (_pattern, _first) in _SCALARS.items():
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(rf"(?:{_pattern})\Z"), _first)
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(rf"(?:{_pattern})\Z"), _first)
+
+
+def dump_yaml(data: Any, **options: Any) -> str:
+    """YAML that `load_yaml` reads as the same plain data; so do readers of YAML 1.1."""
+    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, **options)
+    return text
 
 
 def load_yaml(path: Path) -> Any:

@@ -14,7 +14,6 @@ import functools
 import os
 from collections.abc import Iterator
 
-import numba
 import torch
 from torch import Tensor
 
@@ -53,6 +52,8 @@ def use_torchs_threads() -> None:
     numba and torch share OpenMP's threads, and numba sets their number to all cores when it starts. Processes that
     are to use one core each would then compete, so this restores torch's number.
     """
+    import numba  # by the kernels alone: other users of this module need not wait for it
+
     count = torch.get_num_threads()
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     if torch.get_num_threads() != count:

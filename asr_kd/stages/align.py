@@ -161,7 +161,8 @@ class _Run:
         settings = self.config.alignment
         if stale_reason(self.folder(ALIGNER), self.stamps.aligner()) is not None:
             # each round leaves the state of every frame that the flat start learns from
-            learnt = min(settings.subset_hours * 3600 / FRAME_SHIFT, sum(s.num_frames for s in self.stores.values()))
+            sets = self.stores if settings.learn_from == "all" else [TRAIN]
+            learnt = min(settings.subset_hours * 3600 / FRAME_SHIFT, sum(self.stores[s].num_frames for s in sets))
             needed = max(needed, 4 * learnt * (settings.linear_rounds + settings.rounds))
         check_disk(self.work.exp("align"), needed)
 

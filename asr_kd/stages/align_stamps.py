@@ -70,7 +70,7 @@ class AlignmentStamps:
         """Of all sets together.
 
         Args:
-          offsets: of boundaries, by their kind; see `boundary_offsets`.
+          offsets: of boundaries, by their kind; see `asr_kd.alignment.boundaries`.
         """
         inputs = {f"{name} alignment": self.alignment(name).digest for name in self.stores}
         inputs |= {self.work.tree(kind).name: self.tree(kind).digest for kind in self.config.trees}

@@ -281,9 +281,15 @@ class _Extractor:
         recording = cut.recording
         is_whole = cut.start == 0 and cut.duration == recording.duration and not recording.transforms
         if is_whole and [source.type for source in recording.sources] == ["file"]:
-            return read_audio(self.root / recording.sources[0].source, self.sampling_rate)[None]
-        samples: np.ndarray = cut.with_recording_path_prefix(self.root).load_audio()
-        return samples
+            samples = read_audio(self.root / recording.sources[0].source, self.sampling_rate)[None]
+            if samples.shape[1] != recording.num_samples:
+                raise UserError(
+                    f"utterance {cut.id} has {samples.shape[1]} samples now, and had {recording.num_samples} when it "
+                    f"was prepared; {_FIX}."
+                )
+            return samples
+        loaded: np.ndarray = cut.with_recording_path_prefix(self.root).load_audio()
+        return loaded
 
 
 def _content_digest(path: Path) -> str:

@@ -88,8 +88,9 @@ def language_model(
             check_memory(count, files.lm, given=True)
         except UserError as error:
             logger.warning("stage 7 will not be possible on this machine as it is now: %s", error)
-        full = read_arpa(files.lm)
-        arpa = restrict(full, full.spoken_words)
+        arpa = read_arpa(files.lm)
+        full_ngrams = sum(map(len, arpa.probabilities))
+        arpa = restrict(arpa, arpa.spoken_words)
     else:
         sentences: Sequence[str] = train_texts
         if files.lm_text is not None:
@@ -100,13 +101,16 @@ def language_model(
         split = [sentence.split() for sentence in sentences]
         if settings.vocabulary:
             split = _limited(split, settings.vocabulary)
-        full = estimate(split, settings.ngram_order)
-        arpa = prune(restrict(full, full.spoken_words) if settings.vocabulary else full, settings.prune)
+        arpa = estimate(split, settings.ngram_order)
+        full_ngrams = sum(map(len, arpa.probabilities))
+        if settings.vocabulary:
+            arpa = restrict(arpa, arpa.spoken_words)
+        arpa = prune(arpa, settings.prune)
     return arpa, {
         "order": arpa.order,
         "words": len(arpa.spoken_words),
         "ngrams": sum(map(len, arpa.probabilities)),
-        "ngrams_before_pruning": sum(map(len, full.probabilities)),
+        "ngrams_before_pruning": full_ngrams,
         "sentences_left_out": left_out,
     }
 
@@ -150,7 +154,7 @@ def check_vocabulary(
 # thousand 6.57 GB. The number of n-grams decides, not that of words. The model itself is included: 0.44 kB an n-gram.
 _FIXED, _PER_NGRAM = 0.3e9, 5.0e3
 _READ_PER_NGRAM = 0.45e3
-ARCS_PER_NGRAM, _BYTES_OF_ARC = 14.0, 20.0  # of the finished graph
+_DISK_PER_NGRAM = 14.0 * 20.0  # arcs of the finished graph, bytes of an arc
 
 
 def bytes_to_compile(num_ngrams: int) -> float:
@@ -160,7 +164,7 @@ def bytes_to_compile(num_ngrams: int) -> float:
 
 def bytes_on_disk(num_ngrams: int) -> float:
     """About what the finished graph takes."""
-    return _BYTES_OF_ARC * ARCS_PER_NGRAM * num_ngrams
+    return _DISK_PER_NGRAM * num_ngrams
 
 
 def bytes_to_read(num_ngrams: int) -> float:

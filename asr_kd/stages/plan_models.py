@@ -149,7 +149,9 @@ def step_seconds(plan: SystemPlan, batch: int, steps: int = _STEPS) -> float:
     transform = random_transform(plan.num_inputs, settings.lda_dims) if isinstance(settings, DnnConfig) else None
     model = build_model(settings, num_dims=plan.num_dims, num_senones=plan.num_senones, seeds=[1], transform=transform)
     labels = np.arange(batch * steps) % plan.num_senones
-    training = replace(plan.system.training, batch_size=batch, epochs=1 + _TIMES, patience=0)  # the first warms up
+    training = replace(
+        plan.system.training, batch_size=batch, epochs=1 + _TIMES, patience=0, learning_rate=1e-6
+    )  # the first epoch warms up; no rate may make random frames diverge
     criterion = HardTargets(labels, torch.device("cpu"))
     progress = fit(model, TrainingData(windows), criterion, training, RunControl(seed=1))
     return min(float(row["seconds"]) for row in progress.rows[1:]) / steps

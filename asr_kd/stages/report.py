@@ -6,10 +6,9 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import Stamp, stale_reason
+from asr_kd.io.yaml_files import dump_yaml
 from asr_kd.report.collect import Evidence, collect, inputs
 from asr_kd.report.page import Origin, render, terminal_text
 from asr_kd.report.results import MnistResults
@@ -56,7 +55,7 @@ def report(config: Config, work: Workspace, mnist: MnistResults | None = None) -
     evidence = collect(config, work)
     evidence = replace(evidence, results=replace(evidence.results, mnist=mnist))
     figures = draw(evidence)
-    origin = Origin(_yaml(config), _commands(work), __version__)
+    origin = Origin(dump_yaml(to_mapping(config), default_flow_style=None, width=100), _commands(work), __version__)
     with replacing_folder(path, stamp) as temporary:
         (temporary / "results.json").write_text(as_json(evidence.results), encoding="utf-8")
         for name, svg in figures.items():
@@ -94,11 +93,6 @@ def draw(evidence: Evidence) -> dict[str, str]:
     if evidence.example is not None:
         figures["soft-targets"] = plots.soft_targets(evidence.example, evidence.senone_names[:-1])
     return figures
-
-
-def _yaml(config: Config) -> str:
-    text: str = yaml.safe_dump(to_mapping(config), sort_keys=False, default_flow_style=None, width=100)
-    return text
 
 
 def _commands(work: Workspace) -> list[str]:

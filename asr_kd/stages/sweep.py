@@ -18,9 +18,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from asr_kd.acoustic.divergence import DivergedError
 from asr_kd.acoustic.training import read_log
 from asr_kd.decoding.settings import chosen_backend
-from asr_kd.errors import UserError
+from asr_kd.errors import UserError, some_of
 from asr_kd.evaluation.scoring import rate_name
 from asr_kd.io.files import digest_of, write_json
 from asr_kd.io.folders import replacing_folder
@@ -81,16 +82,24 @@ class SweepPlan:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """One row per point and system."""
+    """One row per point and system; `diverged` names those that have none."""
 
     folder: Path
     keys: tuple[str, ...]
     rows: list[SweepRow]
+    diverged: list[str]
+
+    @property
+    def left_out(self) -> str:
+        """A paragraph on what diverged; "" where nothing did."""
+        return f"\nTraining diverged: {', '.join(self.diverged)}.\n" if self.diverged else ""
 
     def __str__(self) -> str:
         best = max(self.rows, key=lambda row: row.frame_accuracy)
         chosen = ", ".join(f"{key} {best.values[key]}" for key in self.keys)
-        return f"{markdown(self)}\nbest on dev: {best.system} with {chosen}\n{self.folder}/report/sweep.md"
+        return (
+            f"{markdown(self)}\n{self.left_out}best on dev: {best.system} with {chosen}\n{self.folder}/report/sweep.md"
+        )
 
 
 def parse_grid(entries: Sequence[str]) -> Grid:
@@ -168,9 +177,17 @@ def sweep(
     linked = [(point, _linked_folder(config, work, folder, point)) for point in points]
     for point, of_point in linked:  # one after the other: several points share these
         _make_shared(point.config, of_point, plan, options)
-    results = parallel_map(partial(_run_point, plan, options), linked, nj=nj, progress="points")
+    results = list(parallel_map(partial(_run_point, plan, options), linked, nj=nj, progress="points"))
     rows = [row for of_point in results for row in of_point]
-    result = SweepResult(folder, tuple(plan.grid), rows)
+    diverged = [
+        f"{system} at {point.name}"
+        for point, of_point in zip(points, results, strict=True)
+        for system in plan.systems
+        if system not in {row.system for row in of_point}
+    ]
+    if not rows:
+        raise UserError(f"training diverged at every point ({some_of(diverged)}); take lower learning rates.")
+    result = SweepResult(folder, tuple(plan.grid), rows, diverged)
     _write(result, plan)
     return result
 
@@ -271,7 +288,11 @@ def _run_point(plan: SweepPlan, options: RunOptions, linked: tuple[Point, Worksp
     config = point.config
     rows = []
     for name in plan.systems:
-        train(config, work, options, [name], nj=1)
+        try:
+            train(config, work, options, [name], nj=1)
+        except DivergedError as error:  # the other points say more than none
+            log.warning("left out: %s", error)
+            continue
         metadata = require(work.exp(name), work, f"train {name}")["metadata"]
         epochs = read_log(work.exp(name))
         entropies = [epochs[epoch - 1]["dev_cross_entropy"][m] for m, epoch in enumerate(metadata["best_epoch"])]
@@ -328,4 +349,5 @@ def _write(result: SweepResult, plan: SweepPlan) -> None:
     with replacing_folder(result.folder / "report", stamp) as temporary:
         write_json(temporary / "sweep.json", rows)
         (temporary / "sweep.svg").write_text(draw(result.rows), encoding="utf-8")
-        (temporary / "sweep.md").write_text(f"{markdown(result)}\n\n![The sweep](sweep.svg)\n", encoding="utf-8")
+        text = f"{markdown(result)}\n\n![The sweep](sweep.svg)\n{result.left_out}"
+        (temporary / "sweep.md").write_text(text, encoding="utf-8")

@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 
 # bytes: the weights, and a checkpoint (weights, best weights, two moments) with the previous one, which it replaces
 _DISK_PER_WEIGHT = 4 + 2 * 16
-_ADVICE = "Lower the learning rate (training.learning_rate), or take adam for sgd."
 _RESULTS = ("members", "parameters", "dev_accuracy", "best_epoch", "train_accuracy")
 
 
@@ -112,7 +111,8 @@ def train_models(
         try:
             progress = fit(model, task.data, task.criterion, system.training, control)
         except DivergedError as error:
-            raise UserError(f"{path}: training diverged: {error}; {_last_good(checkpoint)}. {_ADVICE}") from None
+            advice = "lower training.learning_rate" + (", or take adam" if system.training.optimizer == "sgd" else "")
+            raise DivergedError(f"{path}: training diverged: {error}; {advice}.") from None
     model = model.fold_input_transform()
     results = _results(model, progress)
     with replacing_folder(path, stamp, results | metadata) as temporary:
@@ -143,12 +143,6 @@ def reuse_members(path: Path, stamp: Stamp, source: Path, count: int, metadata: 
 
 def _checkpoint(path: Path) -> Path:
     return path.with_name(f".{path.name}.checkpoint.pt")
-
-
-def _last_good(checkpoint: Path) -> str:
-    if not checkpoint.exists():
-        return "there was no checkpoint before it"
-    return f"the last good checkpoint is {checkpoint}"
 
 
 def _results_of(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,9 +16,10 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from asr_kd.errors import UserError
 from asr_kd.io.files import replacing_file
 from asr_kd.workspace.executor import parallel_map
+
+log = logging.getLogger(__name__)
 
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")
@@ -66,7 +68,7 @@ def cached_map(
     executor: str = "processes",
     progress: str | None = None,
 ) -> Iterator[Result]:
-    """Yields function(shard) for each shard, in order: read where its file exists, else computed and written there.
+    """Yields function(shard) for each shard, in order: read where its file is there, else computed and written there.
 
     With `nj` 1 a shard is computed after the caller took all results before it, so it may depend on them, as the rounds
     of a flat start do. Otherwise a file may be deleted as soon as its result was yielded. Exhaust the iterator: the
@@ -80,11 +82,16 @@ def cached_map(
     cached = [file.exists() for file in files]
     missing = [shard for shard, exists in zip(shards, cached, strict=True) if not exists]
     results = parallel_map(function, missing, nj=nj, executor=executor, progress=progress if missing else None)
-    for file, exists in zip(files, cached, strict=True):
+    for shard, file, exists in zip(shards, files, cached, strict=True):
         if exists:
-            yield _read(file, codec)
-            continue
-        result = next(results)
+            try:
+                result = codec.unpack(file.read_bytes())
+            except Exception as error:  # each codec has its own
+                log.warning("%s is damaged (%s): computing it again", file, error)
+            else:
+                yield result
+                continue
+        result = function(shard) if exists else next(results)
         with replacing_file(file) as temporary:
             temporary.write_bytes(codec.pack(result))
         yield result
@@ -114,10 +121,3 @@ def cached_groups(
         yield islice(results, len(of_group))
     for _ in results:  # lets the progress bar and the processes end
         pass
-
-
-def _read(file: Path, codec: Codec[Result]) -> Result:
-    try:
-        return codec.unpack(file.read_bytes())
-    except Exception as error:  # each codec has its own
-        raise UserError(f"{file} is damaged ({error}); delete it, then run the same command again.") from None

@@ -88,7 +88,7 @@ def config_reference() -> str:
     lines = [
         "# All keys of a config",
         "",
-        "Made by `make docs` from the comments in `asr_kd/*/settings.py` and `asr_kd/workspace/config.py`. "
+        "Made by `make docs` from the comments in the classes of settings. "
         "`asr-kd config --show` prints a config with all defaults; `asr-kd config --schema` prints the JSON schema, "
         "by which an editor completes and checks keys.",
     ]

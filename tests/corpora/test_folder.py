@@ -53,4 +53,5 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     write(tmp_path / "train", "a one\nb two\n")
     (tmp_path / "train" / "wav").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "deep" / "back").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "train" / "same").symlink_to(tmp_path / "elsewhere")
     assert names(read(tmp_path)) == ["a", "b"]

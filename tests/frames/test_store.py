@@ -110,7 +110,7 @@ def test_attached_arrays(store: FrameStore) -> None:
     assert stamp["digest"] == STAMP.digest
     store.attach("senones", [senones + 1], np.int32, STAMP)
     np.testing.assert_array_equal(store.array("senones"), senones + 1)
-    for wrong in ([senones[:-1]], [senones, senones]):
+    for wrong in ([senones[:-1]], [senones, senones], [senones[:7], senones[:7], senones]):
         with pytest.raises(UserError, match="11 frames"):
             store.attach("senones", wrong, np.int32, STAMP)
     np.testing.assert_array_equal(store.array("senones"), senones + 1)

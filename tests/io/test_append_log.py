@@ -48,7 +48,7 @@ def test_files_are_cut_back_to_their_last_commit(tmp_path_factory, writes) -> No
     assert not (folder / "growing.json").exists()
 
 
-@pytest.mark.parametrize("damage", ["gone", "short", "other files"])
+@pytest.mark.parametrize("damage", ["gone", "short", "other files", "note"])
 def test_files_that_are_not_as_at_their_last_commit_start_empty(tmp_path: Path, damage: str) -> None:
     files = AppendLog(tmp_path, ["a", "b"])
     files.files["a"].write(b"12345")
@@ -58,6 +58,8 @@ def test_files_that_are_not_as_at_their_last_commit_start_empty(tmp_path: Path, 
         (tmp_path / "a").unlink()
     elif damage == "short":
         (tmp_path / "a").write_bytes(b"123")
+    elif damage == "note":
+        (tmp_path / "growing.json").write_bytes(b'{"sizes": ')
     again = AppendLog(tmp_path, ["a", "b", "c"] if damage == "other files" else ["a", "b"])
     assert again.note is None and again.files["a"].tell() == 0
     again.close()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.errors import UserError
-from asr_kd.io.yaml_files import load_with_bases, load_yaml, merged
+from asr_kd.io.yaml_files import dump_yaml, load_with_bases, load_yaml, merged
 
 
 def write(folder, **files):
@@ -80,7 +80,7 @@ def test_merging_leaves_both_sides_as_they_are():
      ("5.0e-3", 5e-3), ("2E4", 2e4), (".inf", math.inf), ("-.inf", -math.inf), ("true", True), ("False", False),
      ("~", None), ("null", None), ("", None), ("no", "no"), ("on", "on"), ("yes", "yes"), ("010", "010"),
      ("0100", "0100"), ("1:30", "1:30"), ("1:30.5", "1:30.5"), ("0b11", "0b11"), ("0x1F", "0x1F"), ("-010", "-010"),
-     ("2026-11-28", "2026-11-28"), ("1e", "1e"), ("true.", "true."), ("'8'", "8")],
+     ("2026-11-28", "2026-11-28"), ("1_0.5", 10.5), ("1e", "1e"), ("true.", "true."), ("'8'", "8")],
 )  # fmt: skip
 def test_a_scalar_is_what_it_looks_like(tmp_path, written, value):
     """YAML 1.1 would take 010 for 8, 1:30 for 90, no for false and 1e-3 for a word."""
@@ -98,6 +98,15 @@ def test_anchors_and_merge_keys_work(tmp_path):
 def test_what_is_written_is_read(value):
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.yaml"
-        file.write_text(yaml.safe_dump({"key": value}, allow_unicode=True), encoding="utf-8")
+        file.write_text(dump_yaml({"key": value}, allow_unicode=True), encoding="utf-8")
         read = load_yaml(file)["key"]
+        assert yaml.safe_load(file.read_text(encoding="utf-8"))["key"] == value  # YAML 1.1
     assert read == value and type(read) is type(value)
+
+
+@pytest.mark.parametrize(
+    "word", ["1e5", "010", "no", "1:30", "0x1F", "1_000", "2026-11-28", ".5", "null", "~", "<<", "="]
+)
+def test_a_word_that_looks_like_something_else_is_written_in_quotes(tmp_path, word):
+    (tmp_path / "config.yaml").write_text(dump_yaml({"sets": [word]}))
+    assert load_yaml(tmp_path / "config.yaml") == {"sets": [word]} == yaml.safe_load(dump_yaml({"sets": [word]}))

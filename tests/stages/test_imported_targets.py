@@ -163,3 +163,16 @@ def test_exports_replace_only_exports(toy: Toy) -> None:
 def test_a_folder_cannot_run_beside_a_student(toy: Toy) -> None:
     with pytest.raises(UserError, match="a folder of imported targets has no teachers to run"):
         imported(toy, online=True)
+
+
+def test_posteriors_may_be_zero(toy: Toy) -> None:
+    """As of a toolkit that rounds: what is 0 adds nothing to the means in the stamp."""
+    rng = np.random.default_rng(3)
+    folder = toy.work.root / "posteriors"
+    folder.mkdir()
+    for utterance, frames in zip(toy.train.ids, np.diff(toy.train.offsets), strict=True):
+        posteriors = rng.dirichlet(np.ones(SENONES - 2), frames)
+        np.savez(folder / f"{utterance}.npz", posteriors=np.pad(posteriors, ((0, 0), (2, 0))))
+    (result,) = make_soft_targets(imported(toy, temperature=1.0), toy.work, OPTIONS)
+    assert 0 < result.entropy < np.log(SENONES - 2)
+    assert train(imported(toy, temperature=1.0), toy.work, OPTIONS, ["distilled"])[-1].ran

@@ -123,6 +123,19 @@ def test_points_share_what_they_can_and_are_made_once(trained: Path) -> None:
     assert len(json.loads((root / "exp/sweep/two/report/sweep.json").read_text())) == 6
 
 
+def test_a_point_that_diverges_is_named_and_the_others_count(trained: Path) -> None:
+    key = "systems.direct.training.learning_rate"
+    grid = ["--grid", f"{key}=1.0e+30,5.0e-3", "--system", "direct", "--name", "rates"]
+    output = sweep(trained, *grid)
+    report = trained.parent.parent / "exp/sweep/rates/report"
+    (row,) = json.loads((report / "sweep.json").read_text())
+    assert row[key] == 5e-3
+    for text in (output, (report / "sweep.md").read_text()):
+        assert f"Training diverged: direct at {key}=1e+30." in text
+    with pytest.raises(AssertionError, match="training diverged at every point"):
+        sweep(trained, "--grid", f"{key}=1.0e+30,2.0e+30", "--system", "direct", "--name", "none")
+
+
 def test_direct_models_are_reused_where_they_are_trained_as_the_teacher_is(
     trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
