@@ -135,6 +135,7 @@ def prepared(corpus: Path, **settings: object) -> dict:
     return prepare(config, work, corpus_dir=corpus).metadata | {"lang": read_lang(work.lang)}
 
 
+@pytest.mark.slow
 def test_the_language_model_leaves_out_what_dev_and_test_say(corpus: Path) -> None:
     text = corpus.parent / "text"
     text.write_text("1-2-3 a day\n1-2-4 The day is good.\nthe man is good\nday day old\n")
@@ -151,6 +152,7 @@ def test_a_smaller_vocabulary_holds_the_most_frequent_words(corpus: Path) -> Non
     assert metadata["lm"]["words"] == 3
 
 
+@pytest.mark.slow
 def test_words_in_no_lexicon_are_guessed_listed_and_told(corpus: Path) -> None:
     path = corpus / "LibriSpeech/train-clean-100/19/198/19-198.trans.txt"
     path.write_text("19-198-0000 HELLO BLORPLING\n19-198-0001 THE WORLD IS OLD\n")
@@ -167,6 +169,7 @@ def test_speakers_in_training_and_test_are_a_warning_that_stays(corpus: Path) ->
     assert metadata["shared_speakers"] == ["19"]
 
 
+@pytest.mark.slow
 def test_an_arpa_file_with_words_that_nobody_can_say(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     metadata = prepared(corpus)
     arpa = corpus.parent / "data/lm/G.arpa"

@@ -60,6 +60,7 @@ def test_best_path_is_the_one_found_by_trying_everything(graphs, seed, frames, v
     assert answer.words in words
 
 
+@pytest.mark.slow
 def test_every_word_sequence_survives_with_its_score(graphs):
     """Frames that spell a sentence out without doubt bring that sentence back, homophones by language model."""
     tree, graph = graphs[2]
@@ -136,6 +137,7 @@ def transducers(draw) -> Fst:
     return Fst(*table[:, :4].T.copy(), table[:, 4].astype(np.float32), final, 0)
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(transducers())
 def test_removing_epsilons_changes_no_path(fst):

@@ -53,6 +53,7 @@ def batch_of(store: FrameStore, frames: list[int]) -> Batch:
     return Batch(numbers, windows_of(store, Context(0, 0)).inputs(numbers))
 
 
+@pytest.mark.slow
 def test_a_student_of_the_teachers_size_drives_kl_towards_zero(store: FrameStore) -> None:
     provider = OnlineTargets([Teacher(make_teacher(1))], temperature=2.0, mean="arithmetic")
     rows, _ = train(store, provider, np.zeros(300, np.int64))

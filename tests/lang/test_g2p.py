@@ -82,6 +82,7 @@ def test_unknown_letters_are_passed_over():
     assert MODEL.pronounce("123") == [] == MODEL.pronounce("")
 
 
+@pytest.mark.slow
 def test_real_english_words_that_it_has_not_seen():
     known = {word: found for word, found in everything_known({}).items() if word.isalpha() and word[0] in "BCS"}
     held_out = sorted(known)[::40]

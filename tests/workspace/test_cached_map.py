@@ -19,6 +19,7 @@ def files(folder: Path, count: int) -> list[Path]:
     return [folder / f"{number}.cached" for number in range(count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nj", [1, 2])
 def test_results_come_in_the_order_of_the_shards_whichever_are_cached(tmp_path: Path, nj: int) -> None:
     paths = files(tmp_path, 6)
@@ -46,6 +47,7 @@ def test_a_killed_map_computes_only_what_was_not_finished(tmp_path: Path) -> Non
     assert sorted(tmp_path.iterdir()) == files(tmp_path, 6), "no temporary file is left"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nj", [1, 2])
 def test_a_damaged_result_is_computed_again(tmp_path: Path, nj: int, caplog: pytest.LogCaptureFixture) -> None:
     paths = files(tmp_path, 4)

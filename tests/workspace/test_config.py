@@ -79,6 +79,7 @@ CONFIGS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(CONFIGS)
 def test_yaml_and_back_is_the_same(raw):
     config = from_mapping(Config, raw, "test")

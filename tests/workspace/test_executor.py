@@ -28,6 +28,7 @@ def note_and_wait(shard: tuple[str, int]) -> None:
     time.sleep(10 * WAIT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nj", [1, 2])
 def test_answers_come_in_the_order_of_the_pieces(nj: int) -> None:
     assert list(parallel_map(math.factorial, range(5), nj=nj)) == [1, 1, 2, 6, 24]
@@ -38,6 +39,7 @@ def complain(shard: int) -> int:
     return shard
 
 
+@pytest.mark.slow
 def test_what_helpers_log_is_logged_here(caplog: pytest.LogCaptureFixture) -> None:
     assert list(parallel_map(complain, range(4), nj=2)) == [0, 1, 2, 3]
     assert sorted(record.getMessage() for record in caplog.records) == [f"shard {k} is odd" for k in range(4)]
@@ -54,6 +56,7 @@ def die(shard: tuple[str, int, int]) -> int:
     return number
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 def test_pieces_of_a_killed_helper_are_done_again(tmp_path: Path) -> None:
     shards = [(str(tmp_path), number, 1) for number in range(6)]
@@ -61,6 +64,7 @@ def test_pieces_of_a_killed_helper_are_done_again(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.death"))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 def test_helpers_that_are_killed_again_are_one_sentence(tmp_path: Path) -> None:
     shards = [(str(tmp_path), number, 99) for number in range(6)]
@@ -70,6 +74,7 @@ def test_helpers_that_are_killed_again_are_one_sentence(tmp_path: Path) -> None:
         list(parallel_map(die, shards, nj=2))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 def test_what_was_finished_before_helpers_were_killed_is_kept(tmp_path: Path) -> None:
     deaths = tmp_path / "deaths"
@@ -82,6 +87,7 @@ def test_what_was_finished_before_helpers_were_killed_is_kept(tmp_path: Path) ->
         assert (folder / "0.done").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 def test_helpers_end_with_a_killed_parent(tmp_path: Path) -> None:
     code = (
