@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -81,18 +81,19 @@ class TrainingState:
 
     Attributes:
       best: the state of each member at its best epoch so far.
+      rate_at: step -> its learning rate.
     """
 
-    def __init__(self, model: FrameModel, optimizer: torch.optim.Optimizer) -> None:
-        self.model, self.optimizer = model, optimizer
+    def __init__(self, model: FrameModel, optimizer: torch.optim.Optimizer, rate_at: Callable[[int], float]) -> None:
+        self.model, self.optimizer, self.rate_at = model, optimizer, rate_at
         self.best = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.meter = Meter(model.members, model.device)
-        self.watch = DivergenceWatch(model.members, model.device)
+        self.watch = DivergenceWatch(model.members, model.device, rate_at)
         self.progress = Progress(best_accuracy=[-1.0] * model.members, best_epoch=[-1] * model.members)
 
     def check_finite(self) -> None:
         """Raises DivergedError where a loss or a weight is not finite."""
-        self.watch.check(self.model.state_dict().values())
+        self.watch.check(self.model.state_dict().values(), self.progress.step)
 
     def keep_as_best(self, member: int) -> None:
         """Notes a member's weights as its best ones."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -21,37 +21,39 @@ class DivergenceWatch:
 
     On a CPU `note` raises at once. An accelerator would have to be waited for: there the step is noted on the device,
     and `check`, before a checkpoint and at the end of an epoch, raises.
+
+    Args:
+      rate_at: step -> its learning rate, for messages.
     """
 
-    def __init__(self, members: int, device: torch.device) -> None:
+    def __init__(self, members: int, device: torch.device, rate_at: Callable[[int], float]) -> None:
         self._first_bad = torch.full((members,), _NEVER, dtype=torch.int64, device=device)
-        self._rates: dict[int, float] = {}  # by step, since the last check
+        self._rate_at = rate_at
 
-    def note(self, loss: Tensor, step: int, rate: float) -> None:
+    def note(self, loss: Tensor, step: int) -> None:
         """Looks at the (M,) losses of a step, counted from 0, before its gradient is taken."""
+        is_bad = ~torch.isfinite(loss.detach())
         at_once = _reads_at_once(loss.device)
-        if at_once:
-            self._rates.clear()
-        self._rates[step] = rate
-        is_new = ~torch.isfinite(loss.detach()) & (self._first_bad == _NEVER)
-        self._first_bad.masked_fill_(is_new, step)
+        if at_once and not bool(is_bad.any()):
+            return
+        self._first_bad.masked_fill_(is_bad & (self._first_bad == _NEVER), step)
         if at_once:
             self._check_losses()
 
-    def check(self, weights: Iterable[Tensor]) -> None:
-        """Raises DivergedError where a loss since the last check, or a weight, is not finite."""
+    def check(self, weights: Iterable[Tensor], steps: int) -> None:
+        """Raises DivergedError where a loss so far, or a weight after so many steps, is not finite."""
         self._check_losses()
         if not all(bool(torch.isfinite(weight).all()) for weight in weights):
-            step, rate = max(self._rates.items(), default=(-1, 0.0))
-            raise DivergedError(f"a weight is not finite after step {step + 1} (learning rate {rate:.3g})")
-        self._rates.clear()
+            raise DivergedError(f"a weight is not finite after {self._place(steps - 1)}")
 
     def _check_losses(self) -> None:
         step = int(self._first_bad.min())
         if step != _NEVER:
             member = int(self._first_bad.argmin())
-            at = f"step {step + 1} (learning rate {self._rates[step]:.3g})"
-            raise DivergedError(f"the loss of model {member} is not finite at {at}")
+            raise DivergedError(f"the loss of model {member} is not finite at {self._place(step)}")
+
+    def _place(self, step: int) -> str:
+        return f"step {step + 1} (learning rate {self._rate_at(step):.3g})"
 
 
 def _reads_at_once(device: torch.device) -> bool:

@@ -94,12 +94,16 @@ def fit(
         valid=data.valid,
         pin_memory=model.device.type == "cuda",
     )
-    total_steps = config.epochs * batches.steps_per_epoch
+    total_steps = max(1, config.epochs * batches.steps_per_epoch)
+
+    def rate_at(step: int) -> float:
+        return learning_rate(config, step / total_steps)
+
     checkpoints = Checkpoints(run.checkpoint, run.digest, run.checkpoint_seconds)
     # SGD takes the gradients of the weights themselves
     dtype = model.compute_dtype if config.optimizer == "adam" else torch.float32
     with ShadowWeights(model, dtype) as shadows:
-        state = TrainingState(model, build_optimizer(model, config, shadows.copies))
+        state = TrainingState(model, build_optimizer(model, config, shadows.copies), rate_at)
         checkpoints.load(state)
         shadows.refresh()
         progress = state.progress
@@ -109,15 +113,14 @@ def fit(
                 model.train()
                 for batch in _on_device(batches.epoch(progress.epoch, progress.batch), model.device):
                     rng = StepRng(run.seed, progress.step, model.device)
-                    rate = learning_rate(config, progress.step / max(1, total_steps))
-                    _step(state, _augmented(batch, data.augment, rng), criterion, rate, rng)
+                    _step(state, _augmented(batch, data.augment, rng), criterion, rng)
                     bar.update(batch.num_valid)
                     checkpoints.save(state, if_due=True)
                 state.check_finite()
                 seconds = time.monotonic() - started
                 row = {
                     "epoch": progress.epoch + 1,
-                    "learning_rate": learning_rate(config, (progress.step - 1) / max(1, total_steps)),
+                    "learning_rate": rate_at(progress.step - 1),
                     **_end_epoch(state, run.evaluate),
                     "seconds": round(seconds, 3),
                     "frames_per_second": round((progress.frames - first_frame) / max(seconds, 1e-9), 1),
@@ -131,13 +134,13 @@ def fit(
     return progress
 
 
-def _step(state: TrainingState, batch: Batch, criterion: Criterion, rate: float, rng: StepRng) -> None:
+def _step(state: TrainingState, batch: Batch, criterion: Criterion, rng: StepRng) -> None:
     """One update; nothing here waits for the device."""
     model, optimizer, progress = state.model, state.optimizer, state.progress
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = state.rate_at(progress.step)
     terms: Terms = criterion(model(batch.inputs, rng), batch)
-    state.watch.note(terms.loss, progress.step, rate)
+    state.watch.note(terms.loss, progress.step)
     optimizer.zero_grad(set_to_none=True)
     # the sum over members: each member's gradient is that of its own mean loss
     terms.loss.sum().backward()

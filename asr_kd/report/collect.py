@@ -44,7 +44,7 @@ from asr_kd.workspace.config import DEV, Config
 from asr_kd.workspace.sets import all_sets, open_frames, open_labels, prepared, scored_sets
 from asr_kd.workspace.work import Workspace, require
 
-T = TypeVar("T")
+T = TypeVar("T", StoredTargetsResults, SetSize, LeftOut)
 
 FLAT_TEMPERATURE = 20.0  # of the figure: nearly uniform, as in the paper's MNIST experiments
 
@@ -237,7 +237,7 @@ def _stored_targets(config: Config, work: Workspace) -> StoredTargetsResults | N
 
 def _typed(cls: type[T], entries: Mapping[str, Any]) -> T:
     """Those entries that are fields of a class of results."""
-    return cls(**{field.name: entries[field.name] for field in fields(cls) if field.name in entries})  # type: ignore
+    return cls(**{field.name: entries[field.name] for field in fields(cls) if field.name in entries})
 
 
 def _data(metadata: Mapping[str, Any]) -> DataResults:
