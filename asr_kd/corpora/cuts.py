@@ -10,7 +10,8 @@ from typing import Any
 
 from asr_kd.corpora.listing import Utterance
 from asr_kd.errors import UserError
-from asr_kd.io.files import digest_of, file_digest, open_text
+from asr_kd.io.files import digest_of, open_text
+from asr_kd.io.fingerprint import Fingerprint, fingerprint
 
 _HASHED_BYTES = 2 << 30  # of a larger corpus only sizes and times are compared, not contents
 
@@ -65,12 +66,14 @@ def relative_name(path: Path, root: Path) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
-def audio_digest(utterances: list[Utterance], root: Path) -> str:
-    """Of the recordings' names (as the cuts have them) and contents; in a large corpus, of their sizes and times."""
-    files = [(u.audio, u.audio.stat() if u.audio.exists() else None) for u in utterances]
-    hashed = sum(stat.st_size for _, stat in files if stat) <= _HASHED_BYTES
-    rows: list[Sequence[Any]] = []
-    for path, stat in files:
-        content = [] if stat is None else [stat.st_size, file_digest(path) if hashed else stat.st_mtime_ns]
-        rows.append([relative_name(path, root), *content])
-    return digest_of(rows)
+def audio_fingerprints(utterances: Sequence[Utterance], root: Path) -> dict[str, Fingerprint | None]:
+    """Of each recording, by the name that cuts have for it; of a large corpus without digests. None: it is missing."""
+    ordered = sorted(utterances, key=lambda u: u.id)
+    files = {relative_name(u.audio, root): u.audio if u.audio.exists() else None for u in ordered}
+    hashed = sum(path.stat().st_size for path in files.values() if path is not None) <= _HASHED_BYTES
+    return {name: None if path is None else fingerprint(path, hashed=hashed) for name, path in files.items()}
+
+
+def audio_digest(files: Mapping[str, Fingerprint | None]) -> str:
+    """Of the recordings' names and contents; in a large corpus, of their sizes and times."""
+    return digest_of([[name, *((file.size, file.digest or file.time) if file else ())] for name, file in files.items()])

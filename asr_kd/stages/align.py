@@ -108,7 +108,7 @@ def _open(config: Config, work: Workspace, nj: int) -> _Run:
     lang = require(work.lang, work, "prepare")["digest"]
     for name in sets:
         _check_current(work, name)
-    check_inputs_unmodified(work, sets)
+    check_inputs_unmodified(work)
     stores = {name: open_frames(work, name) for name in sets}
     file = config.alignment.boundary_offsets
     offsets = read_offsets(work.config_path.parent / file) if file else {}

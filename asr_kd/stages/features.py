@@ -96,6 +96,7 @@ def make_features(
     speeds = config.features.speeds
     if 1.0 not in speeds or len(set(speeds)) != len(speeds) or not all(0.5 <= s <= 2 for s in speeds):
         raise UserError(f"features.speeds: {list(speeds)} must hold 1.0, no factor twice, and lie within 0.5 to 2.")
+    check_inputs_unmodified(work)
     names = sorted(all_sets(config, work), key=lambda name: name != TRAIN) if sets is None else sets
     return FeaturesResult([_make_set(config, work, name, nj, executor) for name in names])
 
@@ -103,7 +104,6 @@ def make_features(
 def _make_set(config: Config, work: Workspace, name: str, nj: int, executor: str) -> SetFeatures:
     started = time.monotonic()
     folder, cuts, stamp = work.frames(name), work.cuts(name), _stamp(config, work, name)
-    check_inputs_unmodified(work, [name])
     reason = stale_reason(folder, stamp)
     if reason is None:
         discard_partial(folder)

@@ -18,7 +18,8 @@ from asr_kd.distillation.soft_target_worker import SAMPLE_FRAMES, SUMS, truncati
 from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, TopK, cuts_nothing, truncate
 from asr_kd.errors import UserError, some_of
 from asr_kd.export.posteriors import PosteriorFolder
-from asr_kd.io.files import digest_of, file_digest, read_json, write_json
+from asr_kd.io.files import digest_of, write_json
+from asr_kd.io.fingerprint import fingerprint, read_fingerprints
 from asr_kd.io.folders import resuming_folder
 from asr_kd.io.stamp import Stamp
 from asr_kd.stages.training_set import TrainingSet
@@ -106,17 +107,12 @@ def file_digests(source: Path, folder: Path) -> dict[str, str]:
     A file is read again where its size or time changed since the last call, whose digests lie beside `folder`.
     """
     notes = folder.with_name(f".{folder.name}.digests.json")
-    known = read_json(notes, dict, "delete it: the posteriors are then read again.") if notes.exists() else {}
-    digests: dict[str, list[Any]] = {}
-    for file in PosteriorFolder(source).files:
-        name, status = os.path.relpath(file, source), file.stat()
-        entry = known.get(name, [])
-        if entry[:2] != [status.st_size, status.st_mtime_ns]:
-            entry = [status.st_size, status.st_mtime_ns, file_digest(file)]
-        digests[name] = entry
-    if digests != known:
-        write_json(notes, digests)
-    return {"posteriors": digest_of([[name, digests[name][2]] for name in sorted(digests)])[:16]}
+    known = read_fingerprints(notes, "delete it: the posteriors are then read again.")
+    files = {os.path.relpath(file, source): file for file in PosteriorFolder(source).files}
+    present = {name: fingerprint(file, known.get(name)) for name, file in files.items()}
+    if present != known:
+        write_json(notes, present)
+    return {"posteriors": digest_of([[name, present[name].digest] for name in sorted(present)])[:16]}
 
 
 def _check_complete(task: ImportTask, posteriors: PosteriorFolder) -> None:

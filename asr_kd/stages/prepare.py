@@ -9,18 +9,18 @@ finished run: with cuts, lexicon and stamp of its own, and nothing that is there
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asr_kd.corpora.cuts import read_cuts, relative_name
+from asr_kd.corpora.cuts import audio_fingerprints, read_cuts, relative_name
 from asr_kd.corpora.listing import CorpusManifest
 from asr_kd.corpora.registry import CORPORA
 from asr_kd.errors import UserError, some_of
 from asr_kd.io.files import digest_of, file_digest, replacing_file
+from asr_kd.io.fingerprint import Fingerprint, fingerprint
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import STAMP, Stamp, read_stamp, stale_reason
 from asr_kd.lang.lexicon import make_lang, read_lang, write_lang
@@ -32,7 +32,7 @@ from asr_kd.stages.check_utterances import CorpusSource, UsableUtterances
 from asr_kd.stages.language import LanguageFiles, check_vocabulary, language_model, read_sentences
 from asr_kd.stages.set_cuts import SetWriter, cuts_stamp, guesses, stale_set
 from asr_kd.workspace.config import DEV, TRAIN, Config, with_settings
-from asr_kd.workspace.freshness import TRANSCRIPTS, transcripts_file
+from asr_kd.workspace.freshness import note_files
 from asr_kd.workspace.sets import add_set as note_set
 from asr_kd.workspace.sets import prepared
 from asr_kd.workspace.work import Workspace, require
@@ -113,13 +113,14 @@ def prepare(config: Config, work: Workspace, *, corpus_dir: Path, nj: int = 1) -
     """
     source, files = CorpusSource(config, work, corpus_dir, nj), LanguageFiles.of(config.lang, work.config_path.parent)
     manifest = source.read(config.sets)
-    stamps = {name: cuts_stamp(config, work, manifest.of_set(name)) for name in config.sets}
+    recordings = {name: audio_fingerprints(manifest.of_set(name), work.root) for name in config.sets}
+    files_read = _files_read(work, manifest, recordings)
+    stamps = {name: cuts_stamp(config, manifest.of_set(name), recordings[name]) for name in config.sets}
     stamp = _stamp(config, files, manifest, stamps)
     relearn = _stale_language(work, stamp)
     stale = {name: why for name in stamps if (why := relearn or stale_set(config, work, name, stamps[name]))}
     if not stale:
-        for path in (work.data / STAMP, *map(work.cuts_stamp, stamps)):
-            path.touch()  # the files of the corpus are still the same, whatever their times
+        note_files(work, files_read)  # the contents are the same, but the times may be others
         return PrepareResult(False, prepared(config, work))
     logger.info("preparing %s of %s: %s", ", ".join(stale), work.data, next(iter(stale.values())))
 
@@ -138,7 +139,7 @@ def prepare(config: Config, work: Workspace, *, corpus_dir: Path, nj: int = 1) -
         (work.data / STAMP).unlink(missing_ok=True)
     for name in stale:
         writer.write(name, stamps[name])
-    _write_transcripts(work.data / TRANSCRIPTS, manifest, work)
+    note_files(work, files_read)
     if relearn:
         _write_language(work, usable, arpa, pronunciations, model.symbols)
         metadata = {
@@ -159,11 +160,12 @@ def _learnt_speakers(config: Config, manifest: CorpusManifest) -> set[str]:
     return {utterance.speaker for utterance in manifest.utterances if utterance.set in (TRAIN, DEV)}
 
 
-def _write_transcripts(path: Path, manifest: CorpusManifest, work: Workspace) -> None:
-    """The names of the transcripts' files, for `asr_kd.workspace.freshness`."""
-    names = [relative_name(transcripts, work.root) for transcripts in manifest.transcripts]
-    with replacing_file(path) as temporary:
-        temporary.write_text(json.dumps(names, indent=0) + "\n", encoding="utf-8")
+def _files_read(
+    work: Workspace, manifest: CorpusManifest, recordings: Mapping[str, Mapping[str, Fingerprint | None]]
+) -> dict[str, Fingerprint]:
+    """All files of the corpus, for `asr_kd.workspace.freshness`."""
+    files = {relative_name(file, work.root): fingerprint(file) for file in manifest.transcripts}
+    return files | {name: file for of_set in recordings.values() for name, file in of_set.items() if file is not None}
 
 
 def _stamp(config: Config, files: LanguageFiles, manifest: CorpusManifest, sets: Mapping[str, Stamp]) -> Stamp:
@@ -218,11 +220,13 @@ def add_set(
     _check_files(work, files, stage_one["inputs"])
     source = CorpusSource(config, work, corpus_dir, nj)
     manifest = source.read({name: parts})
-    stamp = cuts_stamp(config, work, manifest.utterances)
+    recordings = audio_fingerprints(manifest.utterances, work.root)
+    files_read = _files_read(work, manifest, {name: recordings})
+    stamp = cuts_stamp(config, manifest.utterances, recordings)
     reason = stale_set(config, work, name, stamp)
     old = read_stamp(work.cuts_stamp(name))
     if reason is None and old is not None and old["metadata"]["measured_by"] == stage_one["digest"]:
-        work.cuts_stamp(name).touch()
+        note_files(work, files_read, name)
         note_set(work, name, tuple(parts))
         return AddSetResult(False, name, old["metadata"])
     logger.info("adding %s to %s: %s", name, work.data, reason or "the lexicon or language model changed")
@@ -240,9 +244,9 @@ def add_set(
         "training_utterances": sum(utterance.id in train_ids for utterance in usable.sets[name]),
         "without_pronunciation": sum(not usable.pronunciations.keys() >= set(text.split()) for text in texts),
     }
-    _write_transcripts(transcripts_file(work, name), manifest, work)
     arpa, symbols = read_arpa(work.lm / "G.arpa"), read_lang(work.lang).phones[1:]
     metadata = SetWriter(config, work, usable, model, arpa, symbols, speakers).write(name, stamp, more)
+    note_files(work, files_read, name)
     note_set(work, name, tuple(parts))
     return AddSetResult(True, name, metadata)
 

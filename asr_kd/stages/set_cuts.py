@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from asr_kd.corpora.cuts import audio_digest, write_cuts
 from asr_kd.corpora.listing import Utterance
 from asr_kd.io.files import digest_of, replacing_file
+from asr_kd.io.fingerprint import Fingerprint
 from asr_kd.io.stamp import Stamp, read_stamp, stale_reason
 from asr_kd.lang.lexicon import write_lexicon
 from asr_kd.lang.ngram import Arpa, perplexity
@@ -97,12 +98,16 @@ def guesses(model: PronunciationModel, words: set[str]) -> dict[str, list[str]]:
     return {word: [" ".join(variant) for variant in pronunciations[word]] for word in sorted(pronunciations)}
 
 
-def cuts_stamp(config: Config, work: Workspace, utterances: Sequence[Utterance]) -> Stamp:
-    """The stamp of a set's cuts."""
+def cuts_stamp(config: Config, utterances: Sequence[Utterance], recordings: Mapping[str, Fingerprint | None]) -> Stamp:
+    """The stamp of a set's cuts.
+
+    Args:
+      recordings: `asr_kd.corpora.cuts.audio_fingerprints` of the utterances.
+    """
     members = sorted(utterances, key=lambda u: u.id)
     inputs = {
         "utterances": digest_of([[u.id, u.text, u.speaker, u.phones, u.reference] for u in members]),
-        "audio": audio_digest(members, work.root),
+        "audio": audio_digest(recordings),
     }
     return Stamp("cuts", {"corpus": config.corpus.name, "sampling_rate": config.corpus.sampling_rate}, inputs)
 

@@ -1,59 +1,51 @@
-"""Whether a corpus is still the one that stage 1 read: by the modification times of its files, for it may be large."""
+"""Whether a corpus is still the one that stage 1 read: what its files were then is noted in data/.
+
+data/files.json is of the files that the config's sets were read from, data/files_<set>.json of those of a set that was
+added. A file that is gone does not count: whoever needs the space may delete it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from asr_kd.corpora.cuts import read_cuts
-from asr_kd.errors import UserError
-from asr_kd.io.files import read_json
-from asr_kd.io.stamp import STAMP
+from asr_kd.errors import UserError, some_of
+from asr_kd.io.files import write_json
+from asr_kd.io.fingerprint import Fingerprint, read_fingerprints
+from asr_kd.workspace.sets import added_sets
 from asr_kd.workspace.work import Workspace
 
-TRANSCRIPTS = "transcripts.json"  # in data/: the files that the config's sets were read from
-_FIX = "run asr-kd prepare again"
+_ADVICE = "delete it, then run asr-kd prepare again."
 
 
-def transcripts_file(work: Workspace, added_set: str) -> Path:
-    """The list of files that a set which was added later was read from."""
-    return work.data / f"transcripts_{added_set}.json"
+def note_files(work: Workspace, files: Mapping[str, Fingerprint], added_set: str = "") -> None:
+    """Writes the note unless it says the same already.
+
+    Args:
+      files: name, absolute or relative to the work folder -> what the file is.
+    """
+    note = _note(work, added_set)
+    if read_fingerprints(note, _ADVICE) != files:
+        write_json(note, files)
 
 
-def check_inputs_unmodified(work: Workspace, names: Iterable[str]) -> None:
-    """Checks the modification times of the sets' transcripts and recordings; missing files are ignored.
+def check_inputs_unmodified(work: Workspace) -> None:
+    """Checks that the files of the corpus are still what stage 1 read, as far as that was noted.
 
     Raises:
-      UserError: a file is newer than the stamp of stage 1, or the list of cuts is damaged.
+      UserError: a file changed, or a note is damaged.
     """
-    _refuse(work, _newer(work.data / STAMP, _listed(work, work.data / TRANSCRIPTS)), "prepare")
-    for name in names:
-        stamp, transcripts = work.cuts_stamp(name), transcripts_file(work, name)
-        modified = _newer(stamp, _listed(work, transcripts)) + _newer(stamp, _recordings(work, work.cuts(name)))
-        _refuse(work, modified, f"prepare --add-set {name}=PARTS" if transcripts.exists() else "prepare")
+    commands = {"": "prepare"}
+    commands |= {name: f"prepare --add-set {name}={','.join(parts)}" for name, parts in added_sets(work).items()}
+    for name, command in commands.items():
+        noted = read_fingerprints(_note(work, name), _ADVICE)
+        files = ((work.root / file, before) for file, before in noted.items())
+        if changed := [str(path) for path, before in files if path.exists() and not before.matches(path)]:
+            raise UserError(
+                f"{some_of(changed, 1)} changed after {work.data} was made; read the corpus again: "
+                f"{work.command(command)}"
+            )
 
 
-def _refuse(work: Workspace, modified: Sequence[Path], command: str) -> None:
-    if modified:
-        more = f" and {len(modified) - 1} more" if len(modified) > 1 else ""
-        raise UserError(
-            f"{modified[0]}{more} changed after {work.data} was made; read the corpus again: {work.command(command)}"
-        )
-
-
-def _newer(stamp: Path, files: Iterator[Path]) -> list[Path]:
-    if not stamp.exists():
-        return []
-    prepared = stamp.stat().st_mtime_ns
-    return [path for path in files if path.exists() and path.stat().st_mtime_ns > prepared]
-
-
-def _listed(work: Workspace, file: Path) -> Iterator[Path]:
-    if file.exists():
-        yield from (work.root / name for name in read_json(file, list, f"{_FIX}."))
-
-
-def _recordings(work: Workspace, cuts: Path) -> Iterator[Path]:
-    if cuts.exists():
-        for cut in read_cuts(cuts, _FIX):
-            yield from (work.root / source["source"] for source in cut["recording"]["sources"])
+def _note(work: Workspace, added_set: str) -> Path:
+    return work.data / (f"files_{added_set}.json" if added_set else "files.json")

@@ -19,7 +19,7 @@ _ADDED = "added_sets.json"
 
 def all_sets(config: Config, work: Workspace) -> dict[str, tuple[str, ...]]:
     """Set -> the corpus's parts: the config's, then those that `add_set` noted."""
-    return config.sets | _added(work)
+    return config.sets | added_sets(work)
 
 
 def scored_sets(config: Config, work: Workspace) -> tuple[str, ...]:
@@ -84,10 +84,11 @@ def prepared(config: Config, work: Workspace) -> dict[str, Any]:
 
 def add_set(work: Workspace, name: str, parts: Sequence[str]) -> None:
     """Notes a test set that is scored beside those of the config."""
-    write_json(work.data / _ADDED, _added(work) | {name: tuple(parts)})
+    write_json(work.data / _ADDED, added_sets(work) | {name: tuple(parts)})
 
 
-def _added(work: Workspace) -> dict[str, tuple[str, ...]]:
+def added_sets(work: Workspace) -> dict[str, tuple[str, ...]]:
+    """Set -> the corpus's parts, of those that `add_set` noted."""
     path = work.data / _ADDED
     if not path.exists():
         return {}

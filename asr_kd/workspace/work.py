@@ -74,7 +74,10 @@ class Workspace:
     def command(self, name: str) -> str:
         """The command that makes a missing artefact, for error messages."""
         elsewhere = self.root.absolute() != default_root(self.config_path).absolute()
-        return f"asr-kd {name} --config {self.config_path}" + (f" --work-dir {self.root}" if elsewhere else "")
+        more = f" --work-dir {self.root}" if elsewhere else ""
+        if name.split()[0] == "prepare":
+            more += " --corpus-dir DIR"  # where the corpus lies is not known here
+        return f"asr-kd {name} --config {self.config_path}{more}"
 
 
 def labels_of(tree: str) -> str:

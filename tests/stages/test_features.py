@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,12 @@ from asr_kd.errors import UserError
 from asr_kd.frames.features import FeaturesConfig, fbank, num_frames
 from asr_kd.frames.store import FrameStore, FrameStoreWriter
 from asr_kd.io import append_log as growing
+from asr_kd.io.fingerprint import fingerprint
 from asr_kd.io.stamp import Stamp
 from asr_kd.stages import features as stage
 from asr_kd.stages.features import make_features
 from asr_kd.workspace.config import Config
+from asr_kd.workspace.freshness import note_files
 from asr_kd.workspace.sets import add_set
 from asr_kd.workspace.work import Workspace
 
@@ -128,12 +129,12 @@ def test_an_added_set_gets_its_store_and_the_others_stay(corpus: Corpus) -> None
 
 def test_a_recording_that_changed_since_prepare_is_named(corpus: Corpus) -> None:
     make_features(SPEEDS, corpus.work, nj=1)
-    stamp = corpus.work.cuts_stamp("train").stat().st_mtime_ns
-    os.utime(corpus.work.root / "wav/u1.wav", ns=(stamp + 10**9, stamp + 10**9))
+    file = corpus.work.root / "wav/u1.wav"
+    note_files(corpus.work, {"wav/u1.wav": fingerprint(file)})
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
     with pytest.raises(UserError, match=r"u1.wav changed after .*data was made; .*asr-kd prepare"):
         make_features(SPEEDS, corpus.work, nj=1)
-    os.utime(corpus.work.cuts_stamp("train"), ns=(stamp + 2 * 10**9, stamp + 2 * 10**9))
-    (corpus.work.root / "wav/u2.wav").unlink()  # whoever needs the space may delete the audio
+    file.unlink()  # whoever needs the space may delete the audio
     assert not make_features(SPEEDS, corpus.work, nj=1).ran
 
 

@@ -159,7 +159,7 @@ def test_another_test_set_changes_nothing_that_is_learnt(folder_recipe: Recipe) 
     (folder_recipe.corpus / "test" / "text").write_text("e1 good hello\n")
     assert folder_recipe.prepare().ran
     assert changed(folder_recipe.work.data, before) == {
-        "cuts_test.jsonl.gz", "cuts_test.stamp.json", "lexicon_test.txt",
+        "cuts_test.jsonl.gz", "cuts_test.stamp.json", "lexicon_test.txt", "files.json",
     }  # fmt: skip
 
 
@@ -177,7 +177,7 @@ def test_a_set_is_added_and_nothing_else_changes(folder_recipe: Recipe) -> None:
     data = folder_recipe.work.data
     before = contents(data)
     result = add(folder_recipe, {"m1": "hello world", "m2": "good man", "m3": "qqqqx"})
-    new = {"cuts_more.jsonl.gz", "cuts_more.stamp.json", "lexicon_more.txt", "transcripts_more.json"}
+    new = {"cuts_more.jsonl.gz", "cuts_more.stamp.json", "lexicon_more.txt", "files_more.json"}
     assert changed(data, before) == {*new, "added_sets.json"}
     assert set(all_sets(folder_recipe.config, folder_recipe.work)) == {"train", "dev", "test", "more"}
     assert [cut.id for cut in CutSet.from_file(folder_recipe.work.cuts("more"))] == ["m1", "m2", "m3"]
@@ -214,11 +214,64 @@ def test_a_set_is_added_with_the_lexicon_of_the_others(folder_recipe: Recipe) ->
 def test_an_added_set_whose_transcripts_changed_is_named_with_its_command(folder_recipe: Recipe) -> None:
     folder_recipe.prepare()
     add(folder_recipe, {"m1": "hello world"})
-    check_inputs_unmodified(folder_recipe.work, ["dev", "more"])
-    later = folder_recipe.work.cuts_stamp("more").stat().st_mtime + 10
-    os.utime(folder_recipe.corpus / "others" / "text", (later, later))
-    with pytest.raises(UserError, match=r"others/text changed after .*asr-kd prepare --add-set more=PARTS --config"):
-        check_inputs_unmodified(folder_recipe.work, ["dev", "more"])
+    check_inputs_unmodified(folder_recipe.work)
+    (folder_recipe.corpus / "others" / "text").write_text("m1 hello\n")
+    says = r"others/text changed after .*asr-kd prepare --add-set more=others --config .* --corpus-dir DIR"
+    with pytest.raises(UserError, match=says):
+        check_inputs_unmodified(folder_recipe.work)
+
+
+def other_time(path: Path, seconds: float) -> None:
+    """`touch -d '+2 hours'`, where it is two hours."""
+    time = path.stat().st_mtime + seconds
+    os.utime(path, (time, time))
+
+
+@pytest.mark.parametrize("seconds", [7200, -7200])
+@pytest.mark.parametrize("hashed", [True, False])
+def test_what_prepare_read_counts_and_no_clock(
+    folder_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, seconds: float, hashed: bool
+) -> None:
+    """A recording from the future, or from the past, is not read again for ever."""
+    if not hashed:
+        monkeypatch.setattr(cuts, "_HASHED_BYTES", 100)
+    folder_recipe.prepare()
+    for file in ("t1.wav", "text"):
+        other_time(folder_recipe.corpus / "train" / file, seconds)
+    if hashed:
+        check_inputs_unmodified(folder_recipe.work)  # the content is the same
+        assert not folder_recipe.prepare().ran
+    else:  # a large corpus: its recordings are not read to compare them
+        with pytest.raises(UserError, match=r"train/t1\.wav changed after"):
+            check_inputs_unmodified(folder_recipe.work)
+        assert folder_recipe.prepare().ran
+    check_inputs_unmodified(folder_recipe.work)
+
+
+@pytest.mark.parametrize("seconds", [0, -7200])
+@pytest.mark.parametrize("file", ["t1.wav", "text"])
+def test_a_file_that_changed_is_named_until_it_is_read_again(folder_recipe: Recipe, file: str, seconds: float) -> None:
+    """Also where it is older than what was made from it, as a file that was moved here is."""
+    folder_recipe.prepare()
+    path = folder_recipe.corpus / "train" / file
+    if file == "text":
+        path.write_text("t1 hello\nt2 press 1\nt3 good bye\n")
+    else:
+        write_wav(path, 1.5)
+    other_time(path, seconds)
+    with pytest.raises(UserError, match=rf"train/{file} changed after .*data was made; .* asr-kd prepare --config"):
+        check_inputs_unmodified(folder_recipe.work)
+    assert folder_recipe.prepare().ran
+    check_inputs_unmodified(folder_recipe.work)
+    path.unlink()  # whoever needs the space may delete it
+    check_inputs_unmodified(folder_recipe.work)
+
+
+def test_a_damaged_note_is_named(folder_recipe: Recipe) -> None:
+    folder_recipe.prepare()
+    (folder_recipe.work.data / "files.json").write_text('{"a.wav": 3}')
+    with pytest.raises(UserError, match=r"files\.json is damaged; delete it, then run asr-kd prepare again"):
+        check_inputs_unmodified(folder_recipe.work)
 
 
 @pytest.mark.parametrize(
