@@ -43,6 +43,13 @@ class _Dumper(yaml.SafeDumper):
     """Quotes what either YAML 1.1 or `_Loader` would take for another type."""
 
 
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    """Escapes the line separators of Unicode: PyYAML else writes them as they are, and reads U+0085 as a space."""
+    style = '"' if re.search("[\x85\u2028\u2029]", text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _represent_text)
 _SCALARS = {
     "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),

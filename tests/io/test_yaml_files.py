@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asr_kd.errors import UserError
@@ -95,6 +95,8 @@ def test_anchors_and_merge_keys_work(tmp_path):
 
 
 @given(st.one_of(st.integers(), st.floats(allow_nan=False), st.booleans(), st.none(), st.text()))
+@example("\x85")
+@example("a\u2028b c")
 def test_what_is_written_is_read(value):
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.yaml"
