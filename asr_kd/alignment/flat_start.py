@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 SMOOTHING = 1.0  # frames added to each state's count before the prior is taken
 
 State = Mapping[str, np.ndarray]  # after a round: all that later rounds depend on
-MapRounds = Callable[[Callable[[int], State], Sequence[int]], Iterable[State]]
+MapRounds = Callable[[Callable[[int], State], Sequence[int]], Iterable[State]]  # of the rounds' numbers
 
 
 def flat_start(
@@ -46,7 +46,7 @@ def flat_start(
 
     Args:
       nj: threads of the search.
-      map_rounds: as `map`; one that yields what a round has returned in a killed run, without calling it, resumes.
+      map_rounds: as `map`; one that begins with what the last finished round of a killed run returned resumes.
 
     Raises:
       CannotAlignError: no utterance can be aligned.
@@ -54,6 +54,7 @@ def flat_start(
     training = _FlatStart(data, settings, seed, nj)
     for state in map_rounds(training.run_round, range(settings.linear_rounds + settings.rounds)):
         training.restore(state)
+        del state  # not in memory beside the next one
     return training.aligner()
 
 

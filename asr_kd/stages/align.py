@@ -46,7 +46,7 @@ from asr_kd.io.stamp import STAMP, Stamp, read_stamp, stale_reason
 from asr_kd.lang.lexicon import read_lang
 from asr_kd.stages.align_stamps import AlignmentStamps
 from asr_kd.stages.finished_alignment import times_folder
-from asr_kd.workspace.cached_map import ARRAYS, cached_map
+from asr_kd.workspace.cached_map import ARRAYS, cached_map, cached_rounds
 from asr_kd.workspace.config import ALIGNER, TRAIN, Config
 from asr_kd.workspace.freshness import check_inputs_unmodified
 from asr_kd.workspace.sets import all_sets, open_frames
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BLOCK = 256  # utterances of a block, whose alignment is in one file while the set is not finished
-_ROUNDS = "rounds"  # folder of what each round of the flat start returned
+_ROUNDS = "rounds"  # folder of what the last round of the flat start returned
 
 
 @dataclass(frozen=True)
@@ -160,10 +160,10 @@ class _Run:
         needed = alignment_bytes(frames, num_trees=1 + len(self.config.trees)) + segments_bytes(frames)
         settings = self.config.alignment
         if stale_reason(self.folder(ALIGNER), self.stamps.aligner()) is not None:
-            # each round leaves the state of every frame that the flat start learns from
+            # a round leaves the state of every frame that the flat start learns from, and then deletes the last one's
             sets = self.stores if settings.learn_from == "all" else [TRAIN]
             learnt = min(settings.subset_hours * 3600 / FRAME_SHIFT, sum(self.stores[s].num_frames for s in sets))
-            needed = max(needed, 4 * learnt * (settings.linear_rounds + settings.rounds))
+            needed = max(needed, 2 * 4 * learnt)
         check_disk(self.work.exp("align"), needed)
 
     def is_stale(self, path: Path, stamp: Stamp) -> bool:
@@ -199,8 +199,7 @@ class _Run:
         if settings.learn_from == "all":
             lang = read_lang(self.work.lang, *(self.work.lexicon(name) for name in self.stores))
             data = TranscribedFrames.concatenated(list(self.data.values()), lang)
-        files = [rounds / f"round{number}.npz" for number in range(settings.linear_rounds + settings.rounds)]
-        resumed = partial(cached_map, files=files, codec=ARRAYS)
+        resumed = partial(cached_rounds, folder=rounds, codec=ARRAYS)
         try:
             return flat_start(data, settings, seed=self.config.seed, nj=self.nj, map_rounds=resumed)
         except CannotAlignError as error:

@@ -1,18 +1,17 @@
-"""A map over shards whose results are cached in files: a killed run loses only the shards that it was working on.
+"""Maps whose results are cached in files: a killed run loses only the shards, or the round, that it was working on.
 
 The other way to resume is `asr_kd.io.append_log`, for one long sequence that is written in order.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, BinaryIO, Generic, TypeVar
 
 import numpy as np
 
@@ -27,35 +26,48 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Codec(Generic[Result]):
-    """How a result is written to a file. `unpack(pack(result))` must equal `result`."""
+    """How a result is written to a file. What `read` reads must equal what `write` wrote."""
 
-    pack: Callable[[Result], bytes]
-    unpack: Callable[[bytes], Result]
+    write: Callable[[BinaryIO, Result], None]
+    read: Callable[[BinaryIO], Result]
+
+    def save(self, path: Path, result: Result) -> None:
+        with replacing_file(path) as temporary, temporary.open("wb") as file:
+            self.write(file, result)
+
+    def load(self, path: Path) -> Result | None:
+        """None, with a warning, where the file is damaged."""
+        try:
+            with path.open("rb") as file:
+                return self.read(file)
+        except Exception as error:  # each codec has its own
+            log.warning("%s is damaged (%s): computing it again", path, error)
+            return None
 
 
 def json_codec(to_data: Callable[[Result], Any], from_data: Callable[[Any], Result]) -> Codec[Result]:
     """For results that can be expressed as plain data.
 
-    >>> codec = json_codec(list, tuple)
-    >>> codec.unpack(codec.pack((1, "a")))
+    >>> import io
+    >>> codec, file = json_codec(list, tuple), io.BytesIO()
+    >>> codec.write(file, (1, "a"))
+    >>> codec.read(io.BytesIO(file.getvalue()))
     (1, 'a')
     """
-    return Codec(lambda result: json.dumps(to_data(result)).encode(), lambda data: from_data(json.loads(data)))
+
+    def write(file: BinaryIO, result: Result) -> None:
+        file.write(json.dumps(to_data(result)).encode())
+
+    return Codec(write, lambda file: from_data(json.load(file)))
 
 
-def _pack_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
-def _unpack_arrays(data: bytes) -> Mapping[str, np.ndarray]:
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+def _read_arrays(file: BinaryIO) -> Mapping[str, np.ndarray]:
+    with np.load(file, allow_pickle=False) as arrays:
         return dict(arrays)
 
 
-# for results that are arrays of numbers by name
-ARRAYS: Codec[Mapping[str, np.ndarray]] = Codec(_pack_arrays, _unpack_arrays)
+# for results that are arrays of numbers by name; array by array, as they may be large
+ARRAYS: Codec[Mapping[str, np.ndarray]] = Codec(lambda file, arrays: np.savez(file, **arrays), _read_arrays)
 
 
 def cached_map(
@@ -70,9 +82,7 @@ def cached_map(
 ) -> Iterator[Result]:
     """Yields function(shard) for each shard, in order: read where its file is there, else computed and written there.
 
-    With `nj` 1 a shard is computed after the caller took all results before it, so it may depend on them, as the rounds
-    of a flat start do. Otherwise a file may be deleted as soon as its result was yielded. Exhaust the iterator: the
-    helper processes end with it.
+    A file may be deleted as soon as its result was yielded. Exhaust the iterator: the helper processes end with it.
 
     Args:
       files: one for each shard; the caller must choose a folder that depends on everything the results depend on
@@ -83,20 +93,39 @@ def cached_map(
     missing = [shard for shard, exists in zip(shards, cached, strict=True) if not exists]
     results = parallel_map(function, missing, nj=nj, executor=executor, progress=progress if missing else None)
     for shard, file, exists in zip(shards, files, cached, strict=True):
-        if exists:
-            try:
-                result = codec.unpack(file.read_bytes())
-            except Exception as error:  # each codec has its own
-                log.warning("%s is damaged (%s): computing it again", file, error)
-            else:
-                yield result
-                continue
-        result = function(shard) if exists else next(results)
-        with replacing_file(file) as temporary:
-            temporary.write_bytes(codec.pack(result))
+        result = codec.load(file) if exists else None
+        if result is None:
+            result = function(shard) if exists else next(results)
+            codec.save(file, result)
         yield result
     for _ in results:  # lets the progress bar and the processes end
         pass
+
+
+def cached_rounds(
+    function: Callable[[int], Result], rounds: Sequence[int], folder: Path, codec: Codec[Result]
+) -> Iterator[Result]:
+    """Yields function(number) for each round; after a kill, first what the last finished round returned.
+
+    Each round depends on the result of the one before alone, so only the last result is in a file, and in memory.
+
+    Args:
+      folder: as those of `cached_map`.
+    """
+    files = {number: folder / f"round{number}.npz" for number in rounds}
+    finished = next((number for number in reversed(rounds) if files[number].exists()), None)
+    result = None if finished is None else codec.load(files[finished])
+    left = list(rounds)
+    if result is not None:
+        left = left[left.index(finished) + 1 :]
+        yield result
+    for number in left:
+        result = None  # while the next one is computed
+        result = function(number)
+        codec.save(files[number], result)
+        for other in files.keys() - {number}:
+            files[other].unlink(missing_ok=True)
+        yield result
 
 
 def cached_groups(
