@@ -33,7 +33,9 @@ from asr_kd.alignment.tree import read_tree
 from asr_kd.decoding.graph import compile_graph
 from asr_kd.lang.lexicon import everything_known, make_lang, pronounce
 from asr_kd.lang.ngram import Arpa, estimate
+from asr_kd.lang.normalise import Normaliser
 from asr_kd.lang.pruning import prune, restrict
+from asr_kd.lang.settings import LangConfig
 from asr_kd.lang.units import LexiconModel
 from asr_kd.stages.language import bytes_to_compile, read_sentences
 from asr_kd.workspace.work import Workspace
@@ -41,7 +43,7 @@ from asr_kd.workspace.work import Workspace
 
 def language_model(text: Path, size: int, threshold: float) -> Arpa:
     """A pruned trigram over exactly `size` words that all have pronunciations in cmudict or can be guessed."""
-    sentences = [sentence.split() for sentence in read_sentences(text)]
+    sentences = [sentence.split() for sentence in read_sentences(text, Normaliser())]
     counts = Counter(word for sentence in sentences for word in sentence)
     words = sorted(counts, key=lambda word: (-counts[word], word))[:size]
     more = (word for word in sorted(everything_known({})) if word not in counts and word.isalpha())
@@ -60,7 +62,7 @@ def measure(work_dir: Path, text: Path, size: int, threshold: float) -> str:
     tree = read_tree(Workspace(work_dir, Path("bench.yaml")).tree("tied"))
     words = arpa.spoken_words
     known = pronounce(words, {})
-    guess = LexiconModel(Path("none"), oov_g2p=True)
+    guess = LexiconModel(Path("none"), LangConfig(guess_pronunciations=True))
     lang = make_lang(words, known | guess(words - known.keys()))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     started = time.perf_counter()

@@ -16,12 +16,15 @@ from asr_kd.io.fingerprint import Fingerprint, fingerprint
 _HASHED_BYTES = 2 << 30  # of a larger corpus only sizes and times are compared, not contents
 
 
-def write_cuts(path: Path, members: list[Utterance], samples: Mapping[str, int], rate: int, root: Path) -> None:
+def write_cuts(
+    path: Path, members: list[Utterance], samples: Mapping[str, int], rate: int, root: Path, language: str
+) -> None:
     """Writes a gzipped JSON line per utterance.
 
     Args:
       samples: utterance -> length of its recording.
       root: recordings below it are named relative to it.
+      language: of the transcripts, a BCP 47 tag.
     """
     from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
     from lhotse.supervision import AlignmentItem
@@ -34,7 +37,7 @@ def write_cuts(path: Path, members: list[Utterance], samples: Mapping[str, int],
             recording = Recording(u.id, [source], rate, samples[u.id], duration)
             items = [AlignmentItem(label, start, round(end - start, 6)) for label, start, end in u.phones]
             supervision = SupervisionSegment(
-                u.id, u.id, 0.0, duration, channel=0, text=u.text, language="English", speaker=u.speaker,
+                u.id, u.id, 0.0, duration, channel=0, text=u.text, language=language, speaker=u.speaker,
                 alignment={"phone": items} if items else None,
                 custom={"reference": u.reference} if u.reference else None,
             )  # fmt: skip

@@ -16,7 +16,6 @@ from asr_kd.corpora.audio import SUFFIXES
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance, read_table
 from asr_kd.corpora.settings import FolderConfig
 from asr_kd.errors import UserError
-from asr_kd.lang.normalise import normalise
 
 
 def read(request: ReadRequest[FolderConfig]) -> CorpusManifest:
@@ -49,11 +48,9 @@ def read(request: ReadRequest[FolderConfig]) -> CorpusManifest:
                 reason = f"has no speaker; add a line to {speaker_file}"
             elif not texts[utterance]:
                 reason = f"its transcript in {text_file} is empty; write the transcript, or delete the line"
-            elif not (words := normalise(texts[utterance])):
-                listing.not_speech.append(utterance)  # nothing but [noise]
             else:
                 speaker = speakers.get(utterance, utterance)
-                listing.utterances.append(Utterance(utterance, audio[utterance], words, speaker, name))
+                listing.utterances.append(Utterance(utterance, audio[utterance], texts[utterance], speaker, name))
             if reason:
                 listing.refuse(utterance, name, reason)
     return listing

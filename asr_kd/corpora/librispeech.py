@@ -16,7 +16,6 @@ import numpy as np
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance, read_table
 from asr_kd.corpora.settings import LibriSpeechConfig
 from asr_kd.errors import UserError, some_of
-from asr_kd.lang.normalise import normalise
 
 _ID = re.compile(r"[0-9]+-[0-9]+-[0-9]+")
 # Panayotov et al. (2015), table 1; the mini parts from their archives' sizes, at the same bytes an hour
@@ -88,7 +87,7 @@ def _read_part(part: Path, name: str, listing: CorpusManifest, where: dict[str, 
 
 
 def _transcript(utterance: str, text: str) -> str | None:
-    return normalise(text) or None if _ID.fullmatch(utterance) else None
+    return text if _ID.fullmatch(utterance) and any(map(str.isalnum, text)) else None
 
 
 def _take_dev_speakers(listing: CorpusManifest, count: int, seed: int, root: Path) -> CorpusManifest:

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from asr_kd.corpora.settings import CorpusConfig
 from asr_kd.errors import UserError
 from asr_kd.io.files import read_lines
+from asr_kd.lang.normalise import Kind, Losses, Normaliser
 
 Settings = TypeVar("Settings", bound=CorpusConfig)
 
@@ -24,6 +25,7 @@ class ReadRequest(Generic[Settings]):
       parts: set -> the corpus's parts that make it up.
       seed: of sets that are drawn at random.
       words_for_phones: where transcripts are phones, take the words as the text and the phones as the reference.
+      normalise: written text -> words, for readers that compare transcripts.
     """
 
     root: Path
@@ -32,6 +34,7 @@ class ReadRequest(Generic[Settings]):
     parts: Mapping[str, Sequence[str]]
     seed: int = 1
     words_for_phones: bool = False
+    normalise: Normaliser = field(default_factory=Normaliser)
 
     @property
     def set_of(self) -> dict[str, str]:
@@ -45,12 +48,13 @@ class Utterance:
 
     id: str  # no white space, no slash: it becomes a word of a table and the name of a file
     audio: Path
-    text: str  # as `lang.normalise` gives it, never empty
+    text: str  # the transcript: as written, until `corpora.transcripts` turns it into words; never empty
     speaker: str
     set: str
     # manual phone times: label, start and end in seconds; () where there are none
     phones: tuple[tuple[str, float, float], ...] = ()
     reference: str = ""  # what recognition is compared with, where that is not the text
+    verbatim: bool = False  # the text is units already, such as phones: it stays as it is
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,19 @@ class InvalidUtterance:
     set: str
 
 
+@dataclass
+class DroppedText:
+    """What the transcripts of a set lost on becoming words."""
+
+    losses: Losses = field(default_factory=Losses)
+    examples: dict[tuple[Kind, str], str] = field(default_factory=dict)  # what was dropped -> an utterance with it
+
+    def add(self, utterance: str, losses: Losses) -> None:
+        self.losses += losses
+        for piece in losses.dropped:
+            self.examples.setdefault(piece, utterance)
+
+
 @dataclass(frozen=True)
 class CorpusManifest:
     """A whole corpus."""
@@ -71,6 +88,7 @@ class CorpusManifest:
     problems: list[InvalidUtterance] = field(default_factory=list)
     not_speech: list[str] = field(default_factory=list)  # recordings without speech: beeps, silence
     known_missing: list[str] = field(default_factory=list)  # transcripts that the corpus is released without audio for
+    dropped: dict[str, DroppedText] = field(default_factory=dict)  # set -> what its transcripts lost on becoming words
 
     def refuse(self, utterance: str, set_name: str, reason: str) -> None:
         """Notes why an utterance cannot be used; see `InvalidUtterance`."""

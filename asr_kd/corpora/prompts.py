@@ -12,7 +12,8 @@ from pathlib import Path
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance, read_table
 from asr_kd.corpora.settings import PromptsConfig
 from asr_kd.errors import UserError
-from asr_kd.lang.normalise import normalise
+from asr_kd.lang.normalise import Normaliser
+from asr_kd.lang.numbers import NumberError
 
 SPEAKER = "allison"
 CORRECTIONS = "corrections.txt"
@@ -31,7 +32,8 @@ def read(request: ReadRequest[PromptsConfig]) -> CorpusManifest:
     """
     transcripts, split_file = request.root / "core-sounds-en.txt", request.conf_dir / SPLIT
     written = parse_transcripts(transcripts)
-    texts, silent = spoken_texts(written, read_corrections(request.conf_dir / CORRECTIONS))
+    corrections = read_corrections(request.conf_dir / CORRECTIONS)
+    texts, silent = spoken_texts(written, corrections, request.normalise)
     split = read_split(split_file)
     sounds = request.root / "sounds"
     if not sounds.is_dir():
@@ -59,18 +61,28 @@ def read(request: ReadRequest[PromptsConfig]) -> CorpusManifest:
         elif name not in split:
             reason = f"is in no set; add a line to {split_file}"
         else:
-            listing.utterances.append(Utterance(utterance, file, texts[name], SPEAKER, which))
+            listing.utterances.append(Utterance(utterance, file, corrections.get(name, written[name]), SPEAKER, which))
         if reason:
             listing.refuse(utterance, which, reason)
     listing.utterances.sort(key=lambda utterance: utterance.id)
-    _check(listing.utterances, split_file)
+    _check(listing.utterances, request.normalise, split_file)
     return listing
 
 
-def spoken_texts(written: Mapping[str, str], corrections: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+def spoken_texts(
+    written: Mapping[str, str], corrections: Mapping[str, str], normalise: Normaliser
+) -> tuple[dict[str, str], list[str]]:
     """name -> the words of that prompt, normalised; and the names of those without speech."""
-    texts = {name: normalise(corrections.get(name, text)) for name, text in written.items()}
+    texts = {name: _words(corrections.get(name, text), normalise) for name, text in written.items()}
     return {name: text for name, text in texts.items() if text}, [name for name, text in texts.items() if not text]
+
+
+def _words(text: str, normalise: Normaliser) -> str:
+    """The words of a text, or the text where it has a number without words: then prepare refuses it."""
+    try:
+        return normalise(text)
+    except NumberError:
+        return text
 
 
 def parse_transcripts(path: Path) -> dict[str, str]:
@@ -88,7 +100,7 @@ def parse_transcripts(path: Path) -> dict[str, str]:
 def read_corrections(path: Path) -> dict[str, str]:
     """Reads "name<TAB>words" lines; '#' begins a comment line."""
     return read_table(
-        path, _BESIDE, "a name, a tab and the words", lambda name, text: text if normalise(text) else None,
+        path, _BESIDE, "a name, a tab and the words", lambda name, text: text or None,
         separator="\t", comment="#",
     )  # fmt: skip
 
@@ -101,7 +113,7 @@ def read_split(path: Path) -> dict[str, str]:
     )
 
 
-def _check(utterances: list[Utterance], split: Path) -> None:
+def _check(utterances: list[Utterance], normalise: Normaliser, split: Path) -> None:
     """No two have the same id, nor those of two sets the same text."""
     ids: dict[str, Utterance] = {}
     texts: dict[str, Utterance] = {}
@@ -109,7 +121,7 @@ def _check(utterances: list[Utterance], split: Path) -> None:
         other = ids.setdefault(utterance.id, utterance)
         if other is not utterance:
             raise UserError(f"{utterance.audio}: its id {utterance.id} is that of {other.audio} too; rename one.")
-        other = texts.setdefault(utterance.text, utterance)
+        other = texts.setdefault(_words(utterance.text, normalise), utterance)
         if other.set != utterance.set:
             raise UserError(
                 f"{split}: {other.id} ({other.set}) and {utterance.id} ({utterance.set}) have the same text; "

@@ -20,7 +20,6 @@ from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance
 from asr_kd.corpora.settings import TimitConfig
 from asr_kd.corpora.timit_times import Span, mapped, read_phone_map, read_phones, read_words
 from asr_kd.errors import UserError
-from asr_kd.lang.normalise import normalise
 
 UTTERANCES = {"train": 3696, "dev": 400, "test": 192}  # of the whole corpus
 _DIALECT_SENTENCES = "SA"
@@ -173,14 +172,16 @@ def _add(
         if need_phones:
             spans = mapped(read_phones(sentence.files[_PHONES], table, length), table)
         if need_words:
-            words = normalise(" ".join(span.label for span in read_words(sentence.files[_WORDS], length)))
+            words = " ".join(span.label for span in read_words(sentence.files[_WORDS], length))
     except UserError as error:
         listing.refuse(sentence.id, name, str(error).rstrip("."))
         return
     phones = tuple((span.label, span.first / rate, span.end / rate) for span in spans)
     spelled = " ".join(span.label for span in spans)
     text, reference = (words, spelled) if need_words else (spelled, "")
-    listing.utterances.append(Utterance(sentence.id, audio, text, sentence.speaker, name, phones, reference))
+    listing.utterances.append(
+        Utterance(sentence.id, audio, text, sentence.speaker, name, phones, reference, verbatim=not need_words)
+    )
 
 
 def _num_samples(path: Path, sampling_rate: int) -> int | None:

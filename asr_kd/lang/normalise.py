@@ -1,51 +1,182 @@
-"""Written English -> the words that are spoken: upper case A-Z and the apostrophe, single spaces, no digits."""
+"""Written text -> the words that are spoken, in the language's own script and orthography.
+
+One function serves transcripts, lexicons, texts of language models and references: what is one word in one of them is
+the same word in all. English is in upper case without accents, as cmudict and LibriSpeech have it (A-Z and the
+apostrophe); every other language is in lower case with all its letters and marks.
+"""
 
 from __future__ import annotations
 
-import re
+import functools
 import unicodedata
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Literal
 
-from num2words import num2words
+import regex
 
-_NOT_SPOKEN = re.compile(r"\[[^\]]*\]|<[^>]*>|\([^)]*\)")  # [tones], <beep>, (note: ...)
-_NUMBER = re.compile(r"[0-9][0-9,]*(?:\.[0-9]+)?(?:st|nd|rd|th)?(?![a-z0-9])|[0-9]+", re.IGNORECASE)
+from asr_kd.lang.numbers import UNSPACED, NumberWords
+
+Kind = Literal["note", "symbol", "letter"]
+_UNSPACED_LANGUAGES = frozenset(["zh", "yue", "wuu", "nan", "hak", "gan", "cdo", "ja", "th", "lo", "km", "my"])
+_DOTTED_I = frozenset({"tr", "az"})  # languages in which I is the capital of a dotless i
+
+_PRESENTATION = regex.compile("[\ufb00-\ufb06\ufb13-\ufdff\ufe70-\ufefc\uff01-\uffef]+")  # ligatures, full width
+_INVISIBLE = regex.compile("[\\p{Cf}\u0640--[\u200c\u200d]]", regex.V1)  # soft hyphens, directions; Arabic tatweel
+_NOTE = regex.compile(r"\[[^\]]*\]|<[^>]*>|\([^)]*\)")  # [tones], <beep>, (note: ...)
+_APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u02b9\u00b4\u2032`", "'"))
 _SYMBOLS = {"*": "star", "#": "pound", "&": "and", "@": "at", "%": "percent", "+": "plus", "=": "equals"}
-_QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "`": "'"})
-_LONGEST_CARDINAL = 9  # digits; longer ones (telephone numbers, say) are read digit by digit
+_ENGLISH_OTHER = regex.compile(r"[^A-Z' ]")
+# letters, marks and apostrophes; inside a word also the joiners of Persian and India, Hebrew's geresh, Catalan's dot
+_INSIDE = "\u200c\u200d\u05f3\u05f4\u00b7"
+_OTHER = regex.compile(
+    rf"[^\p{{L}}\p{{M}}' {_INSIDE}]|(?<![\p{{L}}\p{{M}}])(?:\p{{M}}+|[{_INSIDE}])|[\u05f3\u05f4\u00b7](?!\p{{L}})"
+)
+_OF_A_WORD = regex.compile(r"[\p{L}\p{M}\p{Nd}]")
+_STARTS_UNSPACED = regex.compile(rf"[[{UNSPACED}]&&\p{{L}}]", regex.V1)
 
 
-def normalise(text: str) -> str:
-    """The words of `text` as they are spoken, or "" where there are none.
+def unspaced(language: str) -> bool:
+    """Whether a language (BCP 47) is written without spaces between words: its characters are taken as words.
 
-    Notes in brackets are dropped, numbers become words (28.8: TWENTY EIGHT POINT EIGHT; 3D: THREE D), `*` STAR and `#`
-    POUND, hyphens split words, apostrophes stay inside words. How a number was really said (1234, 8500) cannot be
-    known from its digits: a corpus corrects that by hand. Idempotent.
-
-    >>> normalise("Don't press #, dial 28.8 [tone]!")
-    "DON'T PRESS POUND DIAL TWENTY EIGHT POINT EIGHT"
+    >>> unspaced("zh-Hant"), unspaced("ko")
+    (True, False)
     """
-    text = unicodedata.normalize("NFKD", text.translate(_QUOTES))
-    text = _NOT_SPOKEN.sub(" ", text)
-    text = _NUMBER.sub(lambda match: f" {_number_in_words(match.group())} ", text)
+    return language.partition("-")[0].lower() in _UNSPACED_LANGUAGES
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What normalising dropped of written text.
+
+    Attributes:
+      dropped: (kind, what was written) -> how often. A note is in brackets; a symbol is no letter, punctuation
+        included; a letter is none of the language's.
+      characters: letters, marks and digits that were written, outside notes.
+    """
+
+    dropped: Counter[tuple[Kind, str]] = field(default_factory=Counter)
+    characters: int = 0
+
+    @property
+    def lost(self) -> int:
+        """How many of the characters were dropped or changed: those of kind letter."""
+        return sum(times for (kind, _), times in self.dropped.items() if kind == "letter")
+
+    def __add__(self, other: Losses) -> Losses:
+        return Losses(self.dropped + other.dropped, self.characters + other.characters)
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """Turns written text into words, separated by single spaces; "" where there are none.
+
+    Notes in brackets are dropped, numbers become words, hyphens split words, apostrophes stay inside words; in English
+    `*` is STAR and `#` POUND. Chinese, Japanese, Thai, Lao, Khmer and Burmese are written without spaces: each of their
+    characters (with its marks) is a word. How a number was really said (1234, 8500) cannot be known from its digits: a
+    corpus corrects that by hand. Idempotent.
+
+    Attributes:
+      language: a BCP 47 tag.
+      verbatim: leave the text as it is but for white space.
+
+    Raises (when called):
+      NumberError: the text has a number that cannot be written out in this language.
+
+    >>> Normaliser()("Don't press #, dial 28.8 [tone]!")
+    "DON'T PRESS POUND DIAL TWENTY EIGHT POINT EIGHT"
+    >>> Normaliser("fr")("L\u2019écran est activé : 21 %")
+    "l'écran est activé vingt et un"
+    >>> Normaliser("zh")("你好。")
+    '你 好'
+    """
+
+    language: str = "en"
+    verbatim: bool = False
+
+    def __call__(self, text: str) -> str:
+        return self._words(text, None)
+
+    def explain(self, text: str) -> tuple[str, Losses]:
+        """The words, and what was dropped of the text."""
+        dropped: Counter[tuple[Kind, str]] = Counter()
+        words = self._words(text, dropped)
+        return words, Losses(dropped, len(_OF_A_WORD.findall(_NOTE.sub(" ", _composed(text)))))
+
+    @property
+    def english(self) -> bool:
+        return _primary(self.language) == "en"
+
+    def _words(self, text: str, dropped: Counter[tuple[Kind, str]] | None) -> str:
+        if self.verbatim:
+            return " ".join(text.split())
+        text = _composed(text)
+        if dropped is not None:
+            dropped.update(("note", note) for note in _NOTE.findall(text))
+        text = _NOTE.sub(" ", text)
+        text = self._numbers(text.translate(_APOSTROPHES))
+        if self.english:
+            text = _english_letters(text, dropped)
+        else:
+            text = _lower(text, _primary(self.language))
+        other = _ENGLISH_OTHER if self.english else _OTHER
+        if dropped is not None:
+            dropped.update((_kind(c), c) for c in other.findall(text) if not c.isspace())
+        words = (word.strip("'") for word in regex.sub("'+", "'", other.sub(" ", text)).split())
+        return " ".join(part for word in words if word for part in _split_unspaced(word))
+
+    @functools.cached_property
+    def _numbers(self) -> NumberWords:
+        return NumberWords(self.language)
+
+
+def _primary(language: str) -> str:
+    return language.partition("-")[0].lower()
+
+
+def _composed(text: str) -> str:
+    """NFC; ligatures and characters of full width as ordinary ones; without invisible characters."""
+    if text.isascii():
+        return text
+    text = _PRESENTATION.sub(lambda match: unicodedata.normalize("NFKC", match.group()), text)
+    return unicodedata.normalize("NFC", _INVISIBLE.sub("", text))
+
+
+def _kind(character: str) -> Kind:
+    return "letter" if _OF_A_WORD.match(character) else "symbol"
+
+
+def _english_letters(text: str, dropped: Counter[tuple[Kind, str]] | None) -> str:
+    """Upper case, with symbols as words and without accents; letters that lose one are noted."""
     for symbol, word in _SYMBOLS.items():
-        text = text.replace(symbol, f" {word} ")
-    text = "".join(c for c in text if not unicodedata.combining(c))
-    text = re.sub(r"[^A-Z']+", " ", text.upper())
-    words = (re.sub(r"'+", "'", word).strip("'") for word in text.split())
-    return " ".join(word for word in words if word)
+        if symbol in text:
+            text = text.replace(symbol, f" {word} ")
+    if not text.isascii():
+        decomposed = [unicodedata.normalize("NFKD", c) for c in text]
+        if dropped is not None:
+            changed = (c for c, parts in zip(text, decomposed) if parts != c and parts[0].isascii() and c.isalpha())
+            dropped.update(("letter", c) for c in changed)
+        text = "".join(part for parts in decomposed for part in parts if not unicodedata.combining(part))
+    return text.upper()
 
 
-def _number_in_words(number: str) -> str:
-    ordinal = re.fullmatch(r"([0-9,]+)(?:st|nd|rd|th)", number, re.IGNORECASE)
-    if ordinal:
-        digits = ordinal.group(1).replace(",", "")
-        return num2words(int(digits), to="ordinal") if len(digits) <= _LONGEST_CARDINAL else _one_by_one(digits)
-    number = number.replace(",", "")
-    whole, _, fraction = number.partition(".")
-    fraction = re.sub(r"\D", "", fraction)
-    whole_words = _one_by_one(whole) if whole[0] == "0" or len(whole) > _LONGEST_CARDINAL else num2words(int(whole))
-    return f"{whole_words} point {_one_by_one(fraction)}" if fraction else whole_words
+def _lower(text: str, language: str) -> str:
+    if language in _DOTTED_I:
+        text = text.replace("I", "ı").replace("İ", "i")
+    return unicodedata.normalize("NFC", text.lower())
 
 
-def _one_by_one(digits: str) -> str:
-    return " ".join(num2words(int(digit)) for digit in digits)
+def _split_unspaced(word: str) -> list[str]:
+    """Characters of scripts without spaces are words of their own; what stands between them stays together."""
+    if word.isascii() or not _STARTS_UNSPACED.search(word):
+        return [word]
+    parts: list[str] = []
+    joined = False  # whether the next cluster may go on with the last part
+    for cluster in regex.findall(r"\X", word):
+        alone = _STARTS_UNSPACED.match(cluster) is not None
+        if joined and not alone:
+            parts[-1] += cluster
+        else:
+            parts.append(cluster)
+        joined = not alone
+    return [stripped for part in parts if (stripped := part.strip("'"))]

@@ -95,3 +95,13 @@ def restrict(arpa: Arpa, words: set[str]) -> Arpa:
     known = words | {BEGIN, END}
     levels = tuple({ngram: p for ngram, p in level.items() if known.issuperset(ngram)} for level in arpa.probabilities)
     return Arpa(levels, {history: w for history, w in arpa.backoffs.items() if known.issuperset(history)})
+
+
+def renamed(arpa: Arpa, names: Mapping[str, str]) -> Arpa:
+    """The same model with other names for its words: word -> name, one of its own for each."""
+
+    def of(ngram: NGram) -> NGram:
+        return tuple(names.get(word, word) for word in ngram)
+
+    levels = tuple({of(ngram): p for ngram, p in level.items()} for level in arpa.probabilities)
+    return Arpa(levels, {of(history): weight for history, weight in arpa.backoffs.items()})

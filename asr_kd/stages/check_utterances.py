@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from asr_kd.corpora.audio import BadAudio, check_audio
-from asr_kd.corpora.listing import CorpusManifest, InvalidUtterance, ReadRequest, Utterance
+from asr_kd.corpora.listing import CorpusManifest, DroppedText, InvalidUtterance, ReadRequest, Utterance
 from asr_kd.corpora.registry import CORPORA
+from asr_kd.corpora.transcripts import check_losses, in_words
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_SHIFT
-from asr_kd.lang.units import PhonesAsWords, PronunciationModel, Pronunciations
+from asr_kd.lang.units import PhonesAsWords, PronunciationModel, Pronunciations, normaliser
 from asr_kd.workspace.config import TRAIN, Config
 from asr_kd.workspace.executor import parallel_map
 from asr_kd.workspace.work import Workspace
@@ -35,6 +36,7 @@ class UsableUtterances:
       problems: what is wrong with the others.
       pronunciations: of the transcripts' words, as far as they have one.
       phones: set where the phones of a lexicon are recognised instead of the transcripts' words.
+      dropped: set -> what its transcripts lost on becoming words.
     """
 
     sets: Mapping[str, list[Utterance]]
@@ -42,6 +44,7 @@ class UsableUtterances:
     problems: list[InvalidUtterance]
     pronunciations: Pronunciations
     phones: PhonesAsWords | None
+    dropped: Mapping[str, DroppedText]
 
     def texts(self, name: str) -> list[str]:
         return [utterance.text for utterance in self.sets[name]]
@@ -72,14 +75,18 @@ class CorpusSource:
           parts: set -> the corpus's parts.
 
         Raises:
-          UserError: there is no such folder, or the corpus is malformed.
+          UserError: there is no such folder, the corpus is malformed, or transcripts are not of `lang.language`.
         """
         if not self.folder.is_dir():
             raise UserError(f"{self.folder}: there is no such folder; fetch the corpus first (stage 0).")
         corpus, words = self.config.corpus, self.config.alignment.labels == "words"
         conf_dir, seed = self.work.config_path.parent, self.config.seed
-        request = ReadRequest(self.folder, conf_dir, corpus, parts, seed, words_for_phones=words)
-        return CORPORA[corpus.name].read(request)
+        normalise = normaliser(self.config.lang)
+        request = ReadRequest(self.folder, conf_dir, corpus, parts, seed, words_for_phones=words, normalise=normalise)
+        manifest = in_words(CORPORA[corpus.name].read(request), normalise)
+        for name, dropped in manifest.dropped.items():
+            check_losses(self.folder, name, dropped.losses, normalise)
+        return manifest
 
     def check(
         self, manifest: CorpusManifest, names: Collection[str], model: PronunciationModel, *, any_word: bool = False
@@ -113,7 +120,7 @@ class CorpusSource:
             if name not in sets:
                 raise UserError(f"{self.folder}: the {name} set has no usable utterance; give it some, or other parts.")
         phones = PhonesAsWords(pronunciations) if phones_recognised else None
-        return UsableUtterances(sets, samples, problems, pronunciations, phones)
+        return UsableUtterances(sets, samples, problems, pronunciations, phones, manifest.dropped)
 
     def _recognises_phones(self, utterances: Sequence[Utterance]) -> bool:
         """Whether phones are recognised where the transcripts are words."""

@@ -13,16 +13,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from asr_kd.corpora.transcripts import check_losses
 from asr_kd.errors import UserError, some_of
 from asr_kd.io.files import open_text
 from asr_kd.io.formatting import human_bytes
 from asr_kd.io.resources import available_memory
+from asr_kd.lang.lexicon import spelled_as_transcripts
 from asr_kd.lang.ngram import Arpa, estimate, read_arpa, read_counts
-from asr_kd.lang.normalise import normalise
-from asr_kd.lang.pruning import prune, restrict
+from asr_kd.lang.normalise import Losses, Normaliser
+from asr_kd.lang.numbers import NumberError
+from asr_kd.lang.pruning import prune, renamed, restrict
 from asr_kd.lang.settings import LangConfig
+from asr_kd.lang.units import normaliser
 
 UNKNOWN = "<UNK>"
+_LINES_CHECKED = 10_000  # of a text: whether its letters are the language's
 _UTTERANCE_ID = re.compile(r"[0-9]+-[0-9]+-[0-9]+\s")  # LibriSpeech's transcripts have one before each line
 
 logger = logging.getLogger(__name__)
@@ -90,12 +95,12 @@ def language_model(
             logger.warning("stage 7 will not be possible on this machine as it is now: %s", error)
         arpa = read_arpa(files.lm)
         full_ngrams = sum(map(len, arpa.probabilities))
-        arpa = restrict(arpa, arpa.spoken_words)
+        arpa = _in_words_of_transcripts(restrict(arpa, arpa.spoken_words), files.lm, normaliser(settings))
     else:
         sentences: Sequence[str] = train_texts
         if files.lm_text is not None:
             scored = set(scored_texts)
-            text = read_sentences(files.lm_text)
+            text = read_sentences(files.lm_text, normaliser(settings))
             sentences = [sentence for sentence in text if sentence not in scored]
             left_out = len(text) - len(sentences)
         split = [sentence.split() for sentence in sentences]
@@ -115,15 +120,47 @@ def language_model(
     }
 
 
-def read_sentences(path: Path) -> list[str]:
-    """The sentences of a text, normalised, without LibriSpeech's utterance ids.
+def _in_words_of_transcripts(arpa: Arpa, path: Path, normalise: Normaliser) -> Arpa:
+    """A model whose words are spelled as in transcripts; words that no transcript can have are left out and named."""
+    words = arpa.spoken_words
+    spelled = {word: spelled_as_transcripts(word, normalise) for word in sorted(words)}
+    names: dict[str, str] = {word: word for word, name in spelled.items() if name == word}
+    taken = set(names)
+    for word, name in spelled.items():
+        if name is not None and name not in taken:
+            names[word] = name
+            taken.add(name)
+    if left_out := sorted(words - names.keys()):
+        logger.warning(
+            "%s: %d of its words can be in no transcript as they are written (%s): left out",
+            path, len(left_out), some_of(left_out),
+        )  # fmt: skip
+    if changed := sum(word != name for word, name in names.items()):
+        logger.warning("%s: %d of its words are spelled as in transcripts now", path, changed)
+    return renamed(restrict(arpa, set(names)), names) if changed or left_out else arpa
+
+
+def read_sentences(path: Path, normalise: Normaliser) -> list[str]:
+    """The sentences of a text in words, without LibriSpeech's utterance ids.
 
     Raises:
-      UserError: it cannot be read, or has none.
+      UserError: it cannot be read, has no sentence, has a number without words, or is of another language.
     """
+    sentences, losses = [], Losses()
     with open_text(path, "the language model's text", "give UTF-8 text, a sentence a line (.gz where gzipped)") as file:
-        lines = [normalise(_UTTERANCE_ID.sub("", line, count=1)) for line in file]
-    sentences = [sentence for sentence in lines if sentence]
+        for number, written in enumerate(file, 1):
+            line = _UTTERANCE_ID.sub("", written, count=1)
+            try:
+                if number <= _LINES_CHECKED:
+                    sentence, lost = normalise.explain(line)
+                    losses += lost
+                else:
+                    sentence = normalise(line)
+            except NumberError as error:
+                raise UserError(f"{path}:{number}: {error}.") from None
+            if sentence:
+                sentences.append(sentence)
+    check_losses(path, f"its first {_LINES_CHECKED:,} lines", losses, normalise)
     if not sentences:
         raise UserError(f"{path} holds no sentence; give UTF-8 text, a sentence a line.")
     return sentences

@@ -18,6 +18,7 @@ from typing import Any
 from asr_kd.corpora.cuts import audio_fingerprints, read_cuts, relative_name
 from asr_kd.corpora.listing import CorpusManifest
 from asr_kd.corpora.registry import CORPORA
+from asr_kd.corpora.transcripts import describe_dropped
 from asr_kd.errors import UserError, some_of
 from asr_kd.io.files import digest_of, file_digest, replacing_file
 from asr_kd.io.fingerprint import Fingerprint, fingerprint
@@ -26,7 +27,7 @@ from asr_kd.io.stamp import STAMP, Stamp, read_stamp, stale_reason
 from asr_kd.lang.lexicon import make_lang, read_lang, write_lang
 from asr_kd.lang.ngram import Arpa, read_arpa, write_arpa
 from asr_kd.lang.settings import LangConfig
-from asr_kd.lang.units import Pronunciations, pronunciation_model
+from asr_kd.lang.units import Pronunciations, normaliser, pronunciation_model
 from asr_kd.settings import to_mapping
 from asr_kd.stages.check_utterances import CorpusSource, UsableUtterances
 from asr_kd.stages.language import LanguageFiles, check_vocabulary, language_model, read_sentences
@@ -96,6 +97,7 @@ def _describe_set(name: str, entries: Mapping[str, Any]) -> list[str]:
         "training_utterances": "warning: {} of its utterances are training utterances",
     }
     lines += [note.format(entries[key]) for key, note in notes.items() if entries.get(key)]
+    lines += [f"{name}: {line}" for line in describe_dropped(entries.get("dropped", {}), entries["language"])]
     if shared := entries["shared_speakers"]:
         lines.append(f"warning: {len(shared)} of its speakers also speak in training or dev: {', '.join(shared)}")
     return lines + [f"left out {bad['utterance']}: {bad['reason']}" for bad in entries["left_out"]]
@@ -269,7 +271,7 @@ def _lm_text(config: Config, work: Workspace, files: LanguageFiles, train_texts:
     if files.lm_text is None:
         return set(train_texts)
     left_out = {utterance["text"] for name in config.scored_sets for utterance in _transcripts(work, name)}
-    return set(read_sentences(files.lm_text)) - left_out
+    return set(read_sentences(files.lm_text, normaliser(config.lang))) - left_out
 
 
 def _transcripts(work: Workspace, name: str) -> list[dict[str, Any]]:

@@ -26,8 +26,11 @@ from asr_kd.io.files import file_digest
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.formatting import text_table
 from asr_kd.io.stamp import Stamp, read_stamp, stale_reason
-from asr_kd.lang.lexicon import read_lang
+from asr_kd.lang.lexicon import read_lang, spelled_as_transcripts
 from asr_kd.lang.ngram import BEGIN, END, NGram, read_arpa, read_vocabulary
+from asr_kd.lang.normalise import Normaliser
+from asr_kd.lang.settings import LangConfig
+from asr_kd.lang.units import normaliser
 from asr_kd.stages.decode import DecodeContext, DecodeTask, chosen_sets, chosen_systems, decode_context, task_of
 from asr_kd.stages.decode_results import Recognised, read_summary, read_summary_file, write_results
 from asr_kd.stages.decoding_graph import language_model_of
@@ -123,7 +126,7 @@ def rescore(
     ]
     if stale:
         needed = dict.fromkeys([*((t.system, name) for t, name in stale), *((t.system, DEV) for t, _ in stale)])
-        score = _difference(work, lm, [second_pass.lists[key] for key in needed])
+        score = _difference(work, lm, [second_pass.lists[key] for key in needed], config.lang)
         for task in tasks:
             if names := [name for other, name in stale if other is task]:
                 _rescore_system(second_pass, task, names, score)
@@ -155,13 +158,13 @@ def _digest(folder: Path) -> str:
     return str((read_stamp(folder) or {})["digest"])
 
 
-def _difference(work: Workspace, lm: Path, lists: Sequence[Path]) -> Score:
+def _difference(work: Workspace, lm: Path, lists: Sequence[Path], lang: LangConfig) -> Score:
     """words -> log probability by the larger model minus that by the first pass's."""
     first = read_arpa(language_model_of(work))
     hypotheses = {words for path in lists for utterance in read_lists(path) for words in utterance.hypotheses.words}
     words = {word for hypothesis in hypotheses for word in hypothesis}
     order, vocabulary = read_vocabulary(lm)
-    spelling = _spelling(lm, words, vocabulary)
+    spelling = _spelling(lm, words, vocabulary, normaliser(lang))
     needed = _needed_ngrams(([spelling.get(word, word) for word in hypothesis] for hypothesis in hypotheses), order)
     log.info("reading %s: the hypotheses have %d n-grams", lm, len(needed))
     larger = read_arpa(lm, needed)
@@ -173,8 +176,8 @@ def _difference(work: Workspace, lm: Path, lists: Sequence[Path]) -> Score:
     return score
 
 
-def _spelling(lm: Path, words: set[str], vocabulary: set[str]) -> dict[str, str]:
-    """Word that the larger model does not have -> its unknown word.
+def _spelling(lm: Path, words: set[str], vocabulary: set[str], normalise: Normaliser) -> dict[str, str]:
+    """Word that the larger model does not have -> what it has instead: another spelling, or its unknown word.
 
     Raises:
       UserError: it has none, or most of the words are unknown to it.
@@ -182,6 +185,11 @@ def _spelling(lm: Path, words: set[str], vocabulary: set[str]) -> dict[str, str]
     missing = sorted(words - vocabulary)
     if not missing:
         return {}
+    spelled = {spelled_as_transcripts(word, normalise): word for word in sorted(vocabulary, reverse=True)}
+    spelling = {word: spelled[word] for word in missing if word in spelled}
+    missing = [word for word in missing if word not in spelling]
+    if not missing:
+        return spelling
     names = some_of(missing)
     unknown = next((word for word in UNKNOWN if word in vocabulary), None)
     if unknown is None or 2 * len(missing) > len(words):
@@ -190,7 +198,7 @@ def _spelling(lm: Path, words: set[str], vocabulary: set[str]) -> dict[str, str]
             "name one that has the same words in the same spelling."
         )
     log.warning("%s: %d words of the hypotheses are not in it (%s), and count as %s", lm, len(missing), names, unknown)
-    return dict.fromkeys(missing, unknown)
+    return spelling | dict.fromkeys(missing, unknown)
 
 
 def _needed_ngrams(sentences: Iterable[Sequence[str]], order: int) -> set[NGram]:

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from asr_kd.corpora.cuts import audio_digest, write_cuts
-from asr_kd.corpora.listing import Utterance
+from asr_kd.corpora.listing import DroppedText, Utterance
+from asr_kd.corpora.transcripts import dropped_metadata
 from asr_kd.io.files import digest_of, replacing_file
 from asr_kd.io.fingerprint import Fingerprint
 from asr_kd.io.stamp import Stamp, read_stamp, stale_reason
 from asr_kd.lang.lexicon import write_lexicon
 from asr_kd.lang.ngram import Arpa, perplexity
+from asr_kd.lang.settings import LangConfig
 from asr_kd.lang.units import PronunciationModel, Pronunciations
 from asr_kd.stages.check_utterances import UsableUtterances
 from asr_kd.workspace.config import DEV, TRAIN, Config
@@ -51,7 +53,7 @@ class SetWriter:
         work.cuts_stamp(name).unlink(missing_ok=True)
         rate = self.config.corpus.sampling_rate
         with replacing_file(work.cuts(name)) as path:
-            write_cuts(path, members, self.usable.samples, rate, work.root)
+            write_cuts(path, members, self.usable.samples, rate, work.root, self.config.lang.language)
         if name not in (TRAIN, DEV):
             with replacing_file(work.lexicon(name)) as path:
                 write_lexicon(path, self._lexicon(name))
@@ -81,6 +83,8 @@ class SetWriter:
             "words": sum(len(utterance.text.split()) for utterance in members),
             "minutes": seconds / 60,
             "speakers": len(speakers),
+            "language": self.config.lang.language,
+            "dropped": dropped_metadata(self.usable.dropped.get(name, DroppedText())),
             "oov_words": oov.total(),
             "most_frequent_oov": [word for word, _ in oov.most_common(10)],
             **({} if name == TRAIN else {"perplexity": perplexity(self.arpa, sentences)}),
@@ -109,7 +113,10 @@ def cuts_stamp(config: Config, utterances: Sequence[Utterance], recordings: Mapp
         "utterances": digest_of([[u.id, u.text, u.speaker, u.phones, u.reference] for u in members]),
         "audio": audio_digest(recordings),
     }
-    return Stamp("cuts", {"corpus": config.corpus.name, "sampling_rate": config.corpus.sampling_rate}, inputs)
+    settings = {"corpus": config.corpus.name, "sampling_rate": config.corpus.sampling_rate}
+    if config.lang.language != LangConfig.language:
+        settings["language"] = config.lang.language
+    return Stamp("cuts", settings, inputs)
 
 
 def stale_set(config: Config, work: Workspace, name: str, stamp: Stamp) -> str | None:

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from asr_kd.errors import UserError
 from asr_kd.lang.lexicon import ARPABET, make_lang, pronounce, read_lang, read_lexicon, write_lang, write_lexicon
+from asr_kd.lang.settings import LangConfig
+from asr_kd.lang.units import pronunciation_model
 
 
 def test_cmudict_without_stress_and_each_pronunciation_once() -> None:
@@ -46,10 +48,10 @@ def test_a_lexicon_is_read_as_cmudict_is_shipped(tmp_path: Path, caplog: pytest.
 
 def test_words_that_no_transcript_can_have_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "lexicon.txt"
-    path.write_text("GOOD G UH D\nCO-OP K OW\nCAFÉ K AE F EY\n", encoding="utf-8")
+    path.write_text("GOOD G UH D\nCO-OP K OW\n<UNK> K AE F EY\n", encoding="utf-8")
     read_lexicon(path)
     assert [record.getMessage() for record in caplog.records] == [
-        f"{path}: no transcript can have 2 of its words: CO-OP, CAFÉ"
+        f"{path}: no transcript can have 2 of its words: CO-OP, <UNK>"
     ]
 
 
@@ -97,3 +99,39 @@ def test_a_further_lexicon_adds_words_and_changes_none(tmp_path: Path) -> None:
     more.write_text("TEA T XX\n")
     with pytest.raises(UserError, match=r"more\.txt:1: XX is not in phones\.txt"):
         read_lang(tmp_path, more)
+
+
+def test_a_lexicon_of_another_language_has_its_own_phones(tmp_path: Path) -> None:
+    path = tmp_path / "lexicon.txt"
+    path.write_text("Ёлка j o1 l k a0\nЁЛКА(2) j o1 l k @\n!SIL SIL\nда d a1 # yes\n", encoding="utf-8")
+    settings = LangConfig(language="ru", lexicon=str(path), guess_pronunciations=True)
+    model = pronunciation_model(settings, path, [])
+    assert model.symbols == ("@", "a0", "a1", "d", "j", "k", "l", "o1")
+    said = model({"ёлка", "да", "лак"})
+    assert said["ёлка"] == [("j", "o1", "l", "k", "a0"), ("j", "o1", "l", "k", "@")]
+    assert said["да"] == [("d", "a1")]
+    assert "лак" in model.guessed and set(said["лак"][0]) <= set(model.symbols)
+
+
+def test_english_with_phones_of_its_own_leaves_cmudict_out(tmp_path: Path) -> None:
+    path = tmp_path / "lexicon.txt"
+    path.write_text("tea t i:\n")
+    model = pronunciation_model(LangConfig(use_cmudict=False), path, [])
+    assert model.symbols == ("i:", "t") and model({"TEA", "OATS"}) == {"TEA": [("t", "i:")]}
+    with pytest.raises(UserError, match=r"t is not one of cmudict's 39 phones .* set lang.use_cmudict: false"):
+        pronunciation_model(LangConfig(), path, [])
+
+
+@pytest.mark.parametrize(
+    ("line", "says"), [("мир SIL i r", "SIL is the name of silence"), ("мир 0.5 m i r", "0.5 is a probability")]
+)
+def test_phones_that_cannot_be_are_named(tmp_path: Path, line: str, says: str) -> None:
+    path = tmp_path / "lexicon.txt"
+    path.write_text(f"да d a\n{line}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=f"lexicon.txt:2: {says}"):
+        pronunciation_model(LangConfig(language="ru"), path, [])
+
+
+def test_a_language_without_cmudict_needs_a_lexicon(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"needs a lexicon in fr; .* or set lang.units: characters"):
+        pronunciation_model(LangConfig(language="fr", guess_pronunciations=True), tmp_path / "lexicon.txt", [])

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from asr_kd.errors import UserError
 from asr_kd.lang.lexicon import make_lang, read_lang, write_lang
-from asr_kd.lang.units import CHARACTERS, SplitUnits, bpe_units
+from asr_kd.lang.normalise import Normaliser
+from asr_kd.lang.units import CHARACTERS, SplitUnits, bpe_units, character_units, characters_of
 
 SENTENCES = ["THE OTHER MOTHER BATHED THERE", "THEIR BROTHER'S FATHER", "GATHER THE FEATHERS"] * 5
 words = st.text(st.sampled_from(sorted(set("".join(SENTENCES)) - {" "})), min_size=1, max_size=10)
@@ -52,3 +53,24 @@ def test_they_are_written_and_read_like_phones(tmp_path, units):
 
 def test_characters_are_all_that_text_can_hold():
     assert len(CHARACTERS) == 27
+
+
+def test_characters_of_any_script_are_learnt_from_the_transcripts():
+    units = character_units(["привет мир", "ёж"], Normaliser("ru"))
+    assert units.symbols == tuple(sorted(set("приветмирёж")))
+    assert units({"мир", "эра"}) == {"мир": [("м", "и", "р")]}
+    assert character_units(["ANY"], Normaliser()).symbols == CHARACTERS
+
+
+def test_accents_and_viramas_belong_to_their_letter_and_korean_is_spelled():
+    assert characters_of("ẹ̀kọ́") == ("ẹ̀", "k", "ọ́")
+    assert "".join(characters_of("नमस्ते")) == "नमस्ते" and len(characters_of("नमस्ते")) == 5
+    assert len(characters_of("한국어")) == 8
+
+
+def test_too_many_characters_say_what_to_do():
+    many = ["".join(map(chr, range(0x4E00, 0x4E00 + 401)))]
+    with pytest.raises(UserError, match=r"401 are too many .* set lang.units: phones"):
+        character_units(many, Normaliser("zh"))
+    with pytest.raises(UserError, match="401 different characters"):
+        bpe_units(many, 100)

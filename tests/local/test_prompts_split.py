@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from asr_kd.corpora.prompts import parse_transcripts, read_corrections, read_split, spoken_texts
+from asr_kd.lang.normalise import Normaliser
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "prompts"
 sys.path.insert(0, str(RECIPE / "local"))
@@ -55,7 +56,9 @@ def recipe_texts() -> dict[str, str]:
     transcripts = RECIPE / "download" / "core-sounds-en.txt"
     if not transcripts.exists():
         pytest.skip("the prompts are not fetched (recipes/prompts/run.sh --stop-stage 0)")
-    texts, _ = spoken_texts(parse_transcripts(transcripts), read_corrections(RECIPE / "conf" / "corrections.txt"))
+    texts, _ = spoken_texts(
+        parse_transcripts(transcripts), read_corrections(RECIPE / "conf" / "corrections.txt"), Normaliser()
+    )
     del texts["pls-try-call-later"]
     return texts
 

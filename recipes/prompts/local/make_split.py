@@ -18,6 +18,7 @@ from kaldialign import edit_distance
 
 from asr_kd.corpora.prompts import CORRECTIONS, SPLIT, parse_transcripts, read_corrections, spoken_texts
 from asr_kd.io.files import replacing_file
+from asr_kd.lang.normalise import Normaliser
 
 SHARES = {"dev": 0.115, "test": 0.25}  # of all words
 LENGTHS = (2, 5, 10, 20)  # words; the classes of prompts are 1, 2-4, 5-9, 10-19, 20 and more
@@ -122,7 +123,7 @@ def _cost(held_out: Mapping[int, str], sizes: list[Counter[int]], targets: Targe
 def main(corpus_dir: Path, conf_dir: Path) -> None:
     """Writes conf_dir/split.tsv."""
     written = parse_transcripts(corpus_dir / "core-sounds-en.txt")
-    texts, _ = spoken_texts(written, read_corrections(conf_dir / CORRECTIONS))
+    texts, _ = spoken_texts(written, read_corrections(conf_dir / CORRECTIONS), Normaliser())
     texts = {name: text for name, text in texts.items() if (corpus_dir / "sounds" / f"{name}.wav").exists()}
     with replacing_file(conf_dir / SPLIT) as path, path.open("w", encoding="utf-8") as file:
         file.write("# The set of each prompt; made by recipes/prompts/local/make_split.py, then never changed.\n")
