@@ -122,6 +122,8 @@ class Checkpoints:
         try:
             yield
         except DivergedError as error:
+            if self._path is None:
+                raise
             last = f"the last good checkpoint is {self._path}" if self._is_ours else "there was no checkpoint before it"
             raise DivergedError(f"{error}; {last}") from None
 

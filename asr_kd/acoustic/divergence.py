@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,6 +16,15 @@ _NEVER = torch.iinfo(torch.int64).max
 
 class DivergedError(UserError):
     """A loss or a weight became infinite or NaN."""
+
+
+@contextlib.contextmanager
+def diverged_in(folder: Path, advice: str) -> Iterator[None]:
+    """Adds to a DivergedError the folder of the models, and what to do."""
+    try:
+        yield
+    except DivergedError as error:
+        raise DivergedError(f"{folder}: training diverged: {error}; {advice}.") from None
 
 
 class DivergenceWatch:

@@ -193,6 +193,7 @@ class _Run:
 
     def _train_aligner(self, rounds: Path) -> Aligner:
         """Resumes from what a killed run has left in the folder `rounds`."""
+        from asr_kd.acoustic.divergence import diverged_in
         from asr_kd.alignment.flat_start import flat_start
 
         settings, data = self.config.alignment, self.data[TRAIN]
@@ -200,8 +201,11 @@ class _Run:
             lang = read_lang(self.work.lang, *(self.work.lexicon(name) for name in self.stores))
             data = TranscribedFrames.concatenated(list(self.data.values()), lang)
         resumed = partial(cached_rounds, folder=rounds, codec=ARRAYS)
+        # the rate follows from the size of the batches
+        advice = "lower alignment.batch_size, or set alignment.precision: float32"
         try:
-            return flat_start(data, settings, seed=self.config.seed, nj=self.nj, map_rounds=resumed)
+            with diverged_in(self.folder(ALIGNER), advice):
+                return flat_start(data, settings, seed=self.config.seed, nj=self.nj, map_rounds=resumed)
         except CannotAlignError as error:
             raise UserError(f"{self.work.frames(TRAIN)}: {error}.") from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -99,112 +100,114 @@ def make_soft_targets(
         )
     results: dict[Path, SoftTargetsResult] = {}
     for name in chosen:
-        result = soft_targets_of(config, work, open_training_set(work, config.systems[name].tree), name, options, nj)
+        data = open_training_set(work, config.systems[name].tree)
+        result = SystemTargets(config, work, data, name).store(options, nj)
         results.setdefault(result.folder, result)
     return list(results.values())
 
 
-def soft_targets_of(
-    config: Config, work: Workspace, data: TrainingSet, name: str, options: RunOptions, nj: int | None = None
-) -> SoftTargetsResult:
-    """Makes the targets that one system learns from, unless they are stored; see `make_soft_targets`."""
-    targets = _targets(config, name)
-    folder, stamp = work.targets(targets.name), targets_stamp(config, work, data, name)
-    reason = stale_reason(folder, stamp)
-    if reason is None:
-        discard_partial(folder)
-        metadata = (read_stamp(folder) or {})["metadata"]
-        return SoftTargetsResult(folder, False, **{key: metadata[key] for key in _RESULTS})
-    log.info("soft targets %s: %s", targets.name, reason)
-    if targets.imported:
-        source = ImportTask(_imported_folder(work, targets), data, targets.stored, config.seed)
-        metadata = import_targets(folder, stamp, source, quiet=options.quiet)
-    else:
-        task = TargetsTask(
-            data.train.folder,
-            tuple(_teacher_folder(config, work, teacher) for teacher in targets.source),
-            targets.stored,
-            data.num_senones,
-            str(pick_device(options.device)),
-        )
-        try:
-            metadata = _compute(folder, stamp, task, data, config.seed, nj, quiet=options.quiet)
-        finally:
-            clear_cache()
-    return SoftTargetsResult(folder, True, **{key: metadata[key] for key in _RESULTS})
-
-
-def targets_stamp(config: Config, work: Workspace, data: TrainingSet, name: str) -> Stamp:
-    """What the targets of a system are made from.
+@dataclass(frozen=True)
+class SystemTargets:
+    """The soft targets that one system learns from.
 
     Raises:
       UserError: a teacher is not trained, or was trained on other frames or labels, or with other settings.
     """
-    targets = _targets(config, name)
-    if targets.imported:
-        inputs = {"train frames": data.train.digest, "tree": data.tree_digest}
-        inputs |= file_digests(_imported_folder(work, targets), work.targets(targets.name))
-    else:
-        inputs = {teacher: trained_stamp(config, work, teacher, data)["digest"] for teacher in targets.source}
-    return Stamp("soft-targets", {"targets": targets.stored}, inputs, config.seed, version=2)
 
+    config: Config
+    work: Workspace
+    data: TrainingSet
+    name: str
 
-def target_provider(
-    config: Config, work: Workspace, data: TrainingSet, name: str, device: torch.device
-) -> TargetProvider:
-    """Where a system's soft targets come from while it is trained: its store, or its teachers at each step.
+    @property
+    def settings(self) -> TargetsConfig:
+        targets = self.config.system(self.name).targets
+        assert targets is not None  # callers have looked
+        return targets
 
-    Raises:
-      UserError: the store is missing, damaged, or was made from something else.
-    """
-    targets = _targets(config, name)
-    if targets.online:
-        teachers = _online_teachers(config, work, data, name, device)
-        return OnlineTargets(teachers, temperature=targets.temperature, mean=targets.mean)
-    if (reason := stale_reason(work.targets(targets.name), targets_stamp(config, work, data, name))) is not None:
-        raise UserError(
-            f"{work.targets(targets.name)}: {reason}; make it again: {work.command(f'soft-targets {name}')}"
-        )
-    try:
-        store = SoftTargetStore(
-            work.targets(targets.name), temperature=targets.temperature, num_frames=data.train.num_frames, device=device
-        )
-    except SoftTargetsError as error:
-        again = work.command(f"soft-targets {name}")
-        raise UserError(f"{error}; delete {work.targets(targets.name)} and make it again: {again}") from None
-    return StoredTargets(store)
+    @property
+    def folder(self) -> Path:
+        """Of the store, where there is one."""
+        return self.work.targets(self.settings.name)
 
+    @cached_property
+    def stamp(self) -> Stamp:
+        """What they are made from; many files may have to be looked at."""
+        targets = self.settings
+        if targets.imported:
+            inputs = {"train frames": self.data.train.digest, "tree": self.data.tree_digest}
+            inputs |= file_digests(self._imported, self.folder)
+        else:
+            stamps = {name: trained_stamp(self.config, self.work, name, self.data) for name in targets.source}
+            inputs = {name: stamp["digest"] for name, stamp in stamps.items()}
+        return Stamp("soft-targets", {"targets": targets.stored}, inputs, self.config.seed, version=2)
 
-def _online_teachers(
-    config: Config, work: Workspace, data: TrainingSet, name: str, device: torch.device
-) -> list[Teacher]:
-    teachers = []
-    # those of the student's context see its own inputs, the others share windows of theirs
-    windows: dict[Context, Windows | None] = {config.systems[name].model.context: None}
-    for teacher in _targets(config, name).source:
-        folder = _teacher_folder(config, work, teacher)
-        model = folder.load(device)
-        if model.context not in windows:
-            windows[model.context] = windows_of(data.train, model.context, device=device)
-        answering = held_out_frames(data.train, folder.folds, model.members) if folder.folds else None
-        teachers.append(Teacher(model, windows[model.context], answering))
-    return teachers
+    def store(self, options: RunOptions, nj: int | None = None) -> SoftTargetsResult:
+        """Makes the store, unless it is there; see `make_soft_targets`."""
+        targets, folder = self.settings, self.folder
+        reason = stale_reason(folder, self.stamp)
+        if reason is None:
+            discard_partial(folder)
+            metadata = (read_stamp(folder) or {})["metadata"]
+            return SoftTargetsResult(folder, False, **{key: metadata[key] for key in _RESULTS})
+        log.info("soft targets %s: %s", targets.name, reason)
+        if targets.imported:
+            source = ImportTask(self._imported, self.data, targets.stored, self.config.seed)
+            metadata = import_targets(folder, self.stamp, source, quiet=options.quiet)
+        else:
+            task = TargetsTask(
+                self.data.train.folder,
+                tuple(map(self._teacher_folder, targets.source)),
+                targets.stored,
+                self.data.num_senones,
+                str(pick_device(options.device)),
+            )
+            try:
+                metadata = _compute(folder, self.stamp, task, self.data, self.config.seed, nj, quiet=options.quiet)
+            finally:
+                clear_cache()
+        return SoftTargetsResult(folder, True, **{key: metadata[key] for key in _RESULTS})
 
+    def provider(self, device: torch.device) -> TargetProvider:
+        """Where they come from while the system is trained: its store, or its teachers at each step.
 
-def _teacher_folder(config: Config, work: Workspace, teacher: str) -> TeacherFolder:
-    """The seeds of a system are separate models: the first one is the teacher."""
-    system = config.systems[teacher]
-    return TeacherFolder(work.exp(teacher), system.members, system.folds)
+        Raises:
+          UserError: the store is missing, damaged, or was made from something else.
+        """
+        targets, folder = self.settings, self.folder
+        if targets.online:
+            return OnlineTargets(self._online_teachers(device), temperature=targets.temperature, mean=targets.mean)
+        again = self.work.command(f"soft-targets {self.name}")
+        if (reason := stale_reason(folder, self.stamp)) is not None:
+            raise UserError(f"{folder}: {reason}; make it again: {again}")
+        try:
+            num_frames = self.data.train.num_frames
+            store = SoftTargetStore(folder, temperature=targets.temperature, num_frames=num_frames, device=device)
+        except SoftTargetsError as error:
+            raise UserError(f"{error}; delete {folder} and make it again: {again}") from None
+        return StoredTargets(store)
 
+    def _online_teachers(self, device: torch.device) -> list[Teacher]:
+        teachers, train = [], self.data.train
+        # those of the student's context see its own inputs, the others share windows of theirs
+        windows: dict[Context, Windows | None] = {self.config.systems[self.name].model.context: None}
+        for teacher in self.settings.source:
+            folder = self._teacher_folder(teacher)
+            model = folder.load(device)
+            if model.context not in windows:
+                windows[model.context] = windows_of(train, model.context, device=device)
+            answering = held_out_frames(train, folder.folds, model.members) if folder.folds else None
+            teachers.append(Teacher(model, windows[model.context], answering))
+        return teachers
 
-def _targets(config: Config, name: str) -> TargetsConfig:
-    targets = config.system(name).targets
-    assert targets is not None  # callers have looked
-    return targets
+    def _teacher_folder(self, teacher: str) -> TeacherFolder:
+        """The seeds of a system are separate models: the first one is the teacher."""
+        system = self.config.systems[teacher]
+        return TeacherFolder(self.work.exp(teacher), system.members, system.folds)
 
-
-def _imported_folder(work: Workspace, targets: TargetsConfig) -> Path:
-    return work.config_path.parent / targets.source[0]
+    @property
+    def _imported(self) -> Path:
+        return self.work.config_path.parent / self.settings.source[0]
 
 
 def _compute(

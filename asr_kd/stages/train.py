@@ -26,7 +26,7 @@ from asr_kd.errors import UserError
 from asr_kd.frames.sampler import draw_fraction, held_out_frames
 from asr_kd.frames.windows import windows_of
 from asr_kd.io.stamp import Stamp, stale_reason
-from asr_kd.stages.soft_targets import SoftTargetsResult, soft_targets_of, target_provider, targets_stamp
+from asr_kd.stages.soft_targets import SoftTargetsResult, SystemTargets
 from asr_kd.stages.training_run import TrainingTask, TrainResult, reuse_members, train_models
 from asr_kd.stages.training_set import TrainingSet, open_training_set, seeds_of, trained_stamp, training_settings
 from asr_kd.workspace.config import Config, SystemConfig
@@ -57,7 +57,7 @@ def train(
     pending = [name for name in config.in_training_order() if not names or name in names]
     if not pending:
         raise UserError(f"{work.config_path} has no systems to train; name them under systems:.")
-    opened = _Opened(config, work, options, nj)
+    opened = _Opened(config, work)
     for name in pending:  # settings that do not fit together are refused before anything is trained
         opened.run(name)
     cores = default_jobs()
@@ -72,7 +72,7 @@ def train(
             pending = [name for name in pending if name not in {run.name for run in quick}]
             continue
         together = runs[:at_once]
-        results += [targets for run in together if (targets := opened.soft_targets(run.name)) is not None]
+        results += [targets for run in together if (targets := run.make_targets(options, nj)) is not None]
         results += _train_at_once(together, options, cores)
         pending = [name for name in pending if name not in {run.name for run in together}]
     return results
@@ -80,29 +80,20 @@ def train(
 
 @dataclass
 class _Opened:
-    """The training sets of one call of `train`."""
+    """The systems of one call of `train`, with the training sets that they share."""
 
     config: Config
     work: Workspace
-    options: RunOptions
-    nj: int | None
     _sets: dict[str, TrainingSet] = field(default_factory=dict)
+    _runs: dict[str, SystemRun] = field(default_factory=dict)
 
     def run(self, name: str) -> SystemRun:
-        return SystemRun(self.config, self.work, name, self._data(name))
-
-    def soft_targets(self, name: str) -> SoftTargetsResult | None:
-        """Makes those that a system learns from; None where that is not needed."""
-        if self.config.systems[name].stored_targets is None:
-            return None
-        result = soft_targets_of(self.config, self.work, self._data(name), name, self.options, self.nj)
-        return result if result.ran else None
-
-    def _data(self, name: str) -> TrainingSet:
-        tree = self.config.systems[name].tree
-        if tree not in self._sets:
-            self._sets[tree] = open_training_set(self.work, tree)
-        return self._sets[tree]
+        if name not in self._runs:
+            tree = self.config.systems[name].tree
+            if tree not in self._sets:
+                self._sets[tree] = open_training_set(self.work, tree)
+            self._runs[name] = SystemRun(self.config, self.work, name, self._sets[tree])
+        return self._runs[name]
 
 
 @dataclass(frozen=True)
@@ -147,9 +138,20 @@ class SystemRun:
             inputs |= {self.system.reuse: source["digest"]}
             step = "reuse"
         elif self.system.targets is not None:
-            inputs |= {"soft targets": targets_stamp(self.config, self.work, self.data, self.name).digest}
+            inputs |= {"soft targets": self._targets.stamp.digest}
             step = "distill"
         return Stamp(step, training_settings(self.config, self.name), inputs, self.config.seed)
+
+    @cached_property
+    def _targets(self) -> SystemTargets:
+        return SystemTargets(self.config, self.work, self.data, self.name)
+
+    def make_targets(self, options: RunOptions, nj: int | None) -> SoftTargetsResult | None:
+        """Makes the soft targets that it learns from; None where they are there, or none are stored."""
+        if self.system.stored_targets is None:
+            return None
+        result = self._targets.store(options, nj)
+        return result if result.ran else None
 
     def train(self, options: RunOptions) -> TrainResult:
         """Trains or copies the models, unless the stamp says that they are there."""
@@ -189,9 +191,12 @@ class SystemRun:
             folds = system.folds
             trains_on = ~held_out_frames(self.data.train, folds, system.num_models) if folds else None
             return HardTargets(labels, device, trains_on)
-        provider = target_provider(self.config, self.work, self.data, self.name, device)
         return DistillationCriterion(
-            provider, labels, soft_weight=system.targets.soft_weight, loss=system.targets.loss, device=device
+            self._targets.provider(device),
+            labels,
+            soft_weight=system.targets.soft_weight,
+            loss=system.targets.loss,
+            device=device,
         )
 
 

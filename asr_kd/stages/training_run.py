@@ -13,7 +13,7 @@ import torch
 
 from asr_kd.acoustic.checkpoint import Progress
 from asr_kd.acoustic.criteria import Criterion, DevScores
-from asr_kd.acoustic.divergence import DivergedError
+from asr_kd.acoustic.divergence import diverged_in
 from asr_kd.acoustic.lda import InputTransform
 from asr_kd.acoustic.model import FrameModel, build_model, pick_device
 from asr_kd.acoustic.model_files import copy_members, save_model
@@ -108,11 +108,12 @@ def train_models(
             bar=options.bar,
             writer=writer,
         )
-        try:
+        key = f"systems.{path.name}.training"
+        advice = f"lower {key}.learning_rate" + (
+            f", or {key}.optimizer: adam" if system.training.optimizer == "sgd" else ""
+        )
+        with diverged_in(path, advice):
             progress = fit(model, task.data, task.criterion, system.training, control)
-        except DivergedError as error:
-            advice = "lower training.learning_rate" + (", or take adam" if system.training.optimizer == "sgd" else "")
-            raise DivergedError(f"{path}: training diverged: {error}; {advice}.") from None
     model = model.fold_input_transform()
     results = _results(model, progress)
     with replacing_folder(path, stamp, results | metadata) as temporary:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from asr_kd.acoustic.divergence import DivergedError
 from asr_kd.alignment import aligner, flat_start
 from asr_kd.alignment.set_alignment import CONTEXTS, SEGMENTS, read_array
 from asr_kd.alignment.tree import read_tree
@@ -522,6 +523,18 @@ def test_a_damaged_aligner_is_one_sentence(tmp_path: Path) -> None:
     (work.exp("align") / "model" / "log_priors.npy").write_bytes(b"torn")
     with pytest.raises(UserError, match=r"log_priors\.npy is missing or damaged"):
         stage.align(changed(rounds=1), work)
+
+
+def test_a_flat_start_that_diverges_is_named_with_its_folder(tmp_path: Path) -> None:
+    class Diverging(Gaussians):
+        def fit(self, frames: np.ndarray, states: np.ndarray) -> None:
+            raise DivergedError("the loss of model 0 is not finite at step 3 (learning rate 0.5)")
+
+    work, _ = make_work(tmp_path)
+    says = r"exp/align/model: training diverged: the loss .* at step 3 .*; lower alignment\.batch_size, or set"
+    with pytest.raises(UserError, match=says):
+        align(CONFIG, work, Diverging)
+    assert not (work.exp("align") / "model").exists()
 
 
 def test_words_of_a_test_set_are_in_its_own_lexicon(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from asr_kd.acoustic.model_files import load_model
 from asr_kd.distillation.store import SoftTargetStore
 from asr_kd.errors import UserError
+from asr_kd.stages import soft_targets
 from asr_kd.stages.export_posteriors import export_posteriors
 from asr_kd.stages.soft_targets import make_soft_targets
 from asr_kd.stages.train import train
@@ -83,6 +84,14 @@ def test_files_that_changed_are_imported_again(toy: Toy) -> None:
     ran = [result.folder.name for result in train(config, toy.work, OPTIONS, nj=1) if result.ran]
     assert ran == ["posteriors,T2,keep_mass=1.0,max_entries=6", "distilled"]
     assert toy.weights("distilled") != first
+
+
+def test_the_files_are_looked_at_once_in_a_training(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    export(toy)
+    looked: list[Path] = []
+    monkeypatch.setattr(soft_targets, "file_digests", lambda source, folder: looked.append(source) or {})
+    train(imported(toy), toy.work, OPTIONS, nj=1)
+    assert len(looked) == 1
 
 
 def test_an_archive_that_an_scp_names_elsewhere_counts_too(toy: Toy) -> None:

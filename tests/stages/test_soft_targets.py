@@ -16,7 +16,7 @@ from asr_kd.distillation.loss import ensemble_distribution
 from asr_kd.distillation.store import SoftTargetStore
 from asr_kd.errors import UserError
 from asr_kd.stages import soft_targets as stage
-from asr_kd.stages.soft_targets import make_soft_targets, target_provider
+from asr_kd.stages.soft_targets import SystemTargets, make_soft_targets
 from asr_kd.stages.train import train
 from asr_kd.stages.training_set import open_training_set
 from asr_kd.workspace.config import Config
@@ -165,4 +165,4 @@ def test_targets_of_another_teacher_are_not_learnt_from(toy: Toy, config: Config
     larger = toy.config(teacher=HARD | {"members": 3}, distilled=soft(**{"from": "teacher"} | CUT))
     train(larger, toy.work, OPTIONS, ["teacher"])
     with pytest.raises(UserError, match=rf"{NAME}: its input teacher changed; make it again: asr-kd soft-targets dist"):
-        target_provider(larger, toy.work, open_training_set(toy.work), "distilled", torch.device("cpu"))
+        SystemTargets(larger, toy.work, open_training_set(toy.work), "distilled").provider(torch.device("cpu"))

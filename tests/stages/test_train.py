@@ -327,7 +327,7 @@ def test_a_run_that_diverges_is_stopped_and_leaves_no_system(toy: Toy) -> None:
     assert "direct: training diverged: " in result.output and "is not finite" in result.output
     rate = re.search(r"step \d+ \(learning rate (\S+)\)", result.output)
     assert rate is not None and 1e4 < float(rate[1]) <= 1e6  # on its way down the cosine
-    assert "training.learning_rate" in result.output and "Traceback" not in result.output
+    assert "lower systems.direct.training.learning_rate" in result.output and "Traceback" not in result.output
     assert not toy.work.exp("direct").exists()
     calmer = sgd | {"training": sgd["training"] | {"learning_rate": 1e-3, "epochs": 1}}
     train(toy.config(direct=calmer), toy.work, OPTIONS)  # the sentence's advice

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from asr_kd.acoustic.criteria import Criterion, DevScorer, HardTargets
+from asr_kd.acoustic.divergence import diverged_in
 from asr_kd.acoustic.model import FrameModel, build_model, pick_device
 from asr_kd.acoustic.model_files import load_model, save_model
 from asr_kd.acoustic.settings import TrainingConfig
@@ -144,7 +145,8 @@ class Lab:
             digest=stamp.digest,
             label=None if self.quiet else name,
         )
-        progress = fit(model, data, self._criterion(recipe), training, control)
+        with diverged_in(folder, f"lower its learning_rate ({training.learning_rate:g}) in the config"):
+            progress = fit(model, data, self._criterion(recipe), training, control)
         with replacing_folder(folder, stamp) as temporary:
             save_model(model, temporary)
             write_log(temporary, progress.rows)

@@ -147,6 +147,16 @@ def test_a_changed_setting_runs_only_what_depends_on_it(made_up_mnist, tmp_path)
     assert not results(changed, "hard", "distilled")
 
 
+def test_nets_that_diverge_are_named_with_their_folder(made_up_mnist, tmp_path):
+    steep = replace(TRAINING, optimizer="sgd", learning_rate=1e9)
+    says = (
+        r"nets/hard: training diverged: .* not finite at step \d+ .*; lower its learning_rate \(1e\+09\) in the config"
+    )
+    with pytest.raises(UserError, match=says):
+        run(replace(CONFIG, hard=steep), tmp_path, made_up_mnist, ["hard"], **QUIET)
+    assert not (tmp_path / "nets" / "hard").exists()
+
+
 def test_held_out_images_take_the_test_sets_place(made_up_mnist, tmp_path):
     config = replace(CONFIG, held_out=100, experiments=("hard",))
     lab = Lab(config, tmp_path, made_up_mnist, "cpu", quiet=True)
