@@ -204,8 +204,11 @@ def decode_context(
     return DecodeContext(config, work, stores, scoring_of(config.corpus, work.config_path), backend, nj)
 
 
-def task_of(config: Config, work: Workspace, system: str) -> DecodeTask:
+def task_of(config: Config, work: Workspace, system: str, *, may_compile: bool = True) -> DecodeTask:
     """Compiles the graph where needed, and checks that the system belongs to it.
+
+    Args:
+      may_compile: False: nothing is written; a graph that is missing or stale is an error.
 
     Raises:
       UserError: the system is not trained, or was trained on labels of another tree.
@@ -215,7 +218,7 @@ def task_of(config: Config, work: Workspace, system: str) -> DecodeTask:
     stamp = require(folder, work, f"train {system}")
     expected = graph_stamp(config, work, settings.tree)
     _check_labels(work, system, settings.tree, stamp, expected.inputs["tree"])
-    graph_folder = make_graph(config, work, settings.tree)
+    graph_folder = make_graph(config, work, settings.tree) if may_compile else work.graph(settings.tree)
     graph = open_graph(graph_folder, expected, work)
     files = sorted(folder.glob("member_*.safetensors"))
     if not files:

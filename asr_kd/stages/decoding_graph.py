@@ -83,9 +83,9 @@ def open_graph(folder: Path, stamp: Stamp, work: Workspace) -> Graph:
     """The graph of a folder, provided that it was made from what `stamp` names.
 
     Raises:
-      UserError: it was made from another tree, lexicon or language model; both are named.
+      UserError: it is missing, or was made from another tree, lexicon or language model; both are named.
     """
-    old = read_stamp(folder) or {"digest": "", "inputs": {}}
+    old = require(folder, work, "decode")
     if old["digest"] != stamp.digest:
         for name, digest in stamp.inputs.items():
             if old["inputs"].get(name) != digest:

@@ -44,8 +44,10 @@ def transcribe(
         if not config.compare:
             raise UserError(f"{work.config_path} compares no systems; name one with --system.")
         system = config.compare[0].distilled
-    model, loaded = task_of(config, work, system).models[0], Loaded()
+    config.system(system)
     scales = read_summary(work, system, DEV)
+    # nothing is written: this command does not lock the work folder
+    model, loaded = task_of(config, work, system, may_compile=False).models[0], Loaded()
     search = SearchSettings(config.decoding, chosen_backend(backend), scales["acoustic_scale"], scales["word_penalty"])
     scale = open_frames(work, TRAIN).scale
     decoder = loaded.decoder(model.graph, search)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from asr_kd.io.files import read_json_lines
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import Stamp
 from asr_kd.lang.lexicon import write_lang
+from asr_kd.lang.ngram import estimate as estimate_ngrams
 from asr_kd.lang.ngram import write_arpa
 from asr_kd.stages.decode import decode
 from asr_kd.stages.transcribe import transcribe
@@ -104,3 +106,18 @@ def test_what_cannot_be_transcribed_is_named(work, recordings, tmp_path):
     assert "short.wav lasts less than 25 ms" in str(answer[4][1])
     with pytest.raises(UserError, match="no recording given"):
         transcribe(CONFIG, work, [], "plain", backend="kaldi")
+
+
+def test_a_stale_graph_is_named_and_stays(work, recordings):
+    """Another command may be writing in the work folder: transcribe compiles nothing."""
+    decode(CONFIG, work, sets=["dev"], backend="kaldi")
+    before = {path: path.read_bytes() for path in work.graph("tied").iterdir()}
+    write_arpa(work.lm / "G.arpa", estimate_ngrams([["AB"], ["C", "AB"]], 2))
+    with pytest.raises(UserError, match=r"this graph was made from lm \S+, but lm is .*; make it again: asr-kd decode"):
+        transcribe(CONFIG, work, recordings, "plain", backend="kaldi")
+    assert {path: path.read_bytes() for path in work.graph("tied").iterdir()} == before
+    shutil.rmtree(work.graph("tied"))
+    with pytest.raises(UserError, match=r"exp/graph is not there yet; make it first: asr-kd decode"):
+        transcribe(CONFIG, work, recordings, "plain", backend="kaldi")
+    with pytest.raises(UserError, match="nobody"):
+        transcribe(CONFIG, work, recordings, "nobody", backend="kaldi")
