@@ -93,7 +93,7 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
                     raise UserError(f"{folder} is a file, but a folder of this name belongs there; move the file away.")
             lock = contextlib.nullcontext() if name in _READING else _locked(work.exp(".lock"), name)
             with (
-                full_disk_is_an_error(work.root),
+                full_disk_is_an_error(work.root, *_written_by_libraries()),
                 lock,
                 _logging(work.exp("log") / f"{name}.log", optional=name in _READING),
                 MemoryMeter() as meter,
@@ -167,6 +167,12 @@ def parts_of_set(value: str) -> tuple[str, tuple[str, ...]]:
     if not equals or not name:
         raise click.BadParameter(f"expected NAME=PART,PART, not {value!r}.")
     return name, tuple(parts.replace(",", " ").split())
+
+
+def _written_by_libraries() -> list[Path]:
+    """Folders that may be full instead of the work folder: temporary files, shared memory, what numba compiled."""
+    compiled = os.environ.get("NUMBA_CACHE_DIR") or Path(asr_kd.__file__).parent
+    return [Path(os.environ.get("TMPDIR") or "/tmp"), Path("/dev/shm"), Path(compiled)]
 
 
 @contextlib.contextmanager

@@ -5,14 +5,21 @@ kaldifst reads and writes only named files, so both ways go through OpenFst's bi
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import struct
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import kaldifst
 import numpy as np
+
+from asr_kd.errors import UserError
+from asr_kd.io.files import full_disk_is_an_error
 
 # OpenFst's header: magic number, "vector", "standard", version 2, no flags, properties expanded | mutable.
 _MAGIC = 0x7EB2FDD6
@@ -90,8 +97,7 @@ def to_kaldifst(fst: Fst) -> Any:
     body[at + 1] = fst.olabel[order]
     body[at + 2] = fst.cost[order].astype("<f4").view(_INT)
     body[at + 3] = fst.dst[order]
-    with tempfile.TemporaryDirectory(prefix="asr_kd.") as folder:
-        path = Path(folder) / "fst"
+    with _temporary_file() as path:
         path.write_bytes(_HEADER + _COUNTS.pack(fst.start, states, arcs) + body.tobytes())
         return kaldifst.StdVectorFst.read(str(path))
 
@@ -123,9 +129,9 @@ def _read(fst: Any, weights: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarr
       The start state; (S, weights) float32 final weights; (A,) int32 sources; (A, 3 + weights) int32 the rest of each
       arc: input label, output label, weights, destination.
     """
-    with tempfile.TemporaryDirectory(prefix="asr_kd.") as folder:
-        path = Path(folder) / "fst"
-        fst.write(str(path))
+    with _temporary_file() as path:
+        if not fst.write(str(path)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         raw = path.read_bytes()
     states = fst.num_states
     counts = np.array([fst.num_arcs(state) for state in range(states)], np.int64)
@@ -137,3 +143,13 @@ def _read(fst: Any, weights: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarr
     is_arc[(heads[:, None] + np.arange(head)).ravel()] = False
     final = body[heads[:, None] + np.arange(weights)].view(np.float32)
     return fst.start, final, np.repeat(np.arange(states, dtype=np.int32), counts), body[is_arc].reshape(-1, width)
+
+
+@contextlib.contextmanager
+def _temporary_file() -> Iterator[Path]:
+    try:
+        folder = Path(tempfile.gettempdir())
+    except FileNotFoundError as error:  # it tried to write in each
+        raise UserError(f"{error.strerror}; set TMPDIR to a folder that can be written.") from None
+    with full_disk_is_an_error(folder), tempfile.TemporaryDirectory(prefix="asr_kd.", dir=folder) as name:
+        yield Path(name) / "fst"

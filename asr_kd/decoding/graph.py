@@ -31,6 +31,7 @@ from asr_kd.lang.ngram import Arpa
 
 log = logging.getLogger(__name__)
 
+_GROWTH, _ALWAYS = 10, 100_000  # determinisation makes most graphs smaller
 _ARRAYS = ("src", "dst", "senone", "output", "score")  # of a graph's file
 
 
@@ -91,7 +92,7 @@ def compile_graph(lang: Lang, arpa: Arpa, tree: Tree, silence_probability: float
     watch.log("G", right)
     fst = kaldifst.compose(left, right)
     watch.log("LG", fst)
-    kaldifst.determinize_star(fst)
+    _determinize(fst)
     kaldifst.minimize_encoded(fst)
     watch.log("min det LG", fst)
     fst, windows = kaldifst.compose_context(list(symbols), 3, 1, fst)
@@ -101,12 +102,12 @@ def compile_graph(lang: Lang, arpa: Arpa, tree: Tree, silence_probability: float
     arrays = from_kaldifst(fst)
     labels = _context_labels(windows, ids, len(triphones), symbols.start)
     fst = to_kaldifst(replace(arrays, ilabel=labels[arrays.ilabel]))
-    kaldifst.determinize_star(fst)
+    _determinize(fst)
     kaldifst.minimize_encoded(fst)
     watch.log(f"min det CLG of {len(triphones)} physical triphones", fst)
 
     fst = to_kaldifst(senone_arcs(from_kaldifst(fst), triphones, tree.num_senones))
-    kaldifst.determinize_star(fst)  # triphones that begin alike are one until they differ
+    _determinize(fst)  # triphones that begin alike are one until they differ
     kaldifst.minimize_encoded(fst)
     watch.log("min det HCLG without loops", fst)
 
@@ -119,6 +120,20 @@ def compile_graph(lang: Lang, arpa: Arpa, tree: Tree, silence_probability: float
     graph = with_self_loops(from_kaldifst(fst), tree.num_senones, lang.words, tuple(outputs.sequences))
     log.info("HCLG: %d states, %d arcs (%.1f s)", graph.num_states, graph.num_arcs, watch.lap())
     return graph
+
+
+def _determinize(fst: Any) -> None:
+    """In place. Every language model that can be read can be determinised; if one cannot, this ends nevertheless."""
+    most = _GROWTH * fst.num_states + _ALWAYS
+    try:
+        kaldifst.determinize_star(fst, max_states=most)
+    except RuntimeError as error:
+        if "aborted" not in str(error):
+            raise
+        raise UserError(
+            f"the decoding graph has more than {most:,} states after determinisation, and may grow without end; "
+            "prepare again with another language model or lexicon."
+        ) from None
 
 
 def physical_triphones(tree: Tree) -> tuple[np.ndarray, np.ndarray]:

@@ -37,14 +37,26 @@ def replacing_file(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def full_disk_is_an_error(path: Path) -> Iterator[None]:
-    """Turns 'no space left' into one sentence."""
+def full_disk_is_an_error(*places: Path) -> Iterator[None]:
+    """Turns 'no space left' into one sentence.
+
+    Args:
+      places: the file or folder that is written; then others that may be written to on the way. The sentence names the
+        one that has no space left, or else the first.
+    """
     try:
         yield
     except Exception as error:
         if not _means_full_disk(error):
             raise
-        raise FullDiskError(f"{path}: the disk is full; free some space, then run the same command again.") from None
+        full = next(filter(_is_full, places), places[0])
+        raise FullDiskError(f"{full}: the disk is full; free some space, then run the same command again.") from None
+
+
+def _is_full(path: Path) -> bool:
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    disk = os.statvfs(existing)
+    return disk.f_bavail == 0 or (disk.f_files > 0 and disk.f_favail == 0)
 
 
 # safetensors and numpy say it in words alone where they write files themselves

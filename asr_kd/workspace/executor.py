@@ -7,6 +7,7 @@ result yet. The process that started the helpers logs what they log.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import logging.handlers
 import multiprocessing
@@ -22,7 +23,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from asr_kd.errors import KilledHelpersError, UserError
+from asr_kd.errors import FullDiskError, KilledHelpersError, UserError
 
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")
@@ -82,19 +83,11 @@ def _results(function: Callable[[Shard], Result], shards: Sequence[Shard], nj: i
 
 
 def _over_processes(function: Callable[[Any], Any], shards: Sequence[Any], nj: int) -> Iterator[Any]:
-    # spawn: forking a process that runs torch's and numba's threads can hang the child
-    context = multiprocessing.get_context("spawn")
     done = 0
     for helpers in (nj, max(1, nj // 2)):
         left = shards[done:]
-        records = context.Queue()  # a new one each time: a helper that was killed may have left its lock taken
         try:
-            with (
-                _logging_of_helpers(records),
-                ProcessPoolExecutor(
-                    min(helpers, len(left)), mp_context=context, initializer=_start_helper, initargs=(records, function)
-                ) as pool,
-            ):
+            with _pool(min(helpers, len(left)), function) as pool:
                 for result in _in_order(pool, left, _AHEAD * helpers):
                     done += 1
                     yield result
@@ -105,6 +98,24 @@ def _over_processes(function: Callable[[Any], Any], shards: Sequence[Any], nj: i
         f"helper processes were killed twice, at shard {done + 1} of {len(shards)}, most often because memory ran out; "
         "run the same command again with a lower --nj."
     )
+
+
+@contextlib.contextmanager
+def _pool(helpers: int, function: Callable[[Any], Any]) -> Iterator[ProcessPoolExecutor]:
+    # spawn: forking a process that runs torch's and numba's threads can hang the child
+    context = multiprocessing.get_context("spawn")
+    try:  # queues have semaphores, which Linux keeps in /dev/shm
+        records = context.Queue()  # a new one each time: a helper that was killed may have left its lock taken
+        pool = ProcessPoolExecutor(helpers, mp_context=context, initializer=_start_helper, initargs=(records, function))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise FullDiskError(
+            "/dev/shm, the memory that processes share, is full; delete what other programs left in it, or run the "
+            "same command again with --nj 1, which starts no others."
+        ) from None
+    with _logging_of_helpers(records), pool:
+        yield pool
 
 
 def _in_order(pool: ProcessPoolExecutor, shards: Sequence[Any], ahead: int) -> Iterator[Any]:

@@ -1,7 +1,10 @@
 """HCLG finds what trying everything finds, and no word is lost on the way."""
 
 import dataclasses
+import errno
 import importlib.util
+import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asr_kd.decoding import graph as graph_module
 from asr_kd.decoding.decoder import make_decoder
 from asr_kd.decoding.epsilon import Outputs, remove_epsilon
 from asr_kd.decoding.fst_io import Fst, from_kaldifst, to_kaldifst
@@ -23,7 +27,7 @@ from asr_kd.decoding.graph import (
 )
 from asr_kd.decoding.lexicon_grammar import grammar_fst
 from asr_kd.decoding.settings import DecodingConfig
-from asr_kd.errors import UserError
+from asr_kd.errors import FullDiskError, UserError
 from asr_kd.lang.lexicon import Lang
 from asr_kd.lang.ngram import estimate
 
@@ -231,3 +235,36 @@ def test_written_graph_is_read_back(graphs, tmp_path):
     (tmp_path / "graph.npz").write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(UserError, match="damaged"):
         read_graph(tmp_path)
+
+
+def test_a_graph_that_grows_without_end_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph_module, "_GROWTH", 0)
+    monkeypatch.setattr(graph_module, "_ALWAYS", 3)
+    with pytest.raises(UserError, match="has more than 3 states after determinisation, and may grow without end"):
+        compile_graph(toy.LANG, toy.ARPA, toy.toy_tree(np.random.default_rng(0), 1), 0.5)
+
+
+def test_a_full_folder_of_temporary_files_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """kaldifst says only that it could not write."""
+    fst = to_kaldifst(grammar_fst(toy.ARPA, toy.LANG.words))
+
+    class Full:
+        num_states = 1
+
+        def write(self, path: str) -> bool:
+            return False
+
+    with pytest.raises(FullDiskError, match=f"^{tempfile.gettempdir()}: the disk is full"):
+        from_kaldifst(Full())
+    monkeypatch.setattr(Path, "write_bytes", lambda self, data: os.write(os.open("/dev/full", os.O_WRONLY), b"x"))
+    with pytest.raises(FullDiskError, match=f"^{tempfile.gettempdir()}: the disk is full"):
+        to_kaldifst(from_kaldifst(fst))
+
+
+def test_without_a_folder_for_temporary_files_the_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    with pytest.raises(UserError, match=r"found in \['/tmp'\]; set TMPDIR to a folder that can be written"):
+        to_kaldifst(grammar_fst(toy.ARPA, toy.LANG.words))

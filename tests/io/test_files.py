@@ -1,13 +1,15 @@
 """Text of any kind is read, and what is damaged is one sentence that names the file."""
 
+import errno
 import gzip
+import os
 import zlib
 from pathlib import Path
 
 import pytest
 
-from asr_kd.errors import UserError
-from asr_kd.io.files import open_text, read_json, read_lines, write_json
+from asr_kd.errors import FullDiskError, UserError
+from asr_kd.io.files import full_disk_is_an_error, open_text, read_json, read_lines, write_json
 from asr_kd.lang.ngram import read_arpa
 
 WORDS = "A LINE\nUND NÖCH EINE\n" * 200
@@ -88,3 +90,22 @@ def test_a_small_file_that_is_missing_or_damaged_is_named(tmp_path: Path, conten
         path.write_bytes(content)
     with pytest.raises(UserError, match=rf"notes\.json is {says}; delete it\.$"):
         read_json(path, dict, "delete it.")
+
+
+def test_of_the_places_that_are_written_the_full_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the work folder where /tmp or /dev/shm is full."""
+    work, shared = tmp_path / "work" / "exp", tmp_path / "shm"
+    shared.mkdir()
+    real, full = os.statvfs, [str(shared)]
+
+    def statvfs(path: Path) -> os.statvfs_result:
+        fields = list(real(path))
+        fields[4] = 0 if str(path) in full else 1000  # f_bavail
+        return os.statvfs_result(fields)
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    for named in (shared, work):  # work is not there yet
+        says = f"^{named}: the disk is full; free some space"
+        with pytest.raises(FullDiskError, match=says), full_disk_is_an_error(work, shared):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        full.clear()

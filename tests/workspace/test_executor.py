@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from asr_kd.errors import UserError
+from asr_kd.errors import FullDiskError, UserError
+from asr_kd.io.files import full_disk_is_an_error
 from asr_kd.io.folders import resuming_folder
 from asr_kd.io.stamp import Stamp
 from asr_kd.workspace.executor import parallel_map
@@ -117,3 +119,16 @@ def _runs(pid: int) -> bool:
     """An orphan that has ended may stay as a zombie where nothing reaps it."""
     done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
     return done.stdout.strip()[:1] not in ("", "Z")
+
+
+def test_full_shared_memory_is_named_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where another program filled /dev/shm: no semaphore can be made."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", full)
+    says = "^/dev/shm, the memory that processes share, is full; delete .*, or run the same command again with --nj 1"
+    with pytest.raises(FullDiskError, match=says), full_disk_is_an_error(Path("work")):
+        list(parallel_map(math.factorial, range(5), nj=2))
+    assert list(parallel_map(math.factorial, range(5), nj=1)) == [1, 1, 2, 6, 24]
