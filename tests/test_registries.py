@@ -20,6 +20,7 @@ from asr_kd.acoustic.model import FrameModel
 from asr_kd.acoustic.settings import MODELS, ModelConfig, ModelKind
 from asr_kd.alignment.tree import monophone_tree
 from asr_kd.cli import main
+from asr_kd.corpora.audio import Audio
 from asr_kd.corpora.listing import CorpusManifest, Utterance
 from asr_kd.corpora.registry import CORPORA, Corpus
 from asr_kd.corpora.settings import CorpusConfig
@@ -138,7 +139,7 @@ def test_a_corpus(monkeypatch, tmp_path):
     def read(request):
         lines = (request.root / "list.txt").read_text().splitlines()
         utterances = [
-            Utterance(identity, request.root / f"{identity}.wav", text, identity, request.set_of[part])
+            Utterance(identity, Audio(request.root / f"{identity}.wav"), text, identity, request.set_of[part])
             for identity, part, text in (line.split(maxsplit=2) for line in lines)
         ]
         return CorpusManifest(utterances, [request.root / "list.txt"])

@@ -12,7 +12,7 @@ import os
 import unicodedata
 from pathlib import Path
 
-from asr_kd.corpora.audio import SUFFIXES
+from asr_kd.corpora.audio import SUFFIXES, Audio
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance, read_table
 from asr_kd.corpora.settings import FolderConfig
 from asr_kd.errors import UserError
@@ -50,7 +50,8 @@ def read(request: ReadRequest[FolderConfig]) -> CorpusManifest:
                 reason = f"its transcript in {text_file} is empty; write the transcript, or delete the line"
             else:
                 speaker = speakers.get(utterance, utterance)
-                listing.utterances.append(Utterance(utterance, audio[utterance], texts[utterance], speaker, name))
+                recording = Audio(audio[utterance])
+                listing.utterances.append(Utterance(utterance, recording, texts[utterance], speaker, name))
             if reason:
                 listing.refuse(utterance, name, reason)
     return listing

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from asr_kd.corpora.audio import Audio
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance, read_table
 from asr_kd.corpora.settings import LibriSpeechConfig
 from asr_kd.errors import UserError, some_of
@@ -83,7 +84,8 @@ def _read_part(part: Path, name: str, listing: CorpusManifest, where: dict[str, 
                 reason = f"{chapter / utterance}.flac is missing, but {transcripts.name} has its text; {_FETCH}"
                 listing.refuse(utterance, name, reason)
             else:
-                listing.utterances.append(Utterance(utterance, audio[utterance], texts[utterance], speaker, name))
+                recording = Audio(audio[utterance])
+                listing.utterances.append(Utterance(utterance, recording, texts[utterance], speaker, name))
 
 
 def _transcript(utterance: str, text: str) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from asr_kd.corpora.audio import Audio
 from asr_kd.corpora.settings import CorpusConfig
 from asr_kd.errors import UserError
 from asr_kd.io.files import read_lines
@@ -44,10 +45,10 @@ class ReadRequest(Generic[Settings]):
 
 @dataclass(frozen=True)
 class Utterance:
-    """One recording and its transcript."""
+    """A recording, or a segment of one, and its transcript."""
 
     id: str  # no white space, no slash: it becomes a word of a table and the name of a file
-    audio: Path
+    audio: Audio
     text: str  # the transcript: as written, until `corpora.transcripts` turns it into words; never empty
     speaker: str
     set: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from asr_kd.corpora.audio import Audio
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance, read_table
 from asr_kd.corpora.settings import PromptsConfig
 from asr_kd.errors import UserError
@@ -61,7 +62,8 @@ def read(request: ReadRequest[PromptsConfig]) -> CorpusManifest:
         elif name not in split:
             reason = f"is in no set; add a line to {split_file}"
         else:
-            listing.utterances.append(Utterance(utterance, file, corrections.get(name, written[name]), SPEAKER, which))
+            text = corrections.get(name, written[name])
+            listing.utterances.append(Utterance(utterance, Audio(file), text, SPEAKER, which))
         if reason:
             listing.refuse(utterance, which, reason)
     listing.utterances.sort(key=lambda utterance: utterance.id)

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
+from asr_kd.corpora.audio import AudioFormat
 from asr_kd.settings import STRICT, Count, Natural
 
 PhoneSet = Literal[61, 48, 39]
@@ -16,8 +17,15 @@ class CorpusConfig:
     """Where the speech comes from, and what happens to an utterance that cannot be used."""
 
     name: str
-    sampling_rate: Count = 16000  # Hz; audio at another rate is an error, never resampled silently
+    sampling_rate: Count = 16000  # Hz; audio at another rate is an error, unless `resample` is true
+    resample: bool = False  # convert audio at another rate (torchaudio.functional.resample); prepare counts it
+    channel: Natural | None = None  # of recordings with several channels, from 0; none: they are an error
     on_bad_utterance: Literal["fail", "skip"] = "fail"  # skip: leave it out, count it, list it in the report
+
+    @property
+    def audio_format(self) -> AudioFormat:
+        """What audio is read as."""
+        return AudioFormat(self.sampling_rate, self.resample, self.channel)
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asr_kd.corpora.audio import BadAudio, check_audio
+from asr_kd.corpora.audio import Audio, AudioFormat, BadAudio, Recorded, check_audio
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance
 from asr_kd.corpora.settings import TimitConfig
 from asr_kd.corpora.timit_times import Span, mapped, read_phone_map, read_phones, read_words
@@ -163,9 +163,10 @@ def _add(
             missing = next(iter(sentence.files.values())).parent / f"{sentence.name}{suffix}"
             listing.refuse(sentence.id, name, f"{missing} is missing; fetch it again, or leave the utterance out")
             return
-    audio, rate = sentence.files[".WAV"], request.settings.sampling_rate
+    audio = Audio(sentence.files[".WAV"])
     listing.transcripts.extend(sentence.files[suffix] for suffix in suffixes)
-    length = _num_samples(audio, rate)
+    recorded = _recorded(audio, request.settings.audio_format)
+    length = recorded and recorded.samples
     spans: list[Span] = []
     words = ""
     try:
@@ -176,6 +177,7 @@ def _add(
     except UserError as error:
         listing.refuse(sentence.id, name, str(error).rstrip("."))
         return
+    rate = recorded.rate if recorded else request.settings.sampling_rate
     phones = tuple((span.label, span.first / rate, span.end / rate) for span in spans)
     spelled = " ".join(span.label for span in spans)
     text, reference = (words, spelled) if need_words else (spelled, "")
@@ -184,9 +186,9 @@ def _add(
     )
 
 
-def _num_samples(path: Path, sampling_rate: int) -> int | None:
+def _recorded(audio: Audio, wanted: AudioFormat) -> Recorded | None:
     """None where the recording cannot be used; prepare reports why."""
     try:
-        return check_audio(path, sampling_rate)
+        return check_audio(audio, wanted).recording
     except BadAudio:
         return None

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from asr_kd.corpora.audio import BadAudio, check_audio
+from asr_kd.corpora.audio import Audio, AudioFormat, BadAudio, Extent, read_clips
 from asr_kd.corpora.listing import CorpusManifest, DroppedText, InvalidUtterance, ReadRequest, Utterance
 from asr_kd.corpora.registry import CORPORA
+from asr_kd.corpora.sources import Source
 from asr_kd.corpora.transcripts import check_losses, in_words
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_SHIFT
@@ -20,7 +21,7 @@ from asr_kd.workspace.executor import parallel_map
 from asr_kd.workspace.work import Workspace
 
 FRAMES_PER_PHONE = 3  # at least: one per HMM state
-_SHARD = 200  # files that one process checks at a time
+_SHARD = 200  # utterances that one process checks at a time; more where one recording has more
 _NAMED = 5  # bad utterances that an error names
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class UsableUtterances:
 
     Attributes:
       sets: set -> its utterances, in the order of their ids.
-      samples: utterance -> length of its recording.
+      extents: utterance -> what it takes of its recording.
       problems: what is wrong with the others.
       pronunciations: of the transcripts' words, as far as they have one.
       phones: set where the phones of a lexicon are recognised instead of the transcripts' words.
@@ -40,7 +41,7 @@ class UsableUtterances:
     """
 
     sets: Mapping[str, list[Utterance]]
-    samples: Mapping[str, int]
+    extents: Mapping[str, Extent]
     problems: list[InvalidUtterance]
     pronunciations: Pronunciations
     phones: PhonesAsWords | None
@@ -105,14 +106,18 @@ class CorpusSource:
         pronunciations = model({word for utterance in utterances for word in utterance.text.split()})
         any_word = any_word and not phones_recognised
         problems = [problem for problem in manifest.problems if problem.set in names]
-        samples: dict[str, int] = {}
+        extents: dict[str, Extent] = {}
         sets: dict[str, list[Utterance]] = {}
         for utterance, audio in sorted(zip(utterances, self._check_audio(utterances)), key=lambda pair: pair[0].id):
-            reason = audio if isinstance(audio, str) else self._problem(utterance, audio, pronunciations, any_word)
+            reason = (
+                audio
+                if isinstance(audio, str)
+                else self._problem(utterance, audio.num_samples, pronunciations, any_word)
+            )
             if isinstance(audio, str) or reason:
                 problems.append(InvalidUtterance(utterance.id, reason, utterance.set))
             else:
-                samples[utterance.id] = audio
+                extents[utterance.id] = audio
                 sets.setdefault(utterance.set, []).append(utterance)
         problems.sort(key=lambda problem: problem.utterance)
         self._report(problems)
@@ -120,7 +125,7 @@ class CorpusSource:
             if name not in sets:
                 raise UserError(f"{self.folder}: the {name} set has no usable utterance; give it some, or other parts.")
         phones = PhonesAsWords(pronunciations) if phones_recognised else None
-        return UsableUtterances(sets, samples, problems, pronunciations, phones, manifest.dropped)
+        return UsableUtterances(sets, extents, problems, pronunciations, phones, manifest.dropped)
 
     def _recognises_phones(self, utterances: Sequence[Utterance]) -> bool:
         """Whether phones are recognised where the transcripts are words."""
@@ -132,13 +137,23 @@ class CorpusSource:
             )
         return referenced
 
-    def _check_audio(self, utterances: Sequence[Utterance]) -> list[int | str]:
-        """For each utterance its recording's samples, or why that cannot be used."""
-        paths = [utterance.audio for utterance in utterances]
-        shards = [paths[i : i + _SHARD] for i in range(0, len(paths), _SHARD)]
-        check = partial(_check_shard, self.config.corpus.sampling_rate)
+    def _check_audio(self, utterances: Sequence[Utterance]) -> list[Extent | str]:
+        """For each utterance what it takes of its recording, or why that cannot be used."""
+        # all utterances of a recording at once, for it may be long
+        recordings: dict[Source, list[int]] = {}
+        for number, utterance in enumerate(utterances):
+            recordings.setdefault(utterance.audio.source, []).append(number)
+        shards: list[list[int]] = [[]]
+        for numbers in recordings.values():
+            if len(shards[-1]) >= _SHARD:
+                shards.append([])
+            shards[-1] += numbers
+        audio = [[utterances[number].audio for number in shard] for shard in shards]
+        check = partial(_check_shard, self.config.corpus.audio_format)
         progress = "checking recordings" if len(shards) > 9 else None
-        return [outcome for shard in parallel_map(check, shards, nj=self.nj, progress=progress) for outcome in shard]
+        checked = parallel_map(check, audio, nj=self.nj, progress=progress)
+        outcomes = {number: outcome for pair in zip(shards, checked) for number, outcome in zip(*pair)}
+        return [outcomes[number] for number in range(len(utterances))]
 
     def _problem(self, utterance: Utterance, samples: int, pronunciations: Pronunciations, any_word: bool) -> str:
         """Why an utterance whose recording is good cannot be used; "": it can."""
@@ -174,11 +189,9 @@ class CorpusSource:
             )
 
 
-def _check_shard(sampling_rate: int, paths: Sequence[Path]) -> list[int | str]:
-    outcomes: list[int | str] = []
-    for path in paths:
-        try:
-            outcomes.append(check_audio(path, sampling_rate))
-        except BadAudio as bad:
-            outcomes.append(str(bad))
-    return outcomes
+def _check_shard(wanted: AudioFormat, utterances: Sequence[Audio]) -> list[Extent | str]:
+    outcomes = {
+        number: str(clip) if isinstance(clip, BadAudio) else clip.extent
+        for number, clip in read_clips(utterances, wanted)
+    }
+    return [outcomes[number] for number in range(len(utterances))]

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from asr_kd.corpora.audio import BadAudio, read_audio
-from asr_kd.corpora.cuts import read_cuts
+from asr_kd.corpora.audio import Audio, AudioFormat, BadAudio, Clip, read_clips
+from asr_kd.corpora.cuts import cut_audio, read_cuts
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_LENGTH, FRAME_SHIFT, check_features, fbank, resample
 from asr_kd.frames.store import FrameStoreWriter, copy_name, store_bytes
@@ -37,6 +37,7 @@ from asr_kd.workspace.sets import all_sets, open_frames
 from asr_kd.workspace.work import Workspace, require
 
 _SHARD = 50  # utterances that a process works on at a time: seconds of work, a few MB of results
+_SEGMENTS = 8 * _SHARD  # of one recording
 _SMALL = 4 * 3600.0  # seconds of audio that one process does in ten: starting others (import torch) would take longer
 _FIX = "run asr-kd prepare again"
 _BLOCK = 400 * _SHARD  # utterances whose cuts are in memory at once, and for which one pool of processes is started
@@ -121,7 +122,7 @@ def _make_set(config: Config, work: Workspace, name: str, nj: int, executor: str
     check_disk(folder, needed)
     if executor == "processes" and seconds < _SMALL:
         nj = 1
-    extractor = _Extractor(work.root.resolve(), config.corpus.sampling_rate, num_mel_bins, speeds)
+    extractor = _Extractor(work.root.resolve(), config.corpus.audio_format, num_mel_bins, speeds)
     metadata = {}
     with resuming_folder(folder, stamp, metadata) as temporary:
         with FrameStoreWriter(temporary, num_mel_bins, scale) as writer:
@@ -181,8 +182,19 @@ def _extract(
     while block := list(islice(cuts, _BLOCK)):
         # small sets are split finer, so that every process has something to do
         size = max(1, min(_SHARD, len(block) // (4 * max(1, nj))))
-        yield from parallel_map(extractor, [block[i : i + size] for i in range(0, len(block), size)], nj=nj,
-                                executor=executor)  # fmt: skip
+        yield from parallel_map(extractor, list(_shards(block, size)), nj=nj, executor=executor)
+
+
+def _shards(cuts: Sequence[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    """Cuts that one process works on at once: those of one recording, which may be long, as far as memory allows."""
+    shard: list[dict[str, Any]] = []
+    for cut in cuts:
+        same = shard and shard[-1]["recording"]["sources"] == cut["recording"]["sources"]
+        if len(shard) >= (_SEGMENTS if same else size):
+            yield shard
+            shard = []
+        shard.append(cut)
+    yield shard
 
 
 def _fill(
@@ -216,28 +228,37 @@ class _Extractor:
     """Computes features from cuts as plain data (`read_cuts`); runs in helper processes."""
 
     root: Path
-    sampling_rate: int
+    audio_format: AudioFormat
     num_mel_bins: int
     speeds: tuple[float, ...]
 
     def __call__(self, cuts: Sequence[dict[str, Any]]) -> list[_Extracted]:
+        results: dict[int, _Extracted] = {}
+        audio: dict[int, Audio] = {}
+        for number, cut in enumerate(cuts):
+            try:
+                audio[number] = cut_audio(cut, self.root, self.audio_format.channel)
+            except BadAudio as error:
+                results[number] = _Extracted(cut["id"], [], f"utterance {cut['id']}: {error}.")
+        numbers = list(audio)
         with one_thread():  # sums must not depend on how many cores there are
-            return [self._extract(cut) for cut in cuts]
+            for index, clip in read_clips(list(audio.values()), self.audio_format):
+                results[numbers[index]] = self._extract(cuts[numbers[index]], clip)
+        return [results[number] for number in range(len(cuts))]
 
-    def _extract(self, data: dict[str, Any]) -> _Extracted:
-        from lhotse.cut.set import deserialize_cut
-
-        cut = deserialize_cut(data)
+    def _extract(self, cut: dict[str, Any], clip: Clip | BadAudio) -> _Extracted:
+        utterance, supervisions = cut["id"], cut["supervisions"]
         copies = []
         try:
-            samples = self._samples(cut)
-            text = " ".join(supervision.text or "" for supervision in cut.supervisions).strip()
-            speaker = next((s.speaker for s in cut.supervisions if s.speaker), None)
-            reference = next((s.custom["reference"] for s in cut.supervisions if "reference" in (s.custom or {})), None)
+            samples = self._samples(cut, clip)[None]
+            text = " ".join(supervision.get("text") or "" for supervision in supervisions).strip()
+            speaker = next((s["speaker"] for s in supervisions if s.get("speaker")), None)
+            custom = [supervision.get("custom") or {} for supervision in supervisions]
+            reference = next((entries["reference"] for entries in custom if "reference" in entries), None)
             for speed in self.speeds:
-                name = copy_name(cut.id, speed)
-                altered = samples if speed == 1.0 else resample(samples, self.sampling_rate, speed)
-                features = fbank(altered, self.sampling_rate, self.num_mel_bins).astype(np.float16)
+                name = copy_name(utterance, speed)
+                altered = samples if speed == 1.0 else resample(samples, self.audio_format.sampling_rate, speed)
+                features = fbank(altered, self.audio_format.sampling_rate, self.num_mel_bins).astype(np.float16)
                 check_features(name, features)
                 copies.append(
                     {
@@ -245,51 +266,31 @@ class _Extractor:
                         "features": features,
                         "group": f"{speaker}_sp{speed:g}" if speaker else name,
                         "text": text,
-                        "duration": altered.shape[1] / self.sampling_rate,
+                        "duration": altered.shape[1] / self.audio_format.sampling_rate,
                         "speed": speed,
                         "reference": reference,
                     }
                 )
         except UserError as error:
-            return _Extracted(cut.id, [], str(error))
-        return _Extracted(cut.id, copies)
+            return _Extracted(utterance, [], str(error))
+        return _Extracted(utterance, copies)
 
-    def _samples(self, cut: Any) -> np.ndarray:
-        """(1, n) float32; UserError names the utterance and what is wrong with its audio."""
-        files = ", ".join(str(source.source) for source in cut.recording.sources if source.type == "file")
-        where = f"utterance {cut.id} ({files})" if files else f"utterance {cut.id}"
-        if cut.sampling_rate != self.sampling_rate:
+    def _samples(self, cut: dict[str, Any], clip: Clip | BadAudio) -> np.ndarray:
+        """(n,) float32; UserError names the utterance and what is wrong with its audio."""
+        if isinstance(clip, BadAudio):
+            raise UserError(f"utterance {cut['id']}: {clip}.")
+        expected = cut["recording"]["num_samples"]
+        if cut["duration"] == cut["recording"]["duration"] and clip.extent.num_samples != expected:
             raise UserError(
-                f"{where} is sampled at {cut.sampling_rate} Hz, not at {self.sampling_rate}; convert it, or set "
-                "corpus.sampling_rate."
+                f"utterance {cut['id']} has {clip.extent.num_samples} samples now, and had {expected} when it was "
+                f"prepared; {_FIX}."
             )
-        if cut.num_channels != 1:
-            raise UserError(f"{where} has {cut.num_channels} channels, not 1; convert it to mono.")
-        try:
-            samples = self._load(cut)
-        except BadAudio as error:
-            raise UserError(f"utterance {cut.id}: {error}.") from None
-        except Exception as error:  # lhotse's back ends raise errors of any class; for the user it is a bad file
-            reason = (str(error).strip() or repr(error)).splitlines()[0][:200]
-            raise UserError(f"{where} cannot be read: {reason}; is the file missing or truncated?") from None
-        if samples.shape[1] < FRAME_LENGTH * self.sampling_rate:
-            raise UserError(f"{where} has {samples.shape[1]} samples, less than one window of 25 ms; leave it out.")
-        return samples.astype(np.float32, copy=False)
-
-    def _load(self, cut: Any) -> np.ndarray:
-        """As prepare reads recordings; what prepare does not write is read by lhotse."""
-        recording = cut.recording
-        is_whole = cut.start == 0 and cut.duration == recording.duration and not recording.transforms
-        if is_whole and [source.type for source in recording.sources] == ["file"]:
-            samples = read_audio(self.root / recording.sources[0].source, self.sampling_rate)[None]
-            if samples.shape[1] != recording.num_samples:
-                raise UserError(
-                    f"utterance {cut.id} has {samples.shape[1]} samples now, and had {recording.num_samples} when it "
-                    f"was prepared; {_FIX}."
-                )
-            return samples
-        loaded: np.ndarray = cut.with_recording_path_prefix(self.root).load_audio()
-        return loaded
+        if clip.extent.num_samples < FRAME_LENGTH * clip.extent.rate:
+            raise UserError(
+                f"utterance {cut['id']} has {clip.extent.num_samples} samples, less than one window of 25 ms; leave it "
+                "out."
+            )
+        return clip.resampled()
 
 
 def _content_digest(path: Path) -> str:

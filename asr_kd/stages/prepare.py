@@ -95,6 +95,7 @@ def _describe_set(name: str, entries: Mapping[str, Any]) -> list[str]:
         "sentences_in_lm_text": "warning: {} of its sentences are in the text of the language model, which knows them "
         "too well",
         "training_utterances": "warning: {} of its utterances are training utterances",
+        "resampled": "{} utterances are converted from another sampling rate",
     }
     lines += [note.format(entries[key]) for key, note in notes.items() if entries.get(key)]
     lines += [f"{name}: {line}" for line in describe_dropped(entries.get("dropped", {}), entries["language"])]
@@ -117,7 +118,7 @@ def prepare(config: Config, work: Workspace, *, corpus_dir: Path, nj: int = 1) -
     manifest = source.read(config.sets)
     recordings = {name: audio_fingerprints(manifest.of_set(name), work.root) for name in config.sets}
     files_read = _files_read(work, manifest, recordings)
-    stamps = {name: cuts_stamp(config, manifest.of_set(name), recordings[name]) for name in config.sets}
+    stamps = {name: cuts_stamp(config, work, manifest.of_set(name), recordings[name]) for name in config.sets}
     stamp = _stamp(config, files, manifest, stamps)
     relearn = _stale_language(work, stamp)
     stale = {name: why for name in stamps if (why := relearn or stale_set(config, work, name, stamps[name]))}
@@ -224,7 +225,7 @@ def add_set(
     manifest = source.read({name: parts})
     recordings = audio_fingerprints(manifest.utterances, work.root)
     files_read = _files_read(work, manifest, {name: recordings})
-    stamp = cuts_stamp(config, manifest.utterances, recordings)
+    stamp = cuts_stamp(config, work, manifest.utterances, recordings)
     reason = stale_set(config, work, name, stamp)
     old = read_stamp(work.cuts_stamp(name))
     if reason is None and old is not None and old["metadata"]["measured_by"] == stage_one["digest"]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from asr_kd.corpora.cuts import audio_digest, write_cuts
+from asr_kd.corpora.cuts import audio_digest, audio_place, write_cuts
 from asr_kd.corpora.listing import DroppedText, Utterance
 from asr_kd.corpora.transcripts import dropped_metadata
 from asr_kd.io.files import digest_of, replacing_file
@@ -51,9 +51,8 @@ class SetWriter:
         """
         work, members = self.work, self.usable.sets[name]
         work.cuts_stamp(name).unlink(missing_ok=True)
-        rate = self.config.corpus.sampling_rate
         with replacing_file(work.cuts(name)) as path:
-            write_cuts(path, members, self.usable.samples, rate, work.root, self.config.lang.language)
+            write_cuts(path, members, self.usable.extents, work.root, self.config.lang.language)
         if name not in (TRAIN, DEV):
             with replacing_file(work.lexicon(name)) as path:
                 write_lexicon(path, self._lexicon(name))
@@ -77,7 +76,10 @@ class SetWriter:
         vocabulary = self.arpa.spoken_words
         oov = Counter(word for sentence in sentences for word in sentence if word not in vocabulary)
         speakers = {utterance.speaker for utterance in members}
-        seconds = sum(self.usable.samples[u.id] for u in members) / self.config.corpus.sampling_rate
+        corpus, extents = self.config.corpus, self.usable.extents
+        seconds = sum(extents[u.id].num_samples for u in members) / corpus.sampling_rate
+        # by the config's wish, not the corpus's own
+        resampled = sum(corpus.sampling_rate not in (u.audio.rate, extents[u.id].recording.rate) for u in members)
         return {
             "utterances": len(members),
             "words": sum(len(utterance.text.split()) for utterance in members),
@@ -85,6 +87,7 @@ class SetWriter:
             "speakers": len(speakers),
             "language": self.config.lang.language,
             "dropped": dropped_metadata(self.usable.dropped.get(name, DroppedText())),
+            **({"resampled": resampled} if corpus.resample else {}),
             "oov_words": oov.total(),
             "most_frequent_oov": [word for word, _ in oov.most_common(10)],
             **({} if name == TRAIN else {"perplexity": perplexity(self.arpa, sentences)}),
@@ -102,7 +105,9 @@ def guesses(model: PronunciationModel, words: set[str]) -> dict[str, list[str]]:
     return {word: [" ".join(variant) for variant in pronunciations[word]] for word in sorted(pronunciations)}
 
 
-def cuts_stamp(config: Config, utterances: Sequence[Utterance], recordings: Mapping[str, Fingerprint | None]) -> Stamp:
+def cuts_stamp(
+    config: Config, work: Workspace, utterances: Sequence[Utterance], recordings: Mapping[str, Fingerprint | None]
+) -> Stamp:
     """The stamp of a set's cuts.
 
     Args:
@@ -110,10 +115,14 @@ def cuts_stamp(config: Config, utterances: Sequence[Utterance], recordings: Mapp
     """
     members = sorted(utterances, key=lambda u: u.id)
     inputs = {
-        "utterances": digest_of([[u.id, u.text, u.speaker, u.phones, u.reference] for u in members]),
+        "utterances": digest_of(
+            [[u.id, u.text, u.speaker, u.phones, u.reference, *audio_place(u.audio, work.root)] for u in members]
+        ),
         "audio": audio_digest(recordings),
     }
-    settings = {"corpus": config.corpus.name, "sampling_rate": config.corpus.sampling_rate}
+    settings: dict[str, Any] = {"corpus": config.corpus.name, "sampling_rate": config.corpus.sampling_rate}
+    if config.corpus.channel is not None:  # `resample` counts where it matters: see `stale_set`
+        settings["channel"] = config.corpus.channel
     if config.lang.language != LangConfig.language:
         settings["language"] = config.lang.language
     return Stamp("cuts", settings, inputs)
@@ -126,7 +135,11 @@ def stale_set(config: Config, work: Workspace, name: str, stamp: Stamp) -> str |
     files = [work.cuts(name)] + ([] if name in (TRAIN, DEV) else [work.lexicon(name)])
     if missing := [path for path in files if not path.exists()]:
         return f"{missing[0]} is gone"
-    may_skip = config.corpus.on_bad_utterance == "skip"
-    if not may_skip and (read_stamp(work.cuts_stamp(name)) or {})["metadata"]["left_out"]:
+    metadata = (read_stamp(work.cuts_stamp(name)) or {})["metadata"]
+    if config.corpus.on_bad_utterance != "skip" and metadata["left_out"]:
         return "utterances were left out that must not be now"
+    if metadata.get("resampled") and not config.corpus.resample:
+        return "the setting corpus.resample changed"
+    if metadata["left_out"] and config.corpus.resample and "resampled" not in metadata:
+        return "the setting corpus.resample changed"
     return None

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_kd.corpora.audio import BadAudio, read_audio
+from asr_kd.corpora.audio import AudioFormat, BadAudio, read_audio
 from asr_kd.decoding.settings import chosen_backend
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_LENGTH, fbank
@@ -23,7 +23,7 @@ from asr_kd.workspace.work import Workspace
 def transcribe(
     config: Config, work: Workspace, audio_paths: Sequence[Path], system: str | None = None, backend: str | None = None
 ) -> list[tuple[Path, str | BadAudio]]:
-    """Recognises whole recordings; a system with several seeds uses its first model.
+    """Recognises whole recordings, "-" from standard input; a system with several seeds uses its first model.
 
     Features are normalised by the mean of each recording (its speaker is not known) and the training set's scale.
 
@@ -39,7 +39,7 @@ def transcribe(
       UserError: the system was not decoded on dev yet, or parts do not fit together.
     """
     if not audio_paths:
-        raise UserError("no recording given; name one or more WAV or FLAC files.")
+        raise UserError("no recording given; name one or more audio files, or - for standard input.")
     if system is None:
         if not config.compare:
             raise UserError(f"{work.config_path} compares no systems; name one with --system.")
@@ -54,7 +54,7 @@ def transcribe(
     answers: list[tuple[Path, str | BadAudio]] = []
     for path in audio_paths:
         try:
-            features = _features(path, config.corpus.sampling_rate, config.features.num_mel_bins)
+            features = _features(path, config.corpus.audio_format, config.features.num_mel_bins)
         except BadAudio as error:
             answers.append((path, error))
             continue
@@ -64,14 +64,14 @@ def transcribe(
     return answers
 
 
-def _features(path: Path, sampling_rate: int, num_mel_bins: int) -> NDArray[np.float32]:
+def _features(path: Path, audio_format: AudioFormat, num_mel_bins: int) -> NDArray[np.float32]:
     """(T, D) log-mel of a whole file, rounded to float16 as in a FrameStore.
 
     Raises:
       BadAudio: the recording cannot be used.
     """
-    samples = read_audio(path, sampling_rate)
-    if len(samples) < FRAME_LENGTH * sampling_rate:
+    samples = read_audio(Path("/dev/stdin") if path == Path("-") else path, audio_format)
+    if len(samples) < FRAME_LENGTH * audio_format.sampling_rate:
         raise BadAudio(f"{path} lasts less than 25 ms; there is nothing to recognise in it")
-    features = fbank(samples[None], sampling_rate, num_mel_bins).astype(np.float16)
+    features = fbank(samples[None], audio_format.sampling_rate, num_mel_bins).astype(np.float16)
     return features.astype(np.float32)

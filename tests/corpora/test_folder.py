@@ -34,7 +34,7 @@ def names(manifest: CorpusManifest) -> list[str]:
 def test_a_name_is_one_name_in_either_form_of_unicode(tmp_path: Path, written: str, file: str) -> None:
     write(tmp_path / "train", f"{written} one\n", f"{file}.wav")
     assert names(read(tmp_path)) == [NFC]
-    assert read(tmp_path).utterances[0].audio.exists()
+    assert read(tmp_path).utterances[0].audio.source.exists()
 
 
 def test_a_name_in_both_forms_is_there_twice(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Literal
 import pytest
 from pydantic.dataclasses import dataclass
 
+from asr_kd.corpora.audio import Audio
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance
 from asr_kd.corpora.registry import CORPORA, Corpus
 from asr_kd.corpora.settings import CorpusConfig
@@ -28,7 +29,7 @@ class ToyConfig(CorpusConfig):
 
 def read_toy(request: ReadRequest[ToyConfig]) -> CorpusManifest:
     utterances = [
-        Utterance(f"{part}{k}", request.root / f"{k}.wav", "HELLO WORLD", "someone", name)
+        Utterance(f"{part}{k}", Audio(request.root / f"{k}.wav"), "HELLO WORLD", "someone", name)
         for name, parts in request.parts.items()
         for part in parts
         for k in range(request.settings.utterances)

@@ -11,7 +11,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.corpora.audio import BadAudio, check_audio
+from asr_kd.corpora.audio import AudioFormat, BadAudio, check_audio
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FeaturesConfig
 
@@ -192,16 +192,16 @@ def test_a_wav_cut_short_anywhere_is_noticed(tmp_path_factory, data) -> None:  #
     path = tmp_path_factory.mktemp("wav") / "x.wav"
     write_wav(path, 0.05)
     whole = path.read_bytes()
-    assert check_audio(path, RATE) == 400
+    assert check_audio(path, AudioFormat(RATE)).num_samples == 400
     path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
     with pytest.raises(BadAudio, match=r"x\.wav"):
-        check_audio(path, RATE)
+        check_audio(path, AudioFormat(RATE))
 
 
 def test_a_flac_cut_short_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "x.flac"
     soundfile.write(path, np.random.default_rng(0).uniform(-0.1, 0.1, RATE), RATE)
-    assert check_audio(path, RATE) == RATE
+    assert check_audio(path, AudioFormat(RATE)).num_samples == RATE
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(BadAudio, match=r"x\.flac"):
-        check_audio(path, RATE)
+        check_audio(path, AudioFormat(RATE))
