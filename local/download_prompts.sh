@@ -1,18 +1,12 @@
 #!/usr/bin/env bash
-# Fetches the Asterisk core prompts, release 1.6.1 (English, 8 kHz WAV), into FOLDER/sounds/ and FOLDER/core-sounds-en.txt.
+# Fetches the Asterisk core prompts, release 1.6.1 (8 kHz WAV), into FOLDER/sounds/ and FOLDER/core-sounds-LANGUAGE.txt.
 set -euo pipefail
 
 help_message="Usage: local/download_prompts.sh [options] FOLDER
 From Debian's packages where there is apt-get (no root needed), else from their makers' tarball."
-prompts_dir=  # your copy: a folder with the WAV files and core-sounds-en.txt, as either source has them
+language=en   # en, fr or es
+prompts_dir=  # your copy: a folder with the WAV files and core-sounds-LANGUAGE.txt, as either source has them
 . "$(dirname "${BASH_SOURCE[0]}")/parse_options.sh"
-
-release=1.6.1
-tarball=https://downloads.asterisk.org/pub/telephony/sounds/releases/asterisk-core-sounds-en-wav-$release.tar.gz
-packages=(asterisk-core-sounds-en-wav asterisk-core-sounds-en)
-package_sums="\
-2be3ea287d83299d143815fa804f11179a75b7affd4a758b98b55f5afc18a35d  asterisk-core-sounds-en-wav_$release-1_all.deb
-973e797d28e37fa6ca3c0a9d6fa717e77cf1268ae916bf09fd3503113cdffa50  asterisk-core-sounds-en_$release-1_all.deb"
 
 die() {
   echo "download_prompts.sh: $*" >&2
@@ -23,7 +17,20 @@ has() { command -v "$1" >/dev/null 2>&1; }
 
 [[ $# -eq 1 && -n $1 ]] || die "give one folder to fetch into; --help shows how."
 target=${1%/}
-sums=$(cd "$(dirname "${BASH_SOURCE[0]}")/../recipes/prompts/conf" && pwd)/files.sha256
+case $language in # the sums of Debian's two packages: sounds, text
+  en) package_sums=(2be3ea287d83299d143815fa804f11179a75b7affd4a758b98b55f5afc18a35d
+                    973e797d28e37fa6ca3c0a9d6fa717e77cf1268ae916bf09fd3503113cdffa50) ;;
+  fr) package_sums=(8d4e1bc32ed5ba7fbda40841ca1825ed20cc6232724a473c90f8bb0e53e6073e
+                    04c82c78c570c43a7136cbc5e2488d0c470b775468dff9fbce4a131b18cf1056) ;;
+  es) package_sums=(9283a09a6d56fccdcc2bcfe86c48f0f844289cfbd46a3184d8785a6f7f569903
+                    9afdab7f559f036649fb406e625899306ca1004df8ebe39c30bfbd5912d66f74) ;;
+  *) die "--language $language: there are prompts in en, fr and es." ;;
+esac
+release=1.6.1
+packages=("asterisk-core-sounds-$language-wav" "asterisk-core-sounds-$language")
+tarball=https://downloads.asterisk.org/pub/telephony/sounds/releases/${packages[0]}-$release.tar.gz
+text_name=core-sounds-$language.txt
+sums=$(cd "$(dirname "${BASH_SOURCE[0]}")/../recipes/prompts/conf" && pwd)/$language/files.sha256
 [[ -r $sums ]] || die "$sums is missing; check the repository out again."
 if has sha256sum; then sha256=(sha256sum); elif has shasum; then sha256=(shasum -a 256); else
   die "neither sha256sum nor shasum is here to check files with; install coreutils."
@@ -43,7 +50,7 @@ if [[ -z $prompts_dir && -d $target && -z $(differing "$target") ]]; then
   exit 0
 fi
 if [[ -d $target ]]; then # it will be replaced, so it must be ours
-  foreign=$(find "$target" -mindepth 1 -maxdepth 1 ! -name sounds ! -name core-sounds-en.txt | first)
+  foreign=$(find "$target" -mindepth 1 -maxdepth 1 ! -name sounds ! -name "$text_name" | first)
   [[ -z $foreign ]] || die "$target holds other things too ($foreign); give a folder of its own to fetch into."
 elif [[ -e $target ]]; then
   die "$target is not a folder; give a folder to fetch into."
@@ -75,7 +82,9 @@ fetch_packages() {
     note "apt-get download: $(tail -n 1 "$temporary/log")"
     return 1
   fi
-  (cd "$temporary/debs" && "${sha256[@]}" -c - <<<"$package_sums") >"$temporary/log" 2>&1 ||
+  (cd "$temporary/debs" && "${sha256[@]}" -c - < <(
+    for k in 0 1; do echo "${package_sums[k]}  ${packages[k]}_$release-1_all.deb"; done
+  )) >"$temporary/log" 2>&1 ||
     die "Debian's packages are not those whose sums are pinned here ($(grep -m 1 FAILED "$temporary/log")); try again."
   for package in "$temporary"/debs/*.deb; do
     dpkg -x "$package" "$source_dir" || die "$(basename "$package") cannot be unpacked; is the disk full?"
@@ -114,12 +123,12 @@ assemble() {
     [[ -n $sounds ]] || die "$1: the prompts are not there (no digits/*.wav); give the folder that holds them."
     sounds=$(dirname "$(dirname "$sounds")")
   fi
-  text=$(find "$1" -name core-sounds-en.txt -o -name core-sounds-en.txt.gz | LC_ALL=C sort | first)
-  [[ -n $text ]] || die "$1: core-sounds-en.txt (or .gz) is not there; put it beside the sounds."
+  text=$(find "$1" -name "$text_name" -o -name "$text_name.gz" | LC_ALL=C sort | first)
+  [[ -n $text ]] || die "$1: $text_name (or .gz) is not there; put it beside the sounds."
   mkdir -p "$temporary/new/sounds"
   (cd "$sounds" && find . -name '*.wav' -print0 | tar -cf - --null -T -) | tar -xf - -C "$temporary/new/sounds" ||
     die "$target cannot be written; is the disk full?"
-  if [[ $text == *.gz ]]; then gzip -dc "$text"; else cat "$text"; fi >"$temporary/new/core-sounds-en.txt" ||
+  if [[ $text == *.gz ]]; then gzip -dc "$text"; else cat "$text"; fi >"$temporary/new/$text_name" ||
     die "$text cannot be read; is it damaged?"
 }
 

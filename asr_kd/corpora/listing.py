@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -107,6 +107,7 @@ def read_table(
     *,
     separator: str | None = None,
     comment: str = "",
+    skip: Container[str] = (),
 ) -> dict[str, str]:
     """Key -> value, of a file with a line "key value" for each.
 
@@ -116,6 +117,7 @@ def read_table(
       parse: key, value as written ("" where there is none) -> the value; None where the line is wrong.
       separator: between key and value; None: white space.
       comment: what lines begin with that do not count; "": all count.
+      skip: keys whose lines do not count.
 
     Raises:
       UserError: the file cannot be read, a line is wrong, or a key is there twice.
@@ -128,6 +130,8 @@ def read_table(
         value = parse(key, rest[0] if rest else "") if rest or separator is None else None
         if value is None:
             raise UserError(f"{path}:{number}: expected {expected}, found {line.strip()[:60]!r}; correct the line.")
+        if key in skip:
+            continue
         if key in table:
             raise UserError(f"{path}:{number}: {key} appears twice; delete one of the lines.")
         table[key] = value

@@ -105,7 +105,7 @@ def read_lexicon(
 
 
 def spelled_as_transcripts(word: str, normalise: Normaliser) -> str | None:
-    """A word of a lexicon or a language model as transcripts have it; None where none can have it (!SIL, CO-OP, 12)."""
+    """A word of a lexicon or a language model as transcripts have it; None where none can have it (!SIL, CO-OP)."""
     try:
         spelled, losses = normalise.explain(word)
     except NumberError:

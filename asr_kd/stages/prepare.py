@@ -64,6 +64,8 @@ class PrepareResult:
             )
         if not_speech := self.metadata["not_speech"]:
             lines.append(f"no speech in {len(not_speech)} recordings, left out")
+        if incomplete := self.metadata["known_missing"]:
+            lines.append(f"{len(incomplete)} utterances are released without recording or transcript, left out")
         lines += [
             f"warning: {name} was added with another lexicon or language model; add it again: asr-kd prepare --add-set"
             for name in self.metadata["outdated_sets"]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Distils an ensemble of acoustic models on 25 minutes of telephone prompts, and reports what it was worth.
+# Distils an ensemble of acoustic models on half an hour of telephone prompts, and reports what it was worth.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -8,9 +8,10 @@ Stages: 0 download, 1 prepare, 2 features, 3 align, 4 teachers, 5 soft targets, 
 A stage whose result is already there is skipped."
 stage=0                              # first stage to run
 stop_stage=8                         # last stage to run
-config=recipes/prompts/conf/demo.yaml # settings
-work_dir=recipes/prompts             # folder that gets download/, data/ and exp/
-prompts_dir=                         # your copy of the prompts: sounds/ and core-sounds-en.txt
+language=en                          # of the prompts: en, fr or es
+config=                              # settings (default: conf/demo.yaml, or conf/LANGUAGE.yaml)
+work_dir=                            # folder that gets download/, data/ and exp/ (default: recipes/prompts[/LANGUAGE])
+prompts_dir=                         # your copy of the prompts: sounds/ and core-sounds-LANGUAGE.txt
 nj=$(nproc)                          # processes at once
 on_bad_utterance=fail                # fail, or skip: leave it out, count it, list it in the report
 decoder=                             # k2 or kaldi (default: k2 where it is installed)
@@ -18,11 +19,16 @@ mnist=                               # results of recipes/mnist, for a section o
 . local/parse_options.sh
 . local/log.sh
 . local/path.sh
+if [[ $language == en ]]; then
+  config=${config:-recipes/prompts/conf/demo.yaml} work_dir=${work_dir:-recipes/prompts}
+else
+  config=${config:-recipes/prompts/conf/$language.yaml} work_dir=${work_dir:-recipes/prompts/$language}
+fi
 recipe=(--config "$config" --work-dir "$work_dir")
 
 if stage 0; then
   log "Stage 0: fetch the prompts"
-  local/download_prompts.sh --prompts-dir "$prompts_dir" "$work_dir/download"
+  local/download_prompts.sh --language "$language" --prompts-dir "$prompts_dir" "$work_dir/download"
 fi
 
 if stage 1; then

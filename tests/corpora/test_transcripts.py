@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from asr_kd.corpora.audio import Audio
 from asr_kd.corpora.listing import CorpusManifest, Utterance
 from asr_kd.corpora.transcripts import check_losses, describe_dropped, dropped_metadata, in_words
 from asr_kd.errors import UserError
@@ -12,7 +13,8 @@ from asr_kd.lang.normalise import Losses, Normaliser
 
 def corpus(*texts: str, verbatim: bool = False) -> CorpusManifest:
     utterances = [
-        Utterance(f"u{k}", Path(f"u{k}.wav"), text, "s", "train", verbatim=verbatim) for k, text in enumerate(texts)
+        Utterance(f"u{k}", Audio(Path(f"u{k}.wav")), text, "s", "train", verbatim=verbatim)
+        for k, text in enumerate(texts)
     ]
     return CorpusManifest(utterances, [])
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from asr_kd.corpora.prompts import parse_transcripts, read_corrections, read_split, spoken_texts
+from asr_kd.corpora.prompts import INCOMPLETE, in_words, read_corrections, read_split, read_texts
 from asr_kd.lang.normalise import Normaliser
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "prompts"
@@ -51,20 +51,23 @@ def test_near_texts_are_grouped_through_others() -> None:
     assert group_texts(texts) == [["a", "b", "c"], ["d"]]
 
 
+def complete(sets: dict[str, str]) -> dict[str, str]:
+    """The prompts with a recording and a transcript."""
+    return {name: which for name, which in sets.items() if which != INCOMPLETE}
+
+
 @pytest.fixture
 def recipe_texts() -> dict[str, str]:
     transcripts = RECIPE / "download" / "core-sounds-en.txt"
     if not transcripts.exists():
         pytest.skip("the prompts are not fetched (recipes/prompts/run.sh --stop-stage 0)")
-    texts, _ = spoken_texts(
-        parse_transcripts(transcripts), read_corrections(RECIPE / "conf" / "corrections.txt"), Normaliser()
-    )
+    texts = read_texts(transcripts, RECIPE / "conf" / "en")
     del texts["pls-try-call-later"]
-    return texts
+    return {name: words for name, text in texts.items() if (words := in_words(text, Normaliser()))}
 
 
 def test_the_recipes_split_keeps_its_promises(recipe_texts: dict[str, str]) -> None:
-    sets = read_split(RECIPE / "conf" / "split.tsv")
+    sets = complete(read_split(RECIPE / "conf" / "en" / "split.tsv"))
     check(recipe_texts, sets)
     words = {name: sum(len(recipe_texts[p].split()) for p in sets if sets[p] == name) for name in ("dev", "test")}
     total = sum(len(text.split()) for text in recipe_texts.values())
@@ -73,13 +76,15 @@ def test_the_recipes_split_keeps_its_promises(recipe_texts: dict[str, str]) -> N
 
 
 def test_the_split_is_what_the_command_makes(recipe_texts: dict[str, str]) -> None:
-    assert split(recipe_texts) == read_split(RECIPE / "conf" / "split.tsv")
+    assert split(recipe_texts) == complete(read_split(RECIPE / "conf" / "en" / "split.tsv"))
 
 
-def test_the_recipes_lists_agree() -> None:
-    files = [line.split()[1] for line in (RECIPE / "conf" / "files.sha256").read_text().splitlines()]
-    assert len(files) == 569 and files[0] == "core-sounds-en.txt"
+@pytest.mark.parametrize(("language", "recordings", "no_speech"), [("en", 568, 17), ("fr", 561, 5), ("es", 527, 6)])
+def test_the_recipes_lists_agree(language: str, recordings: int, no_speech: int) -> None:
+    conf = RECIPE / "conf" / language
+    files = [line.split()[1] for line in (conf / "files.sha256").read_text().splitlines()]
+    assert len(files) == 1 + recordings and files[0] == f"core-sounds-{language}.txt"
     names = {file.removeprefix("sounds/").removesuffix(".wav") for file in files[1:]}
-    sets = read_split(RECIPE / "conf" / "split.tsv")
-    assert set(sets) <= names and len(names - set(sets)) == 17  # 17 that are no speech
-    assert set(read_corrections(RECIPE / "conf" / "corrections.txt")) <= set(sets)
+    sets = read_split(conf / "split.tsv")
+    assert set(complete(sets)) <= names and len(names - set(sets)) == no_speech
+    assert set(read_corrections(conf / "corrections.txt")) <= set(sets)

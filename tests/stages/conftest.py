@@ -70,11 +70,11 @@ def folder_recipe(tmp_path: Path) -> Recipe:
 def prompts_recipe(tmp_path: Path) -> Recipe:
     """Prompts as local/download_prompts.sh leaves them."""
     recipe = Recipe(tmp_path, Config(corpus=PromptsConfig(sampling_rate=RATE)))
-    recipe.conf.mkdir()
+    (recipe.conf / "en").mkdir(parents=True)
     (recipe.conf / "lexicon.txt").write_text("DAHDI D AA D IY\n")
-    (recipe.conf / "corrections.txt").write_text("# by hand\ndigits/a-m\ta m\n")
-    (recipe.conf / "split.tsv").write_text(
-        "digits/1\ttrain\ndigits/a-m\ttrain\nhello\tdev\nhello-again\tdev\nspy-dahdi\ttest\n"
+    (recipe.conf / "en" / "corrections.txt").write_text("# by hand\ndigits/a-m\ta m\n")
+    (recipe.conf / "en" / "split.tsv").write_text(
+        "digits/1\ttrain\ndigits/a-m\ttrain\nhello\tdev\nhello-again\tdev\nspy-dahdi\ttest\npls-try-call-later\t-\n"
     )
     (recipe.corpus / "sounds").mkdir(parents=True)
     (recipe.corpus / "core-sounds-en.txt").write_text(

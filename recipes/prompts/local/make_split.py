@@ -1,4 +1,4 @@
-"""Made conf/split.tsv, once: python recipes/prompts/local/make_split.py CORPUS_DIR CONF_DIR.
+"""Made conf/*/split.tsv, once: python recipes/prompts/local/make_split.py LANGUAGE CORPUS_DIR CONF_DIR.
 
 The vocabulary is closed: a prompt may be held out only if the prompts left for training have all of its words. Prompts
 with the same or nearly the same text stay together. Of many random orders of holding out, the one is used whose sets
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from kaldialign import edit_distance
 
-from asr_kd.corpora.prompts import CORRECTIONS, SPLIT, parse_transcripts, read_corrections, spoken_texts
+from asr_kd.corpora.prompts import INCOMPLETE, SPLIT, in_words, read_texts
 from asr_kd.io.files import replacing_file
 from asr_kd.lang.normalise import Normaliser
 
@@ -120,18 +120,22 @@ def _cost(held_out: Mapping[int, str], sizes: list[Counter[int]], targets: Targe
     return cost
 
 
-def main(corpus_dir: Path, conf_dir: Path) -> None:
-    """Writes conf_dir/split.tsv."""
-    written = parse_transcripts(corpus_dir / "core-sounds-en.txt")
-    texts, _ = spoken_texts(written, read_corrections(conf_dir / CORRECTIONS), Normaliser())
-    texts = {name: text for name, text in texts.items() if (corpus_dir / "sounds" / f"{name}.wav").exists()}
-    with replacing_file(conf_dir / SPLIT) as path, path.open("w", encoding="utf-8") as file:
+def main(language: str, corpus_dir: Path, conf_dir: Path) -> None:
+    """Writes conf_dir/LANGUAGE/split.tsv."""
+    written = read_texts(corpus_dir / f"core-sounds-{language}.txt", conf_dir / language)
+    sounds = corpus_dir / "sounds"
+    audio = {path.relative_to(sounds).with_suffix("").as_posix() for path in sounds.rglob("*.wav")}
+    texts = {name: in_words(text, Normaliser(language)) for name, text in written.items()}
+    sets = split({name: text for name, text in texts.items() if text and name in audio})
+    sets |= dict.fromkeys(written.keys() - audio, INCOMPLETE)
+    sets |= dict.fromkeys([name for name in audio if written.get(name, "") in ("", INCOMPLETE)], INCOMPLETE)
+    with replacing_file(conf_dir / language / SPLIT) as path, path.open("w", encoding="utf-8") as file:
         file.write("# The set of each prompt; made by recipes/prompts/local/make_split.py, then never changed.\n")
-        for name, which in sorted(split(texts).items()):
+        for name, which in sorted(sets.items()):
             file.write(f"{name}\t{which}\n")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("usage: make_split.py CORPUS_DIR CONF_DIR")
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    if len(sys.argv) != 4:
+        sys.exit("usage: make_split.py LANGUAGE CORPUS_DIR CONF_DIR")
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
