@@ -13,6 +13,8 @@ export ASR_KD_VENV := $(VENV_$(strip $(ENV)))
 ifeq ($(ASR_KD_VENV),)
 $(error ENV=$(ENV): there are two environments, reference and modern)
 endif
+# Empty means unset: where the shell forbids bytecode, each process compiles torch and all else anew, for seconds.
+export PYTHONDONTWRITEBYTECODE :=
 export PATH := $(CURDIR)/$(ASR_KD_VENV)/bin:$(PATH)
 PYTEST := python -m pytest -n auto --maxprocesses 4
 
