@@ -22,7 +22,7 @@ from asr_kd.alignment.boundaries import (
     pooled,
     write_offsets,
 )
-from asr_kd.alignment.times import Interval, Times, read_textgrid
+from asr_kd.alignment.times import Interval, Times, find_textgrids, read_textgrid
 from asr_kd.corpora.settings import TimitConfig
 from asr_kd.corpora.timit_times import Span, mapped, read_phone_map, read_phones, read_words
 from asr_kd.errors import UserError
@@ -105,8 +105,8 @@ def compare(config: Config, work: Workspace, form: str, directory: Path) -> Comp
         file is malformed.
     """
     aligned = require(work.exp("align"), work, "align")
-    references = _references(config, work, form, directory)
     stores = {name: open_frames(work, name) for name in all_sets(config, work)}
+    references = _references(config, work, form, directory, [i for store in stores.values() for i in store.ids])
     pairs, other = [], ""
     for ours in (times for name in stores for times in read_times(work, name)):
         if ours.utterance in references:
@@ -149,15 +149,15 @@ class _Reference:
     read: Callable[[], Times]
 
 
-def _references(config: Config, work: Workspace, form: str, directory: Path) -> dict[str, _Reference]:
+def _references(
+    config: Config, work: Workspace, form: str, directory: Path, utterances: Sequence[str]
+) -> dict[str, _Reference]:
     """Utterance -> its reference, for all files of that form below a folder."""
     if form == "timit":
         references, suffix = _timit_times(config, work, directory), ".PHN"
     else:
-        suffix = ".TextGrid"
-        references = {
-            path.stem: _Reference((path,), partial(read_textgrid, path)) for path in directory.rglob(f"*{suffix}")
-        }
+        files, suffix = find_textgrids(directory, set(utterances)), ".TextGrid"
+        references = {name: _Reference((path,), partial(read_textgrid, path)) for name, path in files.items()}
     if not references:
         raise UserError(f"{directory}: there is no {suffix} file in it; name the folder that holds them.")
     return references
