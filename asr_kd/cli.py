@@ -22,7 +22,7 @@ from asr_kd.commands import (
     stage,
 )
 from asr_kd.decoding.settings import BACKENDS, chosen_backend
-from asr_kd.errors import UserError
+from asr_kd.errors import UserError, printable
 from asr_kd.io.yaml_files import dump_yaml
 from asr_kd.settings import to_mapping
 from asr_kd.workspace.config import Config, load_config, with_settings
@@ -278,7 +278,7 @@ def transcribe(
     answers = run(config, work, recordings, system, decoder)
     for path, words in answers:
         if isinstance(words, str):
-            click.echo(f"{path}\t{words}")
+            click.echo(f"{printable(str(path))}\t{words}")
     if bad := [str(words) for _, words in answers if not isinstance(words, str)]:
         raise UserError("; ".join(bad) + ".")
     return []

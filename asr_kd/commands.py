@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import fcntl
 import functools
+import io
 import logging
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +21,7 @@ import click
 
 import asr_kd
 from asr_kd.decoding.settings import BACKENDS
-from asr_kd.errors import UserError
+from asr_kd.errors import UserError, printable
 from asr_kd.io.files import full_disk_is_an_error, read_json, write_json
 from asr_kd.io.resources import MemoryMeter
 from asr_kd.kernels.process import choose_mkl_code_path, cpu_flags, disable_malloc_trim
@@ -44,6 +47,10 @@ _ADVICE = {
 class Commands(click.Group):
     """Turns a UserError, and a file or folder that is not what it should be, into one sentence and exit status 2."""
 
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        write_any_text()
+        return super().main(*arguments, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         choose_mkl_code_path(cpu_flags())  # before torch is loaded
         try:
@@ -55,7 +62,7 @@ class Commands(click.Group):
             if error.errno not in _ADVICE or place is None:
                 raise
             sentence = f"{place}: {error.strerror}; {_ADVICE[error.errno]}."
-        click.echo(f"asr-kd {ctx.invoked_subcommand}: {sentence}", err=True)
+        click.echo(f"asr-kd {ctx.invoked_subcommand}: {printable(sentence)}", err=True)
         ctx.exit(2)
 
 
@@ -67,6 +74,17 @@ def main() -> None:
     The commands are the stages of a recipe, in order: prepare, features, align, train --teachers, soft-targets, train,
     decode, report. Each resumes by itself and does nothing where its result exists already.
     """
+
+
+def write_any_text() -> None:
+    """Makes standard output and error escape what they cannot write: a word or a name must not end a command.
+
+    ASCII, which a locale without a language has, is written as UTF-8, as click does.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            ascii_only = codecs.lookup(stream.encoding).name == "ascii"
+            stream.reconfigure(encoding="utf-8" if ascii_only else None, errors="backslashreplace")
 
 
 def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
@@ -224,7 +242,7 @@ def _logging(file: Path, *, optional: bool) -> Iterator[None]:
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(_LogFile(file))
+        handlers.append(_LogFile(file, encoding="utf-8", errors="backslashreplace"))
     except OSError:
         if not optional:
             raise

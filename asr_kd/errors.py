@@ -1,4 +1,4 @@
-"""The exceptions that the command line shows as one sentence, and how such a sentence lists names."""
+"""The exceptions that the command line shows as one sentence, and how such a sentence shows names."""
 
 from __future__ import annotations
 
@@ -31,3 +31,16 @@ def some_of(names: Sequence[str], most: int = 5) -> str:
     'a, b and 5 more'
     """
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def printable(text: str) -> str:
+    """The text as UTF-8 can have it; bytes of a file's name that are not UTF-8 are escaped.
+
+    >>> import os
+    >>> printable(os.fsdecode(b"caf\\xe9.wav"))
+    'caf\\\\xe9.wav'
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        return text.encode("utf-8", "backslashreplace").decode()

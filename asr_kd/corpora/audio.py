@@ -6,6 +6,7 @@ samples that decoding from the beginning gives (PCM and its like), what lies bet
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,7 +168,7 @@ def _read_recording(
             check_header(file, str(source))
             # by its name, if it has one and is no .raw, which soundfile takes to have no header
             named = isinstance(source, Path) and source.is_file() and source.suffix.lower() != ".raw"
-            with soundfile.SoundFile(source if named else file) as sound:
+            with soundfile.SoundFile(os.fsencode(str(source)) if named else file) as sound:  # names may be no UTF-8
                 stream = _Stream(sound, str(source), known_length=any(utterances[n] != Audio(source) for n in left))
                 while left:
                     try:

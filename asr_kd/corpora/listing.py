@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from asr_kd.corpora.audio import Audio
 from asr_kd.corpora.settings import CorpusConfig
-from asr_kd.errors import UserError
+from asr_kd.errors import UserError, printable
 from asr_kd.io.files import read_lines
 from asr_kd.lang.normalise import Kind, Losses, Normaliser
 
 Settings = TypeVar("Settings", bound=CorpusConfig)
+
+_NOT_UTF8 = "the name of its recording is not UTF-8; rename it"
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,28 @@ class CorpusManifest:
     def refuse(self, utterance: str, set_name: str, reason: str) -> None:
         """Notes why an utterance cannot be used; see `InvalidUtterance`."""
         self.problems.append(InvalidUtterance(utterance, reason, set_name))
+
+    def only_utf8(self) -> CorpusManifest:
+        """Without utterances whose name or file has bytes that are not UTF-8: what is written could not name them.
+
+        They are among the problems; so is one whose name was no UTF-8 already, with its bytes escaped.
+        """
+        problems = [
+            InvalidUtterance(
+                printable(problem.utterance),
+                _NOT_UTF8 if printable(problem.utterance) != problem.utterance else printable(problem.reason),
+                problem.set,
+            )
+            for problem in self.problems
+        ]
+        utterances = []
+        for utterance in self.utterances:
+            if printable(name := f"{utterance.id} {utterance.audio}") == name:
+                utterances.append(utterance)
+            else:
+                reason = f"{utterance.audio}: {_NOT_UTF8}"
+                problems.append(InvalidUtterance(printable(utterance.id), printable(reason), utterance.set))
+        return replace(self, utterances=utterances, problems=problems)
 
     def of_set(self, name: str) -> list[Utterance]:
         return [utterance for utterance in self.utterances if utterance.set == name]

@@ -84,7 +84,7 @@ class CorpusSource:
         conf_dir, seed = self.work.config_path.parent, self.config.seed
         normalise = normaliser(self.config.lang)
         request = ReadRequest(self.folder, conf_dir, corpus, parts, seed, words_for_phones=words, normalise=normalise)
-        manifest = in_words(CORPORA[corpus.name].read(request), normalise)
+        manifest = in_words(CORPORA[corpus.name].read(request).only_utf8(), normalise)
         for name, dropped in manifest.dropped.items():
             check_losses(self.folder, name, dropped.losses, normalise)
         return manifest

@@ -1,6 +1,8 @@
 """Every bad input gives one sentence that names it and the fix, and nothing is written; or it is skipped."""
 
+import os
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -205,3 +207,17 @@ def test_a_flac_cut_short_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(BadAudio, match=r"x\.flac"):
         check_audio(path, AudioFormat(RATE))
+
+
+def test_names_that_are_no_utf8_are_refused_with_their_bytes(folder_recipe: Recipe) -> None:
+    """One beside the transcribed recordings, one in whose folder a transcribed recording lies."""
+    train = folder_recipe.corpus / "train"
+    shutil.copy(train / "t1.wav", train / os.fsdecode(b"caf\xe9.wav"))
+    (train / os.fsdecode(b"\xe9t\xe9")).mkdir()
+    (train / "t3.wav").rename(train / os.fsdecode(b"\xe9t\xe9") / "t3.wav")
+    with pytest.raises(UserError) as error:
+        folder_recipe.prepare()
+    sentence = str(error.value)
+    assert "2 utterances cannot be used: caf\\xe9: the name of its recording is not UTF-8; rename it; t3: " in sentence
+    assert "\\xe9t\\xe9/t3.wav: the name of its recording is not UTF-8" in sentence and sentence.isprintable()
+    assert "left out caf\\xe9: the name of its recording is not UTF-8" in str(folder_recipe.prepare("skip"))
