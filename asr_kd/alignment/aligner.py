@@ -5,7 +5,7 @@ Shapes:  T frames of an utterance, C context-independent states.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,7 @@ class Aligner:
     classifier: MonophoneNet | LdaClassifier
     log_priors: NDArray[np.float32]  # (C,) natural log of each state's share of the frames that the classifier learnt
     beam: float = 0.0  # of the search, see `viterbi.viterbi`; 0: exact
+    notes: Sequence[str] = ()  # of the flat start, on labels that it was given; not saved
 
     def paths(
         self,

@@ -25,7 +25,7 @@ from asr_kd.lang.phones import BETWEEN, CLASSES, INSIDE, boundary_kind
 
 TOLERANCES = (10, 20, 30, 50)  # milliseconds
 OFFSETS_FILE = "boundary_offsets.yaml"
-_SILENT = frozenset({"", "SIL", "SP", "SPN", "<EPS>", "<SIL>", "PAU", "EPI", "H#"})
+SILENT = frozenset({"", "SIL", "SP", "SPN", "<EPS>", "<SIL>", "PAU", "EPI", "H#"})
 _NOTHING = "\0"  # no label
 _ROUNDING = 1e-6  # seconds: a difference of 0.02 is within 20 ms in spite of rounding
 # Weight, in boundaries, of the median of all kinds in each kind's: the median of a few boundaries is not reliable.
@@ -111,7 +111,7 @@ def boundaries(ours: Sequence[Interval], reference: Sequence[Interval]) -> Bound
 
 def _spoken(intervals: Sequence[Interval]) -> list[Interval]:
     plain = [Interval(i.start, i.end, i.label.upper().rstrip("012")) for i in intervals]
-    return [interval for interval in plain if interval.label not in _SILENT]
+    return [interval for interval in plain if interval.label not in SILENT]
 
 
 def boundaries_to_learn_from(ours: Times, reference: Times) -> list[Boundary]:

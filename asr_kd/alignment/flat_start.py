@@ -1,6 +1,7 @@
 """Forced alignment from scratch: features, transcripts and a lexicon -> an aligner, and the state of every frame.
 
-The flat start needs no GMM (Senior et al. 2014): an equal alignment, then rounds of {train a small net, realign}.
+The flat start needs no GMM (Senior et al. 2014): an equal alignment, or the labels of another aligner; then rounds of
+{train a small net, realign}.
 Rounds of linear discriminants (`linear_rounds`) may come before those of the net.
 
 Shapes:  T frames of an utterance, D dimensions of a frame, C context-independent states, n frames of all utterances.
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 
 from asr_kd.alignment.aligner import Aligner, UtteranceAlignment
 from asr_kd.alignment.classifiers import LdaClassifier, MonophoneNet
+from asr_kd.alignment.given_labels import GivenLabels
+from asr_kd.alignment.label_paths import LabelledStart, label_paths
 from asr_kd.alignment.manual import equal_split
 from asr_kd.alignment.settings import AlignmentConfig
 from asr_kd.alignment.topology import NUM_HMM_STATES, CannotAlignError, TranscriptGraph, equal_alignment
@@ -39,6 +42,7 @@ def flat_start(
     seed: int,
     nj: int = 1,
     map_rounds: MapRounds = map,
+    labels: GivenLabels | None = None,
 ) -> Aligner:
     """Trains an aligner on up to `settings.subset_hours` of these utterances, whose graphs are in memory while it runs.
 
@@ -47,11 +51,13 @@ def flat_start(
     Args:
       nj: threads of the search.
       map_rounds: as `map`; one that begins with what the last finished round of a killed run returned resumes.
+      labels: what to begin with in place of equal alignments; the aligner's `notes` say which could not be used.
 
     Raises:
       CannotAlignError: no utterance can be aligned.
+      UserError: none of the labels can be used.
     """
-    training = _FlatStart(data, settings, seed, nj)
+    training = _FlatStart(data, settings, seed, nj, labels)
     for state in map_rounds(training.run_round, range(settings.linear_rounds + settings.rounds)):
         training.restore(state)
         del state  # not in memory beside the next one
@@ -105,18 +111,23 @@ def align(
 class _FlatStart:
     """What changes from round to round: the net, and the present path of each utterance."""
 
-    def __init__(self, data: TranscribedFrames, settings: AlignmentConfig, seed: int, nj: int) -> None:
+    def __init__(
+        self, data: TranscribedFrames, settings: AlignmentConfig, seed: int, nj: int, labels: GivenLabels | None
+    ) -> None:
         graphs, failures = data.graphs(data.choose_subset(settings.subset_hours, seed))
         if not graphs:
             reason = next(iter(failures.values()), "there is none")
             raise CannotAlignError(f"no utterance can be aligned; the first: {reason}")
         self._source, self._settings, self._nj = data.frames, settings, nj
+        start = LabelledStart({}, ()) if labels is None else label_paths(labels, data, graphs)
+        self._notes = start.notes
+        for note in start.notes:
+            log.info("flat start: %s", note)
         self._graphs: dict[int, TranscriptGraph] = {}
         self._paths: list[NDArray[np.int32]] = []
         for utterance, graph in graphs.items():
-            span = data.span(utterance)
             try:
-                path = equal_alignment(graph, span.stop - span.start) if graph.starts is None else equal_split(graph)
+                path = start.paths[utterance] if utterance in start.paths else _equal(data, utterance, graph)
             except CannotAlignError:
                 continue  # the alignment of the whole set names it
             self._graphs[utterance] = graph
@@ -157,7 +168,7 @@ class _FlatStart:
         self._net.restore(state)
 
     def aligner(self) -> Aligner:
-        return Aligner(self._net, self._log_priors(self._states()), self._settings.beam)
+        return Aligner(self._net, self._log_priors(self._states()), self._settings.beam, self._notes)
 
     def _states(self) -> NDArray[np.int32]:
         """(n,) context-independent state of each frame."""
@@ -167,3 +178,8 @@ class _FlatStart:
     def _log_priors(self, states: NDArray[np.int32]) -> NDArray[np.float32]:
         counts = np.bincount(states, minlength=self._num_states) + SMOOTHING
         return np.log(counts / counts.sum()).astype(np.float32)
+
+
+def _equal(data: TranscribedFrames, utterance: int, graph: TranscriptGraph) -> NDArray[np.int32]:
+    span = data.span(utterance)
+    return equal_alignment(graph, span.stop - span.start) if graph.starts is None else equal_split(graph)

@@ -34,8 +34,12 @@ class AlignmentConfig:
     # a file beside the config: ms to move boundaries by, per kind; align --compare learns one from manual times
     boundary_offsets: str = ""
     # forced: align the transcript; words: where transcripts are phones, align the words through a lexicon instead;
-    # manual: align within the manual phone times of the corpus
-    labels: Literal["forced", "words", "manual"] = "forced"
+    # manual: align within the manual phone times of the corpus; from: align the transcript, but begin the flat start
+    # with labels of another aligner instead of equal alignments
+    labels: Literal["forced", "words", "manual", "from"] = "forced"
+    # labels: from: a folder, relative to the config's, of TextGrids, of phones.ctm, or of Kaldi alignments (.ark, .scp)
+    # with their phones.txt
+    dir: str = ""
     beam: NotNegative = 0.0  # 0: exact Viterbi
     # more utterances than this failing to align is an error
     max_bad_fraction: Fraction = dataclasses.field(default=0.05, metadata=COSMETIC)
@@ -46,11 +50,12 @@ class AlignmentConfig:
 
 
 def flat_start_settings(settings: AlignmentConfig) -> AlignmentConfig:
-    """What an aligner and its alignments depend on: settings of the tree and of times are at their defaults."""
-    return dataclasses.replace(
-        settings,
-        **{name: getattr(AlignmentConfig, name) for name in ("leaves", "min_count", "phases", "boundary_offsets")},
-    )
+    """What an aligner and its alignments depend on: settings of the tree and of times are at their defaults.
+
+    So is the folder of given labels, which count by their content.
+    """
+    names = ("leaves", "min_count", "phases", "boundary_offsets", "dir")
+    return dataclasses.replace(settings, **{name: getattr(AlignmentConfig, name) for name in names})
 
 
 def tree_settings(settings: AlignmentConfig) -> AlignmentConfig:

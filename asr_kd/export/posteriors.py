@@ -9,20 +9,19 @@ Shapes:  T frames of an utterance, C senones.
 
 from __future__ import annotations
 
-import re
 import struct
 import zipfile
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import kaldi_native_io
 import numpy as np
 
 from asr_kd.errors import UserError
-from asr_kd.io.files import open_text
+from asr_kd.io.kaldi_tables import file_of, read_token, script_entries
 
 Format = Literal["npz", "ark"]
 ARK = "posteriors.ark"
@@ -68,9 +67,9 @@ class PosteriorFolder:
         self.files = [*sorted(folder.rglob("*.npz")), *self._archives, *scripts]
         if not self.files:
             raise UserError(f"{folder} has no .npz, .ark or .scp file")
-        self._of_scripts = dict(chain.from_iterable(map(_entries_of_script, scripts)))
+        self._of_scripts = dict(chain.from_iterable(map(script_entries, scripts)))
         inside = {file.resolve() for file in self.files}
-        named = {_file_of(where) for where in self._of_scripts.values()}
+        named = {file_of(where) for where in self._of_scripts.values()}
         self.files += sorted({file.resolve() for file in named if file.exists()} - inside)
 
     @cached_property
@@ -132,29 +131,11 @@ def _log_posteriors(matrix: np.ndarray, is_log: bool, where: str) -> np.ndarray:
     return (values - log_sums).astype(np.float32)
 
 
-def _entries_of_script(file: Path) -> Iterator[tuple[str, str]]:
-    """(utterance, "file:offset"); a file's relative name is relative to the current folder or to the .scp's."""
-    with open_text(file, "the list of matrices", "write it again as UTF-8") as lines:
-        for number, line in enumerate(lines, 1):
-            name, _, where = line.strip().partition(" ")
-            where = where.strip()
-            if not where:
-                raise UserError(f"{file}:{number}: this is no line of an utterance id and a file")
-            if where.startswith("|") or where.endswith("|"):  # Kaldi would run it
-                raise UserError(f"{file}:{number}: this names a command, not a file; write its output to a file")
-            yield name, where if _file_of(where).exists() else str(file.parent / where)
-
-
-def _file_of(where: str) -> Path:
-    """Without the offset, and the range of rows, of a matrix in it."""
-    return Path(re.sub(r":\d+(\[.*\])?$", "", where))
-
-
 def _entries_of_archive(file: Path) -> Iterator[tuple[str, int]]:
     """(utterance, offset of its matrix) of a binary Kaldi archive, without reading the matrices."""
     size = file.stat().st_size
     with file.open("rb") as archive:
-        while name := _token(archive):
+        while name := read_token(archive):
             offset = archive.tell()
             try:
                 archive.seek(_bytes_of_matrix(archive), 1)
@@ -169,18 +150,10 @@ def _bytes_of_matrix(archive: BinaryIO) -> int:
     """Reads a matrix's header, as in Kaldi's kaldi-matrix.cc and compressed-matrix.cc; returns the size of the rest."""
     if archive.read(2) != b"\0B":
         raise KeyError("text")
-    kind = _token(archive)
+    kind = read_token(archive)
     if kind in ("FM", "DM"):
         _, rows, _, columns = struct.unpack("<bibi", archive.read(10))
         return int(rows * columns * {"FM": 4, "DM": 8}[kind])
     _, _, rows, columns = struct.unpack("<ffii", archive.read(16))
     bytes_per_entry, bytes_per_column = {"CM": (1, 8), "CM2": (2, 0), "CM3": (1, 0)}[kind]
     return int(rows * columns * bytes_per_entry + columns * bytes_per_column)
-
-
-def _token(archive: Any) -> str:
-    """Up to the next space; "" at the end of the file."""
-    characters = bytearray()
-    while (character := archive.read(1)) not in (b"", b" "):
-        characters += character
-    return characters.decode("utf-8", errors="replace").strip()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asr_kd.alignment.boundaries import OFFSETS_FILE, read_offsets, write_offsets
+from asr_kd.alignment.given_labels import label_files, read_labels
 from asr_kd.alignment.manual import read_starts
 from asr_kd.alignment.set_alignment import (
     CONTEXTS,
@@ -39,7 +40,7 @@ from asr_kd.alignment.tree_growing import grow_tree_of_set
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_SHIFT
 from asr_kd.frames.store import FrameStore
-from asr_kd.io.files import replacing_file
+from asr_kd.io.files import digest_of, file_digest, replacing_file
 from asr_kd.io.folders import discard_partial, replacing_folder, resuming_folder
 from asr_kd.io.resources import check_disk
 from asr_kd.io.stamp import STAMP, Stamp, read_stamp, stale_reason
@@ -70,12 +71,14 @@ class AlignResult:
     failed: list[dict[str, str]] = field(default_factory=list)  # {"utterance", "set", "reason"}
     num_senones: int = 0
     seconds_per_hour: float = 0.0  # of speech, flat start included
+    notes: list[str] = field(default_factory=list)  # on the labels that the flat start began with
 
     def __str__(self) -> str:
         lines = [
             f"{'aligned' if self.ran else 'already aligned'}: {self.utterances:,} utterances, "
             f"{self.num_senones} senones, {len(self.failed)} utterances failed"
         ]
+        lines += self.notes
         lines += [f"  failed: {failed['utterance']} ({failed['set']}): {failed['reason']}" for failed in self.failed]
         return "\n".join(lines)
 
@@ -112,7 +115,14 @@ def _open(config: Config, work: Workspace, nj: int) -> _Run:
     stores = {name: open_frames(work, name) for name in sets}
     file = config.alignment.boundary_offsets
     offsets = read_offsets(work.config_path.parent / file) if file else {}
-    return _Run(config, work, AlignmentStamps(config, work, lang, stores), stores, offsets, nj)
+    labels = ""
+    if config.alignment.labels == "from":
+        labels = digest_of([[path.name, file_digest(path)] for path in label_files(_label_folder(config, work))])
+    return _Run(config, work, AlignmentStamps(config, work, lang, stores, labels), stores, offsets, nj)
+
+
+def _label_folder(config: Config, work: Workspace) -> Path:
+    return work.config_path.parent / config.alignment.dir
 
 
 def _check_current(work: Workspace, name: str) -> None:
@@ -186,7 +196,9 @@ class _Run:
             metadata: dict[str, Any] = {}
             with resuming_folder(folder, stamp, metadata) as unfinished:
                 started = time.perf_counter()
-                self._train_aligner(unfinished / _ROUNDS).save(unfinished)
+                aligner = self._train_aligner(unfinished / _ROUNDS)
+                aligner.save(unfinished)
+                metadata["notes"] = list(aligner.notes)
                 metadata["seconds"] = round(time.perf_counter() - started, 1)
         shutil.rmtree(folder / _ROUNDS, ignore_errors=True)  # not earlier: a run that is killed before resumes from it
         return load_aligner(folder, beam=self.config.alignment.beam)
@@ -200,12 +212,17 @@ class _Run:
         if settings.learn_from == "all":
             lang = read_lang(self.work.lang, *(self.work.lexicon(name) for name in self.stores))
             data = TranscribedFrames.concatenated(list(self.data.values()), lang)
+        labels = None
+        if settings.labels == "from":
+            originals = data.speeds == 1.0  # the flat start learns from no others
+            ids = {name for name, original in zip(data.frames.ids, originals, strict=True) if original}
+            labels = read_labels(_label_folder(self.config, self.work), ids)
         resumed = partial(cached_rounds, folder=rounds, codec=ARRAYS)
         # the rate follows from the size of the batches
         advice = "lower alignment.batch_size, or set alignment.precision: float32"
         try:
             with diverged_in(self.folder(ALIGNER), advice):
-                return flat_start(data, settings, seed=self.config.seed, nj=self.nj, map_rounds=resumed)
+                return flat_start(data, settings, seed=self.config.seed, nj=self.nj, map_rounds=resumed, labels=labels)
         except CannotAlignError as error:
             raise UserError(f"{self.work.frames(TRAIN)}: {error}.") from None
 
@@ -348,6 +365,7 @@ class _Run:
         return {
             "utterances": sum(of_set["utterances"] for of_set in self.set_metadata.values()),
             "failed": self.failed,
+            "notes": of_model["metadata"].get("notes", []) if of_model is not None else [],
             "num_senones": require(self.work.tree("tied"), self.work, "align")["metadata"]["num_senones"],
             "seconds_per_hour": round(seconds / max(hours, 1e-9), 1),
         }

@@ -1,6 +1,7 @@
 """What each artefact of the stage `align` depends on.
 
-- the aligner: the lexicon and the training frames, with learn_from: all the frames of every set;
+- the aligner: the lexicon and the training frames, with learn_from: all the frames of every set, with labels: from the
+  files of these labels;
 - the alignment of a set: the aligner, the frames and the lexicon of that set;
 - the trees: the alignment of the training set;
 - the labels of a set: its alignment and the tree;
@@ -30,9 +31,10 @@ class AlignmentStamps:
     work: Workspace
     lang_digest: str
     stores: Mapping[str, FrameStore]
+    given_labels: str = ""  # digest of the labels that the flat start begins with
 
     def aligner(self) -> Stamp:
-        inputs = {"lang": self.lang_digest}
+        inputs = {"lang": self.lang_digest} | ({"labels": self.given_labels} if self.given_labels else {})
         for name in self.stores if self.config.alignment.learn_from == "all" else [TRAIN]:
             inputs |= {f"{name} {key}": digest for key, digest in self._of_set(name).items()}
         return Stamp("aligner", {"alignment": flat_start_settings(self.config.alignment)}, inputs, self.config.seed)

@@ -115,6 +115,8 @@ class Config:
 
     def __post_init__(self) -> None:
         _check_sets(self.sets)
+        if (self.alignment.labels == "from") != bool(self.alignment.dir):
+            raise ValueError("alignment: labels: from and dir, the folder of these labels, need each other")
         for name, system in self.systems.items():
             _check_system(name, system, self.systems)
         list(_in_order_of_dependence(self.systems))

@@ -121,5 +121,5 @@ def test_the_files_are_also_those_that_an_scp_names_elsewhere(tmp_path: Path) ->
 
 def test_an_scp_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     (tmp_path / "post.scp").write_bytes("ü post.ark:2\n".encode("latin-1"))
-    with pytest.raises(UserError, match=r"post\.scp: the list of matrices cannot be read: it is not UTF-8 text"):
+    with pytest.raises(UserError, match=r"post\.scp: the \.scp cannot be read: it is not UTF-8 text"):
         PosteriorFolder(tmp_path)
