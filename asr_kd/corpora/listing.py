@@ -90,7 +90,7 @@ class CorpusManifest:
     transcripts: list[Path]  # every file that the utterances were read from, audio apart
     problems: list[InvalidUtterance] = field(default_factory=list)
     not_speech: list[str] = field(default_factory=list)  # recordings without speech: beeps, silence
-    known_missing: list[str] = field(default_factory=list)  # transcripts that the corpus is released without audio for
+    known_missing: list[str] = field(default_factory=list)  # utterances released without recording or transcript
     dropped: dict[str, DroppedText] = field(default_factory=dict)  # set -> what its transcripts lost on becoming words
 
     def refuse(self, utterance: str, set_name: str, reason: str) -> None:

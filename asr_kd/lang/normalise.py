@@ -152,12 +152,19 @@ def _english_letters(text: str, dropped: Counter[tuple[Kind, str]] | None) -> st
         if symbol in text:
             text = text.replace(symbol, f" {word} ")
     if not text.isascii():
-        decomposed = [unicodedata.normalize("NFKD", c) for c in text]
+        plain = [_without_accent(c) for c in text]
         if dropped is not None:
-            changed = (c for c, parts in zip(text, decomposed) if parts != c and parts[0].isascii() and c.isalpha())
-            dropped.update(("letter", c) for c in changed)
-        text = "".join(part for parts in decomposed for part in parts if not unicodedata.combining(part))
+            dropped.update(("letter", c) for c, bare in zip(text, plain) if bare != c and c.isalpha())
+        text = "".join(plain)
     return text.upper()
+
+
+def _without_accent(character: str) -> str:
+    """The Latin letters of a character that has some, "" for an accent; others as they are."""
+    if unicodedata.combining(character):
+        return ""
+    parts = unicodedata.normalize("NFKD", character)
+    return "".join(part for part in parts if part.isascii()) if parts[0].isascii() else character
 
 
 def _lower(text: str, language: str) -> str:
