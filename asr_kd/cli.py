@@ -17,6 +17,7 @@ from asr_kd.commands import (
     main,
     nj_option,
     parts_of_set,
+    pipes_option,
     run_options,
     sets_options,
     stage,
@@ -73,6 +74,7 @@ def download(
     help="Only add this test set to a prepared work folder; nothing that is there changes.",
 )
 @nj_option
+@pipes_option
 def prepare(
     config: Config,
     work: Workspace,
@@ -81,6 +83,7 @@ def prepare(
     dev_speakers: int | None,
     added: tuple[str, tuple[str, ...]] | None,
     nj: int,
+    allow_pipes: bool,
     **settings: Any,
 ) -> Any:
     """Stage 1: corpus -> lhotse cuts, lexicon, language model."""
@@ -96,20 +99,21 @@ def prepare(
                 "--set and --dev-speakers do not go with --add-set, which changes no other set; leave them out (the "
                 "config's corpus.dev_speakers counts)."
             )
-        return add_set(config, work, *added, corpus_dir=corpus_dir, nj=nj)
-    return run(with_parts(config, parts, dev_speakers), work, corpus_dir=corpus_dir, nj=nj)
+        return add_set(config, work, *added, corpus_dir=corpus_dir, nj=nj, allow_pipes=allow_pipes)
+    return run(with_parts(config, parts, dev_speakers), work, corpus_dir=corpus_dir, nj=nj, allow_pipes=allow_pipes)
 
 
 @stage("features")
 @nj_option
+@pipes_option
 @click.option(
     "--executor", default="processes", help="'processes', or the address of a Dask scheduler (tcp://host:8786)."
 )
-def features(config: Config, work: Workspace, nj: int, executor: str) -> Any:
+def features(config: Config, work: Workspace, nj: int, executor: str, allow_pipes: bool) -> Any:
     """Stage 2: cuts -> log-mel filterbanks, one FrameStore per set."""
     from asr_kd.stages.features import make_features as run
 
-    return run(config, work, nj=nj, executor=executor)
+    return run(config, work, nj=nj, executor=executor, allow_pipes=allow_pipes)
 
 
 @stage("align")
@@ -272,7 +276,11 @@ def decode(
 def transcribe(
     config: Config, work: Workspace, system: str | None, decoder: str | None, recordings: tuple[Path, ...]
 ) -> Any:
-    """Print the words of RECORDINGS (WAV or FLAC, one channel, the config's sampling rate), one line each."""
+    """Print the words of RECORDINGS, one line each; "-" is standard input.
+
+    WAV, FLAC, Ogg, MP3 and what else libsndfile reads. corpus.resample and corpus.channel of the config say what is
+    done about other sampling rates and several channels.
+    """
     from asr_kd.stages.transcribe import transcribe as run
 
     answers = run(config, work, recordings, system, decoder)

@@ -137,6 +137,12 @@ def nj_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
+def pipes_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--allow-pipes", is_flag=True, help="Run the commands that wav.scp or cuts name for audio; no shell reads them."
+    )(function)
+
+
 def decoder_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--decoder", metavar="NAME", help=f"{' or '.join(BACKENDS)}  [default: the first of them that is installed]"

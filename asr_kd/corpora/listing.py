@@ -29,6 +29,7 @@ class ReadRequest(Generic[Settings]):
       seed: of sets that are drawn at random.
       words_for_phones: where transcripts are phones, take the words as the text and the phones as the reference.
       normalise: written text -> words, for readers that compare transcripts.
+      allow_pipes: the audio may be the output of commands that the corpus names.
     """
 
     root: Path
@@ -38,6 +39,7 @@ class ReadRequest(Generic[Settings]):
     seed: int = 1
     words_for_phones: bool = False
     normalise: Normaliser = field(default_factory=Normaliser)
+    allow_pipes: bool = False
 
     @property
     def set_of(self) -> dict[str, str]:
@@ -121,6 +123,12 @@ class CorpusManifest:
 
     def of_set(self, name: str) -> list[Utterance]:
         return [utterance for utterance in self.utterances if utterance.set == name]
+
+
+def find_file(name: str, root: Path) -> Path:
+    """A file that a corpus names: below `root` or, where nothing is there, relative to the current folder."""
+    path = root / name
+    return Path(name).absolute() if not path.exists() and Path(name).exists() else path
 
 
 def read_table(

@@ -6,9 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from asr_kd.corpora import folder, librispeech, prompts, timit
+from asr_kd.corpora import cutset, folder, kaldi, librispeech, prompts, timit
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest
-from asr_kd.corpora.settings import CorpusConfig, FolderConfig, LibriSpeechConfig, PromptsConfig, TimitConfig
+from asr_kd.corpora.settings import (
+    CorpusConfig,
+    CutsConfig,
+    FolderConfig,
+    KaldiConfig,
+    LibriSpeechConfig,
+    PromptsConfig,
+    TimitConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -19,12 +27,14 @@ class Corpus:
       settings: the class of its settings.
       read: lists the utterances of its parts.
       known_speakers: whether all speakers are known, so that a test speaker who is in training is worth a warning.
+      names_sets: whether sets may be named among its settings: {name: cuts, train: FILE}.
       part_hours: hours of speech of the parts of the released corpus, for planning before it is there.
     """
 
     settings: type[CorpusConfig]
     read: Callable[[ReadRequest[Any]], CorpusManifest]
     known_speakers: bool = False
+    names_sets: bool = False
     part_hours: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -32,5 +42,7 @@ CORPORA: dict[str, Corpus] = {
     "prompts": Corpus(PromptsConfig, prompts.read),
     "folder": Corpus(FolderConfig, folder.read),
     "librispeech": Corpus(LibriSpeechConfig, librispeech.read, known_speakers=True, part_hours=librispeech.PART_HOURS),
+    "cuts": Corpus(CutsConfig, cutset.read, known_speakers=True, names_sets=True),
+    "kaldi": Corpus(KaldiConfig, kaldi.read, known_speakers=True),
     "timit": Corpus(TimitConfig, timit.read, known_speakers=True),
 }

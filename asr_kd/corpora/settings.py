@@ -36,6 +36,26 @@ class FolderConfig(CorpusConfig):
 
 
 @dataclass(frozen=True, config=STRICT)
+class CutsConfig(CorpusConfig):
+    """What lhotse has manifests of; the parts of a set are manifests in the corpus's folder.
+
+    A part is the name of a CutSet, RECORDINGS+SUPERVISIONS, a folder of shards (shar), or what lhotse calls the part,
+    as in librispeech_recordings_PART.jsonl.gz. Sets may also stand here: {name: cuts, train: a.jsonl.gz, dev: ...}.
+    """
+
+    name: Literal["cuts"] = "cuts"
+    text: str = "text"  # the field of a supervision that has its transcript; custom fields count too
+    speaker: str = "speaker"  # the field that has its speaker
+
+
+@dataclass(frozen=True, config=STRICT)
+class KaldiConfig(CorpusConfig):
+    """Kaldi's data folders; the parts of a set are such folders: wav.scp and text, also segments and utt2spk."""
+
+    name: Literal["kaldi"] = "kaldi"
+
+
+@dataclass(frozen=True, config=STRICT)
 class PromptsConfig(CorpusConfig):
     """Asterisk's English telephone prompts."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from asr_kd.corpora.pipes import PipeError, run_pipe
+from asr_kd.errors import UserError
 
 
 class BadAudio(Exception):
@@ -68,6 +69,16 @@ class LhotseRecording:
 
     def __str__(self) -> str:
         return ", ".join(str(source["source"]) for source in self.data["sources"])
+
+
+def allowed_pipe(command: str, allowed: bool, where: str) -> Pipe:
+    """A command, if the user allows commands; `where` begins the sentence of the UserError that is raised if not."""
+    if not allowed:
+        raise UserError(
+            f"{where} is the output of a command ({command}); such commands are run only with --allow-pipes, and by no "
+            "shell: give the option if you trust them, or convert the recording to a file."
+        )
+    return Pipe(command)
 
 
 Encoded: TypeAlias = Path | TarMember | Pipe  # bytes that libsndfile decodes

@@ -166,7 +166,7 @@ def _add(
     audio = Audio(sentence.files[".WAV"])
     listing.transcripts.extend(sentence.files[suffix] for suffix in suffixes)
     recorded = _recorded(audio, request.settings.audio_format)
-    length = recorded and recorded.samples
+    length = None if recorded is None else recorded.samples
     spans: list[Span] = []
     words = ""
     try:

@@ -62,12 +62,14 @@ class CorpusSource:
     Attributes:
       folder: the corpus as stage 0 left it, or one's own recordings.
       nj: processes that check recordings.
+      allow_pipes: run the commands that the corpus names for audio.
     """
 
     config: Config
     work: Workspace
     folder: Path
     nj: int = 1
+    allow_pipes: bool = False
 
     def read(self, parts: Mapping[str, Sequence[str]]) -> CorpusManifest:
         """Lists the utterances of some sets.
@@ -83,7 +85,10 @@ class CorpusSource:
         corpus, words = self.config.corpus, self.config.alignment.labels == "words"
         conf_dir, seed = self.work.config_path.parent, self.config.seed
         normalise = normaliser(self.config.lang)
-        request = ReadRequest(self.folder, conf_dir, corpus, parts, seed, words_for_phones=words, normalise=normalise)
+        request = ReadRequest(
+            self.folder, conf_dir, corpus, parts, seed, words_for_phones=words, normalise=normalise,
+            allow_pipes=self.allow_pipes,
+        )  # fmt: skip
         manifest = in_words(CORPORA[corpus.name].read(request).only_utf8(), normalise)
         for name, dropped in manifest.dropped.items():
             check_losses(self.folder, name, dropped.losses, normalise)

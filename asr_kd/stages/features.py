@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from asr_kd.corpora.audio import Audio, AudioFormat, BadAudio, Clip, read_clips
 from asr_kd.corpora.cuts import cut_audio, read_cuts
+from asr_kd.corpora.sources import allowed_pipe
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_LENGTH, FRAME_SHIFT, check_features, fbank, resample
 from asr_kd.frames.store import FrameStoreWriter, copy_name, store_bytes
@@ -82,7 +83,12 @@ class FeaturesResult:
 
 
 def make_features(
-    config: Config, work: Workspace, nj: int = 1, executor: str = "processes", sets: Sequence[str] | None = None
+    config: Config,
+    work: Workspace,
+    nj: int = 1,
+    executor: str = "processes",
+    sets: Sequence[str] | None = None,
+    allow_pipes: bool = False,
 ) -> FeaturesResult:
     """Makes data/frames/<set>/ of each set whose stamp does not fit any more.
 
@@ -90,6 +96,7 @@ def make_features(
       nj: utterances of a large set are spread over this many processes; the result does not depend on it.
       executor: see `asr_kd.workspace.executor.parallel_map`.
       sets: None: all; the training set must be made before any other.
+      allow_pipes: run the commands that cuts name for audio.
 
     Raises:
       UserError: cuts missing, bad audio, a speed out of range, or too little disk.
@@ -99,10 +106,10 @@ def make_features(
         raise UserError(f"features.speeds: {list(speeds)} must hold 1.0, no factor twice, and lie within 0.5 to 2.")
     check_inputs_unmodified(work)
     names = sorted(all_sets(config, work), key=lambda name: name != TRAIN) if sets is None else sets
-    return FeaturesResult([_make_set(config, work, name, nj, executor) for name in names])
+    return FeaturesResult([_make_set(config, work, name, nj, executor, allow_pipes) for name in names])
 
 
-def _make_set(config: Config, work: Workspace, name: str, nj: int, executor: str) -> SetFeatures:
+def _make_set(config: Config, work: Workspace, name: str, nj: int, executor: str, allow_pipes: bool) -> SetFeatures:
     started = time.monotonic()
     folder, cuts, stamp = work.frames(name), work.cuts(name), _stamp(config, work, name)
     reason = stale_reason(folder, stamp)
@@ -112,7 +119,12 @@ def _make_set(config: Config, work: Workspace, name: str, nj: int, executor: str
         return SetFeatures(name, False, seconds=time.monotonic() - started, **metadata)
     scale = None if name == TRAIN else open_frames(work, TRAIN).scale
     num_mel_bins, speeds = config.features.num_mel_bins, _speeds(config, name)
-    durations = {cut["id"]: cut["duration"] for cut in read_cuts(cuts, _FIX)}
+    durations = {}
+    for cut in read_cuts(cuts, _FIX):
+        durations[cut["id"]] = cut["duration"]
+        for source in cut["recording"]["sources"]:
+            if source["type"] == "command":
+                allowed_pipe(source["source"], allow_pipes, f"{cuts}: utterance {cut['id']}")
     if not durations:
         raise UserError(f"{cuts} has no cut; {_FIX}.")
     _check_names(durations, speeds)

@@ -106,17 +106,21 @@ def _describe_set(name: str, entries: Mapping[str, Any]) -> list[str]:
     return lines + [f"left out {bad['utterance']}: {bad['reason']}" for bad in entries["left_out"]]
 
 
-def prepare(config: Config, work: Workspace, *, corpus_dir: Path, nj: int = 1) -> PrepareResult:
+def prepare(
+    config: Config, work: Workspace, *, corpus_dir: Path, nj: int = 1, allow_pipes: bool = False
+) -> PrepareResult:
     """Makes data/cuts_<set>.jsonl.gz of the config's sets, data/lang and data/lm/G.arpa.
 
     Args:
       corpus_dir: the corpus as stage 0 left it, or one's own recordings.
       nj: processes that check recordings.
+      allow_pipes: run the commands that the corpus names for audio.
 
     Raises:
       UserError: the corpus is malformed, an utterance cannot be used (and is not to be skipped), or a set is empty.
     """
-    source, files = CorpusSource(config, work, corpus_dir, nj), LanguageFiles.of(config.lang, work.config_path.parent)
+    source = CorpusSource(config, work, corpus_dir, nj, allow_pipes)
+    files = LanguageFiles.of(config.lang, work.config_path.parent)
     manifest = source.read(config.sets)
     recordings = {name: audio_fingerprints(manifest.of_set(name), work.root) for name in config.sets}
     files_read = _files_read(work, manifest, recordings)
@@ -205,7 +209,14 @@ def _write_language(
 
 
 def add_set(
-    config: Config, work: Workspace, name: str, parts: Sequence[str], *, corpus_dir: Path, nj: int = 1
+    config: Config,
+    work: Workspace,
+    name: str,
+    parts: Sequence[str],
+    *,
+    corpus_dir: Path,
+    nj: int = 1,
+    allow_pipes: bool = False,
 ) -> AddSetResult:
     """Writes cuts_<name>.jsonl.gz, lexicon_<name>.txt and their stamp, and notes the set for the later stages.
 
@@ -214,6 +225,7 @@ def add_set(
     Args:
       parts: of the corpus in `corpus_dir`, which is of the same kind as the config's.
       nj: processes that check recordings.
+      allow_pipes: run the commands that the corpus names for audio.
 
     Raises:
       UserError: stage 1 has not run, the config has a set of this name, or an utterance cannot be used.
@@ -223,7 +235,7 @@ def add_set(
     with_settings(config, {"sets": to_mapping({**config.sets, name: parts})}, "--add-set")  # checks the name
     stage_one, files = require(work.data, work, "prepare"), LanguageFiles.of(config.lang, work.config_path.parent)
     _check_files(work, files, stage_one["inputs"])
-    source = CorpusSource(config, work, corpus_dir, nj)
+    source = CorpusSource(config, work, corpus_dir, nj, allow_pipes)
     manifest = source.read({name: parts})
     recordings = audio_fingerprints(manifest.utterances, work.root)
     files_read = _files_read(work, manifest, {name: recordings})

@@ -25,7 +25,7 @@ from asr_kd.evaluation.bootstrap import EvaluationConfig
 from asr_kd.frames.features import FeaturesConfig
 from asr_kd.io.yaml_files import load_with_bases
 from asr_kd.lang.settings import LangConfig
-from asr_kd.settings import STRICT, ChosenByName, Count, Natural, Seed, Share, dotted, first_error, to_mapping
+from asr_kd.settings import STRICT, ChosenByName, Count, Natural, Seed, Share, dotted, first_error, keys_of, to_mapping
 
 TRAIN, DEV = "train", "dev"  # the set that everything is learnt from, and the one that settings are chosen on
 ALIGNER = "model"  # a folder of exp/align, beside those of the sets
@@ -280,6 +280,7 @@ def from_mapping(cls: type[T], raw: Any, where: str) -> T:
         raise UserError(f"{where}: expected a mapping of settings, not {raw!r}.")
     if cls is Config:
         _check_for_old_keys(raw, where)
+        raw = _with_sets(raw, where)
     if (odd := _not_plain(raw)) is not None:
         location, reason = odd
         raise UserError(f"{where}: {dotted(location)}: {reason}.")
@@ -319,6 +320,29 @@ def _check_for_old_keys(raw: Mapping[str, Any], where: str) -> None:
             at = at.get(key, _ABSENT) if isinstance(at, Mapping) else _ABSENT
         if at is not _ABSENT and (not value or at == value):
             raise UserError(f"{where}: {keys}{f': {value}' if value else ''} is an old setting: {advice}.")
+
+
+def _with_sets(raw: dict[str, Any], where: str) -> dict[str, Any]:
+    """The config with the sets that stand in corpus: moved to sets:."""
+    corpus = raw.get("corpus")
+    if not isinstance(corpus, dict):
+        return raw
+    entry = CORPORA.get(str(corpus.get("name")))
+    if entry is None or not entry.names_sets:
+        return raw
+    known = keys_of(entry.settings)
+    sets = {key: value for key, value in corpus.items() if key not in known and isinstance(value, (str, list))}
+    if not sets:
+        return raw
+    if "sets" in raw:
+        raise UserError(
+            f"{where}: corpus: names {', '.join(sets)}, and there is sets: too; name all sets in one of them."
+        )
+    rest = {key: value for key, value in corpus.items() if key not in sets}
+    return raw | {
+        "corpus": rest,
+        "sets": {name: [parts] if isinstance(parts, str) else parts for name, parts in sets.items()},
+    }
 
 
 def _not_plain(raw: Any, location: tuple[Any, ...] = (), above: tuple[int, ...] = ()) -> tuple[Any, str] | None:

@@ -258,6 +258,19 @@ def test_what_makes_no_sense_is_named_with_file_and_key(path, value, expected):
     assert message(changed(path, value)) == f"my.yaml: {expected}."
 
 
+def test_sets_of_cuts_may_be_named_in_the_corpus():
+    inside = {"corpus": {"name": "cuts", "channel": 1, "train": "a.jsonl", "dev": "b.jsonl", "test-x": ["c", "d"]}}
+    outside = {"corpus": {"name": "cuts", "channel": 1}, "sets": {"train": ["a.jsonl"], "dev": ["b.jsonl"],
+                                                                  "test-x": ["c", "d"]}}  # fmt: skip
+    assert from_mapping(Config, inside, "my.yaml") == from_mapping(Config, outside, "my.yaml")
+    both = inside | {"sets": outside["sets"]}
+    assert message(both) == (
+        "my.yaml: corpus: names train, dev, test-x, and there is sets: too; name all sets in one of them."
+    )
+    assert "corpus: unknown key 'chanel'" in message({"corpus": {"name": "cuts", "chanel": 1}})
+    assert "corpus: unknown key 'train'" in message({"corpus": {"name": "kaldi", "train": "a"}})
+
+
 @pytest.mark.parametrize("name", ["decode", "targets", "tree", "a/b", "", "-x"])
 def test_a_system_is_not_named_like_another_folder_of_exp(name):
     assert f"systems.{name}: this cannot name a system" in message({"systems": {name: {}}})

@@ -1,0 +1,124 @@
+"""Kaldi's data folders: a part is a folder with wav.scp and text, and segments and utt2spk where there are such.
+
+wav.scp has lines "recording-id file", "recording-id archive:offset" or "recording-id command |". Names of files are
+relative to the corpus's folder or, where nothing is there, to the current one. Without segments each recording is an
+utterance, without utt2spk each utterance a speaker of its own. spk2utt and other files are not read.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from asr_kd.corpora.audio import Audio
+from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance, find_file, read_table
+from asr_kd.corpora.segments import Segment, read_segments
+from asr_kd.corpora.settings import KaldiConfig
+from asr_kd.corpora.sources import Encoded, TarMember, allowed_pipe
+from asr_kd.errors import UserError
+
+_ARCHIVE = re.compile(r"(.+):([0-9]+)")
+
+
+def read(request: ReadRequest[KaldiConfig]) -> CorpusManifest:
+    """Lists the utterances of all sets, in the order of their ids within each part.
+
+    Raises:
+      UserError: a file is missing or malformed, an id is in two parts, or a recording is a command and commands are not
+        allowed.
+    """
+    listing = CorpusManifest([], [])
+    seen: dict[str, Path] = {}
+    for name, folder in ((name, request.root / part) for name, parts in request.parts.items() for part in parts):
+        data = _DataFolder.read(folder, request)
+        listing.transcripts.extend(data.files)
+        for utterance in sorted({*data.texts, *data.segments}):
+            if utterance in seen:
+                raise UserError(f"{folder}: utterance {utterance} is in {seen[utterance]} too; leave one of them out.")
+            seen[utterance] = folder
+            if reason := data.problem(utterance):
+                listing.refuse(utterance, name, reason)
+            else:
+                listing.utterances.append(data.utterance(utterance, name))
+    return listing
+
+
+@dataclass(frozen=True)
+class _DataFolder:
+    """The files of one part, by utterance but for the recordings."""
+
+    folder: Path
+    recordings: Mapping[str, Encoded]
+    segments: Mapping[str, Segment]
+    texts: Mapping[str, str]
+    speakers: Mapping[str, str]
+
+    @classmethod
+    def read(cls, folder: Path, request: ReadRequest[KaldiConfig]) -> _DataFolder:
+        fix = "name folders of Kaldi's form under sets:, relative to --corpus-dir"
+        texts = read_table(folder / "text", fix, "'utterance-id words'", lambda _, words: words)
+        written = read_table(
+            folder / "wav.scp", fix, "'recording-id file' or 'recording-id command |'", lambda _, entry: entry or None
+        )
+        recordings = {name: _recording(folder / "wav.scp", name, entry, request) for name, entry in written.items()}
+        segments = {name: Segment(name, 0.0, None) for name in recordings}
+        if (folder / "segments").exists():
+            segments = read_segments(folder / "segments", fix)
+        speakers = {}
+        if (folder / "utt2spk").exists():
+            one_word = "'utterance-id speaker-id'"
+            speakers = read_table(
+                folder / "utt2spk", fix, one_word, lambda _, speaker: speaker if len(speaker.split()) == 1 else None
+            )
+        return cls(folder, recordings, segments, texts, speakers)
+
+    @property
+    def files(self) -> list[Path]:
+        return [path for name in ("text", "wav.scp", "segments", "utt2spk") if (path := self.folder / name).exists()]
+
+    def problem(self, utterance: str) -> str:
+        """Why an utterance cannot be used; "": nothing is known yet."""
+        text, segments = self.folder / "text", self.folder / "segments"
+        if "/" in utterance:
+            return "its id has a slash, which no file's name can have; rename it in all files"
+        if utterance not in self.texts:
+            return f"has no transcript; add a line to {text}"
+        if not self.texts[utterance]:
+            return f"its transcript in {text} is empty; write the transcript, or delete the line"
+        if utterance not in self.segments:
+            where = segments if segments.exists() else self.folder / "wav.scp"
+            return f"is not in {where}; add a line, or delete its transcript"
+        if (recording := self.segments[utterance].recording) not in self.recordings:
+            return f"its recording {recording} is not in {self.folder / 'wav.scp'}; add a line, or delete its segment"
+        if self.speakers and utterance not in self.speakers:
+            return f"has no speaker; add a line to {self.folder / 'utt2spk'}"
+        return ""
+
+    def utterance(self, utterance: str, name: str) -> Utterance:
+        segment = self.segments[utterance]
+        source = self.recordings[segment.recording]
+        whole = Audio(source, recording="" if segment.recording == utterance else segment.recording)
+        audio = Audio(source, segment.start, segment.duration, recording=whole.recording)
+        return Utterance(utterance, audio, self.texts[utterance], self.speakers.get(utterance, utterance), name)
+
+
+def _recording(wav_scp: Path, name: str, entry: str, request: ReadRequest[KaldiConfig]) -> Encoded:
+    """What an entry of wav.scp names."""
+    if entry.endswith("|"):
+        command = entry.removesuffix("|").strip()
+        return allowed_pipe(command, request.allow_pipes, f"{wav_scp}: recording {name}")
+    path = find_file(entry, request.root)
+    if (archive := _ARCHIVE.fullmatch(entry)) is None or path.exists():
+        return path
+    archive_path, offset = find_file(archive[1], request.root), int(archive[2])
+    if not archive_path.exists():
+        return archive_path
+    with archive_path.open("rb") as file:
+        file.seek(offset)
+        head = file.read(8)
+    if head[:4] != b"RIFF":
+        raise UserError(f"{wav_scp}: recording {name}: no WAV is at byte {offset} of {archive_path}; correct the line.")
+    return TarMember(archive_path, offset, 8 + int(struct.unpack("<I", head[4:])[0]))
