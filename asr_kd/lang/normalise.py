@@ -186,4 +186,4 @@ def _split_unspaced(word: str) -> list[str]:
         else:
             parts.append(cluster)
         joined = not alone
-    return [stripped for part in parts if (stripped := part.strip("'"))]
+    return [stripped for part in parts if (stripped := part.strip("'\u05f3\u05f4\u00b7"))]
