@@ -30,7 +30,7 @@ _ENGLISH_OTHER = regex.compile(r"[^A-Z' ]")
 # letters, marks and apostrophes; inside a word also the joiners of Persian and India, Hebrew's geresh, Catalan's dot
 _INSIDE = "\u200c\u200d\u05f3\u05f4\u00b7"
 _OTHER = regex.compile(
-    rf"[^\p{{L}}\p{{M}}' {_INSIDE}]|(?<![\p{{L}}\p{{M}}])(?:\p{{M}}+|[{_INSIDE}])|[\u05f3\u05f4\u00b7](?!\p{{L}})"
+    rf"[^\p{{L}}\p{{M}}' {_INSIDE}]|(?<![\p{{L}}\p{{M}}])[\p{{M}}{_INSIDE}]+|[\u05f3\u05f4\u00b7](?!\p{{L}})"
 )
 _OF_A_WORD = regex.compile(r"[\p{L}\p{M}\p{Nd}]")
 _STARTS_UNSPACED = regex.compile(rf"[[{UNSPACED}]&&\p{{L}}]", regex.V1)
@@ -186,4 +186,8 @@ def _split_unspaced(word: str) -> list[str]:
         else:
             parts.append(cluster)
         joined = not alone
-    return [stripped for part in parts if (stripped := part.strip("'\u05f3\u05f4\u00b7"))]
+    trimmed = [part.strip("'\u05f3\u05f4\u00b7") for part in parts]
+    # what begins anew after an apostrophe may be such a character itself
+    return [
+        w for part, bare in zip(parts, trimmed) if bare for w in ([part] if bare == part else _split_unspaced(bare))
+    ]
