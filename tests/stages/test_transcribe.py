@@ -1,8 +1,12 @@
 """Own recordings become words, and a recording that cannot be used is named."""
 
+import contextlib
 import dataclasses
 import importlib.util
+import os
 import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +94,37 @@ def test_the_distilled_system_of_the_first_comparison_answers(work, recordings):
     compared = dataclasses.replace(CONFIG, compare=(Comparison("plain", "small", "plain"),))
     expected = transcribe(CONFIG, work, recordings, "small", backend="kaldi")
     assert transcribe(compared, work, recordings, backend="kaldi") == expected
+
+
+@contextlib.contextmanager
+def standard_input(content: bytes) -> Iterator[None]:
+    """A pipe, as `cat a.wav | asr-kd transcribe -` has it."""
+    kept, (reader, writer) = os.dup(0), os.pipe()
+    os.dup2(reader, 0)
+    thread = threading.Thread(target=lambda: (os.write(writer, content), os.close(writer)))
+    thread.start()
+    yield
+    thread.join()
+    os.dup2(kept, 0)
+    for descriptor in (kept, reader):
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+def test_standard_input_and_any_format_are_transcribed(work, recordings, tmp_path, name):
+    decode(CONFIG, work, sets=["dev"], backend="kaldi")
+    ((_, expected),) = transcribe(CONFIG, work, recordings[:1], "plain", backend="kaldi")
+    with standard_input(recordings[0].read_bytes()):
+        assert transcribe(CONFIG, work, [Path(name)], "plain", backend="kaldi") == [(Path(name), expected)]
+    samples = soundfile.read(recordings[0], dtype="int16")[0]
+    wide = tmp_path / "wide.flac"
+    soundfile.write(wide, np.stack([samples[::-1], samples], 1), 8000)
+    stereo = dataclasses.replace(CONFIG, corpus=PromptsConfig(channel=1))
+    assert transcribe(stereo, work, [wide], "plain", backend="kaldi") == [(wide, expected)]
+    soundfile.write(tmp_path / "fast.ogg", np.repeat(samples, 2), 16000)
+    resampled = dataclasses.replace(CONFIG, corpus=PromptsConfig(resample=True))
+    ((_, words),) = transcribe(resampled, work, [tmp_path / "fast.ogg"], "plain", backend="kaldi")
+    assert isinstance(words, str)
 
 
 def test_what_cannot_be_transcribed_is_named(work, recordings, tmp_path):
