@@ -111,7 +111,7 @@ def _damage_is_an_error(folder: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:  # safetensors names the file in the message only
-        raise UserError(f"{folder}: a part of the model is missing ({error}); train it again.") from None
+        raise UserError(f"{folder}: a part of the model is missing ({error}); delete it and train it again.") from None
     except _DAMAGES as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{folder}: this model is damaged ({reason}); delete it and train it again.") from None

@@ -30,7 +30,7 @@ def read_starts(cuts: Path, store: FrameStore) -> Starts:
       UserError: a cut has no phone times, or the store has an utterance that is no cut.
     """
     seconds: dict[str, NDArray[np.float64]] = {}
-    with open_text(cuts, "the list of cuts", "prepare the corpus again") as lines:
+    with open_text(cuts, "the list of cuts", "delete it and prepare the corpus again") as lines:
         for line in lines:
             cut = json.loads(line)
             phones = (cut["supervisions"][0].get("alignment") or {}).get("phone")

@@ -91,6 +91,6 @@ def read_tree(folder: Path) -> Tree:
         with np.load(folder / "tree.npz", allow_pickle=False) as file:
             return Tree(tuple(file["phones"].tolist()), file["tables"], file["counts"])
     except FileNotFoundError:
-        raise UserError(f"{folder} holds no decision tree.") from None
+        raise UserError(f"{folder} holds no tree.npz; delete {folder} and align again.") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{folder}/tree.npz is damaged ({error}); delete {folder} and align again.") from None

@@ -203,7 +203,7 @@ def make_plan(
         if folder.exists() and not (folder / COMPLETED).exists():
             raise UserError(
                 f"{folder} is there, but it may not be whole (no {COMPLETED}); delete it to have it fetched, "
-                f"or use it as it is with --corpus-dir {target / CORPUS}."
+                f"or use it as it is: asr-kd prepare --corpus-dir {target / CORPUS}."
             )
         items.append(Item(file, part, folder.exists(), file.bytes_in(target)))
     existing = next(path for path in [target, *target.absolute().parents] if path.exists())
@@ -230,7 +230,9 @@ def _unpack(archive: Path, part: str, file: RemoteFile, target: Path) -> None:
         _write_members(archive, part, temporary)
         new, corpus = temporary / CORPUS, target / CORPUS
         if not (new / part).is_dir():
-            raise UserError(f"{archive} holds no {CORPUS}/{part}; delete it, and give a copy with {file.option}.")
+            raise UserError(
+                f"{archive} holds no {CORPUS}/{part}; delete it, and give asr-kd prepare a copy with {file.option}."
+            )
         (new / part / COMPLETED).write_text(f"{file.checksum}\n", encoding="utf-8")
         corpus.mkdir(exist_ok=True)
         for text in new.iterdir():

@@ -73,7 +73,10 @@ def _find_parts(corpus_dir: Path) -> dict[str, Path]:
             if root is not None and (train := _child(root, "TRAIN")) is not None:
                 test = _child(root, "TEST")
                 return {"TRAIN": train} | ({"TEST": test} if test is not None else {})
-    raise UserError(f"{corpus_dir}: there is no folder TRAIN in it (nor in data/); name the corpus with --timit-dir.")
+    raise UserError(
+        f"{corpus_dir}: there is no folder TRAIN in it (nor in data/); name the corpus with --corpus-dir (run.sh: "
+        "--timit-dir)."
+    )
 
 
 def _child(folder: Path | None, name: str) -> Path | None:

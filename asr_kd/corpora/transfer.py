@@ -52,14 +52,17 @@ def fetch(file: RemoteFile, target: Path) -> Path:
     path, partial = target / file.name, target / f"{file.name}.part"
     if path.exists():
         if wrong := _wrong(path, file):
-            raise UserError(f"{path}: {wrong}; delete it to have it fetched again, or give a copy with {file.option}.")
+            raise UserError(
+                f"{path}: {wrong}; delete it to have it fetched again, or give asr-kd prepare a copy with "
+                f"{file.option}."
+            )
         return path
     _transfer(file, partial)
     if wrong := _wrong(partial, file):
         partial.unlink()  # nothing says which bytes are bad
         raise UserError(
             f"{file.url}: {wrong}; the download was deleted: run the same command again, "
-            f"or give a copy with {file.option}."
+            f"or give asr-kd prepare a copy with {file.option}."
         )
     partial.rename(path)
     return path
@@ -109,7 +112,7 @@ def _transfer(file: RemoteFile, partial: Path) -> None:
                 if tries < 0:
                     raise UserError(
                         f"{file.url} cannot be fetched ({error}); run the same command again to continue, "
-                        f"or give a copy with {file.option}."
+                        f"or give asr-kd prepare a copy with {file.option}."
                     ) from None
             time.sleep(_PAUSE)
 

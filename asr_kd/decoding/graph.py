@@ -270,6 +270,8 @@ def read_graph(folder: Path) -> Graph:
                 sequences=tuple(tuple(flat[a:b]) for a, b in zip([0, *ends], ends, strict=False)),
             )
     except FileNotFoundError:
-        raise UserError(f"{folder} holds no graph.") from None
+        raise UserError(f"{folder} holds no graph.npz; delete {folder} and compile it again: asr-kd decode.") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{folder}/graph.npz is damaged ({error}); delete {folder} and compile it again.") from None
+        raise UserError(
+            f"{folder}/graph.npz is damaged ({error}); delete {folder} and compile it again: asr-kd decode."
+        ) from None

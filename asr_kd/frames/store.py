@@ -182,7 +182,9 @@ class FrameStore:
         return array
 
     def array_stamp(self, name: str) -> dict[str, Any] | None:
-        """The stamp of an attached array; None where there is none."""
+        """The stamp of an attached array; None where there is no such array."""
+        if not (self.folder / f"{name}.npy").exists():
+            return None
         return read_stamp(self.folder / f"{name}.stamp.json")
 
 

@@ -21,7 +21,9 @@ from asr_kd.lang.numbers import NumberError
 from asr_kd.lang.phones import CLOSURE_OF, phone_class
 
 SILENCE = "SIL"
+LANG_FILES = ("phones.txt", "words.txt", "lexicon.txt")  # of `write_lang`
 _PREPARE = "run asr-kd prepare again"
+_DELETE = "delete the file, then run asr-kd prepare again"
 _COMMENT = re.compile(r"^;;;.*|(^|\s)#.*")
 _VARIANT = re.compile(r"\(\d+\)$")
 ARPABET = tuple(
@@ -207,14 +209,14 @@ def read_lang(folder: Path, *more: Path) -> Lang:
     """
     phones = [line for _, line in read_lines(folder / "phones.txt", _PREPARE)]
     if not phones or phones[0] != SILENCE:
-        raise UserError(f"{folder / 'phones.txt'}:1: the first phone must be {SILENCE}; {_PREPARE}.")
+        raise UserError(f"{folder / 'phones.txt'}:1: the first phone must be {SILENCE}; {_DELETE}.")
     words = [line for _, line in read_lines(folder / "words.txt", _PREPARE)]
     if words != sorted(set(words)):
-        raise UserError(f"{folder / 'words.txt'}: the words must be sorted and distinct; {_PREPARE}.")
+        raise UserError(f"{folder / 'words.txt'}: the words must be sorted and distinct; {_DELETE}.")
     table = _read_indices(folder / "lexicon.txt", phones)
     missing = [word for word in words if word not in table]
     if missing:
-        raise UserError(f"{folder / 'lexicon.txt'}: {missing[0]} of words.txt has no pronunciation; add a line for it.")
+        raise UserError(f"{folder / 'lexicon.txt'}: {missing[0]} of words.txt has no pronunciation; {_DELETE}.")
     for lexicon in more:
         if lexicon.exists():
             table = _read_indices(lexicon, phones) | table
@@ -229,6 +231,6 @@ def _read_indices(path: Path, phones: Sequence[str]) -> dict[str, list[tuple[int
         unknown = [name for name in names if name not in index]
         if not names or unknown:
             wrong = f"{unknown[0]} is not in phones.txt" if unknown else "expected WORD PH1 PH2 ..."
-            raise UserError(f"{path}:{number}: {wrong}; correct it or {_PREPARE}.")
+            raise UserError(f"{path}:{number}: {wrong}; correct it, or {_DELETE}.")
         table.setdefault(word, []).append(tuple(index[name] for name in names))
     return table

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import regex
 import sentencepiece
 
-from asr_kd.errors import UserError
+from asr_kd.errors import UserError, some_of
 from asr_kd.lang.lexicon import ARPABET, SILENCE, everything_known, pronounce, read_lexicon
 from asr_kd.lang.normalise import Normaliser
 from asr_kd.lang.phones import SYMBOLS as CLOSURES
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 CHARACTERS = ("'", *string.ascii_uppercase)  # of English words
 _INHERITED = regex.compile(r"\p{Script=Inherited}")  # marks of more than one script
 _HANGUL = regex.compile("[\uac00-\ud7a3]+")
+_WORD_BEGINS = "\N{LOWER ONE EIGHTH BLOCK}"  # sentencepiece's mark
 _VIRAMA = 9  # its combining class
 LARGEST = 400  # units: the tree's table has 3 states x units to the third entries
 
@@ -50,6 +51,10 @@ class PronunciationModel(ABC):
     @abstractmethod
     def __call__(self, words: set[str]) -> Pronunciations:
         """The pronunciations of the words that have one."""
+
+    @abstractmethod
+    def lack(self, word: str) -> str:
+        """Why a word has no pronunciation, and what to do; worded to follow "the word X "."""
 
 
 def pronunciation_model(settings: LangConfig, lexicon: Path, sentences: Sequence[str]) -> PronunciationModel:
@@ -88,7 +93,7 @@ class LexiconModel(PronunciationModel):
     """
 
     def __init__(self, lexicon: Path, settings: LangConfig) -> None:
-        self._settings, self._cmudict = settings, with_cmudict(settings)
+        self._path, self._settings, self._cmudict = lexicon, settings, with_cmudict(settings)
         if not self._cmudict and not lexicon.exists():
             raise UserError(
                 f"{lexicon}: there is no such file, but lang.units: phones needs a lexicon in {settings.language}; "
@@ -119,6 +124,10 @@ class LexiconModel(PronunciationModel):
             return known
         return {word: with_closures(variants) for word, variants in known.items()}
 
+    def lack(self, word: str) -> str:
+        rules = "" if self._settings.guess_pronunciations else ", or set lang.guess_pronunciations: true"
+        return f"has no pronunciation; add a line for it to {self._path}{rules}"
+
     @cached_property
     def _g2p(self) -> G2P:
         from asr_kd.lang.g2p import G2P  # compiled by numba, which loads slowly; most runs guess nothing
@@ -138,6 +147,11 @@ class SplitUnits(PronunciationModel):
         known = {*self.symbols, SILENCE}
         split = {word: tuple(self._split(word)) for word in words}
         return {word: [units] for word, units in split.items() if units and known.issuperset(units)}
+
+    def lack(self, word: str) -> str:
+        unknown = [unit.lstrip(_WORD_BEGINS) for unit in self._split(word) if unit not in self.symbols]
+        what = "is" if unknown == [word] else f"has {some_of(unknown)}, which is"
+        return f"{what} in no training transcript; correct it, or give training a transcript that has it"
 
 
 def character_units(sentences: Iterable[str], normalise: Normaliser) -> SplitUnits:
@@ -231,6 +245,10 @@ class PhonesAsWords:
         """The pronunciations of those that are phones."""
         phones = {phone for variants in self._pronunciations.values() for variant in variants for phone in variant}
         return {word: [(word.upper(),)] for word in words if word.islower() and word.upper() in phones | {SILENCE}}
+
+    def lack(self, word: str) -> str:
+        """As of a `PronunciationModel`."""
+        return "is no phone (in lower case) that a word of the transcripts has"
 
 
 def _train(sentences: Sequence[str], size: int) -> Any:

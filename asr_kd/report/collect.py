@@ -41,7 +41,7 @@ from asr_kd.report.results import (
 )
 from asr_kd.report.systems import Measured, curve, is_reused, measure, rates, row_of
 from asr_kd.workspace.config import DEV, Config
-from asr_kd.workspace.sets import all_sets, open_frames, open_labels, prepared, scored_sets
+from asr_kd.workspace.sets import all_sets, open_frames, open_labels, prepare_command, prepared, scored_sets
 from asr_kd.workspace.work import Workspace, require
 
 T = TypeVar("T", StoredTargetsResults, SetSize, LeftOut)
@@ -69,7 +69,7 @@ def inputs(config: Config, work: Workspace) -> dict[str, str]:
     """
     digests = {"data": require(work.data, work, "prepare")["digest"]}
     for name in all_sets(config, work):
-        digests[f"{name} cuts"] = require(work.cuts_stamp(name), work, "prepare")["digest"]
+        digests[f"{name} cuts"] = require(work.cuts_stamp(name), work, prepare_command(work, name))["digest"]
     sets = scored_sets(config, work)
     for name in sets:
         digests[f"{name} frames"] = require(work.frames(name), work, "features")["digest"]
@@ -289,7 +289,7 @@ def _rescored_rows(config: Config, work: Workspace) -> list[RescoredRow]:
     """
     rows = []
     for system, name, folder, _ in _rescored(config, work):
-        hypotheses = read_hypotheses(folder, work.command("decode --rescore-lm"))
+        hypotheses = read_hypotheses(folder, work.command("decode --rescore-lm FILE"))
         summary = hypotheses.summary
         interval = ratio_interval(
             hypotheses.errors, hypotheses.words, samples=config.evaluation.bootstrap_samples, seed=config.seed

@@ -114,11 +114,10 @@ class CorpusSource:
         extents: dict[str, Extent] = {}
         sets: dict[str, list[Utterance]] = {}
         for utterance, audio in sorted(zip(utterances, self._check_audio(utterances)), key=lambda pair: pair[0].id):
-            reason = (
-                audio
-                if isinstance(audio, str)
-                else self._problem(utterance, audio.num_samples, pronunciations, any_word)
-            )
+            reason = audio if isinstance(audio, str) else self._too_short(utterance, audio.num_samples, pronunciations)
+            unknown = [word for word in utterance.text.split() if word not in pronunciations]
+            if unknown and not (any_word or isinstance(audio, str)):
+                reason = f"the word {unknown[0]} {model.lack(unknown[0])}"
             if isinstance(audio, str) or reason:
                 problems.append(InvalidUtterance(utterance.id, reason, utterance.set))
             else:
@@ -160,13 +159,9 @@ class CorpusSource:
         outcomes = {number: outcome for pair in zip(shards, checked) for number, outcome in zip(*pair)}
         return [outcomes[number] for number in range(len(utterances))]
 
-    def _problem(self, utterance: Utterance, samples: int, pronunciations: Pronunciations, any_word: bool) -> str:
-        """Why an utterance whose recording is good cannot be used; "": it can."""
+    def _too_short(self, utterance: Utterance, samples: int, pronunciations: Pronunciations) -> str:
+        """Says so where a recording is too short for its words, and "" where it is not."""
         words, rate = utterance.text.split(), self.config.corpus.sampling_rate
-        unknown = [word for word in words if word not in pronunciations]
-        if unknown and not any_word:
-            lexicon = self.work.config_path.parent / self.config.lang.lexicon
-            return f"the word {unknown[0]} has no pronunciation; add a line for it to {lexicon}"
         # the number of frames is rounded, never below this many shifts
         phones = sum(min(map(len, pronunciations.get(word, [()]))) for word in words)
         least = round(phones * FRAMES_PER_PHONE * FRAME_SHIFT * rate)

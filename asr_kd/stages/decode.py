@@ -222,7 +222,7 @@ def task_of(config: Config, work: Workspace, system: str, *, may_compile: bool =
     graph = open_graph(graph_folder, expected, work)
     files = sorted(folder.glob("member_*.safetensors"))
     if not files:
-        raise UserError(f"{folder} holds no member_<k>.safetensors; train it again: {train}")
+        raise UserError(f"{folder} holds no member_<k>.safetensors; delete it, then: {train}")
     members: list[int | None] = [None] if settings.is_ensemble else list(range(len(files)))
     models = [TrainedModel(folder, work.tree(settings.tree), graph_folder, member) for member in members]
     log.info("%s: %d models, graph of %d states, %d arcs", system, len(models), graph.num_states, graph.num_arcs)

@@ -34,13 +34,12 @@ from asr_kd.kernels.switch import one_thread
 from asr_kd.workspace.config import TRAIN, Config
 from asr_kd.workspace.executor import parallel_map
 from asr_kd.workspace.freshness import check_inputs_unmodified
-from asr_kd.workspace.sets import all_sets, open_frames
+from asr_kd.workspace.sets import all_sets, open_frames, prepare_command
 from asr_kd.workspace.work import Workspace, require
 
 _SHARD = 50  # utterances that a process works on at a time: seconds of work, a few MB of results
 _SEGMENTS = 8 * _SHARD  # of one recording
 _SMALL = 4 * 3600.0  # seconds of audio that one process does in ten: starting others (import torch) would take longer
-_FIX = "run asr-kd prepare again"
 _BLOCK = 400 * _SHARD  # utterances whose cuts are in memory at once, and for which one pool of processes is started
 
 log = logging.getLogger(__name__)
@@ -119,14 +118,15 @@ def _make_set(config: Config, work: Workspace, name: str, nj: int, executor: str
         return SetFeatures(name, False, seconds=time.monotonic() - started, **metadata)
     scale = None if name == TRAIN else open_frames(work, TRAIN).scale
     num_mel_bins, speeds = config.features.num_mel_bins, _speeds(config, name)
+    again = _again(work, name)
     durations = {}
-    for cut in read_cuts(cuts, _FIX):
+    for cut in read_cuts(cuts, again):
         durations[cut["id"]] = cut["duration"]
         for source in cut["recording"]["sources"]:
             if source["type"] == "command":
                 allowed_pipe(source["source"], allow_pipes, f"{cuts}: utterance {cut['id']}")
     if not durations:
-        raise UserError(f"{cuts} has no cut; {_FIX}.")
+        raise UserError(f"{cuts} has no cut; {again}.")
     _check_names(durations, speeds)
     seconds = sum(durations.values()) * sum(1 / speed for speed in speeds)
     needed = store_bytes(round(seconds / FRAME_SHIFT), len(durations) * len(speeds), num_mel_bins)
@@ -139,7 +139,7 @@ def _make_set(config: Config, work: Workspace, name: str, nj: int, executor: str
     with resuming_folder(folder, stamp, metadata) as temporary:
         with FrameStoreWriter(temporary, num_mel_bins, scale) as writer:
             state = writer.note or {"cuts": 0, "left_out": []}  # a killed run's
-            results = _extract(extractor, islice(read_cuts(cuts, _FIX), state["cuts"], None), nj, executor)
+            results = _extract(extractor, islice(read_cuts(cuts, again), state["cuts"], None), nj, executor)
             with tqdm(
                 total=len(durations), initial=state["cuts"], desc=f"features of {name}", unit="utt", mininterval=0.5,
                 dynamic_ncols=True,
@@ -173,10 +173,11 @@ def _speeds(config: Config, name: str) -> tuple[float, ...]:
 
 def _stamp(config: Config, work: Workspace, name: str) -> Stamp:
     """Of a set's store: its own cuts, and for other sets than training the training store, which they are scaled by."""
-    inputs = {"cuts": require(work.cuts_stamp(name), work, "prepare")["digest"]}
+    command = prepare_command(work, name)
+    inputs = {"cuts": require(work.cuts_stamp(name), work, command)["digest"]}
     if not work.cuts(name).exists():
-        raise UserError(f"{work.cuts(name)} is not there yet; make it first: {work.command('prepare')}")
-    inputs["contents of cuts"] = _content_digest(work.cuts(name))
+        raise UserError(f"{work.cuts(name)} is not there yet; make it first: {work.command(command)}")
+    inputs["contents of cuts"] = _content_digest(work.cuts(name), _again(work, name))
     if name != TRAIN:
         inputs["training set"] = require(work.frames(TRAIN), work, "features")["digest"]
     settings = {
@@ -216,7 +217,7 @@ def _fill(
     for shard in results:
         for result in shard:
             if result.error and not skip:
-                raise UserError(f"{result.error} Or run with --on-bad-utterance skip.")
+                raise UserError(f"{result.error} Or set corpus.on_bad_utterance: skip, which leaves it out.")
             if result.error:
                 state["left_out"].append({"utterance": result.id, "reason": result.error})
             for copy in result.copies:
@@ -295,7 +296,7 @@ class _Extractor:
         if cut["duration"] == cut["recording"]["duration"] and clip.extent.num_samples != expected:
             raise UserError(
                 f"utterance {cut['id']} has {clip.extent.num_samples} samples now, and had {expected} when it was "
-                f"prepared; {_FIX}."
+                "prepared; run asr-kd prepare again."
             )
         if clip.extent.num_samples < FRAME_LENGTH * clip.extent.rate:
             raise UserError(
@@ -305,7 +306,12 @@ class _Extractor:
         return clip.resampled()
 
 
-def _content_digest(path: Path) -> str:
+def _again(work: Workspace, name: str) -> str:
+    """What to do about a damaged list of cuts."""
+    return f"delete it, then run {work.command(prepare_command(work, name))}"
+
+
+def _content_digest(path: Path, fix: str) -> str:
     """SHA-256 of a .gz file's content: its own bytes may have the time of writing in them."""
     digest = hashlib.sha256()
     try:
@@ -313,5 +319,5 @@ def _content_digest(path: Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     except (OSError, EOFError) as error:
-        raise UserError(f"{path} cannot be read ({error}); {_FIX}.") from None
+        raise UserError(f"{path} cannot be read ({error}); {fix}.") from None
     return digest.hexdigest()[:16]

@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from asr_kd.corpora.transcripts import check_losses
 from asr_kd.errors import UserError, some_of
 from asr_kd.io.files import open_text
-from asr_kd.io.formatting import human_bytes
+from asr_kd.io.formatting import human_bytes, plural
 from asr_kd.io.resources import available_memory
 from asr_kd.lang.lexicon import spelled_as_transcripts
 from asr_kd.lang.ngram import Arpa, estimate, read_arpa, read_counts
@@ -24,7 +24,7 @@ from asr_kd.lang.normalise import Losses, Normaliser
 from asr_kd.lang.numbers import NumberError
 from asr_kd.lang.pruning import prune, renamed, restrict
 from asr_kd.lang.settings import LangConfig
-from asr_kd.lang.units import normaliser
+from asr_kd.lang.units import Pronunciations, normaliser
 
 UNKNOWN = "<UNK>"
 _LINES_CHECKED = 10_000  # of a text: whether its letters are the language's
@@ -174,16 +174,19 @@ def _limited(sentences: list[list[str]], size: int) -> list[list[str]]:
 
 
 def check_vocabulary(
-    words: set[str], pronunciations: Mapping[str, object], files: LanguageFiles, *, oov_g2p: bool = False
+    words: set[str], pronunciations: Pronunciations, files: LanguageFiles, lack: Callable[[str], str]
 ) -> None:
-    """Raises UserError where a word to be recognised has no pronunciation; `oov_g2p`: not even by letter-to-sound."""
+    """Raises UserError where a word to be recognised has no pronunciation.
+
+    Args:
+      lack: `PronunciationModel.lack`.
+    """
     missing = sorted(words - pronunciations.keys())
     if not missing:
         return
-    advice = "take them out of the model" if oov_g2p else "set lang.guess_pronunciations: true"
     raise UserError(
-        f"{files.lm_source}: {len(missing)} words of the language model have no pronunciation ({some_of(missing)}); "
-        f"add lines for them to {files.lexicon}, or {advice}."
+        f"{files.lm_source}: {plural(len(missing), 'word')} of the language model cannot be recognised "
+        f"({some_of(missing)}): the word {missing[0]} {lack(missing[0])}; or take such words out of it."
     )
 
 

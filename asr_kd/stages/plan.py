@@ -83,8 +83,8 @@ class Plan:
                 text_table([["stage", "FLOPs", "disk", "memory", "here", "1 GPU"], *cells]),
                 f"together {human_bytes(sum(row.disk for row in self.rows))} of disk and {_hours(seconds)} in nets on "
                 f"this machine, of {default_jobs()} cores; reading the corpus, alignment and search come on top",
-                "on CPUs systems that do not depend on each other train side by side unless --nj is 1: their memory "
-                "adds up, and they take less time",
+                "on CPUs systems that do not depend on each other train side by side unless asr-kd train has --nj 1: "
+                "their memory adds up, and they take less time",
                 f"the GPU is one of {self.gpu_tflops:g} TFLOP/s, of which training is assumed to reach {GPU_SHARE:.0%}",
             ]
         )
@@ -206,7 +206,7 @@ def _soft_targets(plan: SystemPlan, teachers: Sequence[SystemPlan], speeds: Spee
     each = PROCESS + 2 * sum(teacher.weights for teacher in teachers) + batch + UTTERANCE * speech.utterances
     return Row(
         "soft-targets",
-        f"{targets.name}: at most {entries} entries a frame; memory with --nj {cores}",
+        f"{targets.name}: at most {entries} entries a frame; memory of {cores} processes",
         speech.frames * sum(teacher.forward_flops for teacher in teachers),
         stored_bytes(speech.frames, entries, exact=targets.keep_mass >= 1 and entries == plan.num_senones),
         PROCESS + cores * each,

@@ -24,7 +24,7 @@ from asr_kd.io.files import digest_of, file_digest, replacing_file
 from asr_kd.io.fingerprint import Fingerprint, fingerprint
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import STAMP, Stamp, read_stamp, stale_reason
-from asr_kd.lang.lexicon import make_lang, read_lang, write_lang
+from asr_kd.lang.lexicon import LANG_FILES, make_lang, read_lang, write_lang
 from asr_kd.lang.ngram import Arpa, read_arpa, write_arpa
 from asr_kd.lang.settings import LangConfig
 from asr_kd.lang.units import Pronunciations, normaliser, pronunciation_model
@@ -139,7 +139,7 @@ def prepare(
         scored = (sentence for name in usable.sets if name != TRAIN for sentence in usable.sentences(name))
         arpa, lm_metadata = language_model(config.lang, files, usable.sentences(TRAIN), scored)
         pronunciations = usable.pronunciations | (usable.phones or model)(arpa.spoken_words)
-        check_vocabulary(arpa.spoken_words, pronunciations, files, oov_g2p=config.lang.guess_pronunciations)
+        check_vocabulary(arpa.spoken_words, pronunciations, files, (usable.phones or model).lack)
     else:
         arpa = read_arpa(work.lm / "G.arpa")
     writer = SetWriter(config, work, usable, model, arpa, model.symbols, _learnt_speakers(config, manifest))
@@ -190,7 +190,8 @@ def _stamp(config: Config, files: LanguageFiles, manifest: CorpusManifest, sets:
 def _stale_language(work: Workspace, stamp: Stamp) -> str | None:
     if (reason := stale_reason(work.data, stamp)) is not None:
         return reason
-    missing = [path for path in (work.lang / STAMP, work.lm / "G.arpa") if not path.exists()]
+    files = [*(work.lang / name for name in (STAMP, *LANG_FILES)), work.lm / "G.arpa"]
+    missing = [path for path in files if not path.exists()]
     return f"{missing[0]} is gone" if missing else None
 
 
@@ -291,4 +292,5 @@ def _lm_text(config: Config, work: Workspace, files: LanguageFiles, train_texts:
 
 def _transcripts(work: Workspace, name: str) -> list[dict[str, Any]]:
     """The supervisions of a set that is prepared."""
-    return [cut["supervisions"][0] for cut in read_cuts(work.cuts(name), f"run {work.command('prepare')} again")]
+    fix = f"delete it, then run {work.command('prepare')}"
+    return [cut["supervisions"][0] for cut in read_cuts(work.cuts(name), fix)]

@@ -316,7 +316,7 @@ def _run_point(plan: SweepPlan, options: RunOptions, linked: tuple[Point, Worksp
 def _decoded(config: Config, work: Workspace, plan: SweepPlan, name: str) -> dict[str, Any]:
     """Decodes a system; the fields of `SweepRow` that come from its words."""
     decode(config, work, [name], plan.sets, plan.backend)
-    hypotheses = {s: read_hypotheses(work.decoded(name, s), work.command("sweep")) for s in plan.sets}
+    hypotheses = {s: read_hypotheses(work.decoded(name, s), "asr-kd sweep as before") for s in plan.sets}
     summary = hypotheses[plan.sets[-1]].summary
     return {
         "unit": summary.unit,

@@ -12,7 +12,7 @@ from pathlib import Path
 from asr_kd.errors import UserError, some_of
 from asr_kd.io.files import write_json
 from asr_kd.io.fingerprint import Fingerprint, read_fingerprints
-from asr_kd.workspace.sets import added_sets
+from asr_kd.workspace.sets import added_sets, prepare_command
 from asr_kd.workspace.work import Workspace
 
 _ADVICE = "delete it, then run asr-kd prepare again."
@@ -35,15 +35,13 @@ def check_inputs_unmodified(work: Workspace) -> None:
     Raises:
       UserError: a file changed, or a note is damaged.
     """
-    commands = {"": "prepare"}
-    commands |= {name: f"prepare --add-set {name}={','.join(parts)}" for name, parts in added_sets(work).items()}
-    for name, command in commands.items():
+    for name in ("", *added_sets(work)):
         noted = read_fingerprints(_note(work, name), _ADVICE)
         files = ((work.root / file, before) for file, before in noted.items())
         if changed := [str(path) for path, before in files if path.exists() and not before.matches(path)]:
             raise UserError(
                 f"{some_of(changed, 1)} changed after {work.data} was made; read the corpus again: "
-                f"{work.command(command)}"
+                f"{work.command(prepare_command(work, name))}"
             )
 
 

@@ -64,7 +64,10 @@ def prepared(config: Config, work: Workspace) -> dict[str, Any]:
     """
     stamp = require(work.data, work, "prepare")
     learnt: dict[str, Any] = stamp["metadata"]
-    sets = {name: require(work.cuts_stamp(name), work, "prepare")["metadata"] for name in all_sets(config, work)}
+    sets = {
+        name: require(work.cuts_stamp(name), work, prepare_command(work, name))["metadata"]
+        for name in all_sets(config, work)
+    }
     perplexity = {name: entries["perplexity"] for name, entries in sets.items() if "perplexity" in entries}
     guessed = learnt["guessed_pronunciations"]
     for entries in sets.values():
@@ -94,6 +97,12 @@ def added_sets(work: Workspace) -> dict[str, tuple[str, ...]]:
         return {}
     added = read_json(path, dict, "delete it and add the sets again (asr-kd prepare --add-set).")
     return {name: tuple(parts) for name, parts in added.items()}
+
+
+def prepare_command(work: Workspace, name: str) -> str:
+    """The one that makes the cuts of a set, for `Workspace.command`: an added set has its own."""
+    added = added_sets(work)
+    return f"prepare --add-set {name}={','.join(added[name])}" if name in added else "prepare"
 
 
 def open_frames(work: Workspace, name: str) -> FrameStore:

@@ -175,11 +175,11 @@ def test_an_arpa_file_with_words_that_nobody_can_say(corpus: Path, monkeypatch: 
     arpa = corpus.parent / "data/lm/G.arpa"
     given = corpus.parent / "given.arpa"
     given.write_text(arpa.read_text().replace("WORLD", "BLORPLING"))
-    with pytest.raises(UserError, match=r"given\.arpa: 1 words of the language model have no pronunciation \(BLORP"):
+    with pytest.raises(UserError, match=r"given\.arpa: 1 word of the language model cannot be recognised \(BLORP"):
         prepared(corpus, lang__lm=str(given), lang__guess_pronunciations=False,
                  lang__lexicon=str(_empty(corpus.parent / "lexicon.txt")))  # fmt: skip
     monkeypatch.setattr(G2P, "pronounce", lambda self, word: None)  # as of letters that no word it knows has
-    with pytest.raises(UserError, match=r"given\.arpa: 1 words .* to .*lexicon.txt, or take them out of the model\.$"):
+    with pytest.raises(UserError, match=r"given\.arpa: 1 word .* to .*lexicon.txt; or take such words out of it\.$"):
         prepared(corpus, lang__lm=str(given))
     monkeypatch.undo()
     again = prepared(corpus, lang__lm=str(given))

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from asr_kd.errors import UserError
 from asr_kd.io.stamp import read_stamp
 from asr_kd.lang.lexicon import read_lang
 from asr_kd.lang.ngram import read_arpa
+from asr_kd.stages.features import make_features
 from asr_kd.stages.prepare import AddSetResult, add_set
 from asr_kd.workspace.config import with_settings
 from asr_kd.workspace.freshness import check_inputs_unmodified
@@ -267,11 +269,60 @@ def test_a_file_that_changed_is_named_until_it_is_read_again(folder_recipe: Reci
     check_inputs_unmodified(folder_recipe.work)
 
 
-def test_a_damaged_note_is_named(folder_recipe: Recipe) -> None:
+READERS: dict[str, Callable[[Recipe], object]] = {
+    "files.json": lambda recipe: check_inputs_unmodified(recipe.work),
+    "lang/phones.txt": lambda recipe: read_lang(recipe.work.lang),
+    "lang/words.txt": lambda recipe: read_lang(recipe.work.lang),
+    "lang/lexicon.txt": lambda recipe: read_lang(recipe.work.lang),
+    "lexicon_test.txt": lambda recipe: read_lang(recipe.work.lang, recipe.work.lexicon("test")),
+    "cuts_train.jsonl.gz": lambda recipe: make_features(recipe.config, recipe.work),
+    "cuts_test.stamp.json": lambda recipe: make_features(recipe.config, recipe.work),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_the_advice_about_a_damaged_file_works(folder_recipe: Recipe, name: str) -> None:
+    """It says that the file is to be deleted: prepare alone would find its stamps as they should be."""
     folder_recipe.prepare()
-    (folder_recipe.work.data / "files.json").write_text('{"a.wav": 3}')
-    with pytest.raises(UserError, match=r"files\.json is damaged; delete it, then run asr-kd prepare again"):
-        check_inputs_unmodified(folder_recipe.work)
+    read, file = READERS[name], folder_recipe.work.data / name
+    good = read(folder_recipe)
+    file.write_text("z z\na\n")
+    with pytest.raises(UserError, match=rf"{name}.*delete (it|the file).*(asr-kd prepare|run the stage again)"):
+        read(folder_recipe)
+    file.unlink()
+    folder_recipe.prepare()
+    again = read(folder_recipe)
+    assert again == good or name.startswith("cuts")
+
+
+@pytest.mark.parametrize("units", ["characters", "bpe"])
+def test_a_character_that_training_lacks_is_named_with_advice_that_works(folder_recipe: Recipe, units: str) -> None:
+    """The lexicon is not read then, so no line of it helps."""
+    lang = {"lang.units": units, "lang.bpe_size": 30, "lang.language": "de"}
+    folder_recipe.config = with_settings(folder_recipe.config, lang)
+    (folder_recipe.corpus / "train" / "text").write_text("t1 hello world\nt2 press one\nt3 good bye\n")
+    (folder_recipe.corpus / "dev" / "text").write_text("d1 hör öl\n", encoding="utf-8")
+    says = r"d1: the word hör has ö, which is in no training transcript; correct it, or give training a transcript"
+    with pytest.raises(UserError, match=says) as caught:
+        folder_recipe.prepare()
+    assert "lexicon" not in str(caught.value)
+    (folder_recipe.corpus / "train" / "text").write_text(
+        "t1 hello wörld\nt2 press one\nt3 good bye\n", encoding="utf-8"
+    )
+    assert folder_recipe.prepare().ran
+
+
+def test_a_word_without_a_pronunciation_is_named_with_advice_that_works(folder_recipe: Recipe) -> None:
+    (folder_recipe.corpus / "train" / "text").write_text("t1 hello blorpling\nt2 press 1\nt3 good bye\n")
+    says = (
+        r"the word BLORPLING has no pronunciation; add a line for it to \S+conf/lexicon\.txt, or set lang\.guess_pronu"
+    )
+    with pytest.raises(UserError, match=says):
+        folder_recipe.prepare()
+    guessing = with_settings(folder_recipe.config, {"lang.guess_pronunciations": True})
+    assert replace(folder_recipe, config=guessing).prepare().ran
+    (folder_recipe.conf / "lexicon.txt").write_text("BLORPLING B L AO R P L IH NG\n")
+    assert folder_recipe.prepare().ran
 
 
 @pytest.mark.parametrize(
