@@ -38,7 +38,10 @@ SHOWN_BY = {
     "stages/plan.py": ("plan",),
     "stages/transcribe.py": ("transcribe",),
 }
-OF_OTHERS = {"--timit-dir", "--prompts-dir", "--force-reinstall", "--no-deps", "--python", "--require-hashes"}
+OF_OTHERS = {  # run.sh, pip, uv, Kaldi
+    "--timit-dir", "--prompts-dir", "--force-reinstall", "--no-deps", "--python", "--require-hashes", "--per-frame",
+    "--ctm-output",
+}  # fmt: skip
 FILES = re.compile(r"\.(npy|npz|yaml|txt|jsonl|stamp)\b")
 
 
