@@ -1,81 +1,220 @@
-"""Your own recordings: a folder for each part (train/, dev/, test/) with a file `text` and WAV or FLAC files below it.
+"""Your own recordings: a folder for each part (train/, dev/, test/), with recordings anywhere below it.
 
-`text` has one line per utterance, "utterance-id transcript"; the recording of an utterance is the file of that name
-(utterance-id.wav or .flac) anywhere below the part's folder. `utt2spk` holds "utterance-id speaker" lines; without it
-each utterance counts as a speaker of its own. Names are compared in Unicode's composed form (NFC), whichever form a
-file system or an editor gave them; symbolic links to folders are followed; hidden files do not count.
+Transcripts are in a file `text` of the part, "utterance-id transcript" lines; without it, in a .txt beside each
+recording. An utterance has its recording's name without the suffix. Where recordings of a part share a name, the
+utterances are called by their folders too (anna/001.mp3: anna-001). `utt2spk` holds "utterance-id speaker" lines;
+without it a speaker is a folder, where `corpus.folder_is_speaker` says so, or else each utterance counts as a speaker
+of its own. Where recordings are long, `segments` holds "utterance-id recording start end" lines in seconds, as Kaldi
+has it; a recording's name is as an utterance's would be.
+
+Names are compared in Unicode's composed form (NFC), whichever form a file system or an editor gave them; symbolic links
+to folders are followed; hidden files do not count.
 """
 
 from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from asr_kd.corpora.audio import SUFFIXES, Audio
-from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance, read_table
+from asr_kd.corpora.held_out import draw, drawn_sets
+from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance, read_table, utterance_id
+from asr_kd.corpora.segments import Segment, read_segments
 from asr_kd.corpora.settings import FolderConfig
-from asr_kd.errors import UserError
+from asr_kd.errors import UserError, some_of
+from asr_kd.io.files import read_lines
+
+T = TypeVar("T")
+
+_BESIDE = ".txt"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part's files, by utterance.
+
+    Attributes:
+      texts: transcripts as written; a UserError where a file of one cannot be read.
+      recordings: the file of each.
+      segments: None where an utterance is a whole recording.
+      speakers: None where they are not known.
+      ids_given: by the file `text`, so that two utterances of one id are an error.
+    """
+
+    folder: Path
+    texts: Mapping[str, str | UserError]
+    recordings: Mapping[str, Path]
+    segments: Mapping[str, Segment] | None
+    speakers: Mapping[str, str] | None
+    ids_given: bool
+
+    @property
+    def utterances(self) -> list[str]:
+        """Those that have a transcript, a recording or a segment; sorted."""
+        return sorted({*self.texts, *self.recordings, *(self.segments or ())})
+
+    def audio(self, utterance: str) -> Audio:
+        if self.segments is None:
+            return Audio(self.recordings[utterance])
+        segment = self.segments[utterance]
+        return Audio(self.recordings[utterance], segment.start, segment.duration, recording=segment.recording)
+
+    def problem(self, utterance: str) -> str:
+        """Why an utterance cannot be used; "": it can."""
+        text_file = self.folder / "text"
+        if utterance not in self.recordings:
+            return self._what_is_missing(utterance)
+        if (text := self.texts.get(utterance)) is None:
+            add = f"add a line to {text_file}" if self.ids_given else f"write it in a {_BESIDE} beside it"
+            return f"{self.audio(utterance)} has no transcript; {add}"
+        if isinstance(text, UserError):
+            return str(text).rstrip(".")
+        if self.speakers is not None and utterance not in self.speakers:
+            return f"has no speaker; add a line to {self.folder / 'utt2spk'}, or put it into a speaker's folder"
+        if not text and self.ids_given:
+            return f"its transcript in {text_file} is empty; write the transcript, or delete the line"
+        if not text:
+            where = self.recordings[utterance].with_suffix(_BESIDE)
+            return f"its transcript in {where} is empty; write the transcript, or delete the recording"
+        return ""
+
+    def _what_is_missing(self, utterance: str) -> str:
+        if self.segments is not None and utterance not in self.segments:
+            return f"has no line in {self.folder / 'segments'}; add one, or delete its transcript"
+        name, lines = utterance, "transcript"
+        if self.segments is not None:
+            name, lines = self.segments[utterance].recording, "transcript and segment"
+        return f"{self.folder / name}.wav (or .flac, .mp3, ...) is missing; put it there, or delete its {lines}"
 
 
 def read(request: ReadRequest[FolderConfig]) -> CorpusManifest:
-    """Lists the utterances of all sets, in the order of their ids within each part.
+    """Lists the utterances of all sets, in the order of their ids within each part, then draws sets from training.
 
     Raises:
-      UserError: a part or its `text` is missing, or an id appears twice or cannot name a file.
+      UserError: a part or its transcripts are missing, or an id appears twice or cannot name a file.
     """
+    drawn = drawn_sets(request)
     listing = CorpusManifest([], [])
     seen: dict[str, str] = {}
-    for name, folder in ((name, request.root / part) for name, parts in request.parts.items() for part in parts):
-        text_file, speaker_file = folder / "text", folder / "utt2spk"
-        texts = _read_table(text_file, "write a line 'utterance-id words' per recording")
-        speakers = {}
-        listing.transcripts.append(text_file)
-        if speaker_file.exists():
-            speakers = _read_table(speaker_file, "write 'utterance-id speaker' lines")
-            listing.transcripts.append(speaker_file)
-        audio = _find_audio(folder)
-        for utterance in sorted({*texts, *audio}):
-            if utterance in seen:
-                raise UserError(f"{folder}: utterance {utterance} is in {seen[utterance]} too; rename one of them.")
-            seen[utterance] = name
-            reason = ""
-            if utterance not in texts:
-                reason = f"{audio[utterance]} has no transcript; add a line to {text_file}"
-            elif utterance not in audio:
-                reason = f"{folder / utterance}.wav (or .flac) is missing; put it there, or delete its transcript"
-            elif speakers and utterance not in speakers:
-                reason = f"has no speaker; add a line to {speaker_file}"
-            elif not texts[utterance]:
-                reason = f"its transcript in {text_file} is empty; write the transcript, or delete the line"
-            else:
-                speaker = speakers.get(utterance, utterance)
-                recording = Audio(audio[utterance])
-                listing.utterances.append(Utterance(utterance, recording, texts[utterance], speaker, name))
-            if reason:
-                listing.refuse(utterance, name, reason)
-    return listing
+    for name, parts in request.parts.items():
+        for part in parts if name not in drawn else ():
+            _add(listing, _read_part(request.root / part, request.settings, listing), name, seen)
+    return draw(listing, drawn, request.seed, request.root)
+
+
+def _add(listing: CorpusManifest, part: _Part, name: str, seen: dict[str, str]) -> None:
+    """Adds a part's utterances to a set; `seen` is utterance -> its set."""
+    for written in part.utterances:
+        # where the ids are ours, two parts may number their recordings alike
+        utterance = f"{part.folder.name}-{written}" if written in seen and not part.ids_given else written
+        if utterance in seen:
+            raise UserError(f"{part.folder}: utterance {utterance} is in {seen[utterance]} too; rename one of them.")
+        seen[utterance] = name
+        if reason := part.problem(written):
+            listing.refuse(utterance, name, reason)
+        else:
+            speaker = utterance if part.speakers is None else part.speakers[written]
+            text = str(part.texts[written])
+            listing.utterances.append(Utterance(utterance, part.audio(written), text, speaker, name))
+
+
+def _read_part(folder: Path, settings: FolderConfig, listing: CorpusManifest) -> _Part:
+    """Notes in the listing which files were read, and which belong to no utterance."""
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: there is no such folder; put recordings there, or name another under sets: (train: [.] is the "
+            "corpus's folder itself; corpus.dev and corpus.test draw sets from training)."
+        )
+    files = _files(folder)
+    recordings = _recordings(folder, files)
+    segments: dict[str, Segment] | None = None
+    texts: dict[str, str | UserError] = {}
+    speakers: dict[str, str] | None = None
+    if (path := folder / "segments").exists():
+        segments = _in_nfc(path, read_segments(path, "check the file's rights"))
+        listing.transcripts.append(path)
+        named = {unicodedata.normalize("NFC", segment.recording) for segment in segments.values()}
+        _note(listing, f"{folder}: recordings without a segment", recordings.keys() - named)
+        places = {u: unicodedata.normalize("NFC", segment.recording) for u, segment in segments.items()}
+        recordings = {u: recordings[place] for u, place in places.items() if place in recordings}
+    elif not (folder / "text").exists():
+        texts = _read_texts(folder, files, recordings, listing)
+    if ids_given := not texts:
+        path = folder / "text"
+        texts = {**_read_table(path, f"write a line 'utterance-id words' per recording, or a {_BESIDE} beside it")}
+        listing.transcripts.append(path)
+    if (path := folder / "utt2spk").exists():
+        speakers = _read_table(path, "write 'utterance-id speaker' lines")
+        listing.transcripts.append(path)
+    elif settings.folder_is_speaker:
+        folders = {utterance: path.relative_to(folder).parts[:-1] for utterance, path in recordings.items()}
+        speakers = {utterance: place[0] for utterance, place in folders.items() if place}
+    return _Part(folder, texts, recordings, segments, speakers, ids_given)
+
+
+def _read_texts(
+    folder: Path, files: list[Path], recordings: Mapping[str, Path], listing: CorpusManifest
+) -> dict[str, str | UserError]:
+    """Utterance -> the transcript beside its recording, as written."""
+    utterances = {path.with_suffix(""): utterance for utterance, path in recordings.items()}
+    texts: dict[str, str | UserError] = {}
+    alone = []
+    for path in files:
+        if path.suffix != _BESIDE:
+            continue
+        if (utterance := utterances.get(path.with_suffix(""))) is None:
+            alone.append(path.name)
+        else:
+            texts[utterance] = _read_text(path)
+            listing.transcripts.append(path)
+    if texts:
+        _note(listing, f"{folder}: {_BESIDE} files without a recording beside them", alone)
+    return texts
+
+
+def _note(listing: CorpusManifest, what: str, names: Iterable[str]) -> None:
+    if ordered := sorted(names):
+        listing.notes.append(f"{what}: {len(ordered)} ({some_of(ordered)})")
+
+
+def _read_text(path: Path) -> str | UserError:
+    """A whole file in one line."""
+    try:
+        return " ".join(line.strip() for _, line in read_lines(path, "check the file's rights"))
+    except UserError as error:
+        return error
 
 
 def _read_table(path: Path, fix: str) -> dict[str, str]:
     expected = "an utterance's id, which has no slash, and what belongs to it"
-    table = read_table(path, fix, expected, lambda utterance, value: None if "/" in utterance else value)
-    names: dict[str, str] = {}
-    for written in table:
+    return _in_nfc(path, read_table(path, fix, expected, lambda name, value: None if "/" in name else value))
+
+
+def _in_nfc(path: Path, table: Mapping[str, T]) -> dict[str, T]:
+    """The table of a file, its keys in composed form."""
+    names: dict[str, T] = {}
+    for written, value in table.items():
         if (name := unicodedata.normalize("NFC", written)) in names:
             raise UserError(f"{path}: {name} appears twice, written in two ways of Unicode; delete one of the lines.")
-        names[name] = written
-    return {name: table[written] for name, written in names.items()}
+        names[name] = value
+    return names
 
 
-def _find_audio(folder: Path) -> dict[str, Path]:
+def _recordings(folder: Path, files: list[Path]) -> dict[str, Path]:
+    """Utterance -> its recording."""
+    paths = [path for path in files if path.suffix.lower() in SUFFIXES]
+    names = [utterance_id(Path(path.name)) for path in paths]
+    if len(set(names)) < len(names):
+        names = [utterance_id(path.relative_to(folder)) for path in paths]
     audio: dict[str, Path] = {}
-    for path in _files(folder):
-        if path.suffix.lower() in SUFFIXES:
-            name = unicodedata.normalize("NFC", path.stem)
-            if name in audio:
-                raise UserError(f"{path}: there is {audio[name]} too; an utterance has one recording, rename one.")
-            audio[name] = path
+    for name, path in zip(names, paths):
+        if name in audio:
+            raise UserError(f"{path}: there is {audio[name]} too; an utterance has one recording, rename one.")
+        audio[name] = path
     return audio
 
 

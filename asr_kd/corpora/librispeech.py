@@ -8,12 +8,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from asr_kd.corpora.audio import Audio
+from asr_kd.corpora.held_out import moved, shuffled
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance, read_table
 from asr_kd.corpora.settings import LibriSpeechConfig
 from asr_kd.errors import UserError, some_of
@@ -99,8 +97,5 @@ def _take_dev_speakers(listing: CorpusManifest, count: int, seed: int, root: Pat
         raise UserError(
             f"{root}: {count} speakers were asked for dev, but training has {len(utterances)}; lower --dev-speakers."
         )
-    speakers = sorted(utterances)
-    order = np.random.default_rng(seed).permutation(len(speakers))
-    taken = set(sorted((speakers[k] for k in order), key=lambda speaker: utterances[speaker])[:count])
-    moved = [replace(u, set="dev") if u.set == "train" and u.speaker in taken else u for u in listing.utterances]
-    return replace(listing, utterances=moved)
+    taken = set(sorted(shuffled(utterances, seed), key=lambda speaker: utterances[speaker])[:count])
+    return moved(listing, {u.id: "dev" for u in listing.utterances if u.set == "train" and u.speaker in taken})

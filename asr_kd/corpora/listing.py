@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -94,6 +95,7 @@ class CorpusManifest:
     not_speech: list[str] = field(default_factory=list)  # recordings without speech: beeps, silence
     known_missing: list[str] = field(default_factory=list)  # utterances released without recording or transcript
     dropped: dict[str, DroppedText] = field(default_factory=dict)  # set -> what its transcripts lost on becoming words
+    notes: list[str] = field(default_factory=list)  # on the corpus as a whole, such as which speakers dev was drawn of
 
     def refuse(self, utterance: str, set_name: str, reason: str) -> None:
         """Notes why an utterance cannot be used; see `InvalidUtterance`."""
@@ -129,6 +131,16 @@ def find_file(name: str, root: Path) -> Path:
     """A file that a corpus names: below `root` or, where nothing is there, relative to the current folder."""
     path = root / name
     return Path(name).absolute() if not path.exists() and Path(name).exists() else path
+
+
+def utterance_id(path: Path) -> str:
+    """The id of an utterance that only its recording's name tells: in NFC, without suffix, white space and slashes.
+
+    >>> utterance_id(Path("anna/take 1.mp3"))
+    'anna-take_1'
+    """
+    parts = [part for part in path.parent.parts if part not in (path.anchor, "..")]
+    return "_".join(unicodedata.normalize("NFC", "-".join([*parts, path.stem])).split())
 
 
 def read_table(

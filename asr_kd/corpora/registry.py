@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from asr_kd.corpora import cutset, folder, kaldi, librispeech, prompts, timit
+from asr_kd.corpora import cutset, folder, kaldi, librispeech, prompts, table, timit
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest
 from asr_kd.corpora.settings import (
     CorpusConfig,
@@ -15,6 +15,7 @@ from asr_kd.corpora.settings import (
     KaldiConfig,
     LibriSpeechConfig,
     PromptsConfig,
+    TableConfig,
     TimitConfig,
 )
 
@@ -40,7 +41,8 @@ class Corpus:
 
 CORPORA: dict[str, Corpus] = {
     "prompts": Corpus(PromptsConfig, prompts.read),
-    "folder": Corpus(FolderConfig, folder.read),
+    "folder": Corpus(FolderConfig, folder.read, known_speakers=True),
+    "table": Corpus(TableConfig, table.read, known_speakers=True),
     "librispeech": Corpus(LibriSpeechConfig, librispeech.read, known_speakers=True, part_hours=librispeech.PART_HOURS),
     "cuts": Corpus(CutsConfig, cutset.read, known_speakers=True, names_sets=True),
     "kaldi": Corpus(KaldiConfig, kaldi.read, known_speakers=True),

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic.dataclasses import dataclass
 
 from asr_kd.corpora.audio import AudioFormat
-from asr_kd.settings import STRICT, Count, Natural
+from asr_kd.settings import STRICT, Count, Fraction, Natural
 
 PhoneSet = Literal[61, 48, 39]
 
@@ -29,10 +29,45 @@ class CorpusConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
-class FolderConfig(CorpusConfig):
-    """Own recordings: one folder a part, with audio and a file `text`."""
+class HeldOut:
+    """What a set takes from training: so many speakers, or a share of the utterances."""
+
+    speakers: Natural = 0
+    share: Fraction = 0.0  # whole speakers, of about this share of the utterances; where none is known, utterances
+
+    def __post_init__(self) -> None:
+        if bool(self.speakers) == bool(self.share):
+            raise ValueError("give speakers or share, one of the two, above 0")
+
+
+@dataclass(frozen=True, config=STRICT)
+class OwnSpeechConfig(CorpusConfig):
+    """Speech that comes without an official split: sets can be drawn from training, by the config's seed."""
+
+    dev: HeldOut | None = None  # take dev from training; sets.dev is then [], or a folder that is not there
+    test: HeldOut | None = None  # likewise test
+
+
+@dataclass(frozen=True, config=STRICT)
+class FolderConfig(OwnSpeechConfig):
+    """Own recordings: one folder a part, with audio and a file `text`, or a .txt beside each recording."""
 
     name: Literal["folder"] = "folder"
+    folder_is_speaker: bool = False  # without utt2spk: the first folder below the part's is the speaker's
+
+
+@dataclass(frozen=True, config=STRICT)
+class TableConfig(OwnSpeechConfig):
+    """Own recordings in tables, a row each; a set's parts are tables: train.tsv, train.csv (.gz or not)."""
+
+    name: Literal["table"] = "table"
+    # names of columns, as the first row has them; the defaults are Common Voice's
+    audio: str = "path"
+    text: str = "sentence"
+    speaker: str = "client_id"  # "": speakers are not known
+    id: str = ""  # of the utterance; "": the recording's name without its suffix
+    clips: str = "clips"  # the folder that names of recordings are relative to; "": the corpus's own
+    delimiter: Literal["", ",", ";", "\t", "|"] = ""  # between cells; "": a comma in .csv, else a tab
 
 
 @dataclass(frozen=True, config=STRICT)

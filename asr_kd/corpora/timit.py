@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from asr_kd.corpora.audio import Audio, AudioFormat, BadAudio, Recorded, check_audio
+from asr_kd.corpora.held_out import shuffled
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance
 from asr_kd.corpora.settings import TimitConfig
 from asr_kd.corpora.timit_times import Span, mapped, read_phone_map, read_phones, read_words
@@ -141,7 +140,7 @@ def _drawn(corpus_dir: Path, sentences: list[_Sentence], request: TimitRequest) 
             f"{corpus_dir}: {dev} speakers for dev and {test} for test leave none of {len(speakers)} to train on; "
             "lower --dev-speakers or --test-speakers."
         )
-    order = [speakers[k] for k in np.random.default_rng(request.seed).permutation(len(speakers))]
+    order = shuffled(speakers, request.seed)
     women, men = ([s for s in order if s.startswith("F") == woman] for woman in (True, False))
     longer, shorter = (women, men) if len(women) >= len(men) else (men, women)
     mixed = [speaker for pair in zip(longer, shorter, strict=False) for speaker in pair] + longer[len(shorter) :]

@@ -49,7 +49,8 @@ class PrepareResult:
     metadata: Mapping[str, Any]
 
     def __str__(self) -> str:
-        lines = [line for name, entries in self.metadata["sets"].items() for line in _describe_set(name, entries)]
+        lines = list(self.metadata.get("notes", ()))
+        lines += [line for name, entries in self.metadata["sets"].items() for line in _describe_set(name, entries)]
         lm, guessed = self.metadata["lm"], self.metadata["guessed_pronunciations"]
         lines.append(
             f"language model: order {lm['order']}, {lm['words']} words, {lm['ngrams']} n-grams; "
@@ -103,6 +104,7 @@ def _describe_set(name: str, entries: Mapping[str, Any]) -> list[str]:
     lines += [f"{name}: {line}" for line in describe_dropped(entries.get("dropped", {}), entries["language"])]
     if shared := entries["shared_speakers"]:
         lines.append(f"warning: {len(shared)} of its speakers also speak in training or dev: {', '.join(shared)}")
+    lines += entries.get("notes", ())
     return lines + [f"left out {bad['utterance']}: {bad['reason']}" for bad in entries["left_out"]]
 
 
@@ -156,6 +158,7 @@ def prepare(
             "guessed_pronunciations": guesses(model, arpa.spoken_words),
             "not_speech": manifest.not_speech,
             "known_missing": manifest.known_missing,
+            "notes": manifest.notes,
         }
         with replacing_file(work.data / STAMP) as path:
             stamp.write(path, metadata)
@@ -258,6 +261,7 @@ def add_set(
     texts, lm_text = usable.texts(name), _lm_text(config, work, files, train_texts)
     more = {
         "measured_by": stage_one["digest"],
+        "notes": manifest.notes,
         "sentences_in_lm_text": sum(text in lm_text for text in texts),
         "training_utterances": sum(utterance.id in train_ids for utterance in usable.sets[name]),
         "without_pronunciation": sum(not usable.pronunciations.keys() >= set(text.split()) for text in texts),

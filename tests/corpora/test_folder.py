@@ -2,12 +2,14 @@
 
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from asr_kd.corpora import folder
+from asr_kd.corpora.audio import Audio
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest
-from asr_kd.corpora.settings import FolderConfig
+from asr_kd.corpora.settings import FolderConfig, HeldOut
 from asr_kd.errors import UserError
 
 NFC, NFD = (unicodedata.normalize(form, "é1") for form in ("NFC", "NFD"))
@@ -21,8 +23,10 @@ def write(part: Path, text: str, *recordings: str) -> None:
         (part / name).touch()
 
 
-def read(root: Path) -> CorpusManifest:
-    return folder.read(ReadRequest(root, root, FolderConfig(), {"train": ("train",)}))
+def read(root: Path, *parts: str, **settings: Any) -> CorpusManifest:
+    """Each part is a set of its name; without any, train alone."""
+    sets = {part: (part,) for part in parts or ("train",)}
+    return folder.read(ReadRequest(root, root, FolderConfig(**settings), sets))
 
 
 def names(manifest: CorpusManifest) -> list[str]:
@@ -55,3 +59,110 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / "deep" / "back").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "train" / "same").symlink_to(tmp_path / "elsewhere")
     assert names(read(tmp_path)) == ["a", "b"]
+
+
+# --- transcripts beside the recordings, and recordings of one name in several folders
+
+
+def beside(part: Path, **texts: str) -> None:
+    """A recording and its transcript for each name, in which __ is a slash."""
+    for name, text in texts.items():
+        path = part / f"{name.replace('__', '/')}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        path.with_suffix(".wav").touch()
+
+
+def test_a_txt_beside_a_recording_holds_its_transcript(tmp_path: Path) -> None:
+    beside(tmp_path / "train", b="\ufeffдва\r\n", deep__a="один \n\n и ещё\u2028один\n")
+    listing = read(tmp_path)
+    assert [(u.id, u.text, u.speaker) for u in listing.utterances] == [
+        ("a", "один и ещё\u2028один", "a"),
+        ("b", "два", "b"),
+    ]
+    assert sorted(path.name for path in listing.transcripts) == ["a.txt", "b.txt"]
+
+
+def test_recordings_of_one_name_are_called_by_their_folders(tmp_path: Path) -> None:
+    beside(tmp_path / "train", anna__001="one", ben__001="two", ben__002="three")
+    assert names(read(tmp_path)) == ["anna-001", "ben-001", "ben-002"]
+    (tmp_path / "train" / "text").write_text("anna-001 uno\nben-001 dos\nben-002 tres\n")
+    assert [u.text for u in read(tmp_path).utterances] == ["uno", "dos", "tres"]
+
+
+def test_parts_may_number_their_recordings_alike(tmp_path: Path) -> None:
+    beside(tmp_path / "train", a1="one", a2="two")
+    beside(tmp_path / "dev", a1="three", a3="four")
+    assert names(read(tmp_path, "train", "dev")) == ["a1", "a2", "dev-a1", "a3"]
+
+
+def test_what_is_wrong_with_a_transcript_beside_a_recording(tmp_path: Path) -> None:
+    train = tmp_path / "train"
+    beside(train, good="yes", empty=" \n", alone="gone")
+    (train / "latin.wav").touch()
+    (train / "latin.txt").write_bytes("\u00e9".encode("latin-1"))
+    (train / "mute.wav").touch()
+    (train / "alone.wav").unlink()
+    listing = read(tmp_path)
+    assert [u.id for u in listing.utterances] == ["good"]
+    assert {problem.utterance: problem.reason for problem in listing.problems} == {
+        "empty": f"its transcript in {train / 'empty.txt'} is empty; write the transcript, or delete the recording",
+        "latin": f"{train / 'latin.txt'}: this is not UTF-8 text; save it as UTF-8",
+        "mute": f"{train / 'mute.wav'} has no transcript; write it in a .txt beside it",
+    }
+    assert listing.notes == [f"{train}: .txt files without a recording beside them: 1 (alone.txt)"]
+
+
+def test_a_folder_may_be_the_speaker(tmp_path: Path) -> None:
+    beside(tmp_path / "train", anna__day1__001="one", ben__001="two", loose="three")
+    listing = read(tmp_path, folder_is_speaker=True)
+    assert [u.speaker for u in listing.utterances] == ["anna", "ben"]
+    (problem,) = listing.problems
+    assert problem.utterance == "loose" and "has no speaker; " in problem.reason
+    lines = "anna-day1-001 Anna\nben-001 Ben\nloose Cleo\n"
+    (tmp_path / "train" / "utt2spk").write_text(lines)
+    assert [u.speaker for u in read(tmp_path, folder_is_speaker=True).utterances] == ["Anna", "Ben", "Cleo"]
+
+
+def test_utterances_may_be_segments_of_long_recordings(tmp_path: Path) -> None:
+    write(tmp_path / "train", "a one\nb two\nc three\nd four\n", "talk.mp3", "idle.flac")
+    (tmp_path / "train" / "segments").write_text("a talk 0.5 2\nb talk 2 -1\nd lost 0 1\ne talk 0 1\n")
+    (tmp_path / "train" / "utt2spk").write_text("".join(f"{name} anna\n" for name in "abcde"))
+    listing = read(tmp_path)
+    talk = tmp_path / "train" / "talk.mp3"
+    assert [(u.id, u.audio) for u in listing.utterances] == [
+        ("a", Audio(talk, 0.5, 1.5, recording="talk")),
+        ("b", Audio(talk, 2.0, None, recording="talk")),
+    ]
+    reasons = {problem.utterance: problem.reason for problem in listing.problems}
+    assert reasons.pop("c") == f"has no line in {tmp_path / 'train' / 'segments'}; add one, or delete its transcript"
+    assert reasons.pop("d").startswith(f"{tmp_path / 'train' / 'lost'}.wav (or .flac, .mp3, ...) is missing; ")
+    assert reasons.pop("e").startswith(f"{talk} from 0.00 s to 1.00 s has no transcript; add a line to ")
+    assert not reasons and listing.notes == [f"{tmp_path / 'train'}: recordings without a segment: 1 (idle)"]
+    (tmp_path / "train" / "segments").write_text("a talk 2 0.5\n")
+    with pytest.raises(UserError, match=r"segments:1: expected 'utterance-id recording-id start end'"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(("written", "file"), [(NFC, NFD), (NFD, NFC)])
+def test_a_recording_of_segments_is_one_name_in_either_form_of_unicode(tmp_path: Path, written: str, file: str) -> None:
+    write(tmp_path / "train", "a one\n", f"{file}.mp3")
+    (tmp_path / "train" / "segments").write_text(f"a {written} 0.5 2\n", encoding="utf-8")
+    assert names(read(tmp_path)) == ["a"]
+
+
+def test_dev_is_drawn_from_a_folder_that_has_train_alone(tmp_path: Path) -> None:
+    beside(tmp_path, **{f"{speaker}__{number}": "one" for speaker in "abcdefgh" for number in range(3)})
+    sets = {"train": (".",), "dev": (), "test": ()}
+    settings = FolderConfig(folder_is_speaker=True, dev=HeldOut(speakers=2), test=HeldOut(share=0.1))
+    listing = folder.read(ReadRequest(tmp_path, tmp_path, settings, sets))
+    assert [len(listing.of_set(name)) for name in sets] == [15, 6, 3]
+    assert len(listing.notes) == 2
+
+
+def test_a_part_that_is_not_there_is_named_with_the_ways_out(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"train: there is no such folder; .*train: \[\.\] is .*corpus\.dev"):
+        read(tmp_path)
+    (tmp_path / "train").mkdir()
+    with pytest.raises(UserError, match=r"text: cannot be read .*write a line .* or a \.txt beside it"):
+        read(tmp_path)

@@ -155,7 +155,7 @@ def test_an_utterance_in_two_sets_or_with_two_recordings(folder_recipe: Recipe) 
     with pytest.raises(UserError, match="t1 is in train too"):
         folder_recipe.prepare()
     (folder_recipe.corpus / "dev" / "text").write_text("d1 hello\n")
-    write_wav(folder_recipe.corpus / "dev" / "more" / "d1.wav")
+    write_wav(folder_recipe.corpus / "dev" / "d1.flac")
     with pytest.raises(UserError, match=r"d1.wav: there is .*one recording"):
         folder_recipe.prepare()
 
