@@ -370,6 +370,18 @@ def show_config(config_path: Path | None, output: str | None) -> None:
         click.echo(dump_yaml(to_mapping(load_config(config_path))), nl=False)
 
 
+@main.command("new")
+@click.option("--corpus", required=True, type=click.Choice(["folder", "table", "cuts", "kaldi"]), help="Its kind.")
+@click.option("--language", default="en", show_default=True, help="The language of the speech (BCP 47), such as fr.")
+@click.option("--corpus-dir", type=PATH, help="The folder of the corpus, where it is known already.")
+@click.argument("directory", type=PATH)
+def new(directory: Path, corpus: str, language: str, corpus_dir: Path | None) -> None:
+    """Write a recipe for speech of your own in DIRECTORY: config, run.sh and .gitignore. Prints the next commands."""
+    from asr_kd.stages.new import new_recipe
+
+    click.echo(str(new_recipe(directory, corpus, language, corpus_dir)))
+
+
 @main.command()
 def doctor() -> None:
     """Check this installation; say which command fixes what is missing."""
