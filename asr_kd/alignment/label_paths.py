@@ -138,7 +138,9 @@ def frame_symbols(spans: NDArray[np.void], num_frames: int) -> NDArray[np.int32]
     missing = num_frames - factor * length
     if missing < -factor * _SLACK or (no_gap and missing > factor * _SLACK):
         return None
-    delay = max(missing, 0) // 2 if no_gap else 0
+    delay = 0
+    if no_gap:  # chain models label the first of three frames, and the second where frames lie within the recording
+        delay = max(missing, 0) // 2 if factor == 1 else max(-1, min(missing, 0))
     first, last = (
         np.clip(np.round(factor * times + delay), 0, num_frames).astype(np.int64) for times in (starts, ends)
     )

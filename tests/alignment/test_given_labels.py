@@ -150,6 +150,16 @@ def test_frames_within_the_recording_lie_one_frame_later() -> None:
     assert symbols is not None and (symbols // 3).tolist() == [1] * 11 + [2] * 19
 
 
+@pytest.mark.parametrize(
+    ("num_frames", "expected"),
+    [(18, [1] * 9 + [2] * 9), (20, [1] * 9 + [2] * 11), (17, [1] * 8 + [2] * 9), (16, [1] * 8 + [2] * 8)],
+)
+def test_labels_of_chain_models_lie_around_the_frame_that_they_label(num_frames: int, expected: list[int]) -> None:
+    """The first of three; where frames lie within the recording (20 are 18 of Kaldi's), that is our second."""
+    symbols = frame_symbols(spans_of((1, 0, 3), (2, 3, 6)), num_frames)
+    assert symbols is not None and (symbols // 3).tolist() == expected
+
+
 WORDS = ["AB BK", "BK AB AB", "AB", "BK BK AB"]
 
 

@@ -20,7 +20,7 @@ def tier(*entries: tuple[float, float, str]) -> list[Interval]:
 REFERENCE = tier((0, 0.2, ""), (0.2, 0.5, "the"), (0.5, 1.0, "old"), (1.0, 1.3, ""), (1.3, 1.8, "man"))
 
 
-labels = st.text(st.characters(codec="utf-8", categories=("L",), include_characters='"!.-'), max_size=6)
+labels = st.text(st.characters(codec="utf-8", categories=("L", "M"), include_characters='"!.-'), max_size=6)
 
 
 @given(st.lists(st.tuples(labels, st.floats(0.01, 2)), min_size=1, max_size=8))
