@@ -104,17 +104,21 @@ class FrameModel(nn.Module):
         """As `member_log_posteriors`, before the softmax."""
         return torch.cat(list(self._logits(features)), dim=1)
 
-    @torch.no_grad()
     def _logits(self, features: Tensor | np.ndarray) -> Iterator[Tensor]:
         features = torch.as_tensor(features)
         if features.dim() != 2 or not len(features) or features.shape[1] != self.num_dims:
             raise ValueError(f"features are {tuple(features.shape)}, not (T, {self.num_dims}) with T > 0")
         left, right = self.context.left, self.context.right
         edges = features[:1].expand(left, -1), features[-1:].expand(right, -1)
-        padded = torch.cat([edges[0], features, edges[1]]).to(self.device, torch.float32)
-        for first in range(0, len(features), FRAMES_AT_ONCE):
-            # `forward` of a chunk of its own, for the edges are repeated as in training
-            yield self(padded[None, first : first + FRAMES_AT_ONCE + left + right])
+        # `forward` of chunks of their own, for the edges are repeated as in training
+        return self.chunks_of_logits(torch.cat([edges[0], features, edges[1]]).to(self.device, torch.float32))
+
+    @torch.no_grad()
+    def chunks_of_logits(self, padded: Tensor) -> Iterator[Tensor]:
+        """(T + left + right, D) frames with their context -> (M, L, C) logits, chunk by chunk."""
+        around = self.context.left + self.context.right
+        for first in range(0, len(padded) - around, FRAMES_AT_ONCE):
+            yield self(padded[None, first : first + FRAMES_AT_ONCE + around])
 
     def select_members(self, members: Sequence[int]) -> FrameModel:
         """Another model with some of the members, to run without the others."""
@@ -202,13 +206,8 @@ def first_member_log_posteriors(model: FrameModel, features: Sequence[np.ndarray
     """
     left, right = model.context.left, model.context.right
     padded = [np.pad(frames, ((left, right), (0, 0)), mode="edge") for frames in features]
-    rows = torch.from_numpy(np.concatenate(padded)).to(model.device)
-    count = len(rows) - left - right
-    parts = [
-        model(rows[None, first : first + FRAMES_AT_ONCE + left + right])[0].log_softmax(-1).cpu().numpy()
-        for first in range(0, count, FRAMES_AT_ONCE)
-    ]
-    everything = np.concatenate(parts)
+    chunks = model.chunks_of_logits(torch.from_numpy(np.concatenate(padded)).to(model.device))
+    everything = np.concatenate([logits[0].log_softmax(-1).cpu().numpy() for logits in chunks])
     firsts = np.cumsum([0] + [len(rows) for rows in padded[:-1]])
     return [everything[first : first + len(frames)] for first, frames in zip(firsts, features, strict=True)]
 

@@ -14,9 +14,11 @@ from pathlib import Path
 from asr_kd.corpora.listing import read_table
 from asr_kd.corpora.settings import CorpusConfig, TimitConfig
 from asr_kd.errors import UserError
-from asr_kd.evaluation.scoring import WORDS, Scoring
+from asr_kd.evaluation.scoring import Scoring
 from asr_kd.io.files import read_lines
 from asr_kd.lang.lexicon import SILENCE
+from asr_kd.lang.normalise import unspaced
+from asr_kd.lang.settings import LangConfig
 
 PHONES_FILE = "phones.txt"
 _SILENT = "sil"
@@ -73,14 +75,18 @@ def scored_phones(conf_dir: Path, size: int) -> dict[str, str | None]:
     return table
 
 
-def scoring_of(corpus: CorpusConfig, config_path: Path) -> Scoring:
+def scoring_of(corpus: CorpusConfig, lang: LangConfig, config_path: Path) -> Scoring:
     """What a recipe's errors are counted in: its words; or, where phones are recognised, the phones that are scored.
+
+    Words of a language without spaces are characters. Elsewhere characters are counted beside the words where words
+    are made of characters or pieces.
 
     Raises:
       UserError: the table of phones is missing or malformed, or more phones are to be scored than are trained.
     """
     if not isinstance(corpus, TimitConfig) or corpus.transcripts != "phones":
-        return WORDS
+        split = lang.normalise == "spoken" and unspaced(lang.language)
+        return Scoring(unspaced=split, characters=not split and lang.units in ("characters", "bpe"))
     if corpus.scored_phones > corpus.phone_set:
         raise UserError(
             f"{config_path}: corpus.scored_phones is {corpus.scored_phones}, but corpus.phone_set only "

@@ -1,4 +1,4 @@
-"""What errors are counted in: words, or phones mapped to a smaller set.
+"""What errors are counted in: words, characters, or phones mapped to a smaller set.
 
 TIMIT's phones are trained as 61 or 48 and scored as 39 (Lee and Hon 1989): confusions within a class, such as [ix] for
 [ih], are no errors. Scales are chosen, and results counted, on the mapped phones.
@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from asr_kd.io.files import digest_of
 from asr_kd.lang.lexicon import SILENCE
+
+Unit = Literal["word", "character", "phone"]
 
 
 @dataclass(frozen=True)
@@ -19,19 +22,25 @@ class Scoring:
 
     Attributes:
       phones: phone -> the scored one, None where it is left out; empty: words are scored.
+      unspaced: the language is written without spaces, so that each word is a character.
+      characters: errors of characters are counted beside those of words.
     """
 
     phones: Mapping[str, str | None] = field(default_factory=dict)
+    unspaced: bool = False
+    characters: bool = False
 
     @property
-    def unit(self) -> str:
-        """What is counted: "word" or "phone"."""
-        return "phone" if self.phones else "word"
+    def unit(self) -> Unit:
+        """What is counted."""
+        return "phone" if self.phones else "character" if self.unspaced else "word"
 
     @property
     def inputs(self) -> dict[str, str]:
-        """For the stamp of a result: the table of phones by its digest."""
-        return {"scored phones": digest_of(sorted(self.phones.items()))[:16]} if self.phones else {}
+        """For the stamp of a result: the table of phones by its digest, and what else differs from words alone."""
+        if self.phones:
+            return {"scored phones": digest_of(sorted(self.phones.items()))[:16]}
+        return {"scored": "characters" if self.unspaced else "words and characters"} if self != WORDS else {}
 
     def scored(self, words: Sequence[str], *, silence: bool = False) -> list[str]:
         """Words as they are; phones mapped to the scored ones.
@@ -59,6 +68,6 @@ class Scoring:
 WORDS = Scoring()
 
 
-def rate_name(unit: str) -> str:
-    """What an error rate is called: "WER" of words, "PER" of phones."""
-    return "PER" if unit == "phone" else "WER"
+def rate_name(unit: Unit) -> str:
+    """What an error rate is called: "WER", "CER" or "PER"."""
+    return {"word": "WER", "character": "CER", "phone": "PER"}[unit]

@@ -1,4 +1,4 @@
-"""Errors of words or phones: how a hypothesis departs from its reference, one by one, and the rate over a whole set."""
+"""Errors of words, characters or phones: how a hypothesis departs from its reference, and the rate over a set."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Literal
 
 import kaldialign
 import numpy as np
+import regex
 
 Pair = tuple[str | None, str | None]  # (reference word, hypothesis word); None where the other side has one more
 Kind = Literal["correct", "sub", "ins", "del"]
 Confusion = tuple[str | None, str | None, int]  # (true, recognised, times); None: inserted, or deleted
 
+_CHARACTER = regex.compile(r"\X")
 _GAP = ""  # no word is empty, so the gap cannot be mistaken for one
 _SIMILAR_SOUNDS = (
     "IY IX IH EY EH AE AX AH UH UW OW AO AA AW AY OY ER "  # vowels, from the front of the mouth to the back; diphthongs
@@ -87,6 +89,20 @@ def word_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> WordErro
     WordErrors(insertions=1, deletions=0, substitutions=1, words=3)
     """
     return count_errors(align_words(reference, hypothesis))
+
+
+def characters(words: Iterable[str]) -> list[str]:
+    """The characters of words as a reader counts them: a letter with its marks is one, spaces are none.
+
+    These are Unicode's extended grapheme clusters (UAX 29). The character error rate (CER) is the errors of these
+    sequences over the characters of the references, pooled over a set as words are.
+
+    >>> characters(["TRÈS", "BIEN"])
+    ['T', 'R', 'È', 'S', 'B', 'I', 'E', 'N']
+    >>> [len(characters([word])) for word in ("שָׁלוֹם", "नमस्ते", "กำลัง")]
+    [4, 3, 3]
+    """
+    return [character for word in words for character in _CHARACTER.findall(word)]
 
 
 def pooled(counts: Iterable[WordErrors]) -> WordErrors:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import regex
+
+_RIGHT_TO_LEFT = regex.compile(r"[\p{Bidi_Class=R}\p{Bidi_Class=AL}][\p{Bidi_Class=R}\p{Bidi_Class=AL}\p{M}]*")
+
 
 def human_bytes(number: float, form: str = ".1f") -> str:
     """1536000 -> "1.5 MB"; `form` is the number's from a kilobyte on."""
@@ -42,6 +46,17 @@ def signed(number: float, digits: int, *, plus: bool = True) -> str:
 def plural(number: int, noun: str) -> str:
     """1, "seed" -> "1 seed"; 2 -> "2 seeds"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def isolated(text: str) -> str:
+    """Text in which what is written from right to left does not change the order of what stands beside it.
+
+    Each such run of letters is put between Unicode's marks of an isolate (UAX 9).
+
+    >>> isolated("ש.2 (left BA)")
+    '\u2068ש\u2069.2 (left BA)'
+    """
+    return _RIGHT_TO_LEFT.sub("\u2068\\g<0>\u2069", text)
 
 
 def text_table(rows: Sequence[Sequence[str]], *, head: int = 1) -> str:

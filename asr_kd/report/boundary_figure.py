@@ -5,24 +5,25 @@ Shapes:  T frames, D mel bins.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from asr_kd.alignment.times import Interval, Times
 from asr_kd.frames.features import FRAME_SHIFT
+from asr_kd.report.svg import STYLE, to_svg
 
 OURS, REFERENCE = "#d95f02", "#1f78b4"  # two colours that also differ for the colour-blind
 _INCHES_PER_SECOND = 4.0
 
 
-def boundary_figure(features: np.ndarray, ours: Times, reference: Times) -> bytes:
-    """A PNG.
+@mpl.rc_context(STYLE | {"axes.grid": False})
+def boundary_figure(features: np.ndarray, ours: Times, reference: Times) -> str:
+    """SVG, for words and phones may be of any script.
 
     Args:
       features: (T, D) log-mel energies, the lowest band first.
@@ -46,9 +47,8 @@ def boundary_figure(features: np.ndarray, ours: Times, reference: Times) -> byte
     above.set_title(ours.utterance, loc="left", fontsize=10)
     below.set_xlabel("seconds")
     below.set_xlim(0, max(ours.duration, reference.duration))
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
-    return buffer.getvalue()
+    svg = to_svg(figure, "boundaries", "Boundaries of one utterance")
+    return svg.replace(" viewBox", f' width="{width}in" viewBox', 1)  # a long one is wider than a window
 
 
 def _tiers(ax: Axes, times: Times, colour: str, name: str) -> None:

@@ -136,6 +136,7 @@ def collect(config: Config, work: Workspace) -> Evidence:
         data=_data(prepared(config, work)),
         left_out=left_out,
         seed=config.seed,
+        language=config.lang.language,
         distillation=compared[0] if compared else None,
         comparisons=compared[1:],
         seconds=_noted(work, "seconds.json"),
@@ -304,6 +305,7 @@ def _rescored_rows(config: Config, work: Workspace) -> list[RescoredRow]:
                 wer_ci95=(interval.low, interval.high),
                 oracle=summary.oracle,
                 hypotheses=summary.hypotheses,
+                cer=None if summary.characters is None else hypotheses.in_characters().total.wer,
             )
         )
     return rows

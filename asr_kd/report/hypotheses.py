@@ -1,4 +1,4 @@
-"""The words or phones that decoding left in exp/decode/<system>/<set>/, counted; where two systems disagree.
+"""What decoding left in exp/decode/<system>/<set>/ (words, characters or phones), counted; where two systems disagree.
 
 Shapes:  S seeds, U utterances.
 """
@@ -6,18 +6,19 @@ Shapes:  S seeds, U utterances.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydantic.dataclasses
 from pydantic import TypeAdapter
 
 from asr_kd.errors import UserError
-from asr_kd.evaluation.wer import Pair, WordErrors, align_words, count_errors, pooled
+from asr_kd.evaluation.scoring import Unit
+from asr_kd.evaluation.wer import Pair, WordErrors, align_words, characters, count_errors, pooled
 from asr_kd.io.files import read_json_lines
-from asr_kd.report.results import Unit
 
 
 @pydantic.dataclasses.dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Summary:
     failed: list[str] = field(default_factory=list)  # utterances without a path
     oov_words: int = 0
     oov_rate: float = 0.0
+    characters: dict[str, Any] | None = None  # their errors; None: they are not counted beside the words
     # of a rescored folder
     lm: str = ""
     first_pass_wer: float = 0.0
@@ -74,6 +76,14 @@ class Hypotheses:
     def words(self) -> np.ndarray:
         """(U,) int64, in the references."""
         return np.array([c.words for c in self.counts[0]], np.int64)
+
+    def in_characters(self) -> Hypotheses:
+        """The same, with the characters of the words in the place of the words."""
+
+        def aligned(pairs: list[Pair]) -> list[Pair]:
+            return align_words(*(characters(side) for side in _sides(pairs)))
+
+        return replace(self, alignments=[[aligned(pairs) for pairs in of_seed] for of_seed in self.alignments])
 
 
 @dataclass(frozen=True)
@@ -133,10 +143,11 @@ def differences(first: Hypotheses, second: Hypotheses) -> list[Difference]:
     differing = []
     seconds = dict(zip(second.ids, second.alignments[0], strict=True))
     for utterance, pairs in zip(first.ids, first.alignments[0], strict=True):
-        if _hypothesis(pairs) != _hypothesis(seconds[utterance]):
+        if _sides(pairs)[1] != _sides(seconds[utterance])[1]:
             differing.append(Difference(utterance, pairs, seconds[utterance]))
     return sorted(differing, key=lambda d: (d.change, d.utterance))
 
 
-def _hypothesis(pairs: list[Pair]) -> list[str]:
-    return [hyp for _, hyp in pairs if hyp is not None]
+def _sides(pairs: list[Pair]) -> tuple[list[str], list[str]]:
+    """The words of the reference, and those of the hypothesis."""
+    return [ref for ref, _ in pairs if ref is not None], [hyp for _, hyp in pairs if hyp is not None]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,8 @@ import jinja2
 from jinja2.environment import TemplateModule
 from markupsafe import Markup
 
-from asr_kd.evaluation.wer import kind, most_confused
-from asr_kd.io.formatting import human_bytes, human_count, human_seconds, percent, plural, signed, text_table
+from asr_kd.evaluation.wer import Pair, kind, most_confused
+from asr_kd.io.formatting import human_bytes, human_count, human_seconds, isolated, percent, plural, signed, text_table
 from asr_kd.report.collect import Evidence
 from asr_kd.report.results import Results
 from asr_kd.report.style import looks
@@ -79,6 +80,8 @@ def _environment(template: str) -> jinja2.Environment:
         "plural": plural,
         "average": lambda values: sum(values) / len(values),
         "line": _line,
+        "direction": direction,
+        "isolated": isolated,
         "md": markdown_escaped,
     }
     environment.globals |= {"most_confused": most_confused, "text_table": text_table}
@@ -91,6 +94,12 @@ def _probability(value: float, form: str = "") -> str:
     if value > 0.995:
         return f"{above}\N{NO-BREAK SPACE}0.99"
     return f"{below}\N{NO-BREAK SPACE}0.01" if value < 0.005 else f"{value:.2f}"
+
+
+def direction(pairs: Sequence[Pair]) -> str:
+    """How an utterance is written: "rtl" where most letters of its reference are of a script from right to left."""
+    kinds = [unicodedata.bidirectional(letter) for reference, _ in pairs for letter in reference or ""]
+    return "rtl" if kinds.count("R") + kinds.count("AL") > kinds.count("L") else "ltr"
 
 
 def _line(text: str) -> str:

@@ -10,11 +10,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox
 
 from asr_kd.evaluation.frames import ExampleFrame
 from asr_kd.evaluation.wer import Confusion, confusion_matrix
-from asr_kd.io.formatting import human_bytes
+from asr_kd.io.formatting import human_bytes, isolated
 from asr_kd.report.results import Results, SystemRow
 from asr_kd.report.style import COLOURS, Look, looks
 from asr_kd.report.svg import INK, STYLE, percents, to_svg
@@ -131,11 +133,12 @@ def size_and_errors(results: Results) -> str:
     shown = {row.name: row for row in results.systems if row.role != "control"}
     figure = Figure(figsize=(9.6, 3.7), layout="constrained")
     ax = figure.subplots()
+    labels = []
     for row in shown.values():
         at = (row.bytes, row.wer[name])
         ax.plot([row.bytes] * 2, row.wer_ci95[name], color=look[row.name].colour, linewidth=1.2, alpha=0.35)
         ax.plot(*at, "o", **_mark(look[row.name], 10))
-        ax.annotate(row.name, at, (9, 0), **_LABEL, va="center")
+        labels.append(ax.annotate(row.name, at, (9, 0), **_LABEL, va="center", color=look[row.name].colour))
     for comparison in results.all_comparisons:
         if comparison.direct in shown and comparison.distilled in shown:
             x, y = shown[comparison.direct].bytes, shown[comparison.direct].wer[name]
@@ -152,6 +155,7 @@ def size_and_errors(results: Results) -> str:
     ax.yaxis.set_major_formatter(percents())
     ax.set_xlabel("size of the weights on disk")
     ax.set_ylabel(f"{results.unit} error rate on {name}")
+    _move_apart(figure, labels)
     return to_svg(figure, "size", f"Size and {results.unit} error rate")
 
 
@@ -202,7 +206,7 @@ def soft_targets(example: ExampleFrame, names: Sequence[str]) -> str:
         ax.grid(visible=False)
         ax.spines["bottom"].set_visible(False)
         ax.tick_params(axis="y", length=0)
-    axes[0].set_yticks(range(count), [_short(name) for name in names], fontsize=9)
+    axes[0].set_yticks(range(count), [isolated(_short(name)) for name in names], fontsize=9)
     axes[0].invert_yaxis()
     return to_svg(figure, "soft-targets", "Soft targets of one frame")
 
@@ -232,7 +236,7 @@ def confusions(counts: Sequence[Confusion]) -> str:
 
 def _name_phones(ax: Axes, phones: Sequence[str]) -> None:
     size = len(phones)
-    names = [phone.lower() for phone in phones]
+    names = [isolated(phone.lower()) for phone in phones]
     ax.set_xticks(range(size + 1), [*names, "deleted"], rotation=90, fontsize=7.5)
     ax.set_yticks(range(size + 1), [*names, "inserted"], fontsize=7.5)
     ax.xaxis.tick_top()
@@ -257,6 +261,20 @@ _LABEL: dict[str, Any] = {"textcoords": "offset points"}
 def _mark(look: Look, size: float) -> dict[str, Any]:
     face = "none" if look.hollow else look.colour
     return {"markersize": size, "markerfacecolor": face, "markeredgecolor": look.colour, "markeredgewidth": 2}
+
+
+def _move_apart(figure: Figure, labels: Sequence[Annotation]) -> None:
+    """Moves labels up that would be drawn over a lower one, as those of points that coincide would."""
+    figure.draw_without_rendering()  # sets the layout
+    placed: list[Bbox] = []
+    for label in sorted(labels, key=lambda label: label.get_window_extent().y0):
+        box = label.get_window_extent()
+        for other in placed:  # from the lowest up
+            if box.overlaps(other):
+                x, y = label.xyann
+                label.xyann = x, y + (other.y1 - box.y0) * 72 / figure.dpi
+                box = label.get_window_extent()
+        placed = sorted([*placed, box], key=lambda box: float(box.y0))
 
 
 def _series(log: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The results of a run, typed: what `exp/report/results.json` holds.
 
-Rates of errors are called `wer` throughout; `Results.unit` says whether they are of words or of phones. A mapping by
-"set" has the scored sets as its keys: dev, on which settings are chosen, then the test sets.
+Rates of errors are called `wer` throughout; `Results.unit` says whether they are of words, characters or phones. A
+mapping by "set" has the scored sets as its keys: dev, on which settings are chosen, then the test sets.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from asr_kd.evaluation.scoring import rate_name
+from asr_kd.evaluation.scoring import Unit, rate_name
 from asr_kd.settings import STRICT
 
-Unit = Literal["word", "phone"]
 Role = Literal["direct", "teacher", "distilled", "control", "other"]
 Ends = tuple[float, float]  # low and high of a 95 % interval
 
@@ -104,6 +103,7 @@ class SystemRow:
     oov: dict[str, OutOfVocabulary]
     last_epoch: LastEpoch | None = None
     with_silence: Rates | None = None  # of phones: the rates where silence counts as a phone
+    characters: Rates | None = None  # of words made of characters or pieces: the rates of their characters (CER)
 
     @property
     def is_ensemble(self) -> bool:
@@ -233,6 +233,7 @@ class RescoredRow:
     wer_ci95: Ends
     oracle: dict[str, float]  # n -> error rate if the best of the first n hypotheses were taken
     hypotheses: float  # a list's mean length
+    cer: float | None = None  # where characters are counted beside words
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -295,6 +296,7 @@ class Results:
     data: DataResults
     left_out: list[LeftOut]
     seed: int
+    language: str = "en"  # of the transcripts, a BCP 47 tag
     distillation: Distillation | None = None  # of the config's first comparison
     comparisons: list[Distillation] = field(default_factory=list)  # the others
     seconds: dict[str, float] = field(default_factory=dict)  # by command
@@ -326,6 +328,11 @@ class Results:
     def rate(self) -> str:
         """What the rate of errors is called."""
         return rate_name(self.unit)
+
+    @property
+    def has_cer(self) -> bool:
+        """Whether the rate of characters stands beside that of words."""
+        return bool(self.systems) and all(row.characters is not None for row in self.systems)
 
     def row(self, name: str) -> SystemRow:
         """The row of a system."""

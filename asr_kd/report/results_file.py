@@ -23,7 +23,8 @@ def as_json(results: Results) -> str:
       ValueError: a number is not finite.
     """
     body = to_mapping(results)
-    body["systems"] = [_without_none(row) for row in body["systems"]]
+    for rows in ("systems", "rescored"):
+        body[rows] = [_without_none(row) for row in body[rows]]
     body["alignment"] = _without_none(body["alignment"])
     return json.dumps(_without_none(body), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 

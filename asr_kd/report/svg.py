@@ -1,12 +1,14 @@
 """matplotlib figures as SVG text that reads on light and on dark ground and is the same on every run.
 
-Text and axes take the colour of the page around them (`currentColor`), and the ground is left out.
+Text and axes take the colour of the page around them (`currentColor`), and the ground is left out. Text stays text, so
+that letters of every script are drawn in the reader's fonts.
 """
 
 from __future__ import annotations
 
 import io
 import re
+import warnings
 
 import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -49,7 +51,9 @@ def percents() -> FuncFormatter:
 def to_svg(figure: Figure, name: str, title: str) -> str:
     """Self-contained SVG text; its ids depend on `name` alone, so that several fit into one page."""
     buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": name}):
+    with mpl.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
+        # of scripts that matplotlib cannot draw; here it only measures them
+        warnings.filterwarnings("ignore", "Glyph .* missing from font|Matplotlib currently does not support")
         FigureCanvasSVG(figure).print_svg(
             buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
         )

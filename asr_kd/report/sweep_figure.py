@@ -10,7 +10,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
-from asr_kd.report.results import Role, Unit
+from asr_kd.evaluation.scoring import Unit
+from asr_kd.report.results import Role
 from asr_kd.report.style import COLOURS, OTHERS
 from asr_kd.report.svg import STYLE, percents, to_svg
 
@@ -34,15 +35,14 @@ class SweepRow:
     unit: Unit = "word"
     wer: dict[str, float] = field(default_factory=dict)
     wer_per_seed: dict[str, list[float]] = field(default_factory=dict)
+    cer: dict[str, float] = field(default_factory=dict)  # where characters are counted beside words
     rtf: float | None = None  # on the last of these sets
 
     def as_mapping(self) -> dict[str, Any]:
         """For sweep.json: the grid's values and what was measured."""
-        measured = {name: value for name, value in vars(self).items() if name not in ("values", "role")}
-        if not self.wer:
-            for name in ("unit", "wer", "wer_per_seed", "rtf"):
-                del measured[name]
-        return {**self.values, **measured}
+        left_out = {"values", "role"} | (set() if self.wer else {"unit", "wer", "wer_per_seed", "rtf"})
+        left_out |= set() if self.cer else {"cer"}
+        return {**self.values, **{name: value for name, value in vars(self).items() if name not in left_out}}
 
 
 @mpl.rc_context(STYLE)

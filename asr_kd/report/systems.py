@@ -99,6 +99,9 @@ def row_of(
         frame_accuracy_ci95={n: (interval.low, interval.high) for n, interval in accuracy.items()},
         cross_entropy={n: float(f.cross_entropy.mean()) for n, f in measured.answers.items()},
         **vars(rates(config, hypotheses)),
+        characters=None
+        if any(summary.characters is None for summary in summaries.values())
+        else rates(config, {n: h.in_characters() for n, h in hypotheses.items()}),
         rtf=chosen.rtf or 0.0,
         seeds=1 if system.is_ensemble else measured.models,
         senones=measured.senones,

@@ -137,7 +137,7 @@ def compare(config: Config, work: Workspace, form: str, directory: Path) -> Comp
             store = next(store for store in stores.values() if result.typical in store.ids)
             features = store.features[store.span(store.index(result.typical))]
             shown = next(pair for pair in pairs if pair[0].utterance == result.typical)
-            (temporary / "example.png").write_bytes(boundary_figure(features, *shown))
+            (temporary / "example.svg").write_text(boundary_figure(features, *shown), encoding="utf-8")
     return result
 
 

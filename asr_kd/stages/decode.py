@@ -61,8 +61,9 @@ class DecodeResult:
         return any(entry.ran for entry in self.decoded)
 
     def __str__(self) -> str:
-        rate = rate_name(self.decoded[0].summary["unit"]) if self.decoded else "WER"
-        head = ["system", "set", rate, "ins", "del", "sub", "scale", "penalty", "RTF"]
+        first = self.decoded[0].summary if self.decoded else {"unit": "word"}
+        rate, beside = rate_name(first["unit"]), ["CER"] if "characters" in first else []
+        head = ["system", "set", rate, "ins", "del", "sub", *beside, "scale", "penalty", "RTF"]
         table = text_table([head, *(_table_row(entry.summary) for entry in self.decoded)])
         lines = table.splitlines()
         notes = ["", "", *(_notes(entry) for entry in self.decoded)]
@@ -73,6 +74,7 @@ def _table_row(row: dict[str, Any]) -> list[str]:
     errors = row["errors"]
     return [
         row["system"], row["set"], f"{row['wer']:.2%}", *(str(errors[kind]) for kind in ("ins", "del", "sub")),
+        *([f"{row['characters']['wer']:.2%}"] if "characters" in row else []),
         str(row["acoustic_scale"]), str(row["word_penalty"]), f"{row['rtf']:.4f}",
     ]  # fmt: skip
 
@@ -201,7 +203,7 @@ def decode_context(
     if not config.decoding.acoustic_scales or not config.decoding.word_penalties:
         raise UserError("decoding.acoustic_scales and decoding.word_penalties need at least one entry each.")
     stores = {name: open_frames(work, name) for name in names}
-    return DecodeContext(config, work, stores, scoring_of(config.corpus, work.config_path), backend, nj)
+    return DecodeContext(config, work, stores, scoring_of(config.corpus, config.lang, work.config_path), backend, nj)
 
 
 def task_of(config: Config, work: Workspace, system: str, *, may_compile: bool = True) -> DecodeTask:

@@ -13,7 +13,7 @@ from asr_kd.decoding.scales import Scales
 from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.errors import UserError
 from asr_kd.evaluation.scoring import Scoring
-from asr_kd.evaluation.wer import Pair, align_words, count_errors, pooled
+from asr_kd.evaluation.wer import Pair, align_words, characters, count_errors, pooled
 from asr_kd.frames.store import FrameStore
 from asr_kd.io.files import read_json, write_json, write_json_lines
 from asr_kd.workspace.work import Workspace
@@ -92,6 +92,9 @@ def write_results(
     if scoring.unit == "phone":
         with_silence = [align_words(row["with_silence"]["ref"], row["with_silence"]["hyp"]) for row in rows]
         summary["with_silence"] = _rates(with_silence, [row["seed"] for row in rows])
+    if scoring.characters:
+        of_characters = [align_words(characters(row["ref"]), characters(row["hyp"])) for row in rows]
+        summary["characters"] = _rates(of_characters, [row["seed"] for row in rows])
     write_json_lines(folder / "hyps.jsonl", rows)
     write_json(folder / "summary.json", summary)
 
@@ -101,7 +104,7 @@ def _row(utterance: str, seed: int, reference: list[str], hypothesis: Hypothesis
     ref, hyp = scoring.scored(reference), scoring.scored(hypothesis.words)
     row = {"utterance": utterance, "seed": seed, "ref": ref, "hyp": hyp, "alignment": align_words(ref, hyp),
            "retried": hypothesis.retried}  # fmt: skip
-    if scoring.unit == "word":
+    if scoring.unit != "phone":
         return row
     with_silence = {
         "ref": scoring.scored(reference, silence=True),

@@ -56,12 +56,13 @@ class RescoreResult:
     summaries: list[dict[str, Any]]
 
     def __str__(self) -> str:
-        rate = rate_name(self.summaries[0]["unit"]) if self.summaries else "WER"
-        best = f"best of {' / '.join(map(str, ORACLES))}"
-        rows = [["system", "set", rate, "first pass", "scale", "penalty", best]]
+        first = self.summaries[0] if self.summaries else {"unit": "word"}
+        beside, best = ["CER"] if "characters" in first else [], f"best of {' / '.join(map(str, ORACLES))}"
+        rows = [["system", "set", rate_name(first["unit"]), *beside, "first pass", "scale", "penalty", best]]
         for row in self.summaries:
             oracles = " / ".join(f"{row['oracle'][str(size)]:.2%}" for size in ORACLES)
-            rows.append([row["system"], row["set"], f"{row['wer']:.2%}", f"{row['first_pass_wer']:.2%}",
+            cer = [f"{row['characters']['wer']:.2%}"] if beside else []
+            rows.append([row["system"], row["set"], f"{row['wer']:.2%}", *cer, f"{row['first_pass_wer']:.2%}",
                          str(row["acoustic_scale"]), str(row["word_penalty"]), oracles])  # fmt: skip
         return f"rescored with {self.lm}\n{text_table(rows)}"
 

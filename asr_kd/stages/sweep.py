@@ -322,6 +322,7 @@ def _decoded(config: Config, work: Workspace, plan: SweepPlan, name: str) -> dic
         "unit": summary.unit,
         "wer": {s: h.total.wer for s, h in hypotheses.items()},
         "wer_per_seed": {s: [errors.wer for errors in h.per_seed] for s, h in hypotheses.items()},
+        "cer": {} if summary.characters is None else {s: h.in_characters().total.wer for s, h in hypotheses.items()},
         "rtf": summary.rtf,
     }
 
@@ -331,12 +332,14 @@ def markdown(result: SweepResult) -> str:
     first = result.rows[0]
     rate = rate_name(first.unit)
     head = [*result.keys, "system", "parameters", "dev frame accuracy", "dev cross-entropy"]
-    head += [f"{rate} {name}" for name in first.wer] + (["RTF"] if first.wer else [])
+    head += [f"{rate} {name}" for name in first.wer] + [f"CER {name}" for name in first.cer]
+    head += ["RTF"] if first.wer else []
     rows = []
     for row in result.rows:
         cells = [*(str(row.values[key]) for key in result.keys), row.system, f"{row.parameters:,}"]
         cells += [f"{row.frame_accuracy:.2%}", f"{row.cross_entropy:.3f}"]
-        cells += [f"{rate:.2%}" for rate in row.wer.values()] + ([f"{row.rtf:.3f}"] if row.wer else [])
+        cells += [f"{rate:.2%}" for rate in (*row.wer.values(), *row.cer.values())]
+        cells += [f"{row.rtf:.3f}"] if row.wer else []
         rows.append(cells)
     return markdown_table(head, rows)
 

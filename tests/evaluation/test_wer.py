@@ -2,10 +2,11 @@
 
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.evaluation.wer import WordErrors, align_words, count_errors, kind, pooled, word_errors
+from asr_kd.evaluation.wer import WordErrors, align_words, characters, count_errors, kind, pooled, word_errors
 
 sentences = st.lists(st.sampled_from(["A", "B", "C", "D"]), max_size=7)
 
@@ -36,6 +37,31 @@ def test_counts_by_hand() -> None:
     assert counts.wer == 0.75
     assert counts.as_dict() == {"ins": 1, "del": 1, "sub": 1, "words": 4}
     assert [kind(p) for p in [("A", "A"), ("A", "B"), (None, "B"), ("A", None)]] == ["correct", "sub", "ins", "del"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ÇA VA", "Ç A V A"),
+        ("e\u0301te", "e\u0301 t e"),  # a letter and its mark, where the text is not composed
+        ("שָׁלוֹם", "שָׁ ל וֹ ם"),
+        ("مُحَمَّد", "مُ حَ مَّ د"),
+        ("กำลัง", "กำ ลั ง"),
+        ("한국", "한 국"),
+        ("你好", "你 好"),
+        ("a \u0301b", "a \u0301 b"),  # a mark that begins a word does not go to the word before
+    ],
+)
+def test_a_character_is_a_letter_with_its_marks(text: str, expected: str) -> None:
+    assert characters(text.split()) == expected.split()
+
+
+def test_character_errors_by_hand() -> None:
+    """LE CAFE for LES CAFÉS: two deleted, one substituted, of eight characters; the space between is none."""
+    counts = word_errors(characters(["LES", "CAFÉS"]), characters(["LE", "CAFE"]))
+    assert counts == WordErrors(deletions=2, substitutions=1, words=8)
+    joined, split = characters(["PLUS", "TARD"]), characters(["PLUSTARD"])
+    assert word_errors(joined, split).errors == 0
 
 
 def test_empty_sides() -> None:

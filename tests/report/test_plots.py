@@ -52,3 +52,13 @@ def test_no_two_ticks_of_an_error_rate_read_the_same(results: Results, middle: f
 def test_sizes_are_named_where_the_models_are(results: Results) -> None:
     svg = plots.size_and_errors(_changed(results, 0.3, 0.01, (4_000_000, 20_000_000, 4_200_000)))
     assert _numbers(svg, "MB") == [4.0, 20.0]
+
+
+def test_labels_of_points_that_coincide_are_drawn_apart(results: Results) -> None:
+    same = _changed(results, 0.3, 0.0, (4_000_000, 4_000_000, 4_000_000))
+    svg = plots.size_and_errors(same)
+    heights = sorted(
+        float(re.search(rf'y="([\d.]+)"[^>]*>{row.name}</text>', svg).group(1))  # type: ignore[union-attr]
+        for row in same.systems
+    )
+    assert len(heights) == 3 and all(b - a >= 9 for a, b in itertools.pairwise(heights))  # points: the size of the font

@@ -19,8 +19,8 @@ from asr_kd.io.files import read_json_lines
 from asr_kd.io.formatting import percent
 from asr_kd.io.stamp import STAMP, Stamp
 from asr_kd.report import plots
-from asr_kd.report.collect import collect
-from asr_kd.report.page import markdown_escaped, sentences
+from asr_kd.report.collect import Evidence, collect
+from asr_kd.report.page import Origin, markdown_escaped, render, sentences, terminal_text
 from asr_kd.report.results import MnistBias, MnistResults, Results
 from asr_kd.report.results_file import as_json, read_results, schema
 from asr_kd.stages.report import ReportResult, report
@@ -365,6 +365,29 @@ def test_words_for_a_teacher_without_gain(finished_run: tuple[Config, Workspace]
     assert "there is no gain that the distilled network" in said.lead()
     assert "is above\N{NO-BREAK SPACE}0.99." in said.lead()
     assert "not defined here" in said.notes[-1]
+
+
+def test_a_share_with_the_other_sign_is_said_in_words(finished_run: tuple[Config, Workspace]) -> None:
+    report(*finished_run)
+    results = read_results(finished_run[1].exp("report") / "results.json")
+    first = results.distillation
+    assert first is not None
+    shares = replace(first.sets["test"].gain_kept, frame_accuracy=-1.12, cross_entropy=0.62, wer=None)
+    headline = replace(first.gain_kept, **vars(shares), frame_accuracy_dev=-0.5)
+    first = replace(first, sets={"test": replace(first.sets["test"], gain_kept=shares)}, gain_kept=headline)
+    changed = replace(results, distillation=first, comparisons=[])
+    said = sentences(changed)
+    assert "distilling keeps none of the teacher’s gain." in said.lead()
+    assert plain(said.key()).endswith(
+        "Share of the teacher’s gain kept on test, in frame accuracy: none (distilled is worse than direct); "
+        "in cross-entropy: 62\N{NO-BREAK SPACE}%; "
+        "in word error rate: nothing to keep (teacher is no better than direct)."
+    )
+    assert "gain kept: none (distilled is worse than direct); probability" in terminal_text(changed)
+    evidence = Evidence(changed, {}, [], None, [])
+    figures = dict.fromkeys(("wer", "size", "rtf", "training-curves", "members"), "")
+    page = render("report.html.j2", evidence, figures, Origin("", [], "1"))
+    assert "<b>none</b>" in page and "kept by one network (dev: none)" in page and "−112" not in page
 
 
 def test_text_is_escaped_for_markdown() -> None:

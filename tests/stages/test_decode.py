@@ -220,7 +220,7 @@ def test_words_do_not_depend_on_how_many_run_at_once(work, monkeypatch):
 
 def test_phones_are_scored_as_their_classes_and_another_map_decodes_again(work, monkeypatch):
     classes = {"AB": "A", "BEE": "B", "BEER": "B", "C": "SIL", "SEA": "SIL", "XENON": None}
-    monkeypatch.setattr(stage, "scoring_of", lambda config, work: Scoring(classes))
+    monkeypatch.setattr(stage, "scoring_of", lambda *_: Scoring(classes))
     result = decode(CONFIG, work, systems=["plain"], backend="kaldi")
     assert "PER" in str(result) and "with silence" in str(result) and "WER" not in str(result)
     summary = json.loads((work.decoded("plain", "dev") / "summary.json").read_text())
@@ -234,7 +234,7 @@ def test_phones_are_scored_as_their_classes_and_another_map_decodes_again(work, 
     wrong = sum(a != b for row in rows for a, b in align_words(*(row["with_silence"][k] for k in ("ref", "hyp"))))
     assert summary["with_silence"]["wer"] == pytest.approx(wrong / 10)
     assert not decode(CONFIG, work, systems=["plain"], backend="kaldi").ran
-    monkeypatch.setattr(stage, "scoring_of", lambda config, work: Scoring(classes | {"AB": "B"}))
+    monkeypatch.setattr(stage, "scoring_of", lambda *_: Scoring(classes | {"AB": "B"}))
     assert decode(CONFIG, work, systems=["plain"], backend="kaldi").ran
     assert read_json_lines(work.decoded("plain", "dev") / "hyps.jsonl")[0]["ref"] == ["B", "B"]
 
@@ -312,6 +312,24 @@ def run_command(work: Workspace, *options: str):
     config.write_text(yaml.safe_dump(json.loads(json.dumps(to_mapping(CONFIG)))))
     command = ["decode", "--config", str(config), "--work-dir", str(work.root), "--nj", "1", *options]
     return CliRunner().invoke(main, command, catch_exceptions=False)
+
+
+def test_characters_are_counted_beside_words(work, monkeypatch):
+    monkeypatch.setattr(stage, "scoring_of", lambda *_: Scoring(characters=True))
+    result = decode(CONFIG, work, systems=["plain"], sets=["test"], backend="kaldi")
+    summary = json.loads((work.decoded("plain", "test") / "summary.json").read_text())
+    rows = read_json_lines(work.decoded("plain", "test") / "hyps.jsonl")
+    spelled = [["".join(row[side]) for side in ("ref", "hyp")] for row in rows]
+    wrong = [sum(ref != hyp for ref, hyp in align_words(*map(list, sides))) for sides in spelled]
+    counted = summary["characters"]
+    assert counted["errors"]["words"] == sum(len(ref) for ref, _ in spelled) == 2 * len("CBEEXENON")
+    assert counted["wer"] == sum(wrong) / counted["errors"]["words"] == pytest.approx(np.mean(counted["wer_per_seed"]))
+    head, _, line = str(result).splitlines()
+    column = head.index("CER") + len("CER")
+    assert line[:column].endswith(f" {counted['wer']:.2%}") and f" {summary['wer']:.2%} " in line
+    monkeypatch.setattr(stage, "scoring_of", lambda *_: Scoring())
+    assert "CER" not in str(decode(CONFIG, work, systems=["plain"], sets=["test"], backend="kaldi"))
+    assert "characters" not in json.loads((work.decoded("plain", "test") / "summary.json").read_text())
 
 
 def test_a_decoder_is_added_by_a_line_in_the_registry(work, monkeypatch):

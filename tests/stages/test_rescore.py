@@ -20,12 +20,15 @@ from asr_kd.io.files import read_json_lines
 from asr_kd.lang.ngram import Arpa, estimate, read_arpa, read_vocabulary, write_arpa
 from asr_kd.stages.decode import decode
 from asr_kd.stages.nbest import read_lists
-from asr_kd.stages.rescore import _difference, check_models, rescore
+from asr_kd.stages.rescore import RescoreResult, _difference, check_models, rescore
 from asr_kd.workspace.work import Workspace
 
+from ..stores import write_store
 from .test_decode import CONFIG, work  # noqa: F401  (a fixture)
 
 pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
+
+from asr_kd.decoding.k2_decoder import _arcs_of_each
 
 _spec = importlib.util.spec_from_file_location("toy", Path(__file__).parents[1] / "decoding" / "toy.py")
 toy = importlib.util.module_from_spec(_spec)
@@ -205,3 +208,41 @@ def test_an_utterance_without_a_path_stays_without_words(graph) -> None:
     (answer,) = decoder.nbest([np.zeros((1, graph.num_senones), np.float32)], 10, 10)  # no word is one frame long
     assert not answer.words and len(answer.acoustic) == len(answer.graph) == 0
     assert math.isinf(decoder.decode([np.zeros((1, graph.num_senones), np.float32)])[0].score)
+
+
+def test_a_lattice_that_leads_nowhere_is_searched_again_with_a_wider_beam(graph) -> None:
+    """The beam leaves arcs in it, but no path to the end; the others of its batch have their lists."""
+    rng = np.random.default_rng(0)
+    loglikes = [(3 * rng.normal(size=(30, graph.num_senones))).astype(np.float32) for _ in range(12)]
+    narrow = replace(EXHAUSTIVE, search_beam=0.5, output_beam=0.5, min_active=0, retry_beams=(1.0, 100.0))
+    decoder = make_decoder("k2", graph, narrow, acoustic_scale=SCALE)
+    arcs = _arcs_of_each(decoder._intersect(loglikes, narrow.search_beam, narrow.max_active))
+    best = decoder.decode(loglikes)
+    nowhere = [k for k, answer in enumerate(best) if answer.retried and arcs[k].stop > arcs[k].start]
+    assert 0 < len(nowhere) < 12
+    lists = decoder.nbest(loglikes, 50, 10)
+    assert [answer.words[0] for answer in lists] == [answer.words for answer in best]
+    never = make_decoder("k2", graph, replace(narrow, retry_beams=()), acoustic_scale=SCALE).nbest(loglikes, 50, 10)
+    assert [k for k, answer in enumerate(never) if not answer.words] == nowhere
+    assert all(answer.words == lists[k].words for k, answer in enumerate(never) if k not in nowhere)
+
+
+def test_an_utterance_without_a_path_is_listed_without_hypotheses(work: Workspace, tmp_path: Path) -> None:  # noqa: F811
+    frames = [
+        (name, np.random.default_rng(3).normal(size=(length, 4))) for name, length in (("long", 25), ("short", 2))
+    ]
+    write_store(work.frames("test"), frames, texts=["SEA", "BEER C"], scale=np.ones(4, np.float32))
+    decode(CONFIG, work, ["plain"], backend="k2")
+    (summary,) = rescore(CONFIG, work, lm_file(tmp_path, toy.ARPA), ["plain"], ["test"]).summaries
+    listed = {(each.utterance, each.seed): each.hypotheses for each in read_lists(work.nbest("plain", "test"))}
+    assert [bool(listed[name, 0].words) for name in ("long", "short")] == [True, False]
+    assert summary["failed"] == ["short"] and summary["errors"]["del"] >= 4  # two words, by each of two seeds
+
+
+def test_the_rate_of_characters_stands_beside_that_of_words() -> None:
+    of_words = {"unit": "word", "system": "plain", "set": "test", "wer": 0.5, "first_pass_wer": 0.6,
+                "acoustic_scale": 0.1, "word_penalty": 0.0,
+                "oracle": dict.fromkeys(("1", "10", "100"), 0.5)}  # fmt: skip
+    assert "CER" not in str(RescoreResult(Path("lm"), True, [of_words]))
+    lines = str(RescoreResult(Path("lm"), True, [of_words | {"characters": {"wer": 0.25}}])).splitlines()
+    assert lines[1].split()[2:5] == ["WER", "CER", "first"] and lines[3].split()[2:5] == ["50.00%", "25.00%", "60.00%"]

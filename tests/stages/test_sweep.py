@@ -12,7 +12,8 @@ from click.testing import CliRunner
 
 from asr_kd.cli import main
 from asr_kd.errors import UserError
-from asr_kd.stages.sweep import _link, default_systems, parse_grid, points_of
+from asr_kd.report.sweep_figure import SweepRow
+from asr_kd.stages.sweep import SweepResult, _link, default_systems, markdown, parse_grid, points_of
 from asr_kd.workspace.config import Config, from_mapping, load_config
 
 from ..recipe import CONFIG, STAGES, arguments, make_recipe, run
@@ -76,6 +77,20 @@ def test_a_folder_in_the_place_of_a_link_is_named(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     with pytest.raises(UserError, match=r"b must be a link to .*target, but a folder of this name is there"):
         _link(tmp_path / "b", tmp_path / "target")
+
+
+def test_the_rate_of_characters_stands_beside_that_of_words() -> None:
+    measured = {"system": "direct", "role": "direct", "parameters": 1200, "seeds": 1, "frame_accuracy": 0.5,
+                "frame_accuracy_each": [0.5], "cross_entropy": 1.0}  # fmt: skip
+    decoded = {"wer": {"test": 0.5}, "wer_per_seed": {"test": [0.5]}, "rtf": 0.01}
+    rows = [SweepRow({"k": 1}, **measured), SweepRow({"k": 1}, **measured, **decoded),
+            SweepRow({"k": 1}, **measured, **decoded, cer={"test": 0.125})]  # fmt: skip
+    tables = [markdown(SweepResult(Path("sweep"), ("k",), [row], [])).splitlines() for row in rows]
+    assert tables[0][0].endswith("| dev cross-entropy |") and tables[1][0].endswith("| WER test | RTF |")
+    assert tables[2][0].endswith("| WER test | CER test | RTF |")
+    assert tables[2][2].endswith("| 50.00% | 12.50% | 0.010 |")
+    written = [row.as_mapping().keys() - {"k"} - measured.keys() for row in rows]
+    assert written == [set(), {"unit", *decoded}, {"unit", "cer", *decoded}]
 
 
 @pytest.fixture(scope="module")
