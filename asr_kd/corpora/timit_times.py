@@ -78,8 +78,8 @@ def scored_phones(conf_dir: Path, size: int) -> dict[str, str | None]:
 def scoring_of(corpus: CorpusConfig, lang: LangConfig, config_path: Path) -> Scoring:
     """What a recipe's errors are counted in: its words; or, where phones are recognised, the phones that are scored.
 
-    Words of a language without spaces are characters. Elsewhere characters are counted beside the words where words
-    are made of characters or pieces.
+    Where a language is written without spaces they are its characters. Elsewhere characters are counted beside the
+    words where words are made of characters or pieces.
 
     Raises:
       UserError: the table of phones is missing or malformed, or more phones are to be scored than are trained.

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from asr_kd.evaluation.wer import characters
 from asr_kd.io.files import digest_of
 from asr_kd.lang.lexicon import SILENCE
 
@@ -22,7 +23,7 @@ class Scoring:
 
     Attributes:
       phones: phone -> the scored one, None where it is left out; empty: words are scored.
-      unspaced: the language is written without spaces, so that each word is a character.
+      unspaced: the language is written without spaces: characters are scored.
       characters: errors of characters are counted beside those of words.
     """
 
@@ -43,7 +44,7 @@ class Scoring:
         return {"scored": "characters" if self.unspaced else "words and characters"} if self != WORDS else {}
 
     def scored(self, words: Sequence[str], *, silence: bool = False) -> list[str]:
-        """Words as they are; phones mapped to the scored ones.
+        """Words as they are, or their characters; phones mapped to the scored ones.
 
         Args:
           silence: whether it counts as a phone; adjacent silences count once.
@@ -55,7 +56,7 @@ class Scoring:
         ['SIL', 'B', 'IH', 'SIL']
         """
         if not self.phones:
-            return list(words)
+            return characters(words) if self.unspaced else list(words)
         scored: list[str] = []
         for word in words:
             phone = self.phones[word.upper()]

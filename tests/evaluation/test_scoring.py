@@ -82,6 +82,12 @@ def test_characters_are_counted_where_words_are_made_of_them(settings: dict, uni
     assert scoring_of(PHONES, LangConfig(**settings), CONFIG_PATH).unit == "phone"
 
 
+def test_a_language_without_spaces_is_scored_by_its_characters() -> None:
+    scoring = scoring_of(FolderConfig(), LangConfig(language="zh", units="characters"), CONFIG_PATH)
+    assert scoring.scored(["你", "好", "wifi"]) == ["你", "好", "w", "i", "f", "i"]
+    assert scoring.scored(scoring.scored(["กำลัง"])) == ["กำ", "ลั", "ง"]
+
+
 def test_what_is_counted_is_part_of_the_stamp() -> None:
     kinds = [WORDS, Scoring(unspaced=True), Scoring(characters=True), Scoring({"B": "B"})]
     assert len({str(scoring.inputs) for scoring in kinds}) == 4 and WORDS.inputs == {}

@@ -17,10 +17,11 @@ from asr_kd.evaluation.frames import ExampleFrame
 from asr_kd.evaluation.wer import align_words
 from asr_kd.io.files import read_json_lines, write_json_lines
 from asr_kd.report import plots
-from asr_kd.report.page import direction
+from asr_kd.report.collect import Evidence, collect
+from asr_kd.report.hypotheses import Difference
+from asr_kd.report.page import Origin, direction, render, terminal_text
 from asr_kd.report.results import Results
-from asr_kd.report.results_file import read_results
-from asr_kd.stages.report import ReportResult, report
+from asr_kd.report.results_file import as_json, read_results
 from asr_kd.workspace.config import Config
 from asr_kd.workspace.work import Workspace
 
@@ -45,19 +46,29 @@ def words_of(run: tuple[Config, Workspace]) -> list[str]:
     return sorted({word for row in rows for word in (*row["ref"], *row["hyp"])})
 
 
+FIGURES = ("wer", "size", "rtf", "training-curves", "members", "soft-targets")
+
+
+def pages(evidence: Evidence) -> tuple[str, str]:
+    """index.html and report.md without their figures."""
+    figures, origin = dict.fromkeys(FIGURES, ""), Origin("", [], "0")
+    html, markdown = (render(f"report.{form}.j2", evidence, figures, origin) for form in ("html", "md"))
+    return html, markdown
+
+
 @pytest.fixture(scope="module")
-def hebrew(finished_run: tuple[Config, Workspace], tmp_path_factory) -> tuple[ReportResult, Workspace]:
-    """The report of a run of Hebrew words that are made of characters."""
+def hebrew(finished_run: tuple[Config, Workspace], tmp_path_factory) -> tuple[Evidence, Workspace]:
+    """What the report of a run is written from whose words are Hebrew and made of characters."""
     words = {word: HEBREW[k % len(HEBREW)] for k, word in enumerate(words_of(finished_run))}
     root = tmp_path_factory.mktemp("hebrew") / "run"
     work = rewritten(finished_run, root, words, characters={"wer": 0.5})
     config = replace(finished_run[0], lang=replace(finished_run[0].lang, language="he", units="characters"))
-    return report(config, work), work
+    return collect(config, work), work
 
 
-def test_characters_are_counted_beside_words(hebrew: tuple[ReportResult, Workspace]) -> None:
-    result, work = hebrew
-    results = json.loads((result.path / "results.json").read_text(encoding="utf-8"))
+def test_characters_are_counted_beside_words(hebrew: tuple[Evidence, Workspace]) -> None:
+    evidence, work = hebrew
+    results = json.loads(as_json(evidence.results))
     assert results["unit"] == "word" and results["language"] == "he"
     row = next(row for row in results["systems"] if row["name"] == "distilled")
     errors = length = 0
@@ -70,18 +81,19 @@ def test_characters_are_counted_beside_words(hebrew: tuple[ReportResult, Workspa
     assert counted["words"] == length and sum(counted[kind] for kind in ("ins", "del", "sub")) == errors
     cer, (low, high) = row["characters"]["wer"]["test"], row["characters"]["wer_ci95"]["test"]
     assert cer == errors / length and low < cer < high and cer != row["wer"]["test"]
-    page, markdown = ((result.path / name).read_text(encoding="utf-8") for name in ("index.html", "report.md"))
+    page, markdown = pages(evidence)
     shown = f"{100 * cer:.1f}\N{NO-BREAK SPACE}%"
     assert f'<td class="key">{shown}</td>' in page and f"| **{shown}** |" in markdown
     assert "character error rate</th>" in page and "| CER dev | CER test |" in markdown
-    assert "CER %" in str(result) and f"{100 * row['characters']['wer']['dev']:.1f}   {100 * cer:.1f}" in str(result)
+    terminal = terminal_text(evidence.results)
+    assert "CER %" in terminal and f"{100 * row['characters']['wer']['dev']:.1f}   {100 * cer:.1f}" in terminal
     assert "CER is the error rate of characters as a reader counts them" in markdown
     table = markdown[markdown.index("| system |") :].splitlines()
     assert len({line.count("|") for line in table[: 2 + len(results["systems"])]}) == 1
 
 
-def test_a_page_runs_as_its_script_does(hebrew: tuple[ReportResult, Workspace]) -> None:
-    page, markdown = ((hebrew[0].path / name).read_text(encoding="utf-8") for name in ("index.html", "report.md"))
+def test_a_page_runs_as_its_script_does(hebrew: tuple[Evidence, Workspace]) -> None:
+    page, markdown = pages(hebrew[0])
     rows = re.findall(r'<div lang="(\w+)" dir="(\w+)">(.*?)</div>', page, re.DOTALL)
     assert len(rows) > 10 and {row[:2] for row in rows} == {("he", "rtl")}
     assert all(re.fullmatch(r"(\s*<bdi class=.*</bdi>)*\s*", row[2]) for row in rows)
@@ -91,11 +103,13 @@ def test_a_page_runs_as_its_script_does(hebrew: tuple[ReportResult, Workspace]) 
     assert lines and all(re.fullmatch("  - direct: \u2067[^\u2067\u2069]+\u2069", line) for line in lines)
 
 
-def test_words_from_left_to_right_have_no_marks_of_direction(finished_run: tuple[Config, Workspace]) -> None:
-    result = report(*finished_run)
-    page = (result.path / "index.html").read_text(encoding="utf-8")
-    assert '<div lang="en" dir="ltr">' in page and 'dir="rtl"' not in page and "character error rate" not in page
-    assert not re.search("[\u2066-\u2069]", page + (result.path / "report.md").read_text(encoding="utf-8"))
+def test_words_from_left_to_right_have_no_marks_of_direction(hebrew: tuple[Evidence, Workspace]) -> None:
+    pair = align_words(["PRESS"], ["PRESSED"])
+    plain = [replace(row, characters=None) for row in hebrew[0].results.systems]
+    results = replace(hebrew[0].results, systems=plain, language="en")
+    page, markdown = pages(replace(hebrew[0], results=results, differences=[Difference("u", pair, pair)]))
+    assert '<div lang="en" dir="ltr">' in page and 'dir="rtl"' not in page and "CER" not in page + markdown
+    assert not re.search("[\u2066-\u2069]", page + markdown)
 
 
 @pytest.mark.parametrize(
@@ -113,22 +127,17 @@ def test_the_direction_is_that_of_most_letters_of_the_reference(reference: str, 
     assert direction(align_words(reference.split(), ["WHATEVER"])) == expected
 
 
-def test_where_each_word_is_a_character_the_one_rate_is_the_cer(
-    finished_run: tuple[Config, Workspace], tmp_path: Path
-) -> None:
-    words = {word: chr(0x4E00 + k) for k, word in enumerate(words_of(finished_run))}
-    work = rewritten(finished_run, tmp_path / "run", words, unit="character")
-    result = report(finished_run[0], work)
-    assert read_results(result.path / "results.json").unit == "character"
-    assert "CER test, 95 %" in str(result)
-    for name in ("index.html", "report.md"):
-        text = (result.path / name).read_text(encoding="utf-8")
-        assert "each character counts as a word" in text and "haracter error rate" in text
-        assert not re.search(r"\bWER\b|[Ww]ord error|word penalty|in words", text), name
+def test_where_characters_are_scored_the_one_rate_is_the_cer(hebrew: tuple[Evidence, Workspace]) -> None:
+    once = [replace(row, characters=None) for row in hebrew[0].results.systems]
+    evidence = replace(hebrew[0], results=replace(hebrew[0].results, systems=once, unit="character"))
+    assert "CER test, 95 %" in terminal_text(evidence.results)
+    for text in pages(evidence):
+        assert "errors are counted in characters (CER)" in text and "haracter error rate" in text
+        assert not re.search(r"\bWER\b|[Ww]ord error|word penalty|in words", text)
 
 
 def test_results_from_before_characters_were_counted_are_read(hebrew, tmp_path: Path) -> None:
-    results = json.loads((hebrew[0].path / "results.json").read_text(encoding="utf-8"))
+    results = json.loads(as_json(hebrew[0].results))
     del results["language"]
     for row in results["systems"]:
         del row["characters"]
