@@ -69,6 +69,6 @@ class Scoring:
 WORDS = Scoring()
 
 
-def rate_name(unit: Unit) -> str:
+def rate_name(unit: str) -> str:
     """What an error rate is called: "WER", "CER" or "PER"."""
     return {"word": "WER", "character": "CER", "phone": "PER"}[unit]
