@@ -96,6 +96,10 @@ def language_model(
         arpa = read_arpa(files.lm)
         full_ngrams = sum(map(len, arpa.probabilities))
         arpa = _in_words_of_transcripts(restrict(arpa, arpa.spoken_words), files.lm, normaliser(settings))
+        if not arpa.spoken_words:
+            raise UserError(
+                f"{files.lm}: no transcript can have a word of this language model; name another as lang.lm."
+            )
     else:
         sentences: Sequence[str] = train_texts
         if files.lm_text is not None:

@@ -23,6 +23,7 @@ from asr_kd.errors import UserError, some_of
 from asr_kd.io.files import digest_of, file_digest, replacing_file
 from asr_kd.io.fingerprint import Fingerprint, fingerprint
 from asr_kd.io.folders import replacing_folder
+from asr_kd.io.formatting import plural
 from asr_kd.io.stamp import STAMP, Stamp, read_stamp, stale_reason
 from asr_kd.lang.lexicon import LANG_FILES, make_lang, read_lang, write_lang
 from asr_kd.lang.ngram import Arpa, read_arpa, write_arpa
@@ -37,6 +38,8 @@ from asr_kd.workspace.freshness import note_files
 from asr_kd.workspace.sets import add_set as note_set
 from asr_kd.workspace.sets import prepared
 from asr_kd.workspace.work import Workspace, require
+
+_VERSION = 2  # raise it when the same files give other words or pronunciations
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +67,7 @@ class PrepareResult:
                 "the stamps of data/)"
             )
         if not_speech := self.metadata["not_speech"]:
-            lines.append(f"no speech in {len(not_speech)} recordings, left out")
+            lines.append(f"no speech in {plural(len(not_speech), 'recording')}, left out: {some_of(not_speech)}")
         if incomplete := self.metadata["known_missing"]:
             lines.append(f"{len(incomplete)} utterances are released without recording or transcript, left out")
         lines += [
@@ -101,7 +104,7 @@ def _describe_set(name: str, entries: Mapping[str, Any]) -> list[str]:
         "resampled": "{} utterances are converted from another sampling rate",
     }
     lines += [note.format(entries[key]) for key, note in notes.items() if entries.get(key)]
-    lines += [f"{name}: {line}" for line in describe_dropped(entries.get("dropped", {}), entries["language"])]
+    lines += [f"{name}: {line}" for line in describe_dropped(entries.get("dropped", {}), entries.get("language", "en"))]
     if shared := entries["shared_speakers"]:
         lines.append(f"warning: {len(shared)} of its speakers also speak in training or dev: {', '.join(shared)}")
     lines += entries.get("notes", ())
@@ -187,7 +190,7 @@ def _stamp(config: Config, files: LanguageFiles, manifest: CorpusManifest, sets:
     inputs |= {name: file_digest(path) for name, path in files.present.items()}
     if files.lm is None and files.lm_text is not None:
         inputs["scored transcripts"] = digest_of(sorted({u.text for u in manifest.utterances if u.set != TRAIN}))
-    return Stamp("prepare", {"lang": lang}, inputs)
+    return Stamp("prepare", {"lang": lang}, inputs, version=_VERSION)
 
 
 def _stale_language(work: Workspace, stamp: Stamp) -> str | None:

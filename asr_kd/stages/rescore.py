@@ -68,7 +68,7 @@ class RescoreResult:
 
 
 def check_models(models: Sequence[Path], backend: str) -> None:
-    """Raises UserError where the models of a second pass are missing or share a name, or there are no lattices."""
+    """Raises UserError where the models of a second pass cannot be used or share a name, or there are no lattices."""
     if not backend_named(backend).lattices:
         able = " or ".join(name for name, entry in BACKENDS.items() if entry.lattices)
         raise UserError(
@@ -78,6 +78,10 @@ def check_models(models: Sequence[Path], backend: str) -> None:
     for model in models:
         if not model.is_file():
             raise UserError(f"{model}: there is no such file; name an ARPA file with --rescore-lm.")
+        if END not in read_vocabulary(model)[1]:  # the rest is checked when its n-grams are read
+            raise UserError(
+                f"{model}: the model has no {END}, so no sentence can end; make it again with sentence marks."
+            )
         other = names.setdefault(model_name(model), model)
         if other is not model:
             raise UserError(f"{other} and {model} would share a folder; rename one of them.")

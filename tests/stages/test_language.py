@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from asr_kd.errors import UserError
+from asr_kd.lang.ngram import estimate, write_arpa
+from asr_kd.lang.settings import LangConfig
 from asr_kd.stages import language
 
 MODEL = Path("G.arpa")
@@ -36,3 +38,12 @@ def test_a_model_too_large_to_read_is_refused_by_its_header(monkeypatch):
     language.check_memory(10**6, MODEL, given=True, reading=True)
     with pytest.raises(UserError, match=r"G.arpa: reading its 79,000,000 n-grams takes about 35\.\d GB .* --lm"):
         language.check_memory(79_000_000, MODEL, given=True, reading=True)
+
+
+@pytest.mark.parametrize("words", [[["<b>"]], [["?"]]], ids=["marks alone", "no letters"])
+def test_a_model_without_a_word_is_named(tmp_path: Path, words: list[list[str]]) -> None:
+    file = tmp_path / "other.arpa"
+    write_arpa(file, estimate(words, 2))
+    files = language.LanguageFiles(tmp_path / "lexicon.txt", file, None, optional_lexicon=True)
+    with pytest.raises(UserError, match=r"other\.arpa: no transcript can have a word of this language model"):
+        language.language_model(LangConfig(), files, [], [])

@@ -18,6 +18,7 @@ from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.errors import UserError
 from asr_kd.io.files import read_json_lines
 from asr_kd.lang.ngram import Arpa, estimate, read_arpa, read_vocabulary, write_arpa
+from asr_kd.lang.settings import LangConfig
 from asr_kd.stages.decode import decode
 from asr_kd.stages.nbest import read_lists
 from asr_kd.stages.rescore import RescoreResult, _difference, check_models, rescore
@@ -175,12 +176,12 @@ def test_words_that_the_larger_model_lacks(work: Workspace, tmp_path: Path) -> N
     small = estimate([["BEE", "C", "SEA"]], 2)
     with pytest.raises(UserError, match=r"2 of 5 words of the hypotheses are not in this language model \(AB, BEER"):
         rescore(CONFIG, work, lm_file(tmp_path, small), ["plain"])
-    other_case = estimate([["bee", "c", "<unk>"]], 2)
+    others = estimate([["bees", "see", "<unk>"]], 2)
     with pytest.raises(UserError, match=r"5 of 5 words .* name one that has the same words in the same spelling"):
-        rescore(CONFIG, work, lm_file(tmp_path, other_case), ["plain"])
+        rescore(CONFIG, work, lm_file(tmp_path, others), ["plain"])
     assert not work.rescored("plain", "dev", "larger").exists()
     with_unknown = estimate([["BEE", "<unk>", "C", "SEA", "<unk>"]] * 5, 2)
-    score = _difference(work, lm_file(tmp_path, with_unknown), [work.nbest("plain", "dev")])
+    score = _difference(work, lm_file(tmp_path, with_unknown), [work.nbest("plain", "dev")], LangConfig())
     spelled = with_unknown.sentence_score(["BEE", "<unk>", "C"])
     words = ("BEE", "AB", "C")
     assert score(words) == pytest.approx(spelled - toy.ARPA.sentence_score(words), abs=1e-4)
@@ -200,6 +201,19 @@ def test_what_is_missing_is_named(work: Workspace, tmp_path: Path) -> None:  # n
     same = [lm_file(tmp_path, toy.ARPA), lm_file(tmp_path / "other", toy.ARPA)]
     with pytest.raises(UserError, match=r"larger\.arpa and .*other/larger\.arpa would share a folder"):
         check_models(same, "k2")
+    same[0].write_text(same[0].read_text().replace("</s>", "<end>"))
+    with pytest.raises(UserError, match=r"larger\.arpa: the model has no </s>, so no sentence can end"):
+        check_models(same[:1], "k2")
+
+
+def test_a_model_in_lower_case_gives_the_same_words(work: Workspace, tmp_path: Path) -> None:  # noqa: F811
+    decode(CONFIG, work, sets=["dev"], backend="k2")
+    (tmp_path / "lower").mkdir()
+    file, lower = lm_file(tmp_path, toy.ARPA), tmp_path / "lower" / "lower.arpa"
+    lower.write_text(file.read_text().lower())
+    for lm in (file, lower):
+        rescore(CONFIG, work, lm, ["plain"], ["dev"])
+    assert words_of(work.rescored("plain", "dev", "lower")) == words_of(work.rescored("plain", "dev", "larger"))
 
 
 def test_an_utterance_without_a_path_stays_without_words(graph) -> None:
