@@ -64,7 +64,7 @@ def drawn_sets(request: ReadRequest[OwnSpeech]) -> dict[str, HeldOut]:
 
 
 def draw(listing: CorpusManifest, held_out: Mapping[str, HeldOut], seed: int, root: Path) -> CorpusManifest:
-    """Moves training utterances to the sets that are drawn, and notes and logs how many.
+    """Moves training utterances to the sets that are drawn, and notes which.
 
     Whole speakers are moved. Utterances are where speakers are not known, each utterance having its own, or where
     there are fewer speakers than sets to fill.
@@ -97,7 +97,6 @@ def draw(listing: CorpusManifest, held_out: Mapping[str, HeldOut], seed: int, ro
         count = f"{sum(sizes[group] for group in taken)} of {len(train)} utterances"
         whose = f", all those of {len(taken)} of {len(sizes)} speakers ({some_of(taken)})" if by_speaker else ""
         listing.notes.append(f"{name}: {count} were drawn from training{whose}")
-        log.info("%s", listing.notes[-1])
     return moved(listing, {utterance: sets[group] for utterance, group in group_of.items() if group in sets})
 
 

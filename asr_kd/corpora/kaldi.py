@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asr_kd.corpora.audio import Audio
+from asr_kd.corpora.held_out import draw, drawn_sets
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance, find_file, read_table
 from asr_kd.corpora.segments import Segment, read_segments
 from asr_kd.corpora.settings import KaldiConfig
@@ -24,15 +25,17 @@ _ARCHIVE = re.compile(r"(.+):([0-9]+)")
 
 
 def read(request: ReadRequest[KaldiConfig]) -> CorpusManifest:
-    """Lists the utterances of all sets, in the order of their ids within each part.
+    """Lists the utterances of all sets, in the order of their ids within each part, then draws sets from training.
 
     Raises:
       UserError: a file is missing or malformed, an id is in two parts, or a recording is a command and commands are not
         allowed.
     """
+    drawn = drawn_sets(request)
     listing = CorpusManifest([], [])
     seen: dict[str, Path] = {}
-    for name, folder in ((name, request.root / part) for name, parts in request.parts.items() for part in parts):
+    sets = {name: parts for name, parts in request.parts.items() if name not in drawn}
+    for name, folder in ((name, request.root / part) for name, parts in sets.items() for part in parts):
         data = _DataFolder.read(folder, request)
         listing.transcripts.extend(data.files)
         for utterance in sorted({*data.texts, *data.segments}):
@@ -43,7 +46,7 @@ def read(request: ReadRequest[KaldiConfig]) -> CorpusManifest:
                 listing.refuse(utterance, name, reason)
             else:
                 listing.utterances.append(data.utterance(utterance, name))
-    return listing
+    return draw(listing, drawn, request.seed, request.root)
 
 
 @dataclass(frozen=True)

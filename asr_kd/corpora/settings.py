@@ -84,7 +84,7 @@ class CutsConfig(CorpusConfig):
 
 
 @dataclass(frozen=True, config=STRICT)
-class KaldiConfig(CorpusConfig):
+class KaldiConfig(OwnSpeechConfig):
     """Kaldi's data folders; the parts of a set are such folders: wav.scp and text, also segments and utt2spk."""
 
     name: Literal["kaldi"] = "kaldi"

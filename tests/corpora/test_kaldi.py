@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import soundfile
 from asr_kd.corpora import kaldi
 from asr_kd.corpora.audio import Audio, AudioFormat, read_audio
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest
-from asr_kd.corpora.settings import KaldiConfig
+from asr_kd.corpora.settings import HeldOut, KaldiConfig
 from asr_kd.corpora.sources import Pipe, TarMember
 from asr_kd.errors import UserError
 
@@ -67,6 +68,12 @@ def test_without_segments_and_speakers_recordings_are_utterances(corpus: Path) -
     write(corpus, "plain", text="a hello\n", **{"wav.scp": f"a {corpus}/wav/a.wav\n"})
     (utterance,) = read(corpus, "plain").utterances
     assert (utterance.audio, utterance.speaker) == (Audio(corpus / "wav/a.wav"), "a")
+
+
+def test_dev_can_be_drawn_by_speaker(corpus: Path) -> None:
+    request = ReadRequest(corpus, corpus, KaldiConfig(dev=HeldOut(speakers=1)), {"train": ("train",), "dev": ()}, 2)
+    listing = kaldi.read(replace(request, allow_pipes=True))
+    assert {u.speaker for u in listing.of_set("train")} ^ {u.speaker for u in listing.of_set("dev")} == {"ann", "bob"}
 
 
 def test_a_command_runs_only_where_that_is_allowed(corpus: Path) -> None:
