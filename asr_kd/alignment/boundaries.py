@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from asr_kd.lang.phones import BETWEEN, CLASSES, INSIDE, boundary_kind
 TOLERANCES = (10, 20, 30, 50)  # milliseconds
 OFFSETS_FILE = "boundary_offsets.yaml"
 SILENT = frozenset({"", "SIL", "SP", "SPN", "<EPS>", "<SIL>", "PAU", "EPI", "H#"})
+POSITION = re.compile(r"_[BIES]$")
 _NOTHING = "\0"  # no label
 _ROUNDING = 1e-6  # seconds: a difference of 0.02 is within 20 ms in spite of rounding
 # Weight, in boundaries, of the median of all kinds in each kind's: the median of a few boundaries is not reliable.
@@ -89,7 +91,8 @@ def pooled(parts: Sequence[Boundaries]) -> Boundaries:
 def boundaries(ours: Sequence[Interval], reference: Sequence[Interval]) -> Boundaries:
     """Where equal labels begin, and where they end before silence; labels are matched by edit distance.
 
-    Case, stress marks and silence are ignored. Where one label ends and the next begins there is one boundary.
+    Case, stress marks, positions in words (AA1_B) and silence are ignored. Where one label ends and the next begins
+    there is one boundary.
     """
     left, right = _spoken(ours), _spoken(reference)
     aligned = align_sequences([i.label for i in right], [i.label for i in left], _NOTHING)
@@ -110,7 +113,7 @@ def boundaries(ours: Sequence[Interval], reference: Sequence[Interval]) -> Bound
 
 
 def _spoken(intervals: Sequence[Interval]) -> list[Interval]:
-    plain = [Interval(i.start, i.end, i.label.upper().rstrip("012")) for i in intervals]
+    plain = [Interval(i.start, i.end, POSITION.sub("", i.label.upper()).rstrip("012")) for i in intervals]
     return [interval for interval in plain if interval.label not in SILENT]
 
 

@@ -14,6 +14,7 @@ Shapes:  K labels of an utterance.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,8 @@ SPAN = np.dtype([("label", "<i4"), ("start", "<f4"), ("end", "<f4")])
 _PHONES = "phones.txt"
 _CTM = re.compile(r".*\.ctm(\.gz)?")
 _WORDS = re.compile(r"words\.ctm(\.gz)?")
-_ARCHIVE = re.compile(r".*\.ark(\.gz)?|ali\.\d+(\.gz)?")
+_ARCHIVE = re.compile(r".*\.ark(\.gz)?|ali\.\d+\.gz")
+_TRANSITIONS = re.compile(r"ali\.\d+\.gz")
 
 Row = tuple[str, float, float]  # label, start and end in frames
 
@@ -77,18 +79,18 @@ def read_labels(folder: Path, utterances: Collection[str]) -> GivenLabels:
     table = folder / _PHONES
     phones = _read_phones(table) if table.exists() else {}
     index: dict[str, int] = {"": 0}
-    labelled: dict[str, list[tuple[int, float, float]]] = {}
+    labelled: dict[str, list[NDArray[np.void]]] = {}
     other = ""
     for utterance, rows in _READERS[kind](folder, files, phones, utterances):
         if utterance in utterances:
             indexed = [(index.setdefault(label, len(index)), start, end) for label, start, end in rows]
-            labelled.setdefault(utterance, []).extend(indexed)
+            labelled.setdefault(utterance, []).append(np.array(indexed, SPAN))
         else:
             other = min(other or utterance, utterance)
     if not labelled:
         names = f" ({other} and so on, but the utterances are {min(utterances)} and so on)" if other else ""
         raise UserError(f"{folder}: it has labels of none of the training utterances{names}; name another folder.")
-    spans = {u: np.sort(np.array(rows, SPAN), order="start", kind="stable") for u, rows in labelled.items()}
+    spans = {u: np.sort(np.concatenate(parts), order="start", kind="stable") for u, parts in labelled.items()}
     return GivenLabels(folder, list(index), spans)
 
 
@@ -126,27 +128,32 @@ def _read_ctms(
     folder: Path, files: Sequence[Path], phones: Mapping[str, str], utterances: Collection[str]
 ) -> Iterator[tuple[str, Sequence[Row]]]:
     for path in files:
-        for utterance, i in read_ctm(path):
-            yield utterance, [(phones.get(i.label, i.label), i.start / FRAME_SHIFT, i.end / FRAME_SHIFT)]
+        for utterance, lines in itertools.groupby(read_ctm(path), lambda line: line[0]):
+            intervals = [interval for _, interval in lines]
+            yield (
+                utterance,
+                [(phones.get(i.label, i.label), i.start / FRAME_SHIFT, i.end / FRAME_SHIFT) for i in intervals],
+            )
 
 
 def _read_archives(
     folder: Path, files: Sequence[Path], phones: Mapping[str, str], utterances: Collection[str]
 ) -> Iterator[tuple[str, Sequence[Row]]]:
-    """Equal numbers that follow each other are one label."""
+    """Equal numbers that follow each other are one label. Kaldi's own ali.1.gz, ... have transitions, no phones."""
     for path in files:
+        names = {} if _TRANSITIONS.fullmatch(path.name) else phones
         for utterance, numbers in read_int_vectors(path):
             if utterance not in utterances:
                 yield utterance, ()
                 continue
             starts = np.flatnonzero(np.diff(numbers, prepend=-1))
             labels, ends = [str(number) for number in numbers[starts]], np.append(starts[1:], len(numbers))
-            if phones and (unknown := [label for label in labels if label not in phones]):
+            if names and (unknown := [label for label in labels if label not in names]):
                 raise UserError(
                     f"{path}: {utterance} has the label {unknown[0]}, which {folder / _PHONES} lacks; put the "
                     "phones.txt that it was made with there, or none where the labels are pdfs or transitions."
                 )
-            yield utterance, list(zip((phones.get(label, label) for label in labels), starts.tolist(), ends.tolist()))
+            yield utterance, list(zip((names.get(label, label) for label in labels), starts.tolist(), ends.tolist()))
 
 
 _READERS = {"TextGrids": _read_textgrids, "CTM files": _read_ctms, "Kaldi archives": _read_archives}

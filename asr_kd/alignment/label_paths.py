@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_kd.alignment.boundaries import SILENT
+from asr_kd.alignment.boundaries import POSITION, SILENT
 from asr_kd.alignment.given_labels import GivenLabels
 from asr_kd.alignment.topology import NUM_HMM_STATES, SIL, CannotAlignError, TranscriptGraph, equal_alignment
 from asr_kd.alignment.transcripts import TranscribedFrames
@@ -28,7 +28,6 @@ from asr_kd.errors import UserError, some_of
 UNKNOWN = -1  # of a label that is no phone of ours
 _OTHER_PHONE, _OTHER_STATE = -10.0, -1.0  # scores, where 0 is the state that a label names
 _NOISE = frozenset({"SPN", "NSN"})  # where words without pronunciation are said: any phone
-_POSITION = re.compile(r"_[BIES]$")
 _STRESS = re.compile(r"\d$")
 _SLACK = 3  # frames by which lengths may differ: at the edges of a recording aligners count them differently
 _SUBSAMPLING = 3  # of chain models: a label each 30 ms
@@ -62,7 +61,7 @@ def match_phone(label: str, phones: Mapping[str, int]) -> int:
     >>> [match_phone(label, phones) for label in ("AA1_B", "aa", "b_S", "sil", "", "ZH", "spn")]
     [1, 1, 2, 0, 0, -1, -1]
     """
-    forms = [label, _POSITION.sub("", label)]
+    forms = [label, POSITION.sub("", label)]
     forms += [_STRESS.sub("", form) for form in forms]
     for form in (*forms, *(form.upper() for form in forms), *(form.lower() for form in forms)):
         if form in phones:
@@ -93,7 +92,10 @@ def label_paths(labels: GivenLabels, data: TranscribedFrames, graphs: Mapping[in
         problems["with labels of other words"] = [data.frames.ids[utterance] for utterance in others]
     refused = [f"{len(names)} utterances {reason}: {some_of(names)}" for reason, names in problems.items() if names]
     if not paths:
-        raise UserError(f"{labels.folder}: none of its labels can be used: {'; '.join([*refused, *notes])}.")
+        raise UserError(
+            f"{labels.folder}: none of its labels can be used ({'; '.join([*refused, *notes])}); name a folder with "
+            "phones of these recordings, one for each 10 or 30 ms."
+        )
     notes.insert(
         0, f"{labels.folder}: labels of {len(paths)} of {len(graphs)} utterances are where the flat start began"
     )

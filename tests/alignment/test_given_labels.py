@@ -65,6 +65,14 @@ def test_every_kind_of_file_gives_the_same_frames(tmp_path: Path, write: Callabl
     assert len(label_files(tmp_path)) == len([path for path in tmp_path.rglob("*.*") if path.name != "words.ctm"])
 
 
+def test_kaldis_own_alignments_are_of_transitions_whatever_lies_beside_them(tmp_path: Path) -> None:
+    write_kaldi(tmp_path, "u", [7, 7, 812])
+    (tmp_path / "ali.1.gz").write_bytes(gzip.compress((tmp_path / "phones.ark").read_bytes()))
+    (tmp_path / "phones.ark").unlink()
+    labels = read_labels(tmp_path, {"u"})
+    assert labels.names == ["", "7", "812"] and labels.spans["u"].tolist() == [(1, 0, 2), (2, 2, 3)]
+
+
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
@@ -238,5 +246,5 @@ def test_what_cannot_be_used_is_counted_and_named(speech: Speech) -> None:
     last = " ".join(actual.notes[2:])
     for reason in ("2 utterances without labels: 7, 8", "1 utterances with labels of another length: 3 (", "words: 2"):
         assert reason in last
-    with pytest.raises(UserError, match="labels: none of its labels can be used: 60 utterances without labels: 0, 1"):
+    with pytest.raises(UserError, match=r"none of its labels can be used \(60 utterances without labels: 0, 1"):
         start(speech, GivenLabels(labels.folder, labels.names, {}))

@@ -37,8 +37,9 @@ def test_labels_without_a_partner_are_counted_and_shift_nothing() -> None:
     assert boundaries(tier(), REFERENCE).unmatched == 3
 
 
-def test_stress_marks_and_case_do_not_count() -> None:
-    assert np.allclose(off(boundaries(tier((0, 1, "AH")), tier((0, 1, "ah0")))), [0, 0])
+def test_stress_marks_positions_in_words_and_case_do_not_count() -> None:
+    for theirs in ("ah0", "AH1_B", "AH_S"):
+        assert np.allclose(off(boundaries(tier((0, 1, "AH")), tier((0, 1, theirs)))), [0, 0])
 
 
 def test_tolerances_hold_their_ends() -> None:
