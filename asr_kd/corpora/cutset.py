@@ -19,6 +19,7 @@ from typing import Any
 
 from asr_kd.corpora.audio import Audio, BadAudio
 from asr_kd.corpora.cuts import recording_audio
+from asr_kd.corpora.held_out import draw, drawn_sets
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance, find_file
 from asr_kd.corpora.manifests import Manifests, find_manifests, read_items, shard_recordings
 from asr_kd.corpora.settings import CutsConfig
@@ -30,15 +31,17 @@ _NO_NAME = re.compile(r"[\s/]+")
 
 
 def read(request: ReadRequest[CutsConfig]) -> CorpusManifest:
-    """Lists the utterances of all sets.
+    """Lists the utterances of all sets, then draws sets from training.
 
     Raises:
       UserError: a manifest is missing or malformed, an id appears twice, or a recording is a command and commands are
         not allowed.
     """
+    drawn = drawn_sets(request)
     listing = CorpusManifest([], [])
     seen: dict[str, str] = {}
-    for name, part in ((name, part) for name, parts in request.parts.items() for part in parts):
+    sets = {name: parts for name, parts in request.parts.items() if name not in drawn}
+    for name, part in ((name, part) for name, parts in sets.items() for part in parts):
         manifests = find_manifests(request.root, part)
         listing.transcripts.extend(path for path in manifests.files if path.suffix != ".tar")
         for item in _supervisions(manifests):
@@ -49,7 +52,7 @@ def read(request: ReadRequest[CutsConfig]) -> CorpusManifest:
                 )
             seen[utterance] = item.where
             _add(listing, utterance, item, name, request)
-    return listing
+    return draw(listing, drawn, request.seed, request.root)
 
 
 @dataclass(frozen=True)

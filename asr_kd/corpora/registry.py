@@ -45,6 +45,6 @@ CORPORA: dict[str, Corpus] = {
     "table": Corpus(TableConfig, table.read, known_speakers=True),
     "librispeech": Corpus(LibriSpeechConfig, librispeech.read, known_speakers=True, part_hours=librispeech.PART_HOURS),
     "cuts": Corpus(CutsConfig, cutset.read, known_speakers=True, names_sets=True),
-    "kaldi": Corpus(KaldiConfig, kaldi.read, known_speakers=True),
+    "kaldi": Corpus(KaldiConfig, kaldi.read, known_speakers=True, names_sets=True),
     "timit": Corpus(TimitConfig, timit.read, known_speakers=True),
 }

@@ -71,7 +71,7 @@ class TableConfig(OwnSpeechConfig):
 
 
 @dataclass(frozen=True, config=STRICT)
-class CutsConfig(CorpusConfig):
+class CutsConfig(OwnSpeechConfig):
     """What lhotse has manifests of; the parts of a set are manifests in the corpus's folder.
 
     A part is the name of a CutSet, RECORDINGS+SUPERVISIONS, a folder of shards (shar), or what lhotse calls the part,
@@ -85,7 +85,10 @@ class CutsConfig(CorpusConfig):
 
 @dataclass(frozen=True, config=STRICT)
 class KaldiConfig(OwnSpeechConfig):
-    """Kaldi's data folders; the parts of a set are such folders: wav.scp and text, also segments and utt2spk."""
+    """Kaldi's data folders; the parts of a set are such folders: wav.scp and text, also segments and utt2spk.
+
+    Sets may also stand here: {name: kaldi, train: FOLDER, dev: ...}.
+    """
 
     name: Literal["kaldi"] = "kaldi"
 

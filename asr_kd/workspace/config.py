@@ -323,26 +323,24 @@ def _check_for_old_keys(raw: Mapping[str, Any], where: str) -> None:
 
 
 def _with_sets(raw: dict[str, Any], where: str) -> dict[str, Any]:
-    """The config with the sets that stand in corpus: moved to sets:."""
+    """The config with the sets that stand in corpus: moved to sets:; they are recognised by a set train."""
     corpus = raw.get("corpus")
-    if not isinstance(corpus, dict):
+    if not isinstance(corpus, dict) or TRAIN not in corpus:
         return raw
     entry = CORPORA.get(str(corpus.get("name")))
     if entry is None or not entry.names_sets:
         return raw
-    known = keys_of(entry.settings)
-    sets = {key: value for key, value in corpus.items() if key not in known and isinstance(value, (str, list))}
-    if not sets:
-        return raw
+    others = {*keys_of(entry.settings)} - {"dev", "test"}  # which may also be mappings: what is drawn from training
+    named = {key: value for key, value in corpus.items() if key not in others and isinstance(value, (str, list, dict))}
     if "sets" in raw:
-        raise UserError(
-            f"{where}: corpus: names {', '.join(sets)}, and there is sets: too; name all sets in one of them."
-        )
-    rest = {key: value for key, value in corpus.items() if key not in sets}
-    return raw | {
-        "corpus": rest,
-        "sets": {name: [parts] if isinstance(parts, str) else parts for name, parts in sets.items()},
+        names = ", ".join(named)
+        raise UserError(f"{where}: corpus: names {names}, and there is sets: too; name all sets in one of them.")
+    sets = {
+        name: [parts] if isinstance(parts, str) else [] if isinstance(parts, dict) else parts
+        for name, parts in named.items()
     }
+    rest = {key: value for key, value in corpus.items() if key not in named or isinstance(value, dict)}
+    return raw | {"corpus": rest, "sets": sets}
 
 
 def _not_plain(raw: Any, location: tuple[Any, ...] = (), above: tuple[int, ...] = ()) -> tuple[Any, str] | None:

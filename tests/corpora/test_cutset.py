@@ -19,7 +19,7 @@ from lhotse import AudioSource, CutSet, MonoCut, MultiCut, Recording, RecordingS
 from asr_kd.corpora import cutset
 from asr_kd.corpora.audio import AudioFormat, BadAudio, read_audio
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance
-from asr_kd.corpora.settings import CutsConfig
+from asr_kd.corpora.settings import CutsConfig, HeldOut
 from asr_kd.errors import UserError
 
 RATE = 16000
@@ -91,6 +91,13 @@ def test_fields_of_supervisions_are_chosen(corpus: Path) -> None:
     write(corpus, cut("c", 0, 4, said("u", 0, 1, custom=custom)))
     (utterance,) = usable(corpus, text="verbatim", speaker="speaker_id")
     assert (utterance.text, utterance.speaker) == ("say it", "17")
+
+
+def test_dev_can_be_drawn_by_speaker(corpus: Path) -> None:
+    write(corpus, *(cut(f"c{k}", 0, 4, said(f"u{k}", 0, 1, speaker=f"s{k % 2}")) for k in range(6)))
+    settings = CutsConfig(dev=HeldOut(speakers=1))
+    listing = cutset.read(ReadRequest(corpus, corpus, settings, {"train": ("train.jsonl.gz",), "dev": ()}))
+    assert {u.speaker for u in listing.of_set("train")} ^ {u.speaker for u in listing.of_set("dev")} == {"s0", "s1"}
 
 
 @pytest.mark.parametrize("one_file", [True, False])
