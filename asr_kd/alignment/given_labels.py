@@ -77,11 +77,11 @@ def read_labels(folder: Path, utterances: Collection[str]) -> GivenLabels:
     """
     kind, files = _sources(folder)
     table = folder / _PHONES
-    phones = _read_phones(table) if table.exists() else {}
+    request = _Request(folder, files, _read_phones(table) if table.exists() else {}, utterances)
     index: dict[str, int] = {"": 0}
     labelled: dict[str, list[NDArray[np.void]]] = {}
     other = ""
-    for utterance, rows in _READERS[kind](folder, files, phones, utterances):
+    for utterance, rows in _READERS[kind](request):
         if utterance in utterances:
             indexed = [(index.setdefault(label, len(index)), start, end) for label, start, end in rows]
             labelled.setdefault(utterance, []).append(np.array(indexed, SPAN))
@@ -114,43 +114,47 @@ def _sources(folder: Path) -> tuple[str, list[Path]]:
     return present[0], kinds[present[0]]
 
 
-def _read_textgrids(
-    folder: Path, files: Sequence[Path], phones: Mapping[str, str], utterances: Collection[str]
-) -> Iterator[tuple[str, Sequence[Row]]]:
-    for utterance, path in find_textgrids(folder, utterances).items():
-        intervals = read_textgrid(path).phones if utterance in utterances else []
-        if utterance in utterances and not intervals:
+@dataclass(frozen=True)
+class _Request:
+    """What is read: some utterances' labels from files of one kind. Of other utterances only the names are given."""
+
+    folder: Path
+    files: Sequence[Path]
+    phones: Mapping[str, str]  # number -> name
+    utterances: Collection[str]
+
+
+def _read_textgrids(request: _Request) -> Iterator[tuple[str, Sequence[Row]]]:
+    for utterance, path in find_textgrids(request.folder, request.utterances).items():
+        needed = utterance in request.utterances
+        intervals = read_textgrid(path).phones if needed else []
+        if needed and not intervals:
             raise UserError(f"{path}: there is no tier 'phones' in it; rename its tier of phones, or delete the file.")
         yield utterance, [(i.label, i.start / FRAME_SHIFT, i.end / FRAME_SHIFT) for i in intervals]
 
 
-def _read_ctms(
-    folder: Path, files: Sequence[Path], phones: Mapping[str, str], utterances: Collection[str]
-) -> Iterator[tuple[str, Sequence[Row]]]:
-    for path in files:
+def _read_ctms(request: _Request) -> Iterator[tuple[str, Sequence[Row]]]:
+    names = request.phones
+    for path in request.files:
         for utterance, lines in itertools.groupby(read_ctm(path), lambda line: line[0]):
-            intervals = [interval for _, interval in lines]
-            yield (
-                utterance,
-                [(phones.get(i.label, i.label), i.start / FRAME_SHIFT, i.end / FRAME_SHIFT) for i in intervals],
-            )
+            intervals = [i for _, i in lines]
+            rows = [(names.get(i.label, i.label), i.start / FRAME_SHIFT, i.end / FRAME_SHIFT) for i in intervals]
+            yield utterance, rows
 
 
-def _read_archives(
-    folder: Path, files: Sequence[Path], phones: Mapping[str, str], utterances: Collection[str]
-) -> Iterator[tuple[str, Sequence[Row]]]:
+def _read_archives(request: _Request) -> Iterator[tuple[str, Sequence[Row]]]:
     """Equal numbers that follow each other are one label. Kaldi's own ali.1.gz, ... have transitions, no phones."""
-    for path in files:
-        names = {} if _TRANSITIONS.fullmatch(path.name) else phones
+    for path in request.files:
+        names = {} if _TRANSITIONS.fullmatch(path.name) else request.phones
         for utterance, numbers in read_int_vectors(path):
-            if utterance not in utterances:
+            if utterance not in request.utterances:
                 yield utterance, ()
                 continue
-            starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+            starts = np.flatnonzero(np.diff(numbers, prepend=numbers[:1] - 1))
             labels, ends = [str(number) for number in numbers[starts]], np.append(starts[1:], len(numbers))
             if names and (unknown := [label for label in labels if label not in names]):
                 raise UserError(
-                    f"{path}: {utterance} has the label {unknown[0]}, which {folder / _PHONES} lacks; put the "
+                    f"{path}: {utterance} has the label {unknown[0]}, which {request.folder / _PHONES} lacks; put the "
                     "phones.txt that it was made with there, or none where the labels are pdfs or transitions."
                 )
             yield utterance, list(zip((names.get(label, label) for label in labels), starts.tolist(), ends.tolist()))
