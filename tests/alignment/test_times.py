@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_kd.alignment.times import Interval, Times, ctm_lines, find_textgrids, read_ctm, read_textgrid, write_textgrid
@@ -147,6 +147,7 @@ def test_exported_times():
     assert list(ctm_lines([times], "words")) == ['u 1 0.4000 0.6000 SAY "\n']
 
 
+@settings(max_examples=50)
 @given(st.lists(st.floats(0.0005, 2), min_size=1, max_size=20), st.floats(0, 1))
 def test_no_ctm_interval_ends_after_the_next_begins_and_no_time_is_lost(lengths: list[float], first: float) -> None:
     """Parts of a frame, as of phases: 4, stay: times are exact to a tenth of a millisecond."""
@@ -159,6 +160,7 @@ def test_no_ctm_interval_ends_after_the_next_begins_and_no_time_is_lost(lengths:
     assert all(duration > 0 for duration in durations)
 
 
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.text(st.characters(codec="utf-8", categories=("L", "M")), min_size=1), st.floats(0.01, 2)))
 )

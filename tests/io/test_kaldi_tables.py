@@ -8,7 +8,7 @@ from pathlib import Path
 import kaldi_native_io
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_kd.errors import UserError
@@ -28,6 +28,7 @@ def read(file: Path) -> dict[str, list[int]]:
     return {name: vector.tolist() for name, vector in read_int_vectors(file)}
 
 
+@settings(max_examples=30)
 @given(vectors, st.sampled_from(["ark", "ark,t"]))
 def test_what_kaldi_writes_is_read(
     tmp_path_factory: pytest.TempPathFactory, content: dict[str, list[int]], form: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_kd.io.textgrid import IntervalTier, parse_textgrid
@@ -50,6 +50,7 @@ def long_form(tiers: Tiers) -> list[str]:
     return lines
 
 
+@settings(max_examples=40)
 @given(tiers, st.sampled_from([short_form, long_form]), st.sampled_from(["\n", "\r\n", "\r"]), st.booleans())
 def test_both_forms_give_all_intervals_whatever_their_labels(
     tiers: Tiers, form: object, newline: str, final: bool
@@ -60,6 +61,7 @@ def test_both_forms_give_all_intervals_whatever_their_labels(
     assert read == [IntervalTier(name, entries) for are_intervals, name, entries in tiers if are_intervals]
 
 
+@settings(max_examples=40)
 @given(tiers, st.sampled_from([short_form, long_form]), st.data())
 def test_a_file_that_is_cut_short_is_no_shorter_textgrid(tiers: Tiers, form: object, data: st.DataObject) -> None:
     lines = form(tiers)  # type: ignore[operator]
