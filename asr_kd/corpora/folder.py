@@ -126,8 +126,8 @@ def _read_part(folder: Path, settings: FolderConfig, listing: CorpusManifest) ->
     """Notes in the listing which files were read, and which belong to no utterance."""
     if not folder.is_dir():
         raise UserError(
-            f"{folder}: there is no such folder; put recordings there, or name another under sets: (train: [.] is the "
-            "corpus's folder itself; corpus.dev and corpus.test draw sets from training)."
+            f"{folder}: there is no such folder; put recordings there, or change sets: (train: [.] is the corpus's "
+            "folder itself, a test set need not be there; corpus.dev and corpus.test draw sets from training)."
         )
     files = _files(folder)
     recordings = _recordings(folder, files)
