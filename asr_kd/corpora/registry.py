@@ -41,8 +41,8 @@ class Corpus:
 
 CORPORA: dict[str, Corpus] = {
     "prompts": Corpus(PromptsConfig, prompts.read),
-    "folder": Corpus(FolderConfig, folder.read, known_speakers=True),
-    "table": Corpus(TableConfig, table.read, known_speakers=True),
+    "folder": Corpus(FolderConfig, folder.read, known_speakers=True, names_sets=True),
+    "table": Corpus(TableConfig, table.read, known_speakers=True, names_sets=True),
     "librispeech": Corpus(LibriSpeechConfig, librispeech.read, known_speakers=True, part_hours=librispeech.PART_HOURS),
     "cuts": Corpus(CutsConfig, cutset.read, known_speakers=True, names_sets=True),
     "kaldi": Corpus(KaldiConfig, kaldi.read, known_speakers=True, names_sets=True),

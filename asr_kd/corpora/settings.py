@@ -50,7 +50,10 @@ class OwnSpeechConfig(CorpusConfig):
 
 @dataclass(frozen=True, config=STRICT)
 class FolderConfig(OwnSpeechConfig):
-    """Own recordings: one folder a part, with audio and a file `text`, or a .txt beside each recording."""
+    """Own recordings: one folder a part, with audio and a file `text`, or a .txt beside each recording.
+
+    Sets may also stand here: {name: folder, train: FOLDER, dev: {speakers: 3}}.
+    """
 
     name: Literal["folder"] = "folder"
     folder_is_speaker: bool = False  # without utt2spk: the first folder below the part's is the speaker's
@@ -58,7 +61,10 @@ class FolderConfig(OwnSpeechConfig):
 
 @dataclass(frozen=True, config=STRICT)
 class TableConfig(OwnSpeechConfig):
-    """Own recordings in tables, a row each; a set's parts are tables: train.tsv, train.csv (.gz or not)."""
+    """Own recordings in tables, a row each; a set's parts are tables: train.tsv, train.csv (.gz or not).
+
+    Sets may also stand here: {name: table, train: FILE, dev: ...}.
+    """
 
     name: Literal["table"] = "table"
     # names of columns, as the first row has them; the defaults are Common Voice's

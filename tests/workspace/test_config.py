@@ -268,10 +268,10 @@ def test_sets_of_cuts_may_be_named_in_the_corpus():
         "my.yaml: corpus: names train, dev, test-x, and there is sets: too; name all sets in one of them."
     )
     assert "corpus: unknown key 'chanel'" in message({"corpus": {"name": "cuts", "chanel": 1}})
-    drawn = {"corpus": {"name": "kaldi", "train": "a", "dev": {"speakers": 3}}}
-    config = from_mapping(Config, drawn, "my.yaml")
-    assert config.sets == {"train": ("a",), "dev": ()} and config.corpus.dev.speakers == 3
-    assert "corpus: unknown key 'train'" in message({"corpus": {"name": "folder", "train": "a"}})
+    for name in ("folder", "table", "kaldi"):
+        config = from_mapping(Config, {"corpus": {"name": name, "train": "a", "dev": {"speakers": 3}}}, "my.yaml")
+        assert config.sets == {"train": ("a",), "dev": ()} and config.corpus.dev.speakers == 3
+    assert "corpus: unknown key 'train'" in message({"corpus": {"name": "prompts", "train": "a"}})
     assert "corpus: unknown key 'txt'" in message({"corpus": {"name": "cuts", "txt": "text"}})
 
 
