@@ -6,6 +6,7 @@ samples that decoding from the beginning gives (PCM and its like), what lies bet
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -166,9 +167,9 @@ def _read_recording(
     try:
         with open_source(source) as file:
             check_header(file, str(source))
-            # by its name, if it has one and is no .raw, which soundfile takes to have no header
-            named = isinstance(source, Path) and source.is_file() and source.suffix.lower() != ".raw"
-            with soundfile.SoundFile(os.fsencode(str(source)) if named else file) as sound:  # names may be no UTF-8
+            # by its name where it has one; that may be no UTF-8
+            in_memory = isinstance(file, io.BytesIO)
+            with soundfile.SoundFile(file if in_memory else os.fsencode(str(source))) as sound:
                 stream = _Stream(sound, str(source), known_length=any(utterances[n] != Audio(source) for n in left))
                 while left:
                     try:

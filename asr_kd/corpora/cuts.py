@@ -133,6 +133,8 @@ def recording_audio(
     if len(ids) > 1 and channel in ids:
         ids = [channel]
     sources = [source for source in recording["sources"] if set(ids) & set(source["channels"])]
+    if not recording["sources"]:
+        raise BadAudio(f"recording {name} names no audio; write its manifest again with lhotse")
     if len(sources) != 1:
         have = ", ".join(str(k) for source in recording["sources"] for k in source["channels"])
         raise BadAudio(f"recording {name} has the channels {have}; choose one by corpus.channel")
@@ -174,7 +176,7 @@ def relative_name(path: Path, root: Path) -> str:
 def audio_fingerprints(utterances: Sequence[Utterance], root: Path) -> dict[str, Fingerprint | None]:
     """Of each recording, by the name that cuts have for it; of a large corpus without digests. None: it is missing."""
     ordered = (file for u in sorted(utterances, key=lambda u: u.id) for file in files_of(u.audio.source))
-    files = {relative_name(file, root): file if file.exists() else None for file in dict.fromkeys(ordered)}
+    files = {relative_name(file, root): file if file.is_file() else None for file in dict.fromkeys(ordered)}
     hashed = sum(path.stat().st_size for path in files.values() if path is not None) <= _HASHED_BYTES
     return {name: None if path is None else fingerprint(path, hashed=hashed) for name, path in files.items()}
 

@@ -138,7 +138,9 @@ def _of_recordings(recordings: Path, supervisions: Path) -> Iterator[_Item]:
         reason = ""
         if recording is None:
             reason = f"its recording {data['recording_id']} is not in {recordings}; add it, or leave the utterance out"
-        yield _Item(where, data["id"], reason, data, recording, data["start"], data["duration"], data.get("channel", 0))
+        yield _Item(
+            where, str(data["id"]), reason, data, recording, data["start"], data["duration"], data.get("channel", 0)
+        )
 
 
 def _of_cut(where: str, cut: Mapping[str, Any]) -> Iterator[_Item]:
@@ -160,9 +162,11 @@ def _of_cut(where: str, cut: Mapping[str, Any]) -> Iterator[_Item]:
         channels = supervision.get("channel", cut["channel"]) if kind == "MultiCut" else cut["channel"]
         start = round(cut["start"] + supervision["start"], 9)
         reason = "" if recording else f"its cut has no recording ({where}); make cuts of recordings"
-        yield _Item(where, supervision["id"], reason, supervision, recording, start, supervision["duration"], channels)
+        yield _Item(
+            where, str(supervision["id"]), reason, supervision, recording, start, supervision["duration"], channels
+        )
     if not cut.get("supervisions"):
-        yield _Item(where, cut["id"], f"has no supervision ({where}); add its transcript, or leave the cut out")
+        yield _Item(where, str(cut["id"]), f"has no supervision ({where}); add its transcript, or leave the cut out")
 
 
 def _check(where: str, data: Mapping[str, Any], what: str, keys: Sequence[str]) -> None:

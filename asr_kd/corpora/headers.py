@@ -19,8 +19,10 @@ def check_header(file: BinaryIO, name: str) -> None:
       name: of the recording, for messages.
 
     Raises:
-      BadAudio: the file is shorter than its header says, or compressed in a way that libsndfile does not read.
+      BadAudio: the file is empty, shorter than its header says, or compressed in a way that libsndfile does not read.
     """
+    if file.seek(0, io.SEEK_END) == 0:
+        raise BadAudio(f"{name} is empty; record it again")
     _check_wav_length(file, name)
     _check_sphere(file, name)
     file.seek(0)

@@ -112,7 +112,9 @@ def open_source(source: Encoded) -> Iterator[BinaryIO]:
                 yield io.BytesIO(archive.read(source.size))
         else:
             with source.open("rb") as file:
-                yield file if source.is_file() else io.BytesIO(file.read())
+                # soundfile takes .raw to mean that there is no header
+                plain = source.is_file() and source.suffix.lower() != ".raw"
+                yield file if plain else io.BytesIO(file.read())
     except PipeError as error:
         raise BadAudio(str(error)) from None
     except FileNotFoundError:

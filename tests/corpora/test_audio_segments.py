@@ -221,6 +221,17 @@ def test_audio_in_an_archive_is_read_from_there(tmp_path: Path) -> None:
         read_audio(Audio(member), FORMAT)
 
 
+def test_a_file_without_a_header_is_no_recording(tmp_path: Path) -> None:
+    (tmp_path / "a.raw").write_bytes(SAMPLES.tobytes())
+    with pytest.raises(BadAudio, match=r"a\.raw is damaged \(Format not recognised\)"):
+        read_audio(tmp_path / "a.raw", FORMAT)
+    (tmp_path / "a.mp3").touch()
+    with pytest.raises(BadAudio, match=r"a\.mp3 is empty; record it again"):
+        read_audio(tmp_path / "a.mp3", FORMAT)
+    with pytest.raises(BadAudio, match=r"cannot be read \(Is a directory\)"):
+        read_audio(tmp_path, FORMAT)
+
+
 def test_old_cuts_are_the_same_bytes(tmp_path: Path) -> None:
     """A recording that is an utterance is written as before there were segments, so that stores stay valid."""
     path = write(tmp_path / "a.wav")
@@ -267,6 +278,8 @@ def test_what_lhotse_has_no_audio_of_is_named(tmp_path: Path) -> None:
     assert read(0, *two) == Audio(Path("a.wav"), channel=0, recording="r")
     with pytest.raises(BadAudio, match=r"recording r has the channels 0, 1, 4; choose one by corpus\.channel"):
         read([0, 1, 4], *two)
+    with pytest.raises(BadAudio, match=r"recording r names no audio"):
+        read(0)
     with pytest.raises(BadAudio, match=r"recording r has no audio \(its type is memory\)"):
         read(0, ("memory", [0], "?"))
     volume = [{"name": "Volume", "kwargs": {"factor": 2.0}}]

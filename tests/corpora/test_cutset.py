@@ -39,13 +39,13 @@ def recording(name: str, path: str = "wav/mono.flac") -> Recording:
     return Recording.from_file(path, recording_id=name)
 
 
-def said(name: str, start: float, duration: float, **more: Any) -> SupervisionSegment:
+def said(name: Any, start: float, duration: float, **more: Any) -> SupervisionSegment:
     return SupervisionSegment(
         **{"id": name, "recording_id": "m", "start": start, "duration": duration, "text": f"say {name}"} | more
     )
 
 
-def cut(name: str, start: float, duration: float, *supervisions: SupervisionSegment, **more: Any) -> MonoCut:
+def cut(name: Any, start: float, duration: float, *supervisions: SupervisionSegment, **more: Any) -> MonoCut:
     entries = {"channel": 0, "recording": recording("m"), "supervisions": list(supervisions)}
     return MonoCut(id=name, start=start, duration=duration, **entries | more)
 
@@ -84,6 +84,11 @@ def test_each_supervision_is_an_utterance_at_its_place_in_the_recording(corpus: 
     for utterance, (first, end) in zip(utterances, [(0, 4), (0.5, 1.5), (1.25, 1.75), (2.5, 3.5)], strict=True):
         assert np.array_equal(samples(utterance), SAMPLES[int(first * RATE) : int(end * RATE), 0])
     assert utterances[0].audio.duration is None and {u.audio.recording for u in utterances} == {"m"}
+
+
+def test_ids_that_are_numbers_are_read(corpus: Path) -> None:
+    write(corpus, cut(5, 0, 4, said(7, 0, 1)))
+    assert [u.id for u in usable(corpus)] == ["7"]
 
 
 def test_fields_of_supervisions_are_chosen(corpus: Path) -> None:
