@@ -113,11 +113,10 @@ def cached_rounds(
       folder: as those of `cached_map`.
     """
     files = {number: folder / f"round{number}.npz" for number in rounds}
-    finished = next((number for number in reversed(rounds) if files[number].exists()), None)
-    result = None if finished is None else codec.load(files[finished])
-    left = list(rounds)
+    finished = max((place for place, number in enumerate(rounds) if files[number].exists()), default=-1)
+    result = None if finished < 0 else codec.load(files[rounds[finished]])
+    left = rounds if result is None else rounds[finished + 1 :]
     if result is not None:
-        left = left[left.index(finished) + 1 :]
         yield result
     for number in left:
         result = None  # while the next one is computed
