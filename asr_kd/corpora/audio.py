@@ -293,7 +293,7 @@ def _checked(samples: NDArray[np.float32], audio: Audio) -> NDArray[np.float32]:
     if not np.isfinite(samples).all():
         raise BadAudio(f"{audio} holds samples that are not finite (NaN); write it again")
     if samples.min() == samples.max():
-        raise BadAudio(f"{audio} is digital silence; record it again, or delete its transcript")
+        raise BadAudio(f"{audio} is digital silence; record it again, or leave it out")
     return samples
 
 

@@ -118,6 +118,6 @@ def open_source(source: Encoded) -> Iterator[BinaryIO]:
     except PipeError as error:
         raise BadAudio(str(error)) from None
     except FileNotFoundError:
-        raise BadAudio(f"{source} is missing; put it there, or delete its transcript") from None
+        raise BadAudio(f"{source} is missing; put it there, or leave it out") from None
     except OSError as error:
         raise BadAudio(f"{source} cannot be read ({error.strerror}); check the file's rights") from None
