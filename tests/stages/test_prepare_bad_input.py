@@ -38,7 +38,7 @@ BAD_AUDIO = {
     "missing": (Path.unlink, "t1.wav .*is missing"),
     "truncated": (truncate, "t1.wav is cut short: its header promises 16000 bytes, 15000 are there"),
     "cut in its header": (lambda path: path.write_bytes(path.read_bytes()[:30]), "t1.wav is cut short"),
-    "empty file": (lambda path: path.write_bytes(b""), "t1.wav is damaged"),
+    "empty file": (lambda path: path.write_bytes(b""), "t1.wav is empty; record it again"),
     "no samples": (rewrite(np.zeros(0)), "t1.wav holds no samples"),
     "no audio": (lambda path: path.write_text("hello\n"), "t1.wav is damaged"),
     "wrong rate": (lambda path: write_wav(path, rate=16000), "t1.wav has 16000 Hz, the config says 8000"),
