@@ -106,6 +106,10 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
             work = Workspace(work_dir or default_root(config_path), config_path)
             if name in _TRAINING:
                 disable_malloc_trim()
+            if printable(root := str(work.root.absolute())) != root:  # safetensors cannot write there
+                raise UserError(
+                    f"{root}: the name of the work folder is not UTF-8; rename it, or give another --work-dir."
+                )
             for folder in (work.root, work.data, work.exp("")):
                 if folder.exists() and not folder.is_dir():
                     raise UserError(f"{folder} is a file, but a folder of this name belongs there; move the file away.")

@@ -47,6 +47,20 @@ def test_every_command_sets_its_streams_up() -> None:
     assert result.exit_code == 2 and "\\u0434\\u043e\\u043c/caf" in result.output
 
 
+def test_folders_whose_names_are_no_utf8_are_refused_before_any_work(tmp_path: Path) -> None:
+    good, bad = (make_config(tmp_path / name) for name in ("cafe", BYTES))
+    for config, corpus, what in ((bad, good.parent, "work folder"), (good, bad.parent, "corpus's folder")):
+        result = CliRunner().invoke(main, ["prepare", "--config", str(config), "--corpus-dir", str(corpus)])
+        assert result.exit_code == 2 and "caf\\xe9" in result.output
+        assert f"the name of the {what} is not UTF-8; rename it" in result.output
+
+
+def make_config(root: Path) -> Path:
+    (root / "conf").mkdir(parents=True)
+    (root / "conf" / "a.yaml").write_text("corpus: {name: folder}\n")
+    return root / "conf" / "a.yaml"
+
+
 def test_the_log_file_has_all_words_in_any_locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from asr_kd.commands import _logging
 

@@ -13,7 +13,7 @@ from asr_kd.corpora.listing import CorpusManifest, DroppedText, InvalidUtterance
 from asr_kd.corpora.registry import CORPORA
 from asr_kd.corpora.sources import Source
 from asr_kd.corpora.transcripts import check_losses, in_words
-from asr_kd.errors import UserError
+from asr_kd.errors import UserError, printable
 from asr_kd.frames.features import FRAME_SHIFT
 from asr_kd.lang.units import PhonesAsWords, PronunciationModel, Pronunciations, normaliser
 from asr_kd.workspace.config import TRAIN, Config
@@ -82,6 +82,8 @@ class CorpusSource:
         """
         if not self.folder.is_dir():
             raise UserError(f"{self.folder}: there is no such folder; fetch the corpus first (stage 0).")
+        if printable(folder := str(self.folder.resolve())) != folder:
+            raise UserError(f"{folder}: the name of the corpus's folder is not UTF-8; rename it.")
         corpus, words = self.config.corpus, self.config.alignment.labels == "words"
         conf_dir, seed = self.work.config_path.parent, self.config.seed
         normalise = normaliser(self.config.lang)
