@@ -248,6 +248,7 @@ def _data(metadata: Mapping[str, Any]) -> DataResults:
         shared_speakers=list(metadata["shared_speakers"]),
         guessed_pronunciations=len(metadata["guessed_pronunciations"]),
         lm_sentences_left_out=metadata["lm"]["sentences_left_out"],
+        notes=list(metadata.get("notes", ())),
     )
 
 

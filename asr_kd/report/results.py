@@ -219,6 +219,7 @@ class DataResults:
     shared_speakers: list[str]  # of a test set, who speak in train or dev too
     guessed_pronunciations: int
     lm_sentences_left_out: int  # of the language model's text, as they are also said in dev or test
+    notes: list[str] = field(default_factory=list)  # on the corpus as a whole, such as which speakers dev was drawn of
 
 
 @dataclass(frozen=True, config=STRICT)
