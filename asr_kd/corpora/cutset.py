@@ -7,9 +7,7 @@ folder or, where nothing is there, to the current one, as for lhotse.
 
 from __future__ import annotations
 
-import copy
 import itertools
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ from asr_kd.corpora.audio import Audio, BadAudio
 from asr_kd.corpora.cuts import recording_audio
 from asr_kd.corpora.held_out import draw, drawn_sets
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance, find_file
-from asr_kd.corpora.manifests import Manifests, find_manifests, read_items, shard_recordings
+from asr_kd.corpora.manifests import Manifests, check_item, find_manifests, read_items, shard_recordings
 from asr_kd.corpora.settings import CutsConfig
 from asr_kd.corpora.sources import Pipe, allowed_pipe
 from asr_kd.errors import UserError
@@ -130,10 +128,10 @@ def _supervisions(manifests: Manifests) -> Iterator[_Item]:
 def _of_recordings(recordings: Path, supervisions: Path) -> Iterator[_Item]:
     known: dict[str, Mapping[str, Any]] = {}
     for where, data in read_items(recordings):
-        _check(where, data, "recording", ("id", "sources", "sampling_rate", "num_samples", "duration"))
+        check_item(where, data, "recording")
         known[data["id"]] = data
     for where, data in read_items(supervisions):
-        _check(where, data, "supervision", ("id", "recording_id", "start", "duration"))
+        check_item(where, data, "supervision")
         recording = known.get(data["recording_id"])
         reason = ""
         if recording is None:
@@ -154,9 +152,7 @@ def _of_cut(where: str, cut: Mapping[str, Any]) -> Iterator[_Item]:
             f"{where}: this is no cut, but a recording or a supervision; name both files under sets:, as "
             "RECORDINGS+SUPERVISIONS."
         )
-    _check(where, cut, "cut", ("id", "type", "start", "duration", "channel"))
-    if recording is not None:
-        _check(where, recording, "recording", ("id", "sources", "sampling_rate", "num_samples", "duration"))
+    check_item(where, cut, "cut")
     for supervision in cut.get("supervisions") or ():
         # a cut of several channels has supervisions of some of them
         channels = supervision.get("channel", cut["channel"]) if kind == "MultiCut" else cut["channel"]
@@ -167,20 +163,3 @@ def _of_cut(where: str, cut: Mapping[str, Any]) -> Iterator[_Item]:
         )
     if not cut.get("supervisions"):
         yield _Item(where, str(cut["id"]), f"has no supervision ({where}); add its transcript, or leave the cut out")
-
-
-def _check(where: str, data: Mapping[str, Any], what: str, keys: Sequence[str]) -> None:
-    """Raises UserError where lhotse cannot read an entry, or a time is no number."""
-    from lhotse.serialization import deserialize_item
-
-    try:
-        deserialize_item(copy.deepcopy(dict(data)))
-        numbers = [data, *data.get("supervisions", ())]
-        odd = next((key for key in keys if key not in data), None)
-        times = [entry[key] for entry in numbers for key in ("start", "duration") if key in entry]
-        if odd is None and all(isinstance(time, (int, float)) and math.isfinite(time) for time in times):
-            return
-        reason = f"it has no {odd}" if odd else "a time is no number"
-    except Exception as error:  # lhotse raises errors of any class at an entry that is malformed
-        reason = (str(error).strip() or repr(error)).splitlines()[0][:100]
-    raise UserError(f"{where}: lhotse reads no {what} here ({reason}); write the manifest again with lhotse.")

@@ -6,17 +6,22 @@ of a part: train for librispeech_cuts_train.jsonl.gz, or for its _recordings_tra
 
 from __future__ import annotations
 
+import copy
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import yaml
+from pydantic import ConfigDict, TypeAdapter
+from pydantic.dataclasses import dataclass as shape
 
 from asr_kd.errors import UserError, some_of
 from asr_kd.io.files import open_text
+from asr_kd.settings import Count, first_error
 
 _ENDS = (".jsonl.gz", ".jsonl", ".json.gz", ".json", ".yaml")
 _FIX = "write it again with lhotse"
@@ -120,6 +125,73 @@ def read_items(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             place = f"{path}:{number + 1}" if ".jsonl" in path.suffixes else str(path)
             reason = getattr(error, "msg", None) or str(error).splitlines()[0]
             raise UserError(f"{place}: this cannot be read ({reason}); {_FIX}.") from None
+
+
+_SHAPE = ConfigDict(strict=True, allow_inf_nan=False)  # other keys than those that are read here are lhotse's business
+
+
+@shape(config=_SHAPE)
+class _Source:
+    type: str
+    channels: list[int]
+    source: str
+
+
+@shape(config=_SHAPE)
+class _Recording:
+    id: str | int
+    sources: list[_Source]
+    sampling_rate: Count
+    num_samples: int
+    duration: float
+    transforms: list[dict[str, Any]] | None = None
+
+
+@shape(config=_SHAPE)
+class _Supervision:
+    id: str | int
+    recording_id: str | int
+    start: float
+    duration: float
+    channel: int | list[int] = 0
+    custom: dict[str, Any] | None = None
+
+
+@shape(config=_SHAPE)
+class _Cut:
+    id: str | int
+    type: str
+    start: float
+    duration: float
+    channel: int | list[int]
+    recording: _Recording | None = None
+    supervisions: list[_Supervision] | None = None
+
+
+_SHAPES: dict[str, type[Any]] = {"recording": _Recording, "supervision": _Supervision, "cut": _Cut}
+
+
+def check_item(where: str, data: Mapping[str, Any], kind: str) -> None:
+    """Checks an entry of a manifest.
+
+    Args:
+      kind: of _SHAPES.
+
+    Raises:
+      UserError: a value is of the wrong type, or lhotse cannot read the entry.
+    """
+    from lhotse.serialization import deserialize_item
+
+    try:
+        TypeAdapter(_SHAPES[kind]).validate_json(json.dumps(data))
+        deserialize_item(copy.deepcopy(dict(data)))
+    except pydantic.ValidationError as error:
+        reason = first_error(error, _SHAPES[kind])
+    except Exception as error:  # lhotse raises errors of any class at an entry that is malformed
+        reason = (str(error).strip() or repr(error)).splitlines()[0][:100]
+    else:
+        return
+    raise UserError(f"{where}: this is no {kind} of lhotse's ({reason}); write the manifest again with lhotse.")
 
 
 def shard_recordings(archive: Path) -> Iterator[tuple[str, dict[str, Any] | None]]:

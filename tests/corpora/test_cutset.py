@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import tarfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from lhotse import AudioSource, CutSet, MonoCut, MultiCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
 from asr_kd.corpora import cutset
-from asr_kd.corpora.audio import AudioFormat, BadAudio, read_audio
+from asr_kd.corpora.audio import AudioFormat, BadAudio, Clip, read_audio, read_clips
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance
 from asr_kd.corpora.settings import CutsConfig, HeldOut
 from asr_kd.errors import UserError
@@ -250,10 +253,10 @@ def test_an_id_that_appears_twice_is_named(corpus: Path) -> None:
 MALFORMED = {
     "no JSON": ("{", r"train\.jsonl\.gz:2: this cannot be read \(Expecting property name"),
     "a list": ("[1]", r"train\.jsonl\.gz:2: this is no entry of a manifest"),
-    "no cut": ('{"id": "a"}', r"train\.jsonl\.gz:2: lhotse reads no cut here"),
-    "no start": ('{"type": "MonoCut", "id": "a", "duration": 1.0, "channel": 0}', "lhotse reads no cut here"),
+    "no cut": ('{"id": "a"}', r"train\.jsonl\.gz:2: this is no cut of lhotse's"),
+    "no start": ('{"type": "MonoCut", "id": "a", "duration": 1.0, "channel": 0}', r"\(start is missing\)"),
     "text for a time": (
-        '{"type": "MonoCut", "id": "a", "start": "0", "duration": 1.0, "channel": 0}', r"\(a time is no number\)",
+        '{"type": "MonoCut", "id": "a", "start": "0", "duration": 1.0, "channel": 0}', r"\(start must be a number, not '0'",
     ),
 }  # fmt: skip
 
@@ -281,3 +284,36 @@ def test_a_missing_or_ambiguous_manifest_is_named(corpus: Path) -> None:
     (corpus / "train.jsonl.gz").write_bytes(whole[:-9])
     with pytest.raises(UserError, match=r"train\.jsonl\.gz: the manifest cannot be read: it is cut short"):
         read(corpus)
+
+
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 10**9), st.floats(), st.text(max_size=5), st.just([]), st.just({}),
+    st.just([{}]), st.just([5]),
+)  # fmt: skip
+
+
+def places(data: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to every value inside plain data."""
+    for key, value in data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ():
+        yield (*above, key)
+        yield from places(value, (*above, key))
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_stands_in_a_manifest_what_is_wrong_is_a_sentence(corpus: Path, data: st.DataObject) -> None:
+    entry = cut("c", 0, 4, said("u", 0, 1, speaker="ann", custom={"more": 1})).resample(8000).to_dict()
+    *way, last = data.draw(st.sampled_from(list(places(entry))))
+    inside = entry
+    for key in way:
+        inside = inside[key]
+    inside[last] = data.draw(VALUES)
+    (corpus / "train.jsonl").write_text(json.dumps(entry) + "\n")
+    try:
+        listing = read(corpus, "train.jsonl")
+    except UserError as error:
+        assert "\n" not in str(error) and "train.jsonl:1: " in str(error)
+    else:
+        assert len(listing.utterances) + len(listing.problems) == max(1, len(entry.get("supervisions") or ()))
+        assert all(isinstance(clip, (Clip, BadAudio)) for _, clip in read_clips(
+            [utterance.audio for utterance in listing.utterances], AudioFormat(8000)))  # fmt: skip
