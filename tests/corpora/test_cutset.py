@@ -256,7 +256,8 @@ MALFORMED = {
     "no cut": ('{"id": "a"}', r"train\.jsonl\.gz:2: this is no cut of lhotse's"),
     "no start": ('{"type": "MonoCut", "id": "a", "duration": 1.0, "channel": 0}', r"\(start is missing\)"),
     "text for a time": (
-        '{"type": "MonoCut", "id": "a", "start": "0", "duration": 1.0, "channel": 0}', r"\(start must be a number, not '0'",
+        '{"type": "MonoCut", "id": "a", "start": "0", "duration": 1.0, "channel": 0}',
+        r"\(start must be a number, not '0'",
     ),
 }  # fmt: skip
 
