@@ -82,17 +82,17 @@ def find_textgrids(folder: Path, utterances: Collection[str]) -> dict[str, Path]
     Raises:
       UserError: two files have one name.
     """
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() != ".textgrid" or path.name[0] == ".":
             continue
         name = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
         if name not in utterances:
             name = name.rpartition("/")[2]
-        if name in found:
-            raise UserError(f"{folder}: {found[name]} and {path} are both of {name}; delete one of them.")
-        found[name] = path
-    return found
+        if name in files:
+            raise UserError(f"{folder}: {files[name]} and {path} are both of {name}; delete one of them.")
+        files[name] = path
+    return files
 
 
 def write_textgrid(times: Times, path: Path) -> None:

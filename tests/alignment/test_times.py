@@ -135,9 +135,9 @@ def test_textgrids_are_found_in_folders_and_by_names_with_folders(tmp_path: Path
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = find_textgrids(tmp_path, {"digits/1", "u1"})
-    assert found.keys() == {"u1", "digits/1", "1", "caf\u00e9"}
-    assert found["1"] == tmp_path / "letters" / "1.TEXTGRID"
+    files = find_textgrids(tmp_path, {"digits/1", "u1"})
+    assert files.keys() == {"u1", "digits/1", "1", "caf\u00e9"}
+    assert files["1"] == tmp_path / "letters" / "1.TEXTGRID"
     with pytest.raises(UserError, match=r"digits/1\.textgrid and .*letters/1\.TEXTGRID are both of 1; delete one"):
         find_textgrids(tmp_path, ())
 

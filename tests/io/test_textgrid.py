@@ -66,9 +66,9 @@ def test_both_forms_give_all_intervals_whatever_their_labels(
 def test_a_file_that_is_cut_short_is_no_shorter_textgrid(tiers: Tiers, form: object, data: st.DataObject) -> None:
     lines = form(tiers)  # type: ignore[operator]
     last = max(k for k, line in enumerate(lines) if line.strip() and not line.strip().endswith("]:"))
-    kept = data.draw(st.integers(0, last - 1))
+    size = data.draw(st.integers(0, last - 1))
     with pytest.raises(ValueError, match=r"ends within|first lines"):
-        parse_textgrid("\n".join(lines[: kept + 1]))
+        parse_textgrid("\n".join(lines[: size + 1]))
 
 
 def test_comments_and_old_headers_are_read() -> None:
