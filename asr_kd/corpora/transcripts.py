@@ -53,7 +53,7 @@ def check_losses(source: Path, what: str, losses: Losses, normalise: Normaliser)
     if losses.lost <= MOST_LOST * losses.characters:
         return
     letters = [(letter, times) for (kind, letter), times in losses.dropped.most_common() if kind == "letter"]
-    shown = ", ".join(f"{letter} {times:,} times" for letter, times in letters[:_NAMED])
+    shown = ", ".join(f"{times:,} “{letter}”" for letter, times in letters[:_NAMED])
     raise UserError(
         f"{source}: {losses.lost / losses.characters:.1%} of the characters in the words of {what} are no letters of "
         f"the language {normalise.language} ({shown}); set lang.language to the language of the text, or "
@@ -77,10 +77,10 @@ def describe_dropped(metadata: dict[str, Any], language: str) -> list[str]:
     names = {
         "note": "notes in brackets",
         "symbol": "punctuation marks and symbols",
-        "letter": f"letters that the language {language} does not have (or wrote them without accent)",
+        "letter": f"letters or accents that the language {language} does not have",
     }
     lines = []
     for kind, entry in metadata.items():
-        shown = ", ".join(f"{piece} {times:,} times" for piece, times, _ in entry["most_frequent"])
+        shown = ", ".join(f"{times:,} “{piece}”" for piece, times, _ in entry["most_frequent"])
         lines.append(f"dropped {entry['times']:,} {names[kind]}: {shown}; first in {entry['most_frequent'][0][2]}")
     return lines

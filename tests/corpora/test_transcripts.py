@@ -40,9 +40,9 @@ def test_what_is_dropped_is_counted_and_shown_with_an_utterance() -> None:
     listing = in_words(corpus("one [beep]", "<unk> two, [beep]", "café"), Normaliser())
     lines = describe_dropped(dropped_metadata(listing.dropped["train"]), "en")
     assert lines == [
-        "dropped 3 notes in brackets: [beep] 2 times, <unk> 1 times; first in u0",
-        "dropped 1 punctuation marks and symbols: , 1 times; first in u1",
-        "dropped 1 letters that the language en does not have (or wrote them without accent): é 1 times; first in u2",
+        "dropped 3 notes in brackets: 2 “[beep]”, 1 “<unk>”; first in u0",
+        "dropped 1 punctuation marks and symbols: 1 “,”; first in u1",
+        "dropped 1 letters or accents that the language en does not have: 1 “é”; first in u2",
     ]
 
 
