@@ -26,7 +26,7 @@ from asr_kd.stages import align as stage
 from asr_kd.stages.align import AlignResult
 from asr_kd.stages.finished_alignment import read_times
 from asr_kd.workspace.config import AlignmentConfig, Config, SystemConfig
-from asr_kd.workspace.sets import add_set
+from asr_kd.workspace.sets import add_set, open_labels
 from asr_kd.workspace.work import Workspace
 
 from ..stores import write_store
@@ -523,6 +523,23 @@ def test_a_damaged_aligner_is_one_sentence(tmp_path: Path) -> None:
     (work.exp("align") / "model" / "log_priors.npy").write_bytes(b"torn")
     with pytest.raises(UserError, match=r"log_priors\.npy is missing or damaged"):
         stage.align(changed(rounds=1), work)
+
+
+@pytest.mark.parametrize("damage", ["missing", "torn"])
+def test_the_advice_about_damaged_labels_works(tmp_path: Path, damage: str) -> None:
+    work, _ = make_work(tmp_path)
+    align(changed(rounds=1), work)
+    expected, file = labels(work), work.frames("dev") / "senones.npy"
+    if damage == "torn":
+        file.write_bytes(b"torn")
+        says = r"senones\.npy is damaged .*; delete it\. Align again: asr-kd align"
+        with pytest.raises(UserError, match=says):
+            open_labels(work, FrameStore.open(work.frames("dev")), "tied")
+    file.unlink()
+    with pytest.raises(UserError, match=r"senones\.npy is missing\. Align again: asr-kd align"):
+        open_labels(work, FrameStore.open(work.frames("dev")), "tied")
+    assert align(changed(rounds=1), work, Never).ran
+    assert_same(labels(work), expected)
 
 
 def test_a_flat_start_that_diverges_is_named_with_its_folder(tmp_path: Path) -> None:

@@ -343,3 +343,16 @@ def test_what_learnt_from_nothing_finite_teaches_nobody(toy: Toy) -> None:
     safetensors.torch.save_file({name: value * float("nan") for name, value in tensors.items()}, str(file))
     with pytest.raises(UserError, match=r"teacher: this model is damaged .*not finite"):
         train(config, toy.work, OPTIONS, ["distilled"])
+
+
+def test_the_advice_about_a_part_of_a_model_that_is_missing_works(toy: Toy) -> None:
+    """Without being deleted it would count as trained."""
+    config = toy.config(teacher=HARD, distilled=soft(**{"from": "teacher"}))
+    train(config, toy.work, OPTIONS, ["teacher"])
+    folder = toy.work.exp("teacher")
+    (folder / "member_0.safetensors").unlink()
+    assert not train(config, toy.work, OPTIONS, ["teacher"])[0].ran
+    with pytest.raises(UserError, match=r"exp/teacher: a part of the model is missing .*; delete it and train it"):
+        train(config, toy.work, OPTIONS, ["distilled"])
+    shutil.rmtree(folder)
+    assert all(result.ran for result in train(config, toy.work, OPTIONS, nj=1))
