@@ -78,17 +78,17 @@ def _named(folder: Path, kind: str, part: str) -> Path | None:
     """The manifest that lhotse would give this name: [corpus_]kind[_part], or the part alone for cuts."""
     ends = tuple(f"{kind}{'_' * bool(part)}{part}{end}" for end in _ENDS)
     alone = tuple(f"{part}{end}" for end in _ENDS) if kind == "cuts" and part else ()
-    found = sorted(
+    matches = sorted(
         path
         for path in (folder.glob("*") if folder.is_dir() else ())
         if path.name in (*ends, *alone) or path.name.endswith(tuple(f"_{end}" for end in ends))
     )
-    if len(found) > 1:
+    if len(matches) > 1:
         raise UserError(
-            f"{folder}: {some_of([path.name for path in found])} could all be meant by {part or folder.name!r}; name "
+            f"{folder}: {some_of([path.name for path in matches])} could all be meant by {part or folder.name!r}; name "
             "one of them under sets: by its file name."
         )
-    return found[0] if found else None
+    return matches[0] if matches else None
 
 
 def _shards(folder: Path) -> Manifests | None:

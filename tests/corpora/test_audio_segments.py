@@ -182,7 +182,7 @@ def lhotse_recording(path: Path, **changes: Any) -> LhotseRecording:
 @pytest.mark.parametrize("resampled", [False, True])
 def test_cuts_are_what_lhotse_reads_the_same_samples_from(tmp_path: Path, resampled: bool) -> None:
     wav, other = write(tmp_path / "a.wav", channels=2), write(tmp_path / "a.flac", rate=11025 if resampled else RATE)
-    wanted = AudioFormat(RATE, resample=resampled, channel=1)
+    audio_format = AudioFormat(RATE, resample=resampled, channel=1)
     sources = {
         "whole": Audio(wav), "part": Audio(wav, 0.5, 1.00005, recording="a"), "left": Audio(wav, 1.0, None, 0, "a"),
         "other": Audio(other, channel=0), "other part": Audio(other, 0.25, 0.333, 0, "b"),
@@ -190,13 +190,13 @@ def test_cuts_are_what_lhotse_reads_the_same_samples_from(tmp_path: Path, resamp
         "changed": Audio(lhotse_recording(wav), 0.5, 0.25, 1),
     }  # fmt: skip
     utterances = [Utterance(name, audio, "WORDS", "ann", "train") for name, audio in sources.items()]
-    extents = extents_of(utterances, wanted)
+    extents = extents_of(utterances, audio_format)
     write_cuts(tmp_path / "cuts.jsonl.gz", utterances, extents, tmp_path, "en")
     warnings.filterwarnings("ignore", "You requested a subset of a recording that is read from disk via a bash command")
     cuts = CutSet.from_file(tmp_path / "cuts.jsonl.gz").with_recording_path_prefix(tmp_path)
     for utterance, cut, data in zip(utterances, cuts, read_cuts(tmp_path / "cuts.jsonl.gz", "fix"), strict=True):
-        samples = read_audio(utterance.audio, wanted)
-        assert np.array_equal(read_audio(cut_audio(data, tmp_path, 1), wanted), samples), utterance.id
+        samples = read_audio(utterance.audio, audio_format)
+        assert np.array_equal(read_audio(cut_audio(data, tmp_path, 1), audio_format), samples), utterance.id
         assert cut.num_samples == len(samples) == extents[utterance.id].num_samples
         assert cut.recording_id == cut.supervisions[0].recording_id
         loaded = cut.load_audio()[0]

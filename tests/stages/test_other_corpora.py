@@ -122,12 +122,12 @@ def test_other_rates_are_converted_where_that_is_wanted(recipe: Recipe) -> None:
         recipe.prepare()
     assert not recipe.prepare("skip").metadata["sets"]["train"].get("resampled")
 
-    wanted = replace(recipe.config, corpus=replace(recipe.config.corpus, resample=True))
-    recipe.config, unconverted = wanted, recipe.config
+    resampling = replace(recipe.config, corpus=replace(recipe.config.corpus, resample=True))
+    recipe.config, unconverted = resampling, recipe.config
     result = recipe.prepare("skip")  # the utterance that was left out is used now
     assert result.ran and result.metadata["sets"]["train"]["resampled"] == 1
     assert "1 utterances are converted from another sampling rate" in str(result)
-    make_features(wanted, recipe.work)
+    make_features(resampling, recipe.work)
     store = FrameStore.open(recipe.work.frames("train"))
     assert store.ids[::2] == ["t1", "t2", "t3"] and 0.5 < store.durations[2] < 0.52
     assert not recipe.prepare().ran
