@@ -75,7 +75,9 @@ def new_recipe(folder: Path, corpus: str, language: str = "en", corpus_dir: Path
     )
     from_mapping(Config, parse_yaml(config, "config.yaml"), f"--language {language}")
     known = shlex.quote(str(corpus_dir.absolute())) if corpus_dir else ""
-    run = templates.get_template("run.sh.j2").render(corpus_dir=f"{known:21} # folder of the corpus")
+    run = templates.get_template("run.sh.j2").render(
+        corpus_dir=f"{known:21} # folder of the corpus", pipes=corpus in ("kaldi", "cuts")
+    )
     files = {"conf/config.yaml": config, "run.sh": run, ".gitignore": templates.get_template("gitignore").render()}
     temporary = folder / ".tmp"  # inside: `folder` may be the current one
     with full_disk_is_an_error(folder):

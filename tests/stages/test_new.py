@@ -71,6 +71,17 @@ def test_run_sh_takes_options_and_names_what_is_wrong(tmp_path: Path) -> None:
     assert bare.returncode == 2 and "asr-kd is not on PATH" in bare.stderr
 
 
+@pytest.mark.parametrize(("corpus", "status"), [("kaldi", 0), ("cuts", 0), ("table", 2)])
+def test_commands_that_a_corpus_names_are_run_where_run_sh_allows_them(
+    tmp_path: Path, corpus: str, status: int
+) -> None:
+    new(tmp_path / "mine", corpus=corpus)
+    command = [tmp_path / "mine" / "run.sh", "--corpus-dir", tmp_path, "--stop-stage", "2", "--allow-pipes"]
+    assert subprocess.run(command, env=shim(tmp_path), stderr=subprocess.DEVNULL).returncode == status
+    if status == 0:
+        assert (tmp_path / "calls").read_text().count("--allow-pipes\n") == 2  # prepare and features
+
+
 def test_a_folder_that_holds_something_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     assert new(tmp_path / "mine").exit_code == 0  # empty
