@@ -90,17 +90,20 @@ def estimate(sentences: Iterable[Sequence[str]], order: int, vocabulary: Iterabl
     backoffs: dict[NGram, float] = {}
     for n, table in enumerate(counts, 1):
         discounts = _discounts(table.values())
-        totals: Counter[NGram] = Counter()
+        largest = discounts[-1]
+        totals: defaultdict[NGram, int] = defaultdict(int)
         kept_back: defaultdict[NGram, float] = defaultdict(float)  # the mass that discounting took from each history
         for ngram, count in table.items():
-            totals[ngram[:-1]] += count
-            kept_back[ngram[:-1]] += discounts[min(count, 3) - 1]
+            history = ngram[:-1]
+            totals[history] += count
+            kept_back[history] += discounts[count - 1] if count < 3 else largest
         weights = {history: kept_back[history] / total for history, total in totals.items()}
         level = {}
         for ngram, count in table.items():
+            history = ngram[:-1]
             lower = probabilities[-1][ngram[1:]] if n > 1 else uniform
-            share = (count - discounts[min(count, 3) - 1]) / totals[ngram[:-1]]
-            level[ngram] = share + weights[ngram[:-1]] * lower
+            share = (count - (discounts[count - 1] if count < 3 else largest)) / totals[history]
+            level[ngram] = share + weights[history] * lower
         if n == 1:
             level.update({(word,): weights[()] * uniform for word in words if (word,) not in level})
         else:
@@ -114,16 +117,21 @@ def estimate(sentences: Iterable[Sequence[str]], order: int, vocabulary: Iterabl
 
 def _kneser_ney_counts(sentences: Iterable[Sequence[str]], order: int) -> list[Counter[NGram]]:
     """Per length: how often an n-gram occurs if it is the longest or begins a sentence, else after how many words."""
-    raw: list[Counter[NGram]] = [Counter() for _ in range(order)]
-    for sentence in sentences:
-        marked = (BEGIN, *sentence, END)
-        for end in range(2, len(marked) + 1):  # the last word is never <s>
-            for n in range(1, min(order, end) + 1):
-                raw[n - 1][marked[end - n : end]] += 1
-    counts = [raw[-1]]
+    begin: list[Counter[NGram]] = [Counter() for _ in range(order)]  # of a sentence, by length
+
+    def longest() -> Iterator[NGram]:
+        for sentence in sentences:
+            marked = (BEGIN, *sentence, END)
+            for n in range(2, min(order - 1, len(marked)) + 1):
+                begin[n][marked[:n]] += 1
+            for start in range(1 if order == 1 else 0, len(marked) - order + 1):  # <s> is never the last word
+                yield marked[start : start + order]
+
+    counts = [Counter(longest())]
     for n in range(order - 1, 0, -1):
-        after: Counter[NGram] = Counter(ngram[1:] for ngram in raw[n])
-        after.update({ngram: count for ngram, count in raw[n - 1].items() if ngram[0] == BEGIN})
+        # every n-gram inside a sentence ends some that is longer by one word
+        after: Counter[NGram] = Counter(ngram[1:] for ngram in counts[0])
+        after.update(begin[n])
         counts.insert(0, after)
     return counts
 
