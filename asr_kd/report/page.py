@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,8 @@ class Origin:
 def render(template: str, evidence: Evidence, figures: Mapping[str, str], origin: Origin) -> str:
     """One of the templates, filled. Everything that is not a figure drawn here is escaped."""
     changes = [difference.change for difference in evidence.differences]
-    return _environment(template).get_template(template).render(
+    environment = _environment(escaped=template.endswith(".html.j2"))
+    return environment.get_template(template).render(
         results=evidence.results,
         figures={name: Markup(svg) for name, svg in figures.items()},  # our own drawing: matplotlib escapes its text
         look=looks(evidence.results),
@@ -52,18 +54,19 @@ def render(template: str, evidence: Evidence, figures: Mapping[str, str], origin
 
 def terminal_text(results: Results) -> str:
     """The headline tables in aligned columns with the shares of the gain kept."""
-    return _environment("").get_template("terminal.txt.j2").render(results=results).rstrip("\n")
+    return _environment(escaped=False).get_template("terminal.txt.j2").render(results=results).rstrip("\n")
 
 
 def sentences(results: Results) -> TemplateModule:
     """The macros of sentences.j2, for these results, as plain text."""
-    return _environment("").get_template("sentences.j2").make_module({"results": results})
+    return _environment(escaped=False).get_template("sentences.j2").make_module({"results": results})
 
 
-def _environment(template: str) -> jinja2.Environment:
+@functools.cache  # it keeps its templates compiled, which takes longer than to fill them
+def _environment(*, escaped: bool) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("asr_kd.report", "templates"),
-        autoescape=template.endswith(".html.j2"),
+        autoescape=escaped,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
