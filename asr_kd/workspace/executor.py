@@ -12,6 +12,7 @@ import logging
 import logging.handlers
 import multiprocessing
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -147,11 +148,11 @@ def _logging_of_helpers(records: Any) -> Iterator[None]:
 
 
 def _start_helper(records: Any, function: Callable[[Any], Any]) -> None:
-    import torch
-
     global _function
     _function = function
-    torch.set_num_threads(1)
+    if "torch" in sys.modules:  # the function's module has loaded it
+        sys.modules["torch"].set_num_threads(1)
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # should it be loaded later
     package = logging.getLogger("asr_kd")
     package.setLevel(logging.INFO)
     package.addHandler(logging.handlers.QueueHandler(records))
