@@ -16,7 +16,8 @@ endif
 # Empty means unset: where the shell forbids bytecode, each process compiles torch and all else anew, for seconds.
 export PYTHONDONTWRITEBYTECODE :=
 export PATH := $(CURDIR)/$(ASR_KD_VENV)/bin:$(PATH)
-PYTEST := python -m pytest -n auto --maxprocesses 4
+# a file's tests share what its fixtures make, so one worker runs them, in the order of tests/conftest.py
+PYTEST := python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # digits first; where they cannot be fetched, the report says so
 demo: setup
