@@ -1,8 +1,11 @@
 """A whole recipe on speech made of tones: small enough for tests to run its stages."""
 
+import fcntl
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 import yaml
 from click.testing import CliRunner
@@ -13,7 +16,7 @@ RATE = 8000
 LEXICON = {"BA": "B AA", "BI": "B IY", "SA": "S AA", "SI": "S IY", "BASI": "B AA S IY"}
 TONES = {"B": (300, 900), "AA": (700, 1200), "IY": (350, 2400), "S": (2900, 3600)}  # Hz, two for each phone
 
-TRAINING = {"epochs": 3, "batch_size": 64, "learning_rate": 5.0e-3}
+TRAINING = {"epochs": 3, "batch_size": 128, "learning_rate": 5.0e-3}
 SMALL = {"layers": 1, "width": 16}
 CONFIG = {
     "corpus": {"name": "folder", "sampling_rate": RATE},
@@ -96,3 +99,19 @@ def run(config: Path, stages: list[list[str]]) -> list[str]:
         assert result.exit_code == 0, f"{stage}: {result.output}"
         outputs.append(result.output)
     return outputs
+
+
+def finished_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The config of a recipe that has run through all stages; who wants to change its work folder copies that.
+
+    The first of pytest's workers that asks runs it, and the others wait.
+    """
+    common = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        common = common.parent
+    root = common / "finished-recipe"
+    with (common / "finished-recipe.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not root.exists():
+            run(make_recipe(root), STAGES)
+    return root / "conf" / "tiny.yaml"

@@ -2,10 +2,10 @@
 
 import importlib.util
 import json
+import multiprocessing
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from asr_kd.acoustic.model_files import load_model
 from asr_kd.cli import main
 
-from .recipe import CONFIG, LEXICON, SIDE_BY_SIDE, STAGES, TRAINING, arguments, make_recipe, run
+from .recipe import CONFIG, LEXICON, SIDE_BY_SIDE, STAGES, TRAINING, arguments, finished_recipe, make_recipe, run
 
 SYSTEMS = ("teacher", "direct", "distilled", "monophone")
 CLOCK = ("rtf", "seconds_per_hour", "frames_per_second", "seconds", "memory")
@@ -51,9 +51,7 @@ def stamps(root: Path) -> dict[Path, bytes]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    config = make_recipe(tmp_path_factory.mktemp("recipe"))
-    run(config, STAGES)
-    return config
+    return finished_recipe(tmp_path_factory)
 
 
 @pytest.fixture
@@ -382,7 +380,7 @@ def test_every_stage_says_that_the_disk_is_full_and_goes_on_when_there_is_room(f
             "the disk is full; free some space|needs .* of disk", result.output
         ), f"{command}, {size} KiB: {result.output} {result.exception!r}"
         refused.add(stages[0][0])
-        size += max(16, size // 8)
+        size *= 2
         assert size < 1 << 14 and resize(size)
     assert must_refuse <= refused
     report = Path("exp") / "report" / "results.json"
@@ -400,21 +398,21 @@ def artefact_events(root: Path) -> int:
 def test_killed_runs_end_with_the_results_of_a_whole_one(finished, tmp_path):
     """`kill -9` as soon as the run has left one more artefact or checkpoint, again and again, then on to the end."""
     config = make_recipe(tmp_path)
-    script = (
-        "import sys; from asr_kd.cli import main; [main(a.split('\\t'), standalone_mode=False) for a in sys.argv[1:]]"
-    )
-    command = [sys.executable, "-c", script, *("\t".join(arguments(config, stage)) for stage in SIDE_BY_SIDE)]
+    context = multiprocessing.get_context("forkserver")  # its processes need not load torch each
+    context.set_forkserver_preload([f"asr_kd.stages.{name}" for name in ("prepare", "features", "align", "train")])
     kills = 0
     for number in range(10):
         before = artefact_events(tmp_path)
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ) as process:
-            # every second time a moment later, so that some kills fall into the middle of a write or of an epoch
-            while process.poll() is None and artefact_events(tmp_path) <= before:
-                time.sleep(0.01)
-            time.sleep(0.3 * (number % 2))
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-                kills += artefact_events(tmp_path) > before
+        process = context.Process(target=run, args=(config, SIDE_BY_SIDE))
+        process.start()
+        # every second time a moment later, so that some kills fall into the middle of a write or of an epoch
+        while process.is_alive() and artefact_events(tmp_path) <= before:
+            time.sleep(0.01)
+        time.sleep(0.3 * (number % 2))
+        if process.is_alive():
+            process.kill()
+            kills += artefact_events(tmp_path) > before
+        process.join()
     assert kills >= 5  # each of these hit a stage that had begun to write
     run(config, SIDE_BY_SIDE)
     report = Path("exp") / "report" / "results.json"
