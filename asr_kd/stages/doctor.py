@@ -5,13 +5,14 @@ Every part that is missing or broken comes with the command that fixes it.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -79,10 +80,15 @@ class _Requirement:
     def modules(self) -> list[str]:
         """What is imported of it."""
         name = _canonical(self.distribution)
-        packages = importlib.metadata.packages_distributions()
-        modules = [m for m, names in packages.items() if name in map(_canonical, names) and not m.startswith("_")]
+        modules = [m for m, names in _packages().items() if name in map(_canonical, names) and not m.startswith("_")]
         usual = name.replace("-", "_")
         return modules if modules and usual not in modules else [usual]
+
+
+@functools.cache  # each call reads the metadata of all that is installed
+def _packages() -> Mapping[str, list[str]]:
+    """Module -> the distributions that have it."""
+    return importlib.metadata.packages_distributions()
 
 
 def examine() -> Diagnosis:
