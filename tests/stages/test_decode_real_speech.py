@@ -68,7 +68,7 @@ def test_both_back_ends_find_the_same_best_path_cost_on_real_utterances(speech):
     pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
     graph, loglikes, _ = speech
     wide = DecodingConfig(search_beam=40.0, output_beam=1.0, max_active=200_000)
-    answer = [make_decoder(name, graph, wide, acoustic_scale=0.3).decode(loglikes) for name in ("k2", "kaldi")]
+    answer = [make_decoder(name, graph, wide, acoustic_scale=0.3).decode(loglikes[:5]) for name in ("k2", "kaldi")]
     for k2, kaldi in zip(*answer, strict=True):
         assert k2.score == pytest.approx(kaldi.score, rel=1e-3)
         assert k2.words == kaldi.words
