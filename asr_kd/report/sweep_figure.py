@@ -15,6 +15,9 @@ from asr_kd.report.results import Role
 from asr_kd.report.style import COLOURS, OTHERS
 from asr_kd.report.svg import STYLE, percents, to_svg
 
+# dashes and size of the marker: a line shows through those that are drawn over it where they coincide
+_STROKES = (("-", 8), ((0, (4, 3)), 6), ((0, (1, 3)), 4))
+
 # title, mean of a row, and the value of each seed where they are drawn too
 _Panel = tuple[str, Callable[["SweepRow"], float], Callable[["SweepRow"], Sequence[float]] | None]
 
@@ -54,10 +57,12 @@ def draw(rows: Sequence[SweepRow]) -> str:
     figure = Figure(figsize=(13.2 if rows[0].wer else 9.6, 3.9), layout="constrained")
     axes = figure.subplots(1, len(panels))
     values = list(dict.fromkeys(row.values[first] for row in rows))
-    for label, colour, line in _lines(rows, others):
+    for number, (label, colour, line) in enumerate(_lines(rows, others)):
         x = [values.index(row.values[first]) for row in line]
+        dashes, size = _STROKES[number % len(_STROKES)]
+        style: dict[str, Any] = {"linestyle": dashes, "marker": "o", "markersize": size}
         for ax, (_, mean, each) in zip(axes, panels, strict=True):
-            ax.plot(x, [mean(row) for row in line], marker="o", markersize=5, label=label, color=colour)
+            ax.plot(x, [mean(row) for row in line], label=label, color=colour, **style)
             if each is not None:
                 for place, row in zip(x, line):
                     ax.plot([place] * len(each(row)), each(row), ".", color=colour, markersize=4, alpha=0.45)

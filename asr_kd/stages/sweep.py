@@ -352,5 +352,6 @@ def _write(result: SweepResult, plan: SweepPlan) -> None:
     with replacing_folder(result.folder / "report", stamp) as temporary:
         write_json(temporary / "sweep.json", rows)
         (temporary / "sweep.svg").write_text(draw(result.rows), encoding="utf-8")
-        text = f"{markdown(result)}\n\n![The sweep](sweep.svg)\n{result.left_out}"
+        small = "Small dots are single seeds.\n" if any(row.seeds > 1 for row in result.rows) else ""
+        text = f"{markdown(result)}\n\n![The sweep](sweep.svg)\n\n{small}{result.left_out}"
         (temporary / "sweep.md").write_text(text, encoding="utf-8")

@@ -387,7 +387,8 @@ def test_a_share_with_the_other_sign_is_said_in_words(finished_run: tuple[Config
     evidence = Evidence(changed, {}, [], None, [])
     figures = dict.fromkeys(("wer", "size", "rtf", "training-curves", "members"), "")
     page = render("report.html.j2", evidence, figures, Origin("", [], "1"))
-    assert "<b>none</b>" in page and "kept by one network (dev: none)" in page and "−112" not in page
+    assert "<b>none</b><span>of the teacher’s gain in" in page and "one network (dev: none)" in page
+    assert "−112" not in page
 
 
 def test_text_is_escaped_for_markdown() -> None:

@@ -34,7 +34,7 @@ def draw(results: dict[str, Result]) -> dict[str, str]:
 
 
 def _temperatures(result: Result, hard: Result | None) -> str:
-    """Test errors against the temperature, one panel per width: the scales differ too much for one."""
+    """Errors against the temperature, one panel per width: the scales differ too much for one."""
     widths = list(dict.fromkeys(row["width"] for row in result["rows"]))
     figure = Figure(figsize=(9.6, 3.4), layout="constrained")
     for axes, width, colour in zip(figure.subplots(1, len(widths), squeeze=False)[0], widths, WIDTH_COLOURS):
@@ -54,8 +54,8 @@ def _temperatures(result: Result, hard: Result | None) -> str:
             axes.axhline(np.mean(hard["errors"]), color=INK, linewidth=1.2, linestyle=(0, (1.5, 1.5)), alpha=0.6)
         axes.set_title(f"{width} units a layer")
         axes.set_xlabel("temperature")
-    figure.axes[0].set_ylabel("test errors")
-    return to_svg(figure, "temperatures", "Test errors against temperature")
+    figure.axes[0].set_ylabel("errors")
+    return to_svg(figure, "temperatures", "Errors against temperature")
 
 
 def _biases(results: list[Result]) -> str:
@@ -65,7 +65,7 @@ def _biases(results: list[Result]) -> str:
         "one_offset": "one offset,\nno labels",
         "all_offsets": "ten offsets,\nno labels",
         "from_targets": "from the\ntargets alone",
-        "tuned_on_test": "one offset,\ntuned on test",
+        "tuned_on_test": "one offset,\ntuned on these",
     }
     figure = Figure(figsize=(9.6, 3.6), layout="constrained")
     for axes, result in zip(figure.subplots(1, len(results), squeeze=False)[0], results, strict=True):
@@ -80,7 +80,7 @@ def _biases(results: list[Result]) -> str:
         digits = " and ".join(f"{digit}s" for digit in result["digits"])
         axes.set_title(f"never saw {digits}" if len(result["digits"]) == 1 else f"saw only {digits}")
         axes.grid(axis="x", visible=False)
-    figure.axes[0].set_ylabel("test errors")
+    figure.axes[0].set_ylabel("errors")
     return to_svg(figure, "biases", "Errors before and after correcting biases")
 
 

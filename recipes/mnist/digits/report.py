@@ -17,7 +17,7 @@ from asr_kd.settings import to_mapping
 from digits.config import MnistConfig
 from digits.results import spread, summary
 
-_VERSION = 3  # of the page; raise it when templates or figures change
+_VERSION = 4  # of the page; raise it when templates or figures change
 
 Row = tuple[str, str, str]  # what, errors here, errors in the paper
 
@@ -38,7 +38,7 @@ def write_report(config: MnistConfig, root: Path, results: dict[str, dict[str, A
         for template, name in (("mnist.html.j2", "index.html"), ("mnist.md.j2", "report.md")):
             page = _environment(template).get_template(template).render(
                 rows=table(results),
-                scored="held-out training images" if config.held_out else "test images",
+                scored=f"{config.held_out:,} held-out training images" if config.held_out else "10,000 test images",
                 results=results,
                 lines={name: summary(name, result) for name, result in results.items()},
                 figures={name: Markup(svg) for name, svg in figures.items()},
