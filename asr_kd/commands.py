@@ -172,9 +172,9 @@ def absolute_file(context: click.Context, parameter: click.Parameter, value: Pat
 
 def sets_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """--set and --dev-speakers, for `asr_kd.workspace.sets.with_parts`."""
-    function = click.option(
-        "--dev-speakers", type=click.IntRange(0), help="LibriSpeech, TIMIT: take so many training speakers for dev."
-    )(function)
+    function = click.option("--dev-speakers", type=click.IntRange(0), help="Take so many training speakers for dev.")(
+        function
+    )
     return click.option(
         "--set",
         "parts",

@@ -164,7 +164,7 @@ def _read_texts(
     texts: dict[str, str | UserError] = {}
     alone = []
     for path in files:
-        if path.suffix != _BESIDE:
+        if path.suffix.lower() != _BESIDE:
             continue
         if (utterance := utterances.get(path.with_suffix(""))) is None:
             alone.append(path.name)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from asr_kd.corpora.settings import LibriSpeechConfig
+from asr_kd.corpora.settings import LibriSpeechConfig, OwnSpeechConfig
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore, FrameStoreError
 from asr_kd.io.files import read_json, write_json
@@ -35,7 +36,7 @@ def with_parts(config: Config, parts: Mapping[str, Sequence[str]], dev_speakers:
 
     Args:
       parts: set -> its parts.
-      dev_speakers: `corpus.dev_speakers`; None: the config's.
+      dev_speakers: `corpus.dev_speakers`, of speech of one's own `corpus.dev.speakers`; None: the config's.
 
     Raises:
       UserError: the config has no such set, or the corpus no such setting.
@@ -48,11 +49,15 @@ def with_parts(config: Config, parts: Mapping[str, Sequence[str]], dev_speakers:
                 "finished run by asr-kd prepare --add-set."
             )
         sets[name] = list(of_set)
-    if isinstance(config.corpus, LibriSpeechConfig):
-        if dev_speakers and DEV not in parts:
-            sets[DEV] = []
-        if dev_speakers is None and parts.get(DEV):
-            dev_speakers = 0
+    if isinstance(config.corpus, (LibriSpeechConfig, OwnSpeechConfig)) and dev_speakers and DEV not in parts:
+        sets[DEV] = []
+    if isinstance(corpus := config.corpus, OwnSpeechConfig):
+        dev = None if parts.get(DEV) or dev_speakers == 0 else corpus.dev
+        corpus = replace(corpus, dev=dev, test=None if parts.get("test") else corpus.test)
+        drawn = {"speakers": dev_speakers} if dev_speakers else None
+        return with_settings(replace(config, corpus=corpus), {"sets": sets, "corpus.dev": drawn})
+    if isinstance(config.corpus, LibriSpeechConfig) and dev_speakers is None and parts.get(DEV):
+        dev_speakers = 0
     return with_settings(config, {"sets": sets, "corpus.dev_speakers": dev_speakers})
 
 

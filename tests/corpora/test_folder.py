@@ -75,12 +75,13 @@ def beside(part: Path, **texts: str) -> None:
 
 def test_a_txt_beside_a_recording_holds_its_transcript(tmp_path: Path) -> None:
     beside(tmp_path / "train", b="\ufeffдва\r\n", deep__a="один \n\n и ещё\u2028один\n")
+    (tmp_path / "train" / "b.txt").rename(tmp_path / "train" / "b.TXT")
     listing = read(tmp_path)
     assert [(u.id, u.text, u.speaker) for u in listing.utterances] == [
         ("a", "один и ещё\u2028один", "a"),
         ("b", "два", "b"),
     ]
-    assert sorted(path.name for path in listing.transcripts) == ["a.txt", "b.txt"]
+    assert sorted(path.name for path in listing.transcripts) == ["a.txt", "b.TXT"]
 
 
 def test_recordings_of_one_name_are_called_by_their_folders(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """Parts of sets from the command line, sets that are added, and what stage 1 noted of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from asr_kd.corpora.settings import LibriSpeechConfig, TimitConfig
+from asr_kd.corpora.settings import FolderConfig, HeldOut, LibriSpeechConfig, TimitConfig
 from asr_kd.errors import UserError
 from asr_kd.workspace.config import Config
 from asr_kd.workspace.sets import add_set, all_sets, scored_sets, with_parts
@@ -29,6 +30,16 @@ def test_dev_by_parts_and_dev_by_speakers_override_each_other() -> None:
     assert dev_of(with_parts(BY_SPEAKERS, {"dev": ("dev-clean",)}, 7)) == (("dev-clean",), 7)  # both are named
     timit = Config(corpus=TimitConfig())  # its parts are chosen by speaker
     assert dev_of(with_parts(timit, {}, 2)) == (("dev",), 2)
+
+
+def test_what_is_drawn_from_speech_of_ones_own_and_parts_override_each_other() -> None:
+    drawn = Config(corpus=FolderConfig(dev=HeldOut(share=0.1), test=HeldOut(speakers=2)))
+    assert with_parts(drawn, {}) == drawn
+    assert with_parts(drawn, {}, 3).corpus == replace(drawn.corpus, dev=HeldOut(speakers=3))
+    assert with_parts(drawn, {}, 3).sets["dev"] == ()
+    assert with_parts(drawn, {}, 0).corpus == replace(drawn.corpus, dev=None)
+    by_parts = with_parts(drawn, {"dev": ("a",), "test": ("b", "c")})
+    assert by_parts.corpus == FolderConfig() and by_parts.sets["dev"] == ("a",)
 
 
 def test_parts_are_those_of_sets_that_the_config_has() -> None:
