@@ -55,7 +55,11 @@ def download(
 
 
 @stage("prepare")
-@click.option("--corpus-dir", type=PATH, required=True, help="The folder of the corpus.")
+@click.option(
+    "--corpus-dir",
+    type=PATH,
+    help="The folder of the corpus  [default: the config's, where the parts of sets are files or folders there]",
+)
 @click.option(
     "--on-bad-utterance",
     type=click.Choice(["fail", "skip"]),
@@ -78,7 +82,7 @@ def download(
 def prepare(
     config: Config,
     work: Workspace,
-    corpus_dir: Path,
+    corpus_dir: Path | None,
     parts: dict[str, tuple[str, ...]],
     dev_speakers: int | None,
     added: tuple[str, tuple[str, ...]] | None,
@@ -87,10 +91,12 @@ def prepare(
     **settings: Any,
 ) -> Any:
     """Stage 1: corpus -> lhotse cuts, lexicon, language model."""
+    from asr_kd.stages.check_utterances import corpus_folder
     from asr_kd.stages.prepare import add_set
     from asr_kd.stages.prepare import prepare as run
     from asr_kd.workspace.sets import with_parts
 
+    corpus_dir = corpus_folder(config, work, corpus_dir)
     package = {name: "lang" if name in ("lexicon", "lm", "lm_text") else "corpus" for name in settings}
     config = with_settings(config, {f"{package[name]}.{name}": value for name, value in settings.items()})
     if added is not None:

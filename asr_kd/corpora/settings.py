@@ -82,6 +82,7 @@ class CutsConfig(OwnSpeechConfig):
 
     A part is the name of a CutSet, RECORDINGS+SUPERVISIONS, a folder of shards (shar), or what lhotse calls the part,
     as in librispeech_recordings_PART.jsonl.gz. Sets may also stand here: {name: cuts, train: a.jsonl.gz, dev: ...}.
+    Without --corpus-dir, names are relative to the config's folder.
     """
 
     name: Literal["cuts"] = "cuts"

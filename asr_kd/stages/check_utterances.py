@@ -191,6 +191,21 @@ class CorpusSource:
             )
 
 
+def corpus_folder(config: Config, work: Workspace, named: Path | None) -> Path:
+    """The corpus's folder: the one that was named; else that of the config, where the training parts are found there.
+
+    Raises:
+      UserError: none was named, and they are not.
+    """
+    if named is not None:
+        return named
+    beside, corpus = work.config_path.parent, config.corpus.name
+    files = [beside / name for part in config.sets[TRAIN] for name in part.split("+")]
+    if not CORPORA[corpus].names_sets or not files or not all(file.exists() for file in files):
+        raise UserError(f"the {corpus} corpus needs its folder; name it with --corpus-dir.")
+    return beside
+
+
 def _check_shard(wanted: AudioFormat, utterances: Sequence[Audio]) -> list[Extent | str]:
     outcomes = {
         number: str(clip) if isinstance(clip, BadAudio) else clip.extent

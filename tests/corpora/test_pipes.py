@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_kd.corpora.pipes import PipeError, run_pipe, split_pipe
@@ -20,6 +20,7 @@ def test_stages_are_joined_and_nothing_is_read_by_a_shell(tmp_path: Path) -> Non
     assert run_pipe("cat") == b""  # no standard input
 
 
+@settings(max_examples=30)
 @given(st.lists(st.lists(st.text(st.characters(exclude_characters="'\0", exclude_categories=["Cs"])), min_size=1),
                 min_size=1))  # fmt: skip
 def test_quoted_words_come_out_as_they_are(stages: list[list[str]]) -> None:

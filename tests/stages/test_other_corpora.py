@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import yaml
+from click.testing import CliRunner
 from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from lhotse.recipes import prepare_librispeech
 
+from asr_kd.cli import main
 from asr_kd.corpora.settings import CutsConfig, KaldiConfig, LibriSpeechConfig
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FeaturesConfig
@@ -84,6 +87,22 @@ def test_kaldis_segments_give_the_features_of_single_files(recipe: Recipe) -> No
     work = again(recipe, KaldiConfig(sampling_rate=RATE, channel=1), recipe.root)
     for name in SETS:
         assert store_files(work, name) == store_files(recipe.work, name)
+
+
+def test_files_that_the_config_names_are_relative_to_it(recipe: Recipe, tmp_path: Path) -> None:
+    write_kaldi(recipe, "{file}")
+    sets = {name: f"../{name}" for name in SETS}
+    config = {"corpus": {"name": "kaldi", "sampling_rate": RATE, "channel": 1, **sets}}
+    path = recipe.conf / "kaldi.yaml"
+    for corpus, expected in (
+        ("kaldi", "train: 3 utterances"),
+        ("prompts", "the prompts corpus needs its folder; name it with --corpus-dir"),
+        ("folder", "the folder corpus needs its folder; name it with --corpus-dir"),
+    ):
+        path.write_text(yaml.safe_dump(config if corpus == "kaldi" else {"corpus": {"name": corpus}}))
+        command = ["prepare", "--config", str(path), "--work-dir", str(tmp_path / "other"), "--nj", "1"]
+        result = CliRunner().invoke(main, command)
+        assert expected in result.output and result.exit_code == (0 if corpus == "kaldi" else 2), result.output
 
 
 def test_commands_run_in_prepare_and_in_features_where_they_are_allowed(recipe: Recipe) -> None:
