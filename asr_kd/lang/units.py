@@ -150,8 +150,10 @@ class SplitUnits(PronunciationModel):
 
     def lack(self, word: str) -> str:
         unknown = [unit.lstrip(_WORD_BEGINS) for unit in self._split(word) if unit not in self.symbols]
-        what = "is" if unknown == [word] else f"has {some_of(unknown)}, which is"
-        return f"{what} in no training transcript; correct it, or give training a transcript that has it"
+        what = "is in no training transcript"
+        if unknown != [word]:
+            what = f"has {some_of(list(dict.fromkeys(unknown)))}, which no training transcript has"
+        return f"{what}; correct the word, or give training a transcript that has it"
 
 
 def character_units(sentences: Iterable[str], normalise: Normaliser) -> SplitUnits:
@@ -217,6 +219,11 @@ def bpe_units(sentences: Sequence[str], size: int) -> SplitUnits:
         raise UserError(
             f"lang.units: bpe: the text has {characters:,} different characters, and each must be a unit; at most "
             f"{LARGEST - 1} can be. Use lang.units: characters (Korean), or phones with a lexicon."
+        )
+    if size <= characters:  # there is one unit more: the mark of a word's beginning
+        raise UserError(
+            f"lang.bpe_size: {size} units are too few: each of the {characters} characters of the training transcripts "
+            f"is one; set it to {characters + 1} or more."
         )
     model = _train(sentences, size)
     pieces = range(model.get_piece_size())

@@ -37,8 +37,13 @@ def test_frequent_strings_become_units_and_unknown_characters_no_word():
 def test_sizes_that_cannot_be_are_one_sentence():
     with pytest.raises(UserError, match=r"lang.bpe_size: 500 units are too many"):
         bpe_units(SENTENCES, 500)
-    with pytest.raises(UserError, match=r"lang.bpe_size: no 3 units can be learnt"):
-        bpe_units(SENTENCES, 3)
+    characters = len({c for sentence in SENTENCES for c in sentence if c != " "})
+    says = (
+        rf"lang.bpe_size: {characters} units are too few: each of the {characters} characters .* to {characters + 1} or"
+    )
+    with pytest.raises(UserError, match=says):
+        bpe_units(SENTENCES, characters)
+    assert len(bpe_units(SENTENCES, characters + 1).symbols) == characters + 1  # the advice works
 
 
 @pytest.mark.parametrize("units", [SplitUnits(CHARACTERS, tuple), BPE])

@@ -302,7 +302,7 @@ def test_a_character_that_training_lacks_is_named_with_advice_that_works(folder_
     folder_recipe.config = with_settings(folder_recipe.config, lang)
     (folder_recipe.corpus / "train" / "text").write_text("t1 hello world\nt2 press one\nt3 good bye\n")
     (folder_recipe.corpus / "dev" / "text").write_text("d1 hör öl\n", encoding="utf-8")
-    says = r"d1: the word hör has ö, which is in no training transcript; correct it, or give training a transcript"
+    says = r"d1: the word hör has ö, which no training transcript has; correct the word, or give training a tra"
     with pytest.raises(UserError, match=says) as caught:
         folder_recipe.prepare()
     assert "lexicon" not in str(caught.value)
