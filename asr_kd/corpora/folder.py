@@ -61,7 +61,7 @@ class _Part:
         if self.segments is None:
             return Audio(self.recordings[utterance])
         segment = self.segments[utterance]
-        return Audio(self.recordings[utterance], segment.start, segment.duration, recording=segment.recording)
+        return Audio(self.recordings[utterance], segment.start, segment.duration, segment.channel, segment.recording)
 
     def problem(self, utterance: str) -> str:
         """Why an utterance cannot be used; "": it can."""

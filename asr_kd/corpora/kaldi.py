@@ -104,7 +104,7 @@ class _DataFolder:
         segment = self.segments[utterance]
         source = self.recordings[segment.recording]
         whole = Audio(source, recording="" if segment.recording == utterance else segment.recording)
-        audio = Audio(source, segment.start, segment.duration, recording=whole.recording)
+        audio = Audio(source, segment.start, segment.duration, segment.channel, whole.recording)
         return Utterance(utterance, audio, self.texts[utterance], self.speakers.get(utterance, utterance), name)
 
 

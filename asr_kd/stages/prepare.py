@@ -101,7 +101,7 @@ def _describe_set(name: str, entries: Mapping[str, Any]) -> list[str]:
         "sentences_in_lm_text": "warning: {} of its sentences are in the text of the language model, which knows them "
         "too well",
         "training_utterances": "warning: {} of its utterances are training utterances",
-        "resampled": "{} utterances are converted from another sampling rate",
+        "resampled": f"{{}} utterances of {name} are converted from another sampling rate",
     }
     lines += [note.format(entries[key]) for key, note in notes.items() if entries.get(key)]
     lines += [f"{name}: {line}" for line in describe_dropped(entries.get("dropped", {}), entries.get("language", "en"))]
