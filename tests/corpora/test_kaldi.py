@@ -97,7 +97,7 @@ def test_a_wav_inside_an_archive_is_read_from_there(corpus: Path) -> None:
 MALFORMED = {
     "text": ("a-1 one\na-1 two\n", r"text:2: a-1 appears twice; delete one of the lines"),
     "wav.scp": ("a wav/a.wav\nb\n", r"wav\.scp:2: expected 'recording-id file' or .*, found 'b'; correct the line"),
-    "segments": ("a-1 a 0 0.5\na-2 a 1 0.5\n", r"segments:2: expected 'utterance-id recording-id start end'"),
+    "segments": ("a-1 a 0 0.5\na-2 a 1 0.5\n", r"segments:2: expected 'utterance-id recording-id start end"),
     "utt2spk": ("a-1 ann\na-2 ann bob\n", r"utt2spk:2: expected 'utterance-id speaker-id', found 'a-2 ann bob'"),
 }
 
