@@ -141,7 +141,7 @@ def test_utterances_may_be_segments_of_long_recordings(tmp_path: Path) -> None:
     assert reasons.pop("e").startswith(f"{talk} from 0.00 s to 1.00 s has no transcript; add a line to ")
     assert not reasons and listing.notes == [f"{tmp_path / 'train'}: recordings without a segment: 1 (idle)"]
     (tmp_path / "train" / "segments").write_text("a talk 2 0.5\n")
-    with pytest.raises(UserError, match=r"segments:1: expected 'utterance-id recording-id start end'"):
+    with pytest.raises(UserError, match=r"segments:1: expected 'utterance-id recording-id start end"):
         read(tmp_path)
 
 
