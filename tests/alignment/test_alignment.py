@@ -227,5 +227,5 @@ def test_tree_on_disk(tmp_path):
     (tmp_path / "tree.npz").write_bytes(b"PK damaged")
     with pytest.raises(UserError, match="damaged"):
         read_tree(tmp_path)
-    with pytest.raises(UserError, match="no decision tree"):
+    with pytest.raises(UserError, match=r"holds no tree\.npz"):
         read_tree(tmp_path / "nowhere")
