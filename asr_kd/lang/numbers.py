@@ -35,7 +35,7 @@ class NumberWords:
     """Replaces the numbers of a text by words.
 
     Digits of any script count. Separators of thousands and decimals are the language's own; a series like 1,2,3 is
-    three numbers. Digits that touch letters (3D, 1st) are only read in English.
+    three numbers. Digits that touch letters (3D, 1st) or have an ending (5-й) are only read in English.
 
     Raises (when called):
       NumberError: num2words does not have the language or the number.
@@ -55,7 +55,8 @@ class NumberWords:
         if language.partition("-")[0].lower() == "en":
             alternatives = [rf"{number}(?:st|nd|rd|th)?(?![a-z]){end}", "[0-9]+"]
         else:
-            touched = [rf"{_LETTER}+[0-9]+\w*", rf"[0-9]+{_LETTER}\w*"]  # with what touches them, to be named
+            # with what touches them, or is their ending (5-й, 5'te), to be named
+            touched = [rf"{_LETTER}+[0-9]+\w*", rf"[0-9]+(?:{_LETTER}\w*|[-']{_LETTER}{{1,3}}(?!\w))"]
             alternatives = [*touched, number + end, "[0-9]+"]
         self._pattern = regex.compile("|".join(alternatives), regex.IGNORECASE | regex.V1)
         self._group, self._decimal = regex.compile(group), regex.compile(decimal)

@@ -99,7 +99,10 @@ def test_a_language_keeps_its_letters_and_marks(language: str, written: str, wor
     assert Normaliser(language)(written) == words
 
 
-@pytest.mark.parametrize(("language", "number"), [("hi", "21"), ("fr", "1er"), ("yo", "5"), ("zh", "5"), ("tr", "3,5")])
+@pytest.mark.parametrize(
+    ("language", "number"),
+    [("hi", "21"), ("fr", "1er"), ("yo", "5"), ("zh", "5"), ("tr", "3,5"), ("ru", "5-й"), ("tr", "5'te")],
+)
 def test_a_number_without_words_is_named(language: str, number: str) -> None:
     with pytest.raises(NumberError, match=f"the number {number} cannot be written out in the language {language}"):
         Normaliser(language)(f"x {number} y")
