@@ -12,6 +12,7 @@ import click
 
 from asr_kd.commands import (
     PATH,
+    OtherSets,
     absolute_file,
     decoder_option,
     main,
@@ -39,8 +40,7 @@ from asr_kd.workspace.work import Workspace
 def download(
     config: Config,
     work: Workspace,
-    parts: dict[str, tuple[str, ...]],
-    dev_speakers: int | None,
+    sets: OtherSets,
     no_corpus: bool,
     lexicon: bool,
     language_models: tuple[str, ...],
@@ -49,8 +49,8 @@ def download(
     from asr_kd.corpora.openslr import download_librispeech
     from asr_kd.workspace.sets import with_parts
 
-    sets = {} if no_corpus else with_parts(config, parts, dev_speakers).sets
-    names = dict.fromkeys(part for of_set in sets.values() for part in of_set)
+    parts = {} if no_corpus else with_parts(config, *sets).sets
+    names = dict.fromkeys(part for of_set in parts.values() for part in of_set)
     return download_librispeech(work.root / "download", list(names), lexicon=lexicon, language_models=language_models)
 
 
@@ -83,8 +83,7 @@ def prepare(
     config: Config,
     work: Workspace,
     corpus_dir: Path | None,
-    parts: dict[str, tuple[str, ...]],
-    dev_speakers: int | None,
+    sets: OtherSets,
     added: tuple[str, tuple[str, ...]] | None,
     nj: int,
     allow_pipes: bool,
@@ -100,13 +99,13 @@ def prepare(
     package = {name: "lang" if name in ("lexicon", "lm", "lm_text") else "corpus" for name in settings}
     config = with_settings(config, {f"{package[name]}.{name}": value for name, value in settings.items()})
     if added is not None:
-        if parts or dev_speakers is not None:
+        if sets.given:
             raise UserError(
                 "--set and --dev-speakers do not go with --add-set, which changes no other set; leave them out (the "
                 "config's corpus.dev_speakers counts)."
             )
         return add_set(config, work, *added, corpus_dir=corpus_dir, nj=nj, allow_pipes=allow_pipes)
-    return run(with_parts(config, parts, dev_speakers), work, corpus_dir=corpus_dir, nj=nj, allow_pipes=allow_pipes)
+    return run(with_parts(config, *sets), work, corpus_dir=corpus_dir, nj=nj, allow_pipes=allow_pipes)
 
 
 @stage("features")
@@ -317,14 +316,12 @@ def report(config: Config, work: Workspace, mnist_root: Path | None) -> Any:
     show_default=True,
     help="Peak speed of the GPU whose hours are given; an A100's in bf16 is the default.",
 )
-def plan(
-    config: Config, work: Workspace, parts: dict[str, tuple[str, ...]], dev_speakers: int | None, gpu_tflops: float
-) -> Any:
+def plan(config: Config, work: Workspace, sets: OtherSets, gpu_tflops: float) -> Any:
     """Estimate what this config will take: frames, FLOPs, disk, memory, and hours here and on GPUs. Nothing is run."""
     from asr_kd.stages.plan import plan as run
     from asr_kd.workspace.sets import with_parts
 
-    return run(with_parts(config, parts, dev_speakers), work, gpu_tflops=gpu_tflops, prepared=not parts)
+    return run(with_parts(config, *sets), work, gpu_tflops=gpu_tflops, prepared=not sets.parts)
 
 
 @stage("sweep")

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -170,11 +170,25 @@ def absolute_file(context: click.Context, parameter: click.Parameter, value: Pat
     return None if value is None else str(value.absolute())
 
 
+class OtherSets(NamedTuple):
+    """What --set and --dev-speakers say, the arguments of `asr_kd.workspace.sets.with_parts`."""
+
+    parts: dict[str, tuple[str, ...]]
+    dev_speakers: int | None
+
+    @property
+    def given(self) -> bool:
+        return bool(self.parts) or self.dev_speakers is not None
+
+
 def sets_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """--set and --dev-speakers, for `asr_kd.workspace.sets.with_parts`."""
-    function = click.option("--dev-speakers", type=click.IntRange(0), help="Take so many training speakers for dev.")(
-        function
-    )
+    """--set and --dev-speakers, together as the argument `sets`."""
+
+    @functools.wraps(function)
+    def with_sets(*arguments: Any, parts: dict[str, tuple[str, ...]], dev_speakers: int | None, **options: Any) -> Any:
+        return function(*arguments, sets=OtherSets(parts, dev_speakers), **options)
+
+    speakers = click.option("--dev-speakers", type=click.IntRange(0), help="Take so many training speakers for dev.")
     return click.option(
         "--set",
         "parts",
@@ -182,7 +196,7 @@ def sets_options(function: Callable[..., Any]) -> Callable[..., Any]:
         metavar="NAME=PART,PART",
         callback=lambda context, parameter, values: dict(parts_of_set(value) for value in values),
         help="Other parts for this set of the config; may be repeated.",
-    )(function)
+    )(speakers(with_sets))
 
 
 def parts_of_set(value: str) -> tuple[str, tuple[str, ...]]:
