@@ -71,10 +71,11 @@ class Losses:
 class Normaliser:
     """Turns written text into words, separated by single spaces; "" where there are none.
 
-    Notes in brackets are dropped, numbers become words, hyphens split words, apostrophes stay inside words; in English
-    `*` is STAR and `#` POUND. Chinese, Japanese, Thai, Lao, Khmer and Burmese are written without spaces: each of their
-    characters (with its marks) is a word. How a number was really said (1234, 8500) cannot be known from its digits: a
-    corpus corrects that by hand. Idempotent.
+    Notes in brackets are dropped, numbers become words, hyphens split words; in English `*` is STAR and `#` POUND.
+    Apostrophes stay inside words and, but for English, at their ends where they are no quotation marks (po'). Chinese,
+    Japanese, Thai, Lao, Khmer and Burmese are written without spaces: each of their characters (with its marks) is a
+    word. How a number was really said (1234, 8500) cannot be known from its digits: a corpus corrects that by hand.
+    Idempotent.
 
     Attributes:
       language: a BCP 47 tag.
@@ -122,8 +123,11 @@ class Normaliser:
         other = _ENGLISH_OTHER if self.english else _OTHER
         if dropped is not None:
             dropped.update((_kind(c), c) for c in other.findall(text) if not c.isspace())
-        words = (word.strip("'") for word in regex.sub("'+", "'", other.sub(" ", text)).split())
-        return " ".join(part for word in words if word for part in _split_unspaced(word))
+        words = regex.sub("'+", "'", other.sub(" ", text)).split()
+        # English has quotation marks there more often; elsewhere po' and ta' are words, but two marks are quotation
+        if self.english or (any(w[0] == "'" for w in words) and any(w[-1] == "'" for w in words)):
+            words = [word.strip("'") for word in words]
+        return " ".join(part for word in words if word.strip("'") for part in _split_unspaced(word))
 
     @functools.cached_property
     def _numbers(self) -> NumberWords:

@@ -47,12 +47,12 @@ class NumberWords:
     """
 
     def __init__(self, language: str) -> None:
-        self._tag = language
-        self._language = _converter(language)
+        self._tag, self._language = language, _converter(language)
+        self._english = language.partition("-")[0].lower() == "en"
         group, decimal = _separators(language)
         number = f"(?<![0-9])(?<![0-9][.,])(?:[0-9]{{1,3}}(?:{group}[0-9]{{3}})+|[0-9]+)(?:{decimal}[0-9]+)?"
         end = "(?![0-9]|[.,][0-9])"
-        if language.partition("-")[0].lower() == "en":
+        if self._english:
             alternatives = [rf"{number}(?:st|nd|rd|th)?(?![a-z]){end}", "[0-9]+"]
         else:
             # with what touches them, or is their ending (5-й, 5'te), to be named
@@ -68,7 +68,7 @@ class NumberWords:
         return self._pattern.sub(lambda match: f" {self._in_words(match.group()).translate(_JOINTS)} ", text)
 
     def _in_words(self, number: str) -> str:
-        ordinal = regex.fullmatch("(.*[0-9])(?:st|nd|rd|th)", number, regex.IGNORECASE)
+        ordinal = self._english and regex.fullmatch("(.*[0-9])(?:st|nd|rd|th)", number, regex.IGNORECASE)
         if self._language is None or (not ordinal and regex.search(_LETTER, number, regex.V1)):
             raise NumberError(number, self._tag)
         digits = self._group.sub("", ordinal[1] if ordinal else number)
@@ -78,11 +78,11 @@ class NumberWords:
         try:
             if len(whole) > _LONGEST_CARDINAL or (whole[0] == "0" and len(whole) > 1):
                 words = self._one_by_one(whole)
-            elif not fraction or self._language.startswith("en"):
+            elif not fraction or self._english:
                 words = str(num2words(int(whole), lang=self._language, to="ordinal" if ordinal else "cardinal"))
             else:
                 return str(num2words(float(f"{whole}.{fraction[0]}"), lang=self._language))
-            if fraction and not self._language.startswith("en"):
+            if fraction and not self._english:
                 raise NumberError(number, self._tag)
         except NumberError:
             raise
@@ -109,5 +109,5 @@ def _separators(language: str) -> tuple[str, str]:
     except (UnknownLocaleError, ValueError):
         symbols = {}
     latin = symbols.get("latn", symbols)
-    group, decimal = str(latin.get("group", ",")), str(latin.get("decimal", "."))
+    group, decimal = str(latin.get("group", ",")).replace("\u2019", "'"), str(latin.get("decimal", "."))
     return f"[{_SPACES}]" if group in _SPACES else regex.escape(group), regex.escape(decimal)

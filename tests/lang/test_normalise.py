@@ -73,6 +73,9 @@ def test_twice_is_once_in_every_language(language: str, text: str) -> None:
             "L\u2019écran est activé : 21 %, 3,5 <unk>",
             "l'écran est activé vingt et un trois virgule cinq",
         ),
+        ("it", "un po\u2019 di 'pane'", "un po di pane"),
+        ("it", "un po\u2019 di pane", "un po' di pane"),
+        ("de-CH", "1\u2019234", "eintausendzweihundertvierunddrei\u00dfig"),
         ("fr", "1 234", "mille deux cent trente quatre"),
         ("es", "¿Mañana? 1.234", "mañana mil doscientos treinta y cuatro"),
         ("de", "Straße STRAẞE", "straße straße"),
@@ -101,7 +104,16 @@ def test_a_language_keeps_its_letters_and_marks(language: str, written: str, wor
 
 @pytest.mark.parametrize(
     ("language", "number"),
-    [("hi", "21"), ("fr", "1er"), ("yo", "5"), ("zh", "5"), ("tr", "3,5"), ("ru", "5-й"), ("tr", "5'te")],
+    [
+        ("hi", "21"),
+        ("fr", "1er"),
+        ("fr", "1st"),
+        ("yo", "5"),
+        ("zh", "5"),
+        ("tr", "3,5"),
+        ("ru", "5-й"),
+        ("tr", "5'te"),
+    ],
 )
 def test_a_number_without_words_is_named(language: str, number: str) -> None:
     with pytest.raises(NumberError, match=f"the number {number} cannot be written out in the language {language}"):
