@@ -77,6 +77,8 @@ def read_rows(path: Path, columns: Mapping[str, str], delimiter: str = "") -> It
             _check_header(path, header, columns)
             line = rows.line_num + 1
             for cells in rows:
+                if any("\0" in cell for cell in cells):
+                    raise csv.Error("line contains NUL")  # as Python before 3.11 does
                 values = dict(zip(header, (cell.strip() for cell in cells)))
                 if any(values.values()):
                     fits = len(cells) == len(header)

@@ -152,4 +152,9 @@ def read_lines(path: Path, fix: str) -> list[tuple[int, str]]:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {fix}.") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: this is not UTF-8 text; save it as UTF-8.") from None
+    for number, line in enumerate(lines, 1):
+        if "\0" in line:
+            raise UserError(
+                f"{path}:{number}: the line has a NUL character, so this is no UTF-8 text; save it as UTF-8."
+            )
     return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]

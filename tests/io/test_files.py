@@ -109,3 +109,10 @@ def test_of_the_places_that_are_written_the_full_one_is_named(tmp_path: Path, mo
         with pytest.raises(FullDiskError, match=says), full_disk_is_an_error(work, shared):
             raise OSError(errno.ENOSPC, "No space left on device")
         full.clear()
+
+
+def test_utf16_without_a_mark_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_bytes("a one\n".encode("utf-16-le"))
+    with pytest.raises(UserError, match=r"text:1: the line has a NUL character, so this is no UTF-8 text"):
+        read_lines(path, "give another")
