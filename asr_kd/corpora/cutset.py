@@ -17,7 +17,7 @@ from typing import Any
 
 from asr_kd.corpora.audio import Audio, BadAudio
 from asr_kd.corpora.cuts import recording_audio
-from asr_kd.corpora.held_out import draw, drawn_sets
+from asr_kd.corpora.held_out import draw, drawn_sets, parts_to_read
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance, find_file
 from asr_kd.corpora.manifests import Manifests, check_item, find_manifests, read_items, shard_recordings
 from asr_kd.corpora.settings import CutsConfig
@@ -38,8 +38,7 @@ def read(request: ReadRequest[CutsConfig]) -> CorpusManifest:
     drawn = drawn_sets(request)
     listing = CorpusManifest([], [])
     seen: dict[str, str] = {}
-    sets = {name: parts for name, parts in request.parts.items() if name not in drawn}
-    for name, part in ((name, part) for name, parts in sets.items() for part in parts):
+    for name, part in parts_to_read(request, drawn):
         manifests = find_manifests(request.root, part)
         listing.transcripts.extend(path for path in manifests.files if path.suffix != ".tar")
         for item in _supervisions(manifests):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from asr_kd.corpora.audio import SUFFIXES, Audio
-from asr_kd.corpora.held_out import draw, drawn_sets
+from asr_kd.corpora.held_out import draw, drawn_sets, parts_to_read
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance, read_table, utterance_id
 from asr_kd.corpora.segments import Segment, read_segments
 from asr_kd.corpora.settings import FolderConfig
@@ -100,9 +100,8 @@ def read(request: ReadRequest[FolderConfig]) -> CorpusManifest:
     drawn = drawn_sets(request)
     listing = CorpusManifest([], [])
     seen: dict[str, str] = {}
-    for name, parts in request.parts.items():
-        for part in parts if name not in drawn else ():
-            _add(listing, _read_part(request.root / part, request.settings, listing), name, seen)
+    for name, part in parts_to_read(request, drawn):
+        _add(listing, _read_part(request.root / part, request.settings, listing), name, seen)
     return draw(listing, drawn, request.seed, request.root)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -61,6 +61,13 @@ def drawn_sets(request: ReadRequest[OwnSpeech]) -> dict[str, HeldOut]:
                 f"{request.root}; write sets.{name}: [], or leave out corpus.{name}."
             )
     return drawn
+
+
+def parts_to_read(request: ReadRequest[OwnSpeech], drawn: Mapping[str, HeldOut]) -> Iterator[tuple[str, str]]:
+    """(set, part) of all sets but those that are drawn."""
+    for name, parts in request.parts.items():
+        if name not in drawn:
+            yield from ((name, part) for part in parts)
 
 
 def draw(listing: CorpusManifest, held_out: Mapping[str, HeldOut], seed: int, root: Path) -> CorpusManifest:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asr_kd.corpora.audio import Audio
-from asr_kd.corpora.held_out import draw, drawn_sets
+from asr_kd.corpora.held_out import draw, drawn_sets, parts_to_read
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance, find_file, read_table
 from asr_kd.corpora.segments import Segment, read_segments
 from asr_kd.corpora.settings import KaldiConfig
@@ -34,8 +34,8 @@ def read(request: ReadRequest[KaldiConfig]) -> CorpusManifest:
     drawn = drawn_sets(request)
     listing = CorpusManifest([], [])
     seen: dict[str, Path] = {}
-    sets = {name: parts for name, parts in request.parts.items() if name not in drawn}
-    for name, folder in ((name, request.root / part) for name, parts in sets.items() for part in parts):
+    for name, part in parts_to_read(request, drawn):
+        folder = request.root / part
         data = _DataFolder.read(folder, request)
         listing.transcripts.extend(data.files)
         for utterance in sorted({*data.texts, *data.segments}):

@@ -61,7 +61,7 @@ def read(request: ReadRequest[PromptsConfig]) -> CorpusManifest:
             reason = f"{file} is missing, but {transcripts.name} has its text; {_FETCH}"
         elif not text:
             reason = f"its transcript in {transcripts} is empty; write its words, or [no speech]"
-        elif not in_words(text, request.normalise):
+        elif not words_or_text(text, request.normalise):
             listing.not_speech.append(utterance)
         elif name not in split:
             reason = f"is in no set; add a line to {split_file}"
@@ -98,7 +98,7 @@ def read_texts(transcripts: Path, conf: Path) -> dict[str, str]:
     }
 
 
-def in_words(text: str, normalise: Normaliser) -> str:
+def words_or_text(text: str, normalise: Normaliser) -> str:
     """The words of a text, or the text where it has a number without words: then prepare refuses it."""
     try:
         return normalise(text)
@@ -146,7 +146,7 @@ def _check(utterances: list[Utterance], normalise: Normaliser, split: Path) -> N
         other = ids.setdefault(utterance.id, utterance)
         if other is not utterance:
             raise UserError(f"{utterance.audio}: its id {utterance.id} is that of {other.audio} too; rename one.")
-        other = texts.setdefault(in_words(utterance.text, normalise), utterance)
+        other = texts.setdefault(words_or_text(utterance.text, normalise), utterance)
         if other.set != utterance.set:
             raise UserError(
                 f"{split}: {other.id} ({other.set}) and {utterance.id} ({utterance.set}) have the same text; "

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from asr_kd.corpora.audio import Audio
-from asr_kd.corpora.held_out import draw, drawn_sets
+from asr_kd.corpora.held_out import draw, drawn_sets, parts_to_read
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance, utterance_id
 from asr_kd.corpora.settings import TableConfig
 from asr_kd.errors import UserError, some_of
@@ -36,19 +36,19 @@ def read(request: ReadRequest[TableConfig]) -> CorpusManifest:
     columns = {key: column for key, column in named.items() if column}
     listing = CorpusManifest([], [])
     places: dict[str, str] = {}  # utterance -> its table and line
-    for name, parts in request.parts.items():
-        for table in (request.root / part for part in parts if name not in drawn):
-            listing.transcripts.append(table)
-            for line, row in read_rows(table, columns, settings.delimiter):
-                where = f"{table}:{line}"
-                utterance = row.get("id") or utterance_id(Path(row.get("audio", "")))
-                if reason := _problem(utterance, row, columns, places):
-                    listing.refuse(where, name, f"{reason}; correct the row, or delete it")
-                    continue
-                places[utterance] = where
-                speaker = row.get("speaker", utterance)
-                audio = Audio(_recording(clips, row["audio"]))
-                listing.utterances.append(Utterance(utterance, audio, row["text"], speaker, name))
+    for name, part in parts_to_read(request, drawn):
+        table = request.root / part
+        listing.transcripts.append(table)
+        for line, row in read_rows(table, columns, settings.delimiter):
+            where = f"{table}:{line}"
+            utterance = row.get("id") or utterance_id(Path(row.get("audio", "")))
+            if reason := _problem(utterance, row, columns, places):
+                listing.refuse(where, name, f"{reason}; correct the row, or delete it")
+                continue
+            places[utterance] = where
+            speaker = row.get("speaker", utterance)
+            audio = Audio(_recording(clips, row["audio"]))
+            listing.utterances.append(Utterance(utterance, audio, row["text"], speaker, name))
     return draw(listing, drawn, request.seed, request.root)
 
 

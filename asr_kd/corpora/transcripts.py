@@ -41,7 +41,7 @@ def _add(listing: CorpusManifest, utterance: Utterance, words: str, losses: Loss
     if words:
         listing.utterances.append(replace(utterance, text=words))
     elif losses.lost:
-        letters = some_of([letter for kind, letter in losses.dropped if kind == "letter"])
+        letters = some_of([letter for letter, _ in losses.of_kind("letter")])
         reason = f"its transcript has no letter of the language {normalise.language} ({letters}); set lang.language"
         listing.refuse(utterance.id, utterance.set, reason)
     else:
@@ -52,8 +52,7 @@ def check_losses(source: Path, what: str, losses: Losses, normalise: Normaliser)
     """Raises UserError where more than a hundredth of the characters of words were dropped or changed."""
     if losses.lost <= MOST_LOST * losses.characters:
         return
-    letters = [(letter, times) for (kind, letter), times in losses.dropped.most_common() if kind == "letter"]
-    shown = ", ".join(f"{times:,} “{letter}”" for letter, times in letters[:_NAMED])
+    shown = ", ".join(f"{times:,} “{letter}”" for letter, times in losses.of_kind("letter")[:_NAMED])
     raise UserError(
         f"{source}: {losses.lost / losses.characters:.1%} of the characters in the words of {what} are no letters of "
         f"the language {normalise.language} ({shown}); set lang.language to the language of the text, or "
@@ -65,8 +64,7 @@ def dropped_metadata(dropped: DroppedText) -> dict[str, Any]:
     """For a stamp: kind -> how many were dropped, and the most frequent ones as [what, times, an utterance]."""
     metadata: dict[str, Any] = {}
     for kind in _KINDS:
-        pieces = [(piece, times) for (k, piece), times in dropped.losses.dropped.most_common() if k == kind]
-        if pieces:
+        if pieces := dropped.losses.of_kind(kind):
             named = [[piece, times, dropped.examples[kind, piece]] for piece, times in pieces[:_NAMED]]
             metadata[kind] = {"times": sum(times for _, times in pieces), "most_frequent": named}
     return metadata

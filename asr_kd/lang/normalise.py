@@ -15,7 +15,7 @@ from typing import Literal
 
 import regex
 
-from asr_kd.lang.numbers import UNSPACED, NumberWords
+from asr_kd.lang.numbers import UNSPACED, NumberWords, primary
 
 Kind = Literal["note", "symbol", "letter"]
 _UNSPACED_LANGUAGES = frozenset(["zh", "yue", "wuu", "nan", "hak", "gan", "cdo", "ja", "th", "lo", "km", "my"])
@@ -26,6 +26,7 @@ _INVISIBLE = regex.compile("[\\p{Cf}\u0640--[\u200c\u200d]]", regex.V1)  # soft 
 _NOTE = regex.compile(r"\[[^\]]*\]|<[^>]*>|\([^)]*\)")  # [tones], <beep>, (note: ...)
 _APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u02b9\u00b4\u2032`", "'"))
 _SYMBOLS = {"*": "star", "#": "pound", "&": "and", "@": "at", "%": "percent", "+": "plus", "=": "equals"}
+_ENGLISH_WORDS = regex.compile("[A-Z]+(?:[' ][A-Z]+)*")
 _ENGLISH_OTHER = regex.compile(r"[^A-Z' ]")
 # letters, marks and apostrophes; inside a word also the joiners of Persian and India, Hebrew's geresh, Catalan's dot
 _INSIDE = "\u200c\u200d\u05f3\u05f4\u00b7"
@@ -42,7 +43,7 @@ def unspaced(language: str) -> bool:
     >>> unspaced("zh-Hant"), unspaced("ko")
     (True, False)
     """
-    return language.partition("-")[0].lower() in _UNSPACED_LANGUAGES
+    return primary(language) in _UNSPACED_LANGUAGES
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,14 @@ class Losses:
     dropped: Counter[tuple[Kind, str]] = field(default_factory=Counter)
     characters: int = 0
 
+    def of_kind(self, kind: Kind) -> list[tuple[str, int]]:
+        """What was dropped of a kind and how often, the most frequent first."""
+        return [(piece, times) for (other, piece), times in self.dropped.most_common() if other == kind]
+
     @property
     def lost(self) -> int:
         """How many of the characters were dropped or changed: those of kind letter."""
-        return sum(times for (kind, _), times in self.dropped.items() if kind == "letter")
+        return sum(times for _, times in self.of_kind("letter"))
 
     def __add__(self, other: Losses) -> Losses:
         return Losses(self.dropped + other.dropped, self.characters + other.characters)
@@ -96,30 +101,30 @@ class Normaliser:
     verbatim: bool = False
 
     def __call__(self, text: str) -> str:
-        return self._words(text, None)
+        return " ".join(text.split()) if self.verbatim else self._words(_NOTE.sub(" ", _composed(text)), None)
 
     def explain(self, text: str) -> tuple[str, Losses]:
         """The words, and what was dropped of the text."""
-        dropped: Counter[tuple[Kind, str]] = Counter()
-        words = self._words(text, dropped)
-        return words, Losses(dropped, len(_OF_A_WORD.findall(_NOTE.sub(" ", _composed(text)))))
+        if self.verbatim:
+            return self(text), Losses()
+        text = _composed(text)
+        dropped: Counter[tuple[Kind, str]] = Counter(("note", note) for note in _NOTE.findall(text))
+        text = _NOTE.sub(" ", text)
+        return self._words(text, dropped), Losses(dropped, len(_OF_A_WORD.findall(text)))
 
     @property
     def english(self) -> bool:
-        return _primary(self.language) == "en"
+        return primary(self.language) == "en"
 
     def _words(self, text: str, dropped: Counter[tuple[Kind, str]] | None) -> str:
-        if self.verbatim:
-            return " ".join(text.split())
-        text = _composed(text)
-        if dropped is not None:
-            dropped.update(("note", note) for note in _NOTE.findall(text))
-        text = _NOTE.sub(" ", text)
+        """Of text without notes."""
+        if self.english and _ENGLISH_WORDS.fullmatch(text):  # as all of LibriSpeech's texts are
+            return text
         text = self._numbers(text.translate(_APOSTROPHES))
         if self.english:
             text = _english_letters(text, dropped)
         else:
-            text = _lower(text, _primary(self.language))
+            text = _lower(text, primary(self.language))
         other = _ENGLISH_OTHER if self.english else _OTHER
         if dropped is not None:
             dropped.update((_kind(c), c) for c in other.findall(text) if not c.isspace())
@@ -132,10 +137,6 @@ class Normaliser:
     @functools.cached_property
     def _numbers(self) -> NumberWords:
         return NumberWords(self.language)
-
-
-def _primary(language: str) -> str:
-    return language.partition("-")[0].lower()
 
 
 def _composed(text: str) -> str:

@@ -31,6 +31,15 @@ class NumberError(ValueError):
         self.number = number
 
 
+def primary(language: str) -> str:
+    """The language of a BCP 47 tag, without script and region.
+
+    >>> primary("zh-Hant")
+    'zh'
+    """
+    return language.partition("-")[0].lower()
+
+
 class NumberWords:
     """Replaces the numbers of a text by words.
 
@@ -48,7 +57,7 @@ class NumberWords:
 
     def __init__(self, language: str) -> None:
         self._tag, self._language = language, _converter(language)
-        self._english = language.partition("-")[0].lower() == "en"
+        self._english = primary(language) == "en"
         group, decimal = _separators(language)
         number = f"(?<![0-9])(?<![0-9][.,])(?:[0-9]{{1,3}}(?:{group}[0-9]{{3}})+|[0-9]+)(?:{decimal}[0-9]+)?"
         end = "(?![0-9]|[.,][0-9])"
@@ -73,19 +82,16 @@ class NumberWords:
             raise NumberError(number, self._tag)
         digits = self._group.sub("", ordinal[1] if ordinal else number)
         whole, *fraction = self._decimal.split(digits, maxsplit=1)
-        if self._language in _NO_FRACTIONS and fraction:
+        by_digits = len(whole) > _LONGEST_CARDINAL or (whole[0] == "0" and len(whole) > 1)
+        if fraction and (self._language in _NO_FRACTIONS or (by_digits and not self._english)):
             raise NumberError(number, self._tag)
         try:
-            if len(whole) > _LONGEST_CARDINAL or (whole[0] == "0" and len(whole) > 1):
+            if by_digits:
                 words = self._one_by_one(whole)
-            elif not fraction or self._english:
-                words = str(num2words(int(whole), lang=self._language, to="ordinal" if ordinal else "cardinal"))
-            else:
+            elif fraction and not self._english:
                 return str(num2words(float(f"{whole}.{fraction[0]}"), lang=self._language))
-            if fraction and not self._english:
-                raise NumberError(number, self._tag)
-        except NumberError:
-            raise
+            else:
+                words = str(num2words(int(whole), lang=self._language, to="ordinal" if ordinal else "cardinal"))
         except Exception as error:  # num2words raises whatever its converters stumble over
             raise NumberError(number, self._tag) from error
         return f"{words} point {self._one_by_one(fraction[0])}" if fraction else words
@@ -96,10 +102,9 @@ class NumberWords:
 
 def _converter(language: str) -> str | None:
     """What num2words calls a language; None where it does not have it."""
-    primary, *rest = language.replace("_", "-").split("-")
-    primary = _OTHER_NAMES.get(primary.lower(), primary.lower())
-    regions = [f"{primary}_{part.upper()}" for part in rest]
-    return next((name for name in (*regions, primary) if name in CONVERTER_CLASSES), None)
+    name = _OTHER_NAMES.get(primary(language), primary(language))
+    regions = [f"{name}_{part.upper()}" for part in language.split("-")[1:]]
+    return next((known for known in (*regions, name) if known in CONVERTER_CLASSES), None)
 
 
 def _separators(language: str) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from asr_kd.corpora.prompts import INCOMPLETE, in_words, read_corrections, read_split, read_texts
+from asr_kd.corpora.prompts import INCOMPLETE, read_corrections, read_split, read_texts, words_or_text
 from asr_kd.lang.normalise import Normaliser
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "prompts"
@@ -63,7 +63,7 @@ def recipe_texts() -> dict[str, str]:
         pytest.skip("the prompts are not fetched (recipes/prompts/run.sh --stop-stage 0)")
     texts = read_texts(transcripts, RECIPE / "conf" / "en")
     del texts["pls-try-call-later"]
-    return {name: words for name, text in texts.items() if (words := in_words(text, Normaliser()))}
+    return {name: words for name, text in texts.items() if (words := words_or_text(text, Normaliser()))}
 
 
 def test_the_recipes_split_keeps_its_promises(recipe_texts: dict[str, str]) -> None:

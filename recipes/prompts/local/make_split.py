@@ -16,7 +16,7 @@ from pathlib import Path
 
 from kaldialign import edit_distance
 
-from asr_kd.corpora.prompts import INCOMPLETE, SPLIT, in_words, read_texts
+from asr_kd.corpora.prompts import INCOMPLETE, SPLIT, read_texts, words_or_text
 from asr_kd.io.files import replacing_file
 from asr_kd.lang.normalise import Normaliser
 
@@ -125,7 +125,7 @@ def main(language: str, corpus_dir: Path, conf_dir: Path) -> None:
     written = read_texts(corpus_dir / f"core-sounds-{language}.txt", conf_dir / language)
     sounds = corpus_dir / "sounds"
     audio = {path.relative_to(sounds).with_suffix("").as_posix() for path in sounds.rglob("*.wav")}
-    texts = {name: in_words(text, Normaliser(language)) for name, text in written.items()}
+    texts = {name: words_or_text(text, Normaliser(language)) for name, text in written.items()}
     sets = split({name: text for name, text in texts.items() if text and name in audio})
     sets |= dict.fromkeys(written.keys() - audio, INCOMPLETE)
     sets |= dict.fromkeys([name for name in audio if written.get(name, "") in ("", INCOMPLETE)], INCOMPLETE)
