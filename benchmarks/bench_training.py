@@ -49,7 +49,7 @@ from asr_kd.acoustic.settings import DnnConfig, TdnnConfig, TrainingConfig
 from asr_kd.acoustic.training import RunControl, TrainingData, fit
 from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, truncate
 from asr_kd.distillation.targets import DistillationCriterion, StoredTargets
-from asr_kd.frames.source import ArrayFrames
+from asr_kd.frames.source import ArrayFrames, Context
 from asr_kd.frames.windows import WindowedFrames, Windows
 from asr_kd.kernels.process import choose_mkl_code_path, cpu_flags, disable_malloc_trim
 
@@ -99,6 +99,8 @@ def soft_criterion(folder: Path, labels: np.ndarray, num_senones: int) -> Criter
 
 class Pixels:
     """Images in memory, in place of windows of speech."""
+
+    context = Context(0, 0)
 
     def __init__(self, pixels: np.ndarray) -> None:
         self._pixels, self.offsets = torch.from_numpy(pixels), np.array([0, len(pixels)])

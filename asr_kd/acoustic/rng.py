@@ -26,10 +26,13 @@ class StepRng:
     def _torch(self) -> torch.Generator:
         return torch.Generator(self._device).manual_seed((self._seed << 32) + self._step)
 
+    def key(self) -> int:
+        """64 random bits, which seed what draws by itself."""
+        return int(self._numpy.integers(2**64, dtype=np.uint64))
+
     def mask(self, shape: tuple[int, ...], rate: float, dtype: torch.dtype) -> Tensor:
         """0 with probability `rate` (in steps of 1/256), else 1 / (1 - rate)."""
-        key = int(self._numpy.integers(2**64, dtype=np.uint64))
-        return dropout_mask(shape, rate, dtype, key=key, device=self._device)
+        return dropout_mask(shape, rate, dtype, key=self.key(), device=self._device)
 
     def integers(self, shape: tuple[int, ...], end: int) -> Tensor:
         """int64, uniform over 0 up to `end` (exclusive)."""

@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from asr_kd.frames.source import Context
-from asr_kd.settings import STRICT, Count, Dropout, Fraction, Natural, NotNegative, Positive
+from asr_kd.settings import STRICT, Count, Dropout, Fraction, Natural, NotNegative, Positive, Share
 
 Precision = Literal["auto", "float32", "bfloat16"]  # of matrix products; auto: bfloat16 where the processor has it
 
@@ -96,6 +96,27 @@ MODELS: dict[str, ModelKind] = {
 
 
 @dataclass(frozen=True, config=STRICT)
+class AugmentConfig:
+    """SpecAugment (Park et al. 2019): in each step, bands of frequencies and runs of frames are replaced by their mean.
+
+    Each chunk has its own masks, which all members see; for a fully connected net a chunk is one window. The width of
+    a mask is drawn between 0 and the bound. Teachers that run online see the same masks; stored soft targets are those
+    of the frames without masks.
+    """
+
+    freq_masks: Natural = 0  # bands of each chunk; 0: none
+    freq_width: Count = 8  # bound on the width of a band, in dimensions of a frame
+    time_masks: Natural = 0  # runs of frames of each chunk; 0: none
+    time_width: Count = 20  # bound on the length of a run, in frames
+    time_share: Share = 0.2  # a run is no longer than this share of the chunk with its context
+
+    @property
+    def active(self) -> bool:
+        """Whether it changes anything."""
+        return self.freq_masks + self.time_masks > 0
+
+
+@dataclass(frozen=True, config=STRICT)
 class TrainingConfig:
     """How long, how fast, and how a model is trained; one loop serves all of them."""
 
@@ -109,3 +130,4 @@ class TrainingConfig:
     epochs: Count = 10
     patience: Natural = 0  # stop after this many epochs without a better dev frame accuracy; 0: run all epochs
     precision: Precision = "auto"
+    augment: AugmentConfig = AugmentConfig()

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from asr_kd.acoustic.augment import Augment, SpecAugment, in_turn
 from asr_kd.acoustic.checkpoint import Checkpoints, Progress, TrainingState
 from asr_kd.acoustic.criteria import Criterion, DevScores, Terms
 from asr_kd.acoustic.member_linear import ShadowWeights
@@ -33,17 +34,15 @@ from asr_kd.frames.windows import Windows
 from asr_kd.io.files import read_json_lines, write_json_lines
 from asr_kd.kernels.optimizer import adamw
 
-Augment = Callable[[Tensor, StepRng], Tensor]  # (K, L + context, D) inputs -> altered ones of the same shape
-
 
 @dataclass(frozen=True)
 class TrainingData:
     """What a model is trained on.
 
     Attributes:
-      windows: of the model's context.
+      windows: of the model's context, or of a wider one that teachers which run online need too.
       valid: (N,) bool, the frames to learn from; None: all.
-      augment: alters the inputs of each batch; teachers of the same context that run online see the altered ones too.
+      augment: alters the inputs of each batch, before the masks of `TrainingConfig.augment`.
     """
 
     windows: Windows
@@ -96,6 +95,8 @@ def fit(
     )
     total_steps = max(1, config.epochs * batches.steps_per_epoch)
 
+    augment = in_turn(data.augment, SpecAugment(config.augment) if config.augment.active else None)
+
     def rate_at(step: int) -> float:
         return learning_rate(config, step / total_steps)
 
@@ -113,7 +114,7 @@ def fit(
                 model.train()
                 for batch in _on_device(batches.epoch(progress.epoch, progress.batch), model.device):
                     rng = StepRng(run.seed, progress.step, model.device)
-                    _step(state, _augmented(batch, data.augment, rng), criterion, rng)
+                    _step(state, _augmented(batch, augment, rng), criterion, rng)
                     bar.update(batch.num_valid)
                     checkpoints.save(state, if_due=True)
                 state.check_finite()
@@ -139,7 +140,7 @@ def _step(state: TrainingState, batch: Batch, criterion: Criterion, rng: StepRng
     model, optimizer, progress = state.model, state.optimizer, state.progress
     for group in optimizer.param_groups:
         group["lr"] = state.rate_at(progress.step)
-    terms: Terms = criterion(model(batch.inputs, rng), batch)
+    terms: Terms = criterion(model(batch.inputs_in(model.context), rng), batch)
     state.watch.note(terms.loss, progress.step)
     optimizer.zero_grad(set_to_none=True)
     # the sum over members: each member's gradient is that of its own mean loss

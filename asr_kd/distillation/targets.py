@@ -5,6 +5,8 @@ Shapes:  M students side by side, N frames of the set, B = K * L frames in a bat
 
 from __future__ import annotations
 
+import functools
+import operator
 import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,20 +22,30 @@ from asr_kd.distillation.loss import Mean, SoftTargets, ensemble_distribution
 from asr_kd.distillation.settings import LOSSES
 from asr_kd.distillation.store import SoftTargetStore
 from asr_kd.frames.batches import Batch
+from asr_kd.frames.source import Context
 from asr_kd.frames.windows import Windows
+
+NO_CONTEXT = Context(0, 0)
 
 
 class TargetProvider(Protocol):
-    """Soft targets of any frames of the training set."""
+    """Soft targets of any frames of the training set.
+
+    Attributes:
+      context: that the inputs of a batch must have at least.
+    """
 
     temperature: float
+    context: Context
 
     def targets(self, batch: Batch) -> SoftTargets:
         """The teachers' distribution for each of the batch's B frames."""
 
 
 class StoredTargets:
-    """Reads a soft-target store (a `TargetProvider`)."""
+    """Reads a soft-target store (a `TargetProvider`): what the teachers said of frames as they are, without masks."""
+
+    context = NO_CONTEXT
 
     def __init__(self, store: SoftTargetStore) -> None:
         self._store = store
@@ -51,6 +63,8 @@ class TableTargets:
       log_probabilities: (N, C), on the device where the student is trained.
     """
 
+    context = NO_CONTEXT
+
     def __init__(self, log_probabilities: Tensor, temperature: float) -> None:
         self._table = log_probabilities
         self.temperature = temperature
@@ -65,8 +79,8 @@ class Teacher:
     """A trained system that answers for frames of the training set.
 
     Attributes:
-      windows: of the teacher's own context, numbered as the student's. None: it has the student's context, and sees
-        the student's inputs, altered where those are.
+      windows: of the teacher's own context, numbered as the student's. None: it sees the frames of the batch, altered
+        where the student's are; the batch must have its context.
       members: (M, N) bool, which members answer for which frame (out of fold); None: all for all.
     """
 
@@ -77,7 +91,9 @@ class Teacher:
     def logits(self, batch: Batch) -> Tensor:
         """(M, B, C) of the batch's frames."""
         windows = self.windows
-        return self.model(batch.inputs if windows is None else windows.inputs(batch.first_frames, batch.length))
+        if windows is None:
+            return self.model(batch.inputs_in(self.model.context))
+        return self.model(windows.inputs(batch.first_frames, batch.length))
 
 
 class OnlineTargets:
@@ -93,6 +109,8 @@ class OnlineTargets:
             raise ValueError(f"teachers of one student must have the same senones, not {sorted(senones)}")
         self._teachers, self._mean = list(teachers), mean
         self.temperature = temperature
+        through_the_batch = [teacher.model.context for teacher in teachers if teacher.windows is None]
+        self.context = functools.reduce(operator.or_, through_the_batch, NO_CONTEXT)
         # transposed: a batch needs a few frames of all members
         self._answering = [
             None if teacher.members is None else torch.from_numpy(teacher.members.T.copy()).to(teacher.model.device)

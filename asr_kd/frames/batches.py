@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from asr_kd.frames.sampler import ChunkSampler, epoch_order, in_batches
+from asr_kd.frames.source import Context
 from asr_kd.frames.windows import Windows
 
 T = TypeVar("T")
@@ -34,11 +35,13 @@ class Batch:
       inputs: (K, L + left + right, D) float32 on the model's device.
       valid: (K * L,) bool on the host; frames that are False weigh nothing, in value and in gradient. None: all are
         valid.
+      context: of the inputs. None: that of the model that they are for.
     """
 
     frames: Tensor
     inputs: Tensor
     valid: Tensor | None = None
+    context: Context | None = None
 
     @property
     def length(self) -> int:
@@ -49,6 +52,19 @@ class Batch:
     def first_frames(self) -> Tensor:
         """(K,) int64 on the host, of each chunk."""
         return self.frames[:: self.length]
+
+    def inputs_in(self, context: Context) -> Tensor:
+        """(K, L + left + right, D): the inputs as a model of this context sees them, a view.
+
+        Raises:
+          ValueError: the inputs have fewer frames.
+        """
+        if self.context is None or context == self.context:
+            return self.inputs
+        before, after = self.context.left - context.left, self.context.right - context.right
+        if min(before, after) < 0:
+            raise ValueError(f"inputs of {self.context} cannot be seen in {context}")
+        return self.inputs[:, before : self.inputs.shape[1] - after]
 
     @cached_property
     def num_valid(self) -> int:
@@ -102,7 +118,7 @@ class Batches:
         order = epoch_order(self._all_frames, seed=self._seed, epoch=epoch, valid=self._valid, skip=skip)
         for numbers in in_batches(order, self._per_batch):
             frames = _tensor(numbers, self._pin_memory)
-            yield Batch(frames, self._windows.inputs(frames))
+            yield Batch(frames, self._windows.inputs(frames), context=self._windows.context)
 
 
 def chunk_batch(
@@ -116,7 +132,8 @@ def chunk_batch(
     if valid is not None:
         weighs &= valid[frames]
     inputs = windows.inputs(_tensor(chunks[:, 0].copy(), pin_memory), length)
-    return Batch(_tensor(frames.ravel(), pin_memory), inputs, _tensor(weighs.ravel(), pin_memory))
+    valid_frames = _tensor(weighs.ravel(), pin_memory)
+    return Batch(_tensor(frames.ravel(), pin_memory), inputs, valid_frames, windows.context)
 
 
 def _tensor(array: np.ndarray, pin_memory: bool) -> Tensor:

@@ -39,6 +39,14 @@ class Context:
         """Frames of a window, the labelled one not counted."""
         return self.left + self.right
 
+    def __or__(self, other: Context) -> Context:
+        """The smallest context that has the frames of both.
+
+        >>> Context(20, 5) | Context(15, 15)
+        Context(left=20, right=15)
+        """
+        return Context(max(self.left, other.left), max(self.right, other.right))
+
 
 class FrameSource(Protocol):
     """The normalised frames of utterances."""

@@ -31,6 +31,10 @@ class Windows(Protocol):
     def offsets(self) -> np.ndarray:
         """(U + 1,) int64, the first frame of each utterance, and the number of frames."""
 
+    @property
+    def context(self) -> Context:
+        """The frames that a window has before and after the one it is for."""
+
     def inputs(self, frames: Tensor, length: int = 1) -> Tensor:
         """Chunks of L = `length` frames with their context.
 

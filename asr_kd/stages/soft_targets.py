@@ -188,14 +188,15 @@ class SystemTargets:
         return StoredTargets(store)
 
     def _online_teachers(self, device: torch.device) -> list[Teacher]:
-        teachers, train = [], self.data.train
-        # those of the student's context see its own inputs, the others share windows of theirs
-        windows: dict[Context, Windows | None] = {self.config.systems[self.name].model.context: None}
+        teachers, train, student = [], self.data.train, self.config.systems[self.name]
+        altered = student.training.augment.active
+        # those of the student's context see its own inputs; the others share windows of theirs, if nothing is altered
+        windows: dict[Context, Windows | None] = {student.model.context: None}
         for teacher in self.settings.source:
             folder = self._teacher_folder(teacher)
             model = folder.load(device)
             if model.context not in windows:
-                windows[model.context] = windows_of(train, model.context, device=device)
+                windows[model.context] = None if altered else windows_of(train, model.context, device=device)
             answering = held_out_frames(train, folder.folds, model.members) if folder.folds else None
             teachers.append(Teacher(model, windows[model.context], answering))
         return teachers

@@ -21,7 +21,7 @@ from asr_kd.acoustic.model import pick_device
 from asr_kd.acoustic.training import TrainingData
 from asr_kd.distillation.settings import LOSSES
 from asr_kd.distillation.store import cuts_nothing
-from asr_kd.distillation.targets import DistillationCriterion
+from asr_kd.distillation.targets import DistillationCriterion, TargetProvider
 from asr_kd.errors import UserError
 from asr_kd.frames.sampler import draw_fraction, held_out_frames
 from asr_kd.frames.windows import windows_of
@@ -176,23 +176,25 @@ class SystemRun:
                 )
             except ValueError as error:
                 raise UserError(f"systems.{self.name}: {error}.") from None
+        provider = None if self.system.targets is None else self._targets.provider(device)
+        context = model.context if provider is None else model.context | provider.context
         return TrainingTask(
             num_dims=data.train.num_dims,
             num_senones=data.num_senones,
-            data=TrainingData(windows_of(data.train, model.context, device=device), valid),
-            criterion=self._criterion(labels, device),
+            data=TrainingData(windows_of(data.train, context, device=device), valid),
+            criterion=self._criterion(labels, provider, device),
             evaluate=DevScorer(windows_of(data.dev, model.context, device=device), data.dev_labels),
             transform=transform,
         )
 
-    def _criterion(self, labels: np.ndarray, device: torch.device) -> Criterion:
+    def _criterion(self, labels: np.ndarray, provider: TargetProvider | None, device: torch.device) -> Criterion:
         system = self.system
-        if system.targets is None:
+        if system.targets is None or provider is None:
             folds = system.folds
             trains_on = ~held_out_frames(self.data.train, folds, system.num_models) if folds else None
             return HardTargets(labels, device, trains_on)
         return DistillationCriterion(
-            self._targets.provider(device),
+            provider,
             labels,
             soft_weight=system.targets.soft_weight,
             loss=system.targets.loss,

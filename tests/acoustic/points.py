@@ -8,12 +8,15 @@ from torch import Tensor
 
 from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.settings import DnnConfig
+from asr_kd.frames.source import Context
 
 CPU = torch.device("cpu")
 
 
 class Points:
     """Single frames without context (`asr_kd.frames.windows.Windows`)."""
+
+    context = Context(0, 0)
 
     def __init__(self, num_frames: int = 200, dims: int = 6, senones: int = 4, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)

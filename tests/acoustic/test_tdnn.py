@@ -12,7 +12,7 @@ import torch
 from asr_kd.acoustic.criteria import DevScorer, HardTargets
 from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.rng import StepRng
-from asr_kd.acoustic.settings import TdnnConfig, TrainingConfig
+from asr_kd.acoustic.settings import AugmentConfig, TdnnConfig, TrainingConfig
 from asr_kd.acoustic.training import RunControl, TrainingData, fit
 from asr_kd.errors import UserError
 from asr_kd.frames.source import Context
@@ -153,8 +153,9 @@ class Killed(Exception):
 @pytest.mark.parametrize("killed_after", [2, 5, 9])
 def test_a_killed_run_resumes_to_the_same_weights(killed_after: int, speech: Delayed, tmp_path: Path) -> None:
     settings = replace(SETTINGS, dropout=0.1)
+    training = replace(TRAINING, augment=AugmentConfig(freq_masks=1, freq_width=2, time_masks=2))
     whole = make(settings)
-    expected = run(speech, whole)
+    expected = run(speech, whole, training)
     calls = 0
 
     class DiesAfter(HardTargets):
@@ -168,9 +169,9 @@ def test_a_killed_run_resumes_to_the_same_weights(killed_after: int, speech: Del
     checkpoint = tmp_path / "checkpoint.pt"
     with pytest.raises(Killed):
         dies = DiesAfter(speech.labels, CPU)
-        run(speech, make(settings), criterion=dies, checkpoint=checkpoint, checkpoint_seconds=0.0)
+        run(speech, make(settings), training, criterion=dies, checkpoint=checkpoint, checkpoint_seconds=0.0)
     resumed = make(settings, (7, 8))  # other weights: all must come from the checkpoint
-    progress = run(speech, resumed, checkpoint=checkpoint)
+    progress = run(speech, resumed, training, checkpoint=checkpoint)
     assert expected.step > 9 and progress.rows[-1]["loss"] == expected.rows[-1]["loss"]
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name

@@ -6,9 +6,9 @@ import torch
 
 from asr_kd.acoustic.criteria import HardTargets
 from asr_kd.acoustic.model import FrameModel, build_model
-from asr_kd.acoustic.settings import DnnConfig, TdnnConfig, TrainingConfig
+from asr_kd.acoustic.settings import AugmentConfig, DnnConfig, TdnnConfig, TrainingConfig
 from asr_kd.acoustic.training import RunControl, TrainingData, fit
-from asr_kd.distillation.loss import ensemble_distribution
+from asr_kd.distillation.loss import SoftTargets, ensemble_distribution
 from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, truncate
 from asr_kd.distillation.targets import DistillationCriterion, OnlineTargets, StoredTargets, TableTargets, Teacher
 from asr_kd.frames.batches import Batch, Batches
@@ -21,6 +21,7 @@ from ..stores import write_store
 CPU = torch.device("cpu")
 SMALL = DnnConfig(layers=1, width=24, left_context=1, right_context=0)
 WIDE = DnnConfig(layers=1, width=24, left_context=3, right_context=2)
+AHEAD = DnnConfig(layers=1, width=24, left_context=0, right_context=4)
 TDNN = TdnnConfig(width=16, kernel=3, dilations=(1, 2), chunk_frames=20)
 NUM_SENONES = 6
 
@@ -101,6 +102,45 @@ def test_a_teacher_of_the_students_context_sees_its_altered_inputs(store):
     model.forward = lambda frames, rng=None: seen.append(frames) or forward(frames, rng)
     train(store, online(Teacher(model)), np.zeros(300, np.int64), epochs=1, augment=lambda x, _: torch.full_like(x, 7))
     assert seen and all(bool((frames == 7).all()) for frames in seen)
+
+
+@pytest.mark.parametrize(("teacher", "student"), [(WIDE, TDNN), (TDNN, SMALL), (AHEAD, SMALL)])
+def test_a_teacher_sees_the_altered_frames_through_its_own_context(store, teacher, student):
+    """It gives what it gives for the whole altered chunk, of which the student saw its part."""
+    answers, seen = [], []
+
+    class Watching(OnlineTargets):
+        def targets(self, batch):
+            answers.append((batch.inputs, super().targets(batch).log_probabilities))
+            return SoftTargets(answers[-1][1], self.temperature)
+
+    model, teachers = model_of(student, 1), teacher_of(teacher, 100, 101)
+    forward = model.forward
+    model.forward = lambda frames, rng=None: seen.append(frames) or forward(frames, rng)
+    provider = Watching([Teacher(teachers)], temperature=1.0, mean="arithmetic")
+    assert provider.context == teacher.context
+    training = TrainingConfig(epochs=1, batch_size=60, augment=AugmentConfig(2, 2, 1, 3, 1.0))
+    data = TrainingData(windows_of(store, student.context | provider.context))
+    criterion = DistillationCriterion(provider, np.zeros(300, np.int64), soft_weight=1.0, device=CPU)
+    fit(model, data, criterion, training, RunControl(seed=1))
+    union = student.context | teacher.context
+    assert len(seen) == len(answers) > 1
+    for part, (inputs, answer) in zip(seen, answers, strict=True):
+        length = inputs.shape[1] - union.frames
+        assert inputs.eq(0).any() and length == student.chunk_frames
+        before = union.left - student.context.left
+        assert torch.equal(part, inputs[:, before : before + length + student.context.frames])
+        for frame in range(length):  # frame by frame, as the teacher's equations say
+            first = union.left + frame - teacher.context.left
+            alone = teachers(inputs[:, first : first + teacher.context.width])
+            expected = ensemble_distribution(alone, temperature=1.0)
+            assert torch.allclose(answer.view(len(inputs), length, -1)[:, frame], expected, atol=1e-4)
+
+
+def test_a_batch_without_a_teachers_context_is_refused(store):
+    batch = next(Batches(windows_of(store, SMALL.context), 40, seed=1).epoch(0))
+    with pytest.raises(ValueError, match=r"left=1, right=0\) cannot be seen in Context\(left=3, right=2"):
+        online(Teacher(teacher_of(WIDE, 100))).targets(batch)
 
 
 @pytest.mark.parametrize("loss", ["kl", "logits"])

@@ -14,6 +14,7 @@ from asr_kd.acoustic.model_files import load_model
 from asr_kd.distillation import soft_target_worker as worker
 from asr_kd.distillation.loss import ensemble_distribution
 from asr_kd.distillation.store import SoftTargetStore
+from asr_kd.distillation.targets import Teacher
 from asr_kd.errors import UserError
 from asr_kd.stages import soft_targets as stage
 from asr_kd.stages.soft_targets import SystemTargets, make_soft_targets
@@ -122,6 +123,21 @@ def test_they_are_made_for_systems_whose_teachers_are_trained(toy: Toy) -> None:
     toy.label(seed=1)
     with pytest.raises(UserError, match=r"exp/teacher was trained on train senones .*asr-kd train teacher"):
         make_soft_targets(config, toy.work, OPTIONS)
+
+
+def test_teachers_beside_a_student_with_masks_see_its_altered_frames(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the widest context; without masks each teacher has windows of its own, and the student's stay narrow."""
+    wide, widths = HARD | {"model": MODEL | {"left_context": 5}}, {}
+    for name, training in (("plain", TRAINING), ("masked", TRAINING | {"augment": {"time_masks": 1}})):
+        student = soft(**{"from": ["teacher", "wide"], "online": True}) | {"training": training}
+        config = toy.config(teacher=HARD, wide=wide, **{name: student})
+        train(config, toy.work, OPTIONS, ["teacher", "wide"], nj=1)
+        logits, seen = Teacher.logits, []
+        with monkeypatch.context() as patch:
+            patch.setattr(Teacher, "logits", lambda t, batch: seen.append((t, batch)) or logits(t, batch))  # noqa: B023
+            train(config, toy.work, OPTIONS, [name], nj=1)
+        widths[name] = {batch.inputs.shape[1] for _, batch in seen}, {t.windows is None for t, _ in seen}
+    assert widths == {"plain": ({4}, {True, False}), "masked": ({7}, {True})}
 
 
 def test_a_teacher_that_was_trained_again_makes_new_targets(toy: Toy, config: Config) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from asr_kd.acoustic.model import FrameModel, ensemble_log_mean
 from asr_kd.acoustic.rng import StepRng
+from asr_kd.frames.source import Context
 from digits.data import SIDE, Digits
 
 IMAGES_AT_ONCE = 2000
@@ -20,6 +21,8 @@ IMAGES_AT_ONCE = 2000
 
 class Images:
     """Digits as `asr_kd.frames.windows.Windows`: each image is an utterance of one frame, of pixels from 0 to 1."""
+
+    context = Context(0, 0)
 
     def __init__(self, digits: Digits, device: torch.device) -> None:
         self._pixels = torch.from_numpy(np.array(digits.images)).to(device)
