@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from asr_kd.frames.features import FRAME_SHIFT
+from asr_kd.frames.features import FRAME_SHIFT, FeaturesConfig
+from asr_kd.frames.normalisation import Normalisation
 from asr_kd.frames.store import FrameStore, FrameStoreWriter
 from asr_kd.io.stamp import STAMP, Stamp
 
@@ -19,10 +20,16 @@ def write_store(
     scale: np.ndarray | None = None,
     groups: list[str] | None = None,
     speeds: list[float] | None = None,
+    warps: list[float] | None = None,
+    config: FeaturesConfig | None = None,
+    training: Normalisation | None = None,
 ) -> FrameStore:
     """A small store from features in memory, [(id, (T, D))]."""
     folder.mkdir(parents=True, exist_ok=True)
-    with FrameStoreWriter(folder, utterances[0][1].shape[1], scale) as writer:
+    num_dims = utterances[0][1].shape[1]
+    if scale is not None:
+        training = Normalisation(np.zeros((1, num_dims), np.float32), scale)
+    with FrameStoreWriter(folder, num_dims, training, config) as writer:
         for u, (utterance_id, features) in enumerate(utterances):
             writer.append(
                 utterance_id,
@@ -31,6 +38,7 @@ def write_store(
                 text=texts[u] if texts else "",
                 duration=len(features) * FRAME_SHIFT,
                 speed=speeds[u] if speeds else 1.0,
+                warp=warps[u] if warps else 1.0,
             )
     Stamp("features", {"given": True}, {name: str(len(features)) for name, features in utterances}).write(
         folder / STAMP

@@ -101,8 +101,8 @@ def align(
     """
     settings = settings or AlignmentConfig()
     durations = np.array([len(frames) * FRAME_SHIFT for frames in features])
-    speeds = np.ones(len(features), np.float32)
-    data = TranscribedFrames(ArrayFrames(features), texts, speeds, durations, lang, settings.optional_silence)
+    unaltered = np.ones(len(features), bool)
+    data = TranscribedFrames(ArrayFrames(features), texts, unaltered, durations, lang, settings.optional_silence)
     aligner = flat_start(data, settings, seed=seed, nj=nj)
     alignments = aligner.align(data, range(len(features)), nj=nj)
     return [alignments[utterance] for utterance in range(len(features))]

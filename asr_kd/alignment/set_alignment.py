@@ -52,7 +52,10 @@ def align_block(data: TranscribedFrames, utterances: range, aligner: Aligner, *,
     contexts = np.full(data.span(utterances[-1]).stop - first, -1, np.int32)
     rows = [np.zeros((0, _COLUMNS), np.int32)]
     failures: Failures = {}
-    for utterance, aligned in aligner.align(data, utterances, nj=nj).items():
+    sources = list(utterances) if data.aligned_as is None else data.aligned_as[utterances].tolist()
+    alignments = aligner.align(data, sorted(set(sources)), nj=nj)
+    for utterance, source in zip(utterances, sources, strict=True):
+        aligned = alignments[source]
         if isinstance(aligned, CannotAlignError):
             failures[utterance] = str(aligned)
             continue

@@ -26,27 +26,31 @@ class TranscribedFrames:
 
     frames: FrameSource
     texts: Sequence[str]  # (U,) transcripts, words of `lang` with spaces between them
-    speeds: np.ndarray  # (U,) float32, 1.0 for unaltered recordings
+    unaltered: np.ndarray  # (U,) bool, False for altered copies
     durations: np.ndarray  # (U,) float64, seconds
     lang: Lang
     optional_silence: bool = True  # allow silence that a transcript does not name
     # where each phone begins, if that is known: alignments keep to it; an utterance that is not in it has fewer frames
     # than phones
     starts: Starts | None = None
+    # (U,) int64, the utterance whose alignment each one gets. Warping the frequency axis changes no time: a warped copy
+    # gets that of the copy without warp. None: each its own
+    aligned_as: np.ndarray | None = None
 
     @classmethod
     def of_store(
         cls, store: FrameStore, lang: Lang, optional_silence: bool = True, starts: Starts | None = None
     ) -> TranscribedFrames:
-        return cls(store, store.texts, store.speeds, store.durations, lang, optional_silence, starts)
+        texts, durations = store.texts, store.durations
+        return cls(store, texts, store.unaltered, durations, lang, optional_silence, starts, store.unwarped)
 
     @classmethod
     def concatenated(cls, parts: Sequence[TranscribedFrames], lang: Lang) -> TranscribedFrames:
-        """The utterances of all parts, one part after the other; `starts` are dropped."""
+        """The utterances of all parts, one part after the other; `starts` and `aligned_as` are dropped."""
         return cls(
             ConcatFrames([part.frames for part in parts]),
             [text for part in parts for text in part.texts],
-            np.concatenate([part.speeds for part in parts]),
+            np.concatenate([part.unaltered for part in parts]),
             np.concatenate([part.durations for part in parts]),
             lang,
             parts[0].optional_silence,
@@ -58,7 +62,7 @@ class TranscribedFrames:
 
     def choose_subset(self, hours: float, seed: int) -> list[int]:
         """Unaltered utterances in random order up to `hours` of speech; their numbers, sorted."""
-        order = np.random.default_rng(seed).permutation(np.flatnonzero(self.speeds == 1.0))
+        order = np.random.default_rng(seed).permutation(np.flatnonzero(self.unaltered))
         until = int(np.searchsorted(np.cumsum(self.durations[order]), hours * 3600, side="left")) + 1
         chosen: list[int] = sorted(order[:until].tolist())
         return chosen

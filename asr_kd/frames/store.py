@@ -1,7 +1,7 @@
 """All features of a set as one memory-mapped array, with every per-frame array of the same numbering beside it.
 
 A folder `data/frames/<set>/` holds `features.npy` (N, D) float16, raw log-mel energies; `utterances.jsonl`, one line
-per utterance in the order of the frames; `cmvn.npz`, mean per group and scale; `stamp.json`; and, per attached array
+per utterance in the order of the frames; `cmvn.npz`, the set's `Normalisation`; `stamp.json`; and, per attached array
 (the senones of the frames are one), `<name>.npy` with `<name>.stamp.json`. Features are stored raw, so that the mean of
 a speaker can be computed over any subset; models see `normalised` ones.
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,19 +19,21 @@ from typing import Any
 import numpy as np
 
 from asr_kd.errors import UserError
-from asr_kd.frames.features import check_features
+from asr_kd.frames.features import FeaturesConfig, check_features
+from asr_kd.frames.normalisation import Normalisation, SetStatistics
 from asr_kd.io.append_log import AppendLog, reserve_header, write_header
 from asr_kd.io.files import read_json_lines, replacing_file
 from asr_kd.io.stamp import Stamp, read_stamp
 
 
-def copy_name(utterance_id: str, speed: float) -> str:
-    """The id of an utterance's copy at another speed.
+def copy_name(utterance_id: str, speed: float, warp: float = 1.0) -> str:
+    """The id of an utterance's copy at another speed, or with a warped frequency axis.
 
-    >>> copy_name("a", 0.9), copy_name("a", 1.0)
-    ('a_sp0.9', 'a')
+    >>> copy_name("a", 0.9), copy_name("a", 1.0, 1.1), copy_name("a", 1.0)
+    ('a_sp0.9', 'a_vt1.1', 'a')
     """
-    return utterance_id if speed == 1.0 else f"{utterance_id}_sp{speed:g}"
+    at_speed = utterance_id if speed == 1.0 else f"{utterance_id}_sp{speed:g}"
+    return at_speed if warp == 1.0 else f"{at_speed}_vt{warp:g}"
 
 
 class FrameStoreError(UserError):
@@ -43,17 +44,17 @@ class FrameStore:
     """The frames of a set, read only; arrays may be attached (a `FrameSource`).
 
     Attributes:
-      ids: utterance ids in the order of the frames; a speed copy's is "<id>_sp0.9".
+      ids: utterance ids in the order of the frames; of altered copies see `copy_name`.
       offsets: (U + 1,) int64; utterance u owns the frames offsets[u]:offsets[u + 1].
       features: (N, D) float16 memory map, raw log-mel.
-      groups: (U,) int32, normalisation group: speaker and speed; the utterance itself where no speaker is known.
-      means: (G, D) float32. scale: (D,) float32, 1 / standard deviation over the training set.
-      speeds: (U,) float32, 1.0 for unaltered. texts: transcripts. durations: (U,) float64, seconds.
+      groups: (U,) int32, normalisation group: speaker, speed and warp; the utterance itself where no speaker is known.
+      normalisation: of the groups.
+      speeds, warps: (U,) float32, 1.0 for unaltered. texts: transcripts. durations: (U,) float64, seconds.
       references: what recognised words are compared with: the transcripts, unless the cuts have something else.
       digest: of the store's stamp.
     """
 
-    def __init__(self, folder: Path, rows: list[dict[str, Any]], features: np.memmap, cmvn: dict[str, np.ndarray]):
+    def __init__(self, folder: Path, rows: list[dict[str, Any]], features: np.memmap, normalisation: Normalisation):
         self.folder = folder
         self.features: np.ndarray = features
         self.ids: list[str] = [row["id"] for row in rows]
@@ -62,9 +63,9 @@ class FrameStore:
         self.offsets = np.concatenate([[0], np.cumsum([row["frames"] for row in rows], dtype=np.int64)])
         self.groups = np.array([row["group"] for row in rows], dtype=np.int32)
         self.speeds = np.array([row["speed"] for row in rows], dtype=np.float32)
+        self.warps = np.array([row.get("warp", 1.0) for row in rows], dtype=np.float32)
         self.durations = np.array([row["duration"] for row in rows], dtype=np.float64)
-        self.means: np.ndarray = cmvn["means"]
-        self.scale: np.ndarray = cmvn["scale"]
+        self.normalisation = normalisation
         self.digest = ""
         self._index = {utterance_id: u for u, utterance_id in enumerate(self.ids)}
 
@@ -78,8 +79,8 @@ class FrameStore:
             rows = read_json_lines(folder / "utterances.jsonl")
             features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
             with np.load(folder / "cmvn.npz", allow_pickle=False) as file:
-                cmvn = {name: file[name] for name in ("means", "scale")}
-            store = cls(folder, rows, features, cmvn)
+                normalisation = Normalisation.of_arrays({name: file[name] for name in file if name != "names"})
+            store = cls(folder, rows, features, normalisation)
             store._check()
         except FileNotFoundError as error:
             raise FrameStoreError(f"{error.filename} is missing: the store is damaged; delete {folder}.") from None
@@ -94,8 +95,7 @@ class FrameStore:
         if len(self.features) != self.offsets[-1]:
             rows = f"utterances.jsonl has {self.offsets[-1]}"
             raise ValueError(f"features.npy has {len(self.features)} frames, {rows}")
-        if self.scale.shape != (self.num_dims,) or self.means.ndim != 2 or self.means.shape[1] != self.num_dims:
-            raise ValueError(f"cmvn.npz does not have {self.num_dims} dimensions")
+        self.normalisation.check(self.num_dims)
         if len(self.ids) == 0 or self.groups.min() < 0 or self.groups.max() >= len(self.means):
             raise ValueError("cmvn.npz and utterances.jsonl do not fit together")
         if len(self._index) != len(self.ids):
@@ -104,8 +104,30 @@ class FrameStore:
     @property
     def originals(self) -> list[str]:
         """(U,) ids; an altered copy has the id of its original."""
-        pairs = zip(self.ids, self.speeds, strict=True)
-        return [name.removesuffix(copy_name("", speed)) for name, speed in pairs]
+        copies = zip(self.ids, self.speeds, self.warps, strict=True)
+        return [name.removesuffix(copy_name("", speed, warp)) for name, speed, warp in copies]
+
+    @property
+    def unaltered(self) -> np.ndarray:
+        """(U,) bool: False for altered copies."""
+        unaltered: np.ndarray = (self.speeds == 1.0) & (self.warps == 1.0)
+        return unaltered
+
+    @property
+    def unwarped(self) -> np.ndarray:
+        """(U,) int64, the utterance that has the same times: of a warped copy the one that is not, else itself."""
+        names = zip(self.originals, self.speeds, strict=True)
+        return np.array([self.index(copy_name(original, speed)) for original, speed in names])
+
+    @property
+    def means(self) -> np.ndarray:
+        """(G, D) float32 mean of each group."""
+        return self.normalisation.means
+
+    @property
+    def scale(self) -> np.ndarray:
+        """(D,) float32, 1 / standard deviation over the training set."""
+        return self.normalisation.scale
 
     @property
     def num_frames(self) -> int:
@@ -129,14 +151,13 @@ class FrameStore:
             ) from None
 
     def normalised(self, first: int, end: int | None = None) -> np.ndarray:
-        """(T, D) float32: (x - mean of the group) * scale, of utterance `first`, or of all from `first` up to `end`."""
+        """(T, D) float32: (x - mean) * scale, of utterance `first`, or of all from `first` up to `end`."""
         end = first + 1 if end is None else end
         start = int(self.offsets[first])
         frames = self.features[start : int(self.offsets[end])].astype(np.float32)
         for u in range(first, end):
             part = frames[int(self.offsets[u]) - start : int(self.offsets[u + 1]) - start]
-            part -= self.means[self.groups[u]]
-            part *= self.scale
+            self.normalisation.apply(part, int(self.groups[u]))
         return frames
 
     def attach(self, name: str, blocks: Iterable[np.ndarray], dtype: Any, stamp: Stamp) -> None:
@@ -188,13 +209,6 @@ class FrameStore:
         return read_stamp(self.folder / f"{name}.stamp.json")
 
 
-@dataclass
-class _Group:
-    number: int
-    frames: int
-    total: np.ndarray  # (D,) float64
-
-
 class FrameStoreWriter:
     """Writes a store into an existing folder, utterance by utterance; only one of them is ever in memory.
 
@@ -204,15 +218,21 @@ class FrameStoreWriter:
     In a folder that a killed writer has left, writing resumes at its last commit.
 
     Args:
-      scale: (D,) float32, the training set's; None: this is the training set.
+      training: normalisation of the training set; None: this is the training set.
+      config: how this set is normalised; None: the defaults.
     """
 
-    def __init__(self, folder: Path, num_dims: int, scale: np.ndarray | None = None):
-        self.folder, self.num_dims, self.scale = folder, num_dims, scale
+    def __init__(
+        self,
+        folder: Path,
+        num_dims: int,
+        training: Normalisation | None = None,
+        config: FeaturesConfig | None = None,
+    ):
+        self.folder, self.num_dims = folder, num_dims
         self.num_frames = self.num_utterances = 0
         self.note: Any = None  # of the caller's last commit
-        self._groups: dict[str, _Group] = {}
-        self._squares = np.zeros(num_dims)
+        self._statistics = SetStatistics(num_dims, config or FeaturesConfig(), training)
         self._log = AppendLog(folder, ["features.npy", "utterances.jsonl"])
         self._features, self._rows = self._log.files.values()
         committed = self._log.note
@@ -221,9 +241,7 @@ class FrameStoreWriter:
             return
         self.num_frames, self.num_utterances = committed["frames"], committed["utterances"]
         self.note = committed["note"]
-        self._squares = np.array(committed["squares"])
-        for number, (name, frames, total) in enumerate(committed["groups"]):
-            self._groups[name] = _Group(number, frames, np.array(total))
+        self._statistics.restore(committed)
 
     def commit(self, note: Any) -> None:
         """Commits what is written so far if a commit is due, with a note of the caller (plain data)."""
@@ -231,9 +249,8 @@ class FrameStoreWriter:
             lambda: {
                 "frames": self.num_frames,
                 "utterances": self.num_utterances,
-                "squares": self._squares.tolist(),
-                "groups": [[name, group.frames, group.total.tolist()] for name, group in self._groups.items()],
                 "note": note,
+                **self._statistics.note(),
             }
         )
 
@@ -246,6 +263,7 @@ class FrameStoreWriter:
         text: str,
         duration: float,
         speed: float = 1.0,
+        warp: float = 1.0,
         reference: str | None = None,
     ) -> None:
         """Adds an utterance.
@@ -264,17 +282,13 @@ class FrameStoreWriter:
         with np.errstate(over="ignore"):
             stored = np.ascontiguousarray(features, dtype="<f2")
         check_features(utterance_id, stored)
-        if group not in self._groups:
-            self._groups[group] = _Group(len(self._groups), 0, np.zeros(self.num_dims))
-        exact, entry = stored.astype(np.float64), self._groups[group]
-        entry.frames += len(exact)
-        entry.total += exact.sum(0)
-        self._squares += np.square(exact).sum(0)
+        number = self._statistics.add(group, stored.astype(np.float64))
         self._features.write(stored.tobytes())
-        row = {"id": utterance_id, "frames": len(exact), "group": entry.number, "speed": speed, "duration": duration}
+        row = {"id": utterance_id, "frames": len(stored), "group": number, "speed": speed, "duration": duration}
+        row |= {} if warp == 1.0 else {"warp": warp}
         row |= {"text": text} if reference is None else {"text": text, "reference": reference}
         self._rows.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-        self.num_frames += len(exact)
+        self.num_frames += len(stored)
         self.num_utterances += 1
 
     def __enter__(self) -> FrameStoreWriter:
@@ -292,21 +306,14 @@ class FrameStoreWriter:
         if self.num_frames == 0:
             raise UserError(f"{self.folder.name.strip('.').partition('.')[0]}: the set has no usable utterance.")
         write_header(self._features, np.dtype("<f2"), (self.num_frames, self.num_dims))
-        totals = np.stack([group.total for group in self._groups.values()])
-        frames = np.array([group.frames for group in self._groups.values()], dtype=np.int64)
-        means = totals / frames[:, None]
-        # variance once the mean of its group is subtracted from each frame, as in `normalised`
-        variance = (self._squares - (totals * means).sum(0)) / self.num_frames
-        scale = 1 / np.sqrt(np.maximum(variance, 1e-6)) if self.scale is None else self.scale
-        np.savez(
-            self.folder / "cmvn.npz",
-            means=means.astype(np.float32),
-            scale=scale.astype(np.float32),
-            frames=frames,
-            names=np.array(list(self._groups)),
-        )
+        np.savez(self.folder / "cmvn.npz", **self._statistics.arrays())
 
 
-def store_bytes(frames: int, utterances: int, num_dims: int) -> int:
-    """About how much disk a store takes, before anything is attached."""
-    return frames * num_dims * 2 + utterances * (300 + 4 * num_dims)
+def store_bytes(frames: int, utterances: int, config: FeaturesConfig) -> int:
+    """About how much disk a store takes, before anything is attached; no utterance shares its group in the worst case.
+
+    Args:
+      utterances: altered copies included.
+    """
+    dims, tables = config.num_mel_bins, 2 if config.variance == "speaker" else 1  # of means and scales
+    return frames * dims * 2 + utterances * (300 + 4 * dims * tables)

@@ -214,8 +214,8 @@ class _Run:
             data = TranscribedFrames.concatenated(list(self.data.values()), lang)
         labels = None
         if settings.labels == "from":
-            originals = data.speeds == 1.0  # the flat start learns from no others
-            ids = {name for name, original in zip(data.frames.ids, originals, strict=True) if original}
+            # the flat start learns from no others
+            ids = {name for name, unaltered in zip(data.frames.ids, data.unaltered, strict=True) if unaltered}
             labels = read_labels(_label_folder(self.config, self.work), ids)
         resumed = partial(cached_rounds, folder=rounds, codec=ARRAYS)
         # the rate follows from the size of the batches

@@ -1,4 +1,4 @@
-"""Stage 2, features: cuts -> a FrameStore per set, and altered (faster, slower) copies of the training set.
+"""Stage 2, features: cuts -> a FrameStore per set, and altered copies (speed, vocal tract) of the training set.
 
 The training set comes first: the other sets are scaled by its variance, and their stamps depend on its stamp.
 """
@@ -24,7 +24,7 @@ from asr_kd.corpora.audio import Audio, AudioFormat, BadAudio, Clip, read_clips
 from asr_kd.corpora.cuts import cut_audio, read_cuts
 from asr_kd.corpora.sources import allowed_pipe
 from asr_kd.errors import UserError
-from asr_kd.frames.features import FRAME_LENGTH, FRAME_SHIFT, check_features, fbank, resample
+from asr_kd.frames.features import FRAME_LENGTH, FRAME_SHIFT, FeaturesConfig, check_features, fbank, resample
 from asr_kd.frames.store import FrameStoreWriter, copy_name, store_bytes
 from asr_kd.io.folders import discard_partial, resuming_folder
 from asr_kd.io.formatting import human_bytes
@@ -98,11 +98,10 @@ def make_features(
       allow_pipes: run the commands that cuts name for audio.
 
     Raises:
-      UserError: cuts missing, bad audio, a speed out of range, or too little disk.
+      UserError: cuts missing, bad audio, a speed or warp out of range, or too little disk.
     """
-    speeds = config.features.speeds
-    if 1.0 not in speeds or len(set(speeds)) != len(speeds) or not all(0.5 <= s <= 2 for s in speeds):
-        raise UserError(f"features.speeds: {list(speeds)} must hold 1.0, no factor twice, and lie within 0.5 to 2.")
+    _check_factors("speeds", config.features.speeds, 0.5, 2)
+    _check_factors("warps", config.features.warps, 0.8, 1.25)
     check_inputs_unmodified(work)
     names = sorted(all_sets(config, work), key=lambda name: name != TRAIN) if sets is None else sets
     return FeaturesResult([_make_set(config, work, name, nj, executor, allow_pipes) for name in names])
@@ -116,8 +115,8 @@ def _make_set(config: Config, work: Workspace, name: str, nj: int, executor: str
         discard_partial(folder)
         metadata = require(folder, work, "features")["metadata"]
         return SetFeatures(name, False, seconds=time.monotonic() - started, **metadata)
-    scale = None if name == TRAIN else open_frames(work, TRAIN).scale
-    num_mel_bins, speeds = config.features.num_mel_bins, _speeds(config, name)
+    training = None if name == TRAIN else open_frames(work, TRAIN).normalisation
+    features = _of_set(config, name)
     again = _again(work, name)
     durations = {}
     for cut in read_cuts(cuts, again):
@@ -127,17 +126,17 @@ def _make_set(config: Config, work: Workspace, name: str, nj: int, executor: str
                 allowed_pipe(source["source"], allow_pipes, f"{cuts}: utterance {cut['id']}")
     if not durations:
         raise UserError(f"{cuts} has no cut; {again}.")
-    _check_names(durations, speeds)
-    seconds = sum(durations.values()) * sum(1 / speed for speed in speeds)
-    needed = store_bytes(round(seconds / FRAME_SHIFT), len(durations) * len(speeds), num_mel_bins)
+    _check_names(durations, features.copies)
+    seconds = sum(durations.values()) * sum(1 / speed for speed, _ in features.copies)
+    needed = store_bytes(round(seconds / FRAME_SHIFT), len(durations) * len(features.copies), features)
     log.info("features of %s: %s; %d cuts, %s of disk needed", name, reason, len(durations), human_bytes(needed))
     check_disk(folder, needed)
     if executor == "processes" and seconds < _SMALL:
         nj = 1
-    extractor = _Extractor(work.root.resolve(), config.corpus.audio_format, num_mel_bins, speeds)
+    extractor = _Extractor(work.root.resolve(), config.corpus.audio_format, features)
     metadata = {}
     with resuming_folder(folder, stamp, metadata) as temporary:
-        with FrameStoreWriter(temporary, num_mel_bins, scale) as writer:
+        with FrameStoreWriter(temporary, features.num_mel_bins, training, features) as writer:
             state = writer.note or {"cuts": 0, "left_out": []}  # a killed run's
             results = _extract(extractor, islice(read_cuts(cuts, again), state["cuts"], None), nj, executor)
             with tqdm(
@@ -157,18 +156,30 @@ def _make_set(config: Config, work: Workspace, name: str, nj: int, executor: str
     return SetFeatures(name, True, seconds=time.monotonic() - started, **metadata)
 
 
-def _check_names(utterances: Collection[str], speeds: Sequence[float]) -> None:
-    for utterance, speed in itertools.product(utterances, speeds):
-        copy = copy_name(utterance, speed)
-        if speed != 1.0 and copy in utterances:
+def _check_factors(key: str, factors: Sequence[float], least: float, most: float) -> None:
+    if 1.0 not in factors or len(set(factors)) != len(factors) or not all(least <= f <= most for f in factors):
+        raise UserError(
+            f"features.{key}: {list(factors)} must hold 1.0, no factor twice, and lie within {least:g} to {most:g}."
+        )
+
+
+def _check_names(utterances: Collection[str], copies: Sequence[tuple[float, float]]) -> None:
+    for utterance, (speed, warp) in itertools.product(utterances, copies):
+        copy = copy_name(utterance, speed, warp)
+        if copy != utterance and copy in utterances:
+            altered = [f"speed {speed:g}"] if speed != 1.0 else []
+            altered += [f"warp {warp:g}"] if warp != 1.0 else []
+            key, factor = ("speeds", speed) if speed != 1.0 else ("warps", warp)
             raise UserError(
-                f"{copy} is an utterance, and the name of the copy of {utterance} at speed {speed:g}; rename one of "
-                f"them in the corpus, or take {speed:g} out of features.speeds."
+                f"{copy} is an utterance, and the name of the copy of {utterance} at {' and '.join(altered)}; rename "
+                f"one of them in the corpus, or take {factor:g} out of features.{key}."
             )
 
 
-def _speeds(config: Config, name: str) -> tuple[float, ...]:
-    return config.features.speeds if name == TRAIN else (1.0,)
+def _of_set(config: Config, name: str) -> FeaturesConfig:
+    """Only the training set has altered copies."""
+    features = config.features
+    return features if name == TRAIN else dataclasses.replace(features, speeds=(1.0,), warps=(1.0,))
 
 
 def _stamp(config: Config, work: Workspace, name: str) -> Stamp:
@@ -181,7 +192,7 @@ def _stamp(config: Config, work: Workspace, name: str) -> Stamp:
     if name != TRAIN:
         inputs["training set"] = require(work.frames(TRAIN), work, "features")["digest"]
     settings = {
-        "features": dataclasses.replace(config.features, speeds=_speeds(config, name)),
+        "features": _of_set(config, name),
         "sampling_rate": config.corpus.sampling_rate,
         "on_bad_utterance": config.corpus.on_bad_utterance,
     }
@@ -242,8 +253,7 @@ class _Extractor:
 
     root: Path
     audio_format: AudioFormat
-    num_mel_bins: int
-    speeds: tuple[float, ...]
+    features: FeaturesConfig
 
     def __call__(self, cuts: Sequence[dict[str, Any]]) -> list[_Extracted]:
         results: dict[int, _Extracted] = {}
@@ -261,29 +271,34 @@ class _Extractor:
 
     def _extract(self, cut: dict[str, Any], clip: Clip | BadAudio) -> _Extracted:
         utterance, supervisions = cut["id"], cut["supervisions"]
-        copies = []
+        copies: list[dict[str, Any]] = []
         try:
             samples = self._samples(cut, clip)[None]
             text = " ".join(supervision.get("text") or "" for supervision in supervisions).strip()
             speaker = next((s["speaker"] for s in supervisions if s.get("speaker")), None)
             custom = [supervision.get("custom") or {} for supervision in supervisions]
             reference = next((entries["reference"] for entries in custom if "reference" in entries), None)
-            for speed in self.speeds:
-                name = copy_name(utterance, speed)
-                altered = samples if speed == 1.0 else resample(samples, self.audio_format.sampling_rate, speed)
-                features = fbank(altered, self.audio_format.sampling_rate, self.num_mel_bins).astype(np.float16)
-                check_features(name, features)
-                copies.append(
-                    {
-                        "utterance_id": name,
-                        "features": features,
-                        "group": f"{speaker}_sp{speed:g}" if speaker else name,
-                        "text": text,
-                        "duration": altered.shape[1] / self.audio_format.sampling_rate,
-                        "speed": speed,
-                        "reference": reference,
-                    }
-                )
+            if self.features.mean == "utterance":
+                speaker = None
+            rate, bins = self.audio_format.sampling_rate, self.features.num_mel_bins
+            for speed in self.features.speeds:
+                altered = samples if speed == 1.0 else resample(samples, rate, speed)
+                for warp in self.features.warps:
+                    name = copy_name(utterance, speed, warp)
+                    features = fbank(altered, rate, bins, warp).astype(np.float16)
+                    check_features(name, features)
+                    copies.append(
+                        {
+                            "utterance_id": name,
+                            "features": features,
+                            "group": copy_name(f"{speaker}_sp{speed:g}", 1.0, warp) if speaker else name,
+                            "text": text,
+                            "duration": altered.shape[1] / rate,
+                            "speed": speed,
+                            "warp": warp,
+                            "reference": reference,
+                        }
+                    )
         except UserError as error:
             return _Extracted(utterance, [], str(error))
         return _Extracted(utterance, copies)

@@ -55,7 +55,7 @@ def read_times(work: Workspace, name: str) -> Iterator[Times]:
     bounds = np.searchsorted(segments[:, 0], np.arange(len(store.ids) + 1))
     for utterance, utterance_id in enumerate(store.ids):
         rows = slice(int(bounds[utterance]), int(bounds[utterance + 1]))
-        if rows.start == rows.stop or store.speeds[utterance] != 1.0:
+        if rows.start == rows.stop or not store.unaltered[utterance]:
             continue
         # the last frame may reach a little past the audio or end before it
         duration = float(store.durations[utterance])

@@ -118,7 +118,7 @@ def file_digests(source: Path, folder: Path) -> dict[str, str]:
 def _check_complete(task: ImportTask, posteriors: PosteriorFolder) -> None:
     store = task.data.train
     absent = [name not in posteriors for name in store.ids]
-    originals = [name for name, speed, gone in zip(store.ids, store.speeds, absent, strict=True) if gone and speed == 1]
+    originals = [name for name, own, gone in zip(store.ids, store.unaltered, absent, strict=True) if gone and own]
     if originals:
         raise UserError(
             f"{task.source} has no posteriors of {len(originals)} of the training utterances: {some_of(originals)}."

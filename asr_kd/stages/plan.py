@@ -146,7 +146,7 @@ def plan(
 
 
 def _speech(config: Config, work: Workspace, *, prepared: bool) -> Speech:
-    copies = sum(1 / speed for speed in config.features.speeds)
+    copies = sum(1 / speed for speed, _ in config.features.copies)
     hours: dict[str, float] = {}
     if prepared:
         for name in all_sets(config, work):
@@ -169,7 +169,7 @@ def _before_training(config: Config, speech: Speech) -> Iterator[Row]:
         fetched, most, left = disk_from_nothing(list(parts))
         what = f"{len(parts)} parts of OpenSLR, {human_bytes(fetched)}; {human_bytes(most)} of disk on the way"
         yield Row("download", what, disk=left)
-    stored = store_bytes(frames, speech.utterances * len(config.features.speeds), bins)
+    stored = store_bytes(frames, speech.utterances * len(config.features.copies), config.features)
     yield Row("features", f"{bins} log-mel filterbanks", disk=stored)
     of_subset = min(config.alignment.subset_hours, speech.hours[TRAIN]) * 3600 / FRAME_SHIFT
     held = speech.frames if speech.frames <= BLOCK_FRAMES else round(of_subset)

@@ -25,7 +25,7 @@ def transcribe(
 ) -> list[tuple[Path, str | BadAudio]]:
     """Recognises whole recordings, "-" from standard input; a system with several seeds uses its first model.
 
-    Features are normalised by the mean of each recording (its speaker is not known) and the training set's scale.
+    Features are normalised as those of a set whose speakers are not known.
 
     Args:
       system: None: the distilled one of the config's first comparison.
@@ -49,7 +49,7 @@ def transcribe(
     # nothing is written: this command does not lock the work folder
     model, loaded = task_of(config, work, system, may_compile=False).models[0], Loaded()
     search = SearchSettings(config.decoding, chosen_backend(backend), scales["acoustic_scale"], scales["word_penalty"])
-    scale = open_frames(work, TRAIN).scale
+    normalisation = open_frames(work, TRAIN).normalisation
     decoder = loaded.decoder(model.graph, search)
     answers: list[tuple[Path, str | BadAudio]] = []
     for path in audio_paths:
@@ -58,14 +58,14 @@ def transcribe(
         except BadAudio as error:
             answers.append((path, error))
             continue
-        normalised = (features - features.mean(0, dtype=np.float64).astype(np.float32)) * scale
+        normalised = normalisation.of_unknown_speaker(features)
         (hypothesis,) = decoder.decode([loglikes_of(loaded, model, normalised, config.decoding.prior_scale)])
         answers.append((path, " ".join(hypothesis.words)))
     return answers
 
 
-def _features(path: Path, audio_format: AudioFormat, num_mel_bins: int) -> NDArray[np.float32]:
-    """(T, D) log-mel of a whole file, rounded to float16 as in a FrameStore.
+def _features(path: Path, audio_format: AudioFormat, num_mel_bins: int) -> NDArray[np.float16]:
+    """(T, D) log-mel of a whole file, as in a FrameStore.
 
     Raises:
       BadAudio: the recording cannot be used.
@@ -73,5 +73,4 @@ def _features(path: Path, audio_format: AudioFormat, num_mel_bins: int) -> NDArr
     samples = read_audio(Path("/dev/stdin") if path == Path("-") else path, audio_format)
     if len(samples) < FRAME_LENGTH * audio_format.sampling_rate:
         raise BadAudio(f"{path} lasts less than 25 ms; there is nothing to recognise in it")
-    features = fbank(samples[None], audio_format.sampling_rate, num_mel_bins).astype(np.float16)
-    return features.astype(np.float32)
+    return fbank(samples[None], audio_format.sampling_rate, num_mel_bins).astype(np.float16)

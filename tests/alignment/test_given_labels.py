@@ -188,7 +188,7 @@ class Speech:
             self.states.append(np.repeat(states, rng.integers(1, 12, len(states))))
             texts.append(text)
         frames = ArrayFrames([rng.normal(size=(len(states), 2)) for states in self.states])
-        self.data = TranscribedFrames(frames, texts, np.ones(count, np.float32), np.ones(count), LANG)
+        self.data = TranscribedFrames(frames, texts, np.ones(count, bool), np.ones(count), LANG)
         self.graphs, _ = self.data.graphs(range(count))
 
     def labels(self, names: list[str], of_state: Callable[[int], int]) -> GivenLabels:

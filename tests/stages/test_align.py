@@ -193,6 +193,28 @@ def test_frames_get_their_true_states(tmp_path: Path) -> None:
     assert len(pairs) == len(np.unique(actual["train senones"]))
 
 
+def test_a_warped_copy_is_aligned_as_the_utterance_without_the_warp(tmp_path: Path) -> None:
+    work, truth = make_work(tmp_path)
+    store = FrameStore.open(work.frames("train"))
+    rng, rows = np.random.default_rng(8), []
+    for u, name in enumerate(store.ids):
+        frames = store.features[store.span(u)].astype(np.float64)
+        rows += [(f"{name}_vt0.9", rng.normal(size=frames.shape)), (name, frames)]  # a copy that nothing can align
+    shutil.rmtree(work.frames("train"))
+    write_store(work.frames("train"), rows, texts=np.repeat(store.texts, 2).tolist(), warps=[0.9, 1.0] * len(store.ids))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "BLOCK", 3)  # utterances and their copies in different blocks
+        assert align(CONFIG, work).utterances == 92
+    store, segments = FrameStore.open(work.frames("train")), labels(work)["train segments"]
+    for kind in ("senones", "senones_monophone"):
+        of_frames = store.array(kind)
+        for u in range(0, len(store.ids), 2):
+            np.testing.assert_array_equal(of_frames[store.span(u)], of_frames[store.span(u + 1)])
+            np.testing.assert_array_equal(segments[segments[:, 0] == u, 1:], segments[segments[:, 0] == u + 1, 1:])
+    unaltered = np.repeat(store.unaltered, np.diff(store.offsets))
+    assert (store.array("senones_monophone")[unaltered] == truth["train"]).mean() > 0.95
+
+
 def test_threads_do_not_change_anything_and_a_second_run_does_nothing(tmp_path: Path) -> None:
     one, _ = make_work(tmp_path / "one")
     two, _ = make_work(tmp_path / "two")

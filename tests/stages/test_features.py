@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from lhotse.utils import compute_num_frames
+from torchaudio.compliance import kaldi
 
 from asr_kd.corpora.settings import PromptsConfig
 from asr_kd.errors import UserError
@@ -21,6 +23,7 @@ from asr_kd.frames.store import FrameStore, FrameStoreWriter
 from asr_kd.io import append_log as growing
 from asr_kd.io.fingerprint import fingerprint
 from asr_kd.io.stamp import Stamp
+from asr_kd.settings import to_mapping
 from asr_kd.stages import features as stage
 from asr_kd.stages.features import make_features
 from asr_kd.workspace.config import Config
@@ -102,6 +105,55 @@ def test_stores(corpus: Corpus) -> None:
     assert (one.utterances, one.frames, one.ran) == (18, train.num_frames, True)
     assert one.bytes > train.num_frames * 80
     assert "18 utterances" in str(result)
+
+
+def test_warped_copies(corpus: Corpus) -> None:
+    plain = make_features(SPEEDS, corpus.work, sets=("train",)).sets[0]
+    before = FrameStore.open(corpus.work.frames("train"))
+    frames = {name: before.features[before.span(u)] for u, name in enumerate(before.ids)}
+    warped = Config(features=dataclasses.replace(SPEEDS.features, warps=(0.9, 1.0)))
+    result = make_features(warped, corpus.work)
+    train, dev = (FrameStore.open(corpus.work.frames(name)) for name in ("train", "dev"))
+    assert train.ids[:6] == ["u0_vt0.9", "u0", "u0_sp0.9_vt0.9", "u0_sp0.9", "u0_sp1.1_vt0.9", "u0_sp1.1"]
+    assert train.originals[:6] == ["u0"] * 6 and train.unaltered[:6].tolist() == [False, True, *[False] * 4]
+    assert train.unwarped[:8].tolist() == [1, 1, 3, 3, 5, 5, 7, 7]
+    # without a warp everything is as before, and a warp changes no time
+    for u, name in enumerate(train.ids):
+        stored = train.features[train.span(u)]
+        if name in frames:
+            np.testing.assert_array_equal(stored, frames[name])
+        else:
+            assert stored.shape == frames[train.ids[train.unwarped[u]]].shape
+            assert (stored != frames[train.ids[train.unwarped[u]]]).any()
+    # a mean of its own for each speaker, speed and warp
+    assert len(train.means) == 12 and len(set(train.groups[:6].tolist())) == 6
+    assert train.groups[train.index("u0_vt0.9")] == train.groups[train.index("u1_vt0.9")]
+    assert result.sets[0].frames == 2 * plain.frames
+    assert dev.ids == ["d0", "d1"]
+
+
+def test_means_of_utterances_and_running_means(corpus: Corpus) -> None:
+    for mean, groups in (("utterance", 6), ("running", 2)):
+        of_mean = Config(features=FeaturesConfig(mean=mean))
+        assert all(features.ran for features in make_features(of_mean, corpus.work).sets)
+        train, test = (FrameStore.open(corpus.work.frames(name)) for name in ("train", "test"))
+        assert len(train.means) == groups
+        # a known speaker makes no difference: `transcribe` gives the same
+        alone = train.normalisation.of_unknown_speaker(test.features[:])
+        np.testing.assert_allclose(test.normalised(0), alone, atol=1e-5)
+        assert np.square(train.normalised(0, 6)).mean(0) == pytest.approx(np.ones(40), rel=0.01)
+
+
+def test_speakers_of_other_sets_have_a_variance_of_their_own(corpus: Corpus) -> None:
+    make_features(Config(features=FeaturesConfig(variance="speaker")), corpus.work)
+    train, test = (FrameStore.open(corpus.work.frames(name)) for name in ("train", "test"))
+    np.testing.assert_array_equal(test.scale, train.scale)
+    assert test.normalisation.scales is not None
+    np.testing.assert_allclose(test.normalised(0), train.normalisation.of_unknown_speaker(test.features[:]), atol=1e-5)
+
+
+def test_defaults_leave_stamps_as_they_were() -> None:
+    assert to_mapping(FeaturesConfig(), changed_only=True) == {}
 
 
 def test_second_run_makes_nothing_and_changes_spread(corpus: Corpus) -> None:
@@ -192,12 +244,49 @@ def test_mel_filters_reach_half_the_sampling_rate() -> None:
     assert fbank(tone, RATE, 40)[50].argmax() == 39
 
 
+def test_a_warp_moves_resonances() -> None:
+    """A tone at f, warped by w, is where a tone at w f is without: as if the vocal tract were shorter."""
+    time = np.arange(RATE, dtype=np.float32) / RATE
+
+    def tone(frequency: float, warp: float = 1.0) -> np.ndarray:
+        return fbank(0.1 * np.sin(2 * np.pi * frequency * time, dtype=np.float32)[None], RATE, 40, warp)[20:-20].mean(0)
+
+    for warp in (0.8, 0.9, 1.1, 1.25):
+        for frequency in (500, 1000, 2000):
+            warped = tone(frequency, warp)
+            assert abs(int(warped.argmax()) - int(tone(frequency * warp).argmax())) <= 1
+            assert warped.argmax() != tone(frequency).argmax()
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050])
+def test_warped_filterbanks_are_kaldis(rate: int) -> None:
+    samples = noise(3 * rate + 41)[None]
+    for warp in (0.8, 0.9, 1.1, 1.25):
+        expected = kaldi.fbank(
+            torch.from_numpy(samples), num_mel_bins=40, sample_frequency=rate, snip_edges=False, vtln_warp=warp
+        )
+        np.testing.assert_allclose(fbank(samples, rate, 40, warp), expected.numpy(), atol=1e-3)
+
+
+def test_hardly_any_warp_is_hardly_any_change() -> None:
+    for samples in (182, 200, 8039):  # also of less than a window, as fast copies are
+        plain, warped = (fbank(noise(samples)[None], RATE, 40, warp) for warp in (1.0, 1.0 + 1e-9))
+        assert warped.dtype == plain.dtype == np.float32
+        np.testing.assert_allclose(warped, plain, atol=1e-3)
+
+
 def test_an_utterance_may_not_have_the_name_of_a_copy(corpus: Corpus) -> None:
     corpus.write("train", [corpus.cut("a", noise(8000)), corpus.cut("a_sp0.9", noise(8000, 1))])
     copies = dataclasses.replace(config(), features=FeaturesConfig(speeds=(1.0, 0.9)))
     with pytest.raises(UserError, match=r"a_sp0\.9 is an utterance, and the name of the copy of a at speed 0\.9"):
         make_features(copies, corpus.work, sets=("train",))
     assert make_features(config(), corpus.work, sets=("train",)).sets[0].utterances == 2  # the sentence's advice
+    corpus.write("train", [corpus.cut("a", noise(8000)), corpus.cut("a_vt1.1", noise(8000, 1))])
+    copies = dataclasses.replace(config(), features=FeaturesConfig(warps=(1.0, 1.1)))
+    with pytest.raises(
+        UserError, match=r"a_vt1\.1 is an utterance, .* of a at warp 1\.1; .* 1\.1 out of features\.warps"
+    ):
+        make_features(copies, corpus.work, sets=("train",))
 
 
 def bad_cut(corpus: Corpus, kind: str) -> Any:
@@ -262,3 +351,9 @@ def test_inputs_that_are_missing_or_damaged(corpus: Corpus) -> None:
 def test_wrong_speeds(corpus: Corpus, speeds: tuple[float, ...]) -> None:
     with pytest.raises(UserError, match=r"features\.speeds"):
         make_features(Config(features=FeaturesConfig(speeds=speeds)), corpus.work)
+
+
+@pytest.mark.parametrize("warps", [(0.9, 1.1), (1.0, 1.0), (1.0, 0.7), (1.0, 1.3)])
+def test_wrong_warps(corpus: Corpus, warps: tuple[float, ...]) -> None:
+    with pytest.raises(UserError, match=r"features\.warps: .* lie within 0\.8 to 1\.25"):
+        make_features(Config(features=FeaturesConfig(warps=warps)), corpus.work)

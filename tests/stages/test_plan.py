@@ -14,6 +14,7 @@ from asr_kd.acoustic.training import fit
 from asr_kd.corpora.settings import FolderConfig, LibriSpeechConfig
 from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.errors import UserError
+from asr_kd.frames.features import FeaturesConfig
 from asr_kd.io.stamp import Stamp
 from asr_kd.lang.ngram import estimate, write_arpa
 from asr_kd.stages.plan import plan
@@ -192,6 +193,19 @@ def test_every_stage_is_counted_and_what_runs_nets_is_timed(tmp_path):
     note_minutes(work, more=30.0)
     more = {row.stage: row.flops for row in plan(config, work, measure=False).rows}
     assert more["report"] == pytest.approx(7 * {row.stage: row.flops for row in result.rows}["report"])
+
+
+def test_warped_copies_and_variances_of_speakers_count(tmp_path):
+    work = Workspace(tmp_path, tmp_path / "conf.yaml")
+    note_minutes(work, train=30.0)
+
+    def planned(**features):
+        return plan(Config(corpus=FolderConfig(), features=FeaturesConfig(**features)), work, measure=False)
+
+    one, three, nine = planned(), planned(warps=(1.0, 0.9, 1.1)), planned(speeds=(1.0, 0.5), warps=(1.0, 0.9, 1.1))
+    assert (three.frames, nine.frames) == (3 * one.frames, 9 * one.frames)
+    assert three.rows[0].stage == "features" and three.rows[0].disk == pytest.approx(3 * one.rows[0].disk, rel=1e-6)
+    assert planned(variance="speaker").rows[0].disk > one.rows[0].disk
 
 
 def test_teachers_that_run_online_cost_their_forward_pass(tmp_path):
