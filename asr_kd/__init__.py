@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from asr_kd.acoustic.training import RunControl as RunControl
     from asr_kd.acoustic.training import TrainingData as TrainingData
     from asr_kd.acoustic.training import fit as fit
-    from asr_kd.alignment.flat_start import align as align
+    from asr_kd.alignment.realignment import align as align
     from asr_kd.api import decode as decode
     from asr_kd.api import load as load
     from asr_kd.api import wer as wer
@@ -75,7 +75,7 @@ _PUBLIC = {  # name -> where it is
     "logit_matching": "asr_kd.distillation.loss:logit_matching",
     "Lang": "asr_kd.lang.lexicon:Lang",
     "estimate_ngrams": "asr_kd.lang.ngram:estimate",
-    "align": "asr_kd.alignment.flat_start:align",
+    "align": "asr_kd.alignment.realignment:align",
     "decode": "asr_kd.api:decode",
     "read_graph": "asr_kd.decoding.graph:read_graph",
     "wer": "asr_kd.api:wer",

@@ -24,6 +24,7 @@ CONFIG = {
     "alignment": {
         "rounds": 4, "leaves": 18, "min_count": 30,
         "model": {"layers": 1, "width": 32, "left_context": 1, "right_context": 1},
+        "realign": {"model": {"layers": 1, "width": 32, "left_context": 4, "right_context": 4}, "training": TRAINING},
     },
     "systems": {
         "teacher": {

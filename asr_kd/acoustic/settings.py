@@ -9,7 +9,17 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from asr_kd.frames.source import Context
-from asr_kd.settings import STRICT, Count, Dropout, Fraction, Natural, NotNegative, Positive, Share
+from asr_kd.settings import (
+    STRICT,
+    ChosenByName,
+    Count,
+    Dropout,
+    Fraction,
+    Natural,
+    NotNegative,
+    Positive,
+    Share,
+)
 
 Precision = Literal["auto", "float32", "bfloat16"]  # of matrix products; auto: bfloat16 where the processor has it
 
@@ -93,6 +103,8 @@ MODELS: dict[str, ModelKind] = {
     "dnn": ModelKind(DnnConfig, "asr_kd.acoustic.dnn:Dnn"),
     "tdnn": ModelKind(TdnnConfig, "asr_kd.acoustic.tdnn:Tdnn"),
 }
+
+AnyModel = Annotated[ModelConfig, ChosenByName(MODELS, key="kind", default="dnn")]
 
 
 @dataclass(frozen=True, config=STRICT)

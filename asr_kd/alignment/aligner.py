@@ -1,6 +1,8 @@
-"""A trained aligner: the net that the flat start trained, with the priors of its states.
+"""A trained aligner: a net and the priors of its classes.
 
-Shapes:  T frames of an utterance, C context-independent states.
+The flat start's net knows context-independent states, that of realignment the senones of a tree.
+
+Shapes:  T frames of an utterance, C context-independent states or senones.
 """
 
 from __future__ import annotations
@@ -14,15 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from asr_kd.alignment.classifiers import LdaClassifier, MonophoneNet
+from asr_kd.alignment.classifiers import LdaClassifier, NetClassifier
 from asr_kd.alignment.manual import best_split
 from asr_kd.alignment.set_alignment import read_array
 from asr_kd.alignment.topology import CannotAlignError, Segments, TranscriptGraph, path_segments
 from asr_kd.alignment.transcripts import TranscribedFrames
+from asr_kd.alignment.tree import TREE, Tree, read_tree, write_tree
 from asr_kd.alignment.viterbi import viterbi
 from asr_kd.frames.source import FrameSource
 
-_BLOCK = 64  # utterances whose posteriors are in memory at once
+_BLOCK = 64  # utterances whose posteriors are in memory at once,
+_BLOCK_SCORES = 1 << 26  # unless these are more numbers than this (268 MB)
 _PRIORS = "log_priors.npy"
 
 PathOrError = tuple[NDArray[np.int32], float] | CannotAlignError
@@ -41,8 +45,9 @@ class UtteranceAlignment:
 class Aligner:
     """Aligns any utterance of any set."""
 
-    classifier: MonophoneNet | LdaClassifier
-    log_priors: NDArray[np.float32]  # (C,) natural log of each state's share of the frames that the classifier learnt
+    classifier: NetClassifier | LdaClassifier
+    log_priors: NDArray[np.float32]  # (C,) natural log of each class's share of the frames that the classifier learnt
+    tree: Tree | None = None  # whose senones the classes are; None: context-independent states
     beam: float = 0.0  # of the search, see `viterbi.viterbi`; 0: exact
     notes: Sequence[str] = ()  # of the flat start, on labels that it was given; not saved
 
@@ -65,19 +70,30 @@ class Aligner:
             ThreadPoolExecutor(nj) as pool,
             tqdm(total=len(graphs), desc=progress, disable=progress is None, unit="utt", mininterval=1.0) as bar,
         ):
-            utterances = list(graphs)
-            for first in range(0, len(utterances), _BLOCK):
-                block = utterances[first : first + _BLOCK]
+            for block in self._blocks(source, list(graphs)):
                 posteriors = self.classifier.log_posteriors(source, block)
                 scores = [of_utterance - self.log_priors for of_utterance in posteriors]
                 yield from pool.map(self._search, [graphs[utterance] for utterance in block], scores)
                 bar.update(len(block))
 
+    def _blocks(self, source: FrameSource, utterances: Sequence[int]) -> Iterator[list[int]]:
+        block: list[int] = []
+        frames, most = 0, _BLOCK_SCORES // len(self.log_priors)
+        for utterance in utterances:
+            length = int(source.offsets[utterance + 1] - source.offsets[utterance])
+            if block and (len(block) == _BLOCK or frames + length > most):
+                yield block
+                block, frames = [], 0
+            block.append(utterance)
+            frames += length
+        if block:
+            yield block
+
     def align(
         self, data: TranscribedFrames, utterances: Iterable[int], *, nj: int = 1
     ) -> dict[int, UtteranceAlignment | CannotAlignError]:
         """The alignment of each of these utterances, or why there is none."""
-        graphs, failures = data.graphs(utterances)
+        graphs, failures = data.graphs(utterances, self.tree)
         aligned: dict[int, UtteranceAlignment | CannotAlignError] = {
             utterance: CannotAlignError(reason) for utterance, reason in failures.items()
         }
@@ -86,7 +102,9 @@ class Aligner:
                 aligned[utterance] = path
             else:
                 states, score = path
-                aligned[utterance] = UtteranceAlignment(graph.classes[states], path_segments(graph, states), score)
+                aligned[utterance] = UtteranceAlignment(
+                    graph.context_independent(states), path_segments(graph, states), score
+                )
         return aligned
 
     def _search(self, graph: TranscriptGraph, scores: np.ndarray) -> PathOrError:
@@ -98,12 +116,15 @@ class Aligner:
             return error
 
     def save(self, folder: Path) -> None:
-        """Writes the net and the priors into an existing folder; nothing is pickled."""
-        assert isinstance(self.classifier, MonophoneNet), "only nets are saved"
+        """Writes the net, the priors and the tree into an existing folder; nothing is pickled."""
+        assert not isinstance(self.classifier, LdaClassifier), "only nets are saved"
         self.classifier.save(folder)
+        if self.tree is not None:
+            write_tree(self.tree, folder)
         np.save(folder / _PRIORS, self.log_priors, allow_pickle=False)
 
 
 def load_aligner(folder: Path, *, beam: float = 0.0) -> Aligner:
     """The aligner that `Aligner.save` wrote; raises UserError where a file is missing or damaged."""
-    return Aligner(MonophoneNet.load(folder), read_array(folder / _PRIORS), beam)
+    tree = read_tree(folder) if (folder / TREE).exists() else None
+    return Aligner(NetClassifier.load(folder), read_array(folder / _PRIORS), tree, beam)

@@ -1,9 +1,9 @@
-"""What the flat start trains: linear discriminants for its first rounds, and a small net on the one training loop.
+"""What alignment trains: linear discriminants for its first rounds, and nets on the one training loop.
 
-Both have `fit`, on frames (numbers of the source's frames) and their states, (n,) each, and `log_posteriors`, which
-gives (T, C) float32 natural logarithms for each utterance.
+Those of the flat start have `fit`, on frames (numbers of the source's frames) and their states, (n,) each. All have
+`log_posteriors`, which gives (T, C) float32 natural logarithms for each utterance.
 
-Shapes:  n frames, D mel bins, C context-independent states, T frames of an utterance.
+Shapes:  n frames, D mel bins, C context-independent states or senones, T frames of an utterance.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ from asr_kd.alignment.settings import AlignmentConfig
 from asr_kd.frames.sampler import BLOCK_FRAMES
 from asr_kd.frames.source import FrameSource
 from asr_kd.frames.windows import WindowedFrames
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 PULL = 2.0  # frames at the mean of all that are added to each state, so that a state without frames has a mean, too
 RIDGE = 1e-3  # of the mean variance, added to each variance, so that the covariance can be inverted
@@ -81,50 +85,29 @@ class LdaClassifier:
         return scores
 
 
-class MonophoneNet:
-    """A narrow-context model; `prepare` comes before `fit`, and a loaded net only gives posteriors."""
+class NetClassifier:
+    """A net of any kind over the frames of some utterances of a source; a loaded one only gives posteriors."""
 
     def __init__(self, model: FrameModel) -> None:
         self._model = model
-        self._rounds = 0
 
-    @classmethod
-    def untrained(cls, num_dims: int, num_states: int, settings: AlignmentConfig, seed: int) -> MonophoneNet:
-        """A net with first weights that depend on the seed alone."""
-        model = build_model(settings.model, num_dims=num_dims, num_senones=num_states, seeds=[seed])
-        model.precision = settings.precision
-        return cls(model.to(pick_device()))
-
-    def prepare(self, source: FrameSource, utterances: Sequence[int], settings: AlignmentConfig) -> None:
+    def load_frames(self, source: FrameSource, utterances: Sequence[int]) -> None:
         """Loads the frames to train on.
 
         Args:
           utterances: those that it learns from. Of a source of up to BLOCK_FRAMES all frames are loaded, and drawn in
             its order; of a larger one only these utterances'.
         """
-        self._training = TrainingConfig(
-            schedule="constant",
-            epochs=1,
-            batch_size=settings.batch_size,
-            learning_rate=_RATE * math.sqrt(settings.batch_size),
-            precision=settings.precision,
-        )
         loaded = None if source.num_frames <= BLOCK_FRAMES else np.sort(np.asarray(utterances, np.int64))
         self._windows = WindowedFrames(source, self._model.context, device=self._model.device, utterances=loaded)
         self._first = None if loaded is None else source.offsets[loaded]  # of each utterance, in the source's numbers
 
-    def fit(self, frames: np.ndarray, states: np.ndarray) -> None:
-        """Trains one epoch on."""
+    def train(self, frames: np.ndarray, classes: np.ndarray, training: TrainingConfig, control: RunControl) -> None:
+        """Trains on these frames of the source, (n,) each with its class."""
         labels = np.full(self._windows.num_frames, -1, np.int64)
-        labels[self._loaded_numbers(frames)] = states
-        fit(
-            self._model,
-            TrainingData(self._windows, valid=labels >= 0),
-            HardTargets(labels, self._model.device),
-            self._training,
-            RunControl(seed=self._model.seeds[0] + self._rounds),  # another order in each round
-        )
-        self._rounds += 1
+        labels[self._loaded_numbers(frames)] = classes
+        criterion = HardTargets(labels, self._model.device)
+        fit(self._model, TrainingData(self._windows, valid=labels >= 0), criterion, training, control)
 
     def _loaded_numbers(self, frames: np.ndarray) -> np.ndarray:
         """The source's frame numbers -> those of the loaded frames."""
@@ -136,6 +119,47 @@ class MonophoneNet:
     def log_posteriors(self, source: FrameSource, utterances: Sequence[int]) -> list[np.ndarray]:
         return first_member_log_posteriors(self._model, [source.normalised(u) for u in utterances])
 
+    def save(self, folder: Path) -> None:
+        """Writes the model into an existing folder, with its precision."""
+        save_model(self._model, folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """What `save` wrote; raises UserError where a file is missing or damaged."""
+        return cls(load_model(folder, pick_device()))
+
+
+class MonophoneNet(NetClassifier):
+    """The flat start's narrow-context model; `prepare` comes before `fit`."""
+
+    def __init__(self, model: FrameModel) -> None:
+        super().__init__(model)
+        self._rounds = 0
+
+    @classmethod
+    def untrained(cls, num_dims: int, num_states: int, settings: AlignmentConfig, seed: int) -> MonophoneNet:
+        """A net with first weights that depend on the seed alone."""
+        model = build_model(settings.model, num_dims=num_dims, num_senones=num_states, seeds=[seed])
+        model.precision = settings.precision
+        return cls(model.to(pick_device()))
+
+    def prepare(self, source: FrameSource, utterances: Sequence[int], settings: AlignmentConfig) -> None:
+        """Loads the frames to train on, as `load_frames` does."""
+        self._training = TrainingConfig(
+            schedule="constant",
+            epochs=1,
+            batch_size=settings.batch_size,
+            learning_rate=_RATE * math.sqrt(settings.batch_size),
+            precision=settings.precision,
+        )
+        self.load_frames(source, utterances)
+
+    def fit(self, frames: np.ndarray, states: np.ndarray) -> None:
+        """Trains one epoch on."""
+        control = RunControl(seed=self._model.seeds[0] + self._rounds)  # another order in each round
+        self.train(frames, states, self._training, control)
+        self._rounds += 1
+
     def state(self) -> dict[str, np.ndarray]:
         """All that later rounds depend on."""
         weights = {name: value.detach().cpu().numpy() for name, value in self._model.state_dict().items()}
@@ -145,12 +169,3 @@ class MonophoneNet:
         """Restores what `state` returned; other entries are ignored."""
         self._rounds = int(state["rounds"])
         self._model.load_state_dict({name: torch.from_numpy(state[name]) for name in self._model.state_dict()})
-
-    def save(self, folder: Path) -> None:
-        """Writes the model into an existing folder, with its precision."""
-        save_model(self._model, folder)
-
-    @classmethod
-    def load(cls, folder: Path) -> MonophoneNet:
-        """What `save` wrote; raises UserError where a file is missing or damaged."""
-        return cls(load_model(folder, pick_device()))

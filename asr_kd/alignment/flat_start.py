@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_kd.alignment.aligner import Aligner, UtteranceAlignment
+from asr_kd.alignment.aligner import Aligner
 from asr_kd.alignment.classifiers import LdaClassifier, MonophoneNet
 from asr_kd.alignment.given_labels import GivenLabels
 from asr_kd.alignment.label_paths import LabelledStart, label_paths
@@ -23,9 +23,6 @@ from asr_kd.alignment.manual import equal_split
 from asr_kd.alignment.settings import AlignmentConfig
 from asr_kd.alignment.topology import NUM_HMM_STATES, CannotAlignError, TranscriptGraph, equal_alignment
 from asr_kd.alignment.transcripts import TranscribedFrames
-from asr_kd.frames.features import FRAME_SHIFT
-from asr_kd.frames.source import ArrayFrames
-from asr_kd.lang.lexicon import Lang
 
 log = logging.getLogger(__name__)
 
@@ -62,50 +59,6 @@ def flat_start(
         training.restore(state)
         del state  # not in memory beside the next one
     return training.aligner()
-
-
-def align(
-    features: Sequence[np.ndarray],
-    texts: Sequence[str],
-    lang: Lang,
-    settings: AlignmentConfig | None = None,
-    *,
-    seed: int = 1,
-    nj: int = 1,
-) -> list[UtteranceAlignment | CannotAlignError]:
-    """Trains an aligner on these utterances by a flat start, and aligns them with it.
-
-    Args:
-      features: (T, D) log-mel energies of each utterance, 10 ms a frame. The mean of each utterance is subtracted,
-        and the variance of all is made 1.
-      texts: the transcript of each, words of `lang` with spaces between them.
-      settings: of the flat start; None: the defaults.
-      nj: threads of the search.
-
-    Returns:
-      For each utterance its alignment, or why there is none.
-
-    Raises:
-      CannotAlignError: no utterance at all can be aligned.
-
-    >>> from asr_kd.lang.lexicon import Lang
-    >>> lang = Lang(("SIL", "A", "B"), ("AB",), {"AB": ((1, 2),)})
-    >>> rng = np.random.default_rng(0)
-    >>> means = np.repeat([[0, 0], [4, 0], [0, 4], [0, 0]], 20, axis=0)  # silence, A, B, silence
-    >>> features = [means + rng.normal(0, 0.3, means.shape) for _ in range(20)]
-    >>> aligned = align(features, ["AB"] * 20, lang, AlignmentConfig(linear_rounds=4, rounds=4, batch_size=16))
-    >>> [lang.phones[phone] for phone in aligned[0].segments.phone]
-    ['SIL', 'A', 'B', 'SIL']
-    >>> bool(abs(aligned[0].segments.start - [0, 20, 40, 60, 80]).max() < 4)
-    True
-    """
-    settings = settings or AlignmentConfig()
-    durations = np.array([len(frames) * FRAME_SHIFT for frames in features])
-    unaltered = np.ones(len(features), bool)
-    data = TranscribedFrames(ArrayFrames(features), texts, unaltered, durations, lang, settings.optional_silence)
-    aligner = flat_start(data, settings, seed=seed, nj=nj)
-    alignments = aligner.align(data, range(len(features)), nj=nj)
-    return [alignments[utterance] for utterance in range(len(features))]
 
 
 class _FlatStart:
@@ -146,7 +99,7 @@ class _FlatStart:
         settings, states = self._settings, self._states()
         classifier = self._linear if number < settings.linear_rounds else self._net
         classifier.fit(self._frames, states)
-        aligner = Aligner(classifier, self._log_priors(states), settings.beam)
+        aligner = Aligner(classifier, self._log_priors(states), beam=settings.beam)
         progress = f"flat start, round {number + 1} of {settings.linear_rounds + settings.rounds}"
         score = 0.0
         for k, result in enumerate(aligner.paths(self._source, self._graphs, nj=self._nj, progress=progress)):
@@ -168,7 +121,7 @@ class _FlatStart:
         self._net.restore(state)
 
     def aligner(self) -> Aligner:
-        return Aligner(self._net, self._log_priors(self._states()), self._settings.beam, self._notes)
+        return Aligner(self._net, self._log_priors(self._states()), beam=self._settings.beam, notes=self._notes)
 
     def _states(self) -> NDArray[np.int32]:
         """(n,) context-independent state of each frame."""

@@ -7,11 +7,22 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from asr_kd.acoustic.settings import DnnConfig
+from asr_kd.acoustic.settings import AnyModel, DnnConfig, TrainingConfig
 from asr_kd.settings import COSMETIC, STRICT, Count, Fraction, Natural, NotNegative, Positive
 
 # one frame on each side: a wider context memorises the equal alignment and stays there
 FLAT_START_MODEL = DnnConfig(layers=1, width=128, left_context=1, right_context=1)
+REALIGN_MODEL = DnnConfig(layers=3, width=256, left_context=10, right_context=10, hidden_dropout=0.1)
+REALIGN_TRAINING = TrainingConfig(epochs=3, batch_size=256, learning_rate=1e-3)
+
+
+@dataclass(frozen=True, config=STRICT)
+class RealignConfig:
+    """Realignment with a context-dependent model: each round grows a tree, trains a net on its senones, and aligns."""
+
+    rounds: Natural = 1  # 0: none
+    model: AnyModel = REALIGN_MODEL  # it sees the phones around, which the flat start's must not
+    training: TrainingConfig = REALIGN_TRAINING
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -19,11 +30,13 @@ class AlignmentConfig:
     """GMM-free flat start (Senior et al. 2014), realignment and the phonetic decision tree."""
 
     model: DnnConfig = FLAT_START_MODEL  # the flat start's small net
-    linear_rounds: Natural = 0  # of {linear discriminants, realign}, before the net; they leave the flat start sooner
-    rounds: Count = 8  # of {one epoch, realign}
-    batch_size: Count = 256  # frames a step of that net; 1024 takes less time and is a little less exact
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of that net's products
-    subset_hours: Positive = 100.0  # flat start and tree use a random subset of at most this; the rest is only aligned
+    linear_rounds: Natural = 0  # of {linear discriminants, Viterbi}, before the net; they leave the flat start sooner
+    rounds: Count = 8  # of {one epoch, Viterbi}
+    realign: RealignConfig = RealignConfig()  # after the flat start; not within manual times
+    batch_size: Count = 256  # frames a step of the flat start's net; 1024 takes less time and is a little less exact
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of its products
+    # flat start, realignment and tree use a random subset of at most this; the rest is only aligned
+    subset_hours: Positive = 100.0
     # all: also train the flat start on dev and test (everything in memory); for aligning a corpus only, never for
     # training a recogniser
     learn_from: Literal["train", "all"] = "train"
@@ -44,18 +57,29 @@ class AlignmentConfig:
     # more utterances than this failing to align is an error
     max_bad_fraction: Fraction = dataclasses.field(default=0.05, metadata=COSMETIC)
 
+    @property
+    def realign_rounds(self) -> int:
+        """None within manual times: they leave the phones' boundaries where they are."""
+        return 0 if self.labels == "manual" else self.realign.rounds
+
     def __post_init__(self) -> None:
         if self.model.lda_dims:
             raise ValueError("model.lda_dims must be 0: the flat start has no labels to find discriminants of")
 
 
 def flat_start_settings(settings: AlignmentConfig) -> AlignmentConfig:
-    """What an aligner and its alignments depend on: settings of the tree and of times are at their defaults.
+    """What the flat start depends on: settings of realignment, of the tree and of times are at their defaults.
 
     So is the folder of given labels, which count by their content.
     """
-    names = ("leaves", "min_count", "phases", "boundary_offsets", "dir")
+    names = ("realign", "leaves", "min_count", "phases", "boundary_offsets", "dir")
     return dataclasses.replace(settings, **{name: getattr(AlignmentConfig, name) for name in names})
+
+
+def realign_settings(settings: AlignmentConfig) -> AlignmentConfig:
+    """What a round of realignment depends on: the net and the tree, not the number of rounds."""
+    realign = dataclasses.replace(settings.realign, rounds=RealignConfig.rounds)
+    return dataclasses.replace(tree_settings(settings), realign=realign)
 
 
 def tree_settings(settings: AlignmentConfig) -> AlignmentConfig:

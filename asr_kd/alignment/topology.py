@@ -42,7 +42,7 @@ class TranscriptGraph:
 
     phone: NDArray[np.int32]  # (N,) phone of each node
     word: NDArray[np.int32]  # (N,) which word of the transcript it belongs to, -1: none
-    classes: NDArray[np.int32]  # (S,) context-independent state, 3 * phone + HMM state
+    classes: NDArray[np.int32]  # (S,) what each state is scored as: 3 * phone + HMM state, or a senone
     first: NDArray[np.int32]  # (S + 1,) arcs first[s]:first[s + 1] enter state s
     source: NDArray[np.int32]  # (A,) state an arc comes from; never larger than the state it enters
     weight: NDArray[np.float32]  # (A,) log-probability of an arc
@@ -55,6 +55,10 @@ class TranscriptGraph:
     @property
     def num_states(self) -> int:
         return len(self.classes)
+
+    def context_independent(self, path: NDArray[np.int32]) -> NDArray[np.int32]:
+        """(T,) states on a path -> (T,) 3 * phone + HMM state."""
+        return (NUM_HMM_STATES * self.phone[path // NUM_HMM_STATES] + path % NUM_HMM_STATES).astype(np.int32)
 
     @cached_property
     def search_arcs(self) -> SearchArcs:
@@ -176,8 +180,20 @@ class _Builder:
         return chains
 
 
+@dataclass(frozen=True)
+class PhoneGraph:
+    """What a transcript may sound like as phones; `expand` makes emitting states of them."""
+
+    phone: Sequence[int]  # (N,) phone of each node
+    word: Sequence[int]  # (N,) which word of the transcript it belongs to, -1: none
+    entries: Sequence[Sequence[tuple[int, float]]]  # (N,) nodes before each, -1: the start, with log-probabilities
+    final: Sequence[tuple[int, float]]  # nodes that may be the last, likewise
+    shortest_path: Sequence[int]  # nodes of a path with the fewest states that has every closure
+    equal_path: Sequence[int]  # of the equal alignment: first pronunciations, silence at both ends
+
+
 def compile_transcript(words: Sequence[str], lang: Lang, *, optional_silence: bool = True) -> TranscriptGraph:
-    """The graph of a transcript.
+    """The graph of a transcript, with the context-independent states of its phones.
 
     Args:
       optional_silence: allow silence that the transcript does not name.
@@ -185,6 +201,13 @@ def compile_transcript(words: Sequence[str], lang: Lang, *, optional_silence: bo
     Raises:
       CannotAlignError: the transcript is empty, or a word has no pronunciation.
     """
+    graph = phones_of_transcript(words, lang, optional_silence=optional_silence)
+    phone = np.array(graph.phone, np.int32)
+    return expand(graph, NUM_HMM_STATES * phone[:, None] + np.arange(NUM_HMM_STATES, dtype=np.int32))
+
+
+def phones_of_transcript(words: Sequence[str], lang: Lang, *, optional_silence: bool = True) -> PhoneGraph:
+    """Arguments and errors are those of `compile_transcript`."""
     if not words:
         raise CannotAlignError("its transcript is empty")
     builder = _Builder()
@@ -209,14 +232,16 @@ def compile_transcript(words: Sequence[str], lang: Lang, *, optional_silence: bo
             silence, frontier = builder.optional_silence(frontier)
     if optional_silence:
         equal_path.append(silence)
-    return _expand(builder, frontier, shortest_path, equal_path)
+    return PhoneGraph(builder.phone, builder.word, builder.entries, frontier, shortest_path, equal_path)
 
 
-def _expand(
-    builder: _Builder, frontier: list[tuple[int, float]], shortest_path: list[int], equal_path: list[int]
-) -> TranscriptGraph:
-    """Nodes to states: a node's first is entered from its predecessors' last ones, the others from the one before."""
-    phone = np.array(builder.phone, np.int32)
+def expand(graph: PhoneGraph, classes: NDArray[np.int32]) -> TranscriptGraph:
+    """Nodes to states: a node's first is entered from its predecessors' last ones, the others from the one before.
+
+    Args:
+      classes: (N, 3) what the states of each node are scored as.
+    """
+    phone = np.array(graph.phone, np.int32)
     num_states = NUM_HMM_STATES * len(phone)
     states = np.arange(num_states, dtype=np.int32)
     inner = states[states % NUM_HMM_STATES != 0]
@@ -224,13 +249,13 @@ def _expand(
     initial = np.full(num_states, -np.inf, np.float32)
     final = np.full(num_states, -np.inf, np.float32)
     enter = []
-    for node, entries in enumerate(builder.entries):
+    for node, entries in enumerate(graph.entries):
         for before, weight in entries:
             if before < 0:
                 initial[NUM_HMM_STATES * node] = weight
             else:
                 enter.append((NUM_HMM_STATES * node, NUM_HMM_STATES * before + last, weight + LOG_HALF))
-    for before, weight in frontier:
+    for before, weight in graph.final:
         final[NUM_HMM_STATES * before + last] = weight + LOG_HALF
     between = np.array(enter, np.float64).reshape(-1, 3)
     target = np.concatenate([states, inner, between[:, 0].astype(np.int32)])
@@ -239,15 +264,15 @@ def _expand(
     order = np.argsort(target, kind="stable")
     return TranscriptGraph(
         phone=phone,
-        word=np.array(builder.word, np.int32),
-        classes=(NUM_HMM_STATES * phone[:, None] + np.arange(NUM_HMM_STATES, dtype=np.int32)).ravel(),
+        word=np.array(graph.word, np.int32),
+        classes=classes.astype(np.int32).ravel(),
         first=np.searchsorted(target[order], np.arange(num_states + 1)).astype(np.int32),
         source=source[order].astype(np.int32),
         weight=weight[order].astype(np.float32),
         initial=initial,
         final=final,
-        shortest_path_nodes=np.array(shortest_path, np.int32),
-        equal_path_nodes=np.array(equal_path, np.int32),
+        shortest_path_nodes=np.array(graph.shortest_path, np.int32),
+        equal_path_nodes=np.array(graph.equal_path, np.int32),
     )
 
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from asr_kd.alignment.context_graph import compile_in_context
 from asr_kd.alignment.topology import CannotAlignError, TranscriptGraph, compile_transcript
-from asr_kd.frames.source import ConcatFrames, FrameSource
+from asr_kd.alignment.tree import Tree
+from asr_kd.frames.source import ConcatFrames, FrameSource, SelectedFrames
 from asr_kd.frames.store import FrameStore
 from asr_kd.lang.lexicon import Lang
 
@@ -56,6 +58,18 @@ class TranscribedFrames:
             parts[0].optional_silence,
         )
 
+    def selected(self, utterances: Sequence[int]) -> TranscribedFrames:
+        """Some of the utterances, numbered anew in this order."""
+        starts = self.starts
+        return replace(
+            self,
+            frames=SelectedFrames(self.frames, utterances),
+            texts=[self.texts[utterance] for utterance in utterances],
+            unaltered=self.unaltered[utterances],
+            durations=self.durations[utterances],
+            starts=None if starts is None else {k: starts[u] for k, u in enumerate(utterances) if u in starts},
+        )
+
     def span(self, utterance: int) -> slice:
         """The frame numbers of an utterance."""
         return slice(int(self.frames.offsets[utterance]), int(self.frames.offsets[utterance + 1]))
@@ -67,11 +81,16 @@ class TranscribedFrames:
         chosen: list[int] = sorted(order[:until].tolist())
         return chosen
 
-    def graphs(self, utterances: Iterable[int]) -> tuple[dict[int, TranscriptGraph], Failures]:
+    def graphs(
+        self, utterances: Iterable[int], tree: Tree | None = None
+    ) -> tuple[dict[int, TranscriptGraph], Failures]:
         """The graph of each of these utterances that can have one, in order, and why the others cannot.
 
         Utterances with the same words share a graph. Where `starts` are known there is no optional silence, and each
         graph has the starts of its utterance.
+
+        Args:
+          tree: whose senones the graphs have; None: context-independent states.
         """
         silence = self.optional_silence and self.starts is None
         of_texts: dict[str, TranscriptGraph] = {}
@@ -81,12 +100,17 @@ class TranscribedFrames:
             text = self.texts[utterance]
             try:
                 if text not in of_texts:
-                    of_texts[text] = compile_transcript(text.split(), self.lang, optional_silence=silence)
+                    of_texts[text] = self._compiled(text.split(), tree, silence)
                 graph = of_texts[text]
                 graphs[utterance] = graph if self.starts is None else _with_starts(graph, self.starts.get(utterance))
             except CannotAlignError as error:
                 failures[utterance] = str(error)
         return graphs, failures
+
+    def _compiled(self, words: Sequence[str], tree: Tree | None, silence: bool) -> TranscriptGraph:
+        if tree is None:
+            return compile_transcript(words, self.lang, optional_silence=silence)
+        return compile_in_context(words, self.lang, tree, optional_silence=silence)
 
 
 def _with_starts(graph: TranscriptGraph, starts: NDArray[np.int32] | None) -> TranscriptGraph:

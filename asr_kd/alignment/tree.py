@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from asr_kd.alignment.topology import NUM_HMM_STATES
 from asr_kd.errors import UserError
 
+TREE = "tree.npz"
 _FRAMES_AT_ONCE = 1 << 22
 
 
@@ -80,17 +81,15 @@ def monophone_tree(phones: tuple[str, ...]) -> Tree:
 
 
 def write_tree(tree: Tree, folder: Path) -> None:
-    np.savez_compressed(
-        folder / "tree.npz", phones=np.array(tree.phones, np.str_), tables=tree.tables, counts=tree.counts
-    )
+    np.savez_compressed(folder / TREE, phones=np.array(tree.phones, np.str_), tables=tree.tables, counts=tree.counts)
 
 
 def read_tree(folder: Path) -> Tree:
     """Raises UserError where the tree is missing or damaged."""
     try:
-        with np.load(folder / "tree.npz", allow_pickle=False) as file:
+        with np.load(folder / TREE, allow_pickle=False) as file:
             return Tree(tuple(file["phones"].tolist()), file["tables"], file["counts"])
     except FileNotFoundError:
-        raise UserError(f"{folder} holds no tree.npz; delete {folder} and align again.") from None
+        raise UserError(f"{folder} holds no {TREE}; delete {folder} and align again.") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{folder}/tree.npz is damaged ({error}); delete {folder} and align again.") from None
+        raise UserError(f"{folder}/{TREE} is damaged ({error}); delete {folder} and align again.") from None

@@ -1,6 +1,7 @@
 """What models read: frames of utterances one after the other, and how many of them a model sees at once.
 
-Sources are a set's store (`asr_kd.frames.store.FrameStore`), arrays in memory, and several sources as one.
+Sources are a set's store (`asr_kd.frames.store.FrameStore`), arrays in memory, several sources as one, and some
+utterances of a source.
 
 Shapes:  U utterances, D dimensions of a frame, T frames of some utterances.
 """
@@ -139,4 +140,33 @@ class ConcatFrames:
             for source, begin, finish in zip(self._sources, self._firsts[:-1], self._firsts[1:], strict=True)
             if begin < end and first < finish
         ]
+        return np.concatenate(parts) if parts else np.empty((0, self.num_dims), np.float32)
+
+
+class SelectedFrames:
+    """Some utterances of a source, numbered anew in the order given (a `FrameSource`).
+
+    >>> frames = ArrayFrames([np.zeros((3, 2)), np.ones((1, 2)), np.zeros((2, 2))])
+    >>> selected = SelectedFrames(frames, [0, 2])
+    >>> selected.ids, selected.offsets.tolist(), selected.normalised(0, 2).shape
+    (['0', '2'], [0, 3, 5], (5, 2))
+    """
+
+    def __init__(self, source: FrameSource, utterances: Sequence[int]) -> None:
+        self._source, self._utterances = source, [int(utterance) for utterance in utterances]
+        self.ids = [source.ids[utterance] for utterance in self._utterances]
+        self.offsets = np.append(0, np.cumsum(np.diff(source.offsets)[self._utterances]))
+
+    @property
+    def num_dims(self) -> int:
+        return self._source.num_dims
+
+    @property
+    def num_frames(self) -> int:
+        return int(self.offsets[-1])
+
+    def normalised(self, first: int, end: int | None = None) -> np.ndarray:
+        """See `FrameSource.normalised`."""
+        chosen = self._utterances[first : first + 1 if end is None else end]
+        parts = [self._source.normalised(utterance) for utterance in chosen]
         return np.concatenate(parts) if parts else np.empty((0, self.num_dims), np.float32)

@@ -1,7 +1,8 @@
 """Stage 3, align: FrameStores and lexicon -> an aligner, alignments, trees, and the senone of every frame.
 
-exp/align/model is the aligner, exp/align/<set> the alignment of a set, exp/align/stamp.json has the totals. Each of
-them has its own stamp (see `align_stamps`), so that a set that is added later is aligned by the same aligner.
+exp/align/model is the flat start's aligner, exp/realign/<n> that of the n-th round of realignment, exp/align/<set> the
+alignment of a set by the last of them, exp/align/stamp.json has the totals. Each of these has its own stamp (see
+`align_stamps`), so that a set that is added later is aligned by the same aligner.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from asr_kd.alignment.boundaries import OFFSETS_FILE, read_offsets, write_offsets
-from asr_kd.alignment.given_labels import label_files, read_labels
+from asr_kd.alignment.given_labels import label_files
 from asr_kd.alignment.manual import read_starts
 from asr_kd.alignment.set_alignment import (
     CONTEXTS,
@@ -33,7 +34,6 @@ from asr_kd.alignment.set_alignment import (
     write_blocks,
 )
 from asr_kd.alignment.subframe import SubframeShiftedFrames, mean_starts
-from asr_kd.alignment.topology import CannotAlignError
 from asr_kd.alignment.transcripts import Failures, TranscribedFrames
 from asr_kd.alignment.tree import Tree, monophone_tree, read_tree, write_tree
 from asr_kd.alignment.tree_growing import grow_tree_of_set
@@ -47,8 +47,8 @@ from asr_kd.io.stamp import STAMP, Stamp, read_stamp, stale_reason
 from asr_kd.lang.lexicon import read_lang
 from asr_kd.stages.align_stamps import AlignmentStamps
 from asr_kd.stages.finished_alignment import times_folder
-from asr_kd.workspace.cached_map import ARRAYS, cached_map, cached_rounds
-from asr_kd.workspace.config import ALIGNER, TRAIN, Config
+from asr_kd.workspace.cached_map import ARRAYS, cached_map
+from asr_kd.workspace.config import TRAIN, Config
 from asr_kd.workspace.freshness import check_inputs_unmodified
 from asr_kd.workspace.sets import all_sets, open_frames
 from asr_kd.workspace.work import Workspace, labels_of, require
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BLOCK = 256  # utterances of a block, whose alignment is in one file while the set is not finished
-_ROUNDS = "rounds"  # folder of what the last round of the flat start returned
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ class _Run:
         # contexts and segments are on disk twice while the blocks are joined
         needed = alignment_bytes(frames, num_trees=1 + len(self.config.trees)) + segments_bytes(frames)
         settings = self.config.alignment
-        if stale_reason(self.folder(ALIGNER), self.stamps.aligner()) is not None:
+        if stale_reason(self.work.aligner(0), self.stamps.aligner(0)) is not None:
             # a round leaves the state of every frame that the flat start learns from, and then deletes the last one's
             sets = self.stores if settings.learn_from == "all" else [TRAIN]
             learnt = min(settings.subset_hours * 3600 / FRAME_SHIFT, sum(self.stores[s].num_frames for s in sets))
@@ -188,43 +187,10 @@ class _Run:
 
     @cached_property
     def aligner(self) -> Aligner:
-        """Trained now, or by an earlier run."""
-        from asr_kd.alignment.aligner import load_aligner  # loads torch, which a finished stage does not need
+        """The last one: of the flat start, or of a round of realignment; trained now, or by an earlier run."""
+        from asr_kd.stages.aligners import Aligners  # loads torch, which a finished stage does not need
 
-        folder, stamp = self.folder(ALIGNER), self.stamps.aligner()
-        if self.is_stale(folder, stamp):
-            metadata: dict[str, Any] = {}
-            with resuming_folder(folder, stamp, metadata) as unfinished:
-                started = time.perf_counter()
-                aligner = self._train_aligner(unfinished / _ROUNDS)
-                aligner.save(unfinished)
-                metadata["notes"] = list(aligner.notes)
-                metadata["seconds"] = round(time.perf_counter() - started, 1)
-        shutil.rmtree(folder / _ROUNDS, ignore_errors=True)  # not earlier: a run that is killed before resumes from it
-        return load_aligner(folder, beam=self.config.alignment.beam)
-
-    def _train_aligner(self, rounds: Path) -> Aligner:
-        """Resumes from what a killed run has left in the folder `rounds`."""
-        from asr_kd.acoustic.divergence import diverged_in
-        from asr_kd.alignment.flat_start import flat_start
-
-        settings, data = self.config.alignment, self.data[TRAIN]
-        if settings.learn_from == "all":
-            lang = read_lang(self.work.lang, *(self.work.lexicon(name) for name in self.stores))
-            data = TranscribedFrames.concatenated(list(self.data.values()), lang)
-        labels = None
-        if settings.labels == "from":
-            # the flat start learns from no others
-            ids = {name for name, unaltered in zip(data.frames.ids, data.unaltered, strict=True) if unaltered}
-            labels = read_labels(_label_folder(self.config, self.work), ids)
-        resumed = partial(cached_rounds, folder=rounds, codec=ARRAYS)
-        # the rate follows from the size of the batches
-        advice = "lower alignment.batch_size, or set alignment.precision: float32"
-        try:
-            with diverged_in(self.folder(ALIGNER), advice):
-                return flat_start(data, settings, seed=self.config.seed, nj=self.nj, map_rounds=resumed, labels=labels)
-        except CannotAlignError as error:
-            raise UserError(f"{self.work.frames(TRAIN)}: {error}.") from None
+        return Aligners(self.config, self.work, self.stamps, self.data, self.is_stale, self.nj).last()
 
     def align_sets(self) -> None:
         for name, store in self.stores.items():
@@ -358,14 +324,15 @@ class _Run:
         return metadata
 
     def _totals(self) -> dict[str, Any]:
-        of_model = read_stamp(self.folder(ALIGNER))
-        seconds = of_model["metadata"]["seconds"] if of_model is not None else 0.0
+        rounds = range(self.config.alignment.realign_rounds + 1)
+        aligners = [stamp["metadata"] for n in rounds if (stamp := read_stamp(self.work.aligner(n))) is not None]
+        seconds = sum(metadata["seconds"] for metadata in aligners)
         seconds += sum(of_set["seconds"] for of_set in self.set_metadata.values())
         hours = sum(of_set["hours"] for of_set in self.set_metadata.values())
         return {
             "utterances": sum(of_set["utterances"] for of_set in self.set_metadata.values()),
             "failed": self.failed,
-            "notes": of_model["metadata"].get("notes", []) if of_model is not None else [],
+            "notes": [note for metadata in aligners for note in metadata.get("notes", [])],
             "num_senones": require(self.work.tree("tied"), self.work, "align")["metadata"]["num_senones"],
             "seconds_per_hour": round(seconds / max(hours, 1e-9), 1),
         }

@@ -2,7 +2,8 @@
 
 - the aligner: the lexicon and the training frames, with learn_from: all the frames of every set, with labels: from the
   files of these labels;
-- the alignment of a set: the aligner, the frames and the lexicon of that set;
+- a round of realignment: the aligner before it, and the same frames;
+- the alignment of a set: the last aligner, the frames and the lexicon of that set;
 - the trees: the alignment of the training set;
 - the labels of a set: its alignment and the tree;
 - times that are finer than a frame: the alignment of their set.
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from asr_kd.alignment.settings import flat_start_settings, tree_settings
+from asr_kd.alignment.settings import flat_start_settings, realign_settings, tree_settings
 from asr_kd.frames.store import FrameStore
 from asr_kd.io.files import digest_of, file_digest
 from asr_kd.io.stamp import Stamp
@@ -33,11 +34,16 @@ class AlignmentStamps:
     stores: Mapping[str, FrameStore]
     given_labels: str = ""  # digest of the labels that the flat start begins with
 
-    def aligner(self) -> Stamp:
+    def aligner(self, number: int) -> Stamp:
+        """Of the flat start (0), or of a round of realignment."""
+        settings, seed = self.config.alignment, self.config.seed
+        if number:
+            inputs = {"aligner": self.aligner(number - 1).digest}
+            return Stamp("realign", {"alignment": realign_settings(settings)}, inputs, seed)
         inputs = {"lang": self.lang_digest} | ({"labels": self.given_labels} if self.given_labels else {})
-        for name in self.stores if self.config.alignment.learn_from == "all" else [TRAIN]:
+        for name in self.stores if settings.learn_from == "all" else [TRAIN]:
             inputs |= {f"{name} {key}": digest for key, digest in self._of_set(name).items()}
-        return Stamp("aligner", {"alignment": flat_start_settings(self.config.alignment)}, inputs, self.config.seed)
+        return Stamp("aligner", {"alignment": flat_start_settings(settings)}, inputs, seed)
 
     def _of_set(self, name: str) -> dict[str, str]:
         lexicon = self.work.lexicon(name)
@@ -45,7 +51,8 @@ class AlignmentStamps:
         return {"frames": self.stores[name].digest, **digests}
 
     def alignment(self, name: str) -> Stamp:
-        return Stamp("alignment", {"set": name}, {"aligner": self.aligner().digest, **self._of_set(name)})
+        last = self.aligner(self.config.alignment.realign_rounds)
+        return Stamp("alignment", {"set": name}, {"aligner": last.digest, **self._of_set(name)})
 
     def tree(self, kind: str) -> Stamp:
         settings = self.config.alignment

@@ -23,7 +23,7 @@ from asr_kd.io.stamp import read_stamp
 from asr_kd.lang.ngram import read_counts
 from asr_kd.stages.language import bytes_on_disk, bytes_to_compile
 from asr_kd.stages.plan_models import LABEL, PROCESS, UTTERANCE, SystemPlan, flops_per_second, plans_of, windows_bytes
-from asr_kd.workspace.config import TRAIN, Config
+from asr_kd.workspace.config import TRAIN, Config, SystemConfig
 from asr_kd.workspace.executor import default_jobs
 from asr_kd.workspace.sets import all_sets
 from asr_kd.workspace.work import Workspace
@@ -122,7 +122,7 @@ def plan(
       UserError: how much speech there is follows neither from data/ nor from the corpus's known parts.
     """
     speech = _speech(config, work, prepared=prepared)
-    rows = [*_before_training(config, speech)]
+    rows = [*_before_training(config, speech), *_realignment(config, speech, measure=measure)]
     systems: dict[str, SystemPlan] = {}
     speeds: dict[str, float | None] = {}
     targets: set[str] = set()
@@ -176,6 +176,21 @@ def _before_training(config: Config, speech: Speech) -> Iterator[Row]:
     memory = 2 * PROCESS + windows_bytes(held, bins) + LABEL * held + UTTERANCE * speech.utterances
     disk = alignment_bytes(frames, num_trees=len(config.trees))
     yield Row("align", f"{config.alignment.leaves} senones", disk=disk, memory=memory)
+
+
+def _realignment(config: Config, speech: Speech, *, measure: bool) -> Iterator[Row]:
+    """The nets of all rounds, trained on unaltered speech; the last of them labels every frame."""
+    rounds, settings = config.alignment.realign_rounds, config.alignment.realign
+    if not rounds:
+        return
+    system = SystemConfig(model=settings.model, training=settings.training)
+    net = SystemPlan("realign", system, config.features.num_mel_bins, config.alignment.leaves)
+    of_subset = min(config.alignment.subset_hours, speech.hours[TRAIN]) * 3600 / FRAME_SHIFT
+    training = net.costs.training_flops * rounds * of_subset * system.training.epochs
+    flops = training + net.forward_flops * ((rounds - 1) * of_subset + speech.frames + speech.scored_frames)
+    seconds = flops / flops_per_second(net) if measure else None
+    what = f"{rounds} x {net.costs.parameters:,} parameters, {system.training.epochs} epochs"
+    yield Row("realign", what, flops, net.weights, net.memory(round(of_subset)), seconds, gpu=True)
 
 
 def _training(plan: SystemPlan, teachers: Sequence[SystemPlan], speeds: Speeds, speech: Speech) -> Row:

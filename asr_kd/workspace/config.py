@@ -14,7 +14,7 @@ import pydantic
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from asr_kd.acoustic.settings import MODELS, DnnConfig, ModelConfig, TrainingConfig
+from asr_kd.acoustic.settings import AnyModel, DnnConfig, TrainingConfig
 from asr_kd.alignment.settings import AlignmentConfig
 from asr_kd.corpora.registry import CORPORA
 from asr_kd.corpora.settings import CorpusConfig, PromptsConfig
@@ -26,16 +26,15 @@ from asr_kd.frames.features import FeaturesConfig
 from asr_kd.io.yaml_files import load_with_bases
 from asr_kd.lang.settings import LangConfig
 from asr_kd.settings import STRICT, ChosenByName, Count, Natural, Seed, Share, dotted, first_error, keys_of, to_mapping
+from asr_kd.workspace.work import ALIGNER
 
 TRAIN, DEV = "train", "dev"  # the set that everything is learnt from, and the one that settings are chosen on
-ALIGNER = "model"  # a folder of exp/align, beside those of the sets
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _RESERVED = {  # folders of exp/ that are no system's
-    *("align", "align_compare", "decode", "graph", "graph_monophone", "log", "nbest", "report", "rescored", "sweep"),
-    *("targets", "tree", "tree_monophone"),
+    *("align", "align_compare", "decode", "graph", "graph_monophone", "log", "nbest", "realign", "report"),
+    *("rescored", "sweep", "targets", "tree", "tree_monophone"),
 }
 
-AnyModel = Annotated[ModelConfig, ChosenByName(MODELS, key="kind", default="dnn")]
 AnyCorpus = Annotated[CorpusConfig, ChosenByName(CORPORA, key="name", default="prompts")]
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from asr_kd.errors import UserError
 from asr_kd.io.stamp import read_stamp
 
+ALIGNER = "model"  # the flat start's folder in exp/align, beside those of the sets
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -46,6 +48,10 @@ class Workspace:
     def exp(self, name: str) -> Path:
         """A folder of exp/, such as a system's."""
         return self.root / "exp" / name
+
+    def aligner(self, number: int) -> Path:
+        """The flat start's (0), or that of a round of realignment."""
+        return self.exp("realign") / str(number) if number else self.exp("align") / ALIGNER
 
     def tree(self, kind: str) -> Path:
         """The decision tree of a kind of `SystemConfig.tree`."""

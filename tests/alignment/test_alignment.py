@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.alignment import flat_start as flat_start_module
-from asr_kd.alignment.flat_start import align, flat_start
+from asr_kd.alignment.flat_start import flat_start
+from asr_kd.alignment.realignment import align
 from asr_kd.alignment.settings import AlignmentConfig
 from asr_kd.alignment.topology import CannotAlignError, compile_transcript, context_key, equal_alignment, path_segments
 from asr_kd.alignment.transcripts import TranscribedFrames

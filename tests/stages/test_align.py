@@ -16,6 +16,7 @@ import pytest
 from asr_kd.acoustic.divergence import DivergedError
 from asr_kd.alignment import aligner, flat_start
 from asr_kd.alignment.set_alignment import CONTEXTS, SEGMENTS, read_array
+from asr_kd.alignment.settings import AlignmentConfig, RealignConfig
 from asr_kd.alignment.tree import read_tree
 from asr_kd.errors import UserError
 from asr_kd.frames.source import FrameSource
@@ -25,7 +26,7 @@ from asr_kd.lang.lexicon import Lang, write_lang
 from asr_kd.stages import align as stage
 from asr_kd.stages.align import AlignResult
 from asr_kd.stages.finished_alignment import read_times
-from asr_kd.workspace.config import AlignmentConfig, Config, SystemConfig
+from asr_kd.workspace.config import Config, SystemConfig
 from asr_kd.workspace.sets import add_set, open_labels
 from asr_kd.workspace.work import Workspace
 
@@ -35,7 +36,8 @@ SETS = ("train", "dev", "test")
 PHONES = ("SIL", "A", "B", "C")
 LANG = Lang(PHONES, ("AB", "BC", "CA"), {"AB": ((1, 2),), "BC": ((2, 3), (3,)), "CA": ((3, 1),)})
 CONFIG = Config(
-    alignment=AlignmentConfig(rounds=5, leaves=14, min_count=30), systems={"control": SystemConfig(tree="monophone")}
+    alignment=AlignmentConfig(rounds=5, leaves=14, min_count=30, realign=RealignConfig(rounds=0)),
+    systems={"control": SystemConfig(tree="monophone")},
 )
 NUM_DIMS = 20
 Arrays = dict[str, np.ndarray]
@@ -91,7 +93,7 @@ class Gaussians:
 def align(config: Config, work: Workspace, classifier: Any = Gaussians, nj: int = 1) -> AlignResult:
     """The stage with this classifier in place of the net."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(aligner, "MonophoneNet", classifier)
+        patch.setattr(aligner, "NetClassifier", classifier)
         patch.setattr(flat_start, "MonophoneNet", classifier)
         return stage.align(config, work, nj=nj)
 

@@ -170,6 +170,7 @@ def test_every_stage_is_counted_and_what_runs_nets_is_timed(tmp_path):
     assert [row.stage for row in result.rows] == [
         "features",
         "align",
+        "realign",
         "train teacher",
         "train direct",
         "soft-targets",

@@ -1,0 +1,112 @@
+"""Transcripts as graphs of senones: each phone once for every pair of phones that it may stand between.
+
+A node of the transcript's phone graph becomes one node for each phone that may come before it and each that may come
+after it; an arc joins two of them where the left one's right phone and the right one's left phone are each other's.
+Most phones lie inside a word and have one context; only at the edges of words, where silence is optional and
+pronunciations differ, are there several. Silence is one node in every context, as the tree has it.
+
+Shapes:  N nodes of the phone graph, Q nodes in context, P phones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from asr_kd.alignment.topology import SIL, PhoneGraph, TranscriptGraph, expand, phones_of_transcript
+from asr_kd.alignment.tree import Tree
+from asr_kd.lang.lexicon import Lang
+
+_EDGE = -1  # in place of a node: before the first and after the last one
+_ANY = -1  # in place of a phone: silence does not depend on its neighbours
+
+
+class _Key(NamedTuple):
+    """A node in context."""
+
+    node: int
+    left: int  # the phone before it, or _ANY
+    right: int
+
+
+def compile_in_context(
+    words: Sequence[str], lang: Lang, tree: Tree, *, optional_silence: bool = True
+) -> TranscriptGraph:
+    """As `topology.compile_transcript`, with the senones of a tree in place of context-independent states.
+
+    Raises:
+      CannotAlignError: the transcript is empty, or a word has no pronunciation.
+
+    >>> from asr_kd.alignment.tree import monophone_tree
+    >>> lang = Lang(("SIL", "A", "B"), ("AB",), {"AB": ((1, 2),)})
+    >>> graph = compile_in_context(["AB"], lang, monophone_tree(lang.phones), optional_silence=False)
+    >>> graph.classes.tolist()
+    [3, 4, 5, 6, 7, 8]
+    """
+    graph = phones_of_transcript(words, lang, optional_silence=optional_silence)
+    in_context, left, right = _in_context(graph)
+    phone = np.asarray(in_context.phone)
+    return expand(in_context, tree.tables[phone, :, left, right])
+
+
+def _in_context(graph: PhoneGraph) -> tuple[PhoneGraph, np.ndarray, np.ndarray]:
+    """The graph with a node for each context, and the phone to the left and to the right of each node, (Q,) each."""
+    before, after = _neighbours(graph)
+    keys: list[_Key] = []
+    for node, phone in enumerate(graph.phone):
+        lefts, rights = ([_ANY], [_ANY]) if phone == SIL else (sorted(before[node]), sorted(after[node]))
+        keys += [_Key(node, left, right) for left in lefts for right in rights]
+    number = {key: place for place, key in enumerate(keys)}
+    first = {key.node: place for place, key in reversed(list(enumerate(keys)))}
+
+    def copies(node: int, left: Iterable[int], right: Iterable[int]) -> list[int]:
+        if graph.phone[node] == SIL:
+            return [number[_Key(node, _ANY, _ANY)]]
+        return [number[_Key(node, a, b)] for a in sorted(left) for b in sorted(right)]
+
+    def entries(key: _Key) -> list[tuple[int, float]]:
+        phone, result = graph.phone[key.node], []
+        for node, weight in graph.entries[key.node]:
+            if key.left not in (_ANY, _phone(graph, node)):
+                continue
+            if node == _EDGE:
+                result.append((_EDGE, weight))
+            else:
+                result += [(copy, weight) for copy in copies(node, before[node], [phone])]
+        return result
+
+    final = [(copy, weight) for node, weight in graph.final for copy in copies(node, before[node], [SIL])]
+    in_context = PhoneGraph(
+        phone=[graph.phone[key.node] for key in keys],
+        word=[graph.word[key.node] for key in keys],
+        entries=[entries(key) for key in keys],
+        final=final,
+        # any context of each node: what counts is how many there are, and some of these paths leave out a rule
+        shortest_path=[first[node] for node in graph.shortest_path],
+        equal_path=[first[node] for node in graph.equal_path],
+    )
+    left, right = (np.array([SIL if phone == _ANY else phone for phone in side]) for side in _sides(keys))
+    return in_context, left, right
+
+
+def _sides(keys: Sequence[_Key]) -> tuple[list[int], list[int]]:
+    return [key.left for key in keys], [key.right for key in keys]
+
+
+def _phone(graph: PhoneGraph, node: int) -> int:
+    return SIL if node == _EDGE else graph.phone[node]
+
+
+def _neighbours(graph: PhoneGraph) -> tuple[list[set[int]], list[set[int]]]:
+    """The phones that may come before each node, and after it; silence stands for the edges of the utterance."""
+    before = [{_phone(graph, node) for node, _ in entries} for entries in graph.entries]
+    after: list[set[int]] = [set() for _ in graph.phone]
+    for node, entries in enumerate(graph.entries):
+        for earlier, _ in entries:
+            if earlier != _EDGE:
+                after[earlier].add(graph.phone[node])
+    for node, _ in graph.final:
+        after[node].add(SIL)
+    return before, after
