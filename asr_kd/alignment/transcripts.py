@@ -59,7 +59,7 @@ class TranscribedFrames:
         )
 
     def selected(self, utterances: Sequence[int]) -> TranscribedFrames:
-        """Some of the utterances, numbered anew in this order."""
+        """Some of the utterances, numbered anew in this order; each gets an alignment of its own."""
         starts = self.starts
         return replace(
             self,
@@ -68,6 +68,7 @@ class TranscribedFrames:
             unaltered=self.unaltered[utterances],
             durations=self.durations[utterances],
             starts=None if starts is None else {k: starts[u] for k, u in enumerate(utterances) if u in starts},
+            aligned_as=None,
         )
 
     def span(self, utterance: int) -> slice:

@@ -1,6 +1,7 @@
 """Graphs, Viterbi, flat start and tree on problems whose answer is known."""
 
 import itertools
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from asr_kd.alignment import flat_start as flat_start_module
 from asr_kd.alignment.flat_start import flat_start
 from asr_kd.alignment.realignment import align
+from asr_kd.alignment.set_alignment import align_block
 from asr_kd.alignment.settings import AlignmentConfig
 from asr_kd.alignment.topology import CannotAlignError, compile_transcript, context_key, equal_alignment, path_segments
 from asr_kd.alignment.transcripts import TranscribedFrames
@@ -176,6 +178,26 @@ def test_subset_is_a_function_of_the_seed(tmp_path):
     assert data.choose_subset(hours, 1) == data.choose_subset(hours, 1) != data.choose_subset(hours, 2)
     assert len(data.choose_subset(hours, 1)) < len(store.ids) / 2
     assert data.choose_subset(100.0, 1) == list(range(len(store.ids)))
+
+
+class NoAligner:
+    """Aligns nothing, and notes what it was asked for."""
+
+    def align(self, data, utterances, *, nj=1):
+        self.asked = list(utterances)
+        return {utterance: CannotAlignError("it cannot be aligned") for utterance in utterances}
+
+
+def test_the_utterance_without_the_warp_is_aligned_for_its_copies(tmp_path):
+    features = [(name, np.random.default_rng(k).normal(size=(9, 2))) for k, name in enumerate(("a_vt0.9", "a", "b"))]
+    store = write_store(tmp_path, features, texts=["AB", "AB", "C"], warps=[0.9, 1.0, 1.0])
+    data, aligner = TranscribedFrames.of_store(store, LANG), NoAligner()
+    for utterances, asked in ((range(3), [1, 2]), (range(1), [1])):  # also where it is in the next block
+        block = align_block(data, utterances, aligner)
+        assert aligner.asked == asked
+        assert [int(utterance) for utterance in json.loads(str(block["failed"]))] == list(utterances)
+    align_block(data.selected([1, 2]), range(2), aligner)
+    assert aligner.asked == [0, 1]
 
 
 def statistics(num_phones=6, frames_each=60):
