@@ -32,8 +32,8 @@ class FeaturesConfig:
     # utterance up to each frame, which is all that a recogniser knows while somebody speaks
     mean: Literal["speaker", "utterance", "running"] = "speaker"
     running_seconds: Annotated[float, Field(ge=0.1)] = 6.0  # how far back a running mean remembers
-    # that becomes 1: of the training set, or of each speaker (with mean: speaker), to whose speech ten seconds of the
-    # training set's variance are added
+    # that becomes 1: of the training set, or of each speaker (with mean: speaker), averaged with that of the training
+    # set, which weighs as much as ten seconds of speech
     variance: Literal["training", "speaker"] = "training"
 
     def __post_init__(self) -> None:

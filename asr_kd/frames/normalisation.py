@@ -20,6 +20,7 @@ from asr_kd.frames.features import FRAME_SHIFT, FeaturesConfig
 MEAN_PRIOR = 200  # frames at the training set's mean that a running mean begins with; Kaldi's `--global-frames`
 VARIANCE_PRIOR = 1000  # frames of the training set's variance that count with those of a speaker: ten seconds
 _LEAST_VARIANCE = 1e-6
+_PORTION = 512  # frames of which running means are computed at once: what fits the cache
 
 Floats = NDArray[np.float32]
 Sums = NDArray[np.float64]
@@ -66,6 +67,14 @@ class RunningMean:
             step *= 2
         return sums[:, :-1] / sums[:, -1:], sums[-1]
 
+    def subtract(self, frames: Floats) -> None:
+        """Subtracts from each of the (T, D) frames of an utterance its running mean, in place."""
+        state = self.start()
+        for first in range(0, len(frames), _PORTION):
+            portion = frames[first : first + _PORTION]
+            means, state = self.means(portion, state)
+            portion -= means
+
 
 @dataclass(frozen=True)
 class Normalisation:
@@ -100,10 +109,10 @@ class Normalisation:
 
     def apply(self, frames: Floats, group: int) -> None:
         """Normalises the (T, D) frames of an utterance of a group, in place."""
-        if self.running is not None:
-            frames -= self.running.means(frames, self.running.start())[0]
-        else:
+        if self.running is None:
             frames -= self.means[group]
+        else:
+            self.running.subtract(frames)
         frames *= self.scale if self.scales is None else self.scales[group]
 
     def of_unknown_speaker(self, features: np.ndarray) -> Floats:

@@ -65,6 +65,14 @@ def test_running_mean_needs_no_later_frame_and_takes_any_portions(lengths: list[
     np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-12)
 
 
+def test_a_long_recording_is_normalised_in_portions() -> None:
+    frames = np.random.default_rng(0).normal(8, 4, (9000, 2)).astype(np.float32)
+    running = RunningMean(np.full(2, 5, np.float32), seconds=6.0)
+    expected = frames - loop(frames.astype(np.float64), running.prior, 6.0)
+    running.subtract(frames)
+    np.testing.assert_allclose(frames, expected, atol=1e-5)
+
+
 def test_running_mean_begins_at_the_prior_and_forgets_it() -> None:
     running = RunningMean(np.full(1, 10, np.float32), seconds=2.0)
     means, state = running.means(np.zeros((4000, 1)), running.start())
