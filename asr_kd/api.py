@@ -17,7 +17,9 @@ from asr_kd.evaluation.wer import WordErrors, pooled, word_errors
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu") -> FrameModel:
-    """A trained system (exp/<system>) as one model; nothing beside its folder is read.
+    """A trained system (exp/<system>) as one model.
+
+    Nothing beside its folder is read, but of an ensemble of other systems the folders that it names.
 
     `model.log_posteriors(features)` takes (T, D) normalised log-mel features and gives (T, C) natural-log posteriors
     over the senones; of several members, or seeds, the log of their mean.

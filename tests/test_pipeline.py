@@ -21,6 +21,7 @@ from asr_kd.cli import main
 from .recipe import CONFIG, LEXICON, SIDE_BY_SIDE, STAGES, TRAINING, arguments, finished_recipe, make_recipe, run
 
 SYSTEMS = ("teacher", "direct", "distilled", "monophone")
+TDNN = {"kind": "tdnn", "width": 16, "dilations": [1, 2], "chunk_frames": 20}
 CLOCK = ("rtf", "seconds_per_hour", "frames_per_second", "seconds", "memory")
 
 
@@ -181,22 +182,36 @@ def test_a_set_that_is_added_is_scored_with_nothing_trained_again(copy):
         assert system["frame_accuracy"]["more"] == pytest.approx(system["frame_accuracy"]["test"])
 
 
-def test_a_chain_and_two_teachers_go_through_every_stage(copy):
+def test_a_chain_and_two_teachers_and_an_ensemble_of_kinds_go_through_every_stage(copy):
     small = {"model": {"layers": 1, "width": 16}, "training": TRAINING}
     chain = systems(
         chained=small | {"targets": {"from": "distilled"}},
         of_two=small | {"targets": {"from": ["teacher", "direct"], "online": True}},
+        of_kinds=small | {"targets": {"from": "kinds"}},
+        kinds={"members": ["teacher", "tdnn"]},
+        tdnn={"model": TDNN, "training": TRAINING},
     )
-    chain["compare"] = [*CONFIG["compare"], {"direct": "direct", "distilled": "chained", "teacher": "distilled"}]
+    chain["compare"] = [
+        *CONFIG["compare"],
+        {"direct": "direct", "distilled": "chained", "teacher": "distilled"},
+        {"direct": "direct", "distilled": "of_kinds", "teacher": "kinds"},
+    ]
     copy.write_text(yaml.safe_dump(chain))
     run(copy, STAGES[3:])
-    results = json.loads((copy.parent.parent / "exp" / "report" / "results.json").read_text())
-    assert {"chained", "of_two"} < {system["name"] for system in results["systems"]}
+    root = copy.parent.parent
+    results = json.loads((root / "exp" / "report" / "results.json").read_text())
+    rows = {system["name"]: system for system in results["systems"]}
+    assert {"chained", "of_two", "of_kinds"} < rows.keys()
+    for key in ("parameters", "bytes", "members"):
+        assert rows["kinds"][key] == rows["teacher"][key] + rows["tdnn"][key]
+    assert rows["kinds"]["wer"]["test"] < 0.5
+    recording = str(next((root / "corpus" / "train").glob("*.wav")))
+    result = CliRunner().invoke(main, ["transcribe", "--system", "kinds", "--config", str(copy), recording])
+    assert result.exit_code == 0 and result.output.split("\t")[1].strip()
 
 
 def test_a_convolutional_teacher_teaches_a_fully_connected_student(copy):
-    tdnn = {"kind": "tdnn", "width": 16, "dilations": [1, 2], "chunk_frames": 20}
-    copy.write_text(yaml.safe_dump(systems(teacher={"model": tdnn})))
+    copy.write_text(yaml.safe_dump(systems(teacher={"model": TDNN})))
     run(copy, STAGES[3:])
     results = json.loads((copy.parent.parent / "exp" / "report" / "results.json").read_text())
     accuracy = {system["name"]: system["frame_accuracy"]["test"] for system in results["systems"]}

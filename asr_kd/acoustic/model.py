@@ -77,6 +77,11 @@ class FrameModel(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters()) // self.members
 
     @property
+    def member_parameters(self) -> list[int]:
+        """How many parameters each member has."""
+        return [self.parameters_per_member] * self.members
+
+    @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 

@@ -1,14 +1,16 @@
 """Models on disk: `model.yaml` and one `member_<k>.safetensors` per member, each a whole single model.
 
 `model.yaml` has the kind and settings, `num_dims`, `num_senones`, the members' seeds and the precision: a model loads
-from its folder alone. Nothing is unpickled.
+from its folder alone. Nothing is unpickled. An ensemble of models that were trained apart is a `model.yaml` alone: it
+names their folders (`parts`, relative to its own) and the digests of their stamps.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,9 +19,11 @@ import torch
 import yaml
 from torch import Tensor
 
+from asr_kd.acoustic.joined import JoinedModels
 from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.settings import MODELS, Precision
 from asr_kd.errors import UserError
+from asr_kd.io.stamp import read_stamp
 from asr_kd.settings import ChosenByName, to_mapping
 
 _SETTINGS = ChosenByName(MODELS, key="kind", default="dnn")
@@ -53,10 +57,14 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> FrameModel:
     """Loads all members of a folder as one model, in evaluation mode.
 
     Raises:
-      UserError: the folder is no model, or a member's file is missing, damaged or of another shape.
+      UserError: the folder is no model, a member's file is missing, damaged or of another shape, or a part of an
+        ensemble was trained again since.
     """
     with _damage_is_an_error(folder):
         description = _read_description(folder)
+        if "parts" in description:
+            parts = [_load_part(folder, part["folder"], part["digest"], device) for part in description["parts"]]
+            return JoinedModels(parts).eval()
         model = build_model(
             _SETTINGS.validate(description["model"]),
             num_dims=int(description["num_dims"]),
@@ -71,6 +79,37 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> FrameModel:
             _check_finite(state)
         model.load_member_states(states)
     return model.to(device).eval()
+
+
+def join_models(parts: Sequence[Path], folder: Path) -> JoinedModels:
+    """Writes the ensemble of all models in the folders `parts`, which stay where they are, into an existing folder.
+
+    Raises:
+      UserError: one of them holds no model, or has no stamp.
+      ValueError: their dimensions or senones differ.
+    """
+    descriptions = []
+    for part in parts:
+        stamp = read_stamp(part)
+        if stamp is None:
+            raise UserError(f"{part} has no stamp: it holds no trained system.")
+        relative = os.path.relpath(part.parent.resolve() / part.name, folder.resolve())
+        descriptions.append({"folder": relative, "digest": stamp["digest"]})
+    model = JoinedModels([load_model(part) for part in parts])
+    _write_description(folder, {"parts": descriptions})
+    return model
+
+
+def _load_part(folder: Path, relative: str, digest: str, device: str | torch.device) -> FrameModel:
+    part = folder.resolve() / relative
+    stamp = read_stamp(part)
+    if stamp is None or stamp["digest"] != digest:
+        state = "is not there" if stamp is None else f"is {stamp['digest']} now"
+        raise UserError(
+            f"{folder} is an ensemble of other models than those there now ({os.path.normpath(part)}, {digest}, "
+            f"{state}); train {folder.name} again."
+        )
+    return load_model(part, device)
 
 
 def copy_members(source: Path, folder: Path, count: int) -> None:

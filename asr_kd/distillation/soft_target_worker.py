@@ -43,11 +43,13 @@ class TeacherFolder:
       members: how many of its models answer together, the first ones; the others are the same model from other seeds.
       folds: 0: every member answers for every utterance. K: member m answers for fold m modulo K alone, on which it was
         not trained.
+      weight: of its distribution in the mean, relative to the others'; its members share it.
     """
 
     folder: Path
     members: int = 1
     folds: int = 0
+    weight: float = 1.0
 
     def load(self, device: str | torch.device) -> FrameModel:
         model = load_model(self.folder, device)
@@ -185,7 +187,8 @@ def _distributions(task: TargetsTask, utterances: Sequence[int]) -> Iterator[Ten
         models = [of_fold[folds[utterance]] for of_fold, folds in zip(loaded.models, loaded.folds, strict=True)]
         for first in range(0, len(features), FRAMES_AT_ONCE):
             end = min(first + FRAMES_AT_ONCE, len(features))
-            mean = _mean_distribution([_logits(model, features, first, end) for model in models], task.settings)
+            logits = [_logits(model, features, first, end) for model in models]
+            mean = _mean_distribution(logits, [teacher.weight for teacher in task.teachers], task.settings)
             if bool(torch.isnan(mean).any()):
                 name = loaded.store.ids[utterance]
                 raise UserError(
@@ -194,11 +197,12 @@ def _distributions(task: TargetsTask, utterances: Sequence[int]) -> Iterator[Ten
             yield mean
 
 
-def _mean_distribution(logits: Sequence[Tensor], settings: TargetsConfig) -> Tensor:
-    """(M, B, C) of each teacher, whose members count alike, as do the teachers -> (B, C)."""
+def _mean_distribution(logits: Sequence[Tensor], teachers: Sequence[float], settings: TargetsConfig) -> Tensor:
+    """(M, B, C) of each teacher, whose members count alike, and the weight of each -> (B, C)."""
     weights = None
     if len(logits) > 1:
-        parts = [torch.full(part.shape[:2], 1 / len(part) / len(logits)) for part in logits]
+        shares = [weight / sum(teachers) for weight in teachers]
+        parts = [torch.full(part.shape[:2], share / len(part)) for part, share in zip(logits, shares, strict=True)]
         weights = torch.cat(parts).to(logits[0].device)
     members = logits[0] if weights is None else torch.cat(list(logits))
     return ensemble_distribution(members, temperature=settings.temperature, mean=settings.mean, weights=weights)

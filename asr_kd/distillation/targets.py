@@ -82,11 +82,13 @@ class Teacher:
       windows: of the teacher's own context, numbered as the student's. None: it sees the frames of the batch, altered
         where the student's are; the batch must have its context.
       members: (M, N) bool, which members answer for which frame (out of fold); None: all for all.
+      weight: of its distribution in the mean, relative to the other teachers'; its members share it.
     """
 
     model: FrameModel
     windows: Windows | None = None
     members: np.ndarray | None = None
+    weight: float = 1.0
 
     def logits(self, batch: Batch) -> Tensor:
         """(M, B, C) of the batch's frames."""
@@ -97,7 +99,7 @@ class Teacher:
 
 
 class OnlineTargets:
-    """Teachers that run beside the student (a `TargetProvider`); several teachers count alike.
+    """Teachers that run beside the student (a `TargetProvider`); several teachers count by their weights.
 
     Args:
       teachers: at least one, all of the same senones.
@@ -108,6 +110,7 @@ class OnlineTargets:
         if len(senones) != 1:
             raise ValueError(f"teachers of one student must have the same senones, not {sorted(senones)}")
         self._teachers, self._mean = list(teachers), mean
+        self._shares = [teacher.weight / sum(teacher.weight for teacher in teachers) for teacher in teachers]
         self.temperature = temperature
         through_the_batch = [teacher.model.context for teacher in teachers if teacher.windows is None]
         self.context = functools.reduce(operator.or_, through_the_batch, NO_CONTEXT)
@@ -121,9 +124,12 @@ class OnlineTargets:
     def targets(self, batch: Batch) -> SoftTargets:
         """See `TargetProvider`."""
         logits = [teacher.logits(batch) for teacher in self._teachers]
-        parts = [_weights(answering, part, batch) for answering, part in zip(self._answering, logits, strict=True)]
+        parts = [
+            _weights(answering, part, batch).mul(share)
+            for answering, part, share in zip(self._answering, logits, self._shares, strict=True)
+        ]
         members = logits[0] if len(logits) == 1 else torch.cat(logits)  # one teacher's are not copied
-        weights = torch.cat(parts).div(len(logits))
+        weights = torch.cat(parts)
         distribution = ensemble_distribution(members, temperature=self.temperature, mean=self._mean, weights=weights)
         return SoftTargets(distribution, self.temperature)
 

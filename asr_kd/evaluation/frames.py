@@ -51,8 +51,44 @@ class Diversity:
     """How the members of an ensemble differ, and what each one adds."""
 
     disagreement: np.ndarray  # (M, M) float64: the share of frames where two members name different senones
-    accuracy: np.ndarray  # (M, M) float64: [order r, k]: mean of the k + 1 members r, r + 1, ... (cyclic)
+    accuracy: np.ndarray  # (M, M) float64: [start r, k]: mean of k + 1 members, in a cyclic order from its r-th on
     cross_entropy: np.ndarray  # (M, M) float64, likewise
+
+
+def alternating(sizes: Sequence[int]) -> list[int]:
+    """The numbers of an ensemble's members in an order in which its parts take turns.
+
+    Args:
+      sizes: of the parts, whose members are numbered one part after the other.
+
+    >>> alternating([4, 2])
+    [0, 4, 1, 2, 5, 3]
+    """
+    firsts = np.cumsum([0, *sizes])
+    places = [((k + 0.5) / size, part, k) for part, size in enumerate(sizes) for k in range(size)]
+    return [int(firsts[part]) + k for _, part, k in sorted(places)]
+
+
+def between_parts(disagreement: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """The mean over the pairs of different members of two parts, and of one part on the diagonal.
+
+    Args:
+      disagreement: (M, M) of `Diversity`.
+      sizes: as in `alternating`, P of them.
+
+    Returns:
+      (P, P) float64; NaN for a part of one member with itself.
+
+    >>> between_parts(np.array([[0, 0.2, 0.3], [0.2, 0, 0.5], [0.3, 0.5, 0]]), [2, 1]).tolist()
+    [[0.2, 0.4], [0.4, nan]]
+    """
+    part = np.repeat(np.arange(len(sizes)), sizes)
+    means = np.full((len(sizes), len(sizes)), np.nan)
+    for first, second in np.ndindex(means.shape):
+        pairs = np.outer(part == first, part == second) & ~np.eye(len(part), dtype=bool)
+        if pairs.any():
+            means[first, second] = disagreement[pairs].mean()
+    return means
 
 
 def accuracy_interval(metrics: FrameMetrics, *, samples: int, seed: int) -> Interval:
@@ -90,13 +126,18 @@ def frame_metrics(model: FrameModel, store: FrameStore, senones: np.ndarray) -> 
     return scores.metrics(store, senones)
 
 
-def diversity(model: FrameModel, store: FrameStore, senones: np.ndarray) -> tuple[FrameMetrics, Diversity]:
+def diversity(
+    model: FrameModel, store: FrameStore, senones: np.ndarray, order: Sequence[int] | None = None
+) -> tuple[FrameMetrics, Diversity]:
     """As `frame_metrics`, with how the members differ and what each one adds: one forward pass for all.
 
-    The order in which members join is arbitrary, so all M rotations of it are followed: a curve over them shows what
-    the k-th member is worth, not what the k-th seed happened to be.
+    Where to start is arbitrary, so all M rotations of the order are followed: a curve over them shows what the k-th
+    member is worth, not what the k-th seed happened to be.
+
+    Args:
+      order: (M,) in which members join; None: that of their numbers.
     """
-    scores, members = _Scores(model.members), _Members(model.members)
+    scores, members = _Scores(model.members), _Members(order or range(model.members))
     for block in _blocks(model, store, senones):
         scores.add(block)
         members.add(block)
@@ -140,18 +181,19 @@ class _Scores:
 class _Members:
     """Accumulates `Diversity`."""
 
-    def __init__(self, members: int) -> None:
-        self._disagreement, self._correct, self._nats = (np.zeros((members, members)) for _ in range(3))
+    def __init__(self, order: Sequence[int]) -> None:
+        self._order = list(order)
+        self._disagreement, self._correct, self._nats = (np.zeros((len(order), len(order))) for _ in range(3))
 
     def add(self, block: _Block) -> None:
-        members, best = len(self._correct), block.best
+        order, members, best = self._order, len(self._order), block.best
         self._disagreement += best.unsqueeze(0).ne(best.unsqueeze(1)).sum(-1).cpu().numpy()
         for first in range(members):
-            total, joint = block.probabilities[first], block.at_label[first]
-            self._add(first, 0, best[first], joint, block.labels)
+            total, joint = block.probabilities[order[first]], block.at_label[order[first]]
+            self._add(first, 0, best[order[first]], joint, block.labels)
             # all members together are the same ones wherever they start
             for k in range(1, members if first == 0 else members - 1):
-                member = (first + k) % members
+                member = order[(first + k) % members]
                 total = total + block.probabilities[member]
                 joint = torch.logaddexp(joint, block.at_label[member])
                 self._add(first, k, total.argmax(-1), joint, block.labels)

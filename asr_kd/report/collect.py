@@ -20,7 +20,7 @@ from asr_kd.corpora.settings import TimitConfig
 from asr_kd.distillation.soft_target_worker import TeacherFolder
 from asr_kd.errors import UserError
 from asr_kd.evaluation.bootstrap import ratio_interval
-from asr_kd.evaluation.frames import ExampleFrame, example_frame
+from asr_kd.evaluation.frames import Diversity, ExampleFrame, between_parts, example_frame
 from asr_kd.evaluation.wer import confusions
 from asr_kd.frames.store import FrameStore
 from asr_kd.io.files import read_json
@@ -30,7 +30,10 @@ from asr_kd.report.hypotheses import Difference, Hypotheses, differences, read_h
 from asr_kd.report.results import (
     AlignmentResults,
     Confusions,
+    CurvePoint,
     DataResults,
+    Disagreement,
+    EnsemblePart,
     LeftOut,
     PhoneSets,
     RescoredRow,
@@ -96,13 +99,13 @@ def inputs(config: Config, work: Workspace) -> dict[str, str]:
 
 def _model_digest(config: Config, work: Workspace, system: str) -> str:
     stamp = require(work.exp(system), work, f"train {system}")
-    source = config.system(system).reuse
-    if source and is_reused(stamp):
+    settings = config.system(system)
+    for source in (*([settings.reuse] if settings.reuse and is_reused(stamp) else []), *settings.parts):
         digest = require(work.exp(source), work, f"train {source}")["digest"]
         if digest not in stamp["inputs"].values():
             raise UserError(
-                f"{work.exp(system)} was copied from another {work.exp(source)} than the one there now; "
-                f"copy it again: {work.command(f'train {system}')}"
+                f"{work.exp(system)} was made from another {work.exp(source)} than the one there now; "
+                f"make it again: {work.command(f'train {system}')}"
             )
     return str(stamp["digest"])
 
@@ -144,7 +147,7 @@ def collect(config: Config, work: Workspace) -> Evidence:
         soft_targets=_stored_targets(config, work),
         rescored=_rescored_rows(config, work),
     )
-    results = _with_ensemble(results, measured)
+    results = _with_ensemble(config, results, measured)
     if results.unit == "phone":
         results = _with_phones(config, work, results)
     example, names = _example(config, work, results, stores[DEV])
@@ -168,19 +171,49 @@ def _ordered(config: Config) -> list[str]:
     return list(dict.fromkeys([*compared, *config.systems]))
 
 
-def _with_ensemble(results: Results, measured: Mapping[str, Measured]) -> Results:
-    """With the curves of the first comparison's teacher, or of the first ensemble where that is none."""
+def _with_ensemble(config: Config, results: Results, measured: Mapping[str, Measured]) -> Results:
+    """With the curves of the first comparison's teacher, or of the first ensemble where that is none.
+
+    One of several systems comes before all others.
+    """
     teachers = [comparison.teacher for comparison in results.all_comparisons]
-    ensembles = [name for name in (*teachers, *measured) if measured[name].diversity]
+    ensembles = [name for name in (*teachers, *measured) if config.systems[name].is_ensemble]
+    ensembles = [name for name in ensembles if measured[name].diversity]
     if not ensembles:
         return results
-    diversity = measured[ensembles[0]].diversity
+    name = next((name for name in ensembles if config.systems[name].parts), ensembles[0])
+    diversity, parts = measured[name].diversity, config.systems[name].parts
+    sizes = [measured[part].models for part in parts]
     return replace(
         results,
-        ensemble=ensembles[0],
-        members_curve={name: curve(entry) for name, entry in diversity.items()},
-        disagreement={name: entry.disagreement.tolist() for name, entry in diversity.items()},
+        ensemble=name,
+        members_curve=_curves(measured[name]),
+        disagreement={set_name: entry.disagreement.tolist() for set_name, entry in diversity.items()},
+        parts=[
+            EnsemblePart(part, config.systems[part].model.kind, size, _curves(measured[part]))
+            for part, size in zip(parts, sizes, strict=True)
+        ],
+        parts_disagreement={set_name: _disagreement(entry, sizes) for set_name, entry in diversity.items() if parts},
     )
+
+
+def _curves(measured: Measured) -> dict[str, list[CurvePoint]]:
+    return {set_name: curve(entry) for set_name, entry in measured.diversity.items()}
+
+
+def _disagreement(members: Diversity, sizes: Sequence[int]) -> Disagreement:
+    part = np.repeat(np.arange(len(sizes)), sizes)
+    same = np.equal.outer(part, part)
+    pairs = between_parts(members.disagreement, sizes)
+    return Disagreement(
+        within=_mean(members.disagreement[same & ~np.eye(len(part), dtype=bool)]),
+        across=_mean(members.disagreement[~same]),
+        pairs=[[None if np.isnan(value) else float(value) for value in row] for row in pairs],
+    )
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if values.size else None
 
 
 def _with_phones(config: Config, work: Workspace, results: Results) -> Results:
@@ -218,7 +251,7 @@ def _example(
     tree = read_tree(work.tree(kind))
     silence = frozenset(np.unique(tree.tables[0]).tolist())  # SIL is the first phone
     example = example_frame(
-        TeacherFolder(work.exp(teacher), config.system(teacher).members).load("cpu"),
+        TeacherFolder(work.exp(teacher), sum(config.answering(teacher).values())).load("cpu"),
         store,
         np.asarray(open_labels(work, store, kind)),
         temperatures=sorted({1.0, results.distillation.temperature, FLAT_TEMPERATURE}),

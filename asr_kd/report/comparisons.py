@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.errors import UserError
@@ -43,7 +43,7 @@ def compare_systems(
         soft_weight=targets.soft_weight,
         mean=targets.mean,
         loss=targets.loss,
-        out_of_fold=max((config.systems[t].folds for t in teachers if t in config.systems), default=0),
+        out_of_fold=max((config.systems[t].folds for name in teachers for t in _parts(config, name)), default=0),
         seeds=by_name[names.distilled].seeds,
         gain_kept=GainKeptHeadline(**vars(main.gain_kept), frame_accuracy_dev=on_dev.frame_accuracy),
         p_distilled_better=main.p_distilled_better,
@@ -60,6 +60,10 @@ def _targets(work: Workspace, name: str) -> TargetsConfig:
             f"{work.command(f'train {name}')}"
         )
     return from_mapping(TargetsConfig, settings, str(work.exp(name)))
+
+
+def _parts(config: Config, name: str) -> Iterable[str]:
+    return config.answering(name) if name in config.systems else ()
 
 
 def _compare_on(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -86,6 +87,12 @@ def members(results: Results) -> str:
         left.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
         y = [point.frame_accuracy for point in curves[name]]
         left.plot(x, y, linestyle=dash, marker="o", markersize=4.5, color=colour, label=f"{name} set")
+    patterns: list[Any] = [(0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
+    for part, pattern in zip(results.parts, itertools.cycle(patterns)):
+        points, tone = part.curve[results.main_set], look[part.name].colour
+        x, y = [point.members for point in points], [point.frame_accuracy for point in points]
+        label = f"{part.name} alone ({results.main_set})"
+        left.plot(x, y, linestyle=pattern, linewidth=1.2, marker=".", color=tone, label=label)
     first = results.distillation
     for system in (first.distilled, first.direct) if first and first.teacher == ensemble.name else ():
         value = results.row(system).frame_accuracy[results.main_set]
@@ -98,6 +105,9 @@ def members(results: Results) -> str:
     left.yaxis.set_major_formatter(percents())
     left.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9, handlelength=3.2)
     _heat(right, np.asarray(results.disagreement[results.main_set]), colour)
+    for edge in np.cumsum([part.members for part in results.parts])[:-1]:  # between the systems
+        right.axhline(edge - 0.5, color=INK, linewidth=1.0)
+        right.axvline(edge - 0.5, color=INK, linewidth=1.0)
     return to_svg(figure, "members", "Members of the ensemble")
 
 

@@ -177,12 +177,32 @@ class AlignmentResults:
 
 @dataclass(frozen=True, config=STRICT)
 class CurvePoint:
-    """The first k members of an ensemble, over all rotations of their order."""
+    """The first k members of an ensemble, over all rotations of their order; those of several systems take turns."""
 
     members: int
     frame_accuracy: float
     range: Ends
     cross_entropy: float
+
+
+@dataclass(frozen=True, config=STRICT)
+class EnsemblePart:
+    """A system whose models are members of an ensemble of systems."""
+
+    name: str
+    kind: str  # of its models
+    members: int
+    curve: dict[str, list[CurvePoint]]  # by set: its members alone
+
+
+@dataclass(frozen=True, config=STRICT)
+class Disagreement:
+    """The share of frames on which two members of an ensemble of systems name different senones, means over pairs."""
+
+    within: float | None  # of one system; null where each has one member
+    across: float | None  # of two systems; null where there is one
+    # parts x parts; null for a part of one member with itself
+    pairs: list[list[float | None]]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -305,6 +325,8 @@ class Results:
     ensemble: str | None = None  # the system that members_curve and disagreement are of
     members_curve: dict[str, list[CurvePoint]] = field(default_factory=dict)
     disagreement: dict[str, list[list[float]]] = field(default_factory=dict)
+    parts: list[EnsemblePart] = field(default_factory=list)  # where `ensemble` is one of systems
+    parts_disagreement: dict[str, Disagreement] = field(default_factory=dict)
     soft_targets: StoredTargetsResults | None = None
     rescored: list[RescoredRow] = field(default_factory=list)
     phones: PhoneSets | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,14 @@ import numpy as np
 from asr_kd.acoustic.model_files import load_model
 from asr_kd.acoustic.training import read_log
 from asr_kd.evaluation.bootstrap import ratio_interval
-from asr_kd.evaluation.frames import Diversity, FrameMetrics, accuracy_interval, diversity, frame_metrics
+from asr_kd.evaluation.frames import (
+    Diversity,
+    FrameMetrics,
+    accuracy_interval,
+    alternating,
+    diversity,
+    frame_metrics,
+)
 from asr_kd.frames.store import FrameStore
 from asr_kd.report.hypotheses import Hypotheses
 from asr_kd.report.results import (
@@ -35,11 +43,11 @@ class Measured:
     """A system's models on the scored sets."""
 
     models: int
-    parameters: int  # of one model
+    parameters: list[int]  # of each model
     senones: int
     each: dict[str, FrameMetrics]  # set -> a row for each model
     answers: dict[str, FrameMetrics]  # set -> a row for each seed; of an ensemble one, for the mean of its members
-    diversity: dict[str, Diversity] = field(default_factory=dict)  # of an ensemble
+    diversity: dict[str, Diversity] = field(default_factory=dict)  # of an ensemble, and of what is joined to one
 
 
 def is_reused(stamp: Mapping[str, Any]) -> bool:
@@ -50,26 +58,32 @@ def is_reused(stamp: Mapping[str, Any]) -> bool:
 def measure(
     config: Config, work: Workspace, name: str, stores: Mapping[str, FrameStore], measured: Mapping[str, Measured]
 ) -> Measured:
-    """Runs a system's models over every set, unless they ran as members of a system that is measured already."""
+    """Runs a system's models over every set, unless they ran as members of a system that is measured already.
+
+    The members of an ensemble of systems join in turns: so k of them are of as many kinds as can be.
+    """
     system = config.system(name)
     source = measured.get(system.reuse)
     reused = source is not None and is_reused(require(work.exp(name), work, f"train {name}"))
-    if source is not None and reused and not system.is_ensemble:
+    joined = any(name in other.parts for other in config.systems.values())
+    if source is not None and reused and not system.is_ensemble and not joined:
         first = {n: metrics.rows(slice(system.num_models)) for n, metrics in source.each.items()}
-        return Measured(system.num_models, source.parameters, source.senones, first, first)
+        parameters = source.parameters[: system.num_models]
+        return Measured(system.num_models, parameters, source.senones, first, first)
     model = load_model(work.exp(name))
     metrics: dict[str, FrameMetrics] = {}
     members: dict[str, Diversity] = {}
     for n, store in stores.items():
         labels = np.asarray(open_labels(work, store, system.tree))
-        if system.is_ensemble and not reused:
-            metrics[n], members[n] = diversity(model, store, labels)
+        if (system.is_ensemble and not reused) or joined:
+            order = alternating(list(config.answering(name).values())) if system.parts else None
+            metrics[n], members[n] = diversity(model, store, labels, order)
         else:
             metrics[n] = frame_metrics(model, store, labels)
     each = {n: of_set.rows(slice(-1)) for n, of_set in metrics.items()}
     mean = {n: of_set.rows(slice(-1, None)) for n, of_set in metrics.items()}
     answers = mean if system.is_ensemble else each
-    return Measured(model.members, model.parameters_per_member, model.num_senones, each, answers, members)
+    return Measured(model.members, model.member_parameters, model.num_senones, each, answers, members)
 
 
 def row_of(
@@ -84,7 +98,6 @@ def row_of(
     folder, system = work.exp(name), config.system(name)
     stamp = require(folder, work, f"train {name}")
     together = measured.models if system.is_ensemble else 1
-    files = sorted(folder.glob("member_*.safetensors"), key=lambda path: int(path.stem.partition("_")[2]))
     summaries = {set_name: h.summary for set_name, h in hypotheses.items()}
     chosen = summaries[main]
     accuracy = {n: accuracy_interval(f, **resampling(config)) for n, f in measured.answers.items()}
@@ -93,8 +106,8 @@ def row_of(
         name=name,
         role=role_of(config, name),
         members=together,
-        parameters=measured.parameters * together,
-        bytes=sum(file.stat().st_size for file in files[:together]),
+        parameters=sum(measured.parameters[:together]),
+        bytes=sum(_first_bytes(work.exp(part), count) for part, count in config.answering(name).items()),
         frame_accuracy={n: float(f.accuracy.mean()) for n, f in measured.answers.items()},
         frame_accuracy_ci95={n: (interval.low, interval.high) for n, interval in accuracy.items()},
         cross_entropy={n: float(f.cross_entropy.mean()) for n, f in measured.answers.items()},
@@ -120,6 +133,12 @@ def row_of(
         failed={n: summary.failed for n, summary in summaries.items()},
         oov={n: OutOfVocabulary(words=s.oov_words, rate=s.oov_rate) for n, s in summaries.items()},
     )
+
+
+def _first_bytes(folder: Path, count: int) -> int:
+    """Size of the files of the first models of a folder."""
+    files = sorted(folder.glob("member_*.safetensors"), key=lambda path: int(path.stem.partition("_")[2]))
+    return sum(file.stat().st_size for file in files[:count])
 
 
 def role_of(config: Config, name: str) -> Role:

@@ -223,7 +223,7 @@ def task_of(config: Config, work: Workspace, system: str, *, may_compile: bool =
     graph_folder = make_graph(config, work, settings.tree) if may_compile else work.graph(settings.tree)
     graph = open_graph(graph_folder, expected, work)
     files = sorted(folder.glob("member_*.safetensors"))
-    if not files:
+    if not files and not settings.parts:
         raise UserError(f"{folder} holds no member_<k>.safetensors; delete it, then: {train}")
     members: list[int | None] = [None] if settings.is_ensemble else list(range(len(files)))
     models = [TrainedModel(folder, work.tree(settings.tree), graph_folder, member) for member in members]

@@ -48,7 +48,7 @@ def export_posteriors(
     """
     if set_name not in all_sets(config, work):
         raise UserError(f"there is no set {set_name!r}; the config has: {', '.join(all_sets(config, work))}.")
-    members = config.system(system).members
+    members = sum(config.answering(system).values())
     trained = require(work.exp(system), work, f"train {system}")
     store = open_frames(work, set_name)
     stamp = Stamp(_STEP, {"format": form}, {system: trained["digest"], f"{set_name} frames": store.digest})

@@ -6,7 +6,7 @@ of the config's own models on this machine. What follows from neither (reading t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from asr_kd.alignment.set_alignment import alignment_bytes
@@ -126,21 +126,26 @@ def plan(
     systems: dict[str, SystemPlan] = {}
     speeds: dict[str, float | None] = {}
     targets: set[str] = set()
+
+    def trained(names: Iterable[str]) -> list[SystemPlan]:
+        return [systems[part] for name in names for part in config.systems[name].parts or (name,)]
+
     for system in plans_of(config):
         if reuse := system.system.reuse:
             speeds[system.name] = speeds[reuse]
         else:
             speeds[system.name] = flops_per_second(system) if measure else None
         needed = system.system.stored_targets
-        teachers = [systems[name] for name in system.system.teachers]
+        teachers = trained(system.system.teachers)
         if needed is not None and needed.name not in targets:
             rows.append(_soft_targets(system, teachers, speeds, speech))
             targets.add(needed.name)
         rows.append(_training(system, teachers, speeds, speech))
         systems[system.name] = system
-    flops = speech.scored_frames * sum(system.forward_flops for system in systems.values())
-    seconds = _forward_seconds(list(systems.values()), speeds, speech.scored_frames)
-    rows += [_decode(work, list(systems.values()), flops)]
+    scored = trained(config.systems)
+    flops = speech.scored_frames * sum(system.forward_flops for system in scored)
+    seconds = _forward_seconds(scored, speeds, speech.scored_frames)
+    rows += [_decode(config, work, flops)]
     rows += [Row("report", "frames of the scored sets", flops, seconds=seconds)]
     return Plan(speech.frames, rows, gpu_tflops)
 
@@ -230,9 +235,9 @@ def _soft_targets(plan: SystemPlan, teachers: Sequence[SystemPlan], speeds: Spee
     )
 
 
-def _decode(work: Workspace, systems: Sequence[SystemPlan], flops: float) -> Row:
+def _decode(config: Config, work: Workspace, flops: float) -> Row:
     """Of as many models as are decoded; an ensemble's members answer together."""
-    decoded = sum(1 if plan.system.is_ensemble else plan.system.num_models for plan in systems)
+    decoded = sum(1 if system.is_ensemble else system.num_models for system in config.systems.values())
     model = work.lm / "G.arpa"
     if not model.is_file():
         return Row("decode", f"{decoded} models; the graph depends on a language model that is not there yet", flops)

@@ -133,10 +133,12 @@ def windows_bytes(frames: int, num_dims: int) -> float:
 
 
 def plans_of(config: Config) -> Iterator[SystemPlan]:
-    """Every system, in the order of training."""
+    """Every system that is trained, in order; an ensemble of systems has their models."""
     monophone = _HMM_STATES * len(make_lang([], {}).phones)
     for name in config.in_training_order():
         system = config.systems[name]
+        if system.parts:
+            continue
         senones = config.alignment.leaves if system.tree == "tied" else monophone
         yield SystemPlan(name, system, config.features.num_mel_bins, senones)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -157,7 +157,7 @@ class SystemTargets:
         else:
             task = TargetsTask(
                 self.data.train.folder,
-                tuple(map(self._teacher_folder, targets.source)),
+                tuple(self._teacher_folders()),
                 targets.stored,
                 self.data.num_senones,
                 str(pick_device(options.device)),
@@ -192,19 +192,24 @@ class SystemTargets:
         altered = student.training.augment.active
         # those of the student's context see its own inputs; the others share windows of theirs, if nothing is altered
         windows: dict[Context, Windows | None] = {student.model.context: None}
-        for teacher in self.settings.source:
-            folder = self._teacher_folder(teacher)
+        for folder in self._teacher_folders():
             model = folder.load(device)
             if model.context not in windows:
                 windows[model.context] = None if altered else windows_of(train, model.context, device=device)
             answering = held_out_frames(train, folder.folds, model.members) if folder.folds else None
-            teachers.append(Teacher(model, windows[model.context], answering))
+            teachers.append(Teacher(model, windows[model.context], answering, folder.weight))
         return teachers
 
-    def _teacher_folder(self, teacher: str) -> TeacherFolder:
-        """The seeds of a system are separate models: the first one is the teacher."""
-        system = self.config.systems[teacher]
-        return TeacherFolder(self.work.exp(teacher), system.members, system.folds)
+    def _teacher_folders(self) -> Iterator[TeacherFolder]:
+        """Teachers count alike; where one is an ensemble of systems, all models of these do.
+
+        The seeds of a system are separate models: the first one is the teacher.
+        """
+        for teacher in self.settings.source:
+            answering = self.config.answering(teacher)
+            for name, count in answering.items():
+                share = count / sum(answering.values())
+                yield TeacherFolder(self.work.exp(name), count, self.config.systems[name].folds, share)
 
     @property
     def _imported(self) -> Path:

@@ -294,23 +294,29 @@ def _run_point(plan: SweepPlan, options: RunOptions, linked: tuple[Point, Worksp
             log.warning("left out: %s", error)
             continue
         metadata = require(work.exp(name), work, f"train {name}")["metadata"]
-        epochs = read_log(work.exp(name))
-        entropies = [epochs[epoch - 1]["dev_cross_entropy"][m] for m, epoch in enumerate(metadata["best_epoch"])]
-        system = config.systems[name]
         rows.append(
             SweepRow(
                 values=dict(point.values),
                 system=name,
                 role=role_of(config, name),
-                parameters=metadata["parameters"] * system.members,
-                seeds=system.num_models,
+                parameters=round(metadata["parameters"] * sum(config.answering(name).values())),
+                seeds=len(metadata["dev_accuracy"]),
                 frame_accuracy=fmean(metadata["dev_accuracy"]),
                 frame_accuracy_each=metadata["dev_accuracy"],
-                cross_entropy=fmean(entropies),
+                cross_entropy=fmean(_dev_cross_entropies(config, work, name)),
                 **(_decoded(config, work, plan, name) if plan.sets else {}),
             )
         )
     return rows
+
+
+def _dev_cross_entropies(config: Config, work: Workspace, name: str) -> list[float]:
+    """Of each of a system's models at its best epoch."""
+    if parts := config.systems[name].parts:
+        return [value for part in parts for value in _dev_cross_entropies(config, work, part)]
+    best_epochs = require(work.exp(name), work, f"train {name}")["metadata"]["best_epoch"]
+    epochs = read_log(work.exp(name))
+    return [epochs[epoch - 1]["dev_cross_entropy"][m] for m, epoch in enumerate(best_epochs)]
 
 
 def _decoded(config: Config, work: Workspace, plan: SweepPlan, name: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from asr_kd.frames.sampler import draw_fraction, held_out_frames
 from asr_kd.frames.windows import windows_of
 from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.stages.soft_targets import SoftTargetsResult, SystemTargets
-from asr_kd.stages.training_run import TrainingTask, TrainResult, reuse_members, train_models
+from asr_kd.stages.training_run import TrainingTask, TrainResult, join_systems, reuse_members, train_models
 from asr_kd.stages.training_set import TrainingSet, open_training_set, seeds_of, trained_stamp, training_settings
 from asr_kd.workspace.config import Config, SystemConfig
 from asr_kd.workspace.executor import RunOptions, default_jobs, parallel_map
@@ -126,8 +126,12 @@ class SystemRun:
 
     @property
     def must_train(self) -> bool:
-        """Whether its models are missing and are not copied from another system."""
-        return not self.system.reuse and stale_reason(self.work.exp(self.name), self.stamp) is not None
+        """Whether its models are missing and are not those of other systems."""
+        return (
+            not self.system.reuse
+            and not self.system.parts
+            and stale_reason(self.work.exp(self.name), self.stamp) is not None
+        )
 
     @cached_property
     def stamp(self) -> Stamp:
@@ -137,6 +141,10 @@ class SystemRun:
             source = trained_stamp(self.config, self.work, self.system.reuse, self.data, self.system.num_models)
             inputs |= {self.system.reuse: source["digest"]}
             step = "reuse"
+        elif self.system.parts:
+            stamps = {part: trained_stamp(self.config, self.work, part, self.data) for part in self.system.parts}
+            inputs |= {part: stamp["digest"] for part, stamp in stamps.items()}
+            step = "join"
         elif self.system.targets is not None:
             inputs |= {"soft targets": self._targets.stamp.digest}
             step = "distill"
@@ -154,11 +162,14 @@ class SystemRun:
         return result if result.ran else None
 
     def train(self, options: RunOptions) -> TrainResult:
-        """Trains or copies the models, unless the stamp says that they are there."""
+        """Trains, copies or joins the models, unless the stamp says that they are there."""
         path, metadata = self.work.exp(self.name), {"tree": self.system.tree, "labels": labels_of(self.system.tree)}
         if self.system.reuse:
             source = self.work.exp(self.system.reuse)
             return reuse_members(path, self.stamp, source, self.system.num_models, metadata)
+        if self.system.parts:
+            parts = {part: self.work.exp(part) for part in self.system.parts}
+            return join_systems(path, self.stamp, parts, metadata)
         seeds = seeds_of(self.config, self.name)
         return train_models(path, self.stamp, self.system, seeds, self._task, options, metadata)
 

@@ -16,7 +16,7 @@ from asr_kd.acoustic.criteria import Criterion, DevScores
 from asr_kd.acoustic.divergence import diverged_in
 from asr_kd.acoustic.lda import InputTransform
 from asr_kd.acoustic.model import FrameModel, build_model, pick_device
-from asr_kd.acoustic.model_files import copy_members, save_model
+from asr_kd.acoustic.model_files import copy_members, join_models, save_model
 from asr_kd.acoustic.training import RunControl, TrainingData, fit, read_log, write_log
 from asr_kd.errors import UserError
 from asr_kd.io.folders import replacing_folder
@@ -39,18 +39,23 @@ class TrainResult:
     folder: Path
     ran: bool
     members: int
-    parameters: int  # of one member
+    parameters: float  # of one member, a mean where they are of several kinds
     dev_accuracy: list[float]  # of each member, at its best epoch
     best_epoch: list[int]
     train_accuracy: list[float]
     reused_from: str = ""  # the system that they were trained as members of
+    parts: tuple[str, ...] = ()  # the systems that they were trained in
 
     def __str__(self) -> str:
         spread = f"{min(self.dev_accuracy):.1%} to {max(self.dev_accuracy):.1%}" if self.dev_accuracy else "-"
         state = f"reused from {self.reused_from}" if self.reused_from else "trained"
+        sizes = f"{self.members} x {self.parameters:,.0f} parameters"
+        if self.parts:
+            state = f"joined from {' and '.join(self.parts)}"
+            sizes = f"{self.members} models, {self.parameters * self.members:,.0f} parameters together"
         return (
-            f"{self.folder.name}: {'' if self.ran else 'already '}{state}; {self.members} x {self.parameters:,} "
-            f"parameters, dev frame accuracy {spread} (best epochs {', '.join(map(str, self.best_epoch))})"
+            f"{self.folder.name}: {'' if self.ran else 'already '}{state}; {sizes}, dev frame accuracy {spread} "
+            f"(best epochs {', '.join(map(str, self.best_epoch))})"
         )
 
 
@@ -140,6 +145,28 @@ def reuse_members(path: Path, stamp: Stamp, source: Path, count: int, metadata: 
         write_log(temporary, rows)
     _checkpoint(path).unlink(missing_ok=True)  # of a training that was stopped before the config said reuse
     return TrainResult(path, True, **results, reused_from=source.name)
+
+
+def join_systems(path: Path, stamp: Stamp, parts: Mapping[str, Path], metadata: dict[str, Any]) -> TrainResult:
+    """Makes `path` the ensemble of all models of some systems, with what is known of them.
+
+    Args:
+      parts: name of a system -> its folder.
+
+    Raises:
+      UserError: one of them is damaged.
+    """
+    reason = stale_reason(path, stamp)
+    if reason is not None:
+        log.info("joining %s as %s: %s", ", ".join(parts), path.name, reason)
+        known = [_results_of(part) for part in parts.values()]
+        lists = ("dev_accuracy", "best_epoch", "train_accuracy")
+        results = metadata | {key: [value for of_part in known for value in of_part[key]] for key in lists}
+        with replacing_folder(path, stamp, results) as temporary:
+            model = join_models(list(parts.values()), temporary)
+            results |= {"members": model.members, "parameters": sum(model.member_parameters) / model.members}
+        _checkpoint(path).unlink(missing_ok=True)  # of a training that was stopped before the config said members
+    return TrainResult(path, reason is not None, **_results_of(path), parts=tuple(parts))
 
 
 def _checkpoint(path: Path) -> Path:

@@ -71,6 +71,8 @@ def open_training_set(work: Workspace, tree: str = "tied") -> TrainingSet:
 def seeds_of(config: Config, name: str) -> list[int]:
     """One seed for each model of a system; single models of several systems start from the same seeds."""
     system = config.systems[name]
+    if system.parts:
+        return [seed for part in system.parts for seed in seeds_of(config, part)]
     if system.reuse:
         return seeds_of(config, system.reuse)[: system.num_models]
     reused = any(other.reuse == name for other in config.systems.values())
@@ -81,8 +83,10 @@ def seeds_of(config: Config, name: str) -> list[int]:
 def training_settings(config: Config, name: str) -> dict[str, Any]:
     """For a stamp: the seeds say how many models there are."""
     system = to_mapping(config.systems[name], changed_only=True)
+    parts = {"members": system.get("members")} if config.systems[name].parts else {}
     for key in ("members", "seeds", "reuse", "targets"):
         system.pop(key, None)
+    system |= parts
     settings: dict[str, Any] = {"system": system, "seeds": seeds_of(config, name)}
     if (targets := config.systems[name].targets) is not None:
         settings["targets"] = to_mapping(targets, changed_only=True)
@@ -116,6 +120,13 @@ def trained_stamp(
             f"{path} was trained with other settings than the config's {system} ({difference}); train it again: "
             f"{work.command(command)}"
         )
+    for part in config.systems[system].parts:
+        digest = trained_stamp(config, work, part, data)["digest"]
+        if stamp["inputs"].get(part) != digest:
+            raise UserError(
+                f"{path} is an ensemble with {part} {stamp['inputs'].get(part)}, but that is {digest} now; train it "
+                f"again: {work.command(command)}"
+            )
     return stamp
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
-from pydantic import TypeAdapter
+from pydantic import PlainValidator, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from asr_kd.acoustic.settings import AnyModel, DnnConfig, TrainingConfig
@@ -35,16 +35,30 @@ _RESERVED = {  # folders of exp/ that are no system's
     *("rescored", "sweep", "targets", "tree", "tree_monophone"),
 }
 
+
+def _count_or_names(value: object) -> int | tuple[str, ...]:
+    if isinstance(value, (list, tuple)) and value and all(isinstance(name, str) for name in value):
+        return tuple(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    raise ValueError(f"must be a whole number, at least 1, or a list of systems, not {value!r}")
+
+
+Members = Annotated[int | tuple[str, ...], PlainValidator(_count_or_names, Count | list[str])]
 AnyCorpus = Annotated[CorpusConfig, ChosenByName(CORPORA, key="name", default="prompts")]
 
 
 @dataclass(frozen=True, config=STRICT)
 class SystemConfig:
-    """Anything that is trained: an ensemble, a single model, or one model several times from other seeds."""
+    """Anything that is trained: an ensemble, a single model, or one model several times from other seeds.
+
+    Where `members` names other systems, nothing is trained: all their models, of any kind, answer as one ensemble.
+    """
 
     model: AnyModel = field(default_factory=DnnConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    members: Count = 1  # of an ensemble, whose posteriors are averaged
+    # of an ensemble, whose posteriors are averaged: how many, or a list of systems whose models are its members
+    members: Members = 1
     seeds: Count = 1  # the same model trained from several seeds: each is scored alone, the report gives the mean
     targets: TargetsConfig | None = None  # the soft targets that it is distilled from; none: hard labels only
     train_fraction: Share = 1.0  # of the training utterances, drawn by the recipe's seed
@@ -53,6 +67,9 @@ class SystemConfig:
     reuse: str = ""  # copy the first members of this ensemble, which has the same settings, instead of training
 
     def __post_init__(self) -> None:
+        if isinstance(self.members, tuple):
+            _check_joined(self)
+            return
         if self.members > 1 and self.seeds > 1:
             raise ValueError("members and seeds exclude each other: an ensemble has members, a single model seeds")
         if self.folds == 1 or (self.folds > 1 and self.members < self.folds):
@@ -65,13 +82,18 @@ class SystemConfig:
             )
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """The systems whose models are its members; none where it is trained itself."""
+        return self.members if isinstance(self.members, tuple) else ()
+
+    @property
     def num_models(self) -> int:
-        """Nets in its folder: an ensemble's members, or one per seed."""
-        return max(self.members, self.seeds)
+        """Nets in its folder: an ensemble's members, or one per seed; those of its parts are in theirs."""
+        return 0 if isinstance(self.members, tuple) else max(self.members, self.seeds)
 
     @property
     def is_ensemble(self) -> bool:
-        return self.members > 1
+        return self.members != 1
 
     @property
     def stored_targets(self) -> TargetsConfig | None:
@@ -82,7 +104,19 @@ class SystemConfig:
     def teachers(self) -> tuple[str, ...]:
         """The systems that must be trained before it."""
         sources = self.targets.source if self.targets and not self.targets.imported else ()
-        return (*sources, *([self.reuse] if self.reuse else ()))
+        return (*sources, *([self.reuse] if self.reuse else ()), *self.parts)
+
+
+def _check_joined(system: SystemConfig) -> None:
+    others = ("model", "training", "seeds", "targets", "train_fraction", "folds", "reuse")
+    given = to_mapping(system, changed_only=True)
+    if set_here := [key for key in others if key in given]:
+        raise ValueError(
+            f"members names systems, which have settings of their own: leave out {' and '.join(set_here)}, or give "
+            "members a number"
+        )
+    if len(set(system.parts)) < len(system.parts):
+        raise ValueError(f"members: {', '.join(system.parts)} names a system twice")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -153,10 +187,23 @@ class Config:
         """The systems, each after those that it learns from."""
         return list(_in_order_of_dependence(self.systems))
 
+    def answering(self, name: str) -> dict[str, int]:
+        """The systems in whose folders the models are that answer together for this one, and how many: the first ones.
+
+        Of a system with several seeds it is one model; of one that names its parts, all models of these.
+        """
+        system = self.system(name)
+        if isinstance(system.members, tuple):
+            return {part: self.systems[part].num_models for part in system.members}
+        return {name: system.members}
+
     def teachers(self) -> list[str]:
         """The systems on hard labels that others learn from, in order of dependence."""
-        needed = {teacher for system in self.systems.values() for teacher in system.teachers}
-        return [name for name in self.in_training_order() if name in needed and self.systems[name].targets is None]
+        needed = {name for system in self.systems.values() if not system.parts for name in system.teachers}
+        needed |= {part for name in needed for part in self.systems[name].parts}
+        hard = {name for name in needed if self.systems[name].targets is None}
+        # an ensemble of distilled systems comes after them
+        return [name for name in self.in_training_order() if name in hard and hard.issuperset(self.systems[name].parts)]
 
 
 def _check_sets(sets: Mapping[str, Any]) -> None:
@@ -175,6 +222,9 @@ def _check_system(name: str, system: SystemConfig, systems: Mapping[str, SystemC
     if not NAME.fullmatch(name) or name in _RESERVED:
         raise ValueError(f"{where}: this cannot name a system: use letters, digits, '.', '_' and '-', and no name of "
                          f"another folder of exp/ ({', '.join(sorted(_RESERVED))})")  # fmt: skip
+    for part in system.parts:
+        if part not in systems:
+            raise ValueError(f"{where}.members: there is no system {part!r}")
     for teacher in system.teachers:
         if teacher not in systems:
             key = "reuse" if teacher == system.reuse else "targets.from"
@@ -187,14 +237,32 @@ def _check_system(name: str, system: SystemConfig, systems: Mapping[str, SystemC
     if system.targets is not None and system.targets.loss not in LOSSES:
         known = ", ".join(map(repr, LOSSES))
         raise ValueError(f"{where}.targets.loss must be one of {known}, not {system.targets.loss!r}")
+    _check_parts(where, system.parts, systems)
     if system.reuse:
         source = systems[system.reuse]
         if (reason := why_not_reused(system, source)) is not None:
             raise ValueError(f"{where}.reuse: {system.reuse} {reason}")
 
 
+def _check_parts(where: str, parts: tuple[str, ...], systems: Mapping[str, SystemConfig]) -> None:
+    """Raises ValueError where the models of some systems cannot be the members of one ensemble."""
+    trained_as: dict[str, str] = {}  # a system with models of its own -> the part whose models they are
+    for part in parts:
+        if systems[part].parts:
+            raise ValueError(
+                f"{where}.members: {part} is itself an ensemble of systems: name its own members in its place"
+            )
+        other = trained_as.setdefault(systems[part].reuse or part, part)
+        if other != part:
+            raise ValueError(f"{where}.members: {other} and {part} have the same models; leave out one of them")
+    if parts and sum(systems[part].num_models for part in parts) < 2:
+        raise ValueError(f"{where}.members: {parts[0]} is a single model, no ensemble")
+
+
 def why_not_reused(system: SystemConfig, source: SystemConfig) -> str | None:
     """Why the models of a system cannot be the first members of another; None where they can."""
+    if source.parts:
+        return "is an ensemble of systems: reuse one of these"
     if source.targets is not None:
         return "is distilled; only models on hard labels can be reused"
     if any(getattr(system, key) != getattr(source, key) for key in ("model", "training", "train_fraction")):

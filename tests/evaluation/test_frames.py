@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.settings import DnnConfig, ModelConfig, TdnnConfig
 from asr_kd.evaluation import frames as frames_module
-from asr_kd.evaluation.frames import diversity, example_frame, frame_metrics
+from asr_kd.evaluation.frames import alternating, between_parts, diversity, example_frame, frame_metrics
 from asr_kd.frames.store import FrameStore
 
 from ..stores import write_store
@@ -99,6 +101,37 @@ def test_diversity_equals_the_float64_reference(model: FrameModel, store: FrameS
             nats = -np.log(mean[np.arange(len(keep)), senones[keep]]).mean()
             assert actual.cross_entropy[a, b] == pytest.approx(nats, rel=1e-5)
     assert np.allclose(actual.accuracy[:, -1], actual.accuracy[0, -1])
+
+
+def test_members_join_in_any_order(model: FrameModel, store: FrameStore, senones: np.ndarray) -> None:
+    _, plain = diversity(model, store, senones)
+    order = [2, 0, 1]
+    metrics, actual = diversity(model, store, senones, order)
+    _, of_reordered = diversity(model.select_members(order), store, senones)
+    np.testing.assert_array_equal(actual.disagreement, plain.disagreement)
+    np.testing.assert_allclose(actual.accuracy, of_reordered.accuracy, atol=1e-12)
+    np.testing.assert_allclose(actual.cross_entropy, of_reordered.cross_entropy, rtol=1e-6)
+    np.testing.assert_allclose(actual.accuracy[:, 0], metrics.accuracy[order])
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=4))
+def test_parts_take_turns(sizes: list[int]) -> None:
+    order, part = alternating(sizes), np.repeat(np.arange(len(sizes)), sizes)
+    assert sorted(order) == list(range(sum(sizes)))
+    for k in range(1, len(order) + 1):  # each has its share among the first k, to within one member
+        joined = np.bincount(part[order[:k]], minlength=len(sizes))
+        assert (np.abs(joined - k * np.array(sizes) / sum(sizes)) <= len(sizes) / 2 + 0.5).all()
+
+
+def test_disagreement_within_and_between_parts_is_the_mean_over_pairs() -> None:
+    share = np.random.default_rng(1).random((6, 6))
+    share = share + share.T
+    np.fill_diagonal(share, 0)
+    means, parts = between_parts(share, [3, 1, 2]), ([0, 1, 2], [3], [4, 5])
+    for a, first in enumerate(parts):
+        for b, second in enumerate(parts):
+            pairs = [share[i, j] for i in first for j in second if i != j]
+            assert means[a, b] == pytest.approx(sum(pairs) / len(pairs)) if pairs else np.isnan(means[a, b])
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, TdnnConfig(width=8, dilations=(1, 2))])

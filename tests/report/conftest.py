@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from asr_kd.acoustic.model import FrameModel, build_model
-from asr_kd.acoustic.model_files import save_model
+from asr_kd.acoustic.model_files import join_models, save_model
 from asr_kd.acoustic.training import write_log
 from asr_kd.alignment.tree import monophone_tree, write_tree
 from asr_kd.evaluation.wer import align_words
@@ -71,7 +71,8 @@ def make_run(root: Path, *, settings: dict | None = None, utterances: int = 30) 
         _stamp(work.tree(kind), "align", metadata={"num_senones": NUM_SENONES})
         write_tree(replace(monophone_tree(PHONES), counts=np.ones(NUM_SENONES, np.int64)), work.tree(kind))
     numbers = ("frames", "bytes_per_frame", "full_bytes_per_frame", "retained_mass", "kl", "entropy", "entries")
-    for name, system in config.systems.items():
+    for name in config.in_training_order():
+        system = config.systems[name]
         if system.targets is not None:
             metadata = dict.fromkeys(numbers, 0.5) | {"frames": 600}
             _stamp(work.targets(system.targets.name), "soft-targets", metadata=metadata)
@@ -113,6 +114,9 @@ def _store(work: Workspace, name: str, rng: np.random.Generator, utterances: int
 
 def _model(config: Config, work: Workspace, name: str, stores: dict[str, FrameStore]) -> None:
     system = config.systems[name]
+    if system.parts:
+        _joined(work, name, system.parts)
+        return
     seeds = [sum(map(ord, name)) + k for k in range(system.num_models)]
     model = build_model(system.model, num_dims=5, num_senones=NUM_SENONES, seeds=seeds)
     model.precision = "float32"
@@ -121,6 +125,12 @@ def _model(config: Config, work: Workspace, name: str, stores: dict[str, FrameSt
     _stamp(work.exp(name), "train", settings, metadata={"best_epoch": [len(rows)] * len(seeds)})
     save_model(model, work.exp(name))
     write_log(work.exp(name), rows)
+
+
+def _joined(work: Workspace, name: str, parts: tuple[str, ...]) -> None:
+    digests = {part: json.loads((work.exp(part) / STAMP).read_text())["digest"] for part in parts}
+    _stamp(work.exp(name), "join", {"members": list(parts)}, digests, {"best_epoch": []})
+    join_models([work.exp(part) for part in parts], work.exp(name))
 
 
 def _train(model: FrameModel, train: FrameStore, dev: FrameStore) -> list[dict]:

@@ -346,7 +346,7 @@ def test_direct_models_of_another_teacher_are_refused(broken: tuple[Config, Work
     config, work = broken
     changed = _reused(config, work, "0123456789abcdef")
     with pytest.raises(
-        UserError, match=r"direct was copied from another .*teacher .* copy it again: asr-kd train direct"
+        UserError, match=r"direct was made from another .*teacher .* make it again: asr-kd train direct"
     ):
         report(changed, work)
 

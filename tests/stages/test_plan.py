@@ -239,6 +239,25 @@ def test_members_that_are_reused_are_not_trained(tmp_path):
     assert reused == 0 < trained and decoded == decoded_too
 
 
+def test_an_ensemble_of_systems_costs_what_its_parts_do(tmp_path):
+    work = Workspace(tmp_path, tmp_path / "conf.yaml")
+    note_minutes(work, train=30.0, dev=3.0, test=3.0)
+    joined = {"tdnn": SystemConfig(model=TdnnConfig(width=8)), "both": SystemConfig(members=("teacher", "tdnn"))}
+    seen = []
+    for source in (("teacher", "tdnn"), ("both",)):
+        systems = small_systems(distilled={"targets": TargetsConfig(source=source)}) | joined
+        config = Config(corpus=FolderConfig(), systems=systems)
+        rows = {row.stage: row for row in plan(config, work, measure=False).rows}
+        assert "train both" not in rows and rows["decode"].what.startswith("10 models")
+        seen.append([(rows[stage].flops, rows[stage].memory) for stage in ("soft-targets", "decode")])
+    assert seen[0] == seen[1]
+    without = replace(config, systems={name: system for name, system in systems.items() if name in ("teacher", "tdnn")})
+    alone = {row.stage: row.flops for row in plan(without, work, measure=False).rows}
+    with_both = replace(config, systems={name: systems[name] for name in ("teacher", "tdnn", "both")})
+    both = {row.stage: row.flops for row in plan(with_both, work, measure=False).rows}
+    assert both["decode"] == pytest.approx(2 * alone["decode"])
+
+
 def test_memory_and_work_grow_with_members_frames_and_states():
     one = next(plans_of(load_config(CONF / "mini.yaml")))
     assert one.memory(10**6) < replace(one, system=replace(one.system, members=20)).memory(10**6)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from asr_kd.acoustic.model_files import load_model
 from asr_kd.cli import main
 from asr_kd.errors import UserError
 from asr_kd.report.sweep_figure import SweepRow
@@ -195,6 +196,28 @@ def test_sizes_are_decoded_and_drawn(trained: Path) -> None:
     assert "seeds 1" not in figure  # what is the same everywhere is not in the legend
     exp = trained.parent.parent / "exp"
     assert not (exp / "decode").exists() and not (exp / "direct").exists()
+
+
+def test_an_ensemble_of_systems_is_joined_from_what_the_points_share(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained.parent.parent, tmp_path / "work", ignore=shutil.ignore_patterns("sweep"))
+    config, exp = tmp_path / "work" / "conf" / trained.name, tmp_path / "work" / "exp"
+    settings = yaml.safe_load(config.read_text())
+    systems = settings["systems"]
+    systems["tdnn"] = {"model": {"kind": "tdnn", "width": 8, "dilations": [1]}, "training": {"epochs": 1}}
+    systems["kinds"] = {"members": ["teacher", "tdnn"]}
+    systems["distilled"] |= {"targets": {"from": "kinds"}, "seeds": 1}
+    config.write_text(yaml.safe_dump(settings))
+    before = times(exp / "teacher")
+    sweep(
+        config, "--grid", "systems.tdnn.model.width=8,12", "--system", "distilled", "--system", "kinds", "--name", "s"
+    )
+    rows = json.loads((exp / "sweep/s/report/sweep.json").read_text())
+    assert [row["system"] for row in rows] == ["distilled", "kinds"] * 2
+    assert rows[1]["parameters"] < rows[3]["parameters"] and rows[1]["cross_entropy"] != rows[3]["cross_entropy"]
+    assert all(len(row["frame_accuracy_each"]) == row["seeds"] == 3 for row in rows[1::2])
+    models = [load_model(exp / "sweep/s/points" / f"systems.tdnn.model.width={n}" / "exp/kinds") for n in (8, 12)]
+    assert [model.select_members([2]).settings.width for model in models] == [8, 12]
+    assert times(exp / "teacher") == before
 
 
 def test_another_graph_is_not_put_in_the_place_of_the_recipes(trained: Path) -> None:

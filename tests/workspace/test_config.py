@@ -161,7 +161,7 @@ def test_a_number_in_a_list_is_named_by_its_place():
 
 def test_the_schema_describes_each_key_by_its_comment():
     systems = config_schema()["$defs"]["SystemConfig"]["properties"]
-    assert systems["members"]["description"] == "of an ensemble, whose posteriors are averaged"
+    assert systems["members"]["description"].startswith("of an ensemble, whose posteriors are averaged: how")
     scale = config_schema()["$defs"]["AlignmentConfig"]["properties"]["learn_from"]["description"]
     assert scale.startswith("all: also train") and scale.endswith("a recogniser")  # a comment of two lines
 
@@ -221,6 +221,29 @@ def test_the_reference_in_the_docs_is_that_of_the_code():
          "the aligner"),
         ("systems.direct.members", 2, "systems.direct: members and seeds exclude each other: an ensemble has members, "
          "a single model seeds"),
+        ("systems.direct.members", 0, "systems.direct.members must be a whole number, at least 1, or a list of "
+         "systems, not 0"),
+        ("systems.direct.members", [], "systems.direct.members must be a whole number, at least 1, or a list of "
+         "systems, not []"),
+        ("systems.joined", {"members": ["teacher", "t"]}, "systems.joined.members: there is no system 't'"),
+        ("systems.joined", {"members": ["teacher", "teacher"]}, "systems.joined: members: teacher, teacher names a "
+         "system twice"),
+        ("systems.joined", {"members": ["distilled"]}, "systems.joined.members: distilled is a single model, no "
+         "ensemble"),
+        ("systems.joined", {"members": ["teacher", "joined"]}, "systems.joined.members: joined is itself an ensemble "
+         "of systems: name its own members in its place"),
+        ("systems.joined", {"members": ["teacher"], "model": {"width": 8}, "seeds": 2}, "systems.joined: members names "
+         "systems, which have settings of their own: leave out model and seeds, or give members a number"),
+        ("systems.joined", {"members": ["teacher"], "targets": {"from": "direct"}}, "systems.joined: members names "
+         "systems, which have settings of their own: leave out targets, or give members a number"),
+        ("systems.joined", {"members": ["teacher"], "tree": "monophone"}, "systems.joined: it has tree: monophone, but "
+         "teacher has tree: tied"),
+        ("systems", {"a": {"members": 2}, "b": {"reuse": "a"}, "c": {"members": ["a", "b"]}}, "systems.c.members: a "
+         "and b have the same models; leave out one of them"),
+        ("systems", {"a": {"members": ["b"]}, "b": {"seeds": 2, "targets": {"from": "a"}}}, "systems: a -> b -> a "
+         "learn from each other"),
+        ("systems", {"a": {"members": ["b"]}, "b": {"members": 2}, "c": {"reuse": "a"}}, "systems.c.reuse: a is an "
+         "ensemble of systems: reuse one of these"),
         ("systems.teacher.folds", 3, "systems.teacher: folds must be 0, or at least 2 and at most members (2), not 3"),
         ("systems.distilled.reuse", "teacher", "systems.distilled: reuse is for models that learn from hard labels: "
          "leave out reuse or targets"),
@@ -316,6 +339,30 @@ def test_systems_are_trained_after_those_that_they_learn_from():
     assert config.trees == ("tied",)
     with pytest.raises(UserError, match="there is no system 'x' in the config; it has: distilled, assistant"):
         config.system("x")
+
+
+def test_an_ensemble_of_systems_has_all_their_models():
+    systems = {
+        "all": {"members": ["wide", "seeds", "tdnn"]},
+        "students": {"members": ["taught", "distilled"]},
+        "distilled": {"targets": {"from": "all"}},
+        "taught": {"targets": {"from": "students_of_none"}},
+        "students_of_none": {"members": ["wide", "direct"]},
+        "wide": {"members": 3},
+        "seeds": {"seeds": 2},
+        "tdnn": {"model": {"kind": "tdnn"}},
+        "direct": {},
+        "last": {"targets": {"from": "students"}},
+    }
+    config = from_mapping(Config, {"systems": systems}, "my.yaml")
+    assert config.answering("all") == {"wide": 3, "seeds": 2, "tdnn": 1}
+    assert config.answering("wide") == {"wide": 3} and config.answering("seeds") == {"seeds": 1}
+    order = config.in_training_order()
+    for name, system in config.systems.items():
+        assert all(order.index(teacher) < order.index(name) for teacher in system.teachers)
+    # neither the distilled systems, nor an ensemble of them, nor what nobody learns from
+    assert set(config.teachers()) == {"wide", "seeds", "tdnn", "direct", "all", "students_of_none"}
+    assert from_mapping(Config, to_mapping(config), "again") == config
 
 
 def test_targets_are_named_by_their_teachers_and_by_what_differs_from_the_defaults():
