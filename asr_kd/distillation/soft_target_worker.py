@@ -43,7 +43,7 @@ class TeacherFolder:
       members: how many of its models answer together, the first ones; the others are the same model from other seeds.
       folds: 0: every member answers for every utterance. K: member m answers for fold m modulo K alone, on which it was
         not trained.
-      weight: of its distribution in the mean, relative to the others'; its members share it.
+      weight: of its distribution, relative to the others'; its members share it.
     """
 
     folder: Path

@@ -82,7 +82,7 @@ class Teacher:
       windows: of the teacher's own context, numbered as the student's. None: it sees the frames of the batch, altered
         where the student's are; the batch must have its context.
       members: (M, N) bool, which members answer for which frame (out of fold); None: all for all.
-      weight: of its distribution in the mean, relative to the other teachers'; its members share it.
+      weight: of its distribution, relative to the other teachers'; its members share it.
     """
 
     model: FrameModel
