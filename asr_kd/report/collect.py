@@ -113,6 +113,8 @@ def _model_digest(config: Config, work: Workspace, system: str) -> str:
 def collect(config: Config, work: Workspace) -> Evidence:
     """Counts and measures everything; takes as long as running each model over every scored set once.
 
+    Models that are members of an ensemble of systems run once more, with the others.
+
     Raises:
       UserError: as `inputs`.
     """

@@ -102,7 +102,10 @@ def test_page_and_figure_say_it(run: tuple[Config, Workspace], results: Results)
     shown = results.parts_disagreement["noisy"]
     assert "are those of dnns (3 of kind dnn), tdnns (2 of kind tdnn), last (1 of kind dnn)." in said
     assert f"{100 * shown.across:.1f}" in said and f"two of one system on {100 * shown.within:.1f}" in said
-    assert "1 member of last reaches a frame accuracy of" in said and "2 members of tdnns reach a frame" in said
+    alone, together = results.parts[1].curve["noisy"][1], results.members_curve["noisy"][1]
+    numbers = [f"{100 * p.frame_accuracy:.1f}\N{NO-BREAK SPACE}% ({p.cross_entropy:.3f})" for p in (alone, together)]
+    assert f"2 members of tdnns {numbers[0]}, as many of all systems in turns {numbers[1]};" in said
+    assert "1 member of last " in said
     folder = run[1].exp("report")
     for name in ("index.html", "report.md"):
         text = (folder / name).read_text(encoding="utf-8")
