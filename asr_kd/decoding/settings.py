@@ -34,6 +34,24 @@ class DecodingConfig:
     prior_scale: NotNegative = 1.0
     # of a silence after each word; 0: silence only where SIL is a word of the transcripts
     silence_probability: Annotated[float, Field(ge=0, le=0.999)] = 0.5
+    # decode phones with a phone bigram beside the words, where words are made of phones: the phone error rate (PER)
+    phones: bool = True
+    phone_acoustic_scales: tuple[Positive, ...] = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7)  # the grids for phones
+    phone_penalties: tuple[float, ...] = (-2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0)  # added to the score of each phone
+
+    def for_words(self) -> DecodingConfig:
+        """Without what concerns phones alone: on that no words depend."""
+        names = ("phones", "phone_acoustic_scales", "phone_penalties")
+        return dataclasses.replace(self, **{name: getattr(DecodingConfig, name) for name in names})
+
+    def for_phones(self) -> DecodingConfig:
+        """With the grids for phones in place of those for words; silence is a token of the phone bigram."""
+        return dataclasses.replace(
+            self.for_words(),
+            acoustic_scales=self.phone_acoustic_scales,
+            word_penalties=self.phone_penalties,
+            silence_probability=0.0,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

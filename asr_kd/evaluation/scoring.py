@@ -6,13 +6,15 @@ TIMIT's phones are trained as 61 or 48 and scored as 39 (Lee and Hon 1989): conf
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from asr_kd.evaluation.wer import characters
 from asr_kd.io.files import digest_of
 from asr_kd.lang.lexicon import SILENCE
+from asr_kd.lang.phones import GLOTTAL_STOP
+from asr_kd.lang.phones import SYMBOLS as CLOSURES
 
 Unit = Literal["word", "character", "phone"]
 
@@ -59,7 +61,8 @@ class Scoring:
             return characters(words) if self.unspaced else list(words)
         scored: list[str] = []
         for word in words:
-            phone = self.phones[word.upper()]
+            # phones that are written as words are in lower case, where the table has upper case (lang.PhonesAsWords)
+            phone = self.phones[word] if word in self.phones else self.phones[word.upper()]
             if phone is None or (phone == SILENCE and (not silence or scored[-1:] == [SILENCE])):
                 continue
             scored.append(phone)
@@ -67,6 +70,22 @@ class Scoring:
 
 
 WORDS = Scoring()
+
+
+def scoring_of_phones(phones: Iterable[str], *, closures: bool = False) -> Scoring:
+    """Every phone as itself, without silence.
+
+    Args:
+      closures: stops are written with their closures (`lang.closures`): as in Lee and Hon's 39 classes, closures are
+        silence and the glottal stop is left out, so that a stop counts once, by its release.
+
+    >>> scoring_of_phones(["SIL", "TCL", "T", "IY", "Q"], closures=True).scored("SIL Q IY TCL T SIL".split())
+    ['IY', 'T']
+    """
+    table: dict[str, str | None] = {phone: phone for phone in (SILENCE, *phones)}
+    for phone in CLOSURES if closures else ():
+        table[phone] = None if phone == GLOTTAL_STOP else SILENCE
+    return Scoring(table)
 
 
 def rate_name(unit: str) -> str:

@@ -20,12 +20,15 @@ from asr_kd.workspace.work import Workspace
 
 log = logging.getLogger(__name__)
 
+Reference = list[str] | None  # the words or phones of an utterance; None: not known, it is not scored
+
 
 @dataclass(frozen=True)
 class Recognised:
     """What a system recognised in a set.
 
     Attributes:
+      references: [utterance of the store].
       seeds: [seed][utterance of the store].
       seconds: of one core, for each seed.
     """
@@ -33,6 +36,7 @@ class Recognised:
     system: str
     set: str
     store: FrameStore
+    references: Sequence[Reference]
     scales: Scales
     seeds: Sequence[Sequence[Hypothesis]]
     seconds: Sequence[float]
@@ -53,19 +57,24 @@ def write_results(
       more: further entries of the summary.
     """
     store, seeds = recognised.store, recognised.seeds
+    scored = [(n, name, ref) for n, (name, ref) in enumerate(zip(store.ids, recognised.references, strict=True))
+              if ref is not None]  # fmt: skip
     rows = [
-        _row(utterance, seed, text.split(), hypothesis, scoring)
+        _row(utterance, seed, reference, hypotheses[number], scoring)
         for seed, hypotheses in enumerate(seeds)
-        for utterance, text, hypothesis in zip(store.ids, store.references, hypotheses, strict=True)
+        for number, utterance, reference in scored
     ]
     failed = [
         (seed, utterance)
         for seed, hypotheses in enumerate(seeds)
-        for utterance, hypothesis in zip(store.ids, hypotheses, strict=True)
-        if hypothesis.failed
+        for number, utterance, _ in scored
+        if hypotheses[number].failed
     ]
     for seed, utterance in failed:
         log.warning("%s seed %d found no %ss for %s", recognised.system, seed, scoring.unit, utterance)
+    if len(scored) < len(store.ids):
+        known = {utterance for _, utterance, _ in scored}
+        more["unaligned"] = [utterance for utterance in store.ids if utterance not in known]
     in_vocabulary = set(scoring.scored(sorted(vocabulary)))
     oov = sum(word not in in_vocabulary for row in rows if row["seed"] == 0 for word in row["ref"])
     audio, seconds = float(store.durations.sum()), sum(recognised.seconds)

@@ -8,7 +8,7 @@ Shapes:  T frames of an utterance, C senones.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +28,7 @@ from asr_kd.errors import UserError
 from asr_kd.evaluation.scoring import Scoring
 from asr_kd.frames.store import FrameStore
 from asr_kd.kernels.switch import one_thread
+from asr_kd.stages.decode_results import Reference
 
 T = TypeVar("T")
 
@@ -54,13 +55,18 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class DecodeShard:
-    """Utterances first to end (exclusive) of a store."""
+    """Utterances first to end (exclusive) of a store.
+
+    Attributes:
+      references: one for each, where they are scored.
+    """
 
     model: TrainedModel
     frames: Path
     first: int
     end: int
     search: SearchSettings
+    references: Sequence[Reference] = ()
 
 
 class Loaded:
@@ -125,12 +131,15 @@ def decode_shard(loaded: Loaded, shard: DecodeShard) -> tuple[list[Hypothesis], 
 
 def score_grid(loaded: Loaded, scoring: Scoring, shard: DecodeShard) -> NDArray[np.int64]:
     """(scales, penalties) errors at every acoustic scale and word penalty of the settings."""
-    decoder = loaded.decoder(shard.model.graph, shard.search)
-    loglikes, _ = _timed_loglikes(loaded, shard)
-    references = [text.split() for text in loaded.store(shard.frames).references[shard.first : shard.end]]
     settings = shard.search.decoding
-    grids = decoder.decode_grid(loglikes, settings.acoustic_scales, settings.word_penalties)
-    return grid_errors(references, grids, scoring)
+    loglikes, _ = _timed_loglikes(loaded, shard)
+    scored = [(r, array) for r, array in zip(shard.references, loglikes, strict=True) if r is not None]
+    if not scored:
+        return np.zeros((len(settings.acoustic_scales), len(settings.word_penalties)), np.int64)
+    decoder = loaded.decoder(shard.model.graph, shard.search)
+    arrays = [array for _, array in scored]
+    grids = decoder.decode_grid(arrays, settings.acoustic_scales, settings.word_penalties)
+    return grid_errors([reference for reference, _ in scored], grids, scoring)
 
 
 def list_hypotheses(loaded: Loaded, draws: int, size: int, shard: DecodeShard) -> list[NBest]:

@@ -15,7 +15,8 @@ from asr_kd.decoding.decoder import NBest, load_backend
 from asr_kd.errors import UserError
 from asr_kd.io.folders import discard_partial, partial_folder, replacing_folder
 from asr_kd.io.stamp import Stamp, stale_reason
-from asr_kd.stages.decode import DecodeContext, DecodeTask, shards_of
+from asr_kd.stages.decode import shards_of
+from asr_kd.stages.decode_context import DecodeContext, DecodeTask
 from asr_kd.stages.decode_results import read_summary
 from asr_kd.stages.decode_worker import DecodeShard, Loaded, list_hypotheses
 from asr_kd.workspace.cached_map import Codec, cached_groups, json_codec
@@ -50,7 +51,7 @@ def make_lists(context: DecodeContext, tasks: Sequence[DecodeTask]) -> dict[tupl
         scale = read_summary(work, task.system, DEV)["acoustic_scale"]
         for name, store in context.stores.items():
             settings = {
-                "decoding": context.config.decoding,
+                "decoding": context.decoding,
                 "decoder": context.backend,
                 "draws": DRAWS,
                 "size": LIST_SIZE,

@@ -18,10 +18,13 @@ from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_SHIFT
 from asr_kd.frames.sampler import BLOCK_FRAMES
 from asr_kd.frames.store import store_bytes
+from asr_kd.io.files import read_lines
 from asr_kd.io.formatting import human_bytes, text_table
 from asr_kd.io.stamp import read_stamp
 from asr_kd.lang.ngram import read_counts
 from asr_kd.stages.language import bytes_on_disk, bytes_to_compile
+from asr_kd.stages.phone_graph import bytes_to_compile as bytes_to_compile_phones
+from asr_kd.stages.phone_graph import graph_bytes as phone_graph_bytes
 from asr_kd.stages.plan_models import LABEL, PROCESS, UTTERANCE, SystemPlan, flops_per_second, plans_of, windows_bytes
 from asr_kd.workspace.config import TRAIN, Config, SystemConfig
 from asr_kd.workspace.executor import default_jobs
@@ -146,6 +149,8 @@ def plan(
     flops = speech.scored_frames * sum(system.forward_flops for system in scored)
     seconds = _forward_seconds(scored, speeds, speech.scored_frames)
     rows += [_decode(config, work, flops)]
+    if config.decodes_phones:
+        rows += [_decode_phones(config, work, flops)]
     rows += [Row("report", "frames of the scored sets", flops, seconds=seconds)]
     return Plan(speech.frames, rows, gpu_tflops)
 
@@ -236,14 +241,28 @@ def _soft_targets(plan: SystemPlan, teachers: Sequence[SystemPlan], speeds: Spee
 
 
 def _decode(config: Config, work: Workspace, flops: float) -> Row:
-    """Of as many models as are decoded; an ensemble's members answer together."""
-    decoded = sum(1 if system.is_ensemble else system.num_models for system in config.systems.values())
+    decoded = _decoded_models(config)
     model = work.lm / "G.arpa"
     if not model.is_file():
         return Row("decode", f"{decoded} models; the graph depends on a language model that is not there yet", flops)
     ngrams = sum(read_counts(model))
     what = f"{decoded} models, graph of {ngrams / 1e6:.2f} M n-grams; memory to compile it"
     return Row("decode", what, flops, bytes_on_disk(ngrams), bytes_to_compile(ngrams))
+
+
+def _decode_phones(config: Config, work: Workspace, flops: float) -> Row:
+    """The same models once more, on the graph of phones: of all that the lexicon has."""
+    decoded, file = _decoded_models(config), work.lang / "phones.txt"
+    if not file.is_file():
+        return Row("decode phones", f"{decoded} models; the graph depends on a lexicon that is not there yet", flops)
+    phones = sum(1 for _ in read_lines(file, "run asr-kd prepare again"))
+    what = f"{decoded} models, graph of {phones} phones; memory to compile it"
+    return Row("decode phones", what, flops, phone_graph_bytes(phones), bytes_to_compile_phones(phones))
+
+
+def _decoded_models(config: Config) -> int:
+    """An ensemble's members answer together."""
+    return sum(1 if system.is_ensemble else system.num_models for system in config.systems.values())
 
 
 def _forward_seconds(systems: Sequence[SystemPlan], speeds: Speeds, frames: float) -> float | None:

@@ -31,7 +31,14 @@ from asr_kd.lang.ngram import BEGIN, END, NGram, read_arpa, read_vocabulary
 from asr_kd.lang.normalise import Normaliser
 from asr_kd.lang.settings import LangConfig
 from asr_kd.lang.units import normaliser
-from asr_kd.stages.decode import DecodeContext, DecodeTask, chosen_sets, chosen_systems, decode_context, task_of
+from asr_kd.stages.decode_context import (
+    DecodeContext,
+    DecodeTask,
+    chosen_sets,
+    chosen_systems,
+    decode_context,
+    task_of,
+)
 from asr_kd.stages.decode_results import Recognised, read_summary, read_summary_file, write_results
 from asr_kd.stages.decoding_graph import language_model_of
 from asr_kd.stages.nbest import ListedUtterance, make_lists, read_lists
@@ -239,7 +246,7 @@ def _rescore_system(second_pass: _SecondPass, task: DecodeTask, names: Sequence[
             "hypotheses": float(np.mean([len(utterance.hypotheses.words) for utterance in listed])),
         }
         seconds = [first["seconds"] / first["seeds"]] * len(seeds)
-        recognised = Recognised(system, name, store, scales, seeds, seconds)
+        recognised = Recognised(system, name, store, context.references(name), scales, seeds, seconds)
         with replacing_folder(second_pass.folder(system, name), second_pass.stamp(system, name)) as temporary:
             write_results(temporary, recognised, settings, scoring, vocabulary, **more)
 

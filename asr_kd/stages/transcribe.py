@@ -12,7 +12,7 @@ from asr_kd.corpora.audio import AudioFormat, BadAudio, read_audio
 from asr_kd.decoding.settings import chosen_backend
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_LENGTH, fbank
-from asr_kd.stages.decode import task_of
+from asr_kd.stages.decode_context import task_of
 from asr_kd.stages.decode_results import read_summary
 from asr_kd.stages.decode_worker import Loaded, SearchSettings, loglikes_of
 from asr_kd.workspace.config import DEV, TRAIN, Config

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from asr_kd.acoustic.settings import AnyModel, DnnConfig, TrainingConfig
 from asr_kd.alignment.settings import AlignmentConfig
 from asr_kd.corpora.registry import CORPORA
-from asr_kd.corpora.settings import CorpusConfig, PromptsConfig
+from asr_kd.corpora.settings import CorpusConfig, PromptsConfig, TimitConfig
 from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.distillation.settings import LOSSES, TargetsConfig
 from asr_kd.errors import UserError
@@ -33,6 +33,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _RESERVED = {  # folders of exp/ that are no system's
     *("align", "align_compare", "decode", "graph", "graph_monophone", "log", "nbest", "realign", "report"),
     *("rescored", "sweep", "targets", "tree", "tree_monophone"),
+    *("phone_lm", "phone_graph", "phone_graph_monophone", "phone_decode"),
 }
 
 
@@ -175,6 +176,12 @@ class Config:
         """The trees that are needed: "tied", and "monophone" where a system is trained on untied states."""
         monophone = any(system.tree == "monophone" for system in self.systems.values())
         return ("tied", "monophone") if monophone else ("tied",)
+
+    @property
+    def decodes_phones(self) -> bool:
+        """Whether phones are decoded beside words: where words are made of phones, and transcripts are words."""
+        phones_as_words = isinstance(self.corpus, TimitConfig) and self.corpus.transcripts == "phones"
+        return self.decoding.phones and self.lang.units == "phones" and not phones_as_words
 
     def system(self, name: str) -> SystemConfig:
         """Raises UserError where the config has none of this name."""

@@ -61,6 +61,15 @@ class Workspace:
         """The decoding graph of that tree."""
         return self.exp(_of_tree("graph", kind))
 
+    @property
+    def phone_lm(self) -> Path:
+        """The phone bigram."""
+        return self.exp("phone_lm")
+
+    def phone_graph(self, kind: str) -> Path:
+        """The decoding graph of phones of that tree."""
+        return self.exp(_of_tree("phone_graph", kind))
+
     def targets(self, name: str) -> Path:
         """Stored soft targets; the name is `TargetsConfig.name`."""
         return self.exp("targets") / name
@@ -68,6 +77,10 @@ class Workspace:
     def decoded(self, system: str, name: str) -> Path:
         """What a system recognised in a set."""
         return self.exp("decode") / system / name
+
+    def decoded_phones(self, system: str, name: str) -> Path:
+        """The phones that a system recognised in a set, beside its words."""
+        return self.exp("phone_decode") / system / name
 
     def nbest(self, system: str, name: str) -> Path:
         """Lists of what a system's lattices of a set hold."""

@@ -29,6 +29,7 @@ from asr_kd.lang.lexicon import write_lang
 from asr_kd.lang.ngram import write_arpa
 from asr_kd.settings import to_mapping
 from asr_kd.stages import decode as stage
+from asr_kd.stages import decode_context
 from asr_kd.stages.decode import decode
 from asr_kd.stages.decoding_graph import open_graph
 from asr_kd.workspace.config import Config, SystemConfig
@@ -49,7 +50,7 @@ CONFIG = Config(
         "crowd": SystemConfig(model=MODEL, members=3),
         "untrained": SystemConfig(model=MODEL),
     },
-    decoding=DecodingConfig(acoustic_scales=(0.1, 0.3, 0.9), word_penalties=(-1.0, 0.0, 1.0)),
+    decoding=DecodingConfig(acoustic_scales=(0.1, 0.3, 0.9), word_penalties=(-1.0, 0.0, 1.0), phones=False),
 )
 
 
@@ -220,7 +221,7 @@ def test_words_do_not_depend_on_how_many_run_at_once(work, monkeypatch):
 
 def test_phones_are_scored_as_their_classes_and_another_map_decodes_again(work, monkeypatch):
     classes = {"AB": "A", "BEE": "B", "BEER": "B", "C": "SIL", "SEA": "SIL", "XENON": None}
-    monkeypatch.setattr(stage, "scoring_of", lambda *_: Scoring(classes))
+    monkeypatch.setattr(decode_context, "scoring_of", lambda *_: Scoring(classes))
     result = decode(CONFIG, work, systems=["plain"], backend="kaldi")
     assert "PER" in str(result) and "with silence" in str(result) and "WER" not in str(result)
     summary = json.loads((work.decoded("plain", "dev") / "summary.json").read_text())
@@ -234,7 +235,7 @@ def test_phones_are_scored_as_their_classes_and_another_map_decodes_again(work, 
     wrong = sum(a != b for row in rows for a, b in align_words(*(row["with_silence"][k] for k in ("ref", "hyp"))))
     assert summary["with_silence"]["wer"] == pytest.approx(wrong / 10)
     assert not decode(CONFIG, work, systems=["plain"], backend="kaldi").ran
-    monkeypatch.setattr(stage, "scoring_of", lambda *_: Scoring(classes | {"AB": "B"}))
+    monkeypatch.setattr(decode_context, "scoring_of", lambda *_: Scoring(classes | {"AB": "B"}))
     assert decode(CONFIG, work, systems=["plain"], backend="kaldi").ran
     assert read_json_lines(work.decoded("plain", "dev") / "hyps.jsonl")[0]["ref"] == ["B", "B"]
 
@@ -242,7 +243,7 @@ def test_phones_are_scored_as_their_classes_and_another_map_decodes_again(work, 
 def test_both_back_ends_write_the_same_words(work):
     pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
     wide = DecodingConfig(acoustic_scales=(0.3,), word_penalties=(0.0,), search_beam=200.0, output_beam=1.0,
-                          max_active=100_000)  # fmt: skip
+                          max_active=100_000, phones=False)  # fmt: skip
     config, rows = dataclasses.replace(CONFIG, decoding=wide), {}
     for backend in ("k2", "kaldi"):
         decode(config, work, systems=["plain"], backend=backend)
@@ -315,7 +316,7 @@ def run_command(work: Workspace, *options: str):
 
 
 def test_characters_are_counted_beside_words(work, monkeypatch):
-    monkeypatch.setattr(stage, "scoring_of", lambda *_: Scoring(characters=True))
+    monkeypatch.setattr(decode_context, "scoring_of", lambda *_: Scoring(characters=True))
     result = decode(CONFIG, work, systems=["plain"], sets=["test"], backend="kaldi")
     summary = json.loads((work.decoded("plain", "test") / "summary.json").read_text())
     rows = read_json_lines(work.decoded("plain", "test") / "hyps.jsonl")
@@ -327,7 +328,7 @@ def test_characters_are_counted_beside_words(work, monkeypatch):
     head, _, line = str(result).splitlines()
     column = head.index("CER") + len("CER")
     assert line[:column].endswith(f" {counted['wer']:.2%}") and f" {summary['wer']:.2%} " in line
-    monkeypatch.setattr(stage, "scoring_of", lambda *_: Scoring())
+    monkeypatch.setattr(decode_context, "scoring_of", lambda *_: Scoring())
     assert "CER" not in str(decode(CONFIG, work, systems=["plain"], sets=["test"], backend="kaldi"))
     assert "characters" not in json.loads((work.decoded("plain", "test") / "summary.json").read_text())
 
@@ -359,7 +360,7 @@ def test_the_command_says_which_decoder_it_takes(work, caplog):
 @pytest.mark.parametrize("empty", ["acoustic_scales", "word_penalties"])
 def test_an_empty_grid_is_named(work, empty):
     with pytest.raises(UserError, match=f"decoding.{empty}"):
-        decode(dataclasses.replace(CONFIG, decoding=DecodingConfig(**{empty: ()})), work, backend="kaldi")
+        decode(dataclasses.replace(CONFIG, decoding=DecodingConfig(phones=False, **{empty: ()})), work, backend="kaldi")
 
 
 def test_alignments_of_empty_sides():

@@ -177,6 +177,7 @@ def test_every_stage_is_counted_and_what_runs_nets_is_timed(tmp_path):
         "train distilled",
         "train monophone",
         "decode",
+        "decode phones",
         "report",
     ]
     in_nets = [row for row in result.rows if row.stage.startswith(("train", "soft-targets", "report"))]
@@ -188,6 +189,12 @@ def test_every_stage_is_counted_and_what_runs_nets_is_timed(tmp_path):
     write_arpa(work.lm / "G.arpa", estimate([["A", "B"]], 2))
     decode = next(row for row in plan(config, work, measure=False).rows if row.stage == "decode")
     assert decode.what.startswith("8 models, graph of 0.00 M n-grams") and decode.disk > 0 and decode.memory
+    work.lang.mkdir()
+    (work.lang / "phones.txt").write_text("SIL\nA\nB\n")
+    of_phones = next(row for row in plan(config, work, measure=False).rows if row.stage == "decode phones")
+    assert of_phones.what.startswith("8 models, graph of 3 phones") and of_phones.flops == decode.flops
+    characters = replace(config, lang=replace(config.lang, units="characters"))
+    assert "decode phones" not in {row.stage for row in plan(characters, work, measure=False).rows}
     faster = plan(config, work, gpu_tflops=624.0, measure=False)
     assert "624 TFLOP/s" in str(faster) and all(row.seconds is None for row in faster.rows)
     add_set(work, "more", ("more",))
