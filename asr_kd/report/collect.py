@@ -86,15 +86,22 @@ def inputs(config: Config, work: Workspace) -> dict[str, str]:
         model = _model_digest(config, work, system)
         digests[system] = model
         for name in sets:
-            folder = work.decoded(system, name)
-            stamp = require(folder, work, f"decode --system {system}")
-            if model not in stamp["inputs"].values():
-                raise UserError(
-                    f"{folder} was decoded with another {work.exp(system)} than the one there now ({model}); "
-                    f"decode again: {work.command('decode')}"
-                )
-            digests[f"{system} {name}"] = stamp["digest"]
+            digests[f"{system} {name}"] = _decoded_digest(work, work.decoded(system, name), system, model)
+            if config.decodes_phones:
+                folder = work.decoded_phones(system, name)
+                digests[f"{system} {name} phones"] = _decoded_digest(work, folder, system, model)
     return digests | _rescored_digests(config, work)
+
+
+def _decoded_digest(work: Workspace, folder: Path, system: str, model: str) -> str:
+    """Of what a system recognised; raises UserError where that is missing, or the model is another one now."""
+    stamp = require(folder, work, f"decode --system {system}")
+    if model not in stamp["inputs"].values():
+        raise UserError(
+            f"{folder} was decoded with another {work.exp(system)} than the one there now ({model}); "
+            f"decode again: {work.command('decode')}"
+        )
+    return str(stamp["digest"])
 
 
 def _model_digest(config: Config, work: Workspace, system: str) -> str:
@@ -121,17 +128,20 @@ def collect(config: Config, work: Workspace) -> Evidence:
     inputs(config, work)
     sets = scored_sets(config, work)
     systems = _ordered(config)
-    hypotheses = {(s, n): read_hypotheses(work.decoded(s, n), work.command("decode")) for s in systems for n in sets}
+    keys, again = [(s, n) for s in systems for n in sets], work.command("decode")
+    hypotheses = {(s, n): read_hypotheses(work.decoded(s, n), again) for s, n in keys}
+    with_phones = keys if config.decodes_phones else []
+    phones = {(s, n): read_hypotheses(work.decoded_phones(s, n), again) for s, n in with_phones}
     stores = {name: open_frames(work, name) for name in sets}
     measured: dict[str, Measured] = {}
     for system in config.in_training_order():  # so that an ensemble comes before the systems that reuse its members
         measured[system] = measure(config, work, system, stores, measured)
     rows = [
-        row_of(config, work, name, measured[name], {n: hypotheses[name, n] for n in sets}, _main(sets))
+        row_of(config, work, name, measured[name], _of_system(hypotheses, name), _of_system(phones, name), _main(sets))
         for name in systems
     ]
-    left_out = _left_out(config, work, hypotheses)
-    compared = [compare_systems(config, work, c, rows, measured, hypotheses) for c in config.compare]
+    left_out = _left_out(config, work, hypotheses, phones)
+    compared = [compare_systems(config, work, c, rows, measured, hypotheses, phones) for c in config.compare]
     results = Results(
         corpus=config.corpus.name,
         unit=hypotheses[systems[0], _main(sets)].summary.unit if systems else "word",
@@ -148,6 +158,7 @@ def collect(config: Config, work: Workspace) -> Evidence:
         memory=_noted(work, "memory.json"),
         soft_targets=_stored_targets(config, work),
         rescored=_rescored_rows(config, work),
+        per_left_out={n: h.summary.unaligned for (_, n), h in phones.items() if h.summary.unaligned},
     )
     results = _with_ensemble(config, results, measured)
     if results.unit == "phone":
@@ -161,6 +172,11 @@ def collect(config: Config, work: Workspace) -> Evidence:
         example,
         names,
     )
+
+
+def _of_system(hypotheses: Mapping[tuple[str, str], Hypotheses], system: str) -> dict[str, Hypotheses]:
+    """By set."""
+    return {name: of_set for (other, name), of_set in hypotheses.items() if other == system}
 
 
 def _main(sets: Sequence[str]) -> str:
@@ -302,14 +318,20 @@ def _alignment(config: Config, work: Workspace, left_out: Sequence[LeftOut]) -> 
     return replace(result, boundaries=times["phones"], words=times["words"], compared=times["utterances"])
 
 
-def _left_out(config: Config, work: Workspace, hypotheses: Mapping[tuple[str, str], Hypotheses]) -> list[LeftOut]:
+def _left_out(
+    config: Config,
+    work: Workspace,
+    hypotheses: Mapping[tuple[str, str], Hypotheses],
+    phones: Mapping[tuple[str, str], Hypotheses],
+) -> list[LeftOut]:
     """Every utterance that some stage could not use, and why."""
     failed = require(work.exp("align"), work, "align")["metadata"]["failed"]
     rows = [_typed(LeftOut, bad | {"stage": "prepare"}) for bad in prepared(config, work)["left_out"]]
     rows += [_typed(LeftOut, bad | {"stage": "align"}) for bad in failed]
-    for (system, _), of_set in hypotheses.items():
-        reason = f"{system}: no path found, counted as deletions"
-        rows += [LeftOut(stage="decode", utterance=name, reason=reason) for name in of_set.summary.failed]
+    for what, of_all in (("path", hypotheses), ("path of phones", phones)):
+        for (system, _), of_set in of_all.items():
+            reason = f"{system}: no {what} found, counted as deletions"
+            rows += [LeftOut(stage="decode", utterance=name, reason=reason) for name in of_set.summary.failed]
     return list(dict.fromkeys(rows))
 
 

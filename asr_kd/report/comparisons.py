@@ -6,10 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.errors import UserError
+from asr_kd.evaluation.bootstrap import Comparison as BootstrapComparison
 from asr_kd.evaluation.bootstrap import Interval, compare
 from asr_kd.evaluation.frames import accuracy_gain
 from asr_kd.report.hypotheses import Hypotheses
-from asr_kd.report.results import Difference, Distillation, GainKept, GainKeptHeadline, SetComparison, SystemRow
+from asr_kd.report.results import (
+    Difference,
+    Distillation,
+    GainKept,
+    GainKeptHeadline,
+    PhoneComparison,
+    SetComparison,
+    SystemRow,
+)
 from asr_kd.report.systems import Measured, resampling
 from asr_kd.workspace.config import DEV, Comparison, Config, from_mapping
 from asr_kd.workspace.work import Workspace, require
@@ -22,8 +31,12 @@ def compare_systems(
     rows: Sequence[SystemRow],
     measured: Mapping[str, Measured],
     hypotheses: Mapping[tuple[str, str], Hypotheses],
+    phones: Mapping[tuple[str, str], Hypotheses],
 ) -> Distillation:
     """Compares the direct and the distilled system and their teacher on every test set.
+
+    Args:
+      phones: empty where they were not decoded beside words.
 
     Raises:
       UserError: the distilled system was trained without soft targets, or the two did not decode the same utterances.
@@ -33,7 +46,7 @@ def compare_systems(
     targets = _targets(work, names.distilled)
     teachers = () if targets.imported else targets.source
     sets = [name for name in systems[0].wer if name != DEV] or [DEV]
-    of_sets = {name: _compare_on(name, config, work, systems, measured, hypotheses) for name in sets}
+    of_sets = {name: _compare_on(name, config, work, systems, measured, hypotheses, phones) for name in sets}
     main, on_dev = of_sets[sets[0]], _gain_kept(systems, DEV)
     return Distillation(
         direct=names.direct,
@@ -73,15 +86,20 @@ def _compare_on(
     systems: Sequence[SystemRow],
     measured: Mapping[str, Measured],
     hypotheses: Mapping[tuple[str, str], Hypotheses],
+    phones: Mapping[tuple[str, str], Hypotheses],
 ) -> SetComparison:
     """The systems (direct, teacher, distilled) on one set, all resampled on the same utterances."""
     direct, teacher, distilled = (system.name for system in systems)
-    a, b = hypotheses[direct, name], hypotheses[distilled, name]
-    if a.ids != b.ids:
-        raise UserError(
-            f"{a.folder} and {b.folder} do not hold the same utterances; decode again: {work.command('decode')}"
-        )
-    paired = compare(a.errors, b.errors, a.words, **resampling(config))
+
+    def pair(of_each: Mapping[tuple[str, str], Hypotheses]) -> BootstrapComparison:
+        a, b = of_each[direct, name], of_each[distilled, name]
+        if a.ids != b.ids:
+            raise UserError(
+                f"{a.folder} and {b.folder} do not hold the same utterances; decode again: {work.command('decode')}"
+            )
+        return compare(a.errors, b.errors, a.words, **resampling(config))
+
+    paired, paired_phones = pair(hypotheses), pair(phones) if phones else None
 
     def gain(other: str) -> Difference:
         first, second = measured[direct].answers[name], measured[other].answers[name]
@@ -93,6 +111,9 @@ def _compare_on(
         wer_difference=_difference(paired.difference),
         teacher_frame_difference=gain(teacher),
         distilled_frame_difference=gain(distilled),
+        per=None
+        if paired_phones is None
+        else PhoneComparison(paired_phones.probability_better, _difference(paired_phones.difference)),
     )
 
 
@@ -102,7 +123,10 @@ def _gain_kept(systems: Sequence[SystemRow], name: str) -> GainKept:
         return (distilled - direct) / (teacher - direct) if sign * (teacher - direct) > 0 else None
 
     return GainKept(
-        frame_accuracy=share("frame_accuracy", 1), cross_entropy=share("cross_entropy", -1), wer=share("wer", -1)
+        frame_accuracy=share("frame_accuracy", 1),
+        cross_entropy=share("cross_entropy", -1),
+        wer=share("wer", -1),
+        per=share("per", -1) if all(system.per is not None for system in systems) else None,
     )
 
 

@@ -33,6 +33,7 @@ class Summary:
     unit: Unit = "word"
     retried: int = 0  # utterances, over all seeds, that were decoded again with a wider beam
     failed: list[str] = field(default_factory=list)  # utterances without a path
+    unaligned: list[str] = field(default_factory=list)  # of phones: utterances without a reference, which do not count
     oov_words: int = 0
     oov_rate: float = 0.0
     characters: dict[str, Any] | None = None  # their errors; None: they are not counted beside the words

@@ -18,7 +18,7 @@ from matplotlib.transforms import Bbox
 from asr_kd.evaluation.frames import ExampleFrame
 from asr_kd.evaluation.wer import Confusion, confusion_matrix
 from asr_kd.io.formatting import human_bytes, isolated
-from asr_kd.report.results import Results, SystemRow
+from asr_kd.report.results import Rates, Results, SystemRow
 from asr_kd.report.style import COLOURS, Look, looks
 from asr_kd.report.svg import INK, STYLE, percents, to_svg
 
@@ -112,48 +112,57 @@ def members(results: Results) -> str:
 
 
 @mpl.rc_context(STYLE)
-def error_rates(results: Results, name: str) -> str:
-    """The rate on a test set with its 95 % interval; small dots are single seeds, diamonds the dev set."""
+def error_rates(results: Results, name: str, *, phones: bool = False) -> str:
+    """The rate on a test set with its 95 % interval; small dots are single seeds, diamonds the dev set.
+
+    Args:
+      phones: of those that were decoded beside words.
+    """
     dev, look = results.sets[0], looks(results)
+    unit, figure_name = ("phone", "per") if phones else (results.unit, "wer")
     figure = Figure(figsize=(9.6, 0.85 + 0.52 * len(results.systems)), layout="constrained")
     ax = figure.subplots()
     for y, row in enumerate(results.systems):
-        tone, rate, each = look[row.name].colour, row.wer[name], row.each.wer[name]
-        ax.plot(row.wer_ci95[name], [y, y], color=tone, linewidth=7, alpha=0.28, solid_capstyle="round")
+        rates, of_seeds = _rates(row, phones=phones)
+        tone, rate, each = look[row.name].colour, rates.wer[name], of_seeds[name]
+        ax.plot(rates.wer_ci95[name], [y, y], color=tone, linewidth=7, alpha=0.28, solid_capstyle="round")
         ax.plot(each, [y + 0.27] * len(each), ".", color=tone, markersize=5, alpha=0.9)
-        ax.plot(row.wer[dev], y, "D", color=tone, markersize=5, fillstyle="none", markeredgewidth=1.3)
+        ax.plot(rates.wer[dev], y, "D", color=tone, markersize=5, fillstyle="none", markeredgewidth=1.3)
         ax.plot(rate, y, "o", **_mark(look[row.name], 9))
         ax.annotate(f"{rate:.1%}", (rate, y), (0, 8), **_LABEL, ha="center", va="bottom")
     _name_rows(ax, results)
     ax.set_ylim(len(results.systems) - 0.45, -0.75)
     ax.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
     ax.xaxis.set_major_formatter(percents())
-    ax.set_xlabel(f"{results.unit} error rate on {name}: mean, 95 % interval, single seeds below; open diamond: {dev}")
+    ax.set_xlabel(f"{unit} error rate on {name}: mean, 95 % interval, single seeds below; open diamond: {dev}")
     return to_svg(
         figure,
-        "wer" if name == results.main_set else f"wer-{name}",
-        f"{results.unit.capitalize()} error rates on {name}",
+        figure_name if name == results.main_set else f"{figure_name}-{name}",
+        f"{unit.capitalize()} error rates on {name}",
     )
 
 
 @mpl.rc_context(STYLE)
-def size_and_errors(results: Results) -> str:
+def size_and_errors(results: Results, *, phones: bool = False) -> str:
     """What a model's size buys: bytes on disk against the error rate on the main test set."""
     name, look = results.main_set, looks(results)
+    unit = "phone" if phones else results.unit
     shown = {row.name: row for row in results.systems if row.role != "control"}
     figure = Figure(figsize=(9.6, 3.7), layout="constrained")
     ax = figure.subplots()
     labels = []
     for row in shown.values():
-        at = (row.bytes, row.wer[name])
-        ax.plot([row.bytes] * 2, row.wer_ci95[name], color=look[row.name].colour, linewidth=1.2, alpha=0.35)
+        rates, _ = _rates(row, phones=phones)
+        at = (row.bytes, rates.wer[name])
+        ax.plot([row.bytes] * 2, rates.wer_ci95[name], color=look[row.name].colour, linewidth=1.2, alpha=0.35)
         ax.plot(*at, "o", **_mark(look[row.name], 10))
         labels.append(ax.annotate(row.name, at, (9, 0), **_LABEL, va="center", color=look[row.name].colour))
     for comparison in results.all_comparisons:
         if comparison.direct in shown and comparison.distilled in shown:
-            x, y = shown[comparison.direct].bytes, shown[comparison.direct].wer[name]
+            direct, distilled = (shown[each] for each in (comparison.direct, comparison.distilled))
+            y, end = (_rates(row, phones=phones)[0].wer[name] for row in (direct, distilled))
             arrow = {"arrowstyle": "->", "color": INK, "alpha": 0.55, "shrinkA": 6, "shrinkB": 6}
-            ax.annotate("", (x, shown[comparison.distilled].wer[name]), (x, y), arrowprops=arrow)
+            ax.annotate("", (direct.bytes, end), (direct.bytes, y), arrowprops=arrow)
     ax.set_xscale("log")
     sizes = sorted({row.bytes for row in shown.values()})
     if sizes:
@@ -164,9 +173,16 @@ def size_and_errors(results: Results) -> str:
     ax.xaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(percents())
     ax.set_xlabel("size of the weights on disk")
-    ax.set_ylabel(f"{results.unit} error rate on {name}")
+    ax.set_ylabel(f"{unit} error rate on {name}")
     _move_apart(figure, labels)
-    return to_svg(figure, "size", f"Size and {results.unit} error rate")
+    return to_svg(figure, "size-per" if phones else "size", f"Size and {unit} error rate")
+
+
+def _rates(row: SystemRow, *, phones: bool) -> tuple[Rates, dict[str, list[float]]]:
+    """The error rates of a system, and those of each seed by set."""
+    if not phones or row.phones is None or row.beside is None:
+        return Rates(row.wer, row.wer_ci95, row.errors), row.each.wer
+    return row.beside, row.phones.per_seed
 
 
 @mpl.rc_context(STYLE)

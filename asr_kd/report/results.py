@@ -1,7 +1,8 @@
 """The results of a run, typed: what `exp/report/results.json` holds.
 
-Rates of errors are called `wer` throughout; `Results.unit` says whether they are of words, characters or phones. A
-mapping by "set" has the scored sets as its keys: dev, on which settings are chosen, then the test sets.
+Rates of errors are called `wer` throughout; `Results.unit` says whether they are of words, characters or phones. `per`
+is the rate of phones that are decoded beside words. A mapping by "set" has the scored sets as its keys: dev, on which
+settings are chosen, then the test sets.
 """
 
 from __future__ import annotations
@@ -75,6 +76,18 @@ class LastEpoch:
 
 
 @dataclass(frozen=True, config=STRICT)
+class PhoneRow:
+    """What else is known of the phones of a system that were decoded beside its words: see `SystemRow.per`."""
+
+    errors: dict[str, ErrorCounts]  # its `words` are phones
+    per_seed: dict[str, list[float]]
+    scales: Scales
+    rtf: float  # on the main test set
+    retried: dict[str, int]
+    failed: dict[str, list[str]]
+
+
+@dataclass(frozen=True, config=STRICT)
 class SystemRow:
     """A system. Each number is a mean over its seeds; errors are sums over them."""
 
@@ -104,6 +117,17 @@ class SystemRow:
     last_epoch: LastEpoch | None = None
     with_silence: Rates | None = None  # of phones: the rates where silence counts as a phone
     characters: Rates | None = None  # of words made of characters or pieces: the rates of their characters (CER)
+    # of words made of phones: the rates of phones, decoded with a phone bigram and compared with the forced alignment
+    per: dict[str, float] | None = None
+    per_ci95: dict[str, Ends] | None = None
+    phones: PhoneRow | None = None
+
+    @property
+    def beside(self) -> Rates | None:
+        """The rates that stand beside `wer`: of characters or of phones."""
+        if self.per is None or self.per_ci95 is None or self.phones is None:
+            return self.characters
+        return Rates(self.per, self.per_ci95, self.phones.errors)
 
     @property
     def is_ensemble(self) -> bool:
@@ -117,6 +141,7 @@ class GainKept:
     frame_accuracy: float | None
     cross_entropy: float | None
     wer: float | None
+    per: float | None  # null also where phones were not decoded
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -135,6 +160,14 @@ class Difference:
 
 
 @dataclass(frozen=True, config=STRICT)
+class PhoneComparison:
+    """What distilling was worth in phones."""
+
+    p_distilled_better: float
+    difference: Difference  # distilled minus direct, in error rate
+
+
+@dataclass(frozen=True, config=STRICT)
 class SetComparison:
     """What distilling was worth on one set."""
 
@@ -143,6 +176,7 @@ class SetComparison:
     wer_difference: Difference  # distilled minus direct
     teacher_frame_difference: Difference  # frame accuracy of the teacher minus that of direct
     distilled_frame_difference: Difference
+    per: PhoneComparison | None = None  # where phones were decoded
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -332,6 +366,8 @@ class Results:
     phones: PhoneSets | None = None
     confusions: Confusions | None = None
     mnist: MnistResults | None = None
+    # by set: utterances without a forced alignment, which no `per` counts, where there are any
+    per_left_out: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def test_sets(self) -> list[str]:
@@ -357,6 +393,21 @@ class Results:
         """Whether the rate of characters stands beside that of words."""
         return bool(self.systems) and all(row.characters is not None for row in self.systems)
 
+    @property
+    def has_per(self) -> bool:
+        """Whether the rate of phones stands beside that of words."""
+        return bool(self.systems) and all(row.per is not None for row in self.systems)
+
+    @property
+    def beside(self) -> str:
+        """What the rate beside `rate` is called: "CER", "PER" or ""."""
+        return "CER" if self.has_cer else "PER" if self.has_per else ""
+
+    @property
+    def unit_beside(self) -> str:
+        """What it counts."""
+        return {"CER": "character", "PER": "phone", "": ""}[self.beside]
+
     def row(self, name: str) -> SystemRow:
         """The row of a system."""
         return next(row for row in self.systems if row.name == name)
@@ -365,6 +416,11 @@ class Results:
         """Reference words (or phones) of a set."""
         row = self.systems[0]
         return row.errors[name].words // max(1, row.seeds)
+
+    def phones_of(self, name: str) -> int:
+        """Reference phones of a set, where there is a PER."""
+        row = self.systems[0]
+        return 0 if row.phones is None else row.phones.errors[name].words // max(1, row.seeds)
 
     def retried(self, name: str) -> dict[str, int]:
         """System -> utterances of a set that were decoded again with a wider beam, where there are any."""

@@ -39,12 +39,15 @@ class SweepRow:
     wer: dict[str, float] = field(default_factory=dict)
     wer_per_seed: dict[str, list[float]] = field(default_factory=dict)
     cer: dict[str, float] = field(default_factory=dict)  # where characters are counted beside words
+    per: dict[str, float] = field(default_factory=dict)  # where phones are decoded beside words
+    per_per_seed: dict[str, list[float]] = field(default_factory=dict)
     rtf: float | None = None  # on the last of these sets
 
     def as_mapping(self) -> dict[str, Any]:
         """For sweep.json: the grid's values and what was measured."""
         left_out = {"values", "role"} | (set() if self.wer else {"unit", "wer", "wer_per_seed", "rtf"})
         left_out |= set() if self.cer else {"cer"}
+        left_out |= set() if self.per else {"per", "per_per_seed"}
         return {**self.values, **{name: value for name, value in vars(self).items() if name not in left_out}}
 
 
@@ -54,7 +57,7 @@ def draw(rows: Sequence[SweepRow]) -> str:
     first, *others = rows[0].values
     others = [key for key in others if len({str(row.values[key]) for row in rows}) > 1]  # one value says nothing
     panels = _panels(rows[0])
-    figure = Figure(figsize=(13.2 if rows[0].wer else 9.6, 3.9), layout="constrained")
+    figure = Figure(figsize=(9.6 + 3.6 * (len(panels) - 2), 3.9), layout="constrained")
     axes = figure.subplots(1, len(panels))
     values = list(dict.fromkeys(row.values[first] for row in rows))
     for number, (label, colour, line) in enumerate(_lines(rows, others)):
@@ -71,7 +74,7 @@ def draw(rows: Sequence[SweepRow]) -> str:
         ax.xaxis.set_major_locator(FixedLocator(range(len(values))))
         ax.set_xticklabels([str(value) for value in values])
         ax.set_xlabel(first)
-    for ax in axes[: 2 if rows[0].wer else 1]:
+    for ax in axes[:-1]:
         ax.yaxis.set_major_formatter(percents())
     axes[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8.5)
     return to_svg(figure, "sweep", "The sweep")
@@ -82,8 +85,10 @@ def _panels(row: SweepRow) -> list[_Panel]:
     if not row.wer:
         return [accuracy, ("Cross-entropy on dev, nats", lambda r: r.cross_entropy, None)]
     name = list(row.wer)[-1]
+    phones: _Panel = f"Phone error rate on {name}", lambda r: r.per[name], lambda r: r.per_per_seed[name]
     return [
         accuracy,
+        *([phones] if row.per else []),
         (f"{row.unit.capitalize()} error rate on {name}", lambda r: r.wer[name], lambda r: r.wer_per_seed[name]),
         (f"Real-time factor on {name}, one core", lambda r: r.rtf or 0.0, None),
     ]

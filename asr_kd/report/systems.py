@@ -21,13 +21,14 @@ from asr_kd.evaluation.frames import (
     frame_metrics,
 )
 from asr_kd.frames.store import FrameStore
-from asr_kd.report.hypotheses import Hypotheses
+from asr_kd.report.hypotheses import Hypotheses, Summary
 from asr_kd.report.results import (
     CurvePoint,
     ErrorCounts,
     LastEpoch,
     OutOfVocabulary,
     PerSeed,
+    PhoneRow,
     Rates,
     Role,
     Scales,
@@ -87,12 +88,19 @@ def measure(
 
 
 def row_of(
-    config: Config, work: Workspace, name: str, measured: Measured, hypotheses: Mapping[str, Hypotheses], main: str
+    config: Config,
+    work: Workspace,
+    name: str,
+    measured: Measured,
+    hypotheses: Mapping[str, Hypotheses],
+    phones: Mapping[str, Hypotheses],
+    main: str,
 ) -> SystemRow:
     """A system's row of the results.
 
     Args:
       hypotheses: by set.
+      phones: likewise; empty where they were not decoded beside words.
       main: the set that speed and scales are reported of.
     """
     folder, system = work.exp(name), config.system(name)
@@ -115,6 +123,7 @@ def row_of(
         characters=None
         if any(summary.characters is None for summary in summaries.values())
         else rates(config, {n: h.in_characters() for n, h in hypotheses.items()}),
+        **(_of_phones(config, phones, main) if phones else {}),
         rtf=chosen.rtf or 0.0,
         seeds=1 if system.is_ensemble else measured.models,
         senones=measured.senones,
@@ -128,7 +137,7 @@ def row_of(
         reused_from=system.reuse if is_reused(stamp) else "",
         best_epoch=best_epoch,
         last_epoch=_last_epoch(read_log(folder), best_epoch),
-        scales=Scales(chosen.acoustic_scale, chosen.word_penalty, chosen.prior_scale, chosen.search_beam),
+        scales=_scales(chosen),
         retried={n: summary.retried for n, summary in summaries.items()},
         failed={n: summary.failed for n, summary in summaries.items()},
         oov={n: OutOfVocabulary(words=s.oov_words, rate=s.oov_rate) for n, s in summaries.items()},
@@ -139,6 +148,27 @@ def _first_bytes(folder: Path, count: int) -> int:
     """Size of the files of the first models of a folder."""
     files = sorted(folder.glob("member_*.safetensors"), key=lambda path: int(path.stem.partition("_")[2]))
     return sum(file.stat().st_size for file in files[:count])
+
+
+def _of_phones(config: Config, hypotheses: Mapping[str, Hypotheses], main: str) -> dict[str, Any]:
+    """The fields of a `SystemRow` that come from its phones."""
+    of_all, summaries = rates(config, hypotheses), {n: h.summary for n, h in hypotheses.items()}
+    return {
+        "per": of_all.wer,
+        "per_ci95": of_all.wer_ci95,
+        "phones": PhoneRow(
+            errors=of_all.errors,
+            per_seed={n: [errors.wer for errors in h.per_seed] for n, h in hypotheses.items()},
+            scales=_scales(summaries[main]),
+            rtf=summaries[main].rtf or 0.0,
+            retried={n: summary.retried for n, summary in summaries.items()},
+            failed={n: summary.failed for n, summary in summaries.items()},
+        ),
+    }
+
+
+def _scales(summary: Summary) -> Scales:
+    return Scales(summary.acoustic_scale, summary.word_penalty, summary.prior_scale, summary.search_beam)
 
 
 def role_of(config: Config, name: str) -> Role:

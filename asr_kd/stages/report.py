@@ -86,6 +86,11 @@ def draw(evidence: Evidence) -> dict[str, str]:
     }
     for name in results.test_sets:
         figures["wer" if name == results.main_set else f"wer-{name}"] = plots.error_rates(results, name)
+    if results.has_per:
+        figures["size-per"] = plots.size_and_errors(results, phones=True)
+        for name in results.test_sets:
+            figure = "per" if name == results.main_set else f"per-{name}"
+            figures[figure] = plots.error_rates(results, name, phones=True)
     if results.ensemble is not None:
         figures["members"] = plots.members(results)
     if results.confusions is not None:

@@ -31,8 +31,10 @@ from asr_kd.io.yaml_files import parse_yaml
 from asr_kd.report.hypotheses import read_hypotheses
 from asr_kd.report.systems import role_of
 from asr_kd.settings import to_mapping
-from asr_kd.stages.decode import chosen_sets, decode
+from asr_kd.stages.decode import decode
+from asr_kd.stages.decode_context import chosen_sets
 from asr_kd.stages.decoding_graph import make_graph
+from asr_kd.stages.phone_graph import make_phone_graph
 from asr_kd.stages.soft_targets import make_soft_targets
 from asr_kd.stages.train import train
 from asr_kd.stages.training_set import seeds_of
@@ -216,7 +218,10 @@ def _shared_parts(config: Config) -> Iterator[tuple[str, str]]:
     Those are the graphs, the systems that others learn from, and their soft targets.
     """
     for kind in config.trees:
-        yield ("graph" if kind == "tied" else f"graph_{kind}"), digest_of(config.decoding.silence_probability)
+        suffix = "" if kind == "tied" else f"_{kind}"
+        yield f"graph{suffix}", digest_of(config.decoding.silence_probability)
+        yield f"phone_graph{suffix}", ""
+    yield "phone_lm", ""
     sources = dict.fromkeys(teacher for system in config.systems.values() for teacher in system.teachers)
     for name in sources:
         yield name, _digest(config, name)
@@ -263,6 +268,8 @@ def _make_shared(config: Config, work: Workspace, plan: SweepPlan, options: RunO
     if plan.sets:
         for tree in dict.fromkeys(config.systems[name].tree for name in plan.systems):
             make_graph(config, work, tree)
+            if config.decodes_phones:
+                make_phone_graph(work, tree)
     sources = {teacher for system in config.systems.values() for teacher in system.teachers}
     needed = _needed(config, plan.systems)
     teachers = [name for name in config.in_training_order() if name in needed and name in sources]
@@ -324,11 +331,17 @@ def _decoded(config: Config, work: Workspace, plan: SweepPlan, name: str) -> dic
     decode(config, work, [name], plan.sets, plan.backend)
     hypotheses = {s: read_hypotheses(work.decoded(name, s), "asr-kd sweep as before") for s in plan.sets}
     summary = hypotheses[plan.sets[-1]].summary
+    phones = {
+        s: read_hypotheses(work.decoded_phones(name, s), "asr-kd sweep as before")
+        for s in (plan.sets if config.decodes_phones else ())
+    }
     return {
         "unit": summary.unit,
         "wer": {s: h.total.wer for s, h in hypotheses.items()},
         "wer_per_seed": {s: [errors.wer for errors in h.per_seed] for s, h in hypotheses.items()},
         "cer": {} if summary.characters is None else {s: h.in_characters().total.wer for s, h in hypotheses.items()},
+        "per": {s: h.total.wer for s, h in phones.items()},
+        "per_per_seed": {s: [errors.wer for errors in h.per_seed] for s, h in phones.items()},
         "rtf": summary.rtf,
     }
 
@@ -339,12 +352,13 @@ def markdown(result: SweepResult) -> str:
     rate = rate_name(first.unit)
     head = [*result.keys, "system", "parameters", "dev frame accuracy", "dev cross-entropy"]
     head += [f"{rate} {name}" for name in first.wer] + [f"CER {name}" for name in first.cer]
+    head += [f"PER {name}" for name in first.per]
     head += ["RTF"] if first.wer else []
     rows = []
     for row in result.rows:
         cells = [*(str(row.values[key]) for key in result.keys), row.system, f"{row.parameters:,}"]
         cells += [f"{row.frame_accuracy:.2%}", f"{row.cross_entropy:.3f}"]
-        cells += [f"{rate:.2%}" for rate in (*row.wer.values(), *row.cer.values())]
+        cells += [f"{rate:.2%}" for rate in (*row.wer.values(), *row.cer.values(), *row.per.values())]
         cells += [f"{row.rtf:.3f}"] if row.wer else []
         rows.append(cells)
     return markdown_table(head, rows)

@@ -137,6 +137,66 @@ def test_word_errors_are_those_of_the_hypotheses(made: tuple[ReportResult, dict,
         assert np.mean(row["each"]["wer"]["test"]) == pytest.approx(row["wer"]["test"])
 
 
+def test_phone_errors_stand_beside_them(made: tuple[ReportResult, dict, str], finished_run) -> None:
+    work = finished_run[1]
+    result, results, text = made
+    pairs: dict[str, list[list[list]]] = {}
+    for row in results["systems"]:
+        hyps = read_json_lines(work.decoded_phones(row["name"], "test") / "hyps.jsonl")
+        pairs[row["name"]] = [hyp["alignment"] for hyp in hyps]
+        flat = [pair for of_utterance in pairs[row["name"]] for pair in of_utterance]
+        phones = sum(ref is not None for ref, _ in flat)
+        assert row["per"]["test"] == sum(ref != hyp for ref, hyp in flat) / phones
+        assert row["phones"]["errors"]["test"]["words"] == phones > 3 * row["errors"]["test"]["words"]
+        low, high = row["per_ci95"]["test"]
+        assert low < row["per"]["test"] < high
+        assert np.mean(row["phones"]["per_seed"]["test"]) == pytest.approx(row["per"]["test"])
+        assert row["phones"]["rtf"] == pytest.approx(2 * row["rtf"]) and set(row["per"]) == {"dev", "test"}
+    rates = {row["name"]: row["per"]["test"] for row in results["systems"]}
+    for c in (results["distillation"], *results["comparisons"]):
+        of_set = c["sets"]["test"]
+        gain = rates[c["teacher"]] - rates[c["direct"]]
+        assert gain < 0 and of_set["gain_kept"]["per"] == pytest.approx(
+            (rates[c["distilled"]] - rates[c["direct"]]) / gain
+        )
+        assert of_set["per"]["difference"]["value"] == pytest.approx(rates[c["distilled"]] - rates[c["direct"]])
+        # by an own bootstrap over the utterances, the mean over seeds of each
+        wrong = [_mean_errors(pairs[c[role]], results, c[role]) for role in ("direct", "distilled")]
+        drawn = np.random.default_rng(5).integers(len(wrong[0]), size=(4000, len(wrong[0])))
+        better = (wrong[1] - wrong[0])[drawn].sum(1)
+        probability = np.mean(better < 0) + 0.5 * np.mean(better == 0)
+        assert of_set["per"]["p_distilled_better"] == pytest.approx(probability, abs=0.08)
+    assert results["per_left_out"] == {"test": ["test-003"]}
+    page = Page(text)
+    for row in results["systems"]:
+        cells = [cell.strip() for cell in page.rows[row["name"]]]
+        assert cells[12:14] == [percent(row["per"]["dev"]), percent(row["per"]["test"])]
+        assert cells[14] == " – ".join(f"{100 * edge:.1f}" for edge in row["per_ci95"]["test"])
+    whole = plain("".join(page.words))
+    assert "In no PER of test is 1 utterance without an alignment (test-003)." in whole
+    assert "in phone error rate:" in whole and "PER test" in (result.path / "report.md").read_text(encoding="utf-8")
+    assert re.search(
+        r"gain kept: .*, in phones: .*, in words: .*; probability .* in words: .*, in phones: ", result.text
+    )
+
+
+def _mean_errors(alignments: list, results: dict, name: str) -> np.ndarray:
+    """(U,) errors, mean over the seeds."""
+    seeds = next(row["seeds"] for row in results["systems"] if row["name"] == name)
+    return np.array([sum(a != b for a, b in pairs) for pairs in alignments]).reshape(seeds, -1).mean(0)
+
+
+def test_without_phones_there_are_none(broken: tuple[Config, Workspace]) -> None:
+    config, work = broken
+    shutil.rmtree(work.exp("phone_decode"))
+    result = report(replace(config, decoding=replace(config.decoding, phones=False)), work)
+    results = json.loads((result.path / "results.json").read_text(encoding="utf-8"))
+    assert all("per" not in row and "phones" not in row for row in results["systems"])
+    assert results["distillation"]["gain_kept"]["per"] is None and not list(result.path.glob("*per*"))
+    assert "PER" not in (result.path / "report.md").read_text(encoding="utf-8").split("```")[0]
+    assert "PER" not in result.text and "in phones" not in result.text
+
+
 def test_sizes_and_gain_are_recomputable(made, finished_run, fake: SimpleNamespace) -> None:
     work, rows = finished_run[1], {row["name"]: row for row in made[1]["systems"]}
     width = fake.model["width"]
@@ -176,7 +236,7 @@ def test_the_page_shows_the_results_and_is_well_formed(made: tuple[ReportResult,
         assert len(sentence) > 40 and plain(sentence) in whole
     for group in ("The teacher, and one network", "A network of 141 parameters, trained", "The control, on untied"):
         assert group in whole
-    assert page.tags.count("svg") == 6
+    assert page.tags.count("svg") == 8
     assert "bootstrap_samples: 500" in whole and "asr-kd report --config" in whole
     for name in ("bad-one", "too-short", "test-007"):
         assert name in whole
@@ -212,7 +272,7 @@ def test_the_figures_are_files_of_their_own_and_the_same_on_every_run(made, fini
     path = made[0].path
     assert {file.name for file in path.iterdir()} == {
         "index.html", "report.md", "results.json", "stamp.json", "wer.svg", "size.svg", "rtf.svg", "members.svg",
-        "training-curves.svg", "soft-targets.svg",
+        "training-curves.svg", "soft-targets.svg", "per.svg", "size-per.svg",
     }  # fmt: skip
     for file in path.glob("*.svg"):
         assert ElementTree.fromstring(file.read_text(encoding="utf-8")).tag == "{http://www.w3.org/2000/svg}svg"
@@ -266,6 +326,8 @@ def test_a_run_of_three_systems_has_a_page_too(tmp_path: Path, fake: SimpleNames
         ("exp/monophone", "asr-kd train monophone"),
         ("exp/decode/distilled/test", "asr-kd decode --system distilled"),
         ("exp/decode/direct/dev/summary.json", "asr-kd decode"),
+        ("exp/phone_decode/direct/test", "asr-kd decode --system direct"),
+        ("exp/phone_decode/direct/test/hyps.jsonl", "asr-kd decode"),
         ("exp/decode/direct/dev/hyps.jsonl", "asr-kd decode"),
     ],
 )
@@ -372,7 +434,7 @@ def test_a_share_with_the_other_sign_is_said_in_words(finished_run: tuple[Config
     results = read_results(finished_run[1].exp("report") / "results.json")
     first = results.distillation
     assert first is not None
-    shares = replace(first.sets["test"].gain_kept, frame_accuracy=-1.12, cross_entropy=0.62, wer=None)
+    shares = replace(first.sets["test"].gain_kept, frame_accuracy=-1.12, cross_entropy=0.62, wer=None, per=-0.1)
     headline = replace(first.gain_kept, **vars(shares), frame_accuracy_dev=-0.5)
     first = replace(first, sets={"test": replace(first.sets["test"], gain_kept=shares)}, gain_kept=headline)
     changed = replace(results, distillation=first, comparisons=[])
@@ -381,11 +443,12 @@ def test_a_share_with_the_other_sign_is_said_in_words(finished_run: tuple[Config
     assert plain(said.key()).endswith(
         "Share of the teacher’s gain kept on test, in frame accuracy: none (distilled is worse than direct); "
         "in cross-entropy: 62\N{NO-BREAK SPACE}%; "
+        "in phone error rate: none (distilled is worse than direct); "
         "in word error rate: nothing to keep (teacher is no better than direct)."
     )
-    assert "gain kept: none (distilled is worse than direct); probability" in terminal_text(changed)
+    assert "gain kept: none (distilled is worse than direct), in phones: none" in terminal_text(changed)
     evidence = Evidence(changed, {}, [], None, [])
-    figures = dict.fromkeys(("wer", "size", "rtf", "training-curves", "members"), "")
+    figures = dict.fromkeys(("wer", "size", "per", "size-per", "rtf", "training-curves", "members"), "")
     page = render("report.html.j2", evidence, figures, Origin("", [], "1"))
     assert "<b>none</b><span>of the teacher’s gain in" in page and "one network (dev: none)" in page
     assert "−112" not in page
