@@ -104,7 +104,8 @@ def test_systems_without_a_comparison_are_a_table(run: tuple[Config, Workspace])
 def test_an_added_set_is_reported_too(run: tuple[Config, Workspace], tmp_path: Path, fake: SimpleNamespace) -> None:
     settings = SETTINGS | {"sets": {"train": ["a"], "dev": ["b"], "clean.1": ["c"]}}
     config, work = fake.make_run(tmp_path, settings=settings, utterances=5)
-    for source in (run[1].frames("noisy"), *(run[1].decoded(name, "noisy") for name in config.systems)):
+    decoded = [(of, name) for of in (Workspace.decoded, Workspace.decoded_phones) for name in config.systems]
+    for source in (run[1].frames("noisy"), *(of(run[1], name, "noisy") for of, name in decoded)):
         target = work.root / source.relative_to(run[1].root)
         target.mkdir(parents=True)
         for file in source.iterdir():
@@ -114,13 +115,13 @@ def test_an_added_set_is_reported_too(run: tuple[Config, Workspace], tmp_path: P
     cuts = json.loads(run[1].cuts_stamp("noisy").read_text())
     cuts["metadata"] |= {"training_utterances": 2, "sentences_in_lm_text": 1}
     work.cuts_stamp("noisy").write_text(json.dumps(cuts))
-    for system in config.systems:  # decoded with the systems that are here
-        stamp = work.decoded(system, "noisy") / "stamp.json"
+    for of, system in decoded:  # with the systems that are here
+        stamp = of(work, system, "noisy") / "stamp.json"
         model = json.loads((work.exp(system) / "stamp.json").read_text())["digest"]
         stamp.write_text(json.dumps(json.loads(stamp.read_text()) | {"inputs": {"model": model}}))
     results = read_results(report(config, work).path / "results.json")
     assert results.sets == ["dev", "clean.1", "noisy"]
-    assert all(set(row.wer) == set(results.sets) for row in results.systems)
+    assert all(set(row.wer) == set(row.per or ()) == set(results.sets) for row in results.systems)
     said = " ".join(sentences(results).notes)
     assert "Warning: the systems were trained on 2 utterances of noisy." in said
     assert "The sentences of 1 utterance of noisy are in the text" in said and "2 utterances of clean.1" not in said
