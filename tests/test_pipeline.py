@@ -71,6 +71,12 @@ def test_the_report_has_every_system_and_the_words_were_found(finished):
         wrong = errors["ins"] + errors["del"] + errors["sub"]
         assert system["wer"]["test"] == pytest.approx(wrong / errors["words"]), name
     assert rows["teacher"]["wer"]["test"] < 0.5  # tones are easy; a broken graph or alignment is not
+    for name, system in rows.items():
+        errors = system["phones"]["errors"]["test"]
+        wrong = errors["ins"] + errors["del"] + errors["sub"]
+        assert system["per"]["test"] == pytest.approx(wrong / errors["words"]), name
+        assert errors["words"] > 2 * system["errors"]["test"]["words"]
+    assert rows["teacher"]["per"]["test"] < 0.5 and results["distillation"]["sets"]["test"]["per"] is not None
     assert results["alignment"]["failed"] == []
 
 
@@ -178,7 +184,7 @@ def test_a_set_that_is_added_is_scored_with_nothing_trained_again(copy):
     assert changed_stamps <= {"exp/report/stamp.json", "exp/align/stamp.json"}
     results = json.loads((root / "exp" / "report" / "results.json").read_text())
     for system in results["systems"]:  # the same recordings by other names
-        assert system["wer"]["more"] == system["wer"]["test"]
+        assert system["wer"]["more"] == system["wer"]["test"] and system["per"]["more"] == system["per"]["test"]
         assert system["frame_accuracy"]["more"] == pytest.approx(system["frame_accuracy"]["test"])
 
 

@@ -80,25 +80,27 @@ def test_a_folder_in_the_place_of_a_link_is_named(tmp_path: Path) -> None:
         _link(tmp_path / "b", tmp_path / "target")
 
 
-def test_the_rate_of_characters_stands_beside_that_of_words() -> None:
+def test_the_rate_of_characters_or_of_phones_stands_beside_that_of_words() -> None:
     measured = {"system": "direct", "role": "direct", "parameters": 1200, "seeds": 1, "frame_accuracy": 0.5,
                 "frame_accuracy_each": [0.5], "cross_entropy": 1.0}  # fmt: skip
     decoded = {"wer": {"test": 0.5}, "wer_per_seed": {"test": [0.5]}, "rtf": 0.01}
     rows = [SweepRow({"k": 1}, **measured), SweepRow({"k": 1}, **measured, **decoded),
-            SweepRow({"k": 1}, **measured, **decoded, cer={"test": 0.125})]  # fmt: skip
+            SweepRow({"k": 1}, **measured, **decoded, cer={"test": 0.125}),
+            SweepRow({"k": 1}, **measured, **decoded, per={"test": 0.25}, per_per_seed={"test": [0.25]})]  # fmt: skip
     tables = [markdown(SweepResult(Path("sweep"), ("k",), [row], [])).splitlines() for row in rows]
     assert tables[0][0].endswith("| dev cross-entropy |") and tables[1][0].endswith("| WER test | RTF |")
     assert tables[2][0].endswith("| WER test | CER test | RTF |")
     assert tables[2][2].endswith("| 50.00% | 12.50% | 0.010 |")
+    assert tables[3][0].endswith("| WER test | PER test | RTF |") and tables[3][2].endswith("| 25.00% | 0.010 |")
     written = [row.as_mapping().keys() - {"k"} - measured.keys() for row in rows]
-    assert written == [set(), {"unit", *decoded}, {"unit", "cer", *decoded}]
+    assert written == [set(), {"unit", *decoded}, {"unit", "cer", *decoded}, {"unit", "per", "per_per_seed", *decoded}]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     """A work folder as it is before soft targets are made."""
     config, root = finished_recipe(tmp_path_factory), tmp_path_factory.mktemp("sweep") / "work"
-    later = ("targets", "direct", "distilled", "monophone", "graph*", "decode", "report")
+    later = ("targets", "direct", "distilled", "monophone", "graph*", "phone_*", "decode", "report")
     shutil.copytree(config.parent.parent, root, ignore=shutil.ignore_patterns(*later))
     return root / "conf" / config.name
 
@@ -188,11 +190,15 @@ def test_sizes_are_decoded_and_drawn(trained: Path) -> None:
     assert [(row["systems.direct.model.width"], row["system"]) for row in rows] == [(8, "direct"), (16, "direct")]
     assert rows[0]["parameters"] < rows[1]["parameters"]
     for row in rows:
-        assert set(row["wer"]) == {"dev", "test"} and row["rtf"] > 0
-    assert "| WER dev | WER test | RTF |" in (trained.parent.parent / "exp/sweep/size/report/sweep.md").read_text()
+        assert set(row["wer"]) == set(row["per"]) == {"dev", "test"} and row["rtf"] > 0
+    head = "| WER dev | WER test | PER dev | PER test | RTF |"
+    assert head in (trained.parent.parent / "exp/sweep/size/report/sweep.md").read_text()
     assert all(row["seeds"] == 1 for row in rows)
     figure = (trained.parent.parent / "exp/sweep/size/report/sweep.svg").read_text()
-    assert all(f"{title} on " in figure for title in ("Frame accuracy", "Word error rate", "Real-time factor"))
+    assert all(
+        f"{title} on " in figure
+        for title in ("Frame accuracy", "Word error rate", "Phone error rate", "Real-time factor")
+    )
     assert "seeds 1" not in figure  # what is the same everywhere is not in the legend
     exp = trained.parent.parent / "exp"
     assert not (exp / "decode").exists() and not (exp / "direct").exists()
@@ -228,6 +234,8 @@ def test_another_graph_is_not_put_in_the_place_of_the_recipes(trained: Path) -> 
     graph = (exp / "graph" / "stamp.json").read_bytes()
     (other,) = (exp / "sweep/silence/shared").glob("graph-*")
     assert "0.05" not in graph.decode() and "0.05" in (other / "stamp.json").read_text()
+    # the graph of phones depends on no setting: all points share the recipe's
+    assert not list((exp / "sweep/silence/shared").glob("phone*")) and (exp / "phone_graph" / "graph.npz").exists()
 
 
 def test_a_sweep_before_its_stages_says_what_to_run(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ CONFIG = Config(
         "plain": SystemConfig(model=MODEL, seeds=2),
         "small": SystemConfig(model=MODEL, targets=TargetsConfig(source=("plain",))),
     },
-    decoding=DecodingConfig(acoustic_scales=(0.5,)),
+    decoding=DecodingConfig(acoustic_scales=(0.5,), phones=False),
 )
 
 
