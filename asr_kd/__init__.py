@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from asr_kd.frames.windows import windows_of as windows_of
     from asr_kd.lang.lexicon import Lang as Lang
     from asr_kd.lang.ngram import estimate as estimate_ngrams
-    from asr_kd.workspace.config import load_config as load_config
+    from asr_kd.workspace.config_files import load_config as load_config
 
 _PUBLIC = {  # name -> where it is
     "load": "asr_kd.api:load",
@@ -81,7 +81,7 @@ _PUBLIC = {  # name -> where it is
     "wer": "asr_kd.api:wer",
     "ratio_interval": "asr_kd.evaluation.bootstrap:ratio_interval",
     "compare": "asr_kd.evaluation.bootstrap:compare",
-    "load_config": "asr_kd.workspace.config:load_config",
+    "load_config": "asr_kd.workspace.config_files:load_config",
 }
 __all__ = [  # noqa: RUF022
     "__version__",

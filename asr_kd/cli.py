@@ -27,7 +27,8 @@ from asr_kd.decoding.settings import BACKENDS, chosen_backend
 from asr_kd.errors import UserError, printable
 from asr_kd.io.yaml_files import dump_yaml
 from asr_kd.settings import to_mapping
-from asr_kd.workspace.config import Config, load_config, with_settings
+from asr_kd.workspace.config import Config
+from asr_kd.workspace.config_files import load_config, with_settings
 from asr_kd.workspace.executor import RunOptions
 from asr_kd.workspace.work import Workspace
 

@@ -25,7 +25,7 @@ from asr_kd.errors import UserError, printable
 from asr_kd.io.files import full_disk_is_an_error, read_json, write_json
 from asr_kd.io.resources import MemoryMeter
 from asr_kd.kernels.process import choose_mkl_code_path, cpu_flags, disable_malloc_trim
-from asr_kd.workspace.config import load_config
+from asr_kd.workspace.config_files import load_config
 from asr_kd.workspace.executor import RunOptions, default_jobs
 from asr_kd.workspace.work import Workspace, default_root
 

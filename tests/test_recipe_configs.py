@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from asr_kd.workspace.config import Config, load_config
+from asr_kd.workspace.config import Config
+from asr_kd.workspace.config_files import load_config
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 CONFIGS = sorted(path for path in RECIPES.glob("*/conf/*.yaml") if path.parts[-3] != "mnist")

@@ -31,7 +31,8 @@ from asr_kd.distillation.loss import LossTerms
 from asr_kd.distillation.settings import LOSSES, Loss
 from asr_kd.frames.source import Context
 from asr_kd.settings import STRICT, Count
-from asr_kd.workspace.config import Config, from_mapping
+from asr_kd.workspace.config import Config
+from asr_kd.workspace.config_files import from_mapping
 from asr_kd.workspace.config_reference import config_schema
 
 CPU = torch.device("cpu")

@@ -20,7 +20,8 @@ from asr_kd.report.results import (
     SystemRow,
 )
 from asr_kd.report.systems import Measured, resampling
-from asr_kd.workspace.config import DEV, Comparison, Config, from_mapping
+from asr_kd.workspace.config import DEV, Comparison, Config
+from asr_kd.workspace.config_files import from_mapping
 from asr_kd.workspace.work import Workspace, require
 
 

@@ -14,7 +14,8 @@ from asr_kd.errors import UserError
 from asr_kd.io.files import full_disk_is_an_error
 from asr_kd.io.yaml_files import parse_yaml
 from asr_kd.lang.normalise import Normaliser
-from asr_kd.workspace.config import Config, from_mapping
+from asr_kd.workspace.config import Config
+from asr_kd.workspace.config_files import from_mapping
 
 LAYOUTS = {  # corpus.name -> what is expected in the corpus's folder, as the config is written
     "folder": "train/ with recordings in any folders, and the transcript of each in a .txt beside it, or all in "

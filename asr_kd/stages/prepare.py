@@ -33,7 +33,8 @@ from asr_kd.settings import to_mapping
 from asr_kd.stages.check_utterances import CorpusSource, UsableUtterances
 from asr_kd.stages.language import LanguageFiles, check_vocabulary, language_model, read_sentences
 from asr_kd.stages.set_cuts import SetWriter, cuts_stamp, guesses, stale_set
-from asr_kd.workspace.config import DEV, TRAIN, Config, with_settings
+from asr_kd.workspace.config import DEV, TRAIN, Config
+from asr_kd.workspace.config_files import with_settings
 from asr_kd.workspace.freshness import note_files
 from asr_kd.workspace.sets import add_set as note_set
 from asr_kd.workspace.sets import prepared

@@ -38,7 +38,8 @@ from asr_kd.stages.phone_graph import make_phone_graph
 from asr_kd.stages.soft_targets import make_soft_targets
 from asr_kd.stages.train import train
 from asr_kd.stages.training_set import seeds_of
-from asr_kd.workspace.config import NAME, Config, why_not_reused, with_settings
+from asr_kd.workspace.config import NAME, Config, why_not_reused
+from asr_kd.workspace.config_files import with_settings
 from asr_kd.workspace.executor import RunOptions, parallel_map
 from asr_kd.workspace.work import Workspace, require
 

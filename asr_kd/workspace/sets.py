@@ -12,7 +12,8 @@ from asr_kd.corpora.settings import LibriSpeechConfig, OwnSpeechConfig
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore, FrameStoreError
 from asr_kd.io.files import read_json, write_json
-from asr_kd.workspace.config import DEV, TRAIN, Config, with_settings
+from asr_kd.workspace.config import DEV, TRAIN, Config
+from asr_kd.workspace.config_files import with_settings
 from asr_kd.workspace.work import Workspace, labels_of, require
 
 _ADDED = "added_sets.json"

@@ -17,7 +17,7 @@ from asr_kd.acoustic.training import RunControl, TrainingData, fit
 from asr_kd.errors import UserError
 from asr_kd.frames.source import Context
 from asr_kd.frames.windows import WindowedFrames, windows_of
-from asr_kd.workspace.config import from_mapping
+from asr_kd.workspace.config_files import from_mapping
 
 from ..stores import write_store
 

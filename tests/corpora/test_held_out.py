@@ -12,7 +12,8 @@ from asr_kd.corpora.held_out import draw, drawn_sets
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance
 from asr_kd.corpora.settings import FolderConfig, HeldOut
 from asr_kd.errors import UserError
-from asr_kd.workspace.config import Config, from_mapping
+from asr_kd.workspace.config import Config
+from asr_kd.workspace.config_files import from_mapping
 
 ROOT = Path("speech")
 TENTH = HeldOut(share=0.1)

@@ -15,7 +15,8 @@ from asr_kd.lang.g2p import G2P
 from asr_kd.lang.lexicon import read_lang
 from asr_kd.lang.settings import LangConfig
 from asr_kd.stages.prepare import prepare
-from asr_kd.workspace.config import Config, with_settings
+from asr_kd.workspace.config import Config
+from asr_kd.workspace.config_files import with_settings
 from asr_kd.workspace.work import Workspace
 
 RATE = 16000

@@ -13,7 +13,7 @@ from asr_kd.corpora.settings import CorpusConfig
 from asr_kd.errors import UserError
 from asr_kd.settings import STRICT, Count
 from asr_kd.stages.prepare import prepare
-from asr_kd.workspace.config import load_config
+from asr_kd.workspace.config_files import load_config
 from asr_kd.workspace.work import Workspace
 
 from ..stages.conftest import write_wav

@@ -18,7 +18,8 @@ from asr_kd.evaluation.wer import align_words
 from asr_kd.frames.store import FrameStore
 from asr_kd.io.files import write_json_lines
 from asr_kd.io.stamp import STAMP, Stamp
-from asr_kd.workspace.config import Config, from_mapping
+from asr_kd.workspace.config import Config
+from asr_kd.workspace.config_files import from_mapping
 from asr_kd.workspace.work import Workspace, labels_of
 
 from ..stores import write_store

@@ -10,7 +10,8 @@ import pytest
 
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
-from asr_kd.workspace.config import Config, from_mapping
+from asr_kd.workspace.config import Config
+from asr_kd.workspace.config_files import from_mapping
 from asr_kd.workspace.work import Workspace
 
 from .test_align import PHONES, Gaussians, Never, align, changed, make_work

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from asr_kd.cli import main
 from asr_kd.io.yaml_files import dump_yaml, load_yaml, merged
 from asr_kd.stages.new import LAYOUTS
-from asr_kd.workspace.config import load_config
+from asr_kd.workspace.config_files import load_config
 
 from ..recipe import LEXICON, RATE, say
 

@@ -19,7 +19,8 @@ from asr_kd.io.stamp import Stamp
 from asr_kd.lang.ngram import estimate, write_arpa
 from asr_kd.stages.plan import plan
 from asr_kd.stages.plan_models import SystemPlan, built_costs, dnn_costs, plans_of, step_seconds
-from asr_kd.workspace.config import Config, SystemConfig, load_config
+from asr_kd.workspace.config import Config, SystemConfig
+from asr_kd.workspace.config_files import load_config
 from asr_kd.workspace.sets import add_set, with_parts
 from asr_kd.workspace.work import Workspace
 
@@ -98,7 +99,7 @@ from asr_kd.distillation.targets import DistillationCriterion, TableTargets
 from asr_kd.frames.source import ArrayFrames
 from asr_kd.frames.windows import windows_of
 from asr_kd.stages.plan_models import plans_of
-from asr_kd.workspace.config import load_config
+from asr_kd.workspace.config_files import load_config
 
 config, cpu = load_config(Path(sys.argv[1])), torch.device("cpu")
 teacher, targets = next(plans_of(config)), config.systems["distilled"].targets

@@ -20,7 +20,7 @@ from asr_kd.lang.lexicon import read_lang
 from asr_kd.lang.ngram import read_arpa
 from asr_kd.stages.features import make_features
 from asr_kd.stages.prepare import AddSetResult, add_set
-from asr_kd.workspace.config import with_settings
+from asr_kd.workspace.config_files import with_settings
 from asr_kd.workspace.freshness import check_inputs_unmodified
 from asr_kd.workspace.sets import all_sets, prepared
 

@@ -15,7 +15,8 @@ from asr_kd.cli import main
 from asr_kd.errors import UserError
 from asr_kd.report.sweep_figure import SweepRow
 from asr_kd.stages.sweep import SweepResult, _link, default_systems, markdown, parse_grid, points_of
-from asr_kd.workspace.config import Config, from_mapping, load_config
+from asr_kd.workspace.config import Config
+from asr_kd.workspace.config_files import from_mapping, load_config
 
 from ..recipe import CONFIG, arguments, finished_recipe, make_recipe
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from asr_kd.frames.store import FrameStore
 from asr_kd.io.stamp import Stamp
-from asr_kd.workspace.config import Config, from_mapping
+from asr_kd.workspace.config import Config
+from asr_kd.workspace.config_files import from_mapping
 from asr_kd.workspace.executor import RunOptions
 from asr_kd.workspace.work import Workspace, labels_of
 

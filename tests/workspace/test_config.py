@@ -19,7 +19,8 @@ from asr_kd.corpora.settings import PromptsConfig
 from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.errors import UserError
 from asr_kd.settings import keys_of, to_mapping
-from asr_kd.workspace.config import OLD_KEYS, Config, SystemConfig, from_mapping, load_config, with_settings
+from asr_kd.workspace.config import Config, SystemConfig
+from asr_kd.workspace.config_files import OLD_KEYS, from_mapping, load_config, with_settings
 from asr_kd.workspace.config_reference import config_reference, config_schema
 
 ROOT = Path(__file__).parents[2]
