@@ -8,7 +8,7 @@ import numpy as np
 
 from asr_kd.frames.features import FRAME_SHIFT, FeaturesConfig
 from asr_kd.frames.normalisation import Normalisation
-from asr_kd.frames.store import FrameStore, FrameStoreWriter
+from asr_kd.frames.store import FrameStore, FrameStoreWriter, StoredUtterance
 from asr_kd.io.stamp import STAMP, Stamp
 
 
@@ -31,15 +31,15 @@ def write_store(
         training = Normalisation(np.zeros((1, num_dims), np.float32), scale)
     with FrameStoreWriter(folder, num_dims, training, config) as writer:
         for u, (utterance_id, features) in enumerate(utterances):
-            writer.append(
+            utterance = StoredUtterance(
                 utterance_id,
-                features,
                 group=groups[u] if groups else utterance_id,
                 text=texts[u] if texts else "",
                 duration=len(features) * FRAME_SHIFT,
                 speed=speeds[u] if speeds else 1.0,
                 warp=warps[u] if warps else 1.0,
             )
+            writer.append(utterance, features)
     Stamp("features", {"given": True}, {name: str(len(features)) for name, features in utterances}).write(
         folder / STAMP
     )

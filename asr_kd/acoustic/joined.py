@@ -48,11 +48,7 @@ class JoinedModels(FrameModel):
 
     def forward(self, frames: Tensor, rng: StepRng | None = None) -> Tensor:
         """See `FrameModel.forward`; each part sees its own context of the frames."""
-        logits = []
-        for part in self.models:
-            first, end = self._context.left - part.context.left, self._context.right - part.context.right
-            logits.append(part(frames[:, first : frames.shape[1] - end], rng))
-        return torch.cat(logits)
+        return torch.cat([part(frames[:, part.context.frames_within(self._context)], rng) for part in self.models])
 
     @property
     def models(self) -> list[FrameModel]:

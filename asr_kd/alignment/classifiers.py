@@ -12,7 +12,6 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,9 +26,6 @@ from asr_kd.alignment.settings import AlignmentConfig
 from asr_kd.frames.sampler import BLOCK_FRAMES
 from asr_kd.frames.source import FrameSource
 from asr_kd.frames.windows import WindowedFrames
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 PULL = 2.0  # frames at the mean of all that are added to each state, so that a state without frames has a mean, too
 RIDGE = 1e-3  # of the mean variance, added to each variance, so that the covariance can be inverted
@@ -86,35 +82,10 @@ class LdaClassifier:
 
 
 class NetClassifier:
-    """A net of any kind over the frames of some utterances of a source; a loaded one only gives posteriors."""
+    """The posteriors of a trained net of any kind."""
 
     def __init__(self, model: FrameModel) -> None:
         self._model = model
-
-    def load_frames(self, source: FrameSource, utterances: Sequence[int]) -> None:
-        """Loads the frames to train on.
-
-        Args:
-          utterances: those that it learns from. Of a source of up to BLOCK_FRAMES all frames are loaded, and drawn in
-            its order; of a larger one only these utterances'.
-        """
-        loaded = None if source.num_frames <= BLOCK_FRAMES else np.sort(np.asarray(utterances, np.int64))
-        self._windows = WindowedFrames(source, self._model.context, device=self._model.device, utterances=loaded)
-        self._first = None if loaded is None else source.offsets[loaded]  # of each utterance, in the source's numbers
-
-    def train(self, frames: np.ndarray, classes: np.ndarray, training: TrainingConfig, control: RunControl) -> None:
-        """Trains on these frames of the source, (n,) each with its class."""
-        labels = np.full(self._windows.num_frames, -1, np.int64)
-        labels[self._loaded_numbers(frames)] = classes
-        criterion = HardTargets(labels, self._model.device)
-        fit(self._model, TrainingData(self._windows, valid=labels >= 0), criterion, training, control)
-
-    def _loaded_numbers(self, frames: np.ndarray) -> np.ndarray:
-        """The source's frame numbers -> those of the loaded frames."""
-        if self._first is None:
-            return frames
-        utterance = np.searchsorted(self._first, frames, side="right") - 1
-        return np.asarray(frames - (self._first - self._windows.offsets[:-1])[utterance])
 
     def log_posteriors(self, source: FrameSource, utterances: Sequence[int]) -> list[np.ndarray]:
         return first_member_log_posteriors(self._model, [source.normalised(u) for u in utterances])
@@ -124,9 +95,9 @@ class NetClassifier:
         save_model(self._model, folder)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path) -> NetClassifier:
         """What `save` wrote; raises UserError where a file is missing or damaged."""
-        return cls(load_model(folder, pick_device()))
+        return NetClassifier(load_model(folder, pick_device()))
 
 
 class MonophoneNet(NetClassifier):
@@ -144,7 +115,12 @@ class MonophoneNet(NetClassifier):
         return cls(model.to(pick_device()))
 
     def prepare(self, source: FrameSource, utterances: Sequence[int], settings: AlignmentConfig) -> None:
-        """Loads the frames to train on, as `load_frames` does."""
+        """Loads the frames to train on.
+
+        Args:
+          utterances: those that it learns from. Of a source of up to BLOCK_FRAMES all frames are loaded, and drawn in
+            its order; of a larger one only these utterances'.
+        """
         self._training = TrainingConfig(
             schedule="constant",
             epochs=1,
@@ -152,13 +128,29 @@ class MonophoneNet(NetClassifier):
             learning_rate=_RATE * math.sqrt(settings.batch_size),
             precision=settings.precision,
         )
-        self.load_frames(source, utterances)
+        loaded = None if source.num_frames <= BLOCK_FRAMES else np.sort(np.asarray(utterances, np.int64))
+        self._windows = WindowedFrames(source, self._model.context, device=self._model.device, utterances=loaded)
+        self._first = None if loaded is None else source.offsets[loaded]  # of each utterance, in the source's numbers
 
     def fit(self, frames: np.ndarray, states: np.ndarray) -> None:
         """Trains one epoch on."""
-        control = RunControl(seed=self._model.seeds[0] + self._rounds)  # another order in each round
-        self.train(frames, states, self._training, control)
+        labels = np.full(self._windows.num_frames, -1, np.int64)
+        labels[self._loaded_numbers(frames)] = states
+        fit(
+            self._model,
+            TrainingData(self._windows, valid=labels >= 0),
+            HardTargets(labels, self._model.device),
+            self._training,
+            RunControl(seed=self._model.seeds[0] + self._rounds),  # another order in each round
+        )
         self._rounds += 1
+
+    def _loaded_numbers(self, frames: np.ndarray) -> np.ndarray:
+        """The source's frame numbers -> those of the loaded frames."""
+        if self._first is None:
+            return frames
+        utterance = np.searchsorted(self._first, frames, side="right") - 1
+        return np.asarray(frames - (self._first - self._windows.offsets[:-1])[utterance])
 
     def state(self) -> dict[str, np.ndarray]:
         """All that later rounds depend on."""

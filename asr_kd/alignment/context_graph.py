@@ -10,7 +10,7 @@ Shapes:  N nodes of the phone graph, Q nodes in context, P phones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -58,41 +58,34 @@ def _in_context(graph: PhoneGraph) -> tuple[PhoneGraph, np.ndarray, np.ndarray]:
     for node, phone in enumerate(graph.phone):
         lefts, rights = ([_ANY], [_ANY]) if phone == SIL else (sorted(before[node]), sorted(after[node]))
         keys += [_Key(node, left, right) for left in lefts for right in rights]
-    number = {key: place for place, key in enumerate(keys)}
     first = {key.node: place for place, key in reversed(list(enumerate(keys)))}
+    by_right: dict[tuple[int, int], list[int]] = {}
+    for place, key in enumerate(keys):
+        by_right.setdefault((key.node, key.right), []).append(place)
 
-    def copies(node: int, left: Iterable[int], right: Iterable[int]) -> list[int]:
-        if graph.phone[node] == SIL:
-            return [number[_Key(node, _ANY, _ANY)]]
-        return [number[_Key(node, a, b)] for a in sorted(left) for b in sorted(right)]
+    def before_phone(node: int, phone: int) -> list[int]:
+        return by_right[node, _ANY if graph.phone[node] == SIL else phone]
 
     def entries(key: _Key) -> list[tuple[int, float]]:
-        phone, result = graph.phone[key.node], []
+        result: list[tuple[int, float]] = []
         for node, weight in graph.entries[key.node]:
-            if key.left not in (_ANY, _phone(graph, node)):
-                continue
-            if node == _EDGE:
-                result.append((_EDGE, weight))
-            else:
-                result += [(copy, weight) for copy in copies(node, before[node], [phone])]
+            if key.left in (_ANY, _phone(graph, node)):
+                places = [_EDGE] if node == _EDGE else before_phone(node, graph.phone[key.node])
+                result += [(place, weight) for place in places]
         return result
 
-    final = [(copy, weight) for node, weight in graph.final for copy in copies(node, before[node], [SIL])]
     in_context = PhoneGraph(
         phone=[graph.phone[key.node] for key in keys],
         word=[graph.word[key.node] for key in keys],
         entries=[entries(key) for key in keys],
-        final=final,
+        final=[(place, weight) for node, weight in graph.final for place in before_phone(node, SIL)],
         # any context of each node: what counts is how many there are, and some of these paths leave out a rule
         shortest_path=[first[node] for node in graph.shortest_path],
         equal_path=[first[node] for node in graph.equal_path],
     )
-    left, right = (np.array([SIL if phone == _ANY else phone for phone in side]) for side in _sides(keys))
+    sides = np.array([(key.left, key.right) for key in keys])
+    left, right = np.where(sides == _ANY, SIL, sides).T
     return in_context, left, right
-
-
-def _sides(keys: Sequence[_Key]) -> tuple[list[int], list[int]]:
-    return [key.left for key in keys], [key.right for key in keys]
 
 
 def _phone(graph: PhoneGraph, node: int) -> int:

@@ -24,6 +24,10 @@ class RealignConfig:
     model: AnyModel = REALIGN_MODEL  # it sees the phones around, which the flat start's must not
     training: TrainingConfig = REALIGN_TRAINING
 
+    def __post_init__(self) -> None:
+        if getattr(self.model, "lda_dims", 0):
+            raise ValueError("model.lda_dims must be 0: this net learns from the window itself")
+
 
 @dataclass(frozen=True, config=STRICT)
 class AlignmentConfig:
@@ -34,7 +38,7 @@ class AlignmentConfig:
     rounds: Count = 8  # of {one epoch, Viterbi}
     realign: RealignConfig = RealignConfig()  # after the flat start; not within manual times
     batch_size: Count = 256  # frames a step of the flat start's net; 1024 takes less time and is a little less exact
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of its products
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the products of the flat start's net
     # flat start, realignment and tree use a random subset of at most this; the rest is only aligned
     subset_hours: Positive = 100.0
     # all: also train the flat start on dev and test (everything in memory); for aligning a corpus only, never for

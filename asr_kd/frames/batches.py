@@ -61,10 +61,7 @@ class Batch:
         """
         if self.context is None or context == self.context:
             return self.inputs
-        before, after = self.context.left - context.left, self.context.right - context.right
-        if min(before, after) < 0:
-            raise ValueError(f"inputs of {self.context} cannot be seen in {context}")
-        return self.inputs[:, before : self.inputs.shape[1] - after]
+        return self.inputs[:, context.frames_within(self.context)]
 
     @cached_property
     def num_valid(self) -> int:

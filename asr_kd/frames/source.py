@@ -40,6 +40,20 @@ class Context:
         """Frames of a window, the labelled one not counted."""
         return self.left + self.right
 
+    def frames_within(self, outer: Context) -> slice:
+        """Which frames of an input with the context `outer` a model of this context sees.
+
+        Raises:
+          ValueError: `outer` has fewer frames on a side.
+
+        >>> list(range(7))[Context(1, 0).frames_within(Context(2, 3))]
+        [1, 2, 3]
+        """
+        before, after = outer.left - self.left, outer.right - self.right
+        if min(before, after) < 0:
+            raise ValueError(f"inputs of {outer} cannot be seen in {self}")
+        return slice(before, -after or None)
+
     def __or__(self, other: Context) -> Context:
         """The smallest context that has the frames of both.
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -209,6 +210,26 @@ class FrameStore:
         return read_stamp(self.folder / f"{name}.stamp.json")
 
 
+@dataclass(frozen=True)
+class StoredUtterance:
+    """What a store knows of an utterance besides its frames.
+
+    Attributes:
+      group: utterances of the same group share one mean.
+      duration: seconds.
+      speed, warp: of an altered copy.
+      reference: what recognised words are compared with, where that is not `text`.
+    """
+
+    id: str
+    group: str
+    text: str
+    duration: float
+    speed: float = 1.0
+    warp: float = 1.0
+    reference: str | None = None
+
+
 class FrameStoreWriter:
     """Writes a store into an existing folder, utterance by utterance; only one of them is ever in memory.
 
@@ -254,39 +275,27 @@ class FrameStoreWriter:
             }
         )
 
-    def append(
-        self,
-        utterance_id: str,
-        features: np.ndarray,
-        *,
-        group: str,
-        text: str,
-        duration: float,
-        speed: float = 1.0,
-        warp: float = 1.0,
-        reference: str | None = None,
-    ) -> None:
+    def append(self, utterance: StoredUtterance, features: np.ndarray) -> None:
         """Adds an utterance.
 
         Args:
           features: (T, D), raw log-mel; stored as float16.
-          group: utterances of the same group share one mean.
-          duration: seconds.
-          reference: what recognised words are compared with, where that is not `text`.
 
         Raises:
           UserError: see `check_features`.
         """
         if features.ndim != 2 or features.shape[1] != self.num_dims:
-            raise ValueError(f"{utterance_id}: features are {features.shape}, not (T, {self.num_dims})")
+            raise ValueError(f"{utterance.id}: features are {features.shape}, not (T, {self.num_dims})")
         with np.errstate(over="ignore"):
             stored = np.ascontiguousarray(features, dtype="<f2")
-        check_features(utterance_id, stored)
-        number = self._statistics.add(group, stored.astype(np.float64))
+        check_features(utterance.id, stored)
+        number = self._statistics.add(utterance.group, stored.astype(np.float64))
         self._features.write(stored.tobytes())
-        row = {"id": utterance_id, "frames": len(stored), "group": number, "speed": speed, "duration": duration}
-        row |= {} if warp == 1.0 else {"warp": warp}
-        row |= {"text": text} if reference is None else {"text": text, "reference": reference}
+        row = {"id": utterance.id, "frames": len(stored), "group": number}
+        row |= {"speed": utterance.speed, "duration": utterance.duration}
+        row |= {} if utterance.warp == 1.0 else {"warp": utterance.warp}
+        row |= {"text": utterance.text}
+        row |= {} if utterance.reference is None else {"reference": utterance.reference}
         self._rows.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
         self.num_frames += len(stored)
         self.num_utterances += 1

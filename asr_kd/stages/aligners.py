@@ -65,7 +65,14 @@ class Aligners:
             before = self._aligner(number - 1) if number else None
             with resuming_folder(folder, stamp, metadata) as unfinished:
                 started = time.perf_counter()
-                aligner = self._flat_start(unfinished) if before is None else self._realign(before, number, unfinished)
+                advice = "lower alignment.realign.training.learning_rate"
+                if before is None:  # there the rate follows from the size of the batches
+                    advice = "lower alignment.batch_size, or set alignment.precision: float32"
+                try:
+                    with diverged_in(folder, advice):
+                        aligner = self._trained(before, number, unfinished)
+                except CannotAlignError as error:
+                    raise UserError(f"{self.work.frames(TRAIN)}: {error}.") from None
                 aligner.save(unfinished)
                 metadata["notes"] = list(aligner.notes)
                 metadata["seconds"] = round(time.perf_counter() - started, 1)
@@ -81,8 +88,11 @@ class Aligners:
         lang = read_lang(self.work.lang, *(self.work.lexicon(name) for name in self.data))
         return TranscribedFrames.concatenated(list(self.data.values()), lang)
 
-    def _flat_start(self, unfinished: Path) -> Aligner:
+    def _trained(self, before: Aligner | None, number: int, unfinished: Path) -> Aligner:
         """Resumes from what a killed run has left in the folder."""
+        return self._flat_start(unfinished) if before is None else self._realign(before, number, unfinished)
+
+    def _flat_start(self, unfinished: Path) -> Aligner:
         settings, data = self.config.alignment, self._training_data
         labels = None
         if settings.labels == "from":
@@ -90,13 +100,7 @@ class Aligners:
             ids = {name for name, unaltered in zip(data.frames.ids, data.unaltered, strict=True) if unaltered}
             labels = read_labels(self.work.config_path.parent / settings.dir, ids)
         resumed = partial(cached_rounds, folder=unfinished / _ROUNDS, codec=ARRAYS)
-        # the rate follows from the size of the batches
-        advice = "lower alignment.batch_size, or set alignment.precision: float32"
-        try:
-            with diverged_in(self.work.aligner(0), advice):
-                return flat_start(data, settings, seed=self.config.seed, nj=self.nj, map_rounds=resumed, labels=labels)
-        except CannotAlignError as error:
-            raise UserError(f"{self.work.frames(TRAIN)}: {error}.") from None
+        return flat_start(data, settings, seed=self.config.seed, nj=self.nj, map_rounds=resumed, labels=labels)
 
     def _realign(self, before: Aligner, number: int, unfinished: Path) -> Aligner:
         rounds = self.config.alignment.realign_rounds
@@ -112,11 +116,4 @@ class Aligners:
             digest=self.stamps.aligner(number).digest,
             label=f"{label}: train",
         )
-        advice = "lower alignment.realign.training.learning_rate"
-        try:
-            with diverged_in(self.work.aligner(number), advice):
-                return realign(
-                    before, self._training_data, self.config.alignment, control, nj=self.nj, map_blocks=resumed
-                )
-        except CannotAlignError as error:
-            raise UserError(f"{self.work.frames(TRAIN)}: {error}.") from None
+        return realign(before, self._training_data, self.config.alignment, control, nj=self.nj, map_blocks=resumed)

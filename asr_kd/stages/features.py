@@ -25,7 +25,7 @@ from asr_kd.corpora.cuts import cut_audio, read_cuts
 from asr_kd.corpora.sources import allowed_pipe
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_LENGTH, FRAME_SHIFT, FeaturesConfig, check_features, fbank, resample
-from asr_kd.frames.store import FrameStoreWriter, copy_name, store_bytes
+from asr_kd.frames.store import FrameStoreWriter, StoredUtterance, copy_name, store_bytes
 from asr_kd.io.folders import discard_partial, resuming_folder
 from asr_kd.io.formatting import human_bytes
 from asr_kd.io.resources import check_disk
@@ -231,8 +231,8 @@ def _fill(
                 raise UserError(f"{result.error} Or set corpus.on_bad_utterance: skip, which leaves it out.")
             if result.error:
                 state["left_out"].append({"utterance": result.id, "reason": result.error})
-            for copy in result.copies:
-                writer.append(**copy)
+            for copy, features in result.copies:
+                writer.append(copy, features)
         state["cuts"] += len(shard)
         writer.commit(state)
         bar.update(len(shard))
@@ -240,10 +240,10 @@ def _fill(
 
 @dataclass(frozen=True)
 class _Extracted:
-    """The copies of one utterance, as FrameStoreWriter.append takes them; or what is wrong with it."""
+    """The copies of one utterance with their (T, D) features; or what is wrong with it."""
 
     id: str
-    copies: list[dict[str, Any]]
+    copies: list[tuple[StoredUtterance, np.ndarray]]
     error: str = ""
 
 
@@ -271,7 +271,7 @@ class _Extractor:
 
     def _extract(self, cut: dict[str, Any], clip: Clip | BadAudio) -> _Extracted:
         utterance, supervisions = cut["id"], cut["supervisions"]
-        copies: list[dict[str, Any]] = []
+        copies: list[tuple[StoredUtterance, np.ndarray]] = []
         try:
             samples = self._samples(cut, clip)[None]
             text = " ".join(supervision.get("text") or "" for supervision in supervisions).strip()
@@ -287,18 +287,9 @@ class _Extractor:
                     name = copy_name(utterance, speed, warp)
                     features = fbank(altered, rate, bins, warp).astype(np.float16)
                     check_features(name, features)
-                    copies.append(
-                        {
-                            "utterance_id": name,
-                            "features": features,
-                            "group": copy_name(f"{speaker}_sp{speed:g}", 1.0, warp) if speaker else name,
-                            "text": text,
-                            "duration": altered.shape[1] / rate,
-                            "speed": speed,
-                            "warp": warp,
-                            "reference": reference,
-                        }
-                    )
+                    group = copy_name(f"{speaker}_sp{speed:g}", 1.0, warp) if speaker else name
+                    duration = altered.shape[1] / rate
+                    copies.append((StoredUtterance(name, group, text, duration, speed, warp, reference), features))
         except UserError as error:
             return _Extracted(utterance, [], str(error))
         return _Extracted(utterance, copies)

@@ -83,10 +83,8 @@ def seeds_of(config: Config, name: str) -> list[int]:
 def training_settings(config: Config, name: str) -> dict[str, Any]:
     """For a stamp: the seeds say how many models there are."""
     system = to_mapping(config.systems[name], changed_only=True)
-    parts = {"members": system.get("members")} if config.systems[name].parts else {}
-    for key in ("members", "seeds", "reuse", "targets"):
+    for key in ("seeds", "reuse", "targets", *(() if config.systems[name].parts else ("members",))):
         system.pop(key, None)
-    system |= parts
     settings: dict[str, Any] = {"system": system, "seeds": seeds_of(config, name)}
     if (targets := config.systems[name].targets) is not None:
         settings["targets"] = to_mapping(targets, changed_only=True)

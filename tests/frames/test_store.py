@@ -14,7 +14,7 @@ from lhotse.utils import compute_num_frames, compute_num_frames_from_samples
 
 from asr_kd.errors import UserError
 from asr_kd.frames.features import num_frames
-from asr_kd.frames.store import FrameStore, FrameStoreError, FrameStoreWriter
+from asr_kd.frames.store import FrameStore, FrameStoreError, FrameStoreWriter, StoredUtterance
 from asr_kd.io.stamp import Stamp
 
 from ..stores import write_store
@@ -90,7 +90,7 @@ def test_scale_of_the_training_set_is_taken_over(tmp_path: Path) -> None:
 )
 def test_bad_features_are_refused_by_name(tmp_path: Path, features: np.ndarray, reason: str) -> None:
     with pytest.raises(UserError, match=rf"utterance bad.*{reason}"), FrameStoreWriter(tmp_path, 4) as writer:
-        writer.append("bad", features, group="g", text="", duration=1)
+        writer.append(StoredUtterance("bad", group="g", text="", duration=1), features)
 
 
 def test_an_empty_set_is_refused(tmp_path: Path) -> None:

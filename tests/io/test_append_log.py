@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, truncate
 from asr_kd.errors import FullDiskError, UserError
-from asr_kd.frames.store import FrameStore, FrameStoreWriter
+from asr_kd.frames.store import FrameStore, FrameStoreWriter, StoredUtterance
 from asr_kd.io import append_log
 from asr_kd.io.append_log import AppendLog
 from asr_kd.io.folders import discard_partial, resuming_folder
@@ -106,7 +106,7 @@ def _write(folder: Path, features: list[np.ndarray], first: int, mark_at: int, e
         if number == mark_at:
             writer.commit({"next": number})
         array = features[number]
-        writer.append(f"u{number}", array, group=f"g{number % 3}", text="ÄÖ", duration=0.01 * len(array))
+        writer.append(StoredUtterance(f"u{number}", f"g{number % 3}", "ÄÖ", 0.01 * len(array)), array)
     return writer
 
 

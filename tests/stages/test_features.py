@@ -19,7 +19,7 @@ from torchaudio.compliance import kaldi
 from asr_kd.corpora.settings import PromptsConfig
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FeaturesConfig, fbank, num_frames
-from asr_kd.frames.store import FrameStore, FrameStoreWriter
+from asr_kd.frames.store import FrameStore, FrameStoreWriter, StoredUtterance
 from asr_kd.io import append_log as growing
 from asr_kd.io.fingerprint import fingerprint
 from asr_kd.io.stamp import Stamp
@@ -203,12 +203,12 @@ def test_killed_features_go_on_where_they_were(corpus: Corpus, monkeypatch: pyte
     monkeypatch.setattr(stage, "_SHARD", 1)
     real, appended = FrameStoreWriter.append, []
 
-    def append(self: FrameStoreWriter, utterance_id: str, *rest: Any, **more: Any) -> None:
+    def append(self: FrameStoreWriter, utterance: StoredUtterance, features: np.ndarray) -> None:
         if len(appended) == 10:
             appended.clear()
             raise Killed
-        appended.append(utterance_id)
-        real(self, utterance_id, *rest, **more)
+        appended.append(utterance.id)
+        real(self, utterance, features)
 
     monkeypatch.setattr(FrameStoreWriter, "append", append)
     with pytest.raises(Killed):

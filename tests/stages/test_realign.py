@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from asr_kd.acoustic import training
 from asr_kd.acoustic.divergence import DivergedError
@@ -123,6 +124,11 @@ def test_killed_anywhere_the_next_run_ends_the_same(tmp_path: Path, monkeypatch:
 def test_no_realignment_within_manual_times() -> None:
     assert CONFIG.alignment.realign_rounds == 1
     assert dataclasses.replace(CONFIG.alignment, labels="manual").realign_rounds == 0
+
+
+def test_a_net_of_discriminants_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"model\.lda_dims must be 0"):
+        RealignConfig(model=DnnConfig(lda_dims=8))
 
 
 def test_a_rate_that_diverges_says_which_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
