@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from asr_kd.acoustic.model import FrameModel
 from asr_kd.distillation.loss import ensemble_distribution
-from asr_kd.evaluation.bootstrap import Interval, compare, ratio_interval
+from asr_kd.evaluation.bootstrap import Interval, ratio_interval
 from asr_kd.frames.features import FRAME_SHIFT
 from asr_kd.frames.store import FrameStore
 
@@ -28,10 +28,11 @@ _EXAMPLE_FRAMES = 50_000  # that an example is chosen from
 class FrameMetrics:
     """Means over the frames that have a label; R rows: one for each member, the last for the mean of all.
 
-    accuracy: (R,) float64, fractions. cross_entropy: (R,) float64, nats. wrong: (R, U) int64, frames of each utterance
-    whose label is not the most probable senone. labelled: (U,) int64, frames with a label.
+    utterances: U ids. accuracy: (R,) float64, fractions. cross_entropy: (R,) float64, nats. wrong: (R, U) int64, frames
+    of each utterance whose label is not the most probable senone. labelled: (U,) int64, frames with a label.
     """
 
+    utterances: Sequence[str]
     accuracy: np.ndarray
     cross_entropy: np.ndarray
     wrong: np.ndarray
@@ -43,7 +44,9 @@ class FrameMetrics:
 
     def rows(self, rows: slice) -> FrameMetrics:
         """Some of the rows."""
-        return FrameMetrics(self.accuracy[rows], self.cross_entropy[rows], self.wrong[rows], self.labelled)
+        return replace(
+            self, accuracy=self.accuracy[rows], cross_entropy=self.cross_entropy[rows], wrong=self.wrong[rows]
+        )
 
 
 @dataclass(frozen=True)
@@ -91,24 +94,18 @@ def between_parts(disagreement: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
     return means
 
 
-def accuracy_interval(metrics: FrameMetrics, *, samples: int, seed: int) -> Interval:
-    """The interval of the rows' mean accuracy: the bootstrap over utterances, on wrong frames.
+def accuracy_interval(
+    metrics: FrameMetrics, *, groups: np.ndarray | None = None, samples: int = 10000, seed: int = 0
+) -> Interval:
+    """The interval of the rows' mean accuracy: `ratio_interval` of the frames that are wrong.
 
     Returns:
       0 to 1 where no frame has a label.
     """
     if not metrics.frames:
         return Interval(0.0, 0.0, 1.0)
-    wrong = ratio_interval(metrics.wrong, metrics.labelled, samples=samples, seed=seed)
+    wrong = ratio_interval(metrics.wrong, metrics.labelled, groups=groups, samples=samples, seed=seed)
     return Interval(1 - wrong.value, 1 - wrong.high, 1 - wrong.low)
-
-
-def accuracy_gain(first: FrameMetrics, second: FrameMetrics, *, samples: int, seed: int) -> Interval:
-    """Mean accuracy of the second system's rows minus that of the first's, on the same utterances."""
-    if not second.frames:
-        return Interval(0.0, -1.0, 1.0)
-    fewer = compare(first.wrong, second.wrong, first.labelled, samples=samples, seed=seed).difference
-    return Interval(-fewer.value, -fewer.high, -fewer.low)
 
 
 def frame_metrics(model: FrameModel, store: FrameStore, senones: np.ndarray) -> FrameMetrics:
@@ -175,7 +172,8 @@ class _Scores:
         wrong = np.stack([np.bincount(utterances[row], minlength=count) for row in np.concatenate(self._wrong, axis=1)])
         frames = max(1, len(utterances))
         accuracy = (len(utterances) - wrong.sum(1)) / frames
-        return FrameMetrics(accuracy, self._nats / frames, wrong, np.bincount(utterances, minlength=count))
+        labelled = np.bincount(utterances, minlength=count)
+        return FrameMetrics(store.ids, accuracy, self._nats / frames, wrong, labelled)
 
 
 class _Members:

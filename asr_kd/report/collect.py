@@ -25,8 +25,9 @@ from asr_kd.evaluation.wer import confusions
 from asr_kd.frames.store import FrameStore
 from asr_kd.io.files import read_json
 from asr_kd.io.stamp import read_stamp
-from asr_kd.report.comparisons import compare_systems
+from asr_kd.report.comparisons import compare_systems, error_rate, frame_accuracy, phone_error_rate
 from asr_kd.report.hypotheses import Difference, Hypotheses, differences, read_hypotheses
+from asr_kd.report.resampling import Resampling, read_resampling
 from asr_kd.report.results import (
     AlignmentResults,
     Confusions,
@@ -42,7 +43,8 @@ from asr_kd.report.results import (
     StoredTargetsResults,
     SystemRow,
 )
-from asr_kd.report.systems import Measured, curve, is_reused, measure, rates, row_of
+from asr_kd.report.systems import Measured, curve, is_reused, main_set, measure, rates, row_of
+from asr_kd.report.worth_results import Resampled
 from asr_kd.workspace.config import DEV, Config
 from asr_kd.workspace.sets import all_sets, open_frames, open_labels, prepare_command, prepared, scored_sets
 from asr_kd.workspace.work import Workspace, require
@@ -136,16 +138,22 @@ def collect(config: Config, work: Workspace) -> Evidence:
     measured: dict[str, Measured] = {}
     for system in config.in_training_order():  # so that an ensemble comes before the systems that reuse its members
         measured[system] = measure(config, work, system, stores, measured)
+    resampling = {name: read_resampling(config, work, name) for name in sets}
     rows = [
-        row_of(config, work, name, measured[name], _of_system(hypotheses, name), _of_system(phones, name), _main(sets))
+        row_of(config, work, name, measured[name], _of_system(hypotheses, name), _of_system(phones, name), resampling)
         for name in systems
     ]
     left_out = _left_out(config, work, hypotheses, phones)
-    compared = [compare_systems(config, work, c, rows, measured, hypotheses, phones) for c in config.compare]
+    unit = hypotheses[systems[0], main_set(sets)].summary.unit if systems else "word"
+    counted = [frame_accuracy(work, measured), error_rate(unit, hypotheses)]
+    counted += [phone_error_rate(phones)] if phones else []
+    compared = [compare_systems(config, work, c, rows, counted, resampling) for c in config.compare]
     results = Results(
         corpus=config.corpus.name,
-        unit=hypotheses[systems[0], _main(sets)].summary.unit if systems else "word",
+        unit=unit,
         sets=list(sets),
+        metrics=[of_metric.metric for of_metric in counted],
+        resampled={name: Resampled(*resampling[name].units(stores[name].ids)) for name in sets},
         systems=rows,
         alignment=_alignment(config, work, left_out),
         data=_data(prepared(config, work)),
@@ -157,12 +165,12 @@ def collect(config: Config, work: Workspace) -> Evidence:
         seconds=_noted(work, "seconds.json"),
         memory=_noted(work, "memory.json"),
         soft_targets=_stored_targets(config, work),
-        rescored=_rescored_rows(config, work),
+        rescored=_rescored_rows(config, work, resampling),
         per_left_out={n: h.summary.unaligned for (_, n), h in phones.items() if h.summary.unaligned},
     )
     results = _with_ensemble(config, results, measured)
     if results.unit == "phone":
-        results = _with_phones(config, work, results)
+        results = _with_phones(config, work, results, resampling)
     example, names = _example(config, work, results, stores[DEV])
     first = results.distillation
     return Evidence(
@@ -177,10 +185,6 @@ def collect(config: Config, work: Workspace) -> Evidence:
 def _of_system(hypotheses: Mapping[tuple[str, str], Hypotheses], system: str) -> dict[str, Hypotheses]:
     """By set."""
     return {name: of_set for (other, name), of_set in hypotheses.items() if other == system}
-
-
-def _main(sets: Sequence[str]) -> str:
-    return (*sets[1:], *sets)[0]
 
 
 def _ordered(config: Config) -> list[str]:
@@ -234,7 +238,7 @@ def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if values.size else None
 
 
-def _with_phones(config: Config, work: Workspace, results: Results) -> Results:
+def _with_phones(config: Config, work: Workspace, results: Results, resampling: Mapping[str, Resampling]) -> Results:
     """With the rates where silence counts, and which phones are confused."""
     corpus = config.corpus
     chosen = results.distillation.distilled if results.distillation else results.systems[0].name
@@ -245,7 +249,7 @@ def _with_phones(config: Config, work: Workspace, results: Results) -> Results:
             name: read_hypotheses(work.decoded(row.name, name), work.command("decode"), with_silence=True)
             for name in results.sets
         }
-        rows.append(replace(row, with_silence=rates(config, of_sets)))
+        rows.append(replace(row, with_silence=rates(of_sets, resampling)))
         if row.name == chosen:
             confused = confusions(of_sets[results.main_set].alignments)
     return replace(
@@ -340,7 +344,7 @@ def _rescored_digests(config: Config, work: Workspace) -> dict[str, str]:
     return {str(folder.relative_to(work.exp(""))): stamp["digest"] for _, _, folder, stamp in _rescored(config, work)}
 
 
-def _rescored_rows(config: Config, work: Workspace) -> list[RescoredRow]:
+def _rescored_rows(config: Config, work: Workspace, resampling: Mapping[str, Resampling]) -> list[RescoredRow]:
     """The first pass's error rate, the new one with its interval, and the lists' best, on the test sets.
 
     Raises:
@@ -350,9 +354,7 @@ def _rescored_rows(config: Config, work: Workspace) -> list[RescoredRow]:
     for system, name, folder, _ in _rescored(config, work):
         hypotheses = read_hypotheses(folder, work.command("decode --rescore-lm FILE"))
         summary = hypotheses.summary
-        interval = ratio_interval(
-            hypotheses.errors, hypotheses.words, samples=config.evaluation.bootstrap_samples, seed=config.seed
-        )
+        interval = ratio_interval(hypotheses.errors, hypotheses.words, **resampling[name].of(hypotheses.ids))
         rows.append(
             RescoredRow(
                 name=system,

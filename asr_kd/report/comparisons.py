@@ -1,28 +1,70 @@
-"""What distilling was worth: a comparison of the config, measured."""
+"""What distilling was worth: a comparison of the config, measured by each metric."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
 
 from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.errors import UserError
-from asr_kd.evaluation.bootstrap import Comparison as BootstrapComparison
-from asr_kd.evaluation.bootstrap import Interval, compare
-from asr_kd.evaluation.frames import accuracy_gain
+from asr_kd.evaluation.bootstrap import Interval, compare, gain_kept
+from asr_kd.evaluation.scoring import Unit
 from asr_kd.report.hypotheses import Hypotheses
-from asr_kd.report.results import (
-    Difference,
-    Distillation,
-    GainKept,
-    GainKeptHeadline,
-    PhoneComparison,
-    SetComparison,
-    SystemRow,
-)
-from asr_kd.report.systems import Measured, resampling
+from asr_kd.report.resampling import Resampling
+from asr_kd.report.results import SystemRow
+from asr_kd.report.systems import Measured
+from asr_kd.report.worth_results import Difference, Distillation, GainKept, Metric, MetricComparison, SetComparison
 from asr_kd.workspace.config import DEV, Comparison, Config
 from asr_kd.workspace.config_files import from_mapping
 from asr_kd.workspace.work import Workspace, require
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Errors on the utterances of a set.
+
+    Attributes:
+      folder: what they were counted from, for messages.
+      errors: (S, U), of each seed.
+      totals: (U,), what they are divided by.
+    """
+
+    folder: Path
+    utterances: Sequence[str]
+    errors: np.ndarray
+    totals: np.ndarray
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A metric with the counts that it is computed from, by system and set."""
+
+    metric: Metric
+    counts: Mapping[tuple[str, str], Counts]
+
+
+def frame_accuracy(work: Workspace, measured: Mapping[str, Measured]) -> Counted:
+    """Frames whose label is the most probable senone; the errors are the others."""
+    counts = {
+        (system, name): Counts(work.exp(system), metrics.utterances, metrics.wrong, metrics.labelled)
+        for system, of_system in measured.items()
+        for name, metrics in of_system.answers.items()
+    }
+    return Counted(Metric("frame_accuracy", "frame accuracy", "frame", lower_is_better=False), counts)
+
+
+def error_rate(unit: Unit, hypotheses: Mapping[tuple[str, str], Hypotheses]) -> Counted:
+    """Errors of words, characters or phones."""
+    counts = {key: Counts(h.folder, h.ids, h.errors, h.words) for key, h in hypotheses.items()}
+    return Counted(Metric("wer", f"{unit} error rate", unit, lower_is_better=True), counts)
+
+
+def phone_error_rate(phones: Mapping[tuple[str, str], Hypotheses]) -> Counted:
+    """Errors of the phones that were decoded beside words."""
+    return replace(error_rate("phone", phones), metric=Metric("per", "phone error rate", "phone", lower_is_better=True))
 
 
 def compare_systems(
@@ -30,25 +72,28 @@ def compare_systems(
     work: Workspace,
     names: Comparison,
     rows: Sequence[SystemRow],
-    measured: Mapping[str, Measured],
-    hypotheses: Mapping[tuple[str, str], Hypotheses],
-    phones: Mapping[tuple[str, str], Hypotheses],
+    counted: Sequence[Counted],
+    resampling: Mapping[str, Resampling],
 ) -> Distillation:
     """Compares the direct and the distilled system and their teacher on every test set.
 
     Args:
-      phones: empty where they were not decoded beside words.
+      counted: each metric of the results; the rates of errors have the key "wer".
+      resampling: by set.
 
     Raises:
-      UserError: the distilled system was trained without soft targets, or the two did not decode the same utterances.
+      UserError: the distilled system was trained without soft targets, or the systems did not decode the same
+        utterances.
     """
     by_name = {row.name: row for row in rows}
     systems = [by_name[name] for name in (names.direct, names.teacher, names.distilled)]
     targets = _targets(work, names.distilled)
     teachers = () if targets.imported else targets.source
     sets = [name for name in systems[0].wer if name != DEV] or [DEV]
-    of_sets = {name: _compare_on(name, config, work, systems, measured, hypotheses, phones) for name in sets}
-    main, on_dev = of_sets[sets[0]], _gain_kept(systems, DEV)
+    of_sets = {
+        name: _compare_on(name, work, systems, counted, resampling[name]) for name in dict.fromkeys([*sets, DEV])
+    }
+    main, on_dev = of_sets[sets[0]], of_sets[DEV]
     return Distillation(
         direct=names.direct,
         distilled=names.distilled,
@@ -59,9 +104,13 @@ def compare_systems(
         loss=targets.loss,
         out_of_fold=max((config.systems[t].folds for name in teachers for t in _parts(config, name)), default=0),
         seeds=by_name[names.distilled].seeds,
-        gain_kept=GainKeptHeadline(**vars(main.gain_kept), frame_accuracy_dev=on_dev.frame_accuracy),
-        p_distilled_better=main.p_distilled_better,
-        sets=of_sets,
+        gain_kept=GainKept(
+            **({"per": None} | {key: of_metric.share_kept for key, of_metric in main.metrics.items()}),
+            cross_entropy=main.cross_entropy_kept,
+            frame_accuracy_dev=on_dev.metrics["frame_accuracy"].share_kept,
+        ),
+        p_distilled_better=main.metrics["wer"].p_distilled_better,
+        sets={name: of_sets[name] for name in sets},
     )
 
 
@@ -81,55 +130,47 @@ def _parts(config: Config, name: str) -> Iterable[str]:
 
 
 def _compare_on(
-    name: str,
-    config: Config,
-    work: Workspace,
-    systems: Sequence[SystemRow],
-    measured: Mapping[str, Measured],
-    hypotheses: Mapping[tuple[str, str], Hypotheses],
-    phones: Mapping[tuple[str, str], Hypotheses],
+    name: str, work: Workspace, systems: Sequence[SystemRow], counted: Sequence[Counted], resampling: Resampling
 ) -> SetComparison:
-    """The systems (direct, teacher, distilled) on one set, all resampled on the same utterances."""
-    direct, teacher, distilled = (system.name for system in systems)
+    """The systems (direct, teacher, distilled) on one set."""
+    metrics = {}
+    for of_metric in counted:
+        counts = [of_metric.counts[system.name, name] for system in systems]
+        for other in counts[1:]:
+            if list(other.utterances) != list(counts[0].utterances):
+                raise UserError(
+                    f"{counts[0].folder} and {other.folder} do not hold the same utterances; decode again: "
+                    f"{work.command('decode')}"
+                )
+        metrics[of_metric.metric.key] = _compared(of_metric.metric, counts, resampling)
+    direct, teacher, distilled = (system.cross_entropy[name] for system in systems)
+    share = (distilled - direct) / (teacher - direct) if teacher < direct else None
+    return SetComparison(metrics=metrics, cross_entropy_kept=share)
 
-    def pair(of_each: Mapping[tuple[str, str], Hypotheses]) -> BootstrapComparison:
-        a, b = of_each[direct, name], of_each[distilled, name]
-        if a.ids != b.ids:
-            raise UserError(
-                f"{a.folder} and {b.folder} do not hold the same utterances; decode again: {work.command('decode')}"
-            )
-        return compare(a.errors, b.errors, a.words, **resampling(config))
 
-    paired, paired_phones = pair(hypotheses), pair(phones) if phones else None
-
-    def gain(other: str) -> Difference:
-        first, second = measured[direct].answers[name], measured[other].answers[name]
-        return _difference(accuracy_gain(first, second, **resampling(config)))
-
-    return SetComparison(
-        gain_kept=_gain_kept(systems, name),
+def _compared(metric: Metric, counts: Sequence[Counts], resampling: Resampling) -> MetricComparison:
+    """By one metric: direct, teacher and distilled on the same resamples."""
+    direct, teacher, distilled = (of_system.errors for of_system in counts)
+    totals = counts[0].totals
+    if not totals.any():  # no frame has a label
+        nothing = Difference(value=0.0, ci95=(-1.0, 1.0))
+        return MetricComparison(nothing, 0.5, nothing, "uncertain", None, None)
+    options = resampling.of(counts[0].utterances)
+    paired = compare(direct, distilled, totals, **options)
+    of_gain = gain_kept(direct, teacher, distilled, totals, **options)
+    share = of_gain.share
+    return MetricComparison(
+        difference=_difference(metric, paired.difference),
         p_distilled_better=paired.probability_better,
-        wer_difference=_difference(paired.difference),
-        teacher_frame_difference=gain(teacher),
-        distilled_frame_difference=gain(distilled),
-        per=None
-        if paired_phones is None
-        else PhoneComparison(paired_phones.probability_better, _difference(paired_phones.difference)),
+        gain=_difference(metric, of_gain.gain),
+        gain_is="clear" if share is not None else "uncertain" if of_gain.gain.value < 0 else "none",
+        share_kept=None if share is None else share.value,
+        share_kept_ci95=None if share is None else (share.low, share.high),
     )
 
 
-def _gain_kept(systems: Sequence[SystemRow], name: str) -> GainKept:
-    def share(metric: str, sign: int) -> float | None:
-        direct, teacher, distilled = (getattr(system, metric)[name] for system in systems)
-        return (distilled - direct) / (teacher - direct) if sign * (teacher - direct) > 0 else None
-
-    return GainKept(
-        frame_accuracy=share("frame_accuracy", 1),
-        cross_entropy=share("cross_entropy", -1),
-        wer=share("wer", -1),
-        per=share("per", -1) if all(system.per is not None for system in systems) else None,
-    )
-
-
-def _difference(interval: Interval) -> Difference:
-    return Difference(value=interval.value, ci95=(interval.low, interval.high))
+def _difference(metric: Metric, errors: Interval) -> Difference:
+    """Of two error rates, as one of the metric's values."""
+    if metric.lower_is_better:
+        return Difference(value=errors.value, ci95=(errors.low, errors.high))
+    return Difference(value=-errors.value, ci95=(-errors.high, -errors.low))

@@ -18,6 +18,7 @@ from asr_kd.io.formatting import human_bytes, human_count, human_seconds, isolat
 from asr_kd.report.collect import Evidence
 from asr_kd.report.results import Results
 from asr_kd.report.style import looks
+from asr_kd.report.worth import by_worth, error_metrics, pairs, smaller_as_good
 
 _DIFFERENCES = 300  # shown on the page; a large test set has thousands
 
@@ -62,6 +63,12 @@ def sentences(results: Results) -> TemplateModule:
     return _environment(escaped=False).get_template("sentences.j2").make_module({"results": results})
 
 
+def picture(results: Results) -> str:
+    """What the first figure shows, for who cannot see it."""
+    said: Any = sentences(results)
+    return str(said.picture())
+
+
 @functools.cache  # it keeps its templates compiled, which takes longer than to fill them
 def _environment(*, escaped: bool) -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -78,8 +85,8 @@ def _environment(*, escaped: bool) -> jinja2.Environment:
         "seconds": human_seconds,
         "probability": _probability,
         "kind": kind,
-        "points": lambda value: f"{100 * value:.1f}",
-        "signed_points": lambda value: signed(100 * value, 2),
+        "points": lambda value, digits=1: signed(100 * value, digits, plus=False),
+        "signed_points": lambda value, digits=2: signed(100 * value, digits),
         "plural": plural,
         "average": lambda values: sum(values) / len(values),
         "line": _line,
@@ -88,6 +95,7 @@ def _environment(*, escaped: bool) -> jinja2.Environment:
         "md": markdown_escaped,
     }
     environment.globals |= {"most_confused": most_confused, "text_table": text_table}
+    environment.globals |= {f.__name__: f for f in (pairs, by_worth, smaller_as_good, error_metrics)}
     return environment
 
 

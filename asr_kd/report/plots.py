@@ -11,16 +11,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
-from matplotlib.transforms import Bbox
 
 from asr_kd.evaluation.frames import ExampleFrame
 from asr_kd.evaluation.wer import Confusion, confusion_matrix
 from asr_kd.io.formatting import human_bytes, isolated
 from asr_kd.report.results import Rates, Results, SystemRow
-from asr_kd.report.style import COLOURS, Look, looks
-from asr_kd.report.svg import INK, STYLE, percents, to_svg
+from asr_kd.report.style import COLOURS, Look, looks, mark
+from asr_kd.report.svg import INK, LABEL, STYLE, move_apart, percents, to_svg
 
 Logs = Mapping[str, Sequence[Mapping[str, Any]]]  # system -> rows of log.jsonl, one per epoch
 
@@ -128,8 +126,8 @@ def error_rates(results: Results, name: str, *, phones: bool = False) -> str:
         ax.plot(rates.wer_ci95[name], [y, y], color=tone, linewidth=7, alpha=0.28, solid_capstyle="round")
         ax.plot(each, [y + 0.27] * len(each), ".", color=tone, markersize=5, alpha=0.9)
         ax.plot(rates.wer[dev], y, "D", color=tone, markersize=5, fillstyle="none", markeredgewidth=1.3)
-        ax.plot(rate, y, "o", **_mark(look[row.name], 9))
-        ax.annotate(f"{rate:.1%}", (rate, y), (0, 8), **_LABEL, ha="center", va="bottom")
+        ax.plot(rate, y, "o", **mark(look[row.name], 9))
+        ax.annotate(f"{rate:.1%}", (rate, y), (0, 8), **LABEL, ha="center", va="bottom")
     _name_rows(ax, results)
     ax.set_ylim(len(results.systems) - 0.45, -0.75)
     ax.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
@@ -155,8 +153,8 @@ def size_and_errors(results: Results, *, phones: bool = False) -> str:
         rates, _ = _rates(row, phones=phones)
         at = (row.bytes, rates.wer[name])
         ax.plot([row.bytes] * 2, rates.wer_ci95[name], color=look[row.name].colour, linewidth=1.2, alpha=0.35)
-        ax.plot(*at, "o", **_mark(look[row.name], 10))
-        labels.append(ax.annotate(row.name, at, (9, 0), **_LABEL, va="center", color=look[row.name].colour))
+        ax.plot(*at, "o", **mark(look[row.name], 10))
+        labels.append(ax.annotate(row.name, at, (9, 0), **LABEL, va="center", color=look[row.name].colour))
     for comparison in results.all_comparisons:
         if comparison.direct in shown and comparison.distilled in shown:
             direct, distilled = (shown[each] for each in (comparison.direct, comparison.distilled))
@@ -174,7 +172,7 @@ def size_and_errors(results: Results, *, phones: bool = False) -> str:
     ax.yaxis.set_major_formatter(percents())
     ax.set_xlabel("size of the weights on disk")
     ax.set_ylabel(f"{unit} error rate on {name}")
-    _move_apart(figure, labels)
+    move_apart(figure, labels)
     return to_svg(figure, "size-per" if phones else "size", f"Size and {unit} error rate")
 
 
@@ -195,7 +193,7 @@ def speed(results: Results) -> str:
         tone = look[row.name].colour
         face = "none" if look[row.name].hollow else tone
         ax.barh(y, row.rtf, height=0.55, facecolor=face, edgecolor=tone, linewidth=1.6)
-        ax.annotate(f"{row.rtf:.3f}", (row.rtf, y), (6, 0), **_LABEL, va="center")
+        ax.annotate(f"{row.rtf:.3f}", (row.rtf, y), (6, 0), **LABEL, va="center")
     _name_rows(ax, results)
     ax.invert_yaxis()
     ax.set_xlim(0, max((row.rtf for row in results.systems), default=0.0) * 1.12 or 1)
@@ -224,7 +222,7 @@ def soft_targets(example: ExampleFrame, names: Sequence[str]) -> str:
         tones = [COLOURS["distilled"] if s == example.label else COLOURS["teacher"] for s in example.senones]
         ax.barh(range(count), values, height=0.66, color=tones)
         for y, value in enumerate(values):
-            ax.annotate(_percent(value), (value, y), (4, 0), **_LABEL, va="center", fontsize=8.5)
+            ax.annotate(_percent(value), (value, y), (4, 0), **LABEL, va="center", fontsize=8.5)
         ax.set_title(f"T = {temperature:g}")
         ax.set_xlim(0, max(values) * 1.35)
         ax.set_xticks([])
@@ -281,26 +279,6 @@ def _name_phones(ax: Axes, phones: Sequence[str]) -> None:
 _SMALLEST_SHARE = 0.005  # a cell of the confusions with a smaller share of its row stays empty
 _NUMBERED_SHARE = 0.095  # one with at least this share has its number too
 _MANY_EPOCHS = 8  # a curve of so many epochs or more is drawn without the first ones
-_LABEL: dict[str, Any] = {"textcoords": "offset points"}
-
-
-def _mark(look: Look, size: float) -> dict[str, Any]:
-    face = "none" if look.hollow else look.colour
-    return {"markersize": size, "markerfacecolor": face, "markeredgecolor": look.colour, "markeredgewidth": 2}
-
-
-def _move_apart(figure: Figure, labels: Sequence[Annotation]) -> None:
-    """Moves labels up that would be drawn over a lower one, as those of points that coincide would."""
-    figure.draw_without_rendering()  # sets the layout
-    placed: list[Bbox] = []
-    for label in sorted(labels, key=lambda label: label.get_window_extent().y0):
-        box = label.get_window_extent()
-        for other in placed:  # from the lowest up
-            if box.overlaps(other):
-                x, y = label.xyann
-                label.xyann = x, y + (other.y1 - box.y0) * 72 / figure.dpi
-                box = label.get_window_extent()
-        placed = sorted([*placed, box], key=lambda box: float(box.y0))
 
 
 def _series(log: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:

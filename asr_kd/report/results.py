@@ -14,10 +14,10 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from asr_kd.evaluation.scoring import Unit, rate_name
+from asr_kd.report.worth_results import Distillation, Ends, Metric, Resampled
 from asr_kd.settings import STRICT
 
 Role = Literal["direct", "teacher", "distilled", "control", "other"]
-Ends = tuple[float, float]  # low and high of a 95 % interval
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -132,69 +132,6 @@ class SystemRow:
     @property
     def is_ensemble(self) -> bool:
         return self.members > 1
-
-
-@dataclass(frozen=True, config=STRICT)
-class GainKept:
-    """(distilled - direct) / (teacher - direct); null where the teacher is no better than the direct model."""
-
-    frame_accuracy: float | None
-    cross_entropy: float | None
-    wer: float | None
-    per: float | None  # null also where phones were not decoded
-
-
-@dataclass(frozen=True, config=STRICT)
-class GainKeptHeadline(GainKept):
-    """On the main test set, and in frame accuracy on dev."""
-
-    frame_accuracy_dev: float | None
-
-
-@dataclass(frozen=True, config=STRICT)
-class Difference:
-    """Of two systems on the same utterances, with its 95 % interval."""
-
-    value: float
-    ci95: Ends
-
-
-@dataclass(frozen=True, config=STRICT)
-class PhoneComparison:
-    """What distilling was worth in phones."""
-
-    p_distilled_better: float
-    difference: Difference  # distilled minus direct, in error rate
-
-
-@dataclass(frozen=True, config=STRICT)
-class SetComparison:
-    """What distilling was worth on one set."""
-
-    gain_kept: GainKept
-    p_distilled_better: float  # paired probability that distilled has the lower error rate; a tie counts one half
-    wer_difference: Difference  # distilled minus direct
-    teacher_frame_difference: Difference  # frame accuracy of the teacher minus that of direct
-    distilled_frame_difference: Difference
-    per: PhoneComparison | None = None  # where phones were decoded
-
-
-@dataclass(frozen=True, config=STRICT)
-class Distillation:
-    """One comparison of the config: the same model on hard labels and distilled, and its teacher."""
-
-    direct: str
-    distilled: str
-    teacher: str
-    temperature: float
-    soft_weight: float
-    mean: Literal["arithmetic", "geometric"]
-    loss: str
-    out_of_fold: int  # folds of the teacher, each of whose members labels what it did not train on; 0: none
-    seeds: int
-    gain_kept: GainKeptHeadline
-    p_distilled_better: float  # on the main test set
-    sets: dict[str, SetComparison]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -346,6 +283,8 @@ class Results:
     corpus: str
     unit: Unit
     sets: list[str]  # scored: dev, then the test sets
+    metrics: list[Metric]  # that systems are compared by
+    resampled: dict[str, Resampled]  # by set
     systems: list[SystemRow]
     alignment: AlignmentResults
     data: DataResults

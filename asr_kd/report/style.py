@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from asr_kd.report.results import Results, Role
 
@@ -23,6 +24,12 @@ class Look:
 
     colour: str
     hollow: bool  # it is a model of a comparison that is not the first
+
+
+def mark(look: Look, size: float) -> dict[str, Any]:
+    """How matplotlib draws a system's point."""
+    face = "none" if look.hollow else look.colour
+    return {"markersize": size, "markerfacecolor": face, "markeredgecolor": look.colour, "markeredgewidth": 2}
 
 
 def looks(results: Results) -> dict[str, Look]:

@@ -6,16 +6,22 @@ that letters of every script are drawn in the reader's fonts.
 
 from __future__ import annotations
 
+import html
 import io
 import re
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter
+from matplotlib.transforms import Bbox
 
 INK = "#010203"  # replaced by currentColor
+LABEL: dict[str, Any] = {"textcoords": "offset points"}  # of an annotation
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
 STYLE = {
     "svg.fonttype": "none",
@@ -48,8 +54,27 @@ def percents() -> FuncFormatter:
     return FuncFormatter(lambda value, _: f"{100 * value:.4g}%")
 
 
+def move_apart(figure: Figure, labels: Sequence[Annotation]) -> None:
+    """Moves labels up that would be drawn over a lower one, as those of points that coincide would."""
+    figure.draw_without_rendering()  # sets the layout
+    placed: list[Bbox] = []
+    for label in sorted(labels, key=lambda label: label.get_window_extent().y0):
+        box = label.get_window_extent()
+        for other in placed:  # from the lowest up
+            if box.overlaps(other):
+                x, y = label.xyann
+                label.xyann = x, y + (other.y1 - box.y0) * 72 / figure.dpi
+                box = label.get_window_extent()
+        placed = sorted([*placed, box], key=lambda box: float(box.y0))
+
+
 def to_svg(figure: Figure, name: str, title: str) -> str:
-    """Self-contained SVG text; its ids depend on `name` alone, so that several fit into one page."""
+    """Self-contained SVG text; its ids depend on `name` alone, so that several fit into one page.
+
+    Args:
+      title: what it shows, for who cannot see it.
+    """
+    title = html.escape(title)
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
         # of scripts that matplotlib cannot draw; here it only measures them

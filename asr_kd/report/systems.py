@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from asr_kd.evaluation.frames import (
 )
 from asr_kd.frames.store import FrameStore
 from asr_kd.report.hypotheses import Hypotheses, Summary
+from asr_kd.report.resampling import Resampling
 from asr_kd.report.results import (
     CurvePoint,
     ErrorCounts,
@@ -94,21 +95,21 @@ def row_of(
     measured: Measured,
     hypotheses: Mapping[str, Hypotheses],
     phones: Mapping[str, Hypotheses],
-    main: str,
+    resampling: Mapping[str, Resampling],
 ) -> SystemRow:
     """A system's row of the results.
 
     Args:
-      hypotheses: by set.
+      hypotheses: by set, dev first; speed and scales are reported of the next one.
       phones: likewise; empty where they were not decoded beside words.
-      main: the set that speed and scales are reported of.
+      resampling: by set.
     """
     folder, system = work.exp(name), config.system(name)
     stamp = require(folder, work, f"train {name}")
     together = measured.models if system.is_ensemble else 1
     summaries = {set_name: h.summary for set_name, h in hypotheses.items()}
-    chosen = summaries[main]
-    accuracy = {n: accuracy_interval(f, **resampling(config)) for n, f in measured.answers.items()}
+    chosen = summaries[main_set(list(hypotheses))]
+    accuracy = {n: accuracy_interval(f, **resampling[n].of(f.utterances)) for n, f in measured.answers.items()}
     best_epoch = [int(epoch) for epoch in stamp["metadata"].get("best_epoch", [])]
     return SystemRow(
         name=name,
@@ -119,11 +120,11 @@ def row_of(
         frame_accuracy={n: float(f.accuracy.mean()) for n, f in measured.answers.items()},
         frame_accuracy_ci95={n: (interval.low, interval.high) for n, interval in accuracy.items()},
         cross_entropy={n: float(f.cross_entropy.mean()) for n, f in measured.answers.items()},
-        **vars(rates(config, hypotheses)),
+        **vars(rates(hypotheses, resampling)),
         characters=None
         if any(summary.characters is None for summary in summaries.values())
-        else rates(config, {n: h.in_characters() for n, h in hypotheses.items()}),
-        **(_of_phones(config, phones, main) if phones else {}),
+        else rates({n: h.in_characters() for n, h in hypotheses.items()}, resampling),
+        **(_of_phones(phones, resampling) if phones else {}),
         rtf=chosen.rtf or 0.0,
         seeds=1 if system.is_ensemble else measured.models,
         senones=measured.senones,
@@ -150,9 +151,10 @@ def _first_bytes(folder: Path, count: int) -> int:
     return sum(file.stat().st_size for file in files[:count])
 
 
-def _of_phones(config: Config, hypotheses: Mapping[str, Hypotheses], main: str) -> dict[str, Any]:
+def _of_phones(hypotheses: Mapping[str, Hypotheses], resampling: Mapping[str, Resampling]) -> dict[str, Any]:
     """The fields of a `SystemRow` that come from its phones."""
-    of_all, summaries = rates(config, hypotheses), {n: h.summary for n, h in hypotheses.items()}
+    of_all, summaries = rates(hypotheses, resampling), {n: h.summary for n, h in hypotheses.items()}
+    main = main_set(list(hypotheses))
     return {
         "per": of_all.wer,
         "per_ci95": of_all.wer_ci95,
@@ -183,9 +185,11 @@ def role_of(config: Config, name: str) -> Role:
     return "control" if config.system(name).tree == "monophone" else "other"
 
 
-def rates(config: Config, hypotheses: Mapping[str, Hypotheses]) -> Rates:
+def rates(hypotheses: Mapping[str, Hypotheses], resampling: Mapping[str, Resampling]) -> Rates:
     """Of each set: the rate of errors over all seeds, its interval, and the errors."""
-    intervals = {name: ratio_interval(h.errors, h.words, **resampling(config)) for name, h in hypotheses.items()}
+    intervals = {
+        name: ratio_interval(h.errors, h.words, **resampling[name].of(h.ids)) for name, h in hypotheses.items()
+    }
     return Rates(
         wer={name: h.total.wer for name, h in hypotheses.items()},
         wer_ci95={name: (i.low, i.high) for name, i in intervals.items()},
@@ -193,9 +197,9 @@ def rates(config: Config, hypotheses: Mapping[str, Hypotheses]) -> Rates:
     )
 
 
-def resampling(config: Config) -> dict[str, int]:
-    """Of every bootstrap of a report."""
-    return {"samples": config.evaluation.bootstrap_samples, "seed": config.seed}
+def main_set(sets: Sequence[str]) -> str:
+    """Of dev and the test sets, the one that a figure shows where there is space for one."""
+    return (*sets[1:], *sets)[0]
 
 
 def curve(members: Diversity) -> list[CurvePoint]:

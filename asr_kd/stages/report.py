@@ -10,7 +10,7 @@ from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.io.yaml_files import dump_yaml
 from asr_kd.report.collect import Evidence, collect, inputs
-from asr_kd.report.page import Origin, render, terminal_text
+from asr_kd.report.page import Origin, picture, render, terminal_text
 from asr_kd.report.results import MnistResults
 from asr_kd.report.results_file import as_json, read_mnist, read_results
 from asr_kd.settings import to_mapping
@@ -20,7 +20,7 @@ from asr_kd.workspace.work import Workspace
 
 log = logging.getLogger(__name__)
 
-_VERSION = 10  # of the page; raise it when templates or figures change, so that old reports are made again
+_VERSION = 11  # of the page; raise it when templates or figures change, so that old reports are made again
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def mnist_of(folder: Path | None) -> MnistResults | None:
 
 def draw(evidence: Evidence) -> dict[str, str]:
     """Name -> SVG of every figure that the run has the data for."""
-    from asr_kd.report import plots  # matplotlib loads slowly; a finished report needs none
+    from asr_kd.report import plots, worth_figure  # matplotlib loads slowly; a finished report needs none
 
     results = evidence.results
     figures = {
@@ -91,6 +91,8 @@ def draw(evidence: Evidence) -> dict[str, str]:
         for name in results.test_sets:
             figure = "per" if name == results.main_set else f"per-{name}"
             figures[figure] = plots.error_rates(results, name, phones=True)
+    if results.all_comparisons:
+        figures["worth"] = worth_figure.draw(results, picture(results))
     if results.ensemble is not None:
         figures["members"] = plots.members(results)
     if results.confusions is not None:

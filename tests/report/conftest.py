@@ -1,5 +1,6 @@
 """A whole finished run in a temporary folder: tiny real stores and models, made-up hypotheses."""
 
+import gzip
 import json
 import shutil
 from dataclasses import replace
@@ -66,6 +67,7 @@ def make_run(root: Path, *, settings: dict | None = None, utterances: int = 30) 
     for name in stores:
         bad = [{"utterance": "bad-one", "reason": "stereo <b>audio</b>"}] if name == "train" else []
         Stamp("cuts", {}, {}).write(work.cuts_stamp(name), cuts_metadata(utterances, bad))
+        write_cuts(work, name, stores[name].ids)
     failed = [{"utterance": "too-short", "reason": "shorter than its phones"}]
     _stamp(work.exp("align"), "align", metadata={"utterances": len(stores) * utterances, "failed": failed})
     for kind in ("tied", "monophone"):
@@ -90,6 +92,16 @@ def cuts_metadata(utterances: int, left_out: list[dict]) -> dict:
     """Of a set, as stage 1 notes it."""
     shared = {"guessed_pronunciations": {}, "shared_speakers": [], "left_out": left_out}
     return {"utterances": utterances, "words": 99, "minutes": 1.25} | shared
+
+
+def write_cuts(work: Workspace, name: str, utterances: list[str]) -> None:
+    """Each with a speaker: one of twelve in test sets, where there are that many; in dev only it has its own id."""
+    lines = []
+    for number, utterance in enumerate(utterances):
+        supervision = {"id": utterance, "speaker": utterance if name == "dev" else f"s{number % 12}"}
+        recording = {"id": utterance, "sources": [{"type": "file"}]}
+        lines.append(json.dumps({"id": utterance, "supervisions": [supervision], "recording": recording}) + "\n")
+    work.cuts(name).write_bytes(gzip.compress("".join(lines).encode(), mtime=0))
 
 
 def _stamp(
@@ -224,7 +236,9 @@ def _decoded(
 @pytest.fixture(scope="session")
 def fake() -> SimpleNamespace:
     """What the tests know of the made-up run, and its maker."""
-    return SimpleNamespace(evil=EVIL, model=MODEL, systems=ORDER, settings=SETTINGS, make_run=make_run)
+    return SimpleNamespace(
+        evil=EVIL, model=MODEL, systems=ORDER, settings=SETTINGS, make_run=make_run, write_cuts=write_cuts
+    )
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -112,6 +113,7 @@ def test_an_added_set_is_reported_too(run: tuple[Config, Workspace], tmp_path: P
             text = file.read_bytes()
             target.joinpath(file.name).write_bytes(text)
     add_set(work, "noisy", ("d",))
+    shutil.copy(run[1].cuts("noisy"), work.cuts("noisy"))
     cuts = json.loads(run[1].cuts_stamp("noisy").read_text())
     cuts["metadata"] |= {"training_utterances": 2, "sentences_in_lm_text": 1}
     work.cuts_stamp("noisy").write_text(json.dumps(cuts))

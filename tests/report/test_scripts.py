@@ -22,6 +22,7 @@ from asr_kd.report.hypotheses import Difference
 from asr_kd.report.page import Origin, direction, render, terminal_text
 from asr_kd.report.results import Results
 from asr_kd.report.results_file import as_json, read_results
+from asr_kd.report.worth_results import Metric
 from asr_kd.workspace.config import Config
 from asr_kd.workspace.work import Workspace
 
@@ -46,7 +47,7 @@ def words_of(run: tuple[Config, Workspace]) -> list[str]:
     return sorted({word for row in rows for word in (*row["ref"], *row["hyp"])})
 
 
-FIGURES = ("wer", "size", "rtf", "training-curves", "members", "soft-targets")
+FIGURES = ("wer", "size", "rtf", "training-curves", "members", "soft-targets", "worth")
 
 
 def pages(evidence: Evidence) -> tuple[str, str]:
@@ -129,7 +130,10 @@ def test_the_direction_is_that_of_most_letters_of_the_reference(reference: str, 
 
 def test_where_characters_are_scored_the_one_rate_is_the_cer(hebrew: tuple[Evidence, Workspace]) -> None:
     once = [replace(row, characters=None) for row in hebrew[0].results.systems]
-    evidence = replace(hebrew[0], results=replace(hebrew[0].results, systems=once, unit="character"))
+    rate = Metric("wer", "character error rate", "character", lower_is_better=True)
+    metrics = [rate if metric.key == "wer" else metric for metric in hebrew[0].results.metrics]
+    results = replace(hebrew[0].results, systems=once, unit="character", metrics=metrics)
+    evidence = replace(hebrew[0], results=results)
     assert "CER test, 95 %" in terminal_text(evidence.results)
     for text in pages(evidence):
         assert "errors are counted in characters (CER)" in text and "haracter error rate" in text

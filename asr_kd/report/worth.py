@@ -1,0 +1,85 @@
+"""What distilling was worth, pair by pair: the rows of the table "When to distil", and what the first sentence says.
+
+A pair is one comparison of the config: a network trained directly, the same one distilled, and the teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from asr_kd.report.results import Results, SystemRow
+from asr_kd.report.worth_results import Distillation, Metric, MetricComparison
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A comparison on one set, by one metric."""
+
+    comparison: Distillation
+    direct: SystemRow
+    distilled: SystemRow
+    teacher: SystemRow
+    metric: Metric
+    set: str
+
+    @property
+    def measured(self) -> MetricComparison:
+        return self.comparison.sets[self.set].metrics[self.metric.key]
+
+    @property
+    def verdict(self) -> Literal["pays", "harms", "unclear"]:
+        """By the interval of the difference: unclear where it includes 0."""
+        low, high = sorted(self.sign * end for end in self.measured.difference.ci95)
+        return "pays" if high < 0 else "harms" if low > 0 else "unclear"
+
+    @property
+    def sign(self) -> int:
+        """Of a change for the worse."""
+        return 1 if self.metric.lower_is_better else -1
+
+    def value(self, system: SystemRow) -> float:
+        """The metric of one of the three."""
+        return float(getattr(system, self.metric.key)[self.set])
+
+    def interval(self, system: SystemRow) -> tuple[float, float]:
+        """Its 95 % interval."""
+        low, high = getattr(system, f"{self.metric.key}_ci95")[self.set]
+        return low, high
+
+
+def error_metrics(results: Results) -> list[Metric]:
+    """The metrics that are rates of errors."""
+    return [metric for metric in results.metrics if metric.lower_is_better]
+
+
+def pairs(results: Results, name: str, metric: Metric) -> list[Pair]:
+    """The comparisons on a set, the smallest network first."""
+    of_config = [
+        Pair(c, results.row(c.direct), results.row(c.distilled), results.row(c.teacher), metric, name)
+        for c in results.all_comparisons
+    ]
+    return sorted(of_config, key=lambda pair: pair.distilled.parameters)
+
+
+def by_worth(of_set: Sequence[Pair]) -> list[Pair]:
+    """The pair to which distilling gave most first."""
+    return sorted(of_set, key=lambda pair: pair.sign * pair.measured.difference.value)
+
+
+def smaller_as_good(of_set: Sequence[Pair]) -> tuple[Pair, Pair] | None:
+    """A pair whose distilled network is as good as the direct one of a larger pair, with the larger pair.
+
+    Both learnt from as much of the training data. Of several, the two that differ most in size.
+    """
+    candidates = [
+        (small, large)
+        for small in of_set
+        for large in of_set
+        if small.distilled.parameters < large.direct.parameters
+        and small.distilled.train_fraction == large.direct.train_fraction
+        and small.sign * small.value(small.distilled) <= large.sign * large.value(large.direct)
+    ]
+    ratios = [large.direct.parameters / small.distilled.parameters for small, large in candidates]
+    return candidates[ratios.index(max(ratios))] if candidates else None

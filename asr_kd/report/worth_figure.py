@@ -1,0 +1,127 @@
+"""The report's first figure: error rate against parameters, direct and distilled, with the teachers as lines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from asr_kd.io.formatting import human_count
+from asr_kd.report.results import Results
+from asr_kd.report.style import COLOURS, Look, looks, mark
+from asr_kd.report.svg import INK, LABEL, STYLE, move_apart, percents, to_svg
+from asr_kd.report.worth import Pair, error_metrics, pairs
+
+_MARKERS = {"direct": "o", "distilled": "s"}  # they differ in print without colours too
+
+
+@mpl.rc_context(STYLE)
+def draw(results: Results, title: str) -> str:
+    """SVG: a panel for each rate of errors on the main test set.
+
+    Args:
+      title: what it shows, for who cannot see it.
+    """
+    metrics, name = error_metrics(results), results.main_set
+    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
+    labels = []
+    for ax, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
+        of_set = pairs(results, name, metric)
+        labels += _panel(ax, of_set, looks(results))
+        ax.set_xlabel("parameters of the network")
+        ax.set_ylabel(f"{metric.name} on {name}")
+    figure.axes[0].legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=3)
+    move_apart(figure, labels)
+    return to_svg(figure, "worth", title)
+
+
+def _panel(ax: Axes, of_set: Sequence[Pair], look: Mapping[str, Look]) -> list[Annotation]:
+    """Draws the pairs and their teachers; returns the labels, which may overlap."""
+    places = _places(of_set)
+    for role in ("direct", "distilled"):
+        sizes, values = [place[role] for place in places], [pair.value(getattr(pair, role)) for pair in of_set]
+        line: dict[str, Any] = {"linestyle": "-" if _one_line(of_set) else "none", "linewidth": 1.4, "alpha": 0.45}
+        ax.plot(sizes, values, color=COLOURS[role], **line)
+        name = "trained directly" if role == "direct" else role
+        ax.plot([], [], _MARKERS[role], color=COLOURS[role], markersize=9, label=name)
+    labels = []
+    for place, pair in zip(places, of_set, strict=True):
+        for role, side in (("direct", -1), ("distilled", 1)):
+            row = getattr(pair, role)
+            x, y, tone = place[role], pair.value(row), look[row.name].colour
+            ax.plot([x, x], pair.interval(row), color=tone, linewidth=1.6, alpha=0.5)
+            ax.plot(x, y, _MARKERS[role], **mark(look[row.name], 9), zorder=3)
+            # beside the lines, which fall to the right
+            beside: dict[str, Any] = {"ha": "right", "va": "top"} if side < 0 else {"ha": "left", "va": "bottom"}
+            beside["fontsize"] = 10 if len(of_set) <= 3 else 8.5
+            labels.append(ax.annotate(f"{y:.1%}", (x, y), (8 * side, 5 * side), **LABEL, **beside, color=tone))
+        start, end = ((place[role], pair.value(getattr(pair, role))) for role in ("direct", "distilled"))
+        arrow = {"arrowstyle": "->", "color": INK, "alpha": 0.55, "shrinkA": 7, "shrinkB": 7}
+        ax.annotate("", end, start, arrowprops=arrow)
+    labels += _teachers(ax, of_set, look)
+    _sizes(ax, of_set)
+    return labels
+
+
+def _teachers(ax: Axes, of_set: Sequence[Pair], look: Mapping[str, Look]) -> list[Annotation]:
+    """A line for each; its name and size stand at the left end, where the small networks are far above it."""
+    labels = []
+    lowest_first = sorted(of_set, key=lambda pair: pair.value(pair.teacher))
+    for number, pair in enumerate({pair.teacher.name: pair for pair in lowest_first}.values()):
+        y, row, tone = pair.value(pair.teacher), pair.teacher, look[pair.teacher.name].colour
+        dashes: dict[str, Any] = {"linestyle": (0, (5, 3)), "label": "teacher" if number == 0 else None}
+        ax.axhline(y, color=tone, linewidth=1.6, **dashes)
+        text = f"{row.name} {y:.1%}, {human_count(row.parameters)} parameters"
+        # the lowest below its line, the others above theirs: two that are near each other stay apart
+        side: dict[str, Any] = {"xytext": (4, 4 if number else -4), "va": "bottom" if number else "top"}
+        at: dict[str, Any] = {"xy": (0, y), "xycoords": ("axes fraction", "data")}
+        labels.append(ax.annotate(text, **at, **LABEL, **side, ha="left", color=tone, fontsize=9))
+    return labels
+
+
+def _one_line(of_set: Sequence[Pair]) -> bool:
+    """Whether the pairs differ in size alone: as many sizes as pairs."""
+    return len({pair.distilled.parameters for pair in of_set}) == len(of_set)
+
+
+def _places(of_set: Sequence[Pair]) -> list[dict[str, float]]:
+    """Where a pair's two points are: side by side around its size, and beside those of the same size."""
+    left, right = _range(of_set)
+    step = (right / left) ** 0.011
+    places = []
+    for k, pair in enumerate(of_set):
+        same = [other for other in of_set if other.distilled.parameters == pair.distilled.parameters]
+        number = sum(other.distilled.parameters == pair.distilled.parameters for other in of_set[:k])
+        centre = pair.distilled.parameters * step ** (8 * (number - (len(same) - 1) / 2))
+        places.append({"direct": centre / step, "distilled": centre * step})
+    return places
+
+
+def _range(of_set: Sequence[Pair]) -> tuple[float, float]:
+    """Of the axis."""
+    sizes = [pair.distilled.parameters for pair in of_set]
+    margin = max(1.8, (max(sizes) / min(sizes)) ** 0.25)
+    return min(sizes) / margin, max(sizes) * margin
+
+
+def _sizes(ax: Axes, of_set: Sequence[Pair]) -> None:
+    left, right = _range(of_set)
+    ax.set_xscale("log")
+    ax.set_xlim(left, right)
+    apart = math.exp(0.08 * math.log(right / left))  # names of sizes that are nearer would overlap
+    named: list[int] = []
+    for size in sorted({pair.distilled.parameters for pair in of_set}):
+        if not named or size > apart * named[-1]:
+            named.append(size)
+    ax.xaxis.set_major_locator(FixedLocator(named))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: human_count(x)))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    ax.yaxis.set_major_formatter(percents())
+    ax.margins(y=0.12)

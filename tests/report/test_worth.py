@@ -1,0 +1,234 @@
+"""What distilling was worth: differences, shares of the gain, the first sentence and the table of all pairs."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from asr_kd.io.files import read_json_lines
+from asr_kd.io.formatting import percent
+from asr_kd.report.collect import Evidence
+from asr_kd.report.page import Origin, render, sentences, terminal_text
+from asr_kd.report.results import Results
+from asr_kd.report.results_file import read_results
+from asr_kd.report.worth import error_metrics, pairs, smaller_as_good
+from asr_kd.report.worth_results import Difference, Resampled
+from asr_kd.stages.report import report
+from asr_kd.workspace.config import Config
+from asr_kd.workspace.work import Workspace
+
+
+def plain(text: str) -> str:
+    """With single spaces."""
+    return re.sub(r"[ \n\t]+", " ", text)
+
+
+def test_differences_and_shares_are_those_of_the_rates(finished_run: tuple[Config, Workspace]) -> None:
+    written = json.loads((report(*finished_run).path / "results.json").read_text(encoding="utf-8"))
+    rows = {row["name"]: row for row in written["systems"]}
+    shares = []
+    for compared in (written["distillation"], *written["comparisons"]):
+        of_set = compared["sets"]["test"]["metrics"]
+        for key, sign in (("frame_accuracy", 1), ("wer", -1), ("per", -1)):
+            direct, teacher, distilled = (rows[compared[r]][key]["test"] for r in ("direct", "teacher", "distilled"))
+            measured, gain = of_set[key], teacher - direct
+            assert measured["difference"]["value"] == pytest.approx(distilled - direct)
+            assert measured["gain"]["value"] == pytest.approx(gain)
+            low, high = measured["gain"]["ci95"]
+            clear = low > 0 if sign > 0 else high < 0
+            assert measured["gain_is"] == ("clear" if clear else "uncertain" if sign * gain > 0 else "none")
+            assert measured["share_kept"] == (pytest.approx((distilled - direct) / gain) if clear else None)
+            shares.append(measured["share_kept"])
+            if clear:
+                assert measured["share_kept_ci95"][0] < measured["share_kept"] < measured["share_kept_ci95"][1]
+        assert compared["gain_kept"]["wer"] == of_set["wer"]["share_kept"]
+        assert compared["p_distilled_better"] == of_set["wer"]["p_distilled_better"]
+    assert None in shares and len(set(shares)) > 1  # both cases occur in this run
+
+
+def test_the_probability_is_that_of_a_bootstrap_over_speakers_and_seeds(
+    finished_run: tuple[Config, Workspace],
+) -> None:
+    results, work = read_results(report(*finished_run).path / "results.json"), finished_run[1]
+    random = np.random.default_rng(5)
+    for c in results.all_comparisons:
+        drawn = random.integers(12, size=(4000, 12))
+        errors = []
+        for name in (c.direct, c.distilled):
+            seeds = results.row(name).seeds
+            hyps = read_json_lines(work.decoded_phones(name, "test") / "hyps.jsonl")
+            wrong = np.array([sum(ref != hyp for ref, hyp in row["alignment"]) for row in hyps]).reshape(seeds, -1)
+            of_speakers = np.stack([wrong[:, speaker::12].sum(axis=1) for speaker in range(12)], axis=1)
+            of_seeds = random.integers(seeds, size=(4000, seeds - 1))
+            errors.append(
+                [of_speakers[these][:, speakers].sum(axis=1).mean() for these, speakers in zip(of_seeds, drawn)]
+            )
+        differences = np.subtract(errors[1], errors[0])
+        probability = np.mean(differences < 0) + 0.5 * np.mean(differences == 0)
+        measured = c.sets["test"].metrics["per"]
+        assert measured.p_distilled_better == pytest.approx(probability, abs=0.08)
+
+
+def _with(results: Results, **metrics: dict[str, object]) -> Results:
+    """The first comparison with other entries of its metrics on test."""
+    first = results.distillation
+    assert first is not None
+    of_set = first.sets["test"]
+    changed = {key: replace(measured, **metrics.get(key, {})) for key, measured in of_set.metrics.items()}
+    sets = {"test": replace(of_set, metrics=changed)}
+    shares = {key: measured.share_kept for key, measured in changed.items()}
+    return replace(results, distillation=replace(first, sets=sets, gain_kept=replace(first.gain_kept, **shares)))
+
+
+NO_GAIN = {"gain_is": "none", "share_kept": None, "share_kept_ci95": None}
+
+
+def test_words_for_a_teacher_without_gain(finished_run: tuple[Config, Workspace]) -> None:
+    results = read_results(report(*finished_run).path / "results.json")
+    said = sentences(_with(results, frame_accuracy=NO_GAIN, wer={"p_distilled_better": 1.0}))
+    assert "there is no gain that the distilled network" in said.lead()
+    assert "is above\N{NO-BREAK SPACE}0.99." in said.lead()
+    assert "not defined here: the teacher has no gain in" in said.notes[-1]
+
+
+def test_a_gain_that_may_be_nothing_has_no_share(finished_run: tuple[Config, Workspace]) -> None:
+    results = read_results(report(*finished_run).path / "results.json")
+    gain = Difference(value=0.0031, ci95=(-0.002, 0.0082))
+    changed = _with(results, frame_accuracy=NO_GAIN | {"gain_is": "uncertain", "gain": gain})
+    said = sentences(changed)
+    assert "the teacher’s gain is too uncertain for a share of it to mean anything." in said.lead()
+    may_be_nothing = "no share (the gain of teacher, +0.31 points, may be nothing: its interval includes 0)"
+    assert f"in frame accuracy {may_be_nothing};" in said.key() and may_be_nothing in terminal_text(changed)
+    assert "no clear gain in frame accuracy" in said.notes[-1]
+
+
+def test_a_share_with_the_other_sign_is_said_in_words(finished_run: tuple[Config, Workspace]) -> None:
+    results = read_results(report(*finished_run).path / "results.json")
+    worse = {"gain_is": "clear", "share_kept": -1.12, "share_kept_ci95": (-1.5, -0.3)}
+    better = {"gain_is": "clear", "share_kept": 0.5, "share_kept_ci95": (0.301, 0.7)}
+    changed = replace(_with(results, frame_accuracy=worse, wer=NO_GAIN, per=better), comparisons=[])
+    first = changed.distillation
+    assert first is not None
+    first.sets["test"] = replace(first.sets["test"], cross_entropy_kept=0.62)
+    said = sentences(changed)
+    assert "distilling keeps none of the teacher’s gain." in said.lead()
+    assert plain(said.key()).endswith(
+        "Share of the teacher’s gain kept on test: in frame accuracy none (distilled is worse than direct); "
+        "in word error rate nothing to keep (teacher is no better than direct); "
+        "in phone error rate 50\N{NO-BREAK SPACE}% (95 % interval 30 to 70); "
+        "in cross-entropy 62\N{NO-BREAK SPACE}%."
+    )
+    assert "gain kept: none (distilled is worse than direct)" in terminal_text(changed)
+    page = _page(changed)
+    assert "<b>none</b><span>of the teacher’s gain in" in page
+    assert "−112" not in page.split('id="when"')[0]
+
+
+def _page(results: Results) -> str:
+    figures = dict.fromkeys(("wer", "size", "rtf", "training-curves", "members", "worth", "per", "size-per"), "")
+    return render("report.html.j2", Evidence(results, {}, [], None, []), figures, Origin("", [], "1"))
+
+
+def _differing(value: float, low: float, high: float) -> dict[str, object]:
+    return {"difference": Difference(value=value, ci95=(low, high))}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "says"),
+    [
+        ((-0.02, -0.03, -0.01), (-0.03, -0.05, -0.02), ": it pays both times;"),
+        (
+            (-0.02, -0.03, -0.01),
+            (-0.03, -0.05, 0.01),
+            ": it pays for distilled and changes nothing clearly for distilled-small;",
+        ),
+        ((0.02, 0.01, 0.03), (-0.03, -0.05, -0.02), ": it pays for distilled-small and does harm to distilled;"),
+        (
+            (0.02, -0.01, 0.03),
+            (-0.03, -0.05, 0.02),
+            ": no change is clear, as each 95 % interval of a difference includes 0;",
+        ),
+        ((0.02, 0.01, 0.03), (0.03, 0.01, 0.05), ": it does harm both times;"),
+        ((-0.02, -0.03, -0.01), None, ": it pays;"),
+        ((-0.02, -0.03, 0.01), None, ": no clear change, as the 95 % interval of the difference includes 0;"),
+    ],
+)
+def test_the_first_sentence_says_where_distilling_pays(finished_run, first, second, says: str) -> None:
+    results = _with(read_results(report(*finished_run).path / "results.json"), wer=_differing(*first))
+    small = _with(replace(results, distillation=results.comparisons[0]), wer=_differing(*(second or first)))
+    assert small.distillation is not None
+    results = replace(results, comparisons=[small.distillation] if second else [])
+    results.row("distilled-small").wer["test"] = 0.9  # worse than any direct network
+    said = plain(sentences(results).worth())
+    assert (
+        said.startswith("On test, distilling takes the word error rate of distilled")
+        and says in said
+        and said.endswith(".")
+        and " ." not in said
+    )
+    assert "times as many parameters" not in said
+    results.row("distilled-small").wer["test"] = 0.1
+    assert ("and distilled-small makes no more errors than direct, which has 2.3 times" in
+            plain(sentences(results).worth())) is (second is not None)  # fmt: skip
+
+
+def test_the_table_has_the_pair_first_that_distilling_gave_most(finished_run: tuple[Config, Workspace]) -> None:
+    results = read_results(report(*finished_run).path / "results.json")
+    for value, order in ((-0.5, ["distilled", "distilled-small"]), (0.5, ["distilled-small", "distilled"])):
+        changed = _with(results, wer=_differing(value, value - 0.1, value + 0.1))
+        table = _page(changed).partition('id="when"')[2].partition("</table>")[0]
+        assert re.findall(r'<tr class="group"><td[^>]*>([^<]*)', table) == [
+            "word error rate on test", "phone error rate on test", "frame accuracy on test"
+        ]  # fmt: skip
+        table = table.partition("phone error rate")[0]
+        rows = re.findall(r"</i>(\S+?)</td>.*?<td>train</td><td>teacher, .*?</td>(.*)</tr>", table)
+        assert [name for name, _ in rows] == order
+        assert f"{100 * value:+.1f}".replace("-", "−") in rows[order.index("distilled")][1]
+        first = changed.distillation
+        assert first is not None
+        share = first.sets["test"].metrics["wer"].share_kept
+        assert share is not None and f"<td>{percent(share, 0)} (" in rows[order.index("distilled")][1]
+
+
+def test_many_pairs_are_summed_up_by_the_first_and_the_last(finished_run: tuple[Config, Workspace]) -> None:
+    results = read_results(report(*finished_run).path / "results.json")
+    first, small = results.distillation, results.comparisons[0]
+    assert first is not None
+    best = _with(results, wer=_differing(-0.9, -0.95, -0.8)).distillation
+    assert best is not None
+    said = sentences(replace(results, distillation=best, comparisons=[small, first, small]))
+    worth = plain(said.worth())
+    assert (
+        "the word error rate of distilled (330 parameters) from" in worth
+        and ", the most of 4 networks, and of" in worth
+    )
+    assert (
+        "it pays for distilled and changes nothing clearly for distilled-small and distilled-small and distilled"
+        in worth
+    )
+
+
+def test_a_small_network_is_not_compared_with_one_that_learnt_from_less(finished_run: tuple[Config, Workspace]) -> None:
+    results = read_results(report(*finished_run).path / "results.json")
+    results.row("distilled-small").wer["test"] = 0.1
+    metric = error_metrics(results)[0]
+    both = smaller_as_good(pairs(results, "test", metric))
+    assert both is not None and (both[0].distilled.name, both[1].direct.name) == ("distilled-small", "direct")
+    systems = [replace(row, train_fraction=0.1) if row.name == "direct" else row for row in results.systems]
+    assert smaller_as_good(pairs(replace(results, systems=systems), "test", metric)) is None
+
+
+def test_intervals_say_what_they_are_over(finished_run: tuple[Config, Workspace]) -> None:
+    results = read_results(report(*finished_run).path / "results.json")
+    assert vars(results.resampled["test"]) == {"over": "speaker", "number": 12}
+    assert vars(results.resampled["dev"]) == {"over": "utterance", "number": 30}
+    said = plain(sentences(results).intervals())
+    assert "over the 12 speakers of test (" in said and "over the seeds as well, with the same resamples" in said
+    assert "other speakers of the same kind and with other seeds" in said and "fewer than ten" not in said
+    few = replace(results, resampled=results.resampled | {"test": Resampled(over="utterance", number=30)})
+    said = plain(sentences(few).intervals())
+    assert "over the 30 utterances of test (" in said and "fewer than ten speakers of a set are known" in said
