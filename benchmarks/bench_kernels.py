@@ -102,7 +102,7 @@ def _steps(
         optimizer.zero_grad(set_to_none=True)
         loss.sum().backward()
         optimizer.step()
-        model.apply_max_norm()
+        model.apply_constraints()
 
     return {"hard": lambda number: step(number, False), "soft": lambda number: step(number, True)}
 

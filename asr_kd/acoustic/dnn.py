@@ -95,8 +95,8 @@ class Dnn(FrameModel):
         return model.to(self.device).eval()
 
     @torch.no_grad()
-    def apply_max_norm(self) -> None:
-        """Each hidden unit's incoming weights are scaled back onto the ball where they left it."""
+    def apply_constraints(self) -> None:
+        """See `FrameModel`: each hidden unit's incoming weights are scaled back onto the ball where they left it."""
         limit = self.settings.max_norm
         if not limit:
             return

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 
-def _bmm(left: Tensor, right: Tensor) -> Tensor:
+def bmm(left: Tensor, right: Tensor) -> Tensor:
     """`torch.bmm`; with more members than threads, the last ones alone where they would leave threads idle.
 
     MKL gives each thread whole products in float32.
@@ -34,16 +34,16 @@ class _Products(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(inputs, weight)
-        return _bmm(inputs, weight)
+        return bmm(inputs, weight)
 
     @staticmethod
     def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
         (inputs, weight), (gradient,) = ctx.saved_tensors, output_gradients
-        input_gradient = _bmm(gradient, weight.transpose(1, 2)) if ctx.needs_input_grad[0] else None
+        input_gradient = bmm(gradient, weight.transpose(1, 2)) if ctx.needs_input_grad[0] else None
         transposed = inputs.transpose(1, 2)
         if transposed.dtype == torch.bfloat16 and transposed.device.type == "cpu":
             transposed = transposed.contiguous()
-        return input_gradient, _bmm(transposed, gradient) if ctx.needs_input_grad[1] else None
+        return input_gradient, bmm(transposed, gradient) if ctx.needs_input_grad[1] else None
 
 
 class MemberLinear(nn.Module):

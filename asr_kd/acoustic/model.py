@@ -82,6 +82,11 @@ class FrameModel(nn.Module):
         return [self.parameters_per_member] * self.members
 
     @property
+    def products_per_frame(self) -> int:
+        """Multiplications of a member for a frame: each weight once, unless its kind uses some more often."""
+        return self.parameters_per_member
+
+    @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
@@ -157,8 +162,8 @@ class FrameModel(nn.Module):
         """An equal model without an input transform; the model itself where it has none."""
         return self
 
-    def apply_max_norm(self) -> None:
-        """Scales weights back to the bound that the settings set, after a training step."""
+    def apply_constraints(self) -> None:
+        """Brings weights back to what the settings demand of them, after a training step."""
 
 
 def build_model(

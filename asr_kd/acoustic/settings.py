@@ -61,10 +61,21 @@ class DnnConfig(ModelConfig):
 
 
 @dataclass(frozen=True, config=STRICT)
+class FrontConfig:
+    """Convolutions over three frames and three bands of frequencies, before those over time alone.
+
+    Each after the first has half the bands. The features must be in the order of their frequencies, as log mel energies
+    are.
+    """
+
+    channels: tuple[Count, ...] = ()  # of each convolution, such as [16, 32]; none: no front end
+
+
+@dataclass(frozen=True, config=STRICT)
 class TdnnConfig(ModelConfig):
     """The residual time-delay net: a convolution over `kernel` frames, then blocks of dilated convolutions over three.
 
-    The defaults see 15 frames to each side.
+    The defaults see 15 frames to each side; each convolution of the front end adds one.
     """
 
     kind: Literal["tdnn"] = "tdnn"
@@ -75,15 +86,19 @@ class TdnnConfig(ModelConfig):
     dropout: Dropout = 0.0  # of a block's channels, each for a whole chunk
     norm: Literal["batch", "layer"] = "batch"
     chunk_frames: Count = 100
+    bottleneck: Natural = 0  # a block's convolution is two through so many channels (TDNN-F); 0: one, whole
+    front: FrontConfig = FrontConfig()
 
     @property
     def context(self) -> Context:
-        side = self.kernel // 2 + sum(self.dilations)
+        side = len(self.front.channels) + self.kernel // 2 + sum(self.dilations)
         return Context(side, side)
 
     def __post_init__(self) -> None:
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel must be odd, not {self.kernel}: as many frames before the labelled one as after")
+        if self.bottleneck > self.width:
+            raise ValueError(f"bottleneck must be at most the width, {self.width}, not {self.bottleneck}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,8 +151,10 @@ class TrainingConfig:
     learning_rate: Positive = 1e-3
     momentum: Annotated[float, Field(ge=0, le=0.999)] = 0.9  # sgd only (Nesterov)
     weight_decay: NotNegative = 0.0
+    clip_norm: NotNegative = 0.0  # bound on the norm of each member's gradient, over all its weights; 0: none
     schedule: Literal["constant", "cosine", "exponential"] = "cosine"
     final_learning_rate: Fraction = 0.01  # as a fraction of learning_rate, at the last epoch
+    warmup_steps: Natural = 0  # over so many first steps the learning rate rises linearly to the schedule's
     batch_size: Count = 512  # frames
     epochs: Count = 10
     patience: Natural = 0  # stop after this many epochs without a better dev frame accuracy; 0: run all epochs

@@ -1,18 +1,17 @@
 """The residual time-delay net (TDNN): convolutions along time, whose work neighbouring frames share.
 
-A convolution over the first `kernel` frames, then blocks x -> scale * x + dropout(relu(norm(conv(x)))) with dilated
-convolutions over three frames (Waibel et al. 1989; Peddinti, Povey, Khudanpur 2015), then softmax over the senones.
+A convolution over `kernel` frames, then blocks x -> scale * x + dropout(relu(norm(conv(x)))) with dilated convolutions
+over three frames (Waibel et al. 1989; Peddinti, Povey, Khudanpur 2015), then softmax over the senones. A front end of
+convolutions over time and frequency may come first; the blocks' convolutions may be factored (Povey et al. 2018).
 Nothing is padded between layers: L frames and their context go in, L come out, and chunks of any length get the same
 logits for the same frame.
-
-Convolutions run as two-dimensional ones of height 1 with channels last, which oneDNN computes up to twice as fast as
-one-dimensional ones. The members are groups of channels.
 
 Shapes:  M members, K chunks of L frames, S frames in a layer, D dimensions of a frame, H channels, C senones.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -21,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asr_kd.acoustic.member_linear import MemberLinear
-from asr_kd.acoustic.model import FrameModel, member_slice
+from asr_kd.acoustic.model import FrameModel
 from asr_kd.acoustic.rng import StepRng
 from asr_kd.acoustic.settings import TdnnConfig
+from asr_kd.acoustic.time_convolution import FactoredConvolution, TimeConvolution, initialise_member
 
 _TAPS = 3  # frames that a block's convolution sees
 _EPSILON = 1e-5  # added to variances
@@ -42,15 +42,18 @@ class Tdnn(FrameModel):
     def __init__(self, settings: TdnnConfig, *, num_dims: int, num_senones: int, seeds: Sequence[int]) -> None:
         super().__init__(settings, num_dims=num_dims, num_senones=num_senones, seeds=seeds)
         members, width = self.members, settings.width
-        self.input = _TimeConvolution(num_dims, width, members, taps=settings.kernel, shared_inputs=True)
+        front = settings.front.channels
+        self.front = _Front(front, num_dims, members, settings.norm) if front else None
+        num_inputs = num_dims if self.front is None else self.front.num_outputs
+        self.input = TimeConvolution(num_inputs, width, members, taps=settings.kernel, shared_inputs=self.front is None)
         self.input_norm = _norm(settings.norm, width, members)
-        self.blocks = nn.ModuleList(
-            _TimeConvolution(width, width, members, taps=_TAPS, dilation=dilation) for dilation in settings.dilations
-        )
+        self.blocks = nn.ModuleList(_block(settings, members, dilation) for dilation in settings.dilations)
         self.norms = nn.ModuleList(_norm(settings.norm, width, members) for _ in settings.dilations)
         self.output = MemberLinear(members, width, num_senones)
         for member, seed in enumerate(seeds):
             generator = torch.Generator().manual_seed(seed)
+            if self.front is not None:
+                self.front.initialise(member, generator)
             for convolution in (self.input, *self.blocks):
                 convolution.initialise(member, members, generator)
             self.output.initialise(member, generator, 0.1 * math.sqrt(2.0 / width))
@@ -58,57 +61,87 @@ class Tdnn(FrameModel):
     def forward(self, frames: Tensor, rng: StepRng | None = None) -> Tensor:
         """See `FrameModel.forward`."""
         settings, chunks = self.settings, len(frames)
-        inputs = frames.to(self.compute_dtype).transpose(1, 2).unsqueeze(2)  # (K, D, 1, S), channels last
-        hidden = torch.relu(self.input_norm(self.input(inputs)))
+        inputs = frames.to(self.compute_dtype)
+        inputs = inputs if self.front is None else self.front(inputs)
+        hidden = self.input_norm(self.input(inputs))  # (K, S, M * H)
         for convolution, norm, dilation in zip(self.blocks, self.norms, settings.dilations, strict=True):
-            new = torch.relu(norm(convolution(hidden)))
+            new = norm(convolution(hidden))
             if rng is not None and settings.dropout:
-                new = new * rng.mask((chunks, new.shape[1], 1, 1), settings.dropout, new.dtype)
-            hidden = new.add(hidden[..., dilation:-dilation], alpha=settings.residual_scale)
-        # (K, M * H, 1, L) -> (M, K * L, H)
-        hidden = hidden.permute(0, 2, 3, 1).reshape(-1, self.members, settings.width).transpose(0, 1)
-        return self.output(hidden).float()
+                new = new * rng.mask((chunks, 1, new.shape[2]), settings.dropout, new.dtype)
+            hidden = new.add(hidden[:, dilation:-dilation], alpha=settings.residual_scale)
+        # (K, L, M * H) -> (M, K * L, H)
+        return self.output(hidden.reshape(-1, self.members, settings.width).transpose(0, 1)).float()
+
+    @property
+    def products_per_frame(self) -> int:
+        """See `FrameModel`: the weights of the front end are used in each band of frequencies."""
+        if self.front is None:
+            return super().products_per_frame
+        weights = sum(weight.numel() for weight in self.front.weights) // self.members
+        return super().products_per_frame - weights + self.front.products_per_frame
+
+    def apply_constraints(self) -> None:
+        """See `FrameModel`: those of factored convolutions."""
+        for block in self.blocks:
+            if isinstance(block, FactoredConvolution):
+                block.constrain()
 
 
-class _TimeConvolution(nn.Module):
-    """M convolutions along time, without bias.
+def _block(settings: TdnnConfig, members: int, dilation: int) -> nn.Module:
+    width = settings.width
+    if settings.bottleneck:
+        return FactoredConvolution(width, settings.bottleneck, members, dilation=dilation)
+    return TimeConvolution(width, width, members, taps=_TAPS, dilation=dilation)
 
-    Args:
-      shared_inputs: the members get the same channels; else each its own.
+
+class _Front(nn.Module):
+    """Convolutions over three frames and three bands of frequencies; each after the first has half the bands.
+
+    Beyond the lowest and the highest band there are zeros, the mean.
     """
 
-    def __init__(
-        self,
-        num_inputs: int,
-        num_outputs: int,
-        members: int,
-        *,
-        taps: int,
-        dilation: int = 1,
-        shared_inputs: bool = False,
-    ) -> None:
+    def __init__(self, channels: Sequence[int], num_dims: int, members: int, norm: str) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(members * num_outputs, num_inputs, 1, taps))
-        self._dilation, self._groups = dilation, 1 if shared_inputs else members
+        self._members, sizes = members, [1, *channels]
+        self.weights = nn.ParameterList(
+            torch.empty(members * after, before, _TAPS, _TAPS) for before, after in itertools.pairwise(sizes)
+        )
+        self.norms = nn.ModuleList(_norm(norm, size, members) for size in channels)
+        self.bands = [num_dims]  # of the inputs, and after each convolution
+        for number in range(len(channels)):
+            self.bands.append(self.bands[-1] if number == 0 else -(-self.bands[-1] // 2))
+        self.num_outputs = self.bands[-1] * channels[-1]
 
-    @torch.no_grad()
-    def initialise(self, member: int, members: int, generator: torch.Generator) -> None:
-        """He et al. (2015)."""
-        weight = member_slice(self.weight, member, members)
-        weight.normal_(0.0, math.sqrt(2.0 / weight[0].numel()), generator=generator)
+    @property
+    def products_per_frame(self) -> int:
+        """Multiplications of a member for a frame."""
+        weights = zip(self.weights, self.bands[1:], strict=True)
+        return sum(weight.numel() // self._members * bands for weight, bands in weights)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(K, M * in, 1, S), or (K, in, 1, S) shared, -> (K, M * out, 1, S - (taps - 1) * dilation)."""
-        weight = self.weight.to(inputs.dtype)
-        return F.conv2d(inputs, weight, dilation=(1, self._dilation), groups=self._groups)
+    def initialise(self, member: int, generator: torch.Generator) -> None:
+        """Draws the weights of a member."""
+        for weight in self.weights:
+            initialise_member(weight, member, self._members, generator)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(K, S, D) -> (K, S - 2 * convolutions, M * num_outputs)."""
+        images = frames.unsqueeze(1)  # (K, M * channels, S, bands), channels last in memory
+        for number, (weight, norm) in enumerate(zip(self.weights, self.norms, strict=True)):
+            stride, groups = (1, 2 if number else 1), self._members if number else 1
+            images = F.conv2d(images, weight.to(images.dtype), stride=stride, padding=(0, 1), groups=groups)
+            images = norm(images.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        chunks, channels, length, bands = images.shape
+        by_member = images.view(chunks, self._members, channels // self._members, length, bands)
+        return by_member.permute(0, 3, 1, 4, 2).reshape(chunks, length, self._members * self.num_outputs)
 
 
 def _norm(kind: str, width: int, members: int) -> nn.Module:
+    # with ReLU, which may alter what only it has seen: a pass over memory less
     return _BatchNorm(width * members) if kind == "batch" else _LayerNorm(width, members)
 
 
 class _BatchNorm(nn.Module):
-    """Each channel of each member has mean 0 and variance 1 over the frames of a batch, then a scale and an offset."""
+    """Each channel of each member has mean 0 and variance 1 over a batch's frames; a scale, an offset, then ReLU."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -120,22 +153,21 @@ class _BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(K, M * H, 1, S) -> the same shape."""
-        statistics = self.running_mean, self.running_var
-        return F.batch_norm(inputs, *statistics, self.weight, self.bias, self.training, momentum=0.1, eps=_EPSILON)
+        """(..., M * H) -> the same shape."""
+        statistics, frames = (self.running_mean, self.running_var), inputs.reshape(-1, inputs.shape[-1])
+        normed = F.batch_norm(frames, *statistics, self.weight, self.bias, self.training, momentum=0.1, eps=_EPSILON)
+        return normed.relu_().view(inputs.shape)
 
 
 class _LayerNorm(nn.Module):
-    """The channels of a frame of a member have mean 0 and variance 1, then a scale and an offset each."""
+    """The channels of a frame of a member have mean 0 and variance 1; a scale and an offset of each, then ReLU."""
 
     def __init__(self, width: int, members: int) -> None:
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(members, width)), nn.Parameter(torch.zeros(members, width))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(K, M * H, 1, S) -> the same shape."""
-        channels = inputs.permute(0, 2, 3, 1)
-        by_member = channels.reshape(*channels.shape[:-1], *self.weight.shape)
+        """(..., M * H) -> the same shape."""
+        by_member = inputs.reshape(*inputs.shape[:-1], *self.weight.shape)
         normed = F.layer_norm(by_member, self.weight.shape[-1:], eps=_EPSILON)
-        scaled = normed * self.weight.to(normed.dtype) + self.bias.to(normed.dtype)
-        return scaled.reshape(channels.shape).permute(0, 3, 1, 2)
+        return (normed * self.weight.to(normed.dtype) + self.bias.to(normed.dtype)).relu_().view(inputs.shape)

@@ -98,7 +98,8 @@ def fit(
     augment = in_turn(data.augment, SpecAugment(config.augment) if config.augment.active else None)
 
     def rate_at(step: int) -> float:
-        return learning_rate(config, step / total_steps)
+        warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+        return warm * learning_rate(config, step / total_steps)
 
     checkpoints = Checkpoints(run.checkpoint, run.digest, run.checkpoint_seconds)
     # SGD takes the gradients of the weights themselves
@@ -108,13 +109,14 @@ def fit(
         checkpoints.load(state)
         shadows.refresh()
         progress = state.progress
+        limit = GradientLimit(model, config.clip_norm, shadows.copies)
         with _progress_bar(batches.num_frames, config.epochs, progress, run) as bar, checkpoints.named_in_errors():
             while progress.epoch < config.epochs and not _is_out_of_patience(progress, config):
                 started, first_frame = time.monotonic(), progress.frames
                 model.train()
                 for batch in _on_device(batches.epoch(progress.epoch, progress.batch), model.device):
                     rng = StepRng(run.seed, progress.step, model.device)
-                    _step(state, _augmented(batch, augment, rng), criterion, rng)
+                    _step(state, _augmented(batch, augment, rng), criterion, rng, limit)
                     bar.update(batch.num_valid)
                     checkpoints.save(state, if_due=True)
                 state.check_finite()
@@ -135,7 +137,7 @@ def fit(
     return progress
 
 
-def _step(state: TrainingState, batch: Batch, criterion: Criterion, rng: StepRng) -> None:
+def _step(state: TrainingState, batch: Batch, criterion: Criterion, rng: StepRng, limit: GradientLimit) -> None:
     """One update; nothing here waits for the device."""
     model, optimizer, progress = state.model, state.optimizer, state.progress
     for group in optimizer.param_groups:
@@ -145,8 +147,9 @@ def _step(state: TrainingState, batch: Batch, criterion: Criterion, rng: StepRng
     optimizer.zero_grad(set_to_none=True)
     # the sum over members: each member's gradient is that of its own mean loss
     terms.loss.sum().backward()
+    limit.apply()
     optimizer.step()
-    model.apply_max_norm()
+    model.apply_constraints()
     state.meter.add({"loss": terms.loss, **terms.logged}, terms.count)
     progress.batch += 1
     progress.step += 1
@@ -228,8 +231,35 @@ def build_optimizer(
     return adamw(model.parameters(), lr=rate, weight_decay=decay, copies=copies)
 
 
+class GradientLimit:
+    """Scales a member's gradient, as one vector over all of its weights, down to a norm where it is larger.
+
+    Args:
+      bound: on the norm; 0: none.
+      copies: as for `build_optimizer`; their gradients count in place of those of the weights.
+    """
+
+    def __init__(self, model: FrameModel, bound: float, copies: Mapping[nn.Parameter, Tensor]) -> None:
+        self._members, self._bound = model.members, bound
+        self._tensors = [copies.get(parameter, parameter) for parameter in model.parameters()]
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Scales the gradients in place; nothing waits for the device."""
+        if not self._bound:
+            return
+        gradients = [
+            tensor.grad.unflatten(0, (self._members, -1)) for tensor in self._tensors if tensor.grad is not None
+        ]
+        squares = [gradient.float().square().flatten(1).sum(1) for gradient in gradients]
+        norms = torch.stack(squares).sum(0).sqrt()
+        factors = (self._bound / norms.clamp_min(1e-20)).clamp_max(1.0)
+        for gradient in gradients:
+            gradient.mul_(factors.to(gradient.dtype).view(-1, *[1] * (gradient.dim() - 1)))
+
+
 def learning_rate(config: TrainingConfig, done: float) -> float:
-    """The learning rate when the fraction `done` in [0, 1] of all steps is behind.
+    """The schedule's learning rate when the fraction `done` in [0, 1] of all steps is behind.
 
     >>> [round(learning_rate(TrainingConfig(learning_rate=1.0), done), 3) for done in (0.0, 0.5, 1.0)]
     [1.0, 0.505, 0.01]

@@ -104,7 +104,7 @@ def dnn_costs(settings: DnnConfig, num_inputs: int, num_senones: int, num_models
 
 
 def built_costs(settings: ModelConfig, num_dims: int, num_senones: int) -> Costs:
-    """Of any kind of model, from one that is built: each weight counts once a frame, of the context's frames too."""
+    """Of any kind of model, from one that is built: its products count for the context's frames too."""
     model = build_model(settings, num_dims=num_dims, num_senones=num_senones, seeds=[1])
     length = settings.chunk_frames
     num_bytes = 0
@@ -117,7 +117,7 @@ def built_costs(settings: ModelConfig, num_dims: int, num_senones: int) -> Costs
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         model.train()(torch.zeros(1, length + settings.context.frames, num_dims))
     weights = 4 * model.parameters_per_member
-    forward = 2.0 * model.parameters_per_member * (1 + settings.context.frames / length)
+    forward = 2.0 * model.products_per_frame * (1 + settings.context.frames / length)
     return Costs(model.parameters_per_member, forward, 3 * forward, max(0, num_bytes - weights) / length)
 
 

@@ -14,7 +14,7 @@ from asr_kd.acoustic.criteria import DevScorer, HardTargets
 from asr_kd.acoustic.member_linear import MemberLinear, ShadowWeights
 from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.settings import DnnConfig, TrainingConfig
-from asr_kd.acoustic.training import RunControl, TrainingData, fit
+from asr_kd.acoustic.training import GradientLimit, RunControl, TrainingData, fit
 from asr_kd.errors import FullDiskError
 from asr_kd.frames.batches import Batch
 from asr_kd.frames.source import ArrayFrames, Context
@@ -180,6 +180,47 @@ def test_each_member_ends_with_its_best_epoch_on_dev():
     assert scores.accuracy == progress.best_accuracy
     for member, epoch in enumerate(progress.best_epoch):
         assert progress.rows[epoch - 1]["dev_accuracy"][member] == max(r["dev_accuracy"][member] for r in progress.rows)
+
+
+def test_the_learning_rate_rises_over_the_first_steps():
+    points = Points()  # 7 steps an epoch
+    training = replace(TRAINING, schedule="constant", learning_rate=0.1, warmup_steps=10)
+    rows = run(points, net(points), training).rows
+    assert [row["learning_rate"] for row in rows] == pytest.approx([0.07, 0.1, 0.1])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_members_gradient_is_no_longer_than_its_bound(precision):
+    """As the step of plain gradient descent shows; a bound that is not reached changes nothing."""
+    points = Points()
+    model = replace(MODEL, input_dropout=0.0, hidden_dropout=0.0, max_norm=0.0)
+    training = replace(TRAINING, epochs=1, batch_size=200, optimizer="sgd", momentum=0.0, learning_rate=0.1)
+    steps = {}
+    for bound in (0.0, 0.2, 100.0):
+        moved = net(points, model=model)
+        before = [weight.detach().clone() for weight in moved.parameters()]
+        fit(moved, TrainingData(points), HardTargets(points.labels, CPU),
+            replace(training, clip_norm=bound, precision=precision), RunControl(seed=1))  # fmt: skip
+        steps[bound] = torch.cat([(w - b).flatten(1) for w, b in zip(moved.parameters(), before, strict=True)], 1) / 0.1
+    norms = steps[0.0].norm(dim=1)
+    assert bool((norms > 0.25).all()) and len(norms.unique()) == 3
+    assert torch.allclose(steps[0.2].detach(), (steps[0.0] / norms[:, None] * 0.2).detach(), atol=1e-3)
+    assert torch.equal(steps[100.0], steps[0.0])
+
+
+def test_gradients_of_copies_are_bounded_in_place_of_those_of_the_weights():
+    points = Points()
+    model = net(points)
+    with ShadowWeights(model, torch.bfloat16) as shadows:
+        limit, parameters = GradientLimit(model, 0.5, shadows.copies), list(model.parameters())
+        held = [shadows.copies.get(parameter, parameter) for parameter in parameters]
+        assert any(tensor.dtype == torch.bfloat16 for tensor in held)
+        for number, tensor in enumerate(held):
+            tensor.grad = torch.full_like(tensor, 2.0 ** -(number % 3))
+        limit.apply()
+        norms = torch.stack([tensor.grad.float().flatten(1).square().sum(1) for tensor in held]).sum(0).sqrt()
+        assert torch.allclose(norms, torch.full_like(norms, 0.5), rtol=0.01)
+        assert all(p.grad is None for p in shadows.copies)
 
 
 def test_patience_stops_early():
