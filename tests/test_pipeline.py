@@ -216,6 +216,51 @@ def test_a_chain_and_two_teachers_and_an_ensemble_of_kinds_go_through_every_stag
     assert result.exit_code == 0 and result.output.split("\t")[1].strip()
 
 
+def test_untranscribed_speech_teaches_beside_the_training_set(copy):
+    """A folder of recordings alone: only the systems that learn from it are trained, and nothing else is made again."""
+    root, more = copy.parent.parent, copy.parent.parent / "corpus" / "more"
+    more.mkdir()
+    for path in (root / "corpus" / "test").glob("*.wav"):
+        shutil.copy(path, more / path.name.replace("test", "more"))
+    small = {"model": {"layers": 1, "width": 16}, "training": TRAINING}
+    config = systems(
+        wide=small | {"targets": CONFIG["systems"]["distilled"]["targets"] | {"extra": "more"}},
+        online=small | {"targets": {"from": "teacher", "online": True, "extra": ["more"]}},
+    )
+    copy.write_text(yaml.safe_dump(config | {"untranscribed": {"more": ["more"]}}))
+    before, stages = stamps(root), [*STAGES[:3], *STAGES[5:]]
+    said = run(copy, stages)
+    assert "more: 10 utterances without transcripts, " in said[0] and "more: 20 utterances, " in said[1]
+    assert said[2].startswith("already aligned: ") and said[3].count("already trained") == 4
+    after = stamps(root)
+    assert {str(path) for path in before if after[path] != before[path]} <= {"exp/report/stamp.json"}
+    targets = "exp/targets/teacher,T2,set=more/stamp.json"
+    of_more = {"data/cuts_more.stamp.json", "data/frames/more/stamp.json"}
+    learnt = {targets, *(f"exp/{name}/stamp.json" for name in ("wide", "online"))}
+    decoded = {
+        f"exp/{kind}/{name}/{set_name}/stamp.json"
+        for kind in ("decode", "phone_decode")
+        for name in ("wide", "online")
+        for set_name in ("dev", "test")
+    }
+    assert {str(path) for path in after.keys() - before.keys()} >= of_more | learnt | decoded
+    assert not [path for path in after if "more" in path.parts and "decode" in path.parts]
+    results = json.loads((root / "exp" / "report" / "results.json").read_text())
+    rows = {row["name"]: row for row in results["systems"]}
+    frames = json.loads((root / "data" / "frames" / "more" / "stamp.json").read_text())["metadata"]["frames"]
+    assert rows["wide"]["extra"] == rows["online"]["extra"] == {"more": frames} and rows["distilled"]["extra"] == {}
+    assert results["data"]["sets"]["more"]["untranscribed"] and results["sets"] == ["dev", "test"]
+    page = (root / "exp" / "report" / "report.md").read_text()
+    assert "wide learnt from speech without transcripts, by soft targets alone: more (10 utterances, " in page
+
+    next(more.glob("*.wav")).unlink()
+    run(copy, stages)
+    again = stamps(root)
+    assert {str(path) for path in again if again[path] != after[path]} == {"exp/report/stamp.json"} | {
+        *of_more, *learnt, *decoded, *(str(path) for path in after if "report" in path.parts)
+    }  # fmt: skip
+
+
 def test_a_convolutional_teacher_teaches_a_fully_connected_student(copy):
     copy.write_text(yaml.safe_dump(systems(teacher={"model": TDNN})))
     run(copy, STAGES[3:])

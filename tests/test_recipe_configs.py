@@ -36,6 +36,19 @@ def test_few_labels_are_added_to_the_mini_run_and_change_nothing_of_it() -> None
     assert all(system.train_fraction == 0.03 for system in added.values())
 
 
+@pytest.mark.parametrize(("name", "share"), [("semi", 0.5), ("semi10", 0.9)])
+def test_runs_with_hidden_transcripts_are_minis_but_for_what_is_hidden(name: str, share: float) -> None:
+    """Corpus, dev and test, and the models: so that mini's run is their oracle."""
+    mini, semi = recipe("librispeech/conf/mini.yaml"), recipe(f"librispeech/conf/{name}.yaml")
+    assert (semi.seed, semi.corpus, semi.sets, semi.lang) == (mini.seed, mini.corpus, mini.sets, mini.lang)
+    assert semi.untranscribed["hidden"].share == share
+    for system, settings in mini.systems.items():
+        epochs = replace(semi.systems[system].training, epochs=settings.training.epochs)
+        assert replace(semi.systems[system], training=epochs) == settings
+    whole, apart = semi.systems["distilled-all"], mini.systems["distilled"]
+    assert replace(whole, targets=replace(whole.targets, extra=())) == apart and whole.targets.extra == ("hidden",)
+
+
 def test_timit_runs_differ_only_in_where_labels_come_from() -> None:
     manual = recipe("timit/conf/phones48.yaml")
     forced, words = recipe("timit/conf/phones48_own.yaml"), recipe("timit/conf/phones48_words.yaml")

@@ -40,7 +40,8 @@ def write_cuts(path: Path, members: list[Utterance], extents: Mapping[str, Exten
             channel = (recording.channel_ids or [0])[extent.channel]
             items = [AlignmentItem(label, start, round(end - start, 6)) for label, start, end in u.phones]
             supervision = SupervisionSegment(
-                u.id, recording.id, 0.0, duration, channel=channel, text=u.text, language=language, speaker=u.speaker,
+                u.id, recording.id, 0.0, duration, channel=channel,
+                text=u.text or None, language=language, speaker=u.speaker,
                 alignment={"phone": items} if items else None,
                 custom={"reference": u.reference} if u.reference else None,
             )  # fmt: skip

@@ -1,8 +1,9 @@
 """Corpora that lhotse has manifests of: CutSets, recordings with supervisions, and shards (shar).
 
 Each supervision is an utterance, under its own id: the segment of its recording that it describes. What in an id cannot
-be part of a file's name (white space, slashes) becomes a hyphen. Names of audio files are relative to the corpus's
-folder or, where nothing is there, to the current one, as for lhotse.
+be part of a file's name (white space, slashes) becomes a hyphen. In sets without transcripts a cut, or a recording,
+without supervisions is an utterance as a whole. Names of audio files are relative to the corpus's folder or, where
+nothing is there, to the current one, as for lhotse.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def read(request: ReadRequest[CutsConfig]) -> CorpusManifest:
     for name, part in parts_to_read(request, drawn):
         manifests = find_manifests(request.root, part)
         listing.transcripts.extend(path for path in manifests.files if path.suffix != ".tar")
-        for item in _supervisions(manifests):
+        for item in _supervisions(manifests, transcribed=name not in request.untranscribed):
             utterance = _NO_NAME.sub("-", item.id)
             if utterance in seen:
                 raise UserError(
@@ -82,7 +83,7 @@ class _Item:
 def _add(listing: CorpusManifest, utterance: str, item: _Item, name: str, request: ReadRequest[CutsConfig]) -> None:
     settings = request.settings
     text, reason = item.field(settings.text), item.problem
-    if not reason and not text:
+    if not reason and not text and name not in request.untranscribed:
         reason = f"its supervision ({item.where}) has no {settings.text}; write the transcript, or leave it out"
     try:
         audio = None if reason else _audio(item, request)
@@ -110,7 +111,7 @@ def _audio(item: _Item, request: ReadRequest[CutsConfig]) -> Audio:
     return audio
 
 
-def _supervisions(manifests: Manifests) -> Iterator[_Item]:
+def _supervisions(manifests: Manifests, *, transcribed: bool) -> Iterator[_Item]:
     for recordings, supervisions in zip(manifests.recordings, manifests.supervisions):
         yield from _of_recordings(recordings, supervisions)
     for cuts, archive in itertools.zip_longest(manifests.cuts, manifests.archives):
@@ -121,7 +122,15 @@ def _supervisions(manifests: Manifests) -> Iterator[_Item]:
                 if name != data.get("id"):
                     raise UserError(f"{where}: {archive} has no audio of this cut at its place; copy the shards again.")
                 data = data if recording is None else data | {"recording": recording}
-            yield from _of_cut(where, data)
+            if not transcribed and "sources" in data and "type" not in data:
+                check_item(where, data, "recording")
+                yield _Item(where, str(data["id"]), "", None, data, 0.0, data["duration"], _channels(data))
+            else:
+                yield from _of_cut(where, data, transcribed=transcribed)
+
+
+def _channels(recording: Mapping[str, Any]) -> list[int]:
+    return [channel for source in recording["sources"] for channel in source["channels"]]
 
 
 def _of_recordings(recordings: Path, supervisions: Path) -> Iterator[_Item]:
@@ -140,7 +149,7 @@ def _of_recordings(recordings: Path, supervisions: Path) -> Iterator[_Item]:
         )
 
 
-def _of_cut(where: str, cut: Mapping[str, Any]) -> Iterator[_Item]:
+def _of_cut(where: str, cut: Mapping[str, Any], *, transcribed: bool) -> Iterator[_Item]:
     kind, recording = cut.get("type"), cut.get("recording")
     if kind in ("MixedCut", "PaddingCut"):
         reason = f"is a {kind}, which is no part of one recording ({where}); save it as audio with lhotse first"
@@ -160,5 +169,10 @@ def _of_cut(where: str, cut: Mapping[str, Any]) -> Iterator[_Item]:
         yield _Item(
             where, str(supervision["id"]), reason, supervision, recording, start, supervision["duration"], channels
         )
-    if not cut.get("supervisions"):
+    if cut.get("supervisions"):
+        return
+    if transcribed:
         yield _Item(where, str(cut["id"]), f"has no supervision ({where}); add its transcript, or leave the cut out")
+    else:
+        reason = "" if recording else f"has no recording ({where}); make cuts of recordings"
+        yield _Item(where, str(cut["id"]), reason, None, recording, cut["start"], cut["duration"], cut["channel"])

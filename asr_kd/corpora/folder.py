@@ -1,11 +1,12 @@
 """Your own recordings: a folder for each part (train/, dev/, test/), with recordings anywhere below it.
 
 Transcripts are in a file `text` of the part, "utterance-id transcript" lines; without it, in a .txt beside each
-recording. An utterance has its recording's name without the suffix. Where recordings of a part share a name, the
-utterances are called by their folders too (anna/001.mp3: anna-001). `utt2spk` holds "utterance-id speaker" lines;
-without it a speaker is a folder, where `corpus.folder_is_speaker` says so, or else each utterance counts as a speaker
-of its own. Where recordings are long, `segments` holds "utterance-id recording start end" lines in seconds, as Kaldi
-has it; a recording's name is as an utterance's would be.
+recording. In sets without transcripts each recording is an utterance, and neither is read. An utterance has its
+recording's name without the suffix. Where recordings of a part share a name, the utterances are called by their folders
+too (anna/001.mp3: anna-001). `utt2spk` holds "utterance-id speaker" lines; without it a speaker is a folder, where
+`corpus.folder_is_speaker` says so, or else each utterance counts as a speaker of its own. Where recordings are long,
+`segments` holds "utterance-id recording start end" lines in seconds, as Kaldi has it; a recording's name is as an
+utterance's would be.
 
 Names are compared in Unicode's composed form (NFC), whichever form a file system or an editor gave them; symbolic links
 to folders are followed; hidden files do not count.
@@ -42,7 +43,8 @@ class _Part:
       recordings: the file of each.
       segments: None where an utterance is a whole recording.
       speakers: None where they are not known.
-      ids_given: by the file `text`, so that two utterances of one id are an error.
+      ids_given: by the file `text` or `segments`, so that two utterances of one id are an error.
+      transcribed: every utterance must have a transcript.
     """
 
     folder: Path
@@ -51,6 +53,7 @@ class _Part:
     segments: Mapping[str, Segment] | None
     speakers: Mapping[str, str] | None
     ids_given: bool
+    transcribed: bool = True
 
     @property
     def utterances(self) -> list[str]:
@@ -65,16 +68,21 @@ class _Part:
 
     def problem(self, utterance: str) -> str:
         """Why an utterance cannot be used; "": it can."""
-        text_file = self.folder / "text"
         if utterance not in self.recordings:
             return self._what_is_missing(utterance)
+        if self.transcribed and (reason := self._problem_of_text(utterance)):
+            return reason
+        if self.speakers is not None and utterance not in self.speakers:
+            return f"has no speaker; add a line to {self.folder / 'utt2spk'}, or put it into a speaker's folder"
+        return ""
+
+    def _problem_of_text(self, utterance: str) -> str:
+        text_file = self.folder / "text"
         if (text := self.texts.get(utterance)) is None:
             add = f"add a line to {text_file}" if self.ids_given else f"write it in a {_BESIDE} beside it"
             return f"{self.audio(utterance)} has no transcript; {add}"
         if isinstance(text, UserError):
             return str(text).rstrip(".")
-        if self.speakers is not None and utterance not in self.speakers:
-            return f"has no speaker; add a line to {self.folder / 'utt2spk'}, or put it into a speaker's folder"
         if not text and self.ids_given:
             return f"its transcript in {text_file} is empty; write the transcript, or delete the line"
         if not text:
@@ -87,7 +95,8 @@ class _Part:
             return f"has no line in {self.folder / 'segments'}; add one, or delete its transcript"
         name, lines = utterance, "transcript"
         if self.segments is not None:
-            name, lines = self.segments[utterance].recording, "transcript and segment"
+            name = self.segments[utterance].recording
+            lines = "transcript and segment" if self.transcribed else "segment"
         return f"{self.folder / name}.wav (or .flac, .mp3, ...) is missing; put it there, or delete its {lines}"
 
 
@@ -101,7 +110,8 @@ def read(request: ReadRequest[FolderConfig]) -> CorpusManifest:
     listing = CorpusManifest([], [])
     seen: dict[str, str] = {}
     for name, part in parts_to_read(request, drawn):
-        _add(listing, _read_part(request.root / part, request.settings, listing), name, seen)
+        transcribed = name not in request.untranscribed
+        _add(listing, _read_part(request.root / part, request.settings, listing, transcribed), name, seen)
     return draw(listing, drawn, request.seed, request.root)
 
 
@@ -117,11 +127,11 @@ def _add(listing: CorpusManifest, part: _Part, name: str, seen: dict[str, str]) 
             listing.refuse(utterance, name, reason)
         else:
             speaker = utterance if part.speakers is None else part.speakers[written]
-            text = str(part.texts[written])
+            text = str(part.texts[written]) if part.transcribed else ""
             listing.utterances.append(Utterance(utterance, part.audio(written), text, speaker, name))
 
 
-def _read_part(folder: Path, settings: FolderConfig, listing: CorpusManifest) -> _Part:
+def _read_part(folder: Path, settings: FolderConfig, listing: CorpusManifest, transcribed: bool) -> _Part:
     """Notes in the listing which files were read, and which belong to no utterance."""
     if not folder.is_dir():
         raise UserError(
@@ -140,9 +150,10 @@ def _read_part(folder: Path, settings: FolderConfig, listing: CorpusManifest) ->
         _note(listing, f"{folder}: recordings without a segment", recordings.keys() - named)
         places = {u: unicodedata.normalize("NFC", segment.recording) for u, segment in segments.items()}
         recordings = {u: recordings[place] for u, place in places.items() if place in recordings}
-    elif not (folder / "text").exists():
+    elif transcribed and not (folder / "text").exists():
         texts = _read_texts(folder, files, recordings, listing)
-    if ids_given := not texts:
+    ids_given = not texts if transcribed else segments is not None
+    if transcribed and ids_given:
         path = folder / "text"
         texts = {**_read_table(path, f"write a line 'utterance-id words' per recording, or a {_BESIDE} beside it")}
         listing.transcripts.append(path)
@@ -152,7 +163,7 @@ def _read_part(folder: Path, settings: FolderConfig, listing: CorpusManifest) ->
     elif settings.folder_is_speaker:
         folders = {utterance: path.relative_to(folder).parts[:-1] for utterance, path in recordings.items()}
         speakers = {utterance: place[0] for utterance, place in folders.items() if place}
-    return _Part(folder, texts, recordings, segments, speakers, ids_given)
+    return _Part(folder, texts, recordings, segments, speakers, ids_given, transcribed)
 
 
 def _read_texts(

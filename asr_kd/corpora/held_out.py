@@ -70,7 +70,9 @@ def parts_to_read(request: ReadRequest[OwnSpeech], drawn: Mapping[str, HeldOut])
             yield from ((name, part) for part in parts)
 
 
-def draw(listing: CorpusManifest, held_out: Mapping[str, HeldOut], seed: int, root: Path) -> CorpusManifest:
+def draw(
+    listing: CorpusManifest, held_out: Mapping[str, HeldOut], seed: int, root: Path, key: str = "corpus"
+) -> CorpusManifest:
     """Moves training utterances to the sets that are drawn, and notes which.
 
     Whole speakers are moved. Utterances are where speakers are not known, each utterance having its own, or where
@@ -79,6 +81,7 @@ def draw(listing: CorpusManifest, held_out: Mapping[str, HeldOut], seed: int, ro
     Args:
       held_out: set -> how much of training it gets; sets are filled in this order.
       root: the corpus's folder, for messages.
+      key: of the config's setting below which the sets are named, for messages.
 
     Raises:
       UserError: there are fewer speakers than are asked for, or none is left to train on.
@@ -86,7 +89,7 @@ def draw(listing: CorpusManifest, held_out: Mapping[str, HeldOut], seed: int, ro
     train = [utterance for utterance in listing.utterances if utterance.set == TRAIN]
     if not held_out or not train:  # why there is none is in the listing's problems
         return listing
-    by_speaker = _by_speaker(train, held_out, root)
+    by_speaker = _by_speaker(train, held_out, root, key)
     group_of = {u.id: u.speaker if by_speaker else u.id for u in train}
     sizes = Counter(group_of.values())
     left = shuffled(sizes, seed)
@@ -97,7 +100,7 @@ def draw(listing: CorpusManifest, held_out: Mapping[str, HeldOut], seed: int, ro
         left = [group for group in left if group not in sets]
     what = "speakers" if by_speaker else "utterances"
     if not left:
-        keys = " and ".join(f"corpus.{name}" for name in held_out)
+        keys = " and ".join(f"{key}.{name}" for name in held_out)
         raise UserError(f"{root}: {keys} would leave none of {len(sizes)} {what} to train on; lower what is taken.")
     for name in held_out:
         taken = sorted(group for group in sets if sets[group] == name)
@@ -107,12 +110,13 @@ def draw(listing: CorpusManifest, held_out: Mapping[str, HeldOut], seed: int, ro
     return moved(listing, {utterance: sets[group] for utterance, group in group_of.items() if group in sets})
 
 
-def _by_speaker(train: Sequence[Utterance], held_out: Mapping[str, HeldOut], root: Path) -> bool:
+def _by_speaker(train: Sequence[Utterance], held_out: Mapping[str, HeldOut], root: Path, key: str) -> bool:
     speakers = {utterance.speaker for utterance in train}
     known = any(utterance.speaker != utterance.id for utterance in train)
-    asked = [f"corpus.{name}.speakers" for name, part in held_out.items() if part.speakers]
+    asked = [f"{key}.{name}.speakers" for name, part in held_out.items() if part.speakers]
     if asked and not known:
-        raise UserError(f"{root}: {asked[0]}: speakers are not known here; give corpus.dev and corpus.test a share.")
+        keys = " and ".join(f"{key}.{name}" for name in held_out)
+        raise UserError(f"{root}: {asked[0]}: speakers are not known here; give {keys} a share.")
     if known and not asked and len(speakers) <= len(held_out):
         log.warning(
             "%s: there are too few speakers (%d); utterances are drawn for %s, whose speakers are in training too",

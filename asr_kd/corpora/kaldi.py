@@ -2,7 +2,8 @@
 
 wav.scp has lines "recording-id file", "recording-id archive:offset" or "recording-id command |". Names of files are
 relative to the corpus's folder or, where nothing is there, to the current one. Without segments each recording is an
-utterance, without utt2spk each utterance a speaker of its own. spk2utt and other files are not read.
+utterance, without utt2spk each utterance a speaker of its own. Sets without transcripts need no text. spk2utt and other
+files are not read.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ def read(request: ReadRequest[KaldiConfig]) -> CorpusManifest:
     seen: dict[str, Path] = {}
     for name, part in parts_to_read(request, drawn):
         folder = request.root / part
-        data = _DataFolder.read(folder, request)
+        data = _DataFolder.read(folder, request, transcribed=name not in request.untranscribed)
         listing.transcripts.extend(data.files)
-        for utterance in sorted({*data.texts, *data.segments}):
+        for utterance in sorted({*(data.texts or ()), *data.segments}):
             if utterance in seen:
                 raise UserError(f"{folder}: utterance {utterance} is in {seen[utterance]} too; leave one of them out.")
             seen[utterance] = folder
@@ -51,18 +52,24 @@ def read(request: ReadRequest[KaldiConfig]) -> CorpusManifest:
 
 @dataclass(frozen=True)
 class _DataFolder:
-    """The files of one part, by utterance but for the recordings."""
+    """The files of one part, by utterance but for the recordings.
+
+    texts: None where utterances need none.
+    """
 
     folder: Path
     recordings: Mapping[str, Encoded]
     segments: Mapping[str, Segment]
-    texts: Mapping[str, str]
+    texts: Mapping[str, str] | None
     speakers: Mapping[str, str]
 
     @classmethod
-    def read(cls, folder: Path, request: ReadRequest[KaldiConfig]) -> _DataFolder:
-        fix = "name folders of Kaldi's form under sets:, relative to --corpus-dir"
-        texts = read_table(folder / "text", fix, "'utterance-id words'", lambda _, words: words)
+    def read(cls, folder: Path, request: ReadRequest[KaldiConfig], *, transcribed: bool) -> _DataFolder:
+        key = "sets" if transcribed else "untranscribed"
+        fix = f"name folders of Kaldi's form under {key}:, relative to --corpus-dir"
+        texts = None
+        if transcribed:
+            texts = read_table(folder / "text", fix, "'utterance-id words'", lambda _, words: words)
         written = read_table(
             folder / "wav.scp", fix, "'recording-id file' or 'recording-id command |'", lambda _, entry: entry or None
         )
@@ -80,16 +87,17 @@ class _DataFolder:
 
     @property
     def files(self) -> list[Path]:
-        return [path for name in ("text", "wav.scp", "segments", "utt2spk") if (path := self.folder / name).exists()]
+        names = ("wav.scp", "segments", "utt2spk") if self.texts is None else ("text", "wav.scp", "segments", "utt2spk")
+        return [path for name in names if (path := self.folder / name).exists()]
 
     def problem(self, utterance: str) -> str:
         """Why an utterance cannot be used; "": nothing is known yet."""
         text, segments = self.folder / "text", self.folder / "segments"
         if "/" in utterance:
             return "its id has a slash, which no file's name can have; rename it in all files"
-        if utterance not in self.texts:
+        if self.texts is not None and utterance not in self.texts:
             return f"has no transcript; add a line to {text}"
-        if not self.texts[utterance]:
+        if self.texts is not None and not self.texts[utterance]:
             return f"its transcript in {text} is empty; write the transcript, or delete the line"
         if utterance not in self.segments:
             where = segments if segments.exists() else self.folder / "wav.scp"
@@ -105,7 +113,8 @@ class _DataFolder:
         source = self.recordings[segment.recording]
         whole = Audio(source, recording="" if segment.recording == utterance else segment.recording)
         audio = Audio(source, segment.start, segment.duration, segment.channel, whole.recording)
-        return Utterance(utterance, audio, self.texts[utterance], self.speakers.get(utterance, utterance), name)
+        text = "" if self.texts is None else self.texts[utterance]
+        return Utterance(utterance, audio, text, self.speakers.get(utterance, utterance), name)
 
 
 def _recording(wav_scp: Path, name: str, entry: str, request: ReadRequest[KaldiConfig]) -> Encoded:

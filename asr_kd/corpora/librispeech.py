@@ -42,7 +42,7 @@ def read(request: ReadRequest[LibriSpeechConfig]) -> CorpusManifest:
     _check_parts(root, [part for parts in request.parts.values() for part in parts])
     for name, parts in request.parts.items():
         for part in parts:
-            _read_part(root / part, name, listing, where)
+            _read_part(root / part, name, listing, where, transcribed=name not in request.untranscribed)
     if request.settings.dev_speakers and "dev" in request.parts:
         return _take_dev_speakers(listing, request.settings.dev_speakers, request.seed, root)
     return listing
@@ -60,16 +60,18 @@ def _check_parts(root: Path, parts: Sequence[str]) -> None:
     )
 
 
-def _read_part(part: Path, name: str, listing: CorpusManifest, where: dict[str, str]) -> None:
+def _read_part(part: Path, name: str, listing: CorpusManifest, where: dict[str, str], *, transcribed: bool) -> None:
     chapters = sorted(path for path in part.glob("*/*") if path.is_dir())
     if not chapters:
         raise UserError(f"{part}: there is no <speaker>/<chapter> folder in it; {_FETCH}.")
     for chapter in chapters:
         speaker = chapter.parent.name
         transcripts = chapter / f"{speaker}-{chapter.name}.trans.txt"
-        texts = read_table(transcripts, _FETCH, "'speaker-chapter-number WORDS'", _transcript)
-        listing.transcripts.append(transcripts)
         audio = {path.stem: path for path in chapter.iterdir() if path.suffix == ".flac"}
+        texts = dict.fromkeys(audio, "")
+        if transcribed:
+            texts = read_table(transcripts, _FETCH, "'speaker-chapter-number WORDS'", _transcript)
+            listing.transcripts.append(transcripts)
         for utterance in sorted({*texts, *audio}):
             if utterance in where:
                 raise UserError(

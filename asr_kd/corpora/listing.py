@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -27,6 +27,7 @@ class ReadRequest(Generic[Settings]):
       root: the corpus's folder.
       conf_dir: the config's folder, for tables that a recipe keeps beside it.
       parts: set -> the corpus's parts that make it up.
+      untranscribed: sets of `parts` whose utterances need no transcript; what they may have is not used.
       seed: of sets that are drawn at random.
       words_for_phones: where transcripts are phones, take the words as the text and the phones as the reference.
       normalise: written text -> words, for readers that compare transcripts.
@@ -41,6 +42,7 @@ class ReadRequest(Generic[Settings]):
     words_for_phones: bool = False
     normalise: Normaliser = field(default_factory=Normaliser)
     allow_pipes: bool = False
+    untranscribed: frozenset[str] = frozenset()
 
     @property
     def set_of(self) -> dict[str, str]:
@@ -54,7 +56,8 @@ class Utterance:
 
     id: str  # no white space, no slash: it becomes a word of a table and the name of a file
     audio: Audio
-    text: str  # the transcript: as written, until `corpora.transcripts` turns it into words; never empty
+    # the transcript: as written, until `corpora.transcripts` turns it into words; empty only in untranscribed sets
+    text: str
     speaker: str
     set: str
     # manual phone times: label, start and end in seconds; () where there are none
@@ -122,6 +125,14 @@ class CorpusManifest:
                 reason = f"{utterance.audio}: {_NOT_UTF8}"
                 problems.append(InvalidUtterance(printable(utterance.id), printable(reason), utterance.set))
         return replace(self, utterances=utterances, problems=problems)
+
+    def without_transcripts(self, sets: Collection[str]) -> CorpusManifest:
+        """With all that is known of what is said in some sets removed."""
+
+        def hidden(utterance: Utterance) -> Utterance:
+            return replace(utterance, text="", phones=(), reference="", verbatim=True)
+
+        return replace(self, utterances=[hidden(u) if u.set in sets else u for u in self.utterances])
 
     def of_set(self, name: str) -> list[Utterance]:
         return [utterance for utterance in self.utterances if utterance.set == name]

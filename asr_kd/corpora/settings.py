@@ -41,6 +41,27 @@ class HeldOut:
 
 
 @dataclass(frozen=True, config=STRICT)
+class UntranscribedConfig:
+    """A set without transcripts: parts of the corpus, or utterances of training whose transcripts are hidden.
+
+    The list of the parts may stand alone: {podcasts: [podcasts]} is {podcasts: {parts: [podcasts]}}.
+    """
+
+    parts: tuple[str, ...] = ()  # transcripts that they may have are not used
+    speakers: Natural = 0  # so many of the training speakers, drawn by the config's seed
+    share: Fraction = 0.0  # whole training speakers, of about this share of the utterances
+
+    def __post_init__(self) -> None:
+        if bool(self.parts) + bool(self.speakers) + bool(self.share) != 1:
+            raise ValueError("give its parts, or how much of training it takes (speakers or share): one of the three")
+
+    @property
+    def hidden(self) -> HeldOut | None:
+        """What it takes from training; None where it has parts of its own."""
+        return None if self.parts else HeldOut(speakers=self.speakers, share=self.share)
+
+
+@dataclass(frozen=True, config=STRICT)
 class OwnSpeechConfig(CorpusConfig):
     """Speech that comes without an official split: sets can be drawn from training, by the config's seed."""
 

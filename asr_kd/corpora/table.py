@@ -2,7 +2,8 @@
 
 The first row names the columns; `corpus.audio`, `corpus.text` and `corpus.speaker` say which of them count. In tables
 with commas a cell may stand in double quotes, as RFC 4180 has it, and may then hold commas and line ends. In tables
-with tabs a quote is a character like any other, as it is in Common Voice's.
+with tabs a quote is a character like any other, as it is in Common Voice's. The tables of sets without transcripts need
+no column of them.
 """
 
 from __future__ import annotations
@@ -39,16 +40,17 @@ def read(request: ReadRequest[TableConfig]) -> CorpusManifest:
     for name, part in parts_to_read(request, drawn):
         table = request.root / part
         listing.transcripts.append(table)
-        for line, row in read_rows(table, columns, settings.delimiter):
+        needed = {key: columns[key] for key in columns if key != "text" or name not in request.untranscribed}
+        for line, row in read_rows(table, needed, settings.delimiter):
             where = f"{table}:{line}"
             utterance = row.get("id") or utterance_id(Path(row.get("audio", "")))
-            if reason := _problem(utterance, row, columns, places):
+            if reason := _problem(utterance, row, needed, places):
                 listing.refuse(where, name, f"{reason}; correct the row, or delete it")
                 continue
             places[utterance] = where
             speaker = row.get("speaker", utterance)
             audio = Audio(_recording(clips, row["audio"]))
-            listing.utterances.append(Utterance(utterance, audio, row["text"], speaker, name))
+            listing.utterances.append(Utterance(utterance, audio, row.get("text", ""), speaker, name))
     return draw(listing, drawn, request.seed, request.root)
 
 

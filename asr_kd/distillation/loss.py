@@ -28,9 +28,10 @@ class SoftTargets:
 
 @dataclass(frozen=True)
 class LossTerms:
-    """What one batch contributed; means over valid frames, in nats: scalars, or (M,) for students side by side.
+    """What one batch contributed, in nats: scalars, or (M,) for students side by side.
 
-    Only `total` is to be differentiated.
+    `total` and `soft` are means over valid frames, `hard` and `accuracy` over those of them that have a label (see
+    `distillation_loss`). Only `total` is to be differentiated.
     """
 
     total: Tensor
@@ -73,8 +74,17 @@ def distillation_loss(
     temperature: float,
     soft_weight: float,
     valid: Tensor | None = None,
+    labelled_share: float | None = None,
 ) -> LossTerms:
     """Hinton, Vinyals, Dean (2015), section 2: alpha * T^2 * KL + (1 - alpha) * CE.
+
+    With n valid frames, r of which have a label (untranscribed speech has none), the loss is
+
+        alpha * T^2 / n * sum over valid frames of KL + (1 - alpha) / (r * n) * sum over labelled frames of CE,
+
+    so that a frame without a label has alpha times the soft gradient of any other, and no hard one. With the share r of
+    the whole set, sums over an epoch's batches have exactly the set's means, however the labelled frames fall into
+    batches; with a batch's own share, a batch of few labelled frames would weigh each of them as much as many.
 
     KL and the paper's cross-entropy with soft targets differ by the teacher's entropy, which has no gradient; KL's
     floor is 0. Without T^2 the soft gradient would be (q - p) / T, and shrink as 1 / T^2 where T is high.
@@ -82,31 +92,35 @@ def distillation_loss(
     Args:
       logits: (B, C) or (M, B, C) student logits, any float dtype; reduced in float32 at least.
       teacher: the ensemble's distribution at this same temperature, B frames.
-      labels: (B,) int64 senones.
+      labels: (B,) int64 senones; negative: the frame has none, and the soft term alone applies to it.
       temperature: T > 0; must equal the one the targets were made at.
       soft_weight: alpha in [0, 1], the weight of the soft term.
       valid: (B,) bool; frames that are False weigh nothing, in value and in gradient.
+      labelled_share: r, of the set that the batch is from, above 0; None: the batch's own.
 
     Raises:
       ValueError: the targets were made at another temperature, lengths differ, or a setting is out of its range.
     """
-    _check(logits, teacher, labels, temperature, soft_weight)
+    _check(logits, teacher, labels, temperature, soft_weight, labelled_share)
     logits = _at_least_float32(logits)
-    labels = labels if valid is None else torch.where(valid, labels, torch.zeros_like(labels))
     weight = torch.ones_like(labels, dtype=logits.dtype) if valid is None else valid.to(logits.dtype)
     count = weight.sum().clamp_min(1)
-    weight = weight / count
+    labelled = _labelled(labels, valid)
+    hard_weight = labelled.to(logits.dtype)
+    hard_count = hard_weight.sum().clamp_min(1) if labelled_share is None else count * labelled_share
+    weight, hard_weight = weight / count, hard_weight / hard_count
     soft_share = torch.full((), soft_weight, dtype=logits.dtype, device=logits.device)  # no copy from the host
     terms = soft_cross_entropy(
         logits.reshape(-1, *logits.shape[-2:]),
         teacher.log_probabilities.to(logits.dtype),
-        labels,
+        torch.where(labelled, labels, torch.zeros_like(labels)),
         soft_weights=_where_present(weight, teacher) * soft_share,
-        hard_weights=weight * (1 - soft_share),
+        hard_weights=hard_weight * (1 - soft_share),
         temperature=temperature,
     )
-    soft = _where_present(terms.soft, teacher)
-    means = (terms.loss, *(frames.sum(-1) / count for frames in (soft, terms.hard, terms.correct)))
+    soft = _where_present(terms.soft, teacher).sum(-1) / count
+    hard, correct = (_of_labelled(frames, labelled, hard_count) for frames in (terms.hard, terms.correct))
+    means = (terms.loss, soft, hard, correct)
     return LossTerms(*(mean.view(logits.shape[:-2]) for mean in means))
 
 
@@ -118,6 +132,7 @@ def logit_matching(
     temperature: float,
     soft_weight: float,
     valid: Tensor | None = None,
+    labelled_share: float | None = None,
 ) -> LossTerms:
     """The limit of high temperatures, section 2.1: 1/(2C) * sum (z - v)^2 on zero-mean logits z and v.
 
@@ -125,18 +140,32 @@ def logit_matching(
     The factor 1/C makes it the limit of T^2 * KL (whose gradient is (z - v) / C). Arguments, result and errors as for
     `distillation_loss`.
     """
-    _check(logits, teacher, labels, temperature, soft_weight)
+    _check(logits, teacher, labels, temperature, soft_weight, labelled_share)
     logits = _at_least_float32(logits)
     target = teacher.log_probabilities.to(logits.dtype) * temperature
     error = (logits - logits.mean(-1, keepdim=True)) - (target - target.mean(-1, keepdim=True))
     soft = _where_present(0.5 * error.square().mean(-1), teacher)
     log_posteriors = F.log_softmax(logits, dim=-1)
-    labels = labels if valid is None else torch.where(valid, labels, torch.zeros_like(labels))
+    labelled = _labelled(labels, valid)
+    labels = torch.where(labelled, labels, torch.zeros_like(labels))
     hard = -log_posteriors.gather(-1, labels.expand(log_posteriors.shape[:-1]).unsqueeze(-1)).squeeze(-1)
-    soft_mean, hard_mean = _mean(soft, valid), _mean(hard, valid)
+    count = (torch.ones_like(labelled) if valid is None else valid).to(hard.dtype).sum().clamp_min(1)
+    hard_count = labelled.to(hard.dtype).sum().clamp_min(1) if labelled_share is None else count * labelled_share
+    soft_mean, hard_mean = _mean(soft, valid), _of_labelled(hard, labelled, hard_count)
     total: Tensor = soft_mean.mul(soft_weight).add(hard_mean, alpha=1 - soft_weight)
     correct = log_posteriors.detach().argmax(-1) == labels
-    return LossTerms(total, soft_mean, hard_mean, _mean(correct.to(hard.dtype), valid))
+    return LossTerms(total, soft_mean, hard_mean, _of_labelled(correct.to(hard.dtype), labelled, hard_count))
+
+
+def _labelled(labels: Tensor, valid: Tensor | None) -> Tensor:
+    """(B,) bool: the valid frames that have a label."""
+    return labels.ge(0) if valid is None else labels.ge(0) & valid
+
+
+def _of_labelled(values: Tensor, labelled: Tensor, count: Tensor) -> Tensor:
+    """(..., B) values of frames: the sum over those that have a label, over their count."""
+    # where, not a product: a frame without a label may hold inf or nan
+    return torch.where(labelled, values, torch.zeros_like(values)).sum(-1) / count
 
 
 def _where_present(values: Tensor, teacher: SoftTargets) -> Tensor:
@@ -157,9 +186,18 @@ def _at_least_float32(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _check(logits: Tensor, teacher: SoftTargets, labels: Tensor, temperature: float, soft_weight: float) -> None:
+def _check(
+    logits: Tensor,
+    teacher: SoftTargets,
+    labels: Tensor,
+    temperature: float,
+    soft_weight: float,
+    labelled_share: float | None,
+) -> None:
     if temperature <= 0 or not 0 <= soft_weight <= 1:
         raise ValueError(f"temperature {temperature} must be above 0 and soft_weight {soft_weight} within [0, 1]")
+    if labelled_share is not None and not 0 < labelled_share <= 1:
+        raise ValueError(f"labelled_share {labelled_share} must be above 0 and at most 1")
     if teacher.temperature != temperature:
         raise ValueError(f"soft targets were made at temperature {teacher.temperature}, the loss is at {temperature}")
     if teacher.log_probabilities.shape != logits.shape[-2:] or labels.shape != logits.shape[-2:-1]:

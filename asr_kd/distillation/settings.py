@@ -51,6 +51,8 @@ class TargetsConfig:
     max_entries: Count = 32
     online: bool = False  # run the teachers on the same augmented frames while training, instead of storing targets
     soft_weight: Fraction = 0.67  # alpha: weight of the soft term; the hard term has 1 - alpha
+    # sets of `untranscribed`, whose frames are learnt with the soft term alone beside those of training
+    extra: Annotated[tuple[str, ...], BeforeValidator(_several, str | list[str])] = ()
     loss: str = "kl"  # one of asr_kd.distillation.settings.LOSSES
 
     @property
@@ -85,3 +87,7 @@ class TargetsConfig:
             raise ValueError("online: a folder of imported targets has no teachers to run")
         if len(set(self.source)) < len(self.source):
             raise ValueError(f"from: {', '.join(self.source)} names a teacher twice")
+        if len(set(self.extra)) < len(self.extra):
+            raise ValueError(f"extra: {', '.join(self.extra)} names a set twice")
+        if self.extra and self.soft_weight == 0:
+            raise ValueError("extra: nothing is learnt from untranscribed speech at soft_weight 0; raise it")

@@ -22,7 +22,7 @@ from asr_kd.distillation.loss import Mean, SoftTargets, ensemble_distribution
 from asr_kd.distillation.settings import LOSSES
 from asr_kd.distillation.store import SoftTargetStore
 from asr_kd.frames.batches import Batch
-from asr_kd.frames.source import Context
+from asr_kd.frames.source import Context, InterleavedFrames
 from asr_kd.frames.windows import Windows
 
 NO_CONTEXT = Context(0, 0)
@@ -43,17 +43,51 @@ class TargetProvider(Protocol):
 
 
 class StoredTargets:
-    """Reads a soft-target store (a `TargetProvider`): what the teachers said of frames as they are, without masks."""
+    """Reads soft-target stores (a `TargetProvider`): what the teachers said of frames as they are, without masks.
+
+    Args:
+      stores: of one set, or of several sets that are trained on together.
+      frames: of several sets, in the order of training; None: the sets lie one after the other.
+
+    Raises:
+      ValueError: the stores have different temperatures.
+    """
 
     context = NO_CONTEXT
 
-    def __init__(self, store: SoftTargetStore) -> None:
-        self._store = store
-        self.temperature = store.temperature
+    def __init__(self, *stores: SoftTargetStore, frames: InterleavedFrames | None = None) -> None:
+        temperatures = {store.temperature for store in stores}
+        if len(temperatures) != 1:
+            raise ValueError(f"soft targets of one student must be of one temperature, not {sorted(temperatures)}")
+        self._stores, self._frames, self.temperature = stores, frames, stores[0].temperature
+        self._firsts = np.cumsum([0, *(store.num_frames for store in stores)])
 
     def targets(self, batch: Batch) -> SoftTargets:
         """See `TargetProvider`."""
-        return self._store.read(batch.frames.numpy())
+        frames = batch.frames.numpy()
+        if self._frames is not None:
+            frames = self._frames.concatenated(frames)
+        if len(self._stores) == 1:
+            return self._stores[0].read(frames)
+        store_of = np.searchsorted(self._firsts, frames, side="right") - 1
+        order = np.argsort(store_of, kind="stable")
+        parts = [
+            self._stores[number].read(frames[store_of == number] - self._firsts[number])
+            for number in np.unique(store_of).tolist()
+        ]
+        return _in_order(parts, torch.from_numpy(np.argsort(order)))
+
+
+def _in_order(parts: Sequence[SoftTargets], places: Tensor) -> SoftTargets:
+    """The frames of all parts; frame b of the result is number places[b] of the parts one after the other."""
+    log_probabilities = torch.cat([part.log_probabilities for part in parts])
+    places = places.to(log_probabilities.device, non_blocking=True)
+    present = None
+    if any(part.present is not None for part in parts):
+        full = [torch.ones(len(part.log_probabilities), dtype=torch.bool, device=places.device) for part in parts]
+        present = torch.cat([all_of if part.present is None else part.present for part, all_of in zip(parts, full)])
+        present = present[places]
+    return SoftTargets(log_probabilities[places], parts[0].temperature, present)
 
 
 class TableTargets:
@@ -143,12 +177,13 @@ def _weights(answering: Tensor | None, logits: Tensor, batch: Batch) -> Tensor:
 
 
 class DistillationCriterion:
-    """alpha * soft + (1 - alpha) * hard for every student; both are means over the batch's valid frames (`Criterion`).
+    """alpha * soft + (1 - alpha) * hard for every student (`Criterion`); see `distillation_loss`.
 
     Args:
-      labels: (N,) int, the senone of each frame of the set; frames with a negative label must not be valid.
+      labels: (N,) int, the senone of each frame of the set; negative: the soft term alone applies to the frame.
       soft_weight: alpha.
       loss: one of `asr_kd.distillation.settings.LOSSES`.
+      labelled_share: of the frames that are learnt from, those with a label; None: each batch has its own share.
     """
 
     def __init__(
@@ -159,7 +194,9 @@ class DistillationCriterion:
         soft_weight: float,
         loss: str = "kl",
         device: torch.device,
+        labelled_share: float | None = None,
     ) -> None:
+        self._share = {} if labelled_share is None else {"labelled_share": labelled_share}
         self._provider = provider
         self._labels = torch.from_numpy(np.asarray(labels, np.int64)).to(device)
         self._soft_weight = soft_weight
@@ -173,6 +210,7 @@ class DistillationCriterion:
             temperature=self._provider.temperature,
             soft_weight=self._soft_weight,
             valid=None if batch.valid is None else batch.valid.to(logits.device, non_blocking=True),
+            **self._share,
         )
         count = torch.full((len(logits),), float(batch.num_valid), device=logits.device)
         return Terms(terms.total, count, {"soft": terms.soft, "hard": terms.hard, "train_accuracy": terms.accuracy})

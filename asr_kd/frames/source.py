@@ -1,7 +1,7 @@
 """What models read: frames of utterances one after the other, and how many of them a model sees at once.
 
-Sources are a set's store (`asr_kd.frames.store.FrameStore`), arrays in memory, several sources as one, and some
-utterances of a source.
+Sources are a set's store (`asr_kd.frames.store.FrameStore`), arrays in memory, several sources as one (one after the
+other, or each spread evenly), and some utterances of a source.
 
 Shapes:  U utterances, D dimensions of a frame, T frames of some utterances.
 """
@@ -184,3 +184,43 @@ class SelectedFrames:
         chosen = self._utterances[first : first + 1 if end is None else end]
         parts = [self._source.normalised(utterance) for utterance in chosen]
         return np.concatenate(parts) if parts else np.empty((0, self.num_dims), np.float32)
+
+
+class InterleavedFrames(SelectedFrames):
+    """The utterances of some sources in one order in which each source is spread evenly (a `FrameSource`).
+
+    Any stretch has frames of each source in about their share of the whole, up to an utterance at its ends. Sets that
+    are read in blocks (`asr_kd.frames.sampler`) can so be learnt from together.
+
+    Args:
+      sources: at least one, all of the same number of dimensions.
+
+    >>> long, short = (ArrayFrames([np.zeros((2, 1))] * count) for count in (4, 2))
+    >>> frames = InterleavedFrames([long, short])
+    >>> frames.ids
+    ['0', '0', '1', '2', '1', '3']
+    >>> frames.spread([np.arange(8), np.full(4, -1)]).tolist()
+    [0, 1, -1, -1, 2, 3, 4, 5, -1, -1, 6, 7]
+    """
+
+    def __init__(self, sources: Sequence[FrameSource]) -> None:
+        middles = [(source.offsets[:-1] + source.offsets[1:]) / (2 * source.num_frames) for source in sources]
+        order = np.argsort(np.concatenate(middles), kind="stable")
+        joined = ConcatFrames(sources)
+        super().__init__(joined, order.tolist())
+        self._firsts = joined.offsets[:-1][order]  # of each utterance, where the sources lie one after the other
+
+    def concatenated(self, frames: np.ndarray) -> np.ndarray:
+        """(B,) int64: the numbers that these frames have where the sources lie one after the other."""
+        utterances = np.searchsorted(self.offsets, frames, side="right") - 1
+        return np.asarray(frames - self.offsets[utterances] + self._firsts[utterances])
+
+    def spread(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
+        """(..., N) of one array for each source, (..., frames of the source), all of one type."""
+        result = np.empty((*arrays[0].shape[:-1], self.num_frames), arrays[0].dtype)
+        begins = np.cumsum([0, *(array.shape[-1] for array in arrays)])
+        source_of = np.searchsorted(begins, self._firsts, side="right") - 1
+        inside = self._firsts - begins[source_of]
+        for source, begin, first, end in zip(source_of, inside, self.offsets[:-1], self.offsets[1:], strict=True):
+            result[..., first:end] = arrays[source][..., begin : begin + end - first]
+        return result

@@ -46,7 +46,7 @@ from asr_kd.report.results import (
 from asr_kd.report.systems import Measured, curve, is_reused, main_set, measure, rates, row_of
 from asr_kd.report.worth_results import Resampled
 from asr_kd.workspace.config import DEV, Config
-from asr_kd.workspace.sets import all_sets, open_frames, open_labels, prepare_command, prepared, scored_sets
+from asr_kd.workspace.sets import open_frames, open_labels, prepare_command, prepared, scored_sets, speech_sets
 from asr_kd.workspace.work import Workspace, require
 
 T = TypeVar("T", StoredTargetsResults, SetSize, LeftOut)
@@ -73,13 +73,13 @@ def inputs(config: Config, work: Workspace) -> dict[str, str]:
         from an artefact that is no longer there.
     """
     digests = {"data": require(work.data, work, "prepare")["digest"]}
-    for name in all_sets(config, work):
+    for name in speech_sets(config, work):
         digests[f"{name} cuts"] = require(work.cuts_stamp(name), work, prepare_command(work, name))["digest"]
     sets = scored_sets(config, work)
     for name in sets:
         digests[f"{name} frames"] = require(work.frames(name), work, "features")["digest"]
     digests["alignment"] = require(work.exp("align"), work, "align")["digest"]
-    for name in all_sets(config, work):
+    for name in speech_sets(config, work):
         if (stamp := read_stamp(work.exp("align") / name)) is not None:
             digests[f"{name} alignment"] = stamp["digest"]
     if (stamp := read_stamp(work.exp("align_compare"))) is not None:

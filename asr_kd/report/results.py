@@ -116,6 +116,8 @@ class SystemRow:
     oov: dict[str, OutOfVocabulary]
     last_epoch: LastEpoch | None = None
     with_silence: Rates | None = None  # of phones: the rates where silence counts as a phone
+    # untranscribed set -> its frames, altered copies included, that it learnt from beside training
+    extra: dict[str, int] = field(default_factory=dict)
     characters: Rates | None = None  # of words made of characters or pieces: the rates of their characters (CER)
     # of words made of phones: the rates of phones, decoded with a phone bigram and compared with the forced alignment
     per: dict[str, float] | None = None
@@ -196,6 +198,7 @@ class SetSize:
 
     utterances: int
     minutes: float
+    untranscribed: bool = False  # without transcripts: learnt from by soft targets alone, and not scored
     # of a set that was added to a finished run
     training_utterances: int = 0  # of its utterances, those that the systems were trained on
     sentences_in_lm_text: int = 0  # of its utterances, those whose sentence is in the language model's text

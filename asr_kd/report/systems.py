@@ -35,7 +35,7 @@ from asr_kd.report.results import (
     Scales,
     SystemRow,
 )
-from asr_kd.workspace.config import Config
+from asr_kd.workspace.config import Config, SystemConfig
 from asr_kd.workspace.sets import open_labels
 from asr_kd.workspace.work import Workspace, require
 
@@ -130,6 +130,7 @@ def row_of(
         senones=measured.senones,
         tree=system.tree,
         train_fraction=system.train_fraction,
+        extra=_untranscribed_frames(work, system),
         each=PerSeed(
             frame_accuracy={n: f.accuracy.tolist() for n, f in measured.each.items()},
             cross_entropy={n: f.cross_entropy.tolist() for n, f in measured.each.items()},
@@ -143,6 +144,11 @@ def row_of(
         failed={n: summary.failed for n, summary in summaries.items()},
         oov={n: OutOfVocabulary(words=s.oov_words, rate=s.oov_rate) for n, s in summaries.items()},
     )
+
+
+def _untranscribed_frames(work: Workspace, system: SystemConfig) -> dict[str, int]:
+    names = system.targets.extra if system.targets else ()
+    return {name: int(require(work.frames(name), work, "features")["metadata"]["frames"]) for name in names}
 
 
 def _first_bytes(folder: Path, count: int) -> int:

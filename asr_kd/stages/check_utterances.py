@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from asr_kd.corpora.audio import Audio, AudioFormat, BadAudio, Extent, read_clips
+from asr_kd.corpora.held_out import draw
 from asr_kd.corpora.listing import CorpusManifest, DroppedText, InvalidUtterance, ReadRequest, Utterance
 from asr_kd.corpora.registry import CORPORA
 from asr_kd.corpora.sources import Source
@@ -87,11 +88,16 @@ class CorpusSource:
         corpus, words = self.config.corpus, self.config.alignment.labels == "words"
         conf_dir, seed = self.work.config_path.parent, self.config.seed
         normalise = normaliser(self.config.lang)
+        untranscribed = frozenset(parts) & self.config.untranscribed.keys()
         request = ReadRequest(
             self.folder, conf_dir, corpus, parts, seed, words_for_phones=words, normalise=normalise,
-            allow_pipes=self.allow_pipes,
+            allow_pipes=self.allow_pipes, untranscribed=untranscribed,
         )  # fmt: skip
-        manifest = in_words(CORPORA[corpus.name].read(request).only_utf8(), normalise)
+        listing = CORPORA[corpus.name].read(request).only_utf8()
+        hidden = {name: of_training for name in parts if name in untranscribed
+                  and (of_training := self.config.untranscribed[name].hidden) is not None}  # fmt: skip
+        listing = draw(listing, hidden, seed, self.folder, "untranscribed").without_transcripts(untranscribed)
+        manifest = in_words(listing, normalise)
         for name, dropped in manifest.dropped.items():
             check_losses(self.folder, name, dropped.losses, normalise)
         return manifest

@@ -18,7 +18,7 @@ from asr_kd.frames.store import FrameStore
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import Stamp, read_stamp, stale_reason
 from asr_kd.workspace.config import Config
-from asr_kd.workspace.sets import all_sets, open_frames
+from asr_kd.workspace.sets import open_frames, speech_sets
 from asr_kd.workspace.work import Workspace, require
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ def export_posteriors(
     Raises:
       UserError: an earlier stage has not run, or the folder holds other files.
     """
-    if set_name not in all_sets(config, work):
-        raise UserError(f"there is no set {set_name!r}; the config has: {', '.join(all_sets(config, work))}.")
+    if set_name not in speech_sets(config, work):
+        raise UserError(f"there is no set {set_name!r}; the config has: {', '.join(speech_sets(config, work))}.")
     members = sum(config.answering(system).values())
     trained = require(work.exp(system), work, f"train {system}")
     store = open_frames(work, set_name)

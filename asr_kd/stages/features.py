@@ -1,4 +1,4 @@
-"""Stage 2, features: cuts -> a FrameStore per set, and altered copies (speed, vocal tract) of the training set.
+"""Stage 2, features: cuts -> a FrameStore per set, and altered copies (speed, vocal tract) of what is learnt from.
 
 The training set comes first: the other sets are scaled by its variance, and their stamps depend on its stamp.
 """
@@ -34,11 +34,12 @@ from asr_kd.kernels.switch import one_thread
 from asr_kd.workspace.config import TRAIN, Config
 from asr_kd.workspace.executor import parallel_map
 from asr_kd.workspace.freshness import check_inputs_unmodified
-from asr_kd.workspace.sets import all_sets, open_frames, prepare_command
+from asr_kd.workspace.sets import open_frames, prepare_command, speech_sets
 from asr_kd.workspace.work import Workspace, require
 
 _SHARD = 50  # utterances that a process works on at a time: seconds of work, a few MB of results
 _SEGMENTS = 8 * _SHARD  # of one recording
+_SHARD_SECONDS = 3600.0  # of audio; recordings without transcripts may be an hour long each
 _SMALL = 4 * 3600.0  # seconds of audio that one process does in ten: starting others (import torch) would take longer
 _BLOCK = 400 * _SHARD  # utterances whose cuts are in memory at once, and for which one pool of processes is started
 
@@ -103,7 +104,7 @@ def make_features(
     _check_factors("speeds", config.features.speeds, 0.5, 2)
     _check_factors("warps", config.features.warps, 0.8, 1.25)
     check_inputs_unmodified(work)
-    names = sorted(all_sets(config, work), key=lambda name: name != TRAIN) if sets is None else sets
+    names = sorted(speech_sets(config, work), key=lambda name: name != TRAIN) if sets is None else sets
     return FeaturesResult([_make_set(config, work, name, nj, executor, allow_pipes) for name in names])
 
 
@@ -177,9 +178,11 @@ def _check_names(utterances: Collection[str], copies: Sequence[tuple[float, floa
 
 
 def _of_set(config: Config, name: str) -> FeaturesConfig:
-    """Only the training set has altered copies."""
+    """Only the training set and untranscribed ones, which are learnt from, have altered copies."""
     features = config.features
-    return features if name == TRAIN else dataclasses.replace(features, speeds=(1.0,), warps=(1.0,))
+    if name in (TRAIN, *config.untranscribed):
+        return features
+    return dataclasses.replace(features, speeds=(1.0,), warps=(1.0,))
 
 
 def _stamp(config: Config, work: Workspace, name: str) -> Stamp:
@@ -212,12 +215,14 @@ def _extract(
 def _shards(cuts: Sequence[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
     """Cuts that one process works on at once: those of one recording, which may be long, as far as memory allows."""
     shard: list[dict[str, Any]] = []
+    seconds = 0.0
     for cut in cuts:
         same = shard and shard[-1]["recording"]["sources"] == cut["recording"]["sources"]
-        if len(shard) >= (_SEGMENTS if same else size):
+        if len(shard) >= (_SEGMENTS if same else size) or (shard and seconds + cut["duration"] > _SHARD_SECONDS):
             yield shard
-            shard = []
+            shard, seconds = [], 0.0
         shard.append(cut)
+        seconds += cut["duration"]
     yield shard
 
 

@@ -18,11 +18,11 @@ from asr_kd.distillation.soft_target_worker import SAMPLE_FRAMES, SUMS, truncati
 from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, TopK, cuts_nothing, truncate
 from asr_kd.errors import UserError, some_of
 from asr_kd.export.posteriors import PosteriorFolder
+from asr_kd.frames.store import FrameStore
 from asr_kd.io.files import digest_of, write_json
 from asr_kd.io.fingerprint import fingerprint, read_fingerprints
 from asr_kd.io.folders import resuming_folder
 from asr_kd.io.stamp import Stamp
-from asr_kd.stages.training_set import TrainingSet
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +32,13 @@ class ImportTask:
     """Posteriors at T = 1 in a folder, the frames that they are of, and what to store of them."""
 
     source: Path
-    data: TrainingSet
+    store: FrameStore
+    num_senones: int
     settings: TargetsConfig
     seed: int
 
     def num_frames(self, utterance: int) -> int:
-        span = self.data.train.span(utterance)
+        span = self.store.span(utterance)
         return span.stop - span.start
 
     def distribution(self, posteriors: PosteriorFolder, utterance: int) -> Tensor | None:
@@ -46,7 +47,7 @@ class ImportTask:
         Raises:
           UserError: the posteriors are not of these frames or senones.
         """
-        store, name = self.data.train, self.data.train.ids[utterance]
+        store, name = self.store, self.store.ids[utterance]
         if name not in posteriors:
             return None
         values = posteriors.read(name)
@@ -55,10 +56,10 @@ class ImportTask:
                 f"{self.source}: {name} has posteriors of {len(values)} frames, but {store.folder} has "
                 f"{self.num_frames(utterance)} (one for each 10 ms, also at the edges: snip_edges=False)."
             )
-        if values.shape[1] != self.data.num_senones:
+        if values.shape[1] != self.num_senones:
             raise UserError(
                 f"{self.source}: {name} has posteriors of {values.shape[1]} senones, but the tree has "
-                f"{self.data.num_senones}."
+                f"{self.num_senones}."
             )
         return torch.from_numpy(values).div(self.settings.temperature).log_softmax(-1)
 
@@ -71,7 +72,7 @@ def import_targets(folder: Path, stamp: Stamp, task: ImportTask, *, quiet: bool)
     Raises:
       UserError: another utterance has none, or posteriors are not of these frames or senones.
     """
-    store, settings, num_senones = task.data.train, task.settings, task.data.num_senones
+    store, settings, num_senones = task.store, task.settings, task.num_senones
     posteriors = PosteriorFolder(task.source)
     _check_complete(task, posteriors)
     mean_distribution = _sample_mean(task, posteriors)
@@ -116,21 +117,22 @@ def file_digests(source: Path, folder: Path) -> dict[str, str]:
 
 
 def _check_complete(task: ImportTask, posteriors: PosteriorFolder) -> None:
-    store = task.data.train
+    store = task.store
     absent = [name not in posteriors for name in store.ids]
     originals = [name for name, own, gone in zip(store.ids, store.unaltered, absent, strict=True) if gone and own]
     if originals:
         raise UserError(
-            f"{task.source} has no posteriors of {len(originals)} of the training utterances: {some_of(originals)}."
+            f"{task.source} has no posteriors of {len(originals)} of the utterances of {store.folder}: "
+            f"{some_of(originals)}."
         )
     if any(absent):
-        log.warning("%s has no posteriors of %d altered copies: they have hard labels alone", task.source, sum(absent))
+        log.warning("%s has no posteriors of %d altered copies: they have no soft term", task.source, sum(absent))
 
 
 def _sample_mean(task: ImportTask, posteriors: PosteriorFolder) -> Tensor:
     """(C,) mean distribution over a random sample of utterances."""
-    total, frames = torch.zeros(task.data.num_senones), 0
-    for utterance in np.random.default_rng(task.seed).permutation(len(task.data.train.ids)).tolist():
+    total, frames = torch.zeros(task.num_senones), 0
+    for utterance in np.random.default_rng(task.seed).permutation(len(task.store.ids)).tolist():
         full = task.distribution(posteriors, utterance)
         if full is None:
             continue

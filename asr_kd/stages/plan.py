@@ -28,7 +28,7 @@ from asr_kd.stages.phone_graph import graph_bytes as phone_graph_bytes
 from asr_kd.stages.plan_models import LABEL, PROCESS, UTTERANCE, SystemPlan, flops_per_second, plans_of, windows_bytes
 from asr_kd.workspace.config import TRAIN, Config, SystemConfig
 from asr_kd.workspace.executor import default_jobs
-from asr_kd.workspace.sets import all_sets
+from asr_kd.workspace.sets import speech_sets
 from asr_kd.workspace.work import Workspace
 
 GPU_TFLOPS = 312.0  # an A100's bf16 peak, from its maker's data sheet
@@ -95,10 +95,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Speech:
-    """Hours of each set, without altered copies; training frames with them."""
+    """Hours of each set, without altered copies; frames that systems learn from with them."""
 
     hours: Mapping[str, float]
-    frames: int
+    frames: int  # of training
+    untranscribed: Mapping[str, int]  # set -> its frames
 
     @property
     def utterances(self) -> int:
@@ -107,8 +108,13 @@ class Speech:
 
     @property
     def scored_frames(self) -> int:
-        """Of all sets but train."""
-        return round((sum(self.hours.values()) - self.hours[TRAIN]) * 3600 / FRAME_SHIFT)
+        """Of all sets that nothing is learnt from."""
+        scored = [hours for name, hours in self.hours.items() if name not in (TRAIN, *self.untranscribed)]
+        return round(sum(scored) * 3600 / FRAME_SHIFT)
+
+    def extra_frames(self, system: SystemConfig) -> int:
+        """Of the untranscribed sets that a system learns from beside training."""
+        return sum(self.untranscribed[name] for name in (system.targets.extra if system.targets else ()))
 
 
 def plan(
@@ -128,7 +134,7 @@ def plan(
     rows = [*_before_training(config, speech), *_realignment(config, speech, measure=measure)]
     systems: dict[str, SystemPlan] = {}
     speeds: dict[str, float | None] = {}
-    targets: set[str] = set()
+    targets: set[tuple[str, str]] = set()
 
     def trained(names: Iterable[str]) -> list[SystemPlan]:
         return [systems[part] for name in names for part in config.systems[name].parts or (name,)]
@@ -140,9 +146,9 @@ def plan(
             speeds[system.name] = flops_per_second(system) if measure else None
         needed = system.system.stored_targets
         teachers = trained(system.system.teachers)
-        if needed is not None and needed.name not in targets:
-            rows.append(_soft_targets(system, teachers, speeds, speech))
-            targets.add(needed.name)
+        stores = [] if needed is None else [(needed.name, of_set) for of_set in (TRAIN, *needed.extra)]
+        rows += [_soft_targets(system, teachers, speeds, speech, store[1]) for store in stores if store not in targets]
+        targets |= {*stores}
         rows.append(_training(system, teachers, speeds, speech))
         systems[system.name] = system
     scored = trained(config.systems)
@@ -159,27 +165,43 @@ def _speech(config: Config, work: Workspace, *, prepared: bool) -> Speech:
     copies = sum(1 / speed for speed, _ in config.features.copies)
     hours: dict[str, float] = {}
     if prepared:
-        for name in all_sets(config, work):
+        for name in speech_sets(config, work):
             stamp = read_stamp(work.cuts_stamp(name))
             hours |= {} if stamp is None else {name: float(stamp["metadata"]["minutes"]) / 60}
+    learnt = (TRAIN, *config.untranscribed)
     if TRAIN not in hours:
-        known = CORPORA[config.corpus.name].part_hours
-        if not {part for parts in config.sets.values() for part in parts} <= known.keys():
-            raise UserError(
-                f"how much speech there is to train on is not known yet; make the cuts first: {work.command('prepare')}"
-            )
-        hours = {name: sum(known[part] for part in parts) for name, parts in config.sets.items()}
-    return Speech(hours, round(hours[TRAIN] * 3600 / FRAME_SHIFT * copies))
+        hours = _known_hours(config)
+    if not hours.keys() >= {*learnt}:
+        raise UserError(
+            f"how much speech there is to train on is not known yet; make the cuts first: {work.command('prepare')}"
+        )
+    frames = {name: round(hours[name] * 3600 / FRAME_SHIFT * copies) for name in learnt}
+    return Speech(hours, frames.pop(TRAIN), frames)
+
+
+def _known_hours(config: Config) -> dict[str, float]:
+    """Hours of each set by the sizes of the corpus's parts; none where they are not known."""
+    known = CORPORA[config.corpus.name].part_hours
+    drawn = {name: of_set.share for name, of_set in config.untranscribed.items() if not of_set.parts}
+    if not {part for parts in config.all_parts.values() for part in parts} <= known.keys() or 0 in drawn.values():
+        return {}
+    hours = {name: sum(known[part] for part in parts) for name, parts in config.all_parts.items()}
+    hours |= {name: share * hours[TRAIN] for name, share in drawn.items()}
+    return hours | {TRAIN: hours[TRAIN] * (1 - sum(drawn.values()))}
 
 
 def _before_training(config: Config, speech: Speech) -> Iterator[Row]:
     bins, frames = config.features.num_mel_bins, speech.frames + speech.scored_frames
-    parts = dict.fromkeys(part for of_set in config.sets.values() for part in of_set if part in OPENSLR.parts)
+    parts = dict.fromkeys(part for of_set in config.all_parts.values() for part in of_set if part in OPENSLR.parts)
     if parts:
         fetched, most, left = disk_from_nothing(list(parts))
         what = f"{len(parts)} parts of OpenSLR, {human_bytes(fetched)}; {human_bytes(most)} of disk on the way"
         yield Row("download", what, disk=left)
-    stored = store_bytes(frames, speech.utterances * len(config.features.copies), config.features)
+    stored = store_bytes(
+        frames + sum(speech.untranscribed.values()),
+        speech.utterances * len(config.features.copies),
+        config.features,
+    )
     yield Row("features", f"{bins} log-mel filterbanks", disk=stored)
     of_subset = min(config.alignment.subset_hours, speech.hours[TRAIN]) * 3600 / FRAME_SHIFT
     held = speech.frames if speech.frames <= BLOCK_FRAMES else round(of_subset)
@@ -208,7 +230,8 @@ def _training(plan: SystemPlan, teachers: Sequence[SystemPlan], speeds: Speeds, 
     if system.reuse:
         memory, what = PROCESS + plan.weights, f"the first {system.num_models} of {system.reuse}"
         return Row(stage, what, disk=plan.weights, memory=memory, seconds=None if speed is None else 0.0)
-    passes = system.train_fraction * speech.frames * system.training.epochs
+    extra = speech.extra_frames(system)
+    passes = (system.train_fraction * speech.frames + extra) * system.training.epochs
     flops = costs.training_flops * passes * system.num_models
     seconds = None if speed is None else flops / speed
     if system.targets is not None and system.targets.online:
@@ -216,12 +239,15 @@ def _training(plan: SystemPlan, teachers: Sequence[SystemPlan], speeds: Speeds, 
         beside = _forward_seconds(teachers, speeds, passes)
         seconds = None if seconds is None or beside is None else seconds + beside
     fraction = f" of {system.train_fraction:g} of the frames" if system.train_fraction < 1 else ""
-    what = f"{system.num_models} x {costs.parameters:,} parameters, {system.training.epochs} epochs{fraction}"
-    return Row(stage, what, flops, plan.weights, plan.memory(speech.frames), seconds, gpu=True)
+    beside_train = f", {extra:,} untranscribed frames beside train's" if extra else ""
+    epochs = f"{system.training.epochs} epochs{fraction}{beside_train}"
+    what = f"{system.num_models} x {costs.parameters:,} parameters, {epochs}"
+    return Row(stage, what, flops, plan.weights, plan.memory(speech.frames + extra), seconds, gpu=True)
 
 
-def _soft_targets(plan: SystemPlan, teachers: Sequence[SystemPlan], speeds: Speeds, speech: Speech) -> Row:
-    """The targets of a system; those of another toolkit (no teachers) are only copied."""
+def _soft_targets(plan: SystemPlan, teachers: Sequence[SystemPlan], speeds: Speeds, speech: Speech, of_set: str) -> Row:
+    """A system's targets of a set; those of another toolkit (no teachers) are only copied."""
+    frames = speech.frames if of_set == TRAIN else speech.untranscribed[of_set]
     targets, cores = plan.system.stored_targets, default_jobs()
     assert targets is not None
     entries = min(targets.max_entries, plan.num_senones)
@@ -231,11 +257,12 @@ def _soft_targets(plan: SystemPlan, teachers: Sequence[SystemPlan], speeds: Spee
     each = PROCESS + 2 * sum(teacher.weights for teacher in teachers) + batch + UTTERANCE * speech.utterances
     return Row(
         "soft-targets",
-        f"{targets.name}: at most {entries} entries a frame; memory of {cores} processes",
-        speech.frames * sum(teacher.forward_flops for teacher in teachers),
-        stored_bytes(speech.frames, entries, exact=targets.keep_mass >= 1 and entries == plan.num_senones),
+        f"{targets.name}{'' if of_set == TRAIN else f' of {of_set}'}: at most {entries} entries a frame; memory of "
+        f"{cores} processes",
+        frames * sum(teacher.forward_flops for teacher in teachers),
+        stored_bytes(frames, entries, exact=targets.keep_mass >= 1 and entries == plan.num_senones),
         PROCESS + cores * each,
-        _forward_seconds(teachers, speeds, speech.frames),
+        _forward_seconds(teachers, speeds, frames),
         gpu=True,
     )
 

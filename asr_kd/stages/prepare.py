@@ -92,6 +92,13 @@ class AddSetResult:
 
 def _describe_set(name: str, entries: Mapping[str, Any]) -> list[str]:
     """Lines on a set, from its stamp's metadata."""
+    if entries.get("untranscribed"):
+        lines = [f"{name}: {entries['utterances']} utterances without transcripts, {entries['minutes']:.1f} minutes"]
+        if entries.get("resampled"):
+            lines.append(f"{entries['resampled']} utterances of {name} are converted from another sampling rate")
+        if shared := entries["shared_speakers"]:
+            lines.append(f"warning: {len(shared)} of its speakers also speak in a test set: {', '.join(shared)}")
+        return lines + [f"left out {bad['utterance']}: {bad['reason']}" for bad in entries["left_out"]]
     some = f" ({some_of(entries['most_frequent_oov'])})" if entries["most_frequent_oov"] else ""
     lines = [
         f"{name}: {entries['utterances']} utterances, {entries['words']} words, {entries['minutes']:.1f} minutes, "
@@ -127,10 +134,10 @@ def prepare(
     """
     source = CorpusSource(config, work, corpus_dir, nj, allow_pipes)
     files = LanguageFiles.of(config.lang, work.config_path.parent)
-    manifest = source.read(config.sets)
-    recordings = {name: audio_fingerprints(manifest.of_set(name), work.root) for name in config.sets}
+    manifest = source.read(config.all_parts)
+    recordings = {name: audio_fingerprints(manifest.of_set(name), work.root) for name in config.all_parts}
     files_read = _files_read(work, manifest, recordings)
-    stamps = {name: cuts_stamp(config, work, manifest.of_set(name), recordings[name]) for name in config.sets}
+    stamps = {name: cuts_stamp(config, work, manifest.of_set(name), recordings[name]) for name in config.all_parts}
     stamp = _stamp(config, files, manifest, stamps)
     relearn = _stale_language(work, stamp)
     stale = {name: why for name in stamps if (why := relearn or stale_set(config, work, name, stamps[name]))}
@@ -142,7 +149,7 @@ def prepare(
     model = pronunciation_model(config.lang, files.lexicon, [u.text for u in manifest.of_set(TRAIN)])
     usable = source.check(manifest, stale, model)
     if relearn:
-        scored = (sentence for name in usable.sets if name != TRAIN for sentence in usable.sentences(name))
+        scored = (sentence for name in config.scored_sets for sentence in usable.sentences(name))
         arpa, lm_metadata = language_model(config.lang, files, usable.sentences(TRAIN), scored)
         pronunciations = usable.pronunciations | (usable.phones or model)(arpa.spoken_words)
         check_vocabulary(arpa.spoken_words, pronunciations, files, (usable.phones or model).lack)
@@ -153,7 +160,8 @@ def prepare(
     if relearn:
         (work.data / STAMP).unlink(missing_ok=True)
     for name in stale:
-        writer.write(name, stamps[name])
+        more = {"shared_speakers": _also_tested(config, manifest, name)} if name in config.untranscribed else None
+        writer.write(name, stamps[name], more)
     note_files(work, files_read)
     if relearn:
         _write_language(work, usable, arpa, pronunciations, model.symbols)
@@ -176,6 +184,14 @@ def _learnt_speakers(config: Config, manifest: CorpusManifest) -> set[str]:
     return {utterance.speaker for utterance in manifest.utterances if utterance.set in (TRAIN, DEV)}
 
 
+def _also_tested(config: Config, manifest: CorpusManifest, name: str) -> list[str]:
+    """The speakers of a set without transcripts who speak in a test set too; none where speakers are not known."""
+    if not CORPORA[config.corpus.name].known_speakers:
+        return []
+    tested = {u.speaker for u in manifest.utterances if u.set in config.scored_sets and u.set != DEV}
+    return sorted(tested & {utterance.speaker for utterance in manifest.of_set(name)})
+
+
 def _files_read(
     work: Workspace, manifest: CorpusManifest, recordings: Mapping[str, Mapping[str, Fingerprint | None]]
 ) -> dict[str, Fingerprint]:
@@ -190,7 +206,8 @@ def _stamp(config: Config, files: LanguageFiles, manifest: CorpusManifest, sets:
     inputs = {name: sets[name].digest for name in (TRAIN, DEV)}
     inputs |= {name: file_digest(path) for name, path in files.present.items()}
     if files.lm is None and files.lm_text is not None:
-        inputs["scored transcripts"] = digest_of(sorted({u.text for u in manifest.utterances if u.set != TRAIN}))
+        scored = {utterance.text for utterance in manifest.utterances if utterance.set in config.scored_sets}
+        inputs["scored transcripts"] = digest_of(sorted(scored))
     return Stamp("prepare", {"lang": lang}, inputs, version=_VERSION)
 
 
@@ -238,7 +255,7 @@ def add_set(
     Raises:
       UserError: stage 1 has not run, the config has a set of this name, or an utterance cannot be used.
     """
-    if name in config.sets:
+    if name in config.all_parts:
         raise UserError(f"{work.config_path} has a set {name} already; give the new one another name.")
     with_settings(config, {"sets": to_mapping({**config.sets, name: parts})}, "--add-set")  # checks the name
     stage_one, files = require(work.data, work, "prepare"), LanguageFiles.of(config.lang, work.config_path.parent)
@@ -262,6 +279,9 @@ def add_set(
     usable = source.check(manifest, [name], model, any_word=True)
     learnt_from = [*train, *_transcripts(work, DEV)] if CORPORA[config.corpus.name].known_speakers else []
     speakers, train_ids = {utterance["speaker"] for utterance in learnt_from}, {utterance["id"] for utterance in train}
+    for untranscribed in config.untranscribed:
+        if work.cuts(untranscribed).exists():
+            train_ids |= {utterance["id"] for utterance in _transcripts(work, untranscribed)}
     texts, lm_text = usable.texts(name), _lm_text(config, work, files, train_texts)
     more = {
         "measured_by": stage_one["digest"],

@@ -41,7 +41,7 @@ class SetWriter:
     learnt_speakers: set[str]
 
     def write(self, name: str, stamp: Stamp, more: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Writes cuts_<name>.jsonl.gz, for test sets also lexicon_<name>.txt, and last their stamp.
+        """Writes cuts_<name>.jsonl.gz, for scored sets but dev also lexicon_<name>.txt, and last their stamp.
 
         Args:
           more: further entries of the stamp's metadata.
@@ -53,7 +53,7 @@ class SetWriter:
         work.cuts_stamp(name).unlink(missing_ok=True)
         with replacing_file(work.cuts(name)) as path:
             write_cuts(path, members, self.usable.extents, work.root, self.config.lang.language)
-        if name not in (TRAIN, DEV):
+        if has_lexicon(self.config, name):
             with replacing_file(work.lexicon(name)) as path:
                 write_lexicon(path, self._lexicon(name))
         metadata = self._metadata(name) | (more or {})
@@ -71,7 +71,7 @@ class SetWriter:
         return {word: [variant for variant in known[word] if units.issuperset(variant)] for word in words}
 
     def _metadata(self, name: str) -> dict[str, Any]:
-        members = self.usable.sets[name]
+        members, untranscribed = self.usable.sets[name], name in self.config.untranscribed
         sentences = [sentence.split() for sentence in self.usable.sentences(name)]
         vocabulary = self.arpa.spoken_words
         oov = Counter(word for sentence in sentences for word in sentence if word not in vocabulary)
@@ -90,13 +90,19 @@ class SetWriter:
             **({"resampled": resampled} if corpus.resample else {}),
             "oov_words": oov.total(),
             "most_frequent_oov": [word for word, _ in oov.most_common(10)],
-            **({} if name == TRAIN else {"perplexity": perplexity(self.arpa, sentences)}),
+            **({} if name == TRAIN or untranscribed else {"perplexity": perplexity(self.arpa, sentences)}),
+            **({"untranscribed": True} if untranscribed else {}),
             "guessed_pronunciations": guesses(self.model, self._words(name)),
-            "shared_speakers": [] if name in (TRAIN, DEV) else sorted(speakers & self.learnt_speakers),
+            "shared_speakers": sorted(speakers & self.learnt_speakers) if has_lexicon(self.config, name) else [],
             "left_out": [
                 {"utterance": bad.utterance, "reason": bad.reason} for bad in self.usable.problems if bad.set == name
             ],
         }
+
+
+def has_lexicon(config: Config, name: str) -> bool:
+    """Whether a set has a lexicon of its own: data/lang has the words of train and dev alone."""
+    return name not in (TRAIN, DEV, *config.untranscribed)
 
 
 def guesses(model: PronunciationModel, words: set[str]) -> dict[str, list[str]]:
@@ -132,7 +138,7 @@ def stale_set(config: Config, work: Workspace, name: str, stamp: Stamp) -> str |
     """Why a set must be written; None: it is there, made from the same utterances."""
     if (reason := stale_reason(work.cuts_stamp(name), stamp)) is not None:
         return reason
-    files = [work.cuts(name)] + ([] if name in (TRAIN, DEV) else [work.lexicon(name)])
+    files = [work.cuts(name), *([work.lexicon(name)] if has_lexicon(config, name) else [])]
     if missing := [path for path in files if not path.exists()]:
         return f"{missing[0]} is gone"
     metadata = (read_stamp(work.cuts_stamp(name)) or {})["metadata"]

@@ -1,10 +1,13 @@
-"""Stage 5: the teachers' soft targets of all training frames, and targets that another toolkit computed."""
+"""Stage 5: the teachers' soft targets of all training frames, and targets that another toolkit computed.
+
+Each set has a store of its own, so that systems that also learn from untranscribed sets share training's with others.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,14 +31,15 @@ from asr_kd.distillation.targets import OnlineTargets, StoredTargets, TargetProv
 from asr_kd.errors import UserError
 from asr_kd.frames.sampler import held_out_frames
 from asr_kd.frames.source import Context
+from asr_kd.frames.store import FrameStore
 from asr_kd.frames.windows import Windows, windows_of
 from asr_kd.io.folders import discard_partial, resuming_folder
 from asr_kd.io.formatting import human_bytes
 from asr_kd.io.resources import check_disk
 from asr_kd.io.stamp import Stamp, read_stamp, stale_reason
 from asr_kd.stages.imported_targets import ImportTask, file_digests, import_targets
-from asr_kd.stages.training_set import TrainingSet, open_training_set, trained_stamp
-from asr_kd.workspace.config import Config
+from asr_kd.stages.training_set import TrainingSet, trained_stamp, training_set_of
+from asr_kd.workspace.config import TRAIN, Config
 from asr_kd.workspace.executor import RunOptions, default_jobs, parallel_map
 from asr_kd.workspace.work import Workspace
 
@@ -100,9 +104,8 @@ def make_soft_targets(
         )
     results: dict[Path, SoftTargetsResult] = {}
     for name in chosen:
-        data = open_training_set(work, config.systems[name].tree)
-        result = SystemTargets(config, work, data, name).store(options, nj)
-        results.setdefault(result.folder, result)
+        for result in SystemTargets(config, work, training_set_of(config, work, name), name).store(options, nj):
+            results.setdefault(result.folder, result)
     return list(results.values())
 
 
@@ -125,78 +128,100 @@ class SystemTargets:
         assert targets is not None  # callers have looked
         return targets
 
-    @property
-    def folder(self) -> Path:
-        """Of the store, where there is one."""
-        return self.work.targets(self.settings.name)
+    def folder(self, of_set: str = TRAIN) -> Path:
+        """Of a set's store, where there is one."""
+        return self.work.targets(self.settings.name + ("" if of_set == TRAIN else f",set={of_set}"))
 
     @cached_property
-    def stamp(self) -> Stamp:
-        """What they are made from; many files may have to be looked at."""
+    def stamps(self) -> dict[str, Stamp]:
+        """Set -> what its targets are made from; many files may have to be looked at."""
         targets = self.settings
         if targets.imported:
-            inputs = {"train frames": self.data.train.digest, "tree": self.data.tree_digest}
-            inputs |= file_digests(self._imported, self.folder)
+            inputs = {"tree": self.data.tree_digest} | file_digests(self._imported, self.folder())
         else:
             stamps = {name: trained_stamp(self.config, self.work, name, self.data) for name in targets.source}
             inputs = {name: stamp["digest"] for name, stamp in stamps.items()}
-        return Stamp("soft-targets", {"targets": targets.stored}, inputs, self.config.seed, version=2)
+        # the teachers' stamps have the training frames
+        of_frames = {name: {f"{name} frames": store.digest} for name, store in self.data.stores.items()}
+        if not targets.imported:
+            of_frames[TRAIN] = {}
+        return {
+            name: Stamp("soft-targets", {"targets": targets.stored}, inputs | frames, self.config.seed, version=2)
+            for name, frames in of_frames.items()
+        }
 
-    def store(self, options: RunOptions, nj: int | None = None) -> SoftTargetsResult:
-        """Makes the store, unless it is there; see `make_soft_targets`."""
-        targets, folder = self.settings, self.folder
-        reason = stale_reason(folder, self.stamp)
+    def store(self, options: RunOptions, nj: int | None = None) -> list[SoftTargetsResult]:
+        """Makes the store of each set, unless it is there; see `make_soft_targets`."""
+        return [self._store(name, options, nj) for name in self.data.stores]
+
+    def _store(self, of_set: str, options: RunOptions, nj: int | None) -> SoftTargetsResult:
+        targets, folder, stamp, frames = (
+            self.settings,
+            self.folder(of_set),
+            self.stamps[of_set],
+            self.data.stores[of_set],
+        )
+        reason = stale_reason(folder, stamp)
         if reason is None:
             discard_partial(folder)
             metadata = (read_stamp(folder) or {})["metadata"]
             return SoftTargetsResult(folder, False, **{key: metadata[key] for key in _RESULTS})
-        log.info("soft targets %s: %s", targets.name, reason)
+        log.info("soft targets %s: %s", folder.name, reason)
         if targets.imported:
-            source = ImportTask(self._imported, self.data, targets.stored, self.config.seed)
-            metadata = import_targets(folder, self.stamp, source, quiet=options.quiet)
+            source = ImportTask(self._imported, frames, self.data.num_senones, targets.stored, self.config.seed)
+            metadata = import_targets(folder, stamp, source, quiet=options.quiet)
         else:
+            teachers = [*self._teacher_folders()]
+            if of_set != TRAIN:  # no member was trained on it
+                teachers = [replace(teacher, folds=0) for teacher in teachers]
             task = TargetsTask(
-                self.data.train.folder,
-                tuple(self._teacher_folders()),
+                frames.folder,
+                tuple(teachers),
                 targets.stored,
                 self.data.num_senones,
                 str(pick_device(options.device)),
             )
             try:
-                metadata = _compute(folder, self.stamp, task, self.data, self.config.seed, nj, quiet=options.quiet)
+                metadata = _compute(folder, stamp, task, frames, self.config.seed, nj, quiet=options.quiet)
             finally:
                 clear_cache()
         return SoftTargetsResult(folder, True, **{key: metadata[key] for key in _RESULTS})
 
     def provider(self, device: torch.device) -> TargetProvider:
-        """Where they come from while the system is trained: its store, or its teachers at each step.
+        """Where they come from while the system is trained: the stores of its sets, or its teachers at each step.
 
         Raises:
-          UserError: the store is missing, damaged, or was made from something else.
+          UserError: a store is missing, damaged, or was made from something else.
         """
-        targets, folder = self.settings, self.folder
+        targets = self.settings
         if targets.online:
             return OnlineTargets(self._online_teachers(device), temperature=targets.temperature, mean=targets.mean)
-        again = self.work.command(f"soft-targets {self.name}")
-        if (reason := stale_reason(folder, self.stamp)) is not None:
+        stores = [self._open_store(name, device) for name in self.data.stores]
+        return StoredTargets(*stores, frames=self.data.together)
+
+    def _open_store(self, of_set: str, device: torch.device) -> SoftTargetStore:
+        folder, again = self.folder(of_set), self.work.command(f"soft-targets {self.name}")
+        if (reason := stale_reason(folder, self.stamps[of_set])) is not None:
             raise UserError(f"{folder}: {reason}; make it again: {again}")
+        temperature, num_frames = self.settings.temperature, self.data.stores[of_set].num_frames
         try:
-            num_frames = self.data.train.num_frames
-            store = SoftTargetStore(folder, temperature=targets.temperature, num_frames=num_frames, device=device)
+            return SoftTargetStore(folder, temperature=temperature, num_frames=num_frames, device=device)
         except SoftTargetsError as error:
             raise UserError(f"{error}; delete {folder} and make it again: {again}") from None
-        return StoredTargets(store)
 
     def _online_teachers(self, device: torch.device) -> list[Teacher]:
-        teachers, train, student = [], self.data.train, self.config.systems[self.name]
+        teachers, student = [], self.config.systems[self.name]
         altered = student.training.augment.active
         # those of the student's context see its own inputs; the others share windows of theirs, if nothing is altered
         windows: dict[Context, Windows | None] = {student.model.context: None}
         for folder in self._teacher_folders():
             model = folder.load(device)
             if model.context not in windows:
-                windows[model.context] = None if altered else windows_of(train, model.context, device=device)
-            answering = held_out_frames(train, folder.folds, model.members) if folder.folds else None
+                windows[model.context] = None if altered else windows_of(self.data.frames, model.context, device=device)
+            answering = None
+            if folder.folds:  # of a set that no member was trained on all of them answer
+                held_out = held_out_frames(self.data.train, folder.folds, model.members)
+                answering = self.data.with_extra(held_out, True)
             teachers.append(Teacher(model, windows[model.context], answering, folder.weight))
         return teachers
 
@@ -217,10 +242,9 @@ class SystemTargets:
 
 
 def _compute(
-    folder: Path, stamp: Stamp, task: TargetsTask, data: TrainingSet, seed: int, nj: int | None, *, quiet: bool
+    folder: Path, stamp: Stamp, task: TargetsTask, store: FrameStore, seed: int, nj: int | None, *, quiet: bool
 ) -> dict[str, Any]:
     """Fills the folder; returns its stamp's metadata."""
-    store = data.train
     mean_distribution, entries = estimate_mean_distribution(task, seed)
     _check_disk(folder, task, entries, store.num_frames)
     if task.device != "cpu" or store.num_frames < SERIAL_FRAMES:

@@ -28,8 +28,8 @@ from asr_kd.frames.windows import windows_of
 from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.stages.soft_targets import SoftTargetsResult, SystemTargets
 from asr_kd.stages.training_run import TrainingTask, TrainResult, join_systems, reuse_members, train_models
-from asr_kd.stages.training_set import TrainingSet, open_training_set, seeds_of, trained_stamp, training_settings
-from asr_kd.workspace.config import Config, SystemConfig
+from asr_kd.stages.training_set import TrainingSet, seeds_of, trained_stamp, training_set_of, training_settings
+from asr_kd.workspace.config import TRAIN, Config, SystemConfig
 from asr_kd.workspace.executor import RunOptions, default_jobs, parallel_map
 from asr_kd.workspace.work import Workspace, labels_of
 
@@ -72,7 +72,7 @@ def train(
             pending = [name for name in pending if name not in {run.name for run in quick}]
             continue
         together = runs[:at_once]
-        results += [targets for run in together if (targets := run.make_targets(options, nj)) is not None]
+        results += [targets for run in together for targets in run.make_targets(options, nj)]
         results += _train_at_once(together, options, cores)
         pending = [name for name in pending if name not in {run.name for run in together}]
     return results
@@ -84,15 +84,16 @@ class _Opened:
 
     config: Config
     work: Workspace
-    _sets: dict[str, TrainingSet] = field(default_factory=dict)
+    _sets: dict[tuple[str, tuple[str, ...]], TrainingSet] = field(default_factory=dict)
     _runs: dict[str, SystemRun] = field(default_factory=dict)
 
     def run(self, name: str) -> SystemRun:
         if name not in self._runs:
-            tree = self.config.systems[name].tree
-            if tree not in self._sets:
-                self._sets[tree] = open_training_set(self.work, tree)
-            self._runs[name] = SystemRun(self.config, self.work, name, self._sets[tree])
+            system = self.config.systems[name]
+            sets = system.tree, system.targets.extra if system.targets else ()
+            if sets not in self._sets:
+                self._sets[sets] = training_set_of(self.config, self.work, name)
+            self._runs[name] = SystemRun(self.config, self.work, name, self._sets[sets])
         return self._runs[name]
 
 
@@ -146,7 +147,10 @@ class SystemRun:
             inputs |= {part: stamp["digest"] for part, stamp in stamps.items()}
             step = "join"
         elif self.system.targets is not None:
-            inputs |= {"soft targets": self._targets.stamp.digest}
+            inputs |= {
+                "soft targets" if of_set == TRAIN else f"soft targets of {of_set}": stamp.digest
+                for of_set, stamp in self._targets.stamps.items()
+            }
             step = "distill"
         return Stamp(step, training_settings(self.config, self.name), inputs, self.config.seed)
 
@@ -154,12 +158,11 @@ class SystemRun:
     def _targets(self) -> SystemTargets:
         return SystemTargets(self.config, self.work, self.data, self.name)
 
-    def make_targets(self, options: RunOptions, nj: int | None) -> SoftTargetsResult | None:
-        """Makes the soft targets that it learns from; None where they are there, or none are stored."""
+    def make_targets(self, options: RunOptions, nj: int | None) -> list[SoftTargetsResult]:
+        """Makes the soft targets that it learns from, and returns what was not there; nothing where none are stored."""
         if self.system.stored_targets is None:
-            return None
-        result = self._targets.store(options, nj)
-        return result if result.ran else None
+            return []
+        return [result for result in self._targets.store(options, nj) if result.ran]
 
     def train(self, options: RunOptions) -> TrainResult:
         """Trains, copies or joins the models, unless the stamp says that they are there."""
@@ -174,31 +177,36 @@ class SystemRun:
         return train_models(path, self.stamp, self.system, seeds, self._task, options, metadata)
 
     def _task(self, device: torch.device) -> TrainingTask:
-        data, model, labels = self.data, self.system.model, self.data.labels
-        fraction = draw_fraction(data.train, self.system.train_fraction, self.config.seed)
-        valid = labels >= 0 if fraction is None else fraction & (labels >= 0)
+        data, model, labels = self.data, self.system.model, self.data.train_labels
+        labelled = labels >= 0
+        if (fraction := draw_fraction(data.train, self.system.train_fraction, self.config.seed)) is not None:
+            labelled &= fraction
         transform = None
         if count := getattr(model, "lda_dims", 0):
             # of all folds together: their covariances are alike
-            drawn = np.where(valid, labels, -1)
+            drawn = np.where(labelled, labels, -1)
             try:
                 transform = linear_discriminants(
                     data.train, drawn, model.context, num_senones=data.num_senones, count=count
                 )
             except ValueError as error:
                 raise UserError(f"systems.{self.name}: {error}.") from None
+        valid = data.with_extra(labelled, True)
+        share = float(np.count_nonzero(labelled) / np.count_nonzero(valid)) if data.extra else 0.0
         provider = None if self.system.targets is None else self._targets.provider(device)
         context = model.context if provider is None else model.context | provider.context
         return TrainingTask(
             num_dims=data.train.num_dims,
             num_senones=data.num_senones,
-            data=TrainingData(windows_of(data.train, context, device=device), valid),
-            criterion=self._criterion(labels, provider, device),
+            data=TrainingData(windows_of(data.frames, context, device=device), valid),
+            criterion=self._criterion(data.with_extra(labels, -1), share or None, provider, device),
             evaluate=DevScorer(windows_of(data.dev, model.context, device=device), data.dev_labels),
             transform=transform,
         )
 
-    def _criterion(self, labels: np.ndarray, provider: TargetProvider | None, device: torch.device) -> Criterion:
+    def _criterion(
+        self, labels: np.ndarray, labelled_share: float | None, provider: TargetProvider | None, device: torch.device
+    ) -> Criterion:
         system = self.system
         if system.targets is None or provider is None:
             folds = system.folds
@@ -210,6 +218,7 @@ class SystemRun:
             soft_weight=system.targets.soft_weight,
             loss=system.targets.loss,
             device=device,
+            labelled_share=labelled_share,
         )
 
 
@@ -226,7 +235,7 @@ def _train_side(config: Config, work: Workspace, threads: int, side: tuple[str, 
     name, options = side
     torch.set_num_threads(threads)  # of this helper process, which does nothing else
     try:
-        return SystemRun(config, work, name, open_training_set(work, config.systems[name].tree)).train(options)
+        return SystemRun(config, work, name, training_set_of(config, work, name)).train(options)
     except Exception as error:
         log.error("%s cannot be trained (%s); the system beside it goes on", name, error)
         raise

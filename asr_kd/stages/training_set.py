@@ -1,13 +1,16 @@
-"""What systems are trained on: the frames and labels of train and dev, and the systems they learn from."""
+"""What systems are trained on: the frames and labels of train and dev, untranscribed speech, and their teachers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from asr_kd.errors import UserError
+from asr_kd.frames.source import FrameSource, InterleavedFrames
 from asr_kd.frames.store import FrameStore
 from asr_kd.io.stamp import first_difference
 from asr_kd.settings import to_mapping
@@ -18,18 +21,47 @@ from asr_kd.workspace.work import Workspace, labels_of, require
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Labelled frames of train and dev."""
+    """Labelled frames of train and dev, and frames of untranscribed sets, which have no labels.
+
+    Shapes:  N frames of train and of the untranscribed sets, which are spread evenly between those of train.
+    """
 
     train: FrameStore
     dev: FrameStore
     tree: str  # of SystemConfig.tree
     tree_digest: str
     num_senones: int
+    extra: Mapping[str, FrameStore] = field(default_factory=dict)  # untranscribed set -> its frames
+
+    @cached_property
+    def together(self) -> InterleavedFrames | None:
+        """All N frames; None where there are those of train alone."""
+        return InterleavedFrames([*self.stores.values()]) if self.extra else None
 
     @property
-    def labels(self) -> np.ndarray:
-        """(N,) senone of each training frame; -1: none."""
+    def frames(self) -> FrameSource:
+        """All N frames."""
+        return self.together or self.train
+
+    @property
+    def stores(self) -> dict[str, FrameStore]:
+        """Set -> its frames: those of train, then those of the untranscribed sets in their order."""
+        return {TRAIN: self.train, **self.extra}
+
+    @property
+    def train_labels(self) -> np.ndarray:
+        """(frames of train,) int32 senones; -1: none."""
         return np.asarray(self.train.array(labels_of(self.tree)))
+
+    def with_extra(self, of_train: np.ndarray, value: Any) -> np.ndarray:
+        """(..., N) of an array of the frames of train; frames of untranscribed sets have this value."""
+        if self.together is None:
+            return of_train
+        filled = np.asarray(value, of_train.dtype)
+        lengths = [store.num_frames for store in self.extra.values()]
+        return self.together.spread(
+            [of_train, *(np.broadcast_to(filled, (*of_train.shape[:-1], length)) for length in lengths)]
+        )
 
     @property
     def dev_labels(self) -> np.ndarray:
@@ -46,8 +78,11 @@ class TrainingSet:
         return digests
 
 
-def open_training_set(work: Workspace, tree: str = "tied") -> TrainingSet:
+def open_training_set(work: Workspace, tree: str = "tied", extra: Sequence[str] = ()) -> TrainingSet:
     """Opens the FrameStores and the labels.
+
+    Args:
+      extra: untranscribed sets that are learnt from too.
 
     Raises:
       UserError: an earlier stage has not run, or its artefacts do not fit together.
@@ -65,7 +100,20 @@ def open_training_set(work: Workspace, tree: str = "tied") -> TrainingSet:
                 f"{work.tree(tree)} is {stamp['digest']}; label it again: {work.command('align')}"
             )
         stores.append(store)
-    return TrainingSet(stores[0], stores[1], tree, stamp["digest"], int(stamp["metadata"]["num_senones"]))
+    of_extra = {name: open_frames(work, name) for name in extra}
+    for store in of_extra.values():
+        if not np.array_equal(store.scale, stores[0].scale):
+            raise UserError(
+                f"{store.folder} is scaled by another training set than {stores[0].folder}; make the features again: "
+                f"{work.command('features')}"
+            )
+    return TrainingSet(stores[0], stores[1], tree, stamp["digest"], int(stamp["metadata"]["num_senones"]), of_extra)
+
+
+def training_set_of(config: Config, work: Workspace, system: str) -> TrainingSet:
+    """What a system of the config is trained on; see `open_training_set`."""
+    targets = config.systems[system].targets
+    return open_training_set(work, config.systems[system].tree, () if targets is None else targets.extra)
 
 
 def seeds_of(config: Config, name: str) -> list[int]:

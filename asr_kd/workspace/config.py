@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import PlainValidator
+from pydantic import BeforeValidator, PlainValidator
 from pydantic.dataclasses import dataclass
 
 from asr_kd.acoustic.settings import AnyModel, DnnConfig, TrainingConfig
 from asr_kd.alignment.settings import AlignmentConfig
 from asr_kd.corpora.registry import CORPORA
-from asr_kd.corpora.settings import CorpusConfig, PromptsConfig, TimitConfig
+from asr_kd.corpora.settings import CorpusConfig, PromptsConfig, TimitConfig, UntranscribedConfig
 from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.distillation.settings import LOSSES, TargetsConfig
 from asr_kd.errors import UserError
@@ -43,6 +43,17 @@ def _count_or_names(value: object) -> int | tuple[str, ...]:
 
 Members = Annotated[int | tuple[str, ...], PlainValidator(_count_or_names, Count | list[str])]
 AnyCorpus = Annotated[CorpusConfig, ChosenByName(CORPORA, key="name", default="prompts")]
+
+
+def _with_parts_alone(value: object) -> object:
+    """A list as a mapping; the parts as a tuple, which pydantic is strict about after this."""
+    entries = {"parts": value} if isinstance(value, list) else value
+    if isinstance(entries, dict) and isinstance(parts := entries.get("parts"), list):
+        return entries | {"parts": tuple(parts)}
+    return entries
+
+
+Untranscribed = Annotated[UntranscribedConfig, BeforeValidator(_with_parts_alone, list[str] | UntranscribedConfig)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -135,6 +146,8 @@ class Config:
     sets: dict[str, tuple[str, ...]] = field(
         default_factory=lambda: {TRAIN: ("train",), DEV: ("dev",), "test": ("test",)}
     )
+    # set -> the parts that make it up, or what it takes of training; systems learn from it by targets: {extra: SET}
+    untranscribed: dict[str, Untranscribed] = field(default_factory=dict)
     lang: LangConfig = field(default_factory=LangConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
@@ -145,10 +158,12 @@ class Config:
 
     def __post_init__(self) -> None:
         _check_sets(self.sets)
+        _check_untranscribed(self.untranscribed, self.sets)
         if (self.alignment.labels == "from") != bool(self.alignment.dir):
             raise ValueError("alignment: labels: from and dir, the folder of these labels, need each other")
         for name, system in self.systems.items():
             _check_system(name, system, self.systems)
+            _check_extra(name, system, self)
         list(_in_order_of_dependence(self.systems))
         _check_stores(self.systems)
         for number, comparison in enumerate(self.compare):
@@ -166,6 +181,11 @@ class Config:
     def scored_sets(self) -> tuple[str, ...]:
         """dev, on which scales are chosen, and the sets that are only scored."""
         return (DEV, *(name for name in self.sets if name not in (TRAIN, DEV)))
+
+    @property
+    def all_parts(self) -> dict[str, tuple[str, ...]]:
+        """Set -> the corpus's parts that make it up; of sets without transcripts too."""
+        return self.sets | {name: of_set.parts for name, of_set in self.untranscribed.items()}
 
     @property
     def trees(self) -> tuple[str, ...]:
@@ -214,10 +234,45 @@ def _check_sets(sets: Mapping[str, Any]) -> None:
         if name not in sets:
             raise ValueError(f"sets must have {TRAIN} and {DEV}; {name} is missing")
     for name in sets:
-        if not NAME.fullmatch(name):
-            raise ValueError(f"sets: {name!r} cannot name a set: use letters, digits, '.', '_' and '-'")
-        if name == ALIGNER:
-            raise ValueError(f"sets: {name!r} cannot name a set: exp/align/{name} is the aligner")
+        _check_name(name, "sets")
+
+
+def _check_name(name: str, key: str) -> None:
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{key}: {name!r} cannot name a set: use letters, digits, '.', '_' and '-'")
+    if name == ALIGNER:
+        raise ValueError(f"{key}: {name!r} cannot name a set: exp/align/{name} is the aligner")
+
+
+def _check_untranscribed(untranscribed: Mapping[str, UntranscribedConfig], sets: Mapping[str, Any]) -> None:
+    set_of = {part: name for name, parts in sets.items() for part in parts}
+    for name, of_set in untranscribed.items():
+        _check_name(name, "untranscribed")
+        if name in sets:
+            raise ValueError(f"untranscribed.{name}: there is a set {name} under sets: too; give this one another name")
+        for part in of_set.parts:
+            if part in set_of:
+                raise ValueError(
+                    f"untranscribed.{name}: the part {part} is in the set {set_of[part]} too; leave one out (hide "
+                    f"transcripts of training by {name}: {{share: 0.5}})"
+                )
+            set_of[part] = name
+
+
+def _check_extra(name: str, system: SystemConfig, config: Config) -> None:
+    for extra in system.targets.extra if system.targets else ():
+        if extra in config.untranscribed:
+            continue
+        known = ", ".join(config.untranscribed) or "none"
+        advice = f"name speech without transcripts there ({extra}: [PART]); it has {known}"
+        if extra in config.sets:
+            advice = (
+                f"{extra} is one of sets:, which have transcripts; to learn from its speech alone move it to "
+                f"untranscribed: (it is then not scored)"
+            )
+        if extra == TRAIN:
+            advice = "every system learns from train already"
+        raise ValueError(f"systems.{name}.targets.extra: there is no set {extra!r} under untranscribed:; {advice}")
 
 
 def _check_system(name: str, system: SystemConfig, systems: Mapping[str, SystemConfig]) -> None:

@@ -12,6 +12,7 @@ from asr_kd.corpora.settings import LibriSpeechConfig, OwnSpeechConfig
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore, FrameStoreError
 from asr_kd.io.files import read_json, write_json
+from asr_kd.settings import to_mapping
 from asr_kd.workspace.config import DEV, TRAIN, Config
 from asr_kd.workspace.config_files import with_settings
 from asr_kd.workspace.work import Workspace, labels_of, require
@@ -20,8 +21,23 @@ _ADDED = "added_sets.json"
 
 
 def all_sets(config: Config, work: Workspace) -> dict[str, tuple[str, ...]]:
-    """Set -> the corpus's parts: the config's, then those that `add_set` noted."""
+    """Set with transcripts -> the corpus's parts: the config's, then those that `add_set` noted."""
     return config.sets | added_sets(work)
+
+
+def speech_sets(config: Config, work: Workspace) -> tuple[str, ...]:
+    """All sets that have features: those with transcripts, then those without.
+
+    Raises:
+      UserError: a set without transcripts has the name of one that `add_set` noted.
+    """
+    for name in config.untranscribed:
+        if name in added_sets(work):
+            raise UserError(
+                f"{work.config_path}: untranscribed.{name}: a set {name} was added to this run by prepare --add-set, "
+                "and is scored; give this one another name."
+            )
+    return (*all_sets(config, work), *config.untranscribed)
 
 
 def scored_sets(config: Config, work: Workspace) -> tuple[str, ...]:
@@ -43,13 +59,18 @@ def with_parts(config: Config, parts: Mapping[str, Sequence[str]], dev_speakers:
       UserError: the config has no such set, or the corpus no such setting.
     """
     sets = {name: list(of_set) for name, of_set in config.sets.items()}
+    untranscribed = to_mapping(config.untranscribed)
     for name, of_set in parts.items():
+        if name in untranscribed:
+            untranscribed[name] = list(of_set)
+            continue
         if name not in sets:
             raise UserError(
-                f"--set {name}: the config's sets are {', '.join(sets)}; add others to the config under sets:, or to a "
-                "finished run by asr-kd prepare --add-set."
+                f"--set {name}: the config's sets are {', '.join([*sets, *untranscribed])}; add others to the config "
+                "under sets:, or to a finished run by asr-kd prepare --add-set."
             )
         sets[name] = list(of_set)
+    config = with_settings(config, {"untranscribed": untranscribed}, "--set")
     if isinstance(config.corpus, (LibriSpeechConfig, OwnSpeechConfig)) and dev_speakers and DEV not in parts:
         sets[DEV] = []
     if isinstance(corpus := config.corpus, OwnSpeechConfig):
@@ -72,7 +93,7 @@ def prepared(config: Config, work: Workspace) -> dict[str, Any]:
     learnt: dict[str, Any] = stamp["metadata"]
     sets = {
         name: require(work.cuts_stamp(name), work, prepare_command(work, name))["metadata"]
-        for name in all_sets(config, work)
+        for name in speech_sets(config, work)
     }
     perplexity = {name: entries["perplexity"] for name, entries in sets.items() if "perplexity" in entries}
     guessed = learnt["guessed_pronunciations"]

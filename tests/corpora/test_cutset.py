@@ -318,3 +318,22 @@ def test_whatever_stands_in_a_manifest_what_is_wrong_is_a_sentence(corpus: Path,
         assert len(listing.utterances) + len(listing.problems) == max(1, len(entry.get("supervisions") or ()))
         assert all(isinstance(clip, (Clip, BadAudio)) for _, clip in read_clips(
             [utterance.audio for utterance in listing.utterances], AudioFormat(8000)))  # fmt: skip
+
+
+def test_in_a_set_without_transcripts_what_has_no_supervision_is_an_utterance(corpus: Path) -> None:
+    write(corpus, cut("whole", 0, 4), cut("part", 1, 2), cut("said", 0, 4, said("silent", 1, 1, text=None)))
+    RecordingSet.from_recordings([recording("alone"), recording("two", "wav/stereo.wav")]).to_file(
+        corpus / "recordings.jsonl.gz"
+    )
+    parts = {"more": ("train.jsonl.gz", "recordings.jsonl.gz")}
+    settings = CutsConfig(channel=1)
+    listing = cutset.read(ReadRequest(corpus, corpus, settings, parts, untranscribed=frozenset(parts)))
+    assert not listing.problems
+    assert [(u.id, u.text, len(samples(u, channel=1)) / RATE) for u in listing.utterances] == [
+        ("whole", "", 4.0), ("part", "", 2.0), ("silent", "", 1.0), ("alone", "", 4.0), ("two", "", 4.0)
+    ]  # fmt: skip
+    whole, part, _, _, two = listing.utterances
+    assert np.allclose(samples(part), samples(whole)[RATE : 3 * RATE])
+    assert np.allclose(samples(two, channel=1), SAMPLES[:, 1])
+    transcribed = cutset.read(ReadRequest(corpus, corpus, settings, {"train": ("train.jsonl.gz",)}))
+    assert [problem.utterance for problem in transcribed.problems] == ["whole", "part", "silent"]

@@ -167,3 +167,18 @@ def test_a_part_that_is_not_there_is_named_with_the_ways_out(tmp_path: Path) -> 
     (tmp_path / "train").mkdir()
     with pytest.raises(UserError, match=r"text: cannot be read .*write a line .* or a \.txt beside it"):
         read(tmp_path)
+
+
+def test_a_set_without_transcripts_is_its_recordings_or_their_segments(tmp_path: Path) -> None:
+    write(tmp_path / "more", "a one\ngone two\n", "a.wav", "anna/b.wav")
+    (tmp_path / "more" / "anna" / "b.txt").write_text("three")
+    write(tmp_path / "long", "", "talk.wav")
+    (tmp_path / "long" / "segments").write_text("talk-1 talk 0 1.5\nlost-1 lost 0 1\n")
+    sets = {part: (part,) for part in ("more", "long")}
+    request = ReadRequest(tmp_path, tmp_path, FolderConfig(), sets, untranscribed=frozenset(sets))
+    listing = folder.read(request)
+    assert [(u.set, u.id, u.text) for u in listing.utterances] == [
+        ("more", "a", ""), ("more", "b", ""), ("long", "talk-1", "")
+    ]  # fmt: skip
+    (problem,) = listing.problems
+    assert problem.utterance == "lost-1" and problem.reason.endswith("put it there, or delete its segment")

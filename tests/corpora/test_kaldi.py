@@ -145,3 +145,19 @@ def test_an_id_in_two_parts_is_refused(corpus: Path) -> None:
     write(corpus, "other", **TABLES)
     with pytest.raises(UserError, match=r"other: utterance a-1 is in .*train too; leave one of them out"):
         read(corpus, "train", "other")
+
+
+def test_a_set_without_transcripts_needs_no_text(corpus: Path) -> None:
+    (corpus / "train" / "text").unlink()
+    parts = {"more": ("train",)}
+    untranscribed = frozenset(parts)
+    request = ReadRequest(corpus, corpus, KaldiConfig(), parts, allow_pipes=True, untranscribed=untranscribed)
+    listing = kaldi.read(request)
+    assert not listing.problems
+    assert [(u.id, u.text, u.speaker) for u in listing.utterances] == [
+        ("a-1", "", "ann"), ("a-2", "", "ann"), ("b-1", "", "bob")
+    ]  # fmt: skip
+    assert corpus / "train" / "text" not in listing.transcripts
+    (corpus / "train" / "wav.scp").unlink()
+    with pytest.raises(UserError, match="name folders of Kaldi's form under untranscribed:"):
+        kaldi.read(request)

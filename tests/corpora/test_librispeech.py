@@ -219,3 +219,16 @@ def test_replacing_one_part_makes_the_cuts_anew(corpus: Path) -> None:
     assert not prepare(CONFIG, work, corpus_dir=corpus).ran
     other = replace(CONFIG, corpus=replace(CONFIG.corpus, dev_speakers=2))
     assert prepare(other, work, corpus_dir=corpus).ran
+
+
+def test_a_set_without_transcripts_does_not_read_them(corpus: Path) -> None:
+    part = corpus / "LibriSpeech" / "train-clean-100"
+    written = sorted(path.stem for path in part.rglob("*.flac"))
+    for path in part.rglob("*.trans.txt"):
+        path.write_text("not a line of transcripts")
+    request = ReadRequest(
+        corpus, corpus, LibriSpeechConfig(), {"more": ("train-clean-100",)}, untranscribed=frozenset({"more"})
+    )
+    listing = librispeech.read(request)
+    assert not listing.problems and not listing.transcripts
+    assert sorted(u.id for u in listing.utterances) == written and {u.text for u in listing.utterances} == {""}

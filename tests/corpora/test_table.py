@@ -156,3 +156,11 @@ def test_the_table_and_the_folder_of_recordings_must_be_there(tmp_path: Path) ->
     (tmp_path / "train.tsv").write_bytes(COMMON_VOICE.encode("utf-16"))
     with pytest.raises(UserError, match=r"train\.tsv: the table cannot be read: it is not UTF-8 text"):
         read(tmp_path)
+
+
+def test_the_table_of_a_set_without_transcripts_needs_no_column_of_them(tmp_path: Path) -> None:
+    root = corpus(tmp_path, "more.tsv", "client_id\tpath\nf0a1\ta.mp3\n93bc\tb.mp3\n")
+    request = ReadRequest(root, root, TableConfig(), {"more": ("more.tsv",)}, untranscribed=frozenset({"more"}))
+    listing = table.read(request)
+    assert not listing.problems
+    assert [(u.id, u.text, u.speaker) for u in listing.utterances] == [("a", "", "f0a1"), ("b", "", "93bc")]

@@ -153,6 +153,77 @@ def test_masked_frames_have_no_value_and_no_gradient(problem, temperature, bad):
     assert (grad[valid] != 0).any()
 
 
+@st.composite
+def partly_labelled(draw):
+    """A problem of which the first frame has a label and the last is valid and has none."""
+    z, v, states = draw(problems(fewest=3))
+    coins = st.lists(st.booleans(), min_size=len(z), max_size=len(z))
+    labelled, valid = (torch.tensor(draw(coins)) for _ in range(2))
+    labelled[0], labelled[-1], valid[0], valid[-1] = True, False, True, True
+    return z, v, torch.where(labelled, states, torch.full_like(states, -1)), valid
+
+
+@given(
+    problem=partly_labelled(),
+    temperature=temperatures,
+    soft_weight=st.floats(0.01, 0.99),
+    share=st.none() | st.floats(0.1, 1.0),
+    loss=st.sampled_from([distillation_loss, logit_matching]),
+)
+def test_the_soft_term_is_over_valid_frames_and_the_hard_one_over_labelled(
+    problem, temperature, soft_weight, share, loss
+):
+    """Each frame's terms from the loss of that frame alone, weighed as the docstring says."""
+    z, v, states, valid = problem
+    teacher, arguments = targets(v, temperature), {"temperature": temperature}
+    labelled = (states >= 0) & valid
+    n, r = int(valid.sum()), int(labelled.sum()) / int(valid.sum()) if share is None else share
+
+    def alone(x, k, weight, label):
+        one = SoftTargets(teacher.log_probabilities[k : k + 1], temperature)
+        return loss(x[k : k + 1], one, label, soft_weight=weight, **arguments).total
+
+    def expected(x):
+        soft = [alone(x, k, 1.0, torch.tensor([0])) for k in range(len(x)) if valid[k]]
+        hard = [alone(x, k, 0.0, states[k : k + 1]) for k in range(len(x)) if labelled[k]]
+        total = soft_weight * sum(soft) / n + (1 - soft_weight) * sum(hard) / (r * n)
+        return LossTerms(total, sum(soft) / n, sum(hard) / (r * n), total)
+
+    reference, slope = gradient(z, expected)
+    terms, grad = gradient(
+        z,
+        lambda x: loss(x, teacher, states, soft_weight=soft_weight, valid=valid, labelled_share=share, **arguments),
+    )
+    for name in ("total", "soft", "hard"):
+        assert getattr(terms, name).item() == pytest.approx(getattr(reference, name).item(), rel=1e-9, abs=1e-12)
+    assert torch.allclose(grad, slope, rtol=1e-9, atol=1e-12)
+    soft_alone, only_soft = gradient(z, lambda x: loss(x, teacher, states, soft_weight=1.0, valid=valid, **arguments))
+    assert torch.allclose(grad[~labelled], soft_weight * only_soft[~labelled], rtol=1e-9, atol=1e-12)
+    assert soft_alone.soft.item() == pytest.approx(terms.soft.item(), rel=1e-9, abs=1e-12)
+
+
+def test_over_an_epoch_each_labelled_frame_weighs_alike_however_batches_fall():
+    rng = np.random.default_rng(0)
+    z, v = (torch.from_numpy(rng.normal(size=(12, 4))) for _ in range(2))
+    states = torch.tensor([1, 2, 3, -1, 0, -1, -1, -1, -1, -1, -1, -1])  # of three batches the last has no label
+    teacher = targets(v, 2.0)
+    arguments = {"temperature": 2.0, "soft_weight": 0.6}
+
+    def batch(k):
+        rows = slice(4 * k, 4 * k + 4)
+        part = SoftTargets(teacher.log_probabilities[rows], 2.0)
+        return distillation_loss(z[rows], part, states[rows], labelled_share=4 / 12, **arguments)
+
+    whole = distillation_loss(z, teacher, states, **arguments)
+    for name in ("total", "soft", "hard", "accuracy"):
+        mean = sum(getattr(batch(k), name) for k in range(3)) / 3
+        assert mean.item() == pytest.approx(getattr(whole, name).item(), rel=1e-12)
+    none = distillation_loss(z, teacher, torch.full_like(states, -1), **arguments)
+    assert none.total.item() == pytest.approx(0.6 * whole.soft.item(), rel=1e-12) and none.hard.item() == 0
+    with pytest.raises(ValueError, match="labelled_share"):
+        distillation_loss(z, teacher, states, labelled_share=0.0, **arguments)
+
+
 @given(problem=problems(fewest=2), temperature=temperatures)
 def test_splitting_a_batch_changes_nothing(problem, temperature):
     z, v, states = problem
@@ -277,8 +348,7 @@ def test_by_rows_a_class_that_the_teacher_rules_out_and_far_logits_are_finite():
     assert torch.allclose(logits.grad, torch.tensor([[0.75, -0.75, 0.0]]), atol=1e-6)
 
 
-@pytest.mark.parametrize("state", [-1, 3])
-def test_by_rows_a_state_that_there_is_not_is_an_error(state):
+def test_by_rows_a_state_that_there_is_not_is_an_error():
     teacher = SoftTargets(torch.full((1, 3), 1 / 3).log(), 1.0)
     with pytest.raises(ValueError, match="of 3 classes"):
-        distillation_loss(torch.zeros(1, 3), teacher, torch.tensor([state]), temperature=1.0, soft_weight=0.5)
+        distillation_loss(torch.zeros(1, 3), teacher, torch.tensor([3]), temperature=1.0, soft_weight=0.5)

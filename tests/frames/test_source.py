@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from asr_kd.frames.source import ArrayFrames, ConcatFrames, Context
+from asr_kd.frames.source import ArrayFrames, ConcatFrames, Context, InterleavedFrames
 from asr_kd.frames.store import FrameStore
 from asr_kd.frames.windows import windows_of
 
@@ -67,3 +69,44 @@ def test_windows_do_not_look_into_the_next_store(tmp_path: Path) -> None:
     apart = [windows_of(store, Context(2, 1), device="cpu") for store in stores]
     frames = np.concatenate([part.inputs(torch.arange(part.num_frames)).numpy() for part in apart])
     np.testing.assert_array_equal(joined.inputs(torch.arange(joined.num_frames)).numpy(), frames)
+
+
+lengths_of_sources = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=8), min_size=1, max_size=3)
+
+
+@given(lengths=lengths_of_sources)
+def test_sources_that_are_spread_keep_their_frames_in_every_stretch(lengths: list[list[int]]) -> None:
+    """Values of frames are their numbers where the sources lie one after the other."""
+    numbers = np.arange(sum(map(sum, lengths)), dtype=np.float32)[:, None]
+    sources, of_frame, begin = [], [], 0
+    for number, of_source in enumerate(lengths):
+        ends = begin + np.cumsum(of_source)
+        sources.append(_Numbered(np.split(numbers[begin : ends[-1]], ends[:-1] - begin)))
+        of_frame.append(np.full(ends[-1] - begin, number))
+        begin = int(ends[-1])
+    frames = InterleavedFrames(sources)
+    values = frames.normalised(0, len(frames.ids))[:, 0]
+    assert sorted(values) == numbers[:, 0].tolist() and frames.num_frames == len(numbers)
+    np.testing.assert_array_equal(frames.concatenated(np.arange(len(numbers))), values)
+    np.testing.assert_array_equal(frames.spread([source.values[:, 0] for source in sources]), values)
+    both = frames.spread([np.stack([part, part + 10]) for part in of_frame])
+    np.testing.assert_array_equal(both[1], both[0] + 10)
+    longest = max(map(max, lengths))
+    for number, of_source in enumerate(lengths):
+        share = np.cumsum(both[0] == number)
+        expected = np.arange(1, len(numbers) + 1) * sum(of_source) / len(numbers)
+        assert np.abs(share - expected).max() <= len(lengths) * longest
+
+
+class _Numbered:
+    """Frames whose values are not normalised, so that they can be recognised."""
+
+    num_dims = 1
+
+    def __init__(self, utterances: list[np.ndarray]) -> None:
+        self.ids = [str(number) for number in range(len(utterances))]
+        self.offsets = np.cumsum([0, *map(len, utterances)])
+        self.values, self.num_frames = np.concatenate(utterances), int(self.offsets[-1])
+
+    def normalised(self, first: int, end: int | None = None) -> np.ndarray:
+        return self.values[self.offsets[first] : self.offsets[first + 1 if end is None else end]]

@@ -190,6 +190,17 @@ def test_a_recording_that_changed_since_prepare_is_named(corpus: Corpus) -> None
     assert not make_features(SPEEDS, corpus.work, nj=1).ran
 
 
+def test_long_recordings_are_few_at_a_time() -> None:
+    """So that what a process holds does not grow with the length of recordings."""
+    cuts = [{"duration": seconds, "recording": {"sources": [k]}} for k, seconds in enumerate([10, 1800, 1800, 9000, 5])]
+    assert [[cut["duration"] for cut in shard] for shard in stage._shards(cuts, 50)] == [
+        [10, 1800],
+        [1800],
+        [9000],
+        [5],
+    ]
+
+
 class Killed(BaseException):
     """What no code catches by mistake."""
 

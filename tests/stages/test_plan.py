@@ -11,7 +11,7 @@ import pytest
 from asr_kd.acoustic.model import build_model
 from asr_kd.acoustic.settings import DnnConfig, TdnnConfig, TrainingConfig
 from asr_kd.acoustic.training import fit
-from asr_kd.corpora.settings import FolderConfig, LibriSpeechConfig
+from asr_kd.corpora.settings import FolderConfig, LibriSpeechConfig, UntranscribedConfig
 from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FeaturesConfig
@@ -215,6 +215,47 @@ def test_warped_copies_and_variances_of_speakers_count(tmp_path):
     assert (three.frames, nine.frames) == (3 * one.frames, 9 * one.frames)
     assert three.rows[0].stage == "features" and three.rows[0].disk == pytest.approx(3 * one.rows[0].disk, rel=1e-6)
     assert planned(variance="speaker").rows[0].disk > one.rows[0].disk
+
+
+def test_untranscribed_speech_costs_features_targets_and_passes_and_is_not_scored(tmp_path):
+    distilled = SystemConfig(targets=TargetsConfig(source=("teacher",)))
+    wide = replace(distilled, targets=replace(distilled.targets, extra=("more",)))
+    systems = {"teacher": SystemConfig(members=2), "distilled": distilled, "wide": wide}
+    config = Config(
+        corpus=FolderConfig(sampling_rate=8000),
+        features=FeaturesConfig(speeds=(1.0, 0.8)),
+        untranscribed={"more": UntranscribedConfig(parts=("more",))},
+        systems=systems,
+    )
+    work = Workspace(tmp_path, tmp_path / "conf.yaml")
+    note_minutes(work, train=30.0, dev=2.0, test=3.0)
+    with pytest.raises(UserError, match="not known yet; make the cuts first"):  # of more
+        plan(config, work, measure=False)
+    note_minutes(work, more=0.0)
+    before = {row.stage: row for row in plan(config, work, measure=False).rows}
+    note_minutes(work, more=60.0)
+    result = plan(config, work, measure=False)
+    rows = {row.stage: row for row in result.rows}
+    assert rows["train wide"].flops == pytest.approx(3 * rows["train distilled"].flops)
+    assert rows["train wide"].what.endswith("10 epochs, 810,000 untranscribed frames beside train's")
+    targets = [row for row in result.rows if row.stage == "soft-targets"]
+    assert [row.what.partition(":")[0] for row in targets] == ["teacher,T2", "teacher,T2 of more"]
+    assert targets[1].flops == pytest.approx(2 * targets[0].flops)
+    assert rows["features"].disk > 2.5 * before["features"].disk
+    for stage in ("align", "train distilled", "decode", "report"):
+        assert rows[stage].flops == before[stage].flops and rows[stage].disk == before[stage].disk
+
+
+def test_what_is_hidden_of_known_parts_is_a_share_of_them(tmp_path):
+    sets = {"train": ("train-clean-100",), "dev": ("dev-clean",)}
+    hidden = UntranscribedConfig(share=0.75)
+    config = Config(corpus=LibriSpeechConfig(), sets=sets, untranscribed={"hidden": hidden}, systems={})
+    work = Workspace(tmp_path, tmp_path / "conf.yaml")
+    whole = plan(replace(config, untranscribed={}), work, measure=False)
+    part = plan(config, work, measure=False)
+    assert part.frames == pytest.approx(whole.frames / 4) and part.rows[1].disk == pytest.approx(whole.rows[1].disk)
+    with pytest.raises(UserError, match="not known yet"):
+        plan(replace(config, untranscribed={"hidden": UntranscribedConfig(speakers=3)}), work, measure=False)
 
 
 def test_teachers_that_run_online_cost_their_forward_pass(tmp_path):

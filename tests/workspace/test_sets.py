@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from asr_kd.corpora.settings import FolderConfig, HeldOut, LibriSpeechConfig, TimitConfig
+from asr_kd.corpora.settings import FolderConfig, HeldOut, LibriSpeechConfig, TimitConfig, UntranscribedConfig
 from asr_kd.errors import UserError
 from asr_kd.workspace.config import Config
-from asr_kd.workspace.sets import add_set, all_sets, scored_sets, with_parts
+from asr_kd.workspace.sets import add_set, all_sets, scored_sets, speech_sets, with_parts
 from asr_kd.workspace.work import Workspace
 
 BY_SPEAKERS = Config(
@@ -58,3 +58,14 @@ def test_added_sets_are_scored_beside_the_configs(tmp_path: Path) -> None:
     (work.data / "added_sets.json").write_text("[1")
     with pytest.raises(UserError, match=r"added_sets\.json is damaged; delete it and add the sets again"):
         scored_sets(BY_SPEAKERS, work)
+
+
+def test_parts_of_a_set_without_transcripts_may_be_named_too(tmp_path: Path) -> None:
+    hidden = replace(BY_SPEAKERS, untranscribed={"more": UntranscribedConfig(share=0.5)})
+    named = with_parts(hidden, {"more": ("a", "b")})
+    assert named.untranscribed["more"].parts == ("a", "b") and named.sets == hidden.sets
+    work = Workspace(tmp_path, tmp_path / "c.yaml")
+    assert speech_sets(named, work) == ("train", "dev", "test", "more")
+    assert "more" not in all_sets(named, work) and "more" not in scored_sets(named, work)
+    with pytest.raises(UserError, match="the config's sets are train, dev, test, more;"):
+        with_parts(hidden, {"tset": ("a",)})
