@@ -42,7 +42,8 @@ def test_runs_with_hidden_transcripts_are_minis_but_for_what_is_hidden(name: str
     mini, semi = recipe("librispeech/conf/mini.yaml"), recipe(f"librispeech/conf/{name}.yaml")
     assert (semi.seed, semi.corpus, semi.sets, semi.lang) == (mini.seed, mini.corpus, mini.sets, mini.lang)
     assert semi.untranscribed["hidden"].share == share
-    for system, settings in mini.systems.items():
+    for system in ("teacher", "direct", "distilled"):
+        settings = mini.systems[system]
         epochs = replace(semi.systems[system].training, epochs=settings.training.epochs)
         assert replace(semi.systems[system], training=epochs) == settings
     whole, apart = semi.systems["distilled-all"], mini.systems["distilled"]
