@@ -83,6 +83,7 @@ def fit(
 
     Raises:
       DivergedError: a loss or a weight is not finite. The last checkpoint stays.
+      UserError: the warm-up takes as many steps as there are, or more.
     """
     model.precision = config.precision
     batches = Batches(
@@ -93,13 +94,8 @@ def fit(
         valid=data.valid,
         pin_memory=model.device.type == "cuda",
     )
-    total_steps = max(1, config.epochs * batches.steps_per_epoch)
-
+    rate_at = _rates(config, max(1, config.epochs * batches.steps_per_epoch))
     augment = in_turn(data.augment, SpecAugment(config.augment) if config.augment.active else None)
-
-    def rate_at(step: int) -> float:
-        warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-        return warm * learning_rate(config, step / total_steps)
 
     checkpoints = Checkpoints(run.checkpoint, run.digest, run.checkpoint_seconds)
     # SGD takes the gradients of the weights themselves
@@ -256,6 +252,21 @@ class GradientLimit:
         factors = (self._bound / norms.clamp_min(1e-20)).clamp_max(1.0)
         for gradient in gradients:
             gradient.mul_(factors.to(gradient.dtype).view(-1, *[1] * (gradient.dim() - 1)))
+
+
+def _rates(config: TrainingConfig, total_steps: int) -> Callable[[int], float]:
+    """The learning rate of each step, the first being 0."""
+    if config.warmup_steps >= total_steps:
+        raise UserError(
+            f"training.warmup_steps is {config.warmup_steps:,}, but the training has {total_steps:,} steps in all: "
+            "give it fewer, or more epochs."
+        )
+
+    def rate_at(step: int) -> float:
+        warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+        return warm * learning_rate(config, step / total_steps)
+
+    return rate_at
 
 
 def learning_rate(config: TrainingConfig, done: float) -> float:

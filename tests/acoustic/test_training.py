@@ -15,7 +15,7 @@ from asr_kd.acoustic.member_linear import MemberLinear, ShadowWeights
 from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.settings import DnnConfig, TrainingConfig
 from asr_kd.acoustic.training import GradientLimit, RunControl, TrainingData, fit
-from asr_kd.errors import FullDiskError
+from asr_kd.errors import FullDiskError, UserError
 from asr_kd.frames.batches import Batch
 from asr_kd.frames.source import ArrayFrames, Context
 from asr_kd.frames.windows import WindowedFrames
@@ -187,6 +187,12 @@ def test_the_learning_rate_rises_over_the_first_steps():
     training = replace(TRAINING, schedule="constant", learning_rate=0.1, warmup_steps=10)
     rows = run(points, net(points), training).rows
     assert [row["learning_rate"] for row in rows] == pytest.approx([0.07, 0.1, 0.1])
+
+
+def test_a_warm_up_that_is_as_long_as_the_training_is_refused():
+    points = Points()
+    with pytest.raises(UserError, match="warmup_steps is 21, but the training has 21 steps in all"):
+        run(points, net(points), replace(TRAINING, warmup_steps=21))
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
