@@ -60,7 +60,7 @@ def test_settings_equal_to_their_defaults_do_not_count():
 def test_settings_are_written_by_the_keys_of_a_config_file():
     targets = TargetsConfig(source=("a", "b"))
     assert to_mapping(targets)["from"] == ["a", "b"] and "source" not in to_mapping(targets)
-    assert keys_of(TargetsConfig)[0] == "from"
+    assert "from" in keys_of(TargetsConfig) and "source" not in keys_of(TargetsConfig)
 
 
 def test_the_class_at_a_place_in_a_config():

@@ -156,7 +156,7 @@ def test_its_posteriors_are_exported(toy: Toy, tmp_path: Path) -> None:
 def test_targets_know_the_ensemble(toy: Toy) -> None:
     run(toy, SYSTEMS, "dnns", "tdnns", "joined")
     config = toy.config(**SYSTEMS)
-    stamp = SystemTargets(config, toy.work, open_training_set(toy.work), "distilled").stamp
+    stamp = SystemTargets(config, toy.work, open_training_set(toy.work), "distilled").stamps["train"]
     assert stamp.inputs == {"joined": (read_stamp(toy.work.exp("joined")) or {})["digest"]}
     again = {**SYSTEMS, "dnns": HARD | {"members": 3, "model": MODEL | {"width": 9}}}
     run(toy, again, "dnns")
