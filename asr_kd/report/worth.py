@@ -71,7 +71,8 @@ def by_worth(of_set: Sequence[Pair]) -> list[Pair]:
 def smaller_as_good(of_set: Sequence[Pair]) -> tuple[Pair, Pair] | None:
     """A pair whose distilled network is as good as the direct one of a larger pair, with the larger pair.
 
-    Both learnt from as much of the training data. Of several, the two that differ most in size.
+    Both learnt from the same share of the training data, and from the same untranscribed sets. Of several, the two that
+    differ most in size.
     """
     candidates = [
         (small, large)
@@ -79,6 +80,7 @@ def smaller_as_good(of_set: Sequence[Pair]) -> tuple[Pair, Pair] | None:
         for large in of_set
         if small.distilled.parameters < large.direct.parameters
         and small.distilled.train_fraction == large.direct.train_fraction
+        and small.distilled.extra == large.direct.extra
         and small.sign * small.value(small.distilled) <= large.sign * large.value(large.direct)
     ]
     ratios = [large.direct.parameters / small.distilled.parameters for small, large in candidates]

@@ -220,6 +220,16 @@ def test_a_small_network_is_not_compared_with_one_that_learnt_from_less(finished
     assert both is not None and (both[0].distilled.name, both[1].direct.name) == ("distilled-small", "direct")
     systems = [replace(row, train_fraction=0.1) if row.name == "direct" else row for row in results.systems]
     assert smaller_as_good(pairs(replace(results, systems=systems), "test", metric)) is None
+    systems = [replace(r, extra={"podcasts": 9}) if r.name == "distilled-small" else r for r in results.systems]
+    assert smaller_as_good(pairs(replace(results, systems=systems), "test", metric)) is None
+
+
+def test_untranscribed_sets_are_among_what_a_network_learnt_from(finished_run: tuple[Config, Workspace]) -> None:
+    results = read_results(report(*finished_run).path / "results.json")
+    row, said = results.row("distilled"), sentences(results)
+    assert plain(said.learnt_from(row)).strip() == "train"
+    more = replace(row, extra={"podcasts": 9}, train_fraction=0.5)
+    assert plain(said.learnt_from(more)).strip() == "50 % of train and podcasts (untranscribed)"
 
 
 def test_intervals_say_what_they_are_over(finished_run: tuple[Config, Workspace]) -> None:
