@@ -227,6 +227,40 @@ def export_posteriors(
     return run(config, work, system, directory, form=form, set_name=name, device=device)
 
 
+@stage("export")
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    type=click.Choice(["float32", "float16", "int8", "int8-static"]),
+    help="May be repeated.  [default: all]",
+)
+@click.option("--streaming", is_flag=True, help="A model that takes speech as it comes, with a running mean.")
+@click.option("--set", "sets", multiple=True, metavar="NAME", help="Measure on this set and dev.  [default: all]")
+@click.option("--measure/--no-measure", "measured", default=True, help="Frames, words, phones and speed of each file.")
+@decoder_option
+@nj_option
+@click.argument("system")
+@click.argument("directory", type=PATH)
+def export(
+    config: Config,
+    work: Workspace,
+    system: str,
+    directory: Path,
+    precisions: tuple[Any, ...],
+    decoder: str | None,
+    **options: Any,
+) -> Any:
+    """Write SYSTEM as ONNX files to DIRECTORY: log-mel energies in, log posteriors of the senones out.
+
+    Normalisation is inside. Each file is decoded beside the model that it was made from; export.json has the table.
+    """
+    from asr_kd.stages.export_onnx import PRECISIONS, ExportOptions, export_onnx
+
+    chosen = ExportOptions(precisions or PRECISIONS, backend=decoder, **options)
+    return export_onnx(config, work, system, directory, chosen)
+
+
 def _old_command(name: str, advice: str) -> None:
     @main.command(name, hidden=True, context_settings={"ignore_unknown_options": True})
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)

@@ -45,6 +45,7 @@ SLOW = (
     "test_pipeline",
     "test_timit_recipe",
     "test_librispeech_recipe",
+    "test_export",
     "stages",
     "report",
     "recipes",

@@ -103,20 +103,23 @@ class TdnnConfig(ModelConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ModelKind:
-    """A kind's settings, and the class of its models.
+    """A kind's settings, and where the code for its models is: "module:name", so that reading a config loads no torch.
 
     Attributes:
-      model: "module:Class" of an `asr_kd.acoustic.model.FrameModel`; a string, so that reading a config loads no torch.
+      model: of the class, an `asr_kd.acoustic.model.FrameModel`.
+      onnx: of the function that writes such a model as ONNX, an `asr_kd.export.onnx_models.Writer`; "": there is none,
+        and such models cannot be exported.
     """
 
     settings: type[ModelConfig]
     model: str
+    onnx: str = ""
 
 
 # What `model.kind` can name. A new kind is a file with its settings and module, and a line here.
 MODELS: dict[str, ModelKind] = {
-    "dnn": ModelKind(DnnConfig, "asr_kd.acoustic.dnn:Dnn"),
-    "tdnn": ModelKind(TdnnConfig, "asr_kd.acoustic.tdnn:Tdnn"),
+    "dnn": ModelKind(DnnConfig, "asr_kd.acoustic.dnn:Dnn", "asr_kd.export.onnx_models:write_dnn"),
+    "tdnn": ModelKind(TdnnConfig, "asr_kd.acoustic.tdnn:Tdnn", "asr_kd.export.onnx_models:write_tdnn"),
 }
 
 AnyModel = Annotated[ModelConfig, ChosenByName(MODELS, key="kind", default="dnn")]

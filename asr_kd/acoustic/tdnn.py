@@ -26,7 +26,7 @@ from asr_kd.acoustic.settings import TdnnConfig
 from asr_kd.acoustic.time_convolution import FactoredConvolution, TimeConvolution, initialise_member
 
 _TAPS = 3  # frames that a block's convolution sees
-_EPSILON = 1e-5  # added to variances
+EPSILON = 1e-5  # added to variances
 
 
 class Tdnn(FrameModel):
@@ -155,7 +155,7 @@ class _BatchNorm(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """(..., M * H) -> the same shape."""
         statistics, frames = (self.running_mean, self.running_var), inputs.reshape(-1, inputs.shape[-1])
-        normed = F.batch_norm(frames, *statistics, self.weight, self.bias, self.training, momentum=0.1, eps=_EPSILON)
+        normed = F.batch_norm(frames, *statistics, self.weight, self.bias, self.training, momentum=0.1, eps=EPSILON)
         return normed.relu_().view(inputs.shape)
 
 
@@ -169,5 +169,5 @@ class _LayerNorm(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """(..., M * H) -> the same shape."""
         by_member = inputs.reshape(*inputs.shape[:-1], *self.weight.shape)
-        normed = F.layer_norm(by_member, self.weight.shape[-1:], eps=_EPSILON)
+        normed = F.layer_norm(by_member, self.weight.shape[-1:], eps=EPSILON)
         return (normed * self.weight.to(normed.dtype) + self.bias.to(normed.dtype)).relu_().view(inputs.shape)

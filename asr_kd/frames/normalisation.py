@@ -19,7 +19,7 @@ from asr_kd.frames.features import FRAME_SHIFT, FeaturesConfig
 
 MEAN_PRIOR = 200  # frames at the training set's mean that a running mean begins with; Kaldi's `--global-frames`
 VARIANCE_PRIOR = 1000  # frames of the training set's variance that count with those of a speaker: ten seconds
-_LEAST_VARIANCE = 1e-6
+LEAST_VARIANCE = 1e-6
 _PORTION = 512  # frames of which running means are computed at once: what fits the cache
 
 Floats = NDArray[np.float32]
@@ -138,7 +138,7 @@ def shrunk_scales(variances: np.ndarray, frames: np.ndarray | int, scale: Floats
     """
     of_training = 1 / np.square(scale.astype(np.float64))
     shrunk = (frames * variances + VARIANCE_PRIOR * of_training) / (frames + VARIANCE_PRIOR)
-    return (1 / np.sqrt(np.maximum(shrunk, _LEAST_VARIANCE))).astype(np.float32)
+    return (1 / np.sqrt(np.maximum(shrunk, LEAST_VARIANCE))).astype(np.float32)
 
 
 @dataclass
@@ -220,7 +220,7 @@ class SetStatistics:
         if self._training is None:
             prior = (totals.sum(0) / frames.sum()).astype(np.float32)
             variance = self._squares_about(prior, (totals * means).sum(0)) / frames.sum()
-            scale = (1 / np.sqrt(np.maximum(variance, _LEAST_VARIANCE))).astype(np.float32)
+            scale = (1 / np.sqrt(np.maximum(variance, LEAST_VARIANCE))).astype(np.float32)
             running = RunningMean(prior, self._config.running_seconds) if self._config.mean == "running" else None
         else:
             scale, running = self._training.scale, self._training.running

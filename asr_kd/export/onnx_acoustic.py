@@ -1,0 +1,133 @@
+"""A trained model as ONNX, whole: log-mel energies in, log posteriors out, normalisation inside.
+
+`utterance_model` takes all frames of an utterance; `streaming_model` takes them as they come, and what it must remember
+goes in and out with them.
+
+Shapes:  T frames of an utterance, L of a chunk, D mel bins, C senones, W frames of the model's window.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from asr_kd.acoustic.model import FrameModel
+from asr_kd.export.onnx_graph import END, OnnxGraph, Weights
+from asr_kd.export.onnx_models import add_log_posteriors
+from asr_kd.export.onnx_normalisation import add_normalised, add_running_means
+from asr_kd.frames.features import FRAME_LENGTH, FRAME_SHIFT, FeaturesConfig
+from asr_kd.frames.normalisation import Normalisation, RunningMean
+
+
+@dataclass(frozen=True)
+class Description:
+    """What else a program that runs a model needs to know; kept as the model's metadata.
+
+    Attributes:
+      sampling_rate: Hz.
+      more: further entries.
+    """
+
+    system: str
+    sampling_rate: int
+    more: dict[str, str]
+
+    def metadata(self, model: FrameModel, form: str, mean: str) -> dict[str, Any]:
+        left, right = model.context.left, model.context.right
+        return {
+            "model_type": f"asr_kd {form}",
+            "system": self.system,
+            "features": "log mel energies: povey window, pre-emphasis 0.97, power spectrum, no dither, edges kept",
+            "sampling_rate": self.sampling_rate,
+            "num_mel_bins": model.num_dims,
+            "low_freq": 20,
+            "high_freq": self.sampling_rate / 2,
+            "frame_length_ms": 1000 * FRAME_LENGTH,
+            "frame_shift_ms": 1000 * FRAME_SHIFT,
+            "mean": mean,
+            "left_context": left,
+            "right_context": right,
+            "num_senones": model.num_senones,
+            "members": model.members,
+            **self.more,
+        }
+
+
+def utterance_model(
+    model: FrameModel, normalisation: Normalisation, description: Description, weights: Weights = "float32"
+) -> Any:
+    """An onnx.ModelProto: `features` (T, D) float32 -> `log_posteriors` (T, C).
+
+    It subtracts the utterance's mean, or a running one where the model was trained with that; before the first frame
+    and after the last these are repeated, as in training. Several members answer with the log of their mean.
+
+    Args:
+      normalisation: of the training set.
+
+    Raises:
+      UserError: the kind of model has no ONNX writer, or its weights do not fit the number format.
+    """
+    graph, left, right = OnnxGraph(weights), model.context.left, model.context.right
+    graph.input("features", ("frames", model.num_dims))
+    normalised = add_normalised(graph, "features", normalisation)
+    length = graph.length("features", 0)
+    places = graph.count(graph.constant([-left]), graph.op("Add", length, graph.constant([right])))
+    last = graph.op("Sub", length, graph.constant([1]))
+    inside = graph.op("Max", graph.op("Min", places, last), graph.constant(0))
+    padded = graph.op("Gather", normalised, inside, axis=0)
+    graph.output("log_posteriors", _of_one(graph, model, padded), ("frames", model.num_senones))
+    mean = "utterance" if normalisation.running is None else _running(normalisation.running)
+    return graph.model(description.metadata(model, "utterance", mean))
+
+
+def streaming_model(
+    model: FrameModel, normalisation: Normalisation, description: Description, weights: Weights = "float32"
+) -> Any:
+    """An onnx.ModelProto that is fed chunk by chunk, of any lengths.
+
+    Inputs: `features` (L, D) float32; the state, at first all zeros: `context` (W - 1, D), `sums` (D + 1), `seen` (1,)
+    int64.
+    Outputs: `log_posteriors` (L, C), which are `right_context` frames late: the first `right_context` rows of a stream
+    belong to no frame, and after the end of speech as many frames are fed for what is still to come; the next state:
+    `next_context`, `next_sums`, `next_seen`.
+
+    The mean is a running one in any case. A model that was trained with another mean loses by that.
+    """
+    graph, dims, reach = OnnxGraph(weights), model.num_dims, model.context.width - 1
+    graph.input("features", ("frames", dims))
+    graph.input("context", (reach, dims))
+    graph.input("sums", (dims + 1,))
+    graph.input("seen", (1,), "int64")
+    running, begins = running_mean(normalisation), graph.op("Equal", "seen", graph.constant([0]))
+    before = graph.op("Where", begins, graph.constant(running.start()), "sums")
+    means, sums = add_running_means(graph, "features", before, running)
+    normalised = graph.op("Mul", graph.op("Sub", "features", means), graph.constant(normalisation.scale))
+    edge = graph.rows(normalised, 0, 1, axis=0)  # stands for all frames before the first
+    padded = graph.op("Concat", graph.op("Where", begins, edge, "context"), normalised, axis=0)
+    length = graph.length("features", 0)
+    graph.output("log_posteriors", _of_one(graph, model, padded), ("frames", model.num_senones))
+    graph.output("next_context", graph.rows(padded, length, graph.constant([END]), axis=0), (reach, dims))
+    graph.output("next_sums", sums, (dims + 1,))
+    graph.output("next_seen", graph.op("Add", "seen", length), (1,), "int64")
+    return graph.model(description.metadata(model, "streaming", _running(running)))
+
+
+def running_mean(normalisation: Normalisation) -> RunningMean:
+    """That of the training set, or for another mean one that begins with the mean of all its speakers."""
+    if normalisation.running is not None:
+        return normalisation.running
+    prior = normalisation.means.astype(np.float64).mean(0).astype(np.float32)
+    return RunningMean(prior, FeaturesConfig().running_seconds)
+
+
+def _running(mean: RunningMean) -> str:
+    return f"running, {mean.seconds:g} s"
+
+
+def _of_one(graph: OnnxGraph, model: FrameModel, padded: str) -> str:
+    """(S, D) -> (T, C)."""
+    first = graph.constant([0])
+    log_posteriors = add_log_posteriors(graph, model, graph.op("Unsqueeze", padded, first))
+    return graph.op("Squeeze", log_posteriors, first)

@@ -1,0 +1,157 @@
+"""What an exported model is worth: its frames, words, phones and speed on the sets, beside the model it was made from.
+
+Shapes:  T frames of an utterance, C senones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asr_kd.decoding.decoder import scaled_likelihoods
+from asr_kd.evaluation.wer import pooled, word_errors
+from asr_kd.frames.store import FrameStoreError
+from asr_kd.kernels.switch import one_thread
+from asr_kd.stages.decode import shards_of
+from asr_kd.stages.decode_context import DecodeContext
+from asr_kd.stages.decode_worker import DecodeShard, Loaded, SearchSettings, TrainedModel, log_posteriors_of
+from asr_kd.workspace.cached_map import cached_groups, json_codec
+
+WORDS, PHONES = "words", "phones"
+
+
+@dataclass(frozen=True)
+class Search:
+    """How words or phones are searched for, with the scales that dev chose for the system."""
+
+    context: DecodeContext
+    model: TrainedModel
+    settings: SearchSettings
+
+    def errors(self, name: str, hypotheses: Sequence[Sequence[str]]) -> float:
+        """The error rate of a set's hypotheses; an utterance whose reference is not known does not count."""
+        scored = self.context.scoring.scored
+        pairs = zip(self.context.references(name), hypotheses, strict=True)
+        total = pooled(word_errors(scored(r), scored(h)) for r, h in pairs if r is not None)
+        return total.errors / max(1, total.words)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of a model on a set.
+
+    Attributes:
+      frame_accuracy: of the frames that have a senone; None: the set has no alignment.
+      per: None: phones are not decoded.
+      net_rtf: seconds of one thread for the net, by seconds of speech.
+    """
+
+    frame_accuracy: float | None
+    wer: float
+    per: float | None
+    net_rtf: float
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """Utterances that a model is measured on; those of the searches are the same."""
+
+    words: DecodeShard
+    phones: DecodeShard | None
+    labels: str  # name of the store's array
+
+
+@dataclass
+class _Worker:
+    """What a process has loaded; a set of its own for each search, so that no graph is loaded twice."""
+
+    words: Loaded = field(default_factory=Loaded)
+    phones: Loaded = field(default_factory=Loaded)
+
+    def measure(self, shard: _Shard) -> dict[str, Any]:
+        store, model = self.words.store(shard.words.frames), shard.words.model
+        utterances = range(shard.words.first, shard.words.end)
+        log_priors = self.words.log_priors(model)  # loads the model too
+        with one_thread():
+            started = time.perf_counter()
+            posteriors = [log_posteriors_of(self.words, model, store, number) for number in utterances]
+            seconds = time.perf_counter() - started
+        result: dict[str, Any] = {"net_seconds": seconds, **_right_frames(store, shard, posteriors)}
+        for kind, loaded, part in ((WORDS, self.words, shard.words), (PHONES, self.phones, shard.phones)):
+            if part is None:
+                continue
+            prior_scale = part.search.decoding.prior_scale
+            loglikes = [scaled_likelihoods(array, log_priors, prior_scale) for array in posteriors]
+            found = loaded.decoder(part.model.graph, part.search).decode(loglikes)
+            result[kind] = [list(hypothesis.words) for hypothesis in found]
+        return result
+
+
+def _right_frames(store: Any, shard: _Shard, posteriors: Sequence[np.ndarray]) -> dict[str, int]:
+    try:
+        labels = store.array(shard.labels)[store.offsets[shard.words.first] : store.offsets[shard.words.end]]
+    except FrameStoreError:
+        return {"right": 0, "labelled": 0}
+    guesses, known = np.concatenate([array.argmax(1) for array in posteriors]), labels >= 0
+    return {"right": int((guesses[known] == labels[known]).sum()), "labelled": int(known.sum())}
+
+
+def measure(
+    models: Sequence[Path | None], searches: dict[str, Search], names: Sequence[str], labels: str, cache: Path
+) -> Iterator[dict[str, Figures]]:
+    """Yields, for each model in turn, set -> figures.
+
+    Args:
+      models: exported files; None: the system's own model.
+      searches: WORDS, and PHONES where these are decoded.
+      labels: the name of the array of senones.
+      cache: an existing folder for what a killed run has done; what is in it must be of the same models.
+    """
+    words = searches[WORDS]
+    groups, spans = [], []
+    for number, model in enumerate(models):
+        for name in names:
+            groups.append((_folder(cache, f"{number}-{name}"), list(_shards(searches, name, labels, model))))
+            spans.append((number, name))
+    codec = json_codec(lambda result: result, lambda data: dict(data))
+    results = cached_groups(
+        partial(_Worker.measure, _Worker()), groups, "shard", codec, nj=words.context.nj, progress="measuring"
+    )
+    figures: dict[str, Figures] = {}
+    for (_, name), of_group in zip(spans, results, strict=True):
+        figures[name] = _figures(searches, name, list(of_group))
+        if len(figures) == len(names):
+            yield figures
+            figures = {}
+
+
+def _folder(cache: Path, name: str) -> Path:
+    folder = cache / name
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _shards(searches: dict[str, Search], name: str, labels: str, exported: Path | None) -> Iterator[_Shard]:
+    parts = {}
+    for kind, search in searches.items():
+        model = replace(search.model, exported=exported)
+        parts[kind] = shards_of(search.context.stores[name], [model], search.settings)
+    phones = parts.get(PHONES, [None] * len(parts[WORDS]))
+    for of_words, of_phones in zip(parts[WORDS], phones, strict=True):
+        yield _Shard(of_words, of_phones, labels)
+
+
+def _figures(searches: dict[str, Search], name: str, results: Sequence[dict[str, Any]]) -> Figures:
+    rates = {
+        kind: search.errors(name, [words for result in results for words in result[kind]])
+        for kind, search in searches.items()
+    }
+    right, labelled, seconds = (sum(result[key] for result in results) for key in ("right", "labelled", "net_seconds"))
+    audio = float(searches[WORDS].context.stores[name].durations.sum())
+    return Figures(right / labelled if labelled else None, rates[WORDS], rates.get(PHONES), seconds / audio)
