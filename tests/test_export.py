@@ -1,4 +1,4 @@
-"""`asr-kd export` on a finished recipe: its files give the words of the system, the table says so, nothing else changes."""
+"""`asr-kd export` on a finished recipe: its files give the words of the system, and the table says so."""
 
 from __future__ import annotations
 
@@ -96,9 +96,9 @@ def test_a_precision_that_costs_words_is_marked(config, tmp_path, monkeypatch):
 
     def worse(*arguments):
         calls.append(arguments)
-        found = figures(*arguments)
+        true = figures(*arguments)
         # dev and test of torch, of float32, of int8
-        return export_measure.Figures(found.frame_accuracy, found.wer + (0.003 if len(calls) > 5 else 0), 0.0, 1.0)
+        return export_measure.Figures(true.frame_accuracy, true.wer + (0.003 if len(calls) > 5 else 0), 0.0, 1.0)
 
     monkeypatch.setattr(export_measure, "_figures", worse)
     folder = tmp_path / "out"

@@ -88,8 +88,8 @@ class _Worker:
                 continue
             prior_scale = part.search.decoding.prior_scale
             loglikes = [scaled_likelihoods(array, log_priors, prior_scale) for array in posteriors]
-            found = loaded.decoder(part.model.graph, part.search).decode(loglikes)
-            result[kind] = [list(hypothesis.words) for hypothesis in found]
+            hypotheses = loaded.decoder(part.model.graph, part.search).decode(loglikes)
+            result[kind] = [list(hypothesis.words) for hypothesis in hypotheses]
         return result
 
 

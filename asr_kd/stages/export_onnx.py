@@ -116,8 +116,8 @@ def export_onnx(config: Config, work: Workspace, system: str, folder: Path, opti
       UserError: an earlier stage has not run, the folder holds other files, or the extra `export` is not installed.
     """
     if options.streaming and "int8-static" in options.precisions:
-        kept = tuple(precision for precision in options.precisions if precision != "int8-static")
-        options = dataclasses.replace(options, precisions=kept)
+        possible = tuple(precision for precision in options.precisions if precision != "int8-static")
+        options = dataclasses.replace(options, precisions=possible)
     sets = tuple(dict.fromkeys((DEV, *chosen_sets(config, work, options.sets))))
     context = decode_context(config, work, sets, options.backend, options.nj)
     task = task_of(config, work, system, may_compile=False)
