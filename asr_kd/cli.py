@@ -25,6 +25,7 @@ from asr_kd.commands import (
 )
 from asr_kd.decoding.settings import BACKENDS, chosen_backend
 from asr_kd.errors import UserError, printable
+from asr_kd.export import PRECISIONS
 from asr_kd.io.yaml_files import dump_yaml
 from asr_kd.settings import to_mapping
 from asr_kd.workspace.config import Config
@@ -232,7 +233,7 @@ def export_posteriors(
     "--precision",
     "precisions",
     multiple=True,
-    type=click.Choice(["float32", "float16", "int8", "int8-static"]),
+    type=click.Choice(PRECISIONS),
     help="May be repeated.  [default: all]",
 )
 @click.option("--streaming", is_flag=True, help="A model that takes speech as it comes, with a running mean.")
@@ -247,7 +248,7 @@ def export(
     work: Workspace,
     system: str,
     directory: Path,
-    precisions: tuple[Any, ...],
+    precisions: tuple[str, ...],
     decoder: str | None,
     **options: Any,
 ) -> Any:
@@ -255,9 +256,9 @@ def export(
 
     Normalisation is inside. Each file is decoded beside the model that it was made from; export.json has the table.
     """
-    from asr_kd.stages.export_onnx import PRECISIONS, ExportOptions, export_onnx
+    from asr_kd.stages.export_onnx import ExportOptions, export_onnx
 
-    chosen = ExportOptions(precisions or PRECISIONS, backend=decoder, **options)
+    chosen = ExportOptions(precisions, backend=decoder, **options)
     return export_onnx(config, work, system, directory, chosen)
 
 

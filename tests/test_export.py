@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from asr_kd.cli import main
+from asr_kd.export.onnx_run import open_model
+from asr_kd.io.stamp import read_stamp
 from asr_kd.stages import export_measure
 
 from .recipe import arguments, finished_recipe
@@ -52,9 +55,10 @@ def test_every_file_is_measured_and_float32_is_the_system_itself(config, tmp_pat
         for model in ("torch", "model.onnx"):  # each utterance is a speaker of its own: the means are the same
             figures = rows[model]["sets"][name]
             assert (figures["wer"], figures["per"]) == pytest.approx(rates(work, system, name))
-        assert rows["model.onnx"]["sets"][name]["frame_accuracy"] == pytest.approx(
-            rows["torch"]["sets"][name]["frame_accuracy"], abs=0.002
-        )
+        # of matrix products in bfloat16, where torch has them, some frames are otherwise
+        frames = [rows[model]["sets"][name]["frame_accuracy"] for model in ("model.onnx", "torch")]
+        assert frames[0] == pytest.approx(frames[1], abs=0.02)
+    assert 0.9 < rows["torch"]["bytes"] / rows["model.onnx"]["bytes"] < 1  # and nothing of its other seeds
     for model in list(rows)[1:]:
         assert rows[model]["bytes"] == (folder / model).stat().st_size
         assert rows[model]["sets"]["test"]["net_rtf"] > 0
@@ -90,21 +94,57 @@ def test_without_measuring_the_files_alone_are_written(config, tmp_path):
     assert export(config, "distilled", str(tmp_path / "out")).output.count("exported to") == 1
 
 
-def test_a_precision_that_costs_words_is_marked(config, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("precisions", "costly"),
+    [
+        (["float32", "int8"], [False, False, True]),
+        (["int8", "int8"], [False, True]),
+        ([], [False, False, False, True, True]),
+    ],
+)
+def test_a_precision_that_costs_words_is_marked_beside_any_other(config, tmp_path, monkeypatch, precisions, costly):
     figures = export_measure._figures
-    calls = []
 
-    def worse(*arguments):
-        calls.append(arguments)
-        true = figures(*arguments)
-        # dev and test of torch, of float32, of int8
-        return export_measure.Figures(true.frame_accuracy, true.wer + (0.003 if len(calls) > 5 else 0), 0.0, 1.0)
+    def worse(searches, name, results):
+        true = figures(searches, name, results)
+        worst = 0.003 if results[0]["right"] < 0 else 0.0
+        return export_measure.Figures(true.frame_accuracy, true.wer + worst, true.per, true.net_rtf)
+
+    of_shard = export_measure._Worker.measure
+
+    def marked(worker, shard):
+        exported = shard.words.model.exported
+        return of_shard(worker, shard) | ({"right": -1} if exported and "int8" in exported.name else {})
 
     monkeypatch.setattr(export_measure, "_figures", worse)
+    monkeypatch.setattr(export_measure._Worker, "measure", marked)
     folder = tmp_path / "out"
-    result = export(config, "distilled", str(folder), "--precision", "float32", "--precision", "int8")
-    assert [row["costly"] for row in models(folder).values()] == [False, False, True]
-    assert "model.int8.onnx !" in result.output and "! costs more than 0.2 points" in result.output
+    result = export(config, "distilled", str(folder), *(f"--precision={name}" for name in precisions))
+    assert [row["costly"] for row in models(folder).values()] == costly
+    assert "model.int8.onnx !" in result.output and "! costs more than 0.2 points of the WER" in result.output
+
+
+def test_the_file_names_the_tree_and_the_model_that_it_is_of(config, tmp_path):
+    work = config.parent.parent
+    assert export(config, "distilled", str(tmp_path / "out"), "--no-measure", "--precision=float32").exit_code == 0
+    known = open_model(tmp_path / "out" / "model.onnx").metadata
+    digests = [read_stamp(work / "exp" / name)["digest"] for name in ("tree", "distilled")]
+    assert [known["tree"], known["model"]] == digests and known["sampling_rate"] == "8000"
+
+
+def test_measuring_needs_what_dev_chose_for_this_model(config, tmp_path):
+    root = tmp_path / "work"
+    shutil.copytree(config.parent.parent, root)
+    copy = root / "conf" / config.name
+    stamp = root / "exp" / "distilled" / "stamp.json"
+    stamp.write_text(stamp.read_text().replace(json.loads(stamp.read_text())["digest"], "0" * 16))  # trained again
+    result = export(copy, "distilled", str(tmp_path / "out"))
+    assert result.exit_code == 2 and "was decoded with another model than there is now" in result.output
+    assert export(copy, "distilled", str(tmp_path / "out"), "--no-measure").exit_code == 0
+    shutil.rmtree(root / "exp" / "phone_graph")
+    result = export(copy, "direct", str(tmp_path / "direct"))
+    assert result.exit_code == 2 and "phone_graph: it is not there yet; make it first: asr-kd decode" in result.output
+    assert not (root / "exp" / "phone_graph").exists() and not (tmp_path / "direct").exists()
 
 
 def test_a_killed_export_goes_on_where_it_was(config, tmp_path, monkeypatch):
@@ -134,12 +174,38 @@ def test_a_killed_export_goes_on_where_it_was(config, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_other_files_and_systems_that_were_not_decoded_are_refused(config, tmp_path):
+def test_what_cannot_be_is_one_sentence(config, tmp_path, monkeypatch):
+    def refused(*options: str) -> str:
+        result = export(config, *options)
+        assert result.exit_code == 2, result.output
+        return result.output
+
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("keep")
-    result = export(config, "distilled", str(tmp_path / "mine"))
-    assert result.exit_code == 2 and "holds other files; name a new folder" in result.output
+    assert "holds other files (thesis.tex); name a new folder" in refused("distilled", str(tmp_path / "mine"))
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
-    result = export(config, "nobody", str(tmp_path / "out"))
-    assert result.exit_code == 2 and "nobody" in result.output
-    assert not (tmp_path / "out").exists()
+    assert "nobody" in refused("nobody", str(tmp_path / "out"))
+    assert "with --streaming there is int8" in refused(
+        "distilled", str(tmp_path / "out"), "--streaming", "--precision=int8-static"
+    )
+    assert "this name is not UTF-8" in refused("distilled", f"{tmp_path}/caf\udce9")
+    (tmp_path / "file").write_text("keep")
+    assert "holds other files" in refused("distilled", str(tmp_path / "file"))
+    (tmp_path / "new").mkdir()
+    monkeypatch.chdir(tmp_path / "new")
+    assert "is where this command runs" in refused("distilled", ".")
+    monkeypatch.undo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "mine", "new"]
+
+
+def test_an_export_is_replaced_unless_something_else_is_in_its_folder(config, tmp_path):
+    folder, options = tmp_path / "out", ["--no-measure", "--precision=float32"]
+    assert export(config, "distilled", str(folder), *options).exit_code == 0
+    assert export(config, "distilled", str(folder), *options, "--streaming").exit_code == 0
+    assert [path.name for path in folder.glob("*.onnx")] == ["streaming.onnx"]
+    (folder / "export.json").write_text("{}")
+    result = export(config, "distilled", str(folder), *options, "--streaming")
+    assert result.exit_code == 2 and "export.json is damaged; delete" in result.output
+    (folder / "notes.txt").write_text("keep")
+    result = export(config, "distilled", str(folder), *options)
+    assert result.exit_code == 2 and "holds other files (notes.txt)" in result.output

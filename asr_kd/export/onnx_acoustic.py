@@ -17,7 +17,7 @@ from asr_kd.acoustic.model import FrameModel
 from asr_kd.export.onnx_graph import END, OnnxGraph, Weights
 from asr_kd.export.onnx_models import add_log_posteriors
 from asr_kd.export.onnx_normalisation import add_normalised, add_running_means
-from asr_kd.frames.features import FRAME_LENGTH, FRAME_SHIFT, FeaturesConfig
+from asr_kd.frames.features import FRAME_LENGTH, FRAME_SHIFT, LOW_FREQ
 from asr_kd.frames.normalisation import Normalisation, RunningMean
 
 
@@ -26,23 +26,31 @@ class Description:
     """What else a program that runs a model needs to know; kept as the model's metadata.
 
     Attributes:
+      system: its name.
       sampling_rate: Hz.
+      running_seconds: memory of the running mean of a stream whose model was trained with another mean.
       more: further entries.
     """
 
     system: str
     sampling_rate: int
+    running_seconds: float
     more: dict[str, str]
 
     def metadata(self, model: FrameModel, form: str, mean: str) -> dict[str, Any]:
+        """All entries, by their names.
+
+        Args:
+          form: "utterance" or "streaming". mean: what is subtracted, in words.
+        """
         left, right = model.context.left, model.context.right
         return {
             "model_type": f"asr_kd {form}",
             "system": self.system,
-            "features": "log mel energies: povey window, pre-emphasis 0.97, power spectrum, no dither, edges kept",
+            "features": "log mel energies of samples in [-1, 1]: povey window, pre-emphasis 0.97, no dither, edges",
             "sampling_rate": self.sampling_rate,
             "num_mel_bins": model.num_dims,
-            "low_freq": 20,
+            "low_freq": LOW_FREQ,
             "high_freq": self.sampling_rate / 2,
             "frame_length_ms": 1000 * FRAME_LENGTH,
             "frame_shift_ms": 1000 * FRAME_SHIFT,
@@ -93,14 +101,19 @@ def streaming_model(
     belong to no frame, and after the end of speech as many frames are fed for what is still to come; the next state:
     `next_context`, `next_sums`, `next_seen`.
 
-    The mean is a running one in any case. A model that was trained with another mean loses by that.
+    The mean is a running one in any case, and the scale that of the training set. A model that was trained with a mean
+    or variance of speakers loses by that.
+
+    Raises:
+      UserError: see `utterance_model`.
     """
     graph, dims, reach = OnnxGraph(weights), model.num_dims, model.context.width - 1
     graph.input("features", ("frames", dims))
     graph.input("context", (reach, dims))
     graph.input("sums", (dims + 1,))
     graph.input("seen", (1,), "int64")
-    running, begins = running_mean(normalisation), graph.op("Equal", "seen", graph.constant([0]))
+    running = running_mean(normalisation, description.running_seconds)
+    begins = graph.op("Equal", "seen", graph.constant([0]))
     before = graph.op("Where", begins, graph.constant(running.start()), "sums")
     means, sums = add_running_means(graph, "features", before, running)
     normalised = graph.op("Mul", graph.op("Sub", "features", means), graph.constant(normalisation.scale))
@@ -114,12 +127,12 @@ def streaming_model(
     return graph.model(description.metadata(model, "streaming", _running(running)))
 
 
-def running_mean(normalisation: Normalisation) -> RunningMean:
-    """That of the training set, or for another mean one that begins with the mean of all its speakers."""
+def running_mean(normalisation: Normalisation, seconds: float) -> RunningMean:
+    """That of the training set; where it has another mean, one that begins with the mean of all its speakers."""
     if normalisation.running is not None:
         return normalisation.running
     prior = normalisation.means.astype(np.float64).mean(0).astype(np.float32)
-    return RunningMean(prior, FeaturesConfig().running_seconds)
+    return RunningMean(prior, seconds)
 
 
 def _running(mean: RunningMean) -> str:

@@ -24,7 +24,8 @@ except ImportError:  # the extra is not installed
 OPSET = 17
 _IR = 8  # of the ONNX release that had this opset first
 END = np.iinfo(np.int64).max  # of a slice that goes to the end
-_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
+FLOAT, DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE  # for casts
+_TYPES = {"float32": FLOAT, "int64": TensorProto.INT64}
 
 Weights = Literal["float32", "float16"]
 Shape = Sequence[int | str]  # of an input or output; a string names a length that may differ
@@ -69,14 +70,18 @@ class OnnxGraph:
         )
 
     def weight(self, value: np.ndarray) -> str:
-        """A constant in the number format of the weights, as float32."""
+        """A constant in the number format of the weights, as float32.
+
+        Raises:
+          UserError: it is too large for that format.
+        """
         if self._weights == "float32":
             return self.constant(value)
         with np.errstate(over="ignore"):
             small = value.astype(np.float16)
         if not np.isfinite(small).all():
             raise UserError("a weight of this model is too large for float16; export it as float32 or int8.")
-        return self.op("Cast", self._constant(np.ascontiguousarray(small)), to=TensorProto.FLOAT)
+        return self.op("Cast", self._constant(np.ascontiguousarray(small)), to=FLOAT)
 
     def _constant(self, array: np.ndarray) -> str:
         name = self._name("constant")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ try:
 except ImportError:
     raise UserError("running an ONNX model needs the package onnxruntime: pip install 'asr_kd[export]'.") from None
 
+CHUNK = 20  # frames that a stream is fed at once where all of an utterance is there
 _SEVERE = 3  # of onnxruntime's messages: errors
 
 
@@ -43,7 +45,7 @@ class OnnxModel:
             raise UserError(f"{path} cannot be run: {_first_line(error)}") from None
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         if self.metadata.get("model_type") != f"asr_kd {self.form}":
-            raise _OtherForm(f"{path} is no {self.form} model that asr-kd export wrote.")
+            raise _OtherForm(f"{path} is no model of the form {self.form} that asr-kd export wrote.")
         self.num_dims, self.num_senones = (int(self.metadata[name]) for name in ("num_mel_bins", "num_senones"))
 
     def log_posteriors(self, features: np.ndarray) -> np.ndarray:
@@ -88,12 +90,18 @@ class OnnxStream(OnnxModel):
         self._last: np.ndarray | None = None
 
     def log_posteriors(self, features: np.ndarray) -> np.ndarray:
-        """As that of an utterance's model; a stream of its own, in one chunk."""
+        """As that of an utterance's model: a stream of its own, in chunks of CHUNK frames."""
         self.restart()
-        return np.concatenate([self.accept(features), self.finish()])
+        features = self._checked(features)
+        parts = [self.accept(features[first : first + CHUNK]) for first in range(0, len(features), CHUNK)]
+        return np.concatenate([*parts, self.finish()])
 
     def accept(self, features: np.ndarray) -> np.ndarray:
-        """(L, D) more frames -> log posteriors of those frames that are now certain: in all, `right_context` fewer."""
+        """(L, D) more frames -> (L', C) log posteriors of what is certain now: in all `right_context` frames fewer.
+
+        Raises:
+          ValueError: see `OnnxModel.log_posteriors`.
+        """
         features = self._checked(features)
         outputs: Any = self._session.run(None, {"features": features, **self._state})
         log_posteriors, self._state = outputs[0], dict(zip(self._state, outputs[1:], strict=True))
@@ -103,7 +111,7 @@ class OnnxStream(OnnxModel):
         return np.asarray(log_posteriors[dropped:])
 
     def finish(self) -> np.ndarray:
-        """The log posteriors of the last frames: the last one is repeated after the end."""
+        """The log posteriors of the last frames: the last one is repeated after the end. `restart` comes next."""
         late = int(self.metadata["right_context"])
         if self._last is None or not late:
             return np.zeros((0, self.num_senones), np.float32)
@@ -112,10 +120,10 @@ class OnnxStream(OnnxModel):
 
 def open_model(path: Path, threads: int = 1) -> OnnxModel:
     """A model of either form, by what its file says; raises as `OnnxModel`."""
-    try:
-        return OnnxModel(path, threads)
-    except _OtherForm:
-        return OnnxStream(path, threads)
+    for form in (OnnxModel, OnnxStream):
+        with contextlib.suppress(_OtherForm):
+            return form(path, threads)
+    raise UserError(f"{path} is no model that asr-kd export wrote.")
 
 
 def _first_line(error: Exception) -> str:

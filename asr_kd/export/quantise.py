@@ -82,11 +82,15 @@ def _without_weights(path: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the advice that onnxruntime logs to the root logger, which is about graphs made by other tools."""
+    """Without the advice that onnxruntime logs to the root logger, which is about graphs made by other tools.
+
+    What it calls also gives the root logger a handler where there is none; that goes again.
+    """
     root = logging.getLogger()
-    before = root.level
+    level, handlers = root.level, list(root.handlers)
     root.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        root.setLevel(before)
+        root.setLevel(level)
+        root.handlers[:] = handlers

@@ -15,6 +15,7 @@ from asr_kd.settings import STRICT, Count, Positive
 
 FRAME_SHIFT = 0.01  # seconds
 FRAME_LENGTH = 0.025  # seconds
+LOW_FREQ = 20.0  # Hz, of the lowest filter; the highest ends at half the sampling rate
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -98,7 +99,7 @@ def _extractor(sampling_rate: int, num_mel_bins: int) -> Any:
             frame_length=FRAME_LENGTH,
             frame_shift=FRAME_SHIFT,
             num_mel_bins=num_mel_bins,
-            low_freq=20.0,
+            low_freq=LOW_FREQ,
             high_freq=sampling_rate / 2,
             dither=0.0,
             snip_edges=False,
@@ -129,7 +130,7 @@ def _warped_filters(sampling_rate: int, num_mel_bins: int, warp: float) -> tuple
         num_mel_bins,
         spectrum.fft_length,
         sampling_rate,
-        low_freq=20.0,
+        low_freq=LOW_FREQ,
         high_freq=sampling_rate / 2,
         vtln_low=100.0,
         vtln_high=-500.0,

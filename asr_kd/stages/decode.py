@@ -180,7 +180,7 @@ def _stale(context: DecodeContext, tasks: Sequence[DecodeTask], names: Sequence[
     """What must be decoded: set by set, so that a shard's model and graph are loaded seldom."""
     for name in names:
         for task in tasks:
-            folder, stamp = context.folder(task.system, name), _stamp(context, task, name)
+            folder, stamp = context.folder(task.system, name), decode_stamp(context, task, name)
             reason = stale_reason(folder, stamp)
             if reason is None:
                 discard_partial(folder)
@@ -189,7 +189,8 @@ def _stale(context: DecodeContext, tasks: Sequence[DecodeTask], names: Sequence[
             yield _Job(task, name, stamp, partial_folder(folder, stamp))
 
 
-def _stamp(context: DecodeContext, task: DecodeTask, name: str) -> Stamp:
+def decode_stamp(context: DecodeContext, task: DecodeTask, name: str) -> Stamp:
+    """What a system's words (or phones) of a set depend on."""
     settings = {"decoding": context.decoding, "decoder": context.backend, "system": task.system}
     if task.together:  # the same models may also answer one by one
         settings["together"] = True

@@ -15,7 +15,7 @@ from asr_kd.decoding.settings import DecodingConfig, chosen_backend
 from asr_kd.errors import UserError, some_of
 from asr_kd.evaluation.scoring import Scoring, scoring_of_phones
 from asr_kd.frames.store import FrameStore
-from asr_kd.io.stamp import read_stamp
+from asr_kd.io.stamp import read_stamp, stale_reason
 from asr_kd.lang.lexicon import read_lang
 from asr_kd.stages.decode_results import Reference, read_summary_file
 from asr_kd.stages.decode_worker import SearchSettings, TrainedModel
@@ -224,9 +224,20 @@ def phone_context(context: DecodeContext) -> PhoneContext:
     return of_phones
 
 
-def phone_task(context: PhoneContext, task: DecodeTask) -> DecodeTask:
-    """The same system with the graph of phones, which is compiled where needed."""
-    tree = context.config.system(task.system).tree
-    folder = make_phone_graph(context.work, tree)
+def phone_task(context: PhoneContext, task: DecodeTask, *, may_compile: bool = True) -> DecodeTask:
+    """The same system with the graph of phones, which is compiled where needed.
+
+    Args:
+      may_compile: False: nothing is written; a graph that is missing or stale is an error.
+
+    Raises:
+      UserError: see there, or an input is missing.
+    """
+    work, tree = context.work, context.config.system(task.system).tree
+    folder, stamp = work.phone_graph(tree), phone_graph_stamp(work, tree)
+    if may_compile:
+        make_phone_graph(work, tree)
+    elif (reason := stale_reason(folder, stamp)) is not None:
+        raise UserError(f"{folder}: {reason}; make it first: {work.command(f'decode --system {task.system}')}")
     models = [replace(model, graph=folder) for model in task.models]
-    return replace(task, models=models, inputs=task.inputs | {"graph": phone_graph_stamp(context.work, tree).digest})
+    return replace(task, models=models, inputs=task.inputs | {"graph": stamp.digest})

@@ -15,13 +15,16 @@ from typing import Any
 import numpy as np
 
 from asr_kd.decoding.decoder import scaled_likelihoods
+from asr_kd.errors import UserError
 from asr_kd.evaluation.wer import pooled, word_errors
 from asr_kd.frames.store import FrameStoreError
 from asr_kd.kernels.switch import one_thread
 from asr_kd.stages.decode import shards_of
-from asr_kd.stages.decode_context import DecodeContext
+from asr_kd.stages.decode_context import DecodeContext, DecodeTask, phone_context, phone_task, task_of
 from asr_kd.stages.decode_worker import DecodeShard, Loaded, SearchSettings, TrainedModel, log_posteriors_of
 from asr_kd.workspace.cached_map import cached_groups, json_codec
+from asr_kd.workspace.config import DEV
+from asr_kd.workspace.work import require
 
 WORDS, PHONES = "words", "phones"
 
@@ -31,8 +34,13 @@ class Search:
     """How words or phones are searched for, with the scales that dev chose for the system."""
 
     context: DecodeContext
-    model: TrainedModel
+    task: DecodeTask
     settings: SearchSettings
+
+    @property
+    def model(self) -> TrainedModel:
+        """What answers: of several seeds the first."""
+        return self.task.models[0]
 
     def errors(self, name: str, hypotheses: Sequence[Sequence[str]]) -> float:
         """The error rate of a set's hypotheses; an utterance whose reference is not known does not count."""
@@ -42,13 +50,42 @@ class Search:
         return total.errors / max(1, total.words)
 
 
+def searches_of(context: DecodeContext, system: str) -> dict[str, Search]:
+    """WORDS, and PHONES where these are decoded.
+
+    Raises:
+      UserError: the system's present models were not decoded on dev.
+    """
+    task = task_of(context.config, context.work, system, may_compile=False)
+    searches = {WORDS: _search(context, task)}
+    if context.config.decodes_phones:
+        of_phones = phone_context(context)
+        searches[PHONES] = _search(of_phones, phone_task(of_phones, task, may_compile=False))
+    return searches
+
+
+def _search(context: DecodeContext, task: DecodeTask) -> Search:
+    work, command = context.work, f"decode --system {task.system} --set {DEV}"
+    folder = context.folder(task.system, DEV)
+    decoded = require(folder, work, command)
+    for name in ("model", "graph"):
+        if decoded["inputs"].get(name) != task.inputs[name]:
+            raise UserError(
+                f"{folder} was decoded with another {name} than there is now, so the scales that it chose may not fit; "
+                f"decode again: {work.command(command)}"
+            )
+    summary = context.read_summary(task.system, DEV)
+    return Search(context, task, context.search(summary["acoustic_scale"], summary["word_penalty"]))
+
+
 @dataclass(frozen=True)
 class Figures:
     """Of a model on a set.
 
     Attributes:
       frame_accuracy: of the frames that have a senone; None: the set has no alignment.
-      per: None: phones are not decoded.
+      wer: the error rate of what the system is scored in, words for most.
+      per: of phones beside them; None: these are not decoded.
       net_rtf: seconds of one thread for the net, by seconds of speech.
     """
 

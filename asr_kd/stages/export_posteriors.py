@@ -48,7 +48,6 @@ def export_posteriors(
     """
     if set_name not in speech_sets(config, work):
         raise UserError(f"there is no set {set_name!r}; the config has: {', '.join(speech_sets(config, work))}.")
-    members = sum(config.answering(system).values())
     trained = require(work.exp(system), work, f"train {system}")
     store = open_frames(work, set_name)
     stamp = Stamp(_STEP, {"format": form}, {system: trained["digest"], f"{set_name} frames": store.digest})
@@ -59,12 +58,16 @@ def export_posteriors(
     if reason is None:
         return ExportResult(folder, False, len(store.ids))
     log.info("exporting posteriors of %s: %s", system, reason)
-    model = load_model(work.exp(system), pick_device(device))
-    if members < model.members:
-        model = model.select_members(list(range(members)))
+    model = answering_model(config, work, system, device)
     with replacing_folder(folder, stamp) as temporary:
         count = write_posteriors(temporary, _log_posteriors(model, store), form)
     return ExportResult(folder, True, count)
+
+
+def answering_model(config: Config, work: Workspace, system: str, device: str = "cpu") -> FrameModel:
+    """A trained system as one model: all members of an ensemble, of several seeds the first."""
+    model, members = load_model(work.exp(system), pick_device(device)), sum(config.answering(system).values())
+    return model.select_members(list(range(members))) if members < model.members else model
 
 
 def _log_posteriors(model: FrameModel, store: FrameStore) -> Iterator[tuple[str, np.ndarray]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import numpy_helper
 
 from asr_kd.acoustic.joined import JoinedModels
 from asr_kd.acoustic.model import FrameModel, build_model
@@ -25,7 +27,7 @@ from asr_kd.export.quantise import quantise_dynamic, quantise_static
 from asr_kd.frames.normalisation import Normalisation, RunningMean
 
 BINS, SENONES = 12, 9
-DESCRIPTION = Description("small", 16000, {"tree": "0123"})
+DESCRIPTION = Description("small", 16000, 6.0, {"tree": "0123"})
 KINDS = {
     "dnn": DnnConfig(layers=2, width=16, left_context=4, right_context=2),
     "no hidden layer, no context": DnnConfig(layers=0, left_context=0, right_context=0),
@@ -91,7 +93,7 @@ def test_a_stream_cut_anywhere_is_the_utterance_with_a_running_mean(tmp_path, na
     model, normalisation = model_of(name), normalisation_of(mean)
     save(streaming_model(model, normalisation, DESCRIPTION), tmp_path / "streaming.onnx")
     stream, right = OnnxStream(tmp_path / "streaming.onnx"), model.context.right
-    with_running = Normalisation(normalisation.means, normalisation.scale, None, running_mean(normalisation))
+    with_running = Normalisation(normalisation.means, normalisation.scale, None, running_mean(normalisation, 6.0))
 
     @settings(max_examples=20, deadline=None)
     @given(st.lists(st.integers(1, 150), min_size=1, max_size=6), st.integers(0, 9))
@@ -152,6 +154,21 @@ def test_int8_products_do_not_overflow(tmp_path):
         session = OnnxModel(tmp_path / f"{name}.onnx")._session
         answers.append(session.run([hidden], {"features": features})[0])
     assert answers[0].max() > 1 and np.allclose(answers[1], answers[0], rtol=0.05, atol=0.05)
+    # nor elsewhere: with VNNI nothing overflows
+    weights = [numpy_helper.to_array(t) for t in onnx.load(str(tmp_path / "int8.onnx")).graph.initializer]
+    assert {int(np.abs(w.astype(int)).max()) for w in weights if w.dtype == np.int8 and w.ndim == 2} == {64}
+
+
+def test_making_int8_leaves_logging_as_it_was(tmp_path):
+    save(utterance_model(model_of("dnn"), normalisation_of("speaker"), DESCRIPTION), tmp_path / "model.onnx")
+    root = logging.getLogger()
+    before = root.level, list(root.handlers)
+    root.handlers.clear()
+    try:
+        quantise_dynamic(tmp_path / "model.onnx", tmp_path / "int8.onnx")
+        assert root.handlers == [] and root.level == before[0]
+    finally:
+        root.handlers[:] = before[1]
 
 
 def test_float16_is_half_as_large_and_refuses_what_it_cannot_hold(tmp_path):
@@ -181,10 +198,12 @@ def test_the_file_says_what_a_program_needs_to_know(tmp_path):
     assert (known["sampling_rate"], known["high_freq"], known["frame_shift_ms"]) == ("16000", "8000.0", "10.0")
 
 
-@pytest.fixture(params=["utterance", "streaming"])
+FORMS = {"utterance": utterance_model, "streaming": streaming_model}
+
+
+@pytest.fixture(params=FORMS)
 def exported(request, tmp_path) -> OnnxModel:
-    build = {"utterance": utterance_model, "streaming": streaming_model}[request.param]
-    save(build(model_of("dnn"), normalisation_of("running"), DESCRIPTION), tmp_path / "exported.onnx")
+    save(FORMS[request.param](model_of("dnn"), normalisation_of("running"), DESCRIPTION), tmp_path / "exported.onnx")
     return open_model(tmp_path / "exported.onnx")
 
 
@@ -203,10 +222,13 @@ def test_malformed_features_are_an_error(exported, bad):
     assert len(exported.log_posteriors(features)) == 5
 
 
-def test_an_hour_of_silence_has_an_answer(exported):
+@pytest.mark.parametrize("mean", ["speaker", "running"])
+def test_an_hour_of_silence_is_answered_as_torch_does(tmp_path, mean):
+    model, normalisation = model_of("dnn"), normalisation_of(mean)
+    save(utterance_model(model, normalisation, DESCRIPTION), tmp_path / "exported.onnx")
     silence = np.full((360_000, BINS), math.log(2.0**-23), np.float32)
-    answer = exported.log_posteriors(silence)
-    assert answer.shape == (360_000, SENONES) and np.isfinite(answer).all()
+    answer = open_model(tmp_path / "exported.onnx").log_posteriors(silence)
+    assert close(answer, expected(model, normalisation, silence))
 
 
 @pytest.mark.parametrize("content", [b"", b"no model", "other"])
@@ -219,7 +241,7 @@ def test_other_files_are_no_models(tmp_path, content):
         save(graph.model({"model_type": "other"}), path)
     else:
         path.write_bytes(content)
-    with pytest.raises(UserError, match=r"other\.onnx (cannot be run|is no streaming model)"):
+    with pytest.raises(UserError, match=r"other\.onnx (cannot be run|is no model that asr-kd export wrote)"):
         open_model(path)
 
 
