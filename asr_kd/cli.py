@@ -1,15 +1,14 @@
-"""The commands: they parse, call the package and print what it returns; no logic lives here."""
+"""The commands on a recipe: they parse, call the package and print what it returns; no logic lives here."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+import asr_kd.standalone  # noqa: F401 - its commands are added to main
 from asr_kd.commands import (
     PATH,
     OtherSets,
@@ -26,10 +25,8 @@ from asr_kd.commands import (
 from asr_kd.decoding.settings import BACKENDS, chosen_backend
 from asr_kd.errors import UserError, printable
 from asr_kd.export import PRECISIONS
-from asr_kd.io.yaml_files import dump_yaml
-from asr_kd.settings import to_mapping
 from asr_kd.workspace.config import Config
-from asr_kd.workspace.config_files import load_config, with_settings
+from asr_kd.workspace.config_files import with_settings
 from asr_kd.workspace.executor import RunOptions
 from asr_kd.workspace.work import Workspace
 
@@ -262,21 +259,6 @@ def export(
     return export_onnx(config, work, system, directory, chosen)
 
 
-def _old_command(name: str, advice: str) -> None:
-    @main.command(name, hidden=True, context_settings={"ignore_unknown_options": True})
-    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-    def command(arguments: tuple[str, ...]) -> None:
-        raise UserError(f"this command is gone: {advice}.")
-
-
-_old_command("distill", "asr-kd train SYSTEM trains a system with targets: in the config")
-_old_command("students", "asr-kd train trains all systems of the config")
-_old_command("fewshot", "name systems with train_fraction: in the config, then asr-kd train and asr-kd report")
-_old_command(
-    "mnist", "the experiments are a recipe: recipes/mnist/run.sh, or python recipes/mnist/run.py run --config ..."
-)
-
-
 @stage("decode")
 @click.option("--system", "systems", multiple=True, help="May be repeated.  [default: all that are trained]")
 @click.option("--set", "sets", multiple=True, help="May be repeated.  [default: dev and all test sets]")
@@ -388,47 +370,6 @@ def sweep(
 
     sweep_plan = SweepPlan(parse_grid(entries), **of_plan | {"systems": of_plan["systems"] or default_systems(config)})
     return run(config, work, sweep_plan, dataclasses.replace(options, quiet=nj > 1), name, nj)
-
-
-@main.command("config")
-@click.option("--config", "config_path", type=PATH, help="Settings of the recipe (YAML).")
-@click.option("--show", "output", flag_value="show", help="The whole config with its defaults, as YAML.")
-@click.option("--schema", "output", flag_value="schema", help="The JSON schema of configs, for editors.")
-@click.option("--reference", "output", flag_value="reference", help="All keys and what they mean, as Markdown.")
-def show_config(config_path: Path | None, output: str | None) -> None:
-    """Show a config with its defaults, or which keys a config may have."""
-    from asr_kd.workspace.config_reference import config_reference, config_schema
-
-    if output == "schema":
-        click.echo(json.dumps(config_schema(), indent=2))
-    elif output == "reference":
-        click.echo(config_reference(), nl=False)
-    elif config_path is None:
-        raise UserError("name a config with --config FILE to show it; --schema and --reference need none.")
-    else:
-        click.echo(dump_yaml(to_mapping(load_config(config_path))), nl=False)
-
-
-@main.command("new")
-@click.option("--corpus", required=True, type=click.Choice(["folder", "table", "cuts", "kaldi"]), help="Its kind.")
-@click.option("--language", default="en", show_default=True, help="The language of the speech (BCP 47), such as fr.")
-@click.option("--corpus-dir", type=PATH, help="The folder of the corpus, where it is known already.")
-@click.argument("directory", type=PATH)
-def new(directory: Path, corpus: str, language: str, corpus_dir: Path | None) -> None:
-    """Write a recipe for speech of your own in DIRECTORY: config, run.sh and .gitignore. Prints the next commands."""
-    from asr_kd.stages.new import new_recipe
-
-    click.echo(str(new_recipe(directory, corpus, language, corpus_dir)))
-
-
-@main.command()
-def doctor() -> None:
-    """Check this installation; say which command fixes what is missing."""
-    from asr_kd.stages.doctor import examine
-
-    diagnosis = examine()
-    click.echo(str(diagnosis))
-    sys.exit(0 if diagnosis.ok else 1)
 
 
 if __name__ == "__main__":

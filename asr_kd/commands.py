@@ -34,9 +34,8 @@ log = logging.getLogger(__name__)
 PATH = click.Path(path_type=Path)  # of options and arguments
 
 _TRAINING = frozenset({"align", "train", "soft-targets"})  # commands that spend their time in batches of a net
-_READING = frozenset(
-    {"plan", "transcribe", "export", "export-posteriors"}
-)  # commands that leave the work folder as it is
+# commands that leave the work folder as it is
+_READING = frozenset({"plan", "transcribe", "export", "export-posteriors"})
 _MOVE = "there is a file where a folder belongs, or the reverse: move it away, or give another name"
 _RIGHTS = "change the rights of the file or folder, or give another one"
 _ADVICE = {

@@ -44,3 +44,12 @@ def printable(text: str) -> str:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # a surrogate that stands for no byte
         return text.encode("utf-8", "backslashreplace").decode()
+
+
+def first_line(error: Exception) -> str:
+    """Of what an error says, or its class where it says nothing.
+
+    >>> first_line(ValueError("no such node\\nin the graph")), first_line(KeyError())
+    ('no such node', 'KeyError')
+    """
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -113,8 +113,7 @@ def test_a_precision_that_costs_words_is_marked_beside_any_other(config, tmp_pat
     of_shard = export_measure._Worker.measure
 
     def marked(worker, shard):
-        exported = shard.words.model.exported
-        return of_shard(worker, shard) | ({"right": -1} if exported and "int8" in exported.name else {})
+        return of_shard(worker, shard) | ({"right": -1} if shard.exported and "int8" in shard.exported.name else {})
 
     monkeypatch.setattr(export_measure, "_figures", worse)
     monkeypatch.setattr(export_measure._Worker, "measure", marked)

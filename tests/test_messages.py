@@ -113,7 +113,7 @@ def _advised() -> Iterator[Message]:
     """What stands in Workspace.command(...) and require(..., ..., ...)."""
     for module, tree in _trees().items():
         for node in ast.walk(tree):
-            if not isinstance(node, ast.Call) or module in ("cli.py", "commands.py"):
+            if not isinstance(node, ast.Call) or module in ("cli.py", "standalone.py", "commands.py"):
                 continue
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             argument = {"command": 0, "require": 2}.get(name, len(node.args))

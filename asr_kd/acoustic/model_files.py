@@ -22,7 +22,7 @@ from torch import Tensor
 from asr_kd.acoustic.joined import JoinedModels
 from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.settings import MODELS, Precision
-from asr_kd.errors import UserError
+from asr_kd.errors import UserError, first_line
 from asr_kd.io.stamp import read_stamp
 from asr_kd.settings import ChosenByName, to_mapping
 
@@ -152,5 +152,6 @@ def _damage_is_an_error(folder: Path) -> Iterator[None]:
     except FileNotFoundError as error:  # safetensors names the file in the message only
         raise UserError(f"{folder}: a part of the model is missing ({error}); delete it and train it again.") from None
     except _DAMAGES as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{folder}: this model is damaged ({reason}); delete it and train it again.") from None
+        raise UserError(
+            f"{folder}: this model is damaged ({first_line(error)}); delete it and train it again."
+        ) from None

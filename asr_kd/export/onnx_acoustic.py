@@ -47,7 +47,8 @@ class Description:
         return {
             "model_type": f"asr_kd {form}",
             "system": self.system,
-            "features": "log mel energies of samples in [-1, 1]: povey window, pre-emphasis 0.97, no dither, edges",
+            "features": "log mel energies of samples in [-1, 1]: povey window, pre-emphasis 0.97, no dither, "
+            "snip_edges=false",
             "sampling_rate": self.sampling_rate,
             "num_mel_bins": model.num_dims,
             "low_freq": LOW_FREQ,

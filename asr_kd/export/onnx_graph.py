@@ -65,9 +65,7 @@ class OnnxGraph:
         """Python's and numpy's whole numbers become int64, others float32."""
         array = np.asarray(value)
         whole = np.issubdtype(array.dtype, np.integer)
-        return self._constant(
-            np.ascontiguousarray(array.astype(np.int64 if whole else np.float32).reshape(array.shape))
-        )
+        return self._constant(array.astype(np.int64 if whole else np.float32))
 
     def weight(self, value: np.ndarray) -> str:
         """A constant in the number format of the weights, as float32.
@@ -81,7 +79,7 @@ class OnnxGraph:
             small = value.astype(np.float16)
         if not np.isfinite(small).all():
             raise UserError("a weight of this model is too large for float16; export it as float32 or int8.")
-        return self.op("Cast", self._constant(np.ascontiguousarray(small)), to=FLOAT)
+        return self.op("Cast", self._constant(small), to=FLOAT)
 
     def _constant(self, array: np.ndarray) -> str:
         name = self._name("constant")

@@ -138,7 +138,7 @@ class _Tdnn:
 
     def _batch_norm(self, norm: nn.Module) -> tuple[np.ndarray, np.ndarray] | None:
         """(H,) factors and (H,) offsets; None for another norm."""
-        if not hasattr(norm, "running_mean"):
+        if self._model.settings.norm != "batch":
             return None
         names = ("running_mean", "running_var", "weight", "bias")
         mean, variance, weight, bias = (_numbers(self._part(getattr(norm, name))) for name in names)

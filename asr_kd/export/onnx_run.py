@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from asr_kd.errors import UserError
+from asr_kd.errors import UserError, first_line
 
 try:
     import onnxruntime
@@ -42,7 +42,7 @@ class OnnxModel:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors have no class in common
-            raise UserError(f"{path} cannot be run: {_first_line(error)}") from None
+            raise UserError(f"{path} cannot be run: {first_line(error)}") from None
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         if self.metadata.get("model_type") != f"asr_kd {self.form}":
             raise _OtherForm(f"{path} is no model of the form {self.form} that asr-kd export wrote.")
@@ -124,7 +124,3 @@ def open_model(path: Path, threads: int = 1) -> OnnxModel:
         with contextlib.suppress(_OtherForm):
             return form(path, threads)
     raise UserError(f"{path} is no model that asr-kd export wrote.")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

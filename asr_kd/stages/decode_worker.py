@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,27 +30,17 @@ from asr_kd.frames.store import FrameStore
 from asr_kd.kernels.switch import one_thread
 from asr_kd.stages.decode_results import Reference
 
-if TYPE_CHECKING:
-    from asr_kd.export.onnx_run import OnnxModel
-
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model of a system, and the tree and graph that it is decoded with.
+    """A model of a system, and the tree and graph that it is decoded with."""
 
-    Attributes:
-      folder: exp/<system>.
-      member: None: all members answer together.
-      exported: an ONNX file of this model, which answers instead, from features that are not normalised.
-    """
-
-    folder: Path
+    folder: Path  # exp/<system>
     tree: Path
     graph: Path
-    member: int | None
-    exported: Path | None = None
+    member: int | None  # None: all members answer together
 
 
 @dataclass(frozen=True)
@@ -115,14 +105,6 @@ class Loaded:
 
         return self._get("model", (model.folder, model.member), load)
 
-    def exported(self, path: Path) -> OnnxModel:
-        def load() -> OnnxModel:
-            from asr_kd.export.onnx_run import open_model  # needs the extra `export`
-
-            return open_model(path)
-
-        return self._get("exported", path, load)
-
     def log_priors(self, model: TrainedModel) -> NDArray[np.float32]:
         """(C,) of the model's senones.
 
@@ -130,7 +112,7 @@ class Loaded:
           UserError: the model has other senones than the tree.
         """
         log_priors = self._get("priors", model.tree, lambda: read_tree(model.tree).log_priors())
-        num_senones = (self.model(model) if model.exported is None else self.exported(model.exported)).num_senones
+        num_senones = self.model(model).num_senones
         if len(log_priors) != num_senones:
             raise UserError(
                 f"{model.folder} has {num_senones} senones but {model.tree} has {len(log_priors)}: the model was "
@@ -172,14 +154,6 @@ def loglikes_of(
     """(T, D) normalised features -> (T, C) scaled log-likelihoods."""
     posteriors = loaded.model(model).log_posteriors(torch.from_numpy(features))
     return scaled_likelihoods(posteriors.cpu().numpy(), loaded.log_priors(model), prior_scale)
-
-
-def log_posteriors_of(loaded: Loaded, model: TrainedModel, store: FrameStore, utterance: int) -> NDArray[np.float32]:
-    """(T, C) natural-log posteriors of an utterance of a store."""
-    if model.exported is not None:
-        return loaded.exported(model.exported).log_posteriors(store.features[store.span(utterance)].astype(np.float32))
-    posteriors: NDArray[np.float32] = loaded.model(model).log_posteriors(store.normalised(utterance)).cpu().numpy()
-    return posteriors
 
 
 def _timed_loglikes(loaded: Loaded, shard: DecodeShard) -> tuple[list[NDArray[np.float32]], float]:

@@ -6,8 +6,8 @@ Shapes:  T frames of an utterance, C senones.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ import numpy as np
 from asr_kd.decoding.decoder import scaled_likelihoods
 from asr_kd.errors import UserError
 from asr_kd.evaluation.wer import pooled, word_errors
-from asr_kd.frames.store import FrameStoreError
+from asr_kd.export.onnx_run import OnnxModel, open_model
+from asr_kd.frames.store import FrameStore
 from asr_kd.kernels.switch import one_thread
 from asr_kd.stages.decode import shards_of
 from asr_kd.stages.decode_context import DecodeContext, DecodeTask, phone_context, phone_task, task_of
-from asr_kd.stages.decode_worker import DecodeShard, Loaded, SearchSettings, TrainedModel, log_posteriors_of
+from asr_kd.stages.decode_worker import DecodeShard, Loaded, SearchSettings, TrainedModel
 from asr_kd.workspace.cached_map import cached_groups, json_codec
 from asr_kd.workspace.config import DEV
 from asr_kd.workspace.work import require
@@ -97,11 +98,17 @@ class Figures:
 
 @dataclass(frozen=True)
 class _Shard:
-    """Utterances that a model is measured on; those of the searches are the same."""
+    """Utterances that a model is measured on; those of the searches are the same.
 
+    Attributes:
+      exported: the file that answers; None: the system's own model.
+      labels: name of the store's array of senones.
+    """
+
+    exported: Path | None
     words: DecodeShard
     phones: DecodeShard | None
-    labels: str  # name of the store's array
+    labels: str
 
 
 @dataclass
@@ -110,14 +117,15 @@ class _Worker:
 
     words: Loaded = field(default_factory=Loaded)
     phones: Loaded = field(default_factory=Loaded)
+    exported: tuple[Path, OnnxModel] | None = None
 
     def measure(self, shard: _Shard) -> dict[str, Any]:
-        store, model = self.words.store(shard.words.frames), shard.words.model
-        utterances = range(shard.words.first, shard.words.end)
-        log_priors = self.words.log_priors(model)  # loads the model too
+        store = self.words.store(shard.words.frames)
+        log_priors = self.words.log_priors(shard.words.model)  # loads the system's own model too
+        answer = self._answer(shard)
         with one_thread():
             started = time.perf_counter()
-            posteriors = [log_posteriors_of(self.words, model, store, number) for number in utterances]
+            posteriors = [answer(store, number) for number in range(shard.words.first, shard.words.end)]
             seconds = time.perf_counter() - started
         result: dict[str, Any] = {"net_seconds": seconds, **_right_frames(store, shard, posteriors)}
         for kind, loaded, part in ((WORDS, self.words, shard.words), (PHONES, self.phones, shard.phones)):
@@ -129,12 +137,21 @@ class _Worker:
             result[kind] = [list(hypothesis.words) for hypothesis in hypotheses]
         return result
 
+    def _answer(self, shard: _Shard) -> Callable[[FrameStore, int], np.ndarray]:
+        """A function of a store and an utterance: its (T, C) natural-log posteriors."""
+        if shard.exported is None:
+            model = self.words.model(shard.words.model)
+            return lambda store, number: model.log_posteriors(store.normalised(number)).cpu().numpy()
+        if self.exported is None or self.exported[0] != shard.exported:
+            self.exported = shard.exported, open_model(shard.exported)
+        _, exported = self.exported
+        return lambda store, number: exported.log_posteriors(store.features[store.span(number)].astype(np.float32))
 
-def _right_frames(store: Any, shard: _Shard, posteriors: Sequence[np.ndarray]) -> dict[str, int]:
-    try:
-        labels = store.array(shard.labels)[store.offsets[shard.words.first] : store.offsets[shard.words.end]]
-    except FrameStoreError:
+
+def _right_frames(store: FrameStore, shard: _Shard, posteriors: Sequence[np.ndarray]) -> dict[str, int]:
+    if store.array_stamp(shard.labels) is None:
         return {"right": 0, "labelled": 0}
+    labels = store.array(shard.labels)[store.offsets[shard.words.first] : store.offsets[shard.words.end]]
     guesses, known = np.concatenate([array.argmax(1) for array in posteriors]), labels >= 0
     return {"right": int((guesses[known] == labels[known]).sum()), "labelled": int(known.sum())}
 
@@ -148,40 +165,29 @@ def measure(
       models: exported files; None: the system's own model.
       searches: WORDS, and PHONES where these are decoded.
       labels: the name of the array of senones.
-      cache: an existing folder for what a killed run has done; what is in it must be of the same models.
+      cache: the folder of what a killed run has done, or none yet; what is in it must be of the same models.
     """
-    words = searches[WORDS]
-    groups, spans = [], []
-    for number, model in enumerate(models):
-        for name in names:
-            groups.append((_folder(cache, f"{number}-{name}"), list(_shards(searches, name, labels, model))))
-            spans.append((number, name))
-    codec = json_codec(lambda result: result, lambda data: dict(data))
-    results = cached_groups(
-        partial(_Worker.measure, _Worker()), groups, "shard", codec, nj=words.context.nj, progress="measuring"
-    )
-    figures: dict[str, Figures] = {}
-    for (_, name), of_group in zip(spans, results, strict=True):
-        figures[name] = _figures(searches, name, list(of_group))
-        if len(figures) == len(names):
-            yield figures
-            figures = {}
-
-
-def _folder(cache: Path, name: str) -> Path:
-    folder = cache / name
-    folder.mkdir(exist_ok=True)
-    return folder
+    groups = [
+        (cache / f"{number}-{name}", list(_shards(searches, name, labels, model)))
+        for number, model in enumerate(models)
+        for name in names
+    ]
+    measure_shard, nj = partial(_Worker.measure, _Worker()), searches[WORDS].context.nj
+    results = cached_groups(measure_shard, groups, "shard", json_codec(dict, dict), nj=nj, progress="measuring")
+    for _ in models:
+        yield {name: _figures(searches, name, list(next(results))) for name in names}
+    for _ in results:  # lets the progress bar and the processes end
+        pass
 
 
 def _shards(searches: dict[str, Search], name: str, labels: str, exported: Path | None) -> Iterator[_Shard]:
-    parts = {}
-    for kind, search in searches.items():
-        model = replace(search.model, exported=exported)
-        parts[kind] = shards_of(search.context.stores[name], [model], search.settings)
+    parts = {
+        kind: shards_of(search.context.stores[name], [search.model], search.settings)
+        for kind, search in searches.items()
+    }
     phones = parts.get(PHONES, [None] * len(parts[WORDS]))
     for of_words, of_phones in zip(parts[WORDS], phones, strict=True):
-        yield _Shard(of_words, of_phones, labels)
+        yield _Shard(exported, of_words, of_phones, labels)
 
 
 def _figures(searches: dict[str, Search], name: str, results: Sequence[dict[str, Any]]) -> Figures:

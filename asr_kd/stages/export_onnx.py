@@ -151,12 +151,11 @@ def export_onnx(config: Config, work: Workspace, system: str, folder: Path, opti
     log.info("exporting %s: %s", system, reason)
     with resuming_folder(folder, stamp) as partial:
         model = answering_model(config, work, system)
-        of_tree = {"tree": require(work.tree(config.system(system).tree), work, "align")["digest"]}
-        origin = {"model": stamp.inputs["model"], **of_tree}
+        tree = config.system(system).tree
+        origin = {"model": stamp.inputs["model"], "tree": require(work.tree(tree), work, "align")["digest"]}
         description = Description(system, config.corpus.sampling_rate, config.features.running_seconds, origin)
         files = list(_write(partial, model, work, description, options))
-        labels = labels_of(config.system(system).tree)
-        rows = list(_rows(partial, model, files, searches, labels)) if searches else []
+        rows = list(_rows(partial, model, files, searches, labels_of(tree))) if searches else []
         result = _result(system, searches, rows, options)
         write_json(partial / _RESULT, result)
     return ExportResult(folder, True, result)
@@ -196,9 +195,8 @@ def _stamp(config: Config, work: Workspace, system: str, searches: dict[str, Sea
         "running_seconds": config.features.running_seconds,
     }
     inputs = {"model": require(work.exp(system), work, f"train {system}")["digest"]}
-    inputs["train frames"] = open_frames(work, TRAIN).digest
-    if "int8-static" in options.chosen:
-        inputs["dev frames"] = open_frames(work, DEV).digest
+    for name in (TRAIN, DEV) if "int8-static" in options.chosen else (TRAIN,):
+        inputs[f"{name} frames"] = require(work.frames(name), work, "features")["digest"]
     labels = labels_of(config.system(system).tree)
     for kind, search in searches.items():
         for name, store in search.context.stores.items():
@@ -238,14 +236,11 @@ def _rows(
     folder: Path, model: FrameModel, files: Sequence[Path], searches: dict[str, Search], labels: str
 ) -> Iterator[Row]:
     """The system's own model first, then each file; costs are against float32, or where that is not there torch."""
-    cache = folder / "measured"
-    cache.mkdir(exist_ok=True)
-    own = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    sets = list(searches[WORDS].context.stores)
+    cache, sets = folder / "measured", list(searches[WORDS].context.stores)
     figures = measure([None, *files], searches, sets, labels, cache)
-    first = next(figures)
-    yield Row("torch", own, first)
-    reference = first
+    reference = next(figures)
+    own = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    yield Row("torch", own, reference)
     for file, of_file in zip(files, figures, strict=True):
         if file.suffixes == [".onnx"]:
             reference = of_file
