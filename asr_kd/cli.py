@@ -226,6 +226,8 @@ def export_posteriors(
 
 
 @stage("export")
+@click.option("--format", "form", type=click.Choice(["onnx", "sherpa"]), default="onnx", show_default=True)
+@click.option("--chunk", type=click.IntRange(1), help="Frames that a stream of sherpa takes at once.  [default: 20]")
 @click.option(
     "--precision",
     "precisions",
@@ -237,6 +239,7 @@ def export_posteriors(
 @click.option("--set", "sets", multiple=True, metavar="NAME", help="Measure on this set and dev.  [default: all]")
 @click.option("--measure/--no-measure", "measured", default=True, help="Frames, words, phones and speed of each file.")
 @decoder_option
+@pipes_option
 @nj_option
 @click.argument("system")
 @click.argument("directory", type=PATH)
@@ -245,14 +248,28 @@ def export(
     work: Workspace,
     system: str,
     directory: Path,
+    form: str,
+    chunk: int | None,
     precisions: tuple[str, ...],
     decoder: str | None,
+    allow_pipes: bool,
     **options: Any,
 ) -> Any:
-    """Write SYSTEM as ONNX files to DIRECTORY: log-mel energies in, log posteriors of the senones out.
+    """Write SYSTEM to DIRECTORY, for programs that know nothing of this package.
 
-    Normalisation is inside. Each file is decoded beside the model that it was made from; export.json has the table.
+    With --format onnx, ONNX files: log-mel energies in, log posteriors of the senones out. Each is decoded beside the
+    model that it was made from. With --format sherpa, all that sherpa-onnx needs to recognise words, offline and
+    streaming, with three recordings and the commands for them. export.json has what was measured.
     """
+    if form == "sherpa":
+        from asr_kd.stages.export_sherpa import SherpaOptions, export_sherpa
+
+        if precisions or decoder or options["streaming"] or not options["measured"]:
+            raise UserError("--precision, --decoder, --streaming and --no-measure are for --format onnx.")
+        of_package = SherpaOptions(chunk or SherpaOptions.chunk, options["sets"], options["nj"], allow_pipes)
+        return export_sherpa(config, work, system, directory, of_package)
+    if chunk is not None:
+        raise UserError("--chunk is for --format sherpa: a stream of --format onnx takes chunks of any length.")
     from asr_kd.stages.export_onnx import ExportOptions, export_onnx
 
     chosen = ExportOptions(precisions, backend=decoder, **options)

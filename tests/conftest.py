@@ -46,6 +46,7 @@ SLOW = (
     "test_timit_recipe",
     "test_librispeech_recipe",
     "test_export",
+    "test_export_sherpa",
     "stages",
     "report",
     "recipes",

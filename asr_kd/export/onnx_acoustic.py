@@ -16,7 +16,7 @@ import numpy as np
 from asr_kd.acoustic.model import FrameModel
 from asr_kd.export.onnx_graph import END, OnnxGraph, Weights
 from asr_kd.export.onnx_models import add_log_posteriors
-from asr_kd.export.onnx_normalisation import add_normalised, add_running_means
+from asr_kd.export.onnx_normalisation import add_normalised, add_running_sums, means_of
 from asr_kd.frames.features import FRAME_LENGTH, FRAME_SHIFT, LOW_FREQ
 from asr_kd.frames.normalisation import Normalisation, RunningMean
 
@@ -80,12 +80,13 @@ def utterance_model(
     """
     graph, left, right = OnnxGraph(weights), model.context.left, model.context.right
     graph.input("features", ("frames", model.num_dims))
-    normalised = add_normalised(graph, "features", normalisation)
+    one = graph.op("Unsqueeze", "features", graph.constant([0]))
+    normalised = add_normalised(graph, one, normalisation)
     length = graph.length("features", 0)
     places = graph.count(graph.constant([-left]), graph.op("Add", length, graph.constant([right])))
     last = graph.op("Sub", length, graph.constant([1]))
     inside = graph.op("Max", graph.op("Min", places, last), graph.constant(0))
-    padded = graph.op("Gather", normalised, inside, axis=0)
+    padded = graph.op("Gather", normalised, inside, axis=1)
     graph.output("log_posteriors", _of_one(graph, model, padded), ("frames", model.num_senones))
     mean = "utterance" if normalisation.running is None else _running(normalisation.running)
     return graph.model(description.metadata(model, "utterance", mean))
@@ -116,14 +117,19 @@ def streaming_model(
     running = running_mean(normalisation, description.running_seconds)
     begins = graph.op("Equal", "seen", graph.constant([0]))
     before = graph.op("Where", begins, graph.constant(running.start()), "sums")
-    means, sums = add_running_means(graph, "features", before, running)
-    normalised = graph.op("Mul", graph.op("Sub", "features", means), graph.constant(normalisation.scale))
-    edge = graph.rows(normalised, 0, 1, axis=0)  # stands for all frames before the first
-    padded = graph.op("Concat", graph.op("Where", begins, edge, "context"), normalised, axis=0)
+    one = graph.op("Unsqueeze", "features", graph.constant([0]))
+    sums = add_running_sums(graph, one, before, running)
+    centred = graph.op("Sub", one, means_of(graph, sums))
+    normalised = graph.op("Mul", centred, graph.constant(normalisation.scale))
+    edge = graph.rows(normalised, 0, 1, axis=1)  # stands for all frames before the first
+    earlier = graph.op("Where", begins, edge, graph.op("Unsqueeze", "context", graph.constant([0])))
+    padded = graph.op("Concat", earlier, normalised, axis=1)
     length = graph.length("features", 0)
     graph.output("log_posteriors", _of_one(graph, model, padded), ("frames", model.num_senones))
-    graph.output("next_context", graph.rows(padded, length, graph.constant([END]), axis=0), (reach, dims))
-    graph.output("next_sums", sums, (dims + 1,))
+    later = graph.rows(padded, length, graph.constant([END]), axis=1)
+    graph.output("next_context", graph.op("Squeeze", later, graph.constant([0])), (reach, dims))
+    last = graph.rows(sums, -1, END, axis=1)
+    graph.output("next_sums", graph.op("Reshape", last, graph.constant([dims + 1])), (dims + 1,))
     graph.output("next_seen", graph.op("Add", "seen", length), (1,), "int64")
     return graph.model(description.metadata(model, "streaming", _running(running)))
 
@@ -141,7 +147,5 @@ def _running(mean: RunningMean) -> str:
 
 
 def _of_one(graph: OnnxGraph, model: FrameModel, padded: str) -> str:
-    """(S, D) -> (T, C)."""
-    first = graph.constant([0])
-    log_posteriors = add_log_posteriors(graph, model, graph.op("Unsqueeze", padded, first))
-    return graph.op("Squeeze", log_posteriors, first)
+    """(1, S, D) -> (T, C)."""
+    return graph.op("Squeeze", add_log_posteriors(graph, model, padded), graph.constant([0]))

@@ -24,8 +24,8 @@ except ImportError:  # the extra is not installed
 OPSET = 17
 _IR = 8  # of the ONNX release that had this opset first
 END = np.iinfo(np.int64).max  # of a slice that goes to the end
-FLOAT, DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE  # for casts
-_TYPES = {"float32": FLOAT, "int64": TensorProto.INT64}
+FLOAT, DOUBLE, INT64 = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64  # for casts
+_TYPES = {"float32": FLOAT, "int64": INT64}
 
 Weights = Literal["float32", "float16"]
 Shape = Sequence[int | str]  # of an input or output; a string names a length that may differ

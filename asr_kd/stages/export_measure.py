@@ -57,12 +57,17 @@ def searches_of(context: DecodeContext, system: str) -> dict[str, Search]:
     Raises:
       UserError: the system's present models were not decoded on dev.
     """
-    task = task_of(context.config, context.work, system, may_compile=False)
-    searches = {WORDS: _search(context, task)}
+    searches = {WORDS: words_search(context, system)}
     if context.config.decodes_phones:
         of_phones = phone_context(context)
-        searches[PHONES] = _search(of_phones, phone_task(of_phones, task, may_compile=False))
+        task = phone_task(of_phones, searches[WORDS].task, may_compile=False)
+        searches[PHONES] = _search(of_phones, task)
     return searches
+
+
+def words_search(context: DecodeContext, system: str) -> Search:
+    """As `searches_of`, of words alone."""
+    return _search(context, task_of(context.config, context.work, system, may_compile=False))
 
 
 def _search(context: DecodeContext, task: DecodeTask) -> Search:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from asr_kd.acoustic.model import FrameModel
-from asr_kd.errors import UserError, printable, some_of
+from asr_kd.errors import UserError
 from asr_kd.evaluation.scoring import rate_name
 from asr_kd.export import PRECISIONS
 from asr_kd.export.onnx_acoustic import Description, streaming_model, utterance_model
@@ -24,9 +24,10 @@ from asr_kd.frames.store import FrameStore
 from asr_kd.io.files import read_json, write_json
 from asr_kd.io.folders import resuming_folder
 from asr_kd.io.formatting import text_table
-from asr_kd.io.stamp import STAMP, Stamp, read_stamp, stale_reason
+from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.stages.decode import decode_stamp
 from asr_kd.stages.decode_context import chosen_sets, decode_context
+from asr_kd.stages.export_folder import RESULT, STEP, export_folder
 from asr_kd.stages.export_measure import WORDS, Figures, Search, measure, searches_of
 from asr_kd.stages.export_posteriors import answering_model
 from asr_kd.workspace.config import DEV, TRAIN, Config
@@ -35,7 +36,6 @@ from asr_kd.workspace.work import Workspace, labels_of, require
 
 log = logging.getLogger(__name__)
 
-_STEP, _RESULT = "export", "export.json"
 _CALIBRATION = 50  # utterances of dev, spread over the set, that static scales are from
 _COSTLY = 0.002  # of an error rate, above that of float32
 
@@ -139,7 +139,7 @@ def export_onnx(config: Config, work: Workspace, system: str, folder: Path, opti
       UserError: an earlier stage has not run, the folder holds other files, or the extra `export` is not installed.
     """
     config.system(system)
-    folder = _checked(folder)
+    folder = export_folder(folder)
     searches: dict[str, Search] = {}
     if options.measured:
         names = tuple(dict.fromkeys((DEV, *chosen_sets(config, work, options.sets))))
@@ -157,31 +157,8 @@ def export_onnx(config: Config, work: Workspace, system: str, folder: Path, opti
         files = list(_write(partial, model, work, description, options))
         rows = list(_rows(partial, model, files, searches, labels_of(tree))) if searches else []
         result = _result(system, searches, rows, options)
-        write_json(partial / _RESULT, result)
+        write_json(partial / RESULT, result)
     return ExportResult(folder, True, result)
-
-
-def _checked(folder: Path) -> Path:
-    """The folder's absolute name.
-
-    Raises:
-      UserError: it cannot be written, or holds what no export has written.
-    """
-    folder = folder.absolute()
-    if printable(str(folder)) != str(folder):
-        raise UserError(f"{folder}: this name is not UTF-8, and onnxruntime cannot read it; give another folder.")
-    if folder in (Path.cwd(), *Path.cwd().parents):
-        raise UserError(f"{folder} is where this command runs; give the name of a new folder.")
-    if not folder.exists():
-        return folder
-    inside = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    stamp = read_stamp(folder) if folder.is_dir() else None
-    ours = {STAMP, _RESULT} if stamp is not None and stamp["step"] == _STEP else set()
-    others = [name for name in inside if name not in ours and not (ours and name.endswith(".onnx"))]
-    if others or not folder.is_dir():
-        which = f" ({some_of(sorted(others))})" if others else ""
-        raise UserError(f"{folder} holds other files{which}; name a new folder.")
-    return folder
 
 
 def _stamp(config: Config, work: Workspace, system: str, searches: dict[str, Search], options: ExportOptions) -> Stamp:
@@ -202,7 +179,7 @@ def _stamp(config: Config, work: Workspace, system: str, searches: dict[str, Sea
         for name, store in search.context.stores.items():
             inputs[f"{kind} of {name}"] = decode_stamp(search.context, search.task, name).digest
             inputs[f"labels of {name}"] = (store.array_stamp(labels) or {"digest": "none"})["digest"]
-    return Stamp(_STEP, settings, inputs)
+    return Stamp(STEP, settings, inputs)
 
 
 def _write(
@@ -268,9 +245,9 @@ def _result(system: str, searches: dict[str, Search], rows: Sequence[Row], optio
 
 def _read_result(folder: Path) -> dict[str, Any]:
     advice = f"delete {folder} and export again"
-    result = read_json(folder / _RESULT, dict, advice)
+    result = read_json(folder / RESULT, dict, advice)
     try:
         str(ExportResult(folder, False, result))
     except (KeyError, TypeError, AttributeError):
-        raise UserError(f"{folder / _RESULT} is damaged; {advice}.") from None
+        raise UserError(f"{folder / RESULT} is damaged; {advice}.") from None
     return result

@@ -1,0 +1,182 @@
+"""What sherpa-onnx runs as it is: models whose columns are senones, HCLG in its labels, its lists of tokens and words.
+
+Its search is that of kaldi-decoder over (T, V) scores; CTC is only how it reads the result. An arc whose input label
+is i takes the score of column i - 1. Arcs with the label 0 or 1, and arcs whose label is that of the arc before, lose
+their word: so column 0 is not used, senone c is column c + 1 and label c + 2, and words stand where an HMM state is
+entered, as in a `Graph`. There is no option for an acoustic scale, priors, or a beam other than BEAM: scale and priors
+are part of the model, and all costs are multiplied by BEAM / beam.
+
+Shapes:  N utterances, T frames, S with their context, L of a chunk, D mel bins, C senones, V = C + 1 columns.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asr_kd.acoustic.model import FrameModel
+from asr_kd.decoding.fst_io import Fst
+from asr_kd.decoding.graph import Graph
+from asr_kd.decoding.kaldi_decoder import decoding_fst
+from asr_kd.errors import UserError
+from asr_kd.export.onnx_acoustic import Description, running_mean
+from asr_kd.export.onnx_graph import FLOAT, INT64, OnnxGraph
+from asr_kd.export.onnx_models import add_log_posteriors
+from asr_kd.export.onnx_normalisation import add_normalised, add_running_sums, means_of
+from asr_kd.frames.normalisation import Normalisation
+
+BEAM = 16.0  # of sherpa-onnx's search
+_JOINS = "_+|~^"  # the first that is in no word stands between the words of an arc that has several
+_CACHE = (128, 3, 19)  # the shape of what a stream may keep
+_ENCODER = ("encoder_dims", "query_head_dims", "value_head_dims", "num_heads", "cnn_module_kernels", "left_context_len")
+_UNUSED = -1e4  # score of column 0
+_FILLED = -23.0  # log energies that fill up the shorter of several utterances lie below; those of silence above
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How log posteriors become scores.
+
+    Attributes:
+      log_priors: (C,) natural log.
+      silence: senone of silence's last state.
+      acoustic_scale, word_penalty, prior_scale, beam: of our own search.
+    """
+
+    log_priors: np.ndarray
+    silence: int
+    acoustic_scale: float
+    word_penalty: float = 0.0
+    prior_scale: float = 1.0
+    beam: float = BEAM
+
+    @property
+    def factor(self) -> float:
+        """Of all costs, of the graph and of the model."""
+        return BEAM / self.beam
+
+
+def sherpa_fst(graph: Graph, scores: Scores) -> Fst:
+    """HCLG with sherpa-onnx's labels and costs."""
+    fst, factor = decoding_fst(graph, scores.word_penalty), np.float32(scores.factor)
+    return Fst(fst.src, fst.dst, fst.ilabel + 1, fst.olabel, fst.cost * factor, fst.final * factor, fst.start)
+
+
+def offline_model(model: FrameModel, normalisation: Normalisation, scores: Scores, description: Description) -> Any:
+    """For `--tdnn-model`: `x` (N, T, D) log-mel energies -> `log_prob` (N, T, V) scores.
+
+    sherpa-onnx says nothing of lengths. Where it fills up the shorter of several utterances, only silence can be.
+    """
+    graph, left, right = OnnxGraph(), model.context.left, model.context.right
+    graph.input("x", ("N", "T", model.num_dims))
+    heard = graph.op("GreaterOrEqual", graph.op("ReduceMax", "x", axes=[2], keepdims=1), graph.constant(_FILLED))
+    counted = graph.op("Cast", heard, to=FLOAT)  # (N, T, 1)
+    # what is no number becomes the padding's 0, and so the mean: it must not spread over the utterance
+    energies = graph.op("Where", heard, "x", graph.constant(0.0))
+    normalised = graph.op("Mul", add_normalised(graph, energies, normalisation, counted), counted)
+    places = graph.count(graph.constant([-left]), graph.op("Add", graph.length("x", 1), graph.constant([right])))
+    rows = graph.op("Unsqueeze", graph.count(graph.constant([0]), graph.length("x", 1)), graph.constant([0, 2]))
+    heard_rows = graph.op("Mul", rows, graph.op("Cast", heard, to=INT64))
+    last = graph.op("ReduceMax", heard_rows, axes=[1], keepdims=1)  # (N, 1, 1)
+    column = graph.op("Unsqueeze", places, graph.constant([0, 2]))
+    inside = graph.op("Max", graph.op("Min", column, last), graph.constant(0))  # (N, S, 1)
+    padded = graph.op("GatherND", normalised, inside, batch_dims=1)
+    silence = np.full(model.num_senones, _UNUSED)
+    silence[scores.silence] = 0.0
+    answer = graph.op("Where", heard, _scores(graph, model, padded, scores), graph.constant(silence))
+    graph.output("log_prob", _with_unused(graph, answer), ("N", "T", model.num_senones + 1))
+    mean = "utterance" if normalisation.running is None else "running"
+    return graph.model(description.metadata(model, "sherpa", mean) | {"vocab_size": model.num_senones + 1})
+
+
+def online_model(
+    model: FrameModel, normalisation: Normalisation, scores: Scores, description: Description, *, chunk: int
+) -> Any:
+    """For `--zipformer2-ctc-model`: chunks of L = `chunk` frames, and the frames after them that the model looks ahead.
+
+    Of the forms that sherpa-onnx streams, this is the one whose features are as asked for (NeMo's are others). The
+    cache that it offers, `embed_states`, holds the left context and the sums of the running mean.
+
+    Raises:
+      UserError: they are too many for it.
+    """
+    graph, dims, left, ahead = OnnxGraph(), model.num_dims, model.context.left, model.context.right
+    unused = math.prod(_CACHE) - (left + 1) * dims - 1
+    if unused < 0:
+        raise UserError(
+            f"a stream of sherpa-onnx can keep {math.prod(_CACHE):,} numbers, but {left} frames of {dims} and a "
+            f"running mean are {(left + 1) * dims + 1:,}; a model with less context on the left can be streamed."
+        )
+    graph.input("x", ("N", chunk + ahead, dims))
+    graph.input("embed_states", ("N", *_CACHE))
+    graph.input("processed_lens", ("N",), "int64")
+    cache = graph.op("Reshape", "embed_states", graph.constant([0, 1, -1]))  # (N, 1, size)
+    running = running_mean(normalisation, description.running_seconds)
+    new = graph.op("Equal", "processed_lens", graph.constant(0))
+    begins = graph.op("Unsqueeze", new, graph.constant([1, 2]))
+    before = graph.op("Where", begins, graph.constant(running.start()), graph.rows(cache, 0, dims + 1, axis=2))
+    # what is no number becomes the training set's mean: else no sum would be a number ever after
+    finite = graph.op("Equal", graph.op("Sub", "x", "x"), graph.constant(0.0))
+    energies = graph.op("Where", finite, "x", graph.constant(running.prior))
+    sums = add_running_sums(graph, energies, before, running)
+    centred = graph.op("Sub", energies, means_of(graph, sums))
+    padded = normalised = graph.op("Mul", centred, graph.constant(normalisation.scale))
+    if left:
+        earlier = graph.op(
+            "Reshape", graph.rows(cache, dims + 1, (left + 1) * dims + 1, axis=2), graph.constant([0, left, dims])
+        )
+        edge = graph.rows(normalised, 0, 1, axis=1)  # stands for all frames before the first
+        padded = graph.op("Concat", graph.op("Where", begins, edge, earlier), normalised, axis=1)
+    graph.output(
+        "log_probs", _with_unused(graph, _scores(graph, model, padded, scores)), ("N", chunk, model.num_senones + 1)
+    )
+    later = [graph.rows(sums, chunk - 1, chunk, axis=1)]
+    if left:
+        later.append(graph.op("Reshape", graph.rows(padded, chunk, chunk + left, axis=1), graph.constant([0, 1, -1])))
+    filled = graph.op("Pad", graph.op("Concat", *later, axis=2), graph.constant([0, 0, 0, 0, 0, unused]))
+    graph.output("new_embed_states", graph.op("Reshape", filled, graph.constant([0, *_CACHE])), ("N", *_CACHE))
+    seen = graph.op("Add", "processed_lens", graph.constant(chunk))
+    graph.output("new_processed_lens", seen, ("N",), "int64")
+    sizes = {"T": chunk + ahead, "decode_chunk_len": chunk, "num_encoder_layers": 0, **dict.fromkeys(_ENCODER, 1)}
+    known = description.metadata(model, "sherpa streaming", "running") | sizes
+    return graph.model(known | {"model_type": "zipformer2"})
+
+
+def _scores(graph: OnnxGraph, model: FrameModel, padded: str, scores: Scores) -> str:
+    """(N, S, D) normalised frames -> (N, T, C)."""
+    posteriors = add_log_posteriors(graph, model, padded)
+    likelihoods = graph.op("Sub", posteriors, graph.constant(scores.prior_scale * scores.log_priors))
+    return graph.op("Mul", likelihoods, graph.constant(scores.acoustic_scale * scores.factor))
+
+
+def _with_unused(graph: OnnxGraph, scores: str) -> str:
+    return graph.op("Pad", scores, graph.constant([0, 0, 1, 0, 0, 0]), graph.constant(_UNUSED))
+
+
+def write_tokens(path: Path, num_senones: int) -> None:
+    """A line for each column; the symbols matter to nothing."""
+    lines = ["<blk> 0", *(f"s{senone} {senone + 1}" for senone in range(num_senones))]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def write_words(path: Path, graph: Graph) -> str:
+    """Each output label's word, or words joined by a sign that is in none, and its number.
+
+    Returns:
+      The sign; "" where no arc has several words.
+
+    Raises:
+      UserError: there are such arcs, and each sign is in some word.
+    """
+    free = [sign for sign in _JOINS if not any(sign in word for word in graph.words)]
+    if not free and graph.sequences:
+        raise UserError(f"each of {' '.join(_JOINS)} is in some word, and one must separate words in words.txt.")
+    join = free[0] if graph.sequences else ""
+    several = (join.join(graph.words[word - 1] for word in sequence) for sequence in graph.sequences)
+    lines = (f"{name} {number}\n" for number, name in enumerate(["<eps>", *graph.words, *several]))
+    path.write_text("".join(lines), encoding="utf-8")
+    return join

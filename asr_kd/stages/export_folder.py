@@ -1,0 +1,45 @@
+"""The folder that `asr-kd export` writes, whatever is in it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from asr_kd.errors import UserError, printable, some_of
+from asr_kd.io.stamp import STAMP, read_stamp
+
+STEP, RESULT = "export", "export.json"
+ONNX, SHERPA = "onnx", "sherpa"  # forms
+_FILES = {ONNX: {STAMP, RESULT}, SHERPA: {STAMP, RESULT, "README.md", "HLG.fst", "tokens.txt", "words.txt"}}
+_RECORDINGS = re.compile(r"test_wavs/\d\.wav")  # of the form SHERPA
+
+
+def export_folder(folder: Path) -> Path:
+    """The folder's absolute name.
+
+    Raises:
+      UserError: it cannot be written, or holds what no export has written.
+    """
+    folder = folder.absolute()
+    if printable(str(folder)) != str(folder):
+        raise UserError(f"{folder}: this name is not UTF-8, and onnxruntime cannot read it; give another folder.")
+    if folder in (Path.cwd(), *Path.cwd().parents):
+        raise UserError(f"{folder} is where this command runs; give the name of a new folder.")
+    if not folder.exists():
+        return folder
+    files = [path for path in folder.rglob("*") if not path.is_dir()] if folder.is_dir() else []
+    inside = [str(path.relative_to(folder)) for path in files]
+    stamp = read_stamp(folder) if folder.is_dir() else None
+    form = stamp["settings"].get("form", ONNX) if stamp is not None and stamp["step"] == STEP else ""
+    others = [name for name in inside if not _is_of(form, name)]
+    if others or not folder.is_dir():
+        which = f" ({some_of(sorted(others))})" if others else ""
+        raise UserError(f"{folder} holds other files{which}; name a new folder.")
+    return folder
+
+
+def _is_of(form: str, name: str) -> bool:
+    """Whether an export of this form ("": none) writes files of this name."""
+    if name in _FILES.get(form, ()) or (form and "/" not in name and name.endswith(".onnx")):
+        return True
+    return form == SHERPA and _RECORDINGS.fullmatch(name) is not None

@@ -1,0 +1,301 @@
+"""`asr-kd export --format sherpa`: a folder that sherpa-onnx runs as it is, and what it answered on dev and tests."""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import soundfile
+
+from asr_kd.alignment.topology import SIL
+from asr_kd.alignment.tree import read_tree
+from asr_kd.decoding.fst_io import to_kaldifst
+from asr_kd.decoding.graph import read_graph
+from asr_kd.errors import UserError
+from asr_kd.evaluation.scoring import rate_name
+from asr_kd.export.onnx_acoustic import Description
+from asr_kd.export.onnx_graph import save
+from asr_kd.export.quantise import quantise_dynamic
+from asr_kd.export.sherpa import Scores, offline_model, online_model, sherpa_fst, write_tokens, write_words
+from asr_kd.frames.features import FRAME_SHIFT, LOW_FREQ
+from asr_kd.io.files import read_json, write_json
+from asr_kd.io.folders import resuming_folder
+from asr_kd.io.formatting import text_table
+from asr_kd.io.stamp import Stamp, stale_reason
+from asr_kd.stages.decode import decode_stamp
+from asr_kd.stages.decode_context import chosen_sets, decode_context
+from asr_kd.stages.export_folder import RESULT, SHERPA, STEP, export_folder
+from asr_kd.stages.export_measure import Search, words_search
+from asr_kd.stages.export_posteriors import answering_model
+from asr_kd.stages.sherpa_measure import OWN, Package, Recording, measure, recordings_of
+from asr_kd.workspace.config import DEV, TRAIN, Config
+from asr_kd.workspace.sets import open_frames
+from asr_kd.workspace.work import Workspace, require
+
+log = logging.getLogger(__name__)
+
+MODELS = ("model.onnx", "model.int8.onnx", "streaming.onnx", "streaming.int8.onnx")
+_GRAPH, _CACHE = "HLG.fst", "measured"
+_EXAMPLES, _LONGEST = 3, 15.0  # recordings in the package; seconds of one, where there are shorter ones
+
+
+@dataclass(frozen=True)
+class SherpaOptions:
+    """What is written and measured.
+
+    Attributes:
+      chunk: frames that a stream takes at once.
+      sets: that are measured beside dev; empty: all that are scored.
+      allow_pipes: run the commands that cuts name for audio.
+    """
+
+    chunk: int = 20
+    sets: tuple[str, ...] = ()
+    nj: int = 1
+    allow_pipes: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a model of the package answered, or our own.
+
+    Attributes:
+      bytes: of its file; None: it is no file of the package.
+      rates: set -> error rate.
+      same: share of the utterances with the words of our search with kaldi-decoder, at the same beam and mean.
+      empty: utterances without words.
+      rtf: seconds of one thread by seconds of speech, search included.
+    """
+
+    name: str
+    bytes: int | None
+    rates: dict[str, float]
+    same: float | None = None
+    empty: int | None = None
+    rtf: float | None = None
+
+    @property
+    def cells(self) -> list[str]:
+        """Of a table."""
+        size = "" if self.bytes is None else f"{self.bytes / 1e6:.2f}"
+        same = "" if self.same is None else f"{self.same:.1%}"
+        empty, speed = ("" if value is None else value for value in (self.empty, self.rtf and f"{1 / self.rtf:.1f}"))
+        return [self.name, size, *(f"{rate:.2%}" for rate in self.rates.values()), same, str(empty), str(speed)]
+
+
+@dataclass(frozen=True)
+class SherpaResult:
+    """What was written; `result` is what export.json has."""
+
+    folder: Path
+    ran: bool
+    result: dict[str, Any]
+
+    def __str__(self) -> str:
+        first = f"{'exported to' if self.ran else 'already in'} {self.folder}"
+        return "\n".join([first, "", text_table([self.head, *(row.cells for row in self.rows)]), "", *self.notes])
+
+    @property
+    def rows(self) -> list[Row]:
+        return [Row(**row) for row in self.result["models"]]
+
+    @property
+    def head(self) -> list[str]:
+        rates = (f"{name} {self.result['rate']}" for name in self.rows[0].rates)
+        return ["model", "MB", *rates, "same words", "no words", "speed"]
+
+    @property
+    def notes(self) -> list[str]:
+        """Of the table."""
+        processes = self.result["processes"]
+        beside = f", {processes} processes side by side" if processes > 1 else ""
+        return [
+            "same words: as our own search with kaldi-decoder, at the package's beam and mean",
+            f"speed: with search, times real time on one thread{beside}",
+        ]
+
+
+def export_sherpa(config: Config, work: Workspace, system: str, folder: Path, options: SherpaOptions) -> SherpaResult:
+    """Writes models, graph, tokens, words, three recordings of a test set and a README with what they give.
+
+    Raises:
+      UserError: an earlier stage has not run, the folder holds other files, or the extra `export` is not installed.
+    """
+    config.system(system)
+    folder = export_folder(folder)
+    names = tuple(dict.fromkeys((DEV, *chosen_sets(config, work, options.sets))))
+    search = words_search(decode_context(config, work, names, None, options.nj), system)
+    stores, audio_format = search.context.stores, config.corpus.audio_format
+    sets = {
+        name: recordings_of(work, store, name, audio_format, allow_pipes=options.allow_pipes)
+        for name, store in stores.items()
+    }
+    stamp = _stamp(config, work, search, options)
+    reason = stale_reason(folder, stamp)
+    if reason is None:
+        return _read_result(folder)
+    log.info("exporting %s: %s", system, reason)
+    with resuming_folder(folder, stamp) as partial:
+        package = _write(partial, config, work, search, options)
+        rows = list(_rows(package, search, sets, options.nj))
+        result = {
+            "system": system,
+            "rate": rate_name(search.context.scoring.unit),
+            "processes": options.nj,
+            "models": [asdict(row) for row in rows],
+        }
+        write_json(partial / RESULT, result)
+        examples = next((sets[name] for name in names if name != DEV), sets[DEV])
+        _write_readme(package, examples, SherpaResult(folder, True, result))
+        shutil.rmtree(partial / _CACHE)  # last: nothing is measured twice
+    return SherpaResult(folder, True, result)
+
+
+def _read_result(folder: Path) -> SherpaResult:
+    advice = f"delete {folder} and export again"
+    result = SherpaResult(folder, False, read_json(folder / RESULT, dict, advice))
+    try:
+        str(result)
+    except (KeyError, TypeError, AttributeError, IndexError):
+        raise UserError(f"{folder / RESULT} is damaged; {advice}.") from None
+    return result
+
+
+def _stamp(config: Config, work: Workspace, search: Search, options: SherpaOptions) -> Stamp:
+    system = search.task.system
+    settings = {
+        "form": SHERPA,
+        "system": system,
+        "models": sum(config.answering(system).values()),
+        "chunk": options.chunk,
+        "scales": [search.settings.acoustic_scale, search.settings.word_penalty],
+        "decoding": search.context.decoding,
+        "running_seconds": config.features.running_seconds,
+    }
+    inputs = {"model": require(work.exp(system), work, f"train {system}")["digest"]}
+    inputs |= {"train frames": open_frames(work, TRAIN).digest, "graph": search.task.inputs["graph"]}
+    for name in search.context.stores:
+        inputs[f"words of {name}"] = decode_stamp(search.context, search.task, name).digest
+    return Stamp(STEP, settings, inputs)
+
+
+def _write(folder: Path, config: Config, work: Workspace, search: Search, options: SherpaOptions) -> Package:
+    """Everything but recordings and README."""
+    system = search.task.system
+    model, scores = answering_model(config, work, system), scores_of(search)
+    normalisation = open_frames(work, TRAIN).normalisation
+    origin = {"model": search.task.inputs["model"]}
+    description = Description(system, config.corpus.sampling_rate, config.features.running_seconds, origin)
+    save(offline_model(model, normalisation, scores, description), folder / MODELS[0])
+    save(online_model(model, normalisation, scores, description, chunk=options.chunk), folder / MODELS[2])
+    for whole, small in (MODELS[:2], MODELS[2:]):
+        quantise_dynamic(folder / whole, folder / small)
+    graph = read_graph(search.model.graph)
+    if not to_kaldifst(sherpa_fst(graph, scores)).write(str(folder / _GRAPH)):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / _GRAPH))
+    write_tokens(folder / "tokens.txt", model.num_senones)
+    scales = None if normalisation.scales is None else normalisation.scales[:1]
+    return Package(
+        folder,
+        config.corpus.audio_format,
+        config.features.num_mel_bins,
+        join=write_words(folder / "words.txt", graph),
+        chunk=options.chunk,
+        ahead=model.context.right,
+        model=search.model,
+        search=search.settings,
+        normalisation=replace(normalisation, means=normalisation.means[:1], scales=scales),
+    )
+
+
+def scores_of(search: Search) -> Scores:
+    """As the system is decoded."""
+    tree, decoding = read_tree(search.model.tree), search.settings.decoding
+    return Scores(
+        tree.log_priors(),
+        silence=int(tree.tables[SIL, -1, SIL, SIL]),
+        acoustic_scale=search.settings.acoustic_scale,
+        word_penalty=search.settings.word_penalty,
+        prior_scale=decoding.prior_scale,
+        beam=decoding.search_beam,
+    )
+
+
+def _rows(package: Package, search: Search, sets: dict[str, list[Recording]], nj: int) -> Iterator[Row]:
+    """As the system was decoded; of our own search with the package's mean; of each model."""
+    cache = package.folder / _CACHE
+    cache.mkdir(exist_ok=True)
+    decoded = {name: search.context.read_summary(search.task.system, name)["wer_per_seed"][0] for name in sets}
+    yield Row("asr-kd decode", None, decoded)
+    own: dict[str, list[list[str]]] = {}
+    models = (OWN, *MODELS)
+    audio = sum(recording.seconds for recordings in sets.values() for recording in recordings)
+    for model, answers in zip(models, measure(package, sets, models, cache, nj), strict=True):
+        words = {name: answer.words for name, answer in answers.items()}
+        own = own or words
+        pairs = [pair for name in sets for pair in zip(words[name], own[name], strict=True)]
+        yield Row(
+            model or "our own search",
+            (package.folder / model).stat().st_size if model else None,
+            {name: search.errors(name, words[name]) for name in sets},
+            sum(ours == theirs for ours, theirs in pairs) / max(1, len(pairs)),
+            sum(not theirs for theirs, _ in pairs),
+            sum(answer.seconds for answer in answers.values()) / audio,
+        )
+
+
+def _write_readme(package: Package, recordings: Sequence[Recording], result: SherpaResult) -> None:
+    """README.md, and the recordings that it speaks of."""
+    folder, rate = package.folder, package.audio_format.sampling_rate
+    (folder / "test_wavs").mkdir(exist_ok=True)
+    examples = _examples(recordings)
+    wavs = [f"test_wavs/{number}.wav" for number in range(len(examples))]
+    for wav, samples in zip(wavs, package.samples(examples), strict=True):
+        soundfile.write(folder / wav, samples, rate, subtype="PCM_16")
+    written = [soundfile.read(folder / wav, dtype="float32")[0] for wav in wavs]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("asr_kd.stages", "sherpa_package"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    text = environment.get_template("README.md.j2").render(
+        result=result,
+        package=package,
+        offline=_expected(package, MODELS[0], wavs, written),
+        streaming=_expected(package, MODELS[2], wavs, written),
+        low_freq=f"{LOW_FREQ:g}",
+        latency=round(1000 * FRAME_SHIFT * (package.chunk + package.ahead)),
+        version=importlib.metadata.version("sherpa-onnx"),
+        graph_bytes=(folder / _GRAPH).stat().st_size,
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _expected(package: Package, model: str, wavs: Sequence[str], samples: Sequence[np.ndarray]) -> list[dict[str, str]]:
+    """What the README promises of each recording."""
+    recogniser, names = package.recogniser(model), package.names()
+    rows = []
+    for wav, each in zip(wavs, samples, strict=True):
+        numbers = recogniser.words(each)
+        words = " ".join(word for number in numbers for word in names[number])
+        rows.append({"wav": wav, "numbers": " ".join(map(str, numbers)), "words": words})
+    return rows
+
+
+def _examples(recordings: Sequence[Recording]) -> list[Recording]:
+    """Some of ordinary length, spread over the set's lengths."""
+    by_length = sorted(recordings, key=lambda recording: recording.seconds)
+    short = [recording for recording in by_length if recording.seconds <= _LONGEST] or by_length[:_EXAMPLES]
+    places = np.unique(np.linspace(0, len(short) - 1, _EXAMPLES + 2).round().astype(int)[1:-1])
+    return [short[place] for place in places]

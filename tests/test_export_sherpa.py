@@ -1,0 +1,167 @@
+"""`asr-kd export --format sherpa`: sherpa-onnx finds the words that decoding finds, alone from the package."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sherpa_onnx
+import soundfile
+from click.testing import CliRunner
+
+from asr_kd.cli import main
+from asr_kd.export.sherpa_run import SherpaRecogniser
+
+from .recipe import RATE, arguments, finished_recipe
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Path:
+    return finished_recipe(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def package(config, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sherpa") / "out"
+    result = CliRunner().invoke(
+        main,
+        arguments(config, ["export", "distilled", str(folder), "--format", "sherpa", "--nj", "1"]),
+        catch_exceptions=False,
+    )
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def rows(package: Path) -> dict[str, dict]:
+    return {row["name"]: row for row in json.loads((package / "export.json").read_text())["models"]}
+
+
+def test_it_is_complete_and_finds_the_words_of_decoding(config, package):
+    names = {path.name for path in package.iterdir()}
+    assert names == {
+        "model.onnx", "model.int8.onnx", "streaming.onnx", "streaming.int8.onnx", "HLG.fst", "tokens.txt", "words.txt",
+        "test_wavs", "README.md", "export.json", "stamp.json",
+    }  # fmt: skip
+    answered = rows(package)
+    decoded = answered["asr-kd decode"]["rates"]  # each utterance is a speaker of its own: the means are the same
+    own = answered["our own search"]
+    assert own["same"] == 1 and own["rates"] == pytest.approx(decoded)
+    assert answered["model.onnx"]["same"] >= 0.99
+    for model, bound in (("model.onnx", 0.0), ("model.int8.onnx", 0.002), ("streaming.onnx", 0.003)):
+        assert all(answered[model]["rates"][name] <= own["rates"][name] + bound for name in ("dev", "test"))
+    assert answered["streaming.int8.onnx"]["same"] > 0.8
+    assert all(answered[model]["empty"] == 0 for model in list(answered)[1:])
+
+
+def commands(text: str) -> list[list[str]]:
+    """Those that begin with sherpa-onnx, in the order of the README."""
+    lines = re.findall(r"^    (sherpa-onnx.*)$", text.replace("\\\n", " "), re.MULTILINE)
+    return [shlex.split(line) for line in lines]
+
+
+def test_the_commands_of_the_readme_give_what_it_promises(package):
+    text = (package / "README.md").read_text()
+    snippet = text.partition("```python\n")[2].partition("```")[0]
+    tools = Path(sys.executable).parent
+    libraries = Path(sherpa_onnx.__file__).parent / "lib"
+    assert [command[0] for command in commands(text)] == ["sherpa-onnx-offline", "sherpa-onnx"]
+    tables = re.findall(r"((?:^\| test_wavs.*\n)+)", text, re.MULTILINE)
+    for (tool, *options, _), table in zip(commands(text), tables, strict=True):
+        promised = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+        assert len(promised) == 3
+        for wav, numbers, words in promised:
+            ended = subprocess.run(
+                [str(tools / tool), *options, wav],
+                capture_output=True, text=True, cwd=package, env=os.environ | {"LD_LIBRARY_PATH": str(libraries)},
+            )  # fmt: skip
+            printed = ended.stdout + ended.stderr
+            (answer,) = (json.loads(line) for line in printed.splitlines() if line.startswith("{"))
+            assert answer["words"] == list(map(int, numbers.split()))
+            spoken = subprocess.run(
+                [sys.executable, "-c", snippet], input=printed, capture_output=True, text=True, cwd=package, check=True
+            )
+            assert spoken.stdout.strip() == words
+
+
+def test_processes_and_chunks_change_no_words(config, package, tmp_path):
+    options = ["--format", "sherpa", "--set", "dev", "--nj", "2", "--chunk", "60"]
+    result = CliRunner().invoke(main, arguments(config, ["export", "distilled", str(tmp_path / "out"), *options]))
+    assert result.exit_code == 0, result.output
+    assert "2 processes side by side" in result.output and "650 ms" in (tmp_path / "out" / "README.md").read_text()
+    for model in ("our own search", "model.onnx", "streaming.onnx"):
+        assert rows(tmp_path / "out")[model]["rates"]["dev"] == pytest.approx(rows(package)[model]["rates"]["dev"])
+
+
+def test_a_nan_costs_its_surroundings_alone(package):
+    samples = soundfile.read(package / "test_wavs" / "1.wav", dtype="float32")[0]
+    samples[len(samples) - 20] = np.nan  # in the silence at its end
+    for model in ("model.onnx", "streaming.onnx"):
+        recogniser = SherpaRecogniser(package, model, sampling_rate=RATE, num_mel_bins=40, max_active=3000)
+        clean = soundfile.read(package / "test_wavs" / "1.wav", dtype="float32")[0]
+        assert recogniser.words(samples) == recogniser.words(clean) != []
+
+
+def test_files_that_no_export_has_written_are_not_replaced(config, package, tmp_path):
+    folder = tmp_path / "out"
+    shutil.copytree(package, folder)
+    (folder / "test_wavs" / "mine.wav").write_bytes(b"keep")
+    arguments_of = ["export", "direct", str(folder), "--format", "sherpa", "--nj", "1"]
+    result = CliRunner().invoke(main, arguments(config, arguments_of))
+    assert result.exit_code == 2 and "holds other files (test_wavs/mine.wav)" in result.output
+    (folder / "test_wavs" / "mine.wav").unlink()
+    (folder / "export.json").write_text('{"models": [{}]}')
+    result = CliRunner().invoke(main, arguments(config, ["export", "distilled", str(folder), "--format", "sherpa"]))
+    assert result.exit_code == 2 and "export.json is damaged; delete" in result.output
+
+
+# in a process of its own, which a crash would end
+SCRIPT = """
+import sys, numpy as np
+from pathlib import Path
+from asr_kd.export.sherpa_run import SherpaRecogniser
+folder, model, samples = sys.argv[1:]
+recogniser = SherpaRecogniser(Path(folder), model, sampling_rate=8000, num_mel_bins=40, max_active=3000)
+try:
+    print(recogniser.words(eval(samples, {"np": np}).astype(np.float32)))
+except RuntimeError as error:
+    print("error:", str(error)[:40])
+"""
+
+
+@pytest.mark.parametrize("model", ["model.onnx", "streaming.int8.onnx"])
+@pytest.mark.parametrize(
+    "samples",
+    [
+        "np.zeros(0)",
+        "np.zeros(1)",
+        "np.zeros(150)",
+        "np.full(8000, np.nan)",
+        "np.full(8000, 1e9)",
+        "np.zeros(8000 * 600)",
+    ],
+    ids=["empty", "one sample", "less than a window", "nan", "too loud", "ten minutes of silence"],
+)
+def test_any_input_has_an_answer_or_an_error(package, model, samples):
+    command = [sys.executable, "-c", SCRIPT, str(package), model, samples]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0 and ended.stdout.startswith(("[", "error:")), ended.stderr
+
+
+def test_a_second_export_does_nothing_and_wrong_options_are_named(config, package):
+    def export(*options: str):
+        return CliRunner().invoke(main, arguments(config, ["export", "distilled", str(package), *options]))
+
+    again = export("--format", "sherpa", "--nj", "1")
+    assert again.exit_code == 0 and "already in" in again.output and "streaming.int8.onnx" in again.output
+    result = export("--format", "sherpa", "--streaming")
+    assert result.exit_code == 2 and "are for --format onnx" in result.output
+    result = export("--chunk", "5")
+    assert result.exit_code == 2 and "--chunk is for --format sherpa" in result.output
