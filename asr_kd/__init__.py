@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from asr_kd.acoustic.training import fit as fit
     from asr_kd.alignment.realignment import align as align
     from asr_kd.api import decode as decode
-    from asr_kd.api import load as load
+    from asr_kd.api import load_model as load_model
     from asr_kd.api import wer as wer
     from asr_kd.decoding.graph import read_graph as read_graph
     from asr_kd.distillation.loss import SoftTargets as SoftTargets
@@ -47,10 +47,14 @@ if TYPE_CHECKING:
     from asr_kd.frames.windows import windows_of as windows_of
     from asr_kd.lang.lexicon import Lang as Lang
     from asr_kd.lang.ngram import estimate as estimate_ngrams
+    from asr_kd.runtime.folder import load_recogniser as load
+    from asr_kd.runtime.recogniser import Recogniser as Recogniser
     from asr_kd.workspace.config_files import load_config as load_config
 
 _PUBLIC = {  # name -> where it is
-    "load": "asr_kd.api:load",
+    "load": "asr_kd.runtime.folder:load_recogniser",
+    "Recogniser": "asr_kd.runtime.recogniser:Recogniser",
+    "load_model": "asr_kd.api:load_model",
     "FrameModel": "asr_kd.acoustic.model:FrameModel",
     "build_model": "asr_kd.acoustic.model:build_model",
     "save_model": "asr_kd.acoustic.model_files:save_model",
@@ -86,6 +90,8 @@ _PUBLIC = {  # name -> where it is
 __all__ = [  # noqa: RUF022
     "__version__",
     "load",
+    "Recogniser",
+    "load_model",
     "FrameModel",
     "build_model",
     "save_model",

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from asr_kd.acoustic import model_files
 from asr_kd.acoustic.model import FrameModel
-from asr_kd.acoustic.model_files import load_model
 from asr_kd.decoding.decoder import Hypothesis, make_decoder, scaled_likelihoods
 from asr_kd.decoding.graph import Graph
 from asr_kd.decoding.settings import DecodingConfig, chosen_backend
 from asr_kd.evaluation.wer import WordErrors, pooled, word_errors
 
 
-def load(folder: str | Path, device: str | torch.device = "cpu") -> FrameModel:
+def load_model(folder: str | Path, device: str | torch.device = "cpu") -> FrameModel:
     """A trained system (exp/<system>) as one model.
 
     Nothing beside its folder is read, but of an ensemble of other systems the folders that it names.
@@ -27,7 +27,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> FrameModel:
     Raises:
       UserError: the folder holds no model, or a damaged one.
     """
-    return load_model(Path(folder), device)
+    return model_files.load_model(Path(folder), device)
 
 
 def decode(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from asr_kd.commands import (
     stage,
 )
 from asr_kd.decoding.settings import BACKENDS, chosen_backend
-from asr_kd.errors import UserError, printable
-from asr_kd.export import PRECISIONS
+from asr_kd.errors import UserError
+from asr_kd.export import FORMS, PRECISIONS
 from asr_kd.workspace.config import Config
 from asr_kd.workspace.config_files import with_settings
 from asr_kd.workspace.executor import RunOptions
@@ -226,7 +227,7 @@ def export_posteriors(
 
 
 @stage("export")
-@click.option("--format", "form", type=click.Choice(["onnx", "sherpa"]), default="onnx", show_default=True)
+@click.option("--format", "form", type=click.Choice(FORMS), default="onnx", show_default=True)
 @click.option("--chunk", type=click.IntRange(1), help="Frames that a stream of sherpa takes at once.  [default: 20]")
 @click.option(
     "--precision",
@@ -259,21 +260,41 @@ def export(
 
     With --format onnx, ONNX files: log-mel energies in, log posteriors of the senones out. Each is decoded beside the
     model that it was made from. With --format sherpa, all that sherpa-onnx needs to recognise words, offline and
-    streaming, with three recordings and the commands for them. export.json has what was measured.
+    streaming, with three recordings and the commands for them. export.json has what was measured. With --format
+    recogniser, what `asr-kd transcribe --model DIRECTORY` and `asr_kd.load` need.
     """
+    _refuse_options(
+        form,
+        {
+            "--chunk": (chunk is not None, ["sherpa"]),
+            "--precision": (precisions, ["onnx"]),
+            "--decoder": (decoder, ["onnx"]),
+            "--streaming": (options["streaming"], ["onnx"]),
+            "--no-measure": (not options["measured"], ["onnx"]),
+            "--set": (options["sets"], ["onnx", "sherpa"]),
+            "--allow-pipes": (allow_pipes, ["sherpa"]),
+        },
+    )
+    if form == "recogniser":
+        from asr_kd.stages.export_recogniser import export_recogniser
+
+        return export_recogniser(config, work, system, directory)
     if form == "sherpa":
         from asr_kd.stages.export_sherpa import SherpaOptions, export_sherpa
 
-        if precisions or decoder or options["streaming"] or not options["measured"]:
-            raise UserError("--precision, --decoder, --streaming and --no-measure are for --format onnx.")
         of_package = SherpaOptions(chunk or SherpaOptions.chunk, options["sets"], options["nj"], allow_pipes)
         return export_sherpa(config, work, system, directory, of_package)
-    if chunk is not None:
-        raise UserError("--chunk is for --format sherpa: a stream of --format onnx takes chunks of any length.")
     from asr_kd.stages.export_onnx import ExportOptions, export_onnx
 
     chosen = ExportOptions(precisions, backend=decoder, **options)
     return export_onnx(config, work, system, directory, chosen)
+
+
+def _refuse_options(form: str, options: Mapping[str, tuple[Any, list[str]]]) -> None:
+    """Args: options: whether each was given, and the forms that it is for."""
+    for option, (given, forms) in options.items():
+        if given and form not in forms:
+            raise UserError(f"{option} is for --format {' and '.join(forms)}, not for {form}; leave it out.")
 
 
 @stage("decode")
@@ -307,29 +328,6 @@ def decode(
     check_models(rescore_lm, decoder)  # before the first pass, which takes long
     first = run(config, work, systems, sets, decoder, nj)
     return [first, *(rescore(config, work, lm, systems, sets, decoder, nj) for lm in rescore_lm)]
-
-
-@stage("transcribe")
-@click.option("--system", help="Its first seed recognises  [default: the distilled system of the first comparison]")
-@decoder_option
-@click.argument("recordings", nargs=-1, required=True, type=PATH)
-def transcribe(
-    config: Config, work: Workspace, system: str | None, decoder: str | None, recordings: tuple[Path, ...]
-) -> Any:
-    """Print the words of RECORDINGS, one line each; "-" is standard input.
-
-    WAV, FLAC, Ogg, MP3 and what else libsndfile reads. corpus.resample and corpus.channel of the config say what is
-    done about other sampling rates and several channels.
-    """
-    from asr_kd.stages.transcribe import transcribe as run
-
-    answers = run(config, work, recordings, system, decoder)
-    for path, words in answers:
-        if isinstance(words, str):
-            click.echo(f"{printable(str(path))}\t{words}")
-    if bad := [str(words) for _, words in answers if not isinstance(words, str)]:
-        raise UserError("; ".join(bad) + ".")
-    return []
 
 
 @stage("report")

@@ -35,7 +35,7 @@ PATH = click.Path(path_type=Path)  # of options and arguments
 
 _TRAINING = frozenset({"align", "train", "soft-targets"})  # commands that spend their time in batches of a net
 # commands that leave the work folder as it is
-_READING = frozenset({"plan", "transcribe", "export", "export-posteriors"})
+_READING = frozenset({"plan", "export", "export-posteriors"})
 _MOVE = "there is a file where a folder belongs, or the reverse: move it away, or give another name"
 _RIGHTS = "change the rights of the file or folder, or give another one"
 _ADVICE = {
@@ -264,13 +264,21 @@ def _logging(file: Path, *, optional: bool) -> Iterator[None]:
     Args:
       optional: go on without the file where it cannot be written, as on a read-only disk.
     """
-    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    handlers: list[logging.Handler] = []
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(_LogFile(file, encoding="utf-8", errors="backslashreplace"))
     except OSError:
         if not optional:
             raise
+    with messages(*handlers):
+        yield
+
+
+@contextlib.contextmanager
+def messages(*more: logging.Handler) -> Iterator[None]:
+    """Messages of the package to standard error and to other handlers, which are closed."""
+    handlers = [logging.StreamHandler(), *more]
     package = logging.getLogger("asr_kd")
     package.setLevel(logging.INFO)
     for handler in handlers:

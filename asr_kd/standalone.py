@@ -1,18 +1,23 @@
-"""Commands that need no recipe's work folder: config, new and doctor; and what those that are gone say."""
+"""Commands that need no recipe's work folder: config, new, doctor, transcribe; and what those that are gone say."""
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
-from asr_kd.commands import PATH, main
-from asr_kd.errors import UserError
+from asr_kd.commands import PATH, main, messages, nj_option
+from asr_kd.errors import UserError, printable
 from asr_kd.io.yaml_files import dump_yaml
+from asr_kd.runtime.transcript import FORMATS
 from asr_kd.settings import to_mapping
 from asr_kd.workspace.config_files import load_config
+from asr_kd.workspace.work import Workspace, default_root
 
 
 @main.command("config")
@@ -54,6 +59,76 @@ def doctor() -> None:
     diagnosis = examine()
     click.echo(str(diagnosis))
     sys.exit(0 if diagnosis.ok else 1)
+
+
+def recogniser_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --model, or --config, --work-dir and --system; the command gets `files`, see `RecogniserFiles`."""
+
+    @click.option("--model", type=PATH, help="A folder that `asr-kd export --format recogniser` has written.")
+    @click.option("--config", "config_path", type=PATH, help="Or the settings of a recipe (YAML) that was decoded.")
+    @click.option("--work-dir", type=PATH, help="Of that recipe  [default: its own folder]")
+    @click.option("--system", help="Its first seed recognises  [default: the distilled system of the first comparison]")
+    @functools.wraps(function)
+    def command(
+        model: Path | None, config_path: Path | None, work_dir: Path | None, system: str | None, **options: Any
+    ) -> None:
+        from asr_kd.runtime.folder import RecogniserFiles
+        from asr_kd.stages.transcribe import recogniser_files
+
+        if (model is None) == (config_path is None):
+            raise UserError("name either an exported recogniser with --model, or a recipe with --config.")
+        with messages():
+            if config_path is None:
+                assert model is not None
+                if work_dir or system:
+                    raise UserError("--work-dir and --system are for --config; an exported recogniser is one system.")
+                files = RecogniserFiles.of_folder(model)
+            else:
+                config = load_config(config_path)
+                work = Workspace(work_dir or default_root(config_path), config_path)
+                files = recogniser_files(config, work, system)
+            function(files=files, **options)
+
+    return command
+
+
+@main.command()
+@recogniser_option
+@click.option("--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True)
+@click.option("--output", type=PATH, help="A folder for one file a recording  [default: all to standard output]")
+@click.option("--speakers", type=PATH, help="utt2spk: lines NAME SPEAKER; a speaker's recordings share their mean.")
+@click.option("--channel", type=click.IntRange(0), help="Of recordings with several; 0 is the first.")
+@click.option("--mic", is_flag=True, help="Listen to the microphone instead, until Ctrl-C.")
+@nj_option
+@click.argument("recordings", nargs=-1, type=PATH)
+def transcribe(
+    files: Any,
+    form: str,
+    output: Path | None,
+    speakers: Path | None,
+    channel: int | None,
+    mic: bool,
+    nj: int,
+    recordings: tuple[Path, ...],
+) -> None:
+    """Print the words of RECORDINGS; "-" is standard input.
+
+    WAV, FLAC, Ogg, MP3 and what else libsndfile reads, at any sampling rate and of any length: long ones are cut where
+    it is quiet. ctm, json, srt and vtt have the times of words; ctm and json also how sure the search is of each.
+    """
+    from asr_kd.stages.transcribe import Recordings, speakers_of, transcribe_to
+
+    if mic:
+        if recordings or output or speakers or channel is not None or form != "text":
+            raise UserError("--mic takes no recordings, and prints text alone.")
+        from asr_kd.stages.listen import listen
+
+        listen(files)
+        return
+    of = None if speakers is None else speakers_of(recordings, speakers)
+    bad = transcribe_to(files, Recordings(recordings, of, channel), form, output, nj=nj, echo=click.echo)
+    if bad:
+        raise UserError("; ".join(printable(str(error)) for error in bad) + ".")
 
 
 def _old_command(name: str, advice: str) -> None:

@@ -60,7 +60,7 @@ def test_a_model_loads_from_a_copy_of_its_folder_alone(tmp_path, precision):
     shutil.copytree(tmp_path / "exp" / "distilled", tmp_path / "elsewhere")
     shutil.rmtree(tmp_path / "exp")
     features = np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32)
-    loaded = asr_kd.load(str(tmp_path / "elsewhere"))
+    loaded = asr_kd.load_model(str(tmp_path / "elsewhere"))
     assert loaded.precision == precision
     posteriors = loaded.log_posteriors(features)
     assert posteriors.shape == (30, 7)

@@ -107,7 +107,7 @@ def test_a_kind_of_model(monkeypatch, tmp_path):
     asr_kd.fit(model, data, asr_kd.HardTargets(labels, CPU), training, asr_kd.RunControl(seed=1))
     (tmp_path / "model").mkdir()
     asr_kd.save_model(model, tmp_path / "model")
-    loaded = asr_kd.load(tmp_path / "model")
+    loaded = asr_kd.load_model(tmp_path / "model")
     assert isinstance(loaded, LinearModel) and loaded.members == 2
     assert (loaded.log_posteriors(source.normalised(0)).argmax(1).numpy() == labels).mean() > 0.95
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 import pkgutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -104,7 +104,11 @@ class FrameModel(nn.Module):
         Returns:
           (T, C) float32 natural-log posteriors, on the model's device.
         """
-        return torch.cat([ensemble_log_mean(part.log_softmax(-1)) for part in self._logits(features)])
+        return _log_mean(self._logits(features))
+
+    def log_posteriors_inside(self, padded: Tensor) -> Tensor:
+        """(T + left + right, D) normalised frames with their context -> as `log_posteriors`, of those T."""
+        return _log_mean(self.chunks_of_logits(padded.to(self.device, torch.float32)))
 
     def member_log_posteriors(self, features: Tensor | np.ndarray) -> Tensor:
         """(T, D) normalised frames of an utterance -> (M, T, C) float32 natural-log posteriors of each member."""
@@ -205,6 +209,11 @@ def member_slice(value: Tensor, member: int, members: int) -> Tensor:
 def ensemble_log_mean(log_posteriors: Tensor) -> Tensor:
     """(M, B, C) log posteriors -> (B, C) log of the members' arithmetic mean."""
     return torch.logsumexp(log_posteriors, dim=0).sub(math.log(len(log_posteriors)))
+
+
+def _log_mean(parts: Iterable[Tensor]) -> Tensor:
+    """(M, L, C) logits of chunks -> (T, C) natural log of the mean of the members' posteriors."""
+    return torch.cat([ensemble_log_mean(part.log_softmax(-1)) for part in parts])
 
 
 @torch.no_grad()

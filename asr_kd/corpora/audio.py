@@ -41,11 +41,13 @@ class AudioFormat:
       sampling_rate: Hz.
       resample: convert audio at another rate; else it is refused.
       channel: of recordings with several, from 0; None: such recordings are refused.
+      channel_key: what sets it, for messages.
     """
 
     sampling_rate: int
     resample: bool = False
     channel: int | None = None
+    channel_key: str = "corpus.channel"
 
 
 @dataclass(frozen=True)
@@ -278,11 +280,11 @@ def _channel(name: str, channels: int, audio: Audio, wanted: AudioFormat) -> int
     channel = wanted.channel if audio.channel is None else audio.channel
     if channel is None and channels > 1:
         raise BadAudio(
-            f"{name} has {channels} channels; choose one by corpus.channel (0 is the first), or make it mono"
+            f"{name} has {channels} channels; choose one by {wanted.channel_key} (0 is the first), or make it mono"
         )
     if channel is not None and channel >= channels:
         have = f"{channels} channels" if channels > 1 else "1 channel"
-        which = "corpus.channel" if audio.channel is None else "the corpus"
+        which = wanted.channel_key if audio.channel is None else "the corpus"
         raise BadAudio(f"{name} has {have}, but {which} names channel {channel} (0 is the first); name another")
     return channel or 0
 

@@ -31,6 +31,7 @@ from asr_kd.lang.ngram import Arpa
 
 log = logging.getLogger(__name__)
 
+GRAPH = "graph.npz"
 _GROWTH, _ALWAYS = 10, 100_000  # determinisation makes most graphs smaller
 _ARRAYS = ("src", "dst", "senone", "output", "score")  # of a graph's file
 
@@ -245,10 +246,10 @@ class _Watch:
 
 
 def write_graph(graph: Graph, folder: Path) -> None:
-    """Writes `graph.npz` (arrays only, no pickle)."""
+    """Writes GRAPH into an existing folder (arrays only, no pickle)."""
     lengths = np.array([len(sequence) for sequence in graph.sequences], np.int64)
     np.savez(
-        folder / "graph.npz",
+        folder / GRAPH,
         **{name: getattr(graph, name) for name in _ARRAYS},
         num_senones=np.int64(graph.num_senones),
         words=np.array(graph.words, dtype=np.str_),
@@ -260,7 +261,7 @@ def write_graph(graph: Graph, folder: Path) -> None:
 def read_graph(folder: Path) -> Graph:
     """Raises UserError where the file is missing or damaged."""
     try:
-        with np.load(folder / "graph.npz", allow_pickle=False) as file:
+        with np.load(folder / GRAPH, allow_pickle=False) as file:
             ends = np.cumsum(file["sequence_lengths"]).tolist()
             flat = file["sequence_words"].tolist()
             return Graph(
@@ -270,8 +271,8 @@ def read_graph(folder: Path) -> Graph:
                 sequences=tuple(tuple(flat[a:b]) for a, b in zip([0, *ends], ends, strict=False)),
             )
     except FileNotFoundError:
-        raise UserError(f"{folder} holds no graph.npz; delete {folder} and compile it again: asr-kd decode.") from None
+        raise UserError(f"{folder} holds no {GRAPH}; delete {folder} and compile it again: asr-kd decode.") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
-            f"{folder}/graph.npz is damaged ({error}); delete {folder} and compile it again: asr-kd decode."
+            f"{folder}/{GRAPH} is damaged ({error}); delete {folder} and compile it again: asr-kd decode."
         ) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import kaldi_decoder
@@ -37,15 +37,18 @@ class KaldiDecoder:
     ) -> list[Grid]:
         """From one lattice per utterance, made at this decoder's scale by LatticeSimpleDecoder.
 
-        That search has no bound on its active states, so that on a large graph its beam is narrower than
-        FasterDecoder's. An utterance for which it finds no path is searched at each point of the grid.
+        An utterance for which it finds no path is searched at each point of the grid.
         """
         check_no_penalty(self._penalty)
         check_loglikes(loglikes, self._graph)
         return [self._grid(array, scales, penalties) for array in loglikes]
 
-    def _lattice(self, loglike: np.ndarray) -> Lattice | None:
-        """None where no path was found."""
+    def lattice(self, loglike: np.ndarray) -> Lattice | None:
+        """The lattice of one utterance, each arc a frame; None where no path was found.
+
+        This search has no bound on its active states, so that on a large graph its beam is narrower than
+        FasterDecoder's.
+        """
         beam, small = self._settings.search_beam, self._graph.num_states <= SMALL_GRAPH * self._settings.max_active
         options = kaldi_decoder.LatticeSimpleDecoderConfig(
             beam=beam if small else min(LATTICE_BEAM, beam), lattice_beam=self._settings.output_beam
@@ -57,7 +60,7 @@ class KaldiDecoder:
         return from_lattice(lattice)
 
     def _grid(self, loglike: np.ndarray, scales: Sequence[float], penalties: Sequence[float]) -> Grid:
-        lattice = self._lattice(loglike)
+        lattice = self.lattice(loglike)
         if lattice is None:
             return self._search_grid(loglike, scales, penalties)
         words = self._graph.words_per_output()[lattice.output]
@@ -95,8 +98,66 @@ class KaldiDecoder:
         _, _, outputs, weight = kaldifst.get_linear_symbol_sequence(path)
         return Hypothesis(self._graph.spell(outputs), -(weight.value1 + weight.value2), retried)
 
-    def _decodable(self, loglike: np.ndarray) -> Any:
-        return kaldi_decoder.DecodableCtc(np.ascontiguousarray(loglike * np.float32(self._scale), np.float32))
+    def _decodable(self, loglike: np.ndarray, first: int = 0) -> Any:
+        """Args: first: number of the first frame."""
+        return kaldi_decoder.DecodableCtc(np.ascontiguousarray(loglike * np.float32(self._scale), np.float32), first)
+
+    def stream(self) -> KaldiStream:
+        """A search that gets its frames little by little."""
+        options = kaldi_decoder.FasterDecoderOptions(
+            beam=self._settings.search_beam, max_active=self._settings.max_active, min_active=self._settings.min_active
+        )
+        return KaldiStream(self, kaldi_decoder.FasterDecoder(self._fst, options), self._graph, self._decodable)
+
+
+class KaldiStream:
+    """The ordinary search of a `KaldiDecoder`, over frames that come in portions."""
+
+    def __init__(
+        self, decoder: KaldiDecoder, search: Any, graph: Graph, decodable: Callable[[np.ndarray, int], Any]
+    ) -> None:
+        self._decoder, self._search, self._graph, self._decodable = decoder, search, graph, decodable
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets all frames."""
+        self._portions: list[np.ndarray] = []
+        self._search.init_decoding()
+
+    @property
+    def num_frames(self) -> int:
+        return sum(map(len, self._portions))
+
+    @property
+    def loglikes(self) -> np.ndarray:
+        """(T, C) of all frames since it began; at least one."""
+        return np.concatenate(self._portions)
+
+    def accept(self, loglikes: np.ndarray) -> None:
+        """(L, C) log-likelihoods of the next frames."""
+        check_loglikes([loglikes], self._graph)
+        self._search.advance_decoding(self._decodable(loglikes, self.num_frames))
+        self._portions.append(loglikes)
+
+    def best(self) -> tuple[tuple[str, ...], np.ndarray]:
+        """The words of the best path so far, wherever it ends, and its (T,) senones; nothing where no path is left."""
+        success, path = self._search.get_best_path(use_final_probs=False)
+        if not success or not self._portions:
+            return (), np.zeros(0, np.int32)
+        _, labels, outputs, _ = kaldifst.get_linear_symbol_sequence(path)
+        return self._graph.spell(outputs), np.array(labels, np.int32) - 1
+
+    def finish(self) -> Hypothesis:
+        """The best path to a final state; where the beam has lost all of them, that of a search of its own.
+
+        `restart` comes next.
+        """
+        if self._search.reached_final():
+            success, path = self._search.get_best_path()
+            if success:
+                _, _, outputs, weight = kaldifst.get_linear_symbol_sequence(path)
+                return Hypothesis(self._graph.spell(outputs), -(weight.value1 + weight.value2))
+        return self._decoder.decode([self.loglikes])[0]
 
 
 def decoding_fst(graph: Graph, word_penalty: float = 0.0) -> Fst:

@@ -37,7 +37,7 @@ def best_scores(
     Raises:
       ValueError: an arc leads back, or arcs are not sorted.
     """
-    _check_order(src, dst)
+    check_order(src, dst)
     ends = np.cumsum([0, *map(len, sequences)])
     flat = np.array([label for sequence in sequences for label in sequence], np.int32)
     num_states = int(dst.max()) + 1 if len(dst) else 1
@@ -57,7 +57,7 @@ def best_outputs(
     Raises:
       ValueError: the lattice's states are not in topological order.
     """
-    _check_order(lattice.src, lattice.dst)
+    check_order(lattice.src, lattice.dst)
     graph, acoustic, count = (array.astype(np.float64) for array in (lattice.graph, lattice.acoustic, words))
     final = lattice.final.astype(np.float64)
     sequences = []
@@ -67,7 +67,8 @@ def best_outputs(
     return sequences
 
 
-def _check_order(src: NDArray[np.int32], dst: NDArray[np.int32]) -> None:
+def check_order(src: NDArray[np.int32], dst: NDArray[np.int32]) -> None:
+    """Raises ValueError where the states of a lattice are not in topological order, or its arcs not sorted."""
     if len(src) and ((dst <= src).any() or (np.diff(src) < 0).any()):
         raise ValueError("the lattice's states are not in topological order")
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from asr_kd.acoustic.model import FrameModel
 from asr_kd.export.onnx_graph import END, OnnxGraph, Weights
 from asr_kd.export.onnx_models import add_log_posteriors
@@ -114,7 +112,7 @@ def streaming_model(
     graph.input("context", (reach, dims))
     graph.input("sums", (dims + 1,))
     graph.input("seen", (1,), "int64")
-    running = running_mean(normalisation, description.running_seconds)
+    running = normalisation.running_mean(description.running_seconds)
     begins = graph.op("Equal", "seen", graph.constant([0]))
     before = graph.op("Where", begins, graph.constant(running.start()), "sums")
     one = graph.op("Unsqueeze", "features", graph.constant([0]))
@@ -132,14 +130,6 @@ def streaming_model(
     graph.output("next_sums", graph.op("Reshape", last, graph.constant([dims + 1])), (dims + 1,))
     graph.output("next_seen", graph.op("Add", "seen", length), (1,), "int64")
     return graph.model(description.metadata(model, "streaming", _running(running)))
-
-
-def running_mean(normalisation: Normalisation, seconds: float) -> RunningMean:
-    """That of the training set; where it has another mean, one that begins with the mean of all its speakers."""
-    if normalisation.running is not None:
-        return normalisation.running
-    prior = normalisation.means.astype(np.float64).mean(0).astype(np.float32)
-    return RunningMean(prior, seconds)
 
 
 def _running(mean: RunningMean) -> str:

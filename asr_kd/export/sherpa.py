@@ -23,7 +23,7 @@ from asr_kd.decoding.fst_io import Fst
 from asr_kd.decoding.graph import Graph
 from asr_kd.decoding.kaldi_decoder import decoding_fst
 from asr_kd.errors import UserError
-from asr_kd.export.onnx_acoustic import Description, running_mean
+from asr_kd.export.onnx_acoustic import Description
 from asr_kd.export.onnx_graph import FLOAT, INT64, OnnxGraph
 from asr_kd.export.onnx_models import add_log_posteriors
 from asr_kd.export.onnx_normalisation import add_normalised, add_running_sums, means_of
@@ -115,7 +115,7 @@ def online_model(
     graph.input("embed_states", ("N", *_CACHE))
     graph.input("processed_lens", ("N",), "int64")
     cache = graph.op("Reshape", "embed_states", graph.constant([0, 1, -1]))  # (N, 1, size)
-    running = running_mean(normalisation, description.running_seconds)
+    running = normalisation.running_mean(description.running_seconds)
     new = graph.op("Equal", "processed_lens", graph.constant(0))
     begins = graph.op("Unsqueeze", new, graph.constant([1, 2]))
     before = graph.op("Where", begins, graph.constant(running.start()), graph.rows(cache, 0, dims + 1, axis=2))

@@ -8,7 +8,7 @@ Shapes:  N frames of a set, D mel bins, G groups, T frames of an utterance.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,13 +117,39 @@ class Normalisation:
 
     def of_unknown_speaker(self, features: np.ndarray) -> Floats:
         """(T, D) raw features of an utterance that is a group of its own -> normalised, float32."""
-        exact, frames = features.astype(np.float64), features.astype(np.float32)
-        mean = exact.mean(0)
+        return self.of_new_group([features])[0]
+
+    def of_new_group(self, utterances: Sequence[np.ndarray]) -> list[Floats]:
+        """(T, D) raw features of each utterance of a group that the set does not have -> normalised, float32."""
+        sums = np.zeros((2, self.scale.size))
+        for features in utterances:
+            exact = features.astype(np.float64)
+            sums += exact.sum(0), np.square(exact).sum(0)
+        count = sum(map(len, utterances))
+        mean, squares = sums / count
         scales = self.scales
         if scales is not None:
-            scales = shrunk_scales(np.square(exact).mean(0) - np.square(mean), len(exact), self.scale)[None]
-        Normalisation(mean[None].astype(np.float32), self.scale, scales, self.running).apply(frames, 0)
-        return frames
+            scales = shrunk_scales(squares - np.square(mean), count, self.scale)[None]
+        of_group = Normalisation(mean[None].astype(np.float32), self.scale, scales, self.running)
+        normalised = [features.astype(np.float32) for features in utterances]
+        for frames in normalised:
+            of_group.apply(frames, 0)
+        return normalised
+
+    def running_mean(self, seconds: float) -> RunningMean:
+        """What is subtracted while somebody speaks: its own running mean, or else one that begins with all its means.
+
+        Args:
+          seconds: of the memory, where it has none of its own.
+        """
+        if self.running is not None:
+            return self.running
+        return RunningMean(self.means.astype(np.float64).mean(0).astype(np.float32), seconds)
+
+    def for_new_speech(self) -> Normalisation:
+        """What is needed for speech of others: one group in place of all, with the mean of their means."""
+        mean = self.means.astype(np.float64).mean(0, keepdims=True).astype(np.float32)
+        return Normalisation(mean, self.scale, None if self.scales is None else self.scales[:1], self.running)
 
 
 def shrunk_scales(variances: np.ndarray, frames: np.ndarray | int, scale: Floats) -> Floats:

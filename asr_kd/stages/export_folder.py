@@ -5,13 +5,25 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from asr_kd.alignment.tree import TREE
+from asr_kd.decoding.graph import GRAPH
 from asr_kd.errors import UserError, printable, some_of
 from asr_kd.io.stamp import STAMP, read_stamp
+from asr_kd.lang.lexicon import LANG_FILES
+from asr_kd.runtime.folder import MODEL, NORMALISATION, SETTINGS
 
 STEP, RESULT = "export", "export.json"
-ONNX, SHERPA = "onnx", "sherpa"  # forms
-_FILES = {ONNX: {STAMP, RESULT}, SHERPA: {STAMP, RESULT, "README.md", "HLG.fst", "tokens.txt", "words.txt"}}
-_RECORDINGS = re.compile(r"test_wavs/\d\.wav")  # of the form SHERPA
+ONNX, SHERPA, RECOGNISER = "onnx", "sherpa", "recogniser"  # forms
+_FILES = {
+    ONNX: {STAMP, RESULT},
+    SHERPA: {STAMP, RESULT, "README.md", "HLG.fst", "tokens.txt", "words.txt"},
+    RECOGNISER: {STAMP, SETTINGS, TREE, GRAPH, NORMALISATION, *LANG_FILES},
+}
+_MORE = {  # names of further files
+    ONNX: re.compile(r"[^/]+\.onnx"),
+    SHERPA: re.compile(r"[^/]+\.onnx|test_wavs/\d\.wav"),
+    RECOGNISER: re.compile(rf"{MODEL}/(part\d+/)?({re.escape(STAMP)}|model\.yaml|member_\d+\.safetensors)"),
+}
 
 
 def export_folder(folder: Path) -> Path:
@@ -40,6 +52,4 @@ def export_folder(folder: Path) -> Path:
 
 def _is_of(form: str, name: str) -> bool:
     """Whether an export of this form ("": none) writes files of this name."""
-    if name in _FILES.get(form, ()) or (form and "/" not in name and name.endswith(".onnx")):
-        return True
-    return form == SHERPA and _RECORDINGS.fullmatch(name) is not None
+    return form in _FILES and (name in _FILES[form] or _MORE[form].fullmatch(name) is not None)

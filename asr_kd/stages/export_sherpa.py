@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +203,6 @@ def _write(folder: Path, config: Config, work: Workspace, search: Search, option
     if not to_kaldifst(sherpa_fst(graph, scores)).write(str(folder / _GRAPH)):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / _GRAPH))
     write_tokens(folder / "tokens.txt", model.num_senones)
-    scales = None if normalisation.scales is None else normalisation.scales[:1]
     return Package(
         folder,
         config.corpus.audio_format,
@@ -213,7 +212,7 @@ def _write(folder: Path, config: Config, work: Workspace, search: Search, option
         ahead=model.context.right,
         model=search.model,
         search=search.settings,
-        normalisation=replace(normalisation, means=normalisation.means[:1], scales=scales),
+        normalisation=normalisation.for_new_speech(),
     )
 
 

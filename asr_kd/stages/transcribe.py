@@ -1,76 +1,217 @@
-"""`asr-kd transcribe`: own recordings to words, by a trained system at the scales that dev chose for it."""
+"""`asr-kd transcribe`: own recordings to words, by a trained system or by an exported recogniser."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from tqdm import tqdm
 
-from asr_kd.corpora.audio import AudioFormat, BadAudio, read_audio
-from asr_kd.decoding.settings import chosen_backend
-from asr_kd.errors import UserError
-from asr_kd.frames.features import FRAME_LENGTH, fbank
+from asr_kd.corpora.audio import BadAudio
+from asr_kd.errors import UserError, printable, some_of
+from asr_kd.io.files import read_lines, replacing_file
+from asr_kd.runtime.folder import RecogniserFiles
+from asr_kd.runtime.recogniser import Recogniser, RecogniserSettings
+from asr_kd.runtime.transcript import CAPTIONS, FORMATS, Transcript
 from asr_kd.stages.decode_context import task_of
 from asr_kd.stages.decode_results import read_summary
-from asr_kd.stages.decode_worker import Loaded, SearchSettings, loglikes_of
 from asr_kd.workspace.config import DEV, TRAIN, Config
+from asr_kd.workspace.executor import parallel_map
 from asr_kd.workspace.sets import open_frames
 from asr_kd.workspace.work import Workspace
 
+log = logging.getLogger(__name__)
 
-def transcribe(
-    config: Config, work: Workspace, audio_paths: Sequence[Path], system: str | None = None, backend: str | None = None
-) -> list[tuple[Path, str | BadAudio]]:
-    """Recognises whole recordings, "-" from standard input; a system with several seeds uses its first model.
+Answer = tuple[Path, Transcript | BadAudio]
 
-    Features are normalised as those of a set whose speakers are not known.
+
+@dataclass(frozen=True)
+class Recordings:
+    """What is recognised.
+
+    Attributes:
+      paths: of whole recordings; "-" is standard input.
+      speakers: of each path; those of one speaker are normalised together. None: each alone.
+      channel: of files with several, from 0.
+    """
+
+    paths: tuple[Path, ...]
+    speakers: tuple[str, ...] | None = None
+    channel: int | None = None
+
+    @property
+    def groups(self) -> list[list[int]]:
+        """Numbers of the recordings that are normalised together."""
+        if self.speakers is None:
+            return [[number] for number in range(len(self.paths))]
+        groups: dict[str, list[int]] = {}
+        for number, speaker in enumerate(self.speakers):
+            groups.setdefault(speaker, []).append(number)
+        return list(groups.values())
+
+
+def recogniser_files(config: Config, work: Workspace, system: str | None = None) -> RecogniserFiles:
+    """A trained system as a recogniser; of several seeds its first model.
 
     Args:
       system: None: the distilled one of the config's first comparison.
-      backend: of BACKENDS; None: the first installed one.
-
-    Returns:
-      (path, words separated by spaces, or what is wrong with the recording), in the order given; no words where no path
-      was found.
 
     Raises:
       UserError: the system was not decoded on dev yet, or parts do not fit together.
     """
-    if not audio_paths:
-        raise UserError("no recording given; name one or more audio files, or - for standard input.")
     if system is None:
         if not config.compare:
             raise UserError(f"{work.config_path} compares no systems; name one with --system.")
         system = config.compare[0].distilled
     config.system(system)
     scales = read_summary(work, system, DEV)
-    # nothing is written: this command does not lock the work folder
-    model, loaded = task_of(config, work, system, may_compile=False).models[0], Loaded()
-    search = SearchSettings(config.decoding, chosen_backend(backend), scales["acoustic_scale"], scales["word_penalty"])
-    normalisation = open_frames(work, TRAIN).normalisation
-    decoder = loaded.decoder(model.graph, search)
-    answers: list[tuple[Path, str | BadAudio]] = []
-    for path in audio_paths:
-        try:
-            features = _features(path, config.corpus.audio_format, config.features.num_mel_bins)
-        except BadAudio as error:
-            answers.append((path, error))
-            continue
-        normalised = normalisation.of_unknown_speaker(features)
-        (hypothesis,) = decoder.decode([loglikes_of(loaded, model, normalised, config.decoding.prior_scale)])
-        answers.append((path, " ".join(hypothesis.words)))
-    return answers
+    # nothing is written: commands that use this do not lock the work folder
+    model = task_of(config, work, system, may_compile=False).models[0]
+    settings = RecogniserSettings(
+        sampling_rate=config.corpus.sampling_rate,
+        num_mel_bins=config.features.num_mel_bins,
+        acoustic_scale=scales["acoustic_scale"],
+        word_penalty=scales["word_penalty"],
+        running_seconds=config.features.running_seconds,
+        decoding=config.decoding.for_words(),
+    )
+    members = sum(config.answering(system).values())
+    normalisation = open_frames(work, TRAIN).normalisation.for_new_speech()
+    return RecogniserFiles(model.folder, members, model.tree, model.graph, work.lang, normalisation, settings)
 
 
-def _features(path: Path, audio_format: AudioFormat, num_mel_bins: int) -> NDArray[np.float16]:
-    """(T, D) log-mel of a whole file, as in a FrameStore.
+def transcribe(files: RecogniserFiles, recordings: Recordings, *, nj: int = 1) -> Iterator[Answer]:
+    """Yields (path, its words, or what is wrong with the recording), in the order given.
+
+    Args:
+      nj: processes, each of which takes the recordings of one speaker after the other.
+    """
+    if not recordings.paths:
+        raise UserError("no recording given; name one or more audio files, or - for standard input.")
+    groups = recordings.groups
+    shards = [[recordings.paths[number] for number in group] for group in groups]
+    results = parallel_map(partial(_Worker.answer, _Worker(files, recordings.channel)), shards, nj=nj)
+    waiting: dict[int, Transcript | BadAudio] = {}
+    following = 0
+    for group, answers in zip(groups, results, strict=True):
+        waiting.update(zip(group, answers, strict=True))
+        while following in waiting:
+            yield recordings.paths[following], waiting.pop(following)
+            following += 1
+
+
+def transcribe_to(
+    files: RecogniserFiles,
+    recordings: Recordings,
+    form: str,
+    output: Path | None,
+    *,
+    nj: int = 1,
+    echo: Callable[..., Any],
+) -> list[BadAudio]:
+    """Prints what is recognised, recording by recording, or writes a file for each.
+
+    Args:
+      form: of FORMATS.
+      output: a folder, which is made; None: everything goes to `echo`.
+      echo: as click.echo.
+
+    Returns:
+      What is wrong with recordings that cannot be used.
 
     Raises:
-      BadAudio: the recording cannot be used.
+      UserError: two recordings would have one file, or several recordings one stream of captions.
     """
-    samples = read_audio(Path("/dev/stdin") if path == Path("-") else path, audio_format)
-    if len(samples) < FRAME_LENGTH * audio_format.sampling_rate:
-        raise BadAudio(f"{path} lasts less than 25 ms; there is nothing to recognise in it")
-    return fbank(samples[None], audio_format.sampling_rate, num_mel_bins).astype(np.float16)
+    targets = None if output is None else _targets(recordings.paths, output, form)
+    if targets is None and form in CAPTIONS and len(recordings.paths) > 1:
+        raise UserError(
+            f"captions of several recordings need a file for each: name a folder with --output, not {form} alone."
+        )
+    bad = []
+    with tqdm(total=len(recordings.paths), desc="transcribing", disable=output is None, mininterval=0.5) as bar:
+        for path, answer in transcribe(files, recordings, nj=nj):
+            bar.update()
+            name = printable(str(path))
+            if isinstance(answer, BadAudio):
+                bad.append(answer)
+                continue
+            for start, end in answer.lost:
+                log.warning(
+                    "%s: no words were recognised from %.2f to %.2f s: the search came to no end", name, start, end
+                )
+            text = FORMATS[form](name, answer)
+            if targets is None:
+                echo(text, nl=False)
+                continue
+            with replacing_file(targets[path]) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+    return bad
+
+
+def _targets(paths: Sequence[Path], folder: Path, form: str) -> dict[Path, Path]:
+    """The file of each recording."""
+    suffix = {"text": "txt"}.get(form, form)
+    targets: dict[Path, Path] = {}
+    for path in paths:
+        stem = "stdin" if path == Path("-") else path.stem
+        targets[path] = folder / f"{stem}.{suffix}"
+    names = [target for _, target in sorted(targets.items())]
+    if twice := sorted({target.name for target in names if names.count(target) > 1}):
+        raise UserError(f"several recordings would be {folder / twice[0]}; transcribe them apart, or rename one.")
+    return targets
+
+
+@dataclass
+class _Worker:
+    """What a process has loaded."""
+
+    files: RecogniserFiles
+    channel: int | None
+    recogniser: Recogniser | None = None
+
+    def answer(self, paths: Sequence[Path]) -> list[Transcript | BadAudio]:
+        """Of the recordings of one speaker."""
+        if self.recogniser is None:
+            self.recogniser = self.files.load()
+        answers: dict[int, Transcript | BadAudio] = {}
+        samples = {}
+        for number, path in enumerate(paths):
+            try:
+                samples[number] = self.recogniser.read(path, self.channel)
+            except BadAudio as error:
+                answers[number] = error
+        if samples:
+            transcripts = self.recogniser.transcribe_group(list(samples.values()))
+            answers |= dict(zip(samples, transcripts, strict=True))
+        return [answers[number] for number in range(len(paths))]
+
+
+def speakers_of(paths: Sequence[Path], utt2spk: Path) -> tuple[str, ...]:
+    """The speaker of each recording, by lines "NAME SPEAKER" of Kaldi's utt2spk.
+
+    NAME is the recording as the command line has it, or its file's name, with its ending or without.
+
+    Raises:
+      UserError: the file cannot be read, a line is wrong, or a recording is missing.
+    """
+    speakers: dict[str, str] = {}
+    for number, line in read_lines(utt2spk, "name the file that says who speaks in which recording"):
+        fields = line.split()
+        if len(fields) != 2:
+            raise UserError(
+                f"{utt2spk}:{number}: expected NAME SPEAKER, found {line.strip()[:60]!r}; correct the line."
+            )
+        speakers[fields[0]] = fields[1]
+    answers = [_speaker(path, speakers) for path in paths]
+    if missing := [printable(str(path)) for path, speaker in zip(paths, answers, strict=True) if speaker is None]:
+        raise UserError(f"{utt2spk} has no speaker of {some_of(missing)}; add a line NAME SPEAKER for each.")
+    return tuple(speaker for speaker in answers if speaker is not None)
+
+
+def _speaker(path: Path, speakers: Mapping[str, str]) -> str | None:
+    names = (str(path), path.name, path.stem)
+    return next((speakers[name] for name in names if name in speakers), None)

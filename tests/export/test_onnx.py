@@ -20,7 +20,7 @@ from asr_kd.acoustic.joined import JoinedModels
 from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.settings import MODELS, DnnConfig, FrontConfig, ModelKind, TdnnConfig
 from asr_kd.errors import UserError
-from asr_kd.export.onnx_acoustic import Description, running_mean, streaming_model, utterance_model
+from asr_kd.export.onnx_acoustic import Description, streaming_model, utterance_model
 from asr_kd.export.onnx_graph import OnnxGraph, save
 from asr_kd.export.onnx_run import OnnxModel, OnnxStream, open_model
 from asr_kd.export.quantise import quantise_dynamic, quantise_static
@@ -93,7 +93,7 @@ def test_a_stream_cut_anywhere_is_the_utterance_with_a_running_mean(tmp_path, na
     model, normalisation = model_of(name), normalisation_of(mean)
     save(streaming_model(model, normalisation, DESCRIPTION), tmp_path / "streaming.onnx")
     stream, right = OnnxStream(tmp_path / "streaming.onnx"), model.context.right
-    with_running = Normalisation(normalisation.means, normalisation.scale, None, running_mean(normalisation, 6.0))
+    with_running = Normalisation(normalisation.means, normalisation.scale, None, normalisation.running_mean(6.0))
 
     @settings(max_examples=20, deadline=None)
     @given(st.lists(st.integers(1, 150), min_size=1, max_size=6), st.integers(0, 9))

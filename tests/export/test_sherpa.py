@@ -10,7 +10,7 @@ from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.settings import DnnConfig, TdnnConfig
 from asr_kd.decoding.graph import Graph
 from asr_kd.errors import UserError
-from asr_kd.export.onnx_acoustic import Description, running_mean
+from asr_kd.export.onnx_acoustic import Description
 from asr_kd.export.sherpa import BEAM, Scores, offline_model, online_model, sherpa_fst, write_tokens, write_words
 from asr_kd.frames.normalisation import Normalisation, RunningMean
 
@@ -84,7 +84,7 @@ def test_streams_side_by_side_have_the_scores_of_a_running_mean(kind, mean):
         states = dict(zip(states, after, strict=True))
         answers.append(answer)
     together = np.concatenate(answers, axis=1)
-    running = Normalisation(normalisation.means, normalisation.scale, None, running_mean(normalisation, 6.0))
+    running = Normalisation(normalisation.means, normalisation.scale, None, normalisation.running_mean(6.0))
     for row, features in zip(together, streams, strict=True):
         assert np.allclose(row[:, 1:], scores(model, running, features)[: len(row)], atol=1e-3)
     known = session.get_modelmeta().custom_metadata_map

@@ -37,7 +37,7 @@ def test_a_recording_is_recognised_as_its_set_is(tmp_path: Path, features: dict[
     work = Workspace(tmp_path, config)
     rows = read_json_lines(work.decoded("direct", "dev") / "hyps.jsonl")
     recordings = [str(tmp_path / "corpus" / "dev" / f"{row['utterance']}.wav") for row in rows]
-    transcribe = ["transcribe", "--system", "direct", "--decoder", "kaldi", *recordings]
+    transcribe = ["transcribe", "--system", "direct", *recordings]
     exported = tmp_path / "posteriors"
     lines, _ = run(config, [transcribe, ["export-posteriors", "direct", str(exported), "--set", "dev"]])
     words = [line.rpartition("\t")[2].split() for line in lines.splitlines() if "\t" in line]

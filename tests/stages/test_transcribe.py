@@ -12,11 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from click.testing import CliRunner
 
+import asr_kd
 from asr_kd.acoustic.model import build_model
 from asr_kd.acoustic.model_files import save_model
 from asr_kd.acoustic.settings import DnnConfig
 from asr_kd.alignment.tree import write_tree
+from asr_kd.cli import main
+from asr_kd.corpora.audio import BadAudio
 from asr_kd.corpora.settings import PromptsConfig
 from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.distillation.settings import TargetsConfig
@@ -28,8 +32,10 @@ from asr_kd.io.stamp import Stamp
 from asr_kd.lang.lexicon import write_lang
 from asr_kd.lang.ngram import estimate as estimate_ngrams
 from asr_kd.lang.ngram import write_arpa
+from asr_kd.runtime.transcript import Transcript
 from asr_kd.stages.decode import decode
-from asr_kd.stages.transcribe import transcribe
+from asr_kd.stages.export_recogniser import export_recogniser
+from asr_kd.stages.transcribe import Answer, Recordings, recogniser_files, speakers_of, transcribe, transcribe_to
 from asr_kd.workspace.config import Comparison, Config, SystemConfig
 from asr_kd.workspace.work import Workspace
 
@@ -80,67 +86,154 @@ def work(tmp_path, recordings) -> Workspace:
     return work
 
 
+def words(config: Config, work: Workspace, paths: list[Path], system: str | None = None, **options) -> list[Answer]:
+    recordings = Recordings(tuple(paths), options.pop("speakers", None), options.pop("channel", None))
+    return list(transcribe(recogniser_files(config, work, system), recordings, **options))
+
+
+def texts(*arguments, **options) -> list[tuple[Path, str]]:
+    return [(path, answer.text) for path, answer in words(*arguments, **options)]
+
+
 def test_a_recording_gets_the_words_that_decoding_it_as_a_set_gives(work, recordings):
     decode(CONFIG, work, sets=["dev"], backend="kaldi")
     rows = [row for row in read_json_lines(work.decoded("plain", "dev") / "hyps.jsonl") if row["seed"] == 0]
-    answer = transcribe(CONFIG, work, recordings, "plain", backend="kaldi")
-    assert answer == [(path, " ".join(row["hyp"])) for path, row in zip(recordings, rows, strict=True)]
+    expected = [(path, " ".join(row["hyp"])) for path, row in zip(recordings, rows, strict=True)]
+    assert texts(CONFIG, work, recordings, "plain") == expected
+
+
+def test_processes_give_what_one_gives_in_the_order_given(work, recordings):
+    decode(CONFIG, work, sets=["dev"], backend="kaldi")
+    paths = [*recordings, recordings[0].with_name("gone.wav"), recordings[0]]
+    one, two = (words(CONFIG, work, paths, "plain", nj=nj) for nj in (1, 2))
+    assert [(path, str(answer)) for path, answer in one] == [(path, str(answer)) for path, answer in two]
+    assert [path for path, _ in one] == paths and one[0][1] == one[3][1]
+
+
+def test_recordings_of_a_speaker_are_normalised_together(work, recordings, tmp_path):
+    decode(CONFIG, work, sets=["dev"], backend="kaldi")
+    recogniser = recogniser_files(CONFIG, work, "plain").load()
+    expected = recogniser.transcribe_group([recogniser.read(path) for path in recordings])
+    paths = [recordings[0], tmp_path / "gone.wav", recordings[1]]
+    answers = [answer for _, answer in words(CONFIG, work, paths, "plain", speakers=("a", "a", "a"))]
+    assert [answers[0], answers[2]] == expected and isinstance(answers[1], BadAudio)
+    utt2spk = tmp_path / "utt2spk"
+    utt2spk.write_text(f"one ann\ntwo.wav bob\n{paths[1]} ann\n")
+    assert speakers_of(paths, utt2spk) == ("ann", "ann", "bob")
+    assert Recordings(tuple(paths), ("ann", "ann", "bob")).groups == [[0, 1], [2]]
+    utt2spk.write_text("one ann\n")
+    with pytest.raises(UserError, match=r"utt2spk has no speaker of .*gone.wav, .*two.wav; add a line NAME SPEAKER"):
+        speakers_of(paths, utt2spk)
+    utt2spk.write_text("one ann bob\n")
+    with pytest.raises(UserError, match="utt2spk:1: expected NAME SPEAKER"):
+        speakers_of(paths, utt2spk)
 
 
 def test_the_distilled_system_of_the_first_comparison_answers(work, recordings):
     decode(CONFIG, work, sets=["dev"], backend="kaldi")
     with pytest.raises(UserError, match=r"toy\.yaml compares no systems; name one with --system"):
-        transcribe(CONFIG, work, recordings, backend="kaldi")
+        words(CONFIG, work, recordings)
     compared = dataclasses.replace(CONFIG, compare=(Comparison("plain", "small", "plain"),))
-    expected = transcribe(CONFIG, work, recordings, "small", backend="kaldi")
-    assert transcribe(compared, work, recordings, backend="kaldi") == expected
+    assert words(compared, work, recordings) == words(CONFIG, work, recordings, "small")
 
 
 @contextlib.contextmanager
 def standard_input(content: bytes) -> Iterator[None]:
     """A pipe, as `cat a.wav | asr-kd transcribe -` has it."""
-    kept, (reader, writer) = os.dup(0), os.pipe()
+    before, (reader, writer) = os.dup(0), os.pipe()
     os.dup2(reader, 0)
     thread = threading.Thread(target=lambda: (os.write(writer, content), os.close(writer)))
     thread.start()
     yield
     thread.join()
-    os.dup2(kept, 0)
-    for descriptor in (kept, reader):
+    os.dup2(before, 0)
+    for descriptor in (before, reader):
         os.close(descriptor)
 
 
 @pytest.mark.parametrize("name", ["-", "/dev/stdin"])
-def test_standard_input_and_any_format_are_transcribed(work, recordings, tmp_path, name):
+def test_standard_input_and_any_format_are_transcribed(work, recordings, tmp_path, name, caplog):
     decode(CONFIG, work, sets=["dev"], backend="kaldi")
-    ((_, expected),) = transcribe(CONFIG, work, recordings[:1], "plain", backend="kaldi")
+    ((_, expected),) = texts(CONFIG, work, recordings[:1], "plain")
     with standard_input(recordings[0].read_bytes()):
-        assert transcribe(CONFIG, work, [Path(name)], "plain", backend="kaldi") == [(Path(name), expected)]
+        assert texts(CONFIG, work, [Path(name)], "plain") == [(Path(name), expected)]
     samples = soundfile.read(recordings[0], dtype="int16")[0]
     wide = tmp_path / "wide.flac"
     soundfile.write(wide, np.stack([samples[::-1], samples], 1), 8000)
-    stereo = dataclasses.replace(CONFIG, corpus=PromptsConfig(channel=1))
-    assert transcribe(stereo, work, [wide], "plain", backend="kaldi") == [(wide, expected)]
+    assert texts(CONFIG, work, [wide], "plain", channel=1) == [(wide, expected)]
     soundfile.write(tmp_path / "fast.ogg", np.repeat(samples, 2), 16000)
-    resampled = dataclasses.replace(CONFIG, corpus=PromptsConfig(resample=True))
-    ((_, words),) = transcribe(resampled, work, [tmp_path / "fast.ogg"], "plain", backend="kaldi")
-    assert isinstance(words, str)
+    ((_, answer),) = words(CONFIG, work, [tmp_path / "fast.ogg"], "plain")
+    assert isinstance(answer, Transcript) and "fast.ogg has 16000 Hz and is resampled to 8000" in caplog.text
 
 
 def test_what_cannot_be_transcribed_is_named(work, recordings, tmp_path):
     with pytest.raises(UserError, match="decode/plain/dev is not there yet; make it first: asr-kd decode"):
-        transcribe(CONFIG, work, recordings, "plain", backend="kaldi")
+        words(CONFIG, work, recordings, "plain")
     decode(CONFIG, work, sets=["dev"], backend="kaldi")
-    wide, gone, short = tmp_path / "wide.wav", tmp_path / "gone.wav", tmp_path / "short.wav"
-    soundfile.write(wide, np.random.default_rng(0).normal(size=9000), 16000)
+    stereo, gone, short = tmp_path / "stereo.wav", tmp_path / "gone.wav", tmp_path / "short.wav"
+    soundfile.write(stereo, np.random.default_rng(0).normal(size=(9000, 2)), 8000)
     soundfile.write(short, np.random.default_rng(0).normal(size=90), 8000)
-    expected = transcribe(CONFIG, work, recordings, "plain", backend="kaldi")
-    answer = transcribe(CONFIG, work, [wide, recordings[0], gone, recordings[1], short], "plain", backend="kaldi")
+    expected = words(CONFIG, work, recordings, "plain")
+    answer = words(CONFIG, work, [stereo, recordings[0], gone, recordings[1], short], "plain")
     assert [answer[1], answer[3]] == expected
-    assert "wide.wav has 16000 Hz" in str(answer[0][1]) and "gone.wav is missing" in str(answer[2][1])
-    assert "short.wav lasts less than 25 ms" in str(answer[4][1])
+    assert "stereo.wav has 2 channels; choose one by --channel" in str(answer[0][1])
+    assert "gone.wav is missing" in str(answer[2][1]) and "short.wav lasts less than 25 ms" in str(answer[4][1])
     with pytest.raises(UserError, match="no recording given"):
-        transcribe(CONFIG, work, [], "plain", backend="kaldi")
+        words(CONFIG, work, [], "plain")
+
+
+def test_files_for_each_recording(work, recordings, tmp_path):
+    decode(CONFIG, work, sets=["dev"], backend="kaldi")
+    files, printed = recogniser_files(CONFIG, work, "plain"), []
+
+    def echo(text: str, **_: object) -> None:
+        printed.append(text)
+
+    gone = tmp_path / "gone.wav"
+    bad = transcribe_to(files, Recordings((*recordings, gone)), "json", tmp_path / "out", echo=echo)
+    assert [str(error).split()[0] for error in bad] == [str(gone)] and not printed
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["one.json", "two.json"]
+    assert transcribe_to(files, Recordings(tuple(recordings)), "json", None, echo=echo) == []
+    assert printed == [(tmp_path / "out" / f"{path.stem}.json").read_text() for path in recordings]
+    with pytest.raises(UserError, match="name a folder with --output"):
+        transcribe_to(files, Recordings(tuple(recordings)), "srt", None, echo=echo)
+    with pytest.raises(UserError, match=r"several recordings would be .*one\.srt"):
+        twice = (recordings[0], tmp_path / "other" / "one.flac")
+        transcribe_to(files, Recordings(twice), "srt", tmp_path / "out", echo=echo)
+
+
+def test_an_exported_recogniser_needs_no_work_folder(work, recordings, tmp_path):
+    decode(CONFIG, work, sets=["dev"], backend="kaldi")
+    expected = words(CONFIG, work, recordings, "plain")
+    result = export_recogniser(CONFIG, work, "plain", tmp_path / "out")
+    assert result.ran and f"try it: asr-kd transcribe --model {tmp_path / 'out'}" in str(result)
+    assert not export_recogniser(CONFIG, work, "plain", tmp_path / "out").ran
+    (tmp_path / "out" / "mine.txt").write_text("")
+    with pytest.raises(UserError, match=r"holds other files .*mine.txt"):
+        export_recogniser(CONFIG, work, "plain", tmp_path / "out")
+    shutil.rmtree(work.root)
+    command = ["transcribe", "--nj", "1", "--model", str(tmp_path / "out"), *map(str, recordings)]
+    answer = CliRunner().invoke(main, command)
+    assert answer.exit_code == 0
+    lines = [line for line in answer.output.splitlines() if "\t" in line]
+    assert lines == [f"{path}\t{transcript.text}" for path, transcript in expected]
+    recogniser = asr_kd.load(tmp_path / "out")
+    assert [recogniser.transcribe(path) for path in recordings] == [transcript for _, transcript in expected]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "name either an exported recogniser with --model, or a recipe with --config"),
+        (["--model", "a", "--config", "b"], "name either"),
+        (["--model", "a", "--system", "b"], "--work-dir and --system are for --config"),
+        (["--model", "a"], "a is no exported recogniser"),
+        (["--config", "gone.yaml"], "gone.yaml"),
+    ],
+)
+def test_what_recognises_must_be_named(options, message):
+    result = CliRunner().invoke(main, ["transcribe", "x.wav", *options])
+    assert result.exit_code == 2 and message in result.output
 
 
 def test_a_stale_graph_is_named_and_stays(work, recordings):
@@ -149,10 +242,10 @@ def test_a_stale_graph_is_named_and_stays(work, recordings):
     before = {path: path.read_bytes() for path in work.graph("tied").iterdir()}
     write_arpa(work.lm / "G.arpa", estimate_ngrams([["AB"], ["C", "AB"]], 2))
     with pytest.raises(UserError, match=r"this graph was made from lm \S+, but lm is .*; make it again: asr-kd decode"):
-        transcribe(CONFIG, work, recordings, "plain", backend="kaldi")
+        words(CONFIG, work, recordings, "plain")
     assert {path: path.read_bytes() for path in work.graph("tied").iterdir()} == before
     shutil.rmtree(work.graph("tied"))
     with pytest.raises(UserError, match=r"exp/graph is not there yet; make it first: asr-kd decode"):
-        transcribe(CONFIG, work, recordings, "plain", backend="kaldi")
+        words(CONFIG, work, recordings, "plain")
     with pytest.raises(UserError, match="nobody"):
-        transcribe(CONFIG, work, recordings, "nobody", backend="kaldi")
+        words(CONFIG, work, recordings, "nobody")

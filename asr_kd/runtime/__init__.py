@@ -1,0 +1,1 @@
+"""Recognising speech with a finished model: whole recordings, or speech as it comes."""

@@ -1,0 +1,209 @@
+"""Speech as it comes: samples in, words out, at a latency of a chunk and of what the model looks ahead.
+
+Shapes:  n samples, L frames of a portion, D mel bins, C senones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from asr_kd.frames.features import FRAME_LENGTH, FRAME_SHIFT
+from asr_kd.runtime.transcript import Transcript
+
+if TYPE_CHECKING:
+    from asr_kd.runtime.recogniser import Recogniser
+
+_BEFORE = 3  # frames of samples before a portion, so that only the first frame of all is at an edge
+_NO_WORDS = 10.0  # seconds after which a stretch without words is forgotten
+_BREATH = 0.1  # seconds of silence at which a stretch that is too long ends
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """When a stream answers.
+
+    Attributes:
+      chunk: frames that the model gets at once.
+      silence: seconds after the last word that end a stretch of speech.
+      longest: seconds of a stretch, which ends at the next short silence then, and at twice as many in any case.
+    """
+
+    chunk: int = 20
+    silence: float = 0.8
+    longest: float = 30.0
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a stream knows after more samples.
+
+    Attributes:
+      finished: stretches of speech that ended since the last update; these words do not change any more.
+      partial: the words of the stretch that has not ended, as they seem now.
+    """
+
+    finished: tuple[Transcript, ...]
+    partial: str
+
+
+class Stream:
+    """One stream of speech through a recogniser. A running mean is subtracted, whatever the model was trained with.
+
+    >>> def listen(recogniser, blocks):
+    ...     stream = recogniser.stream()
+    ...     for samples in blocks:  # (n,) float32 in [-1, 1], any number of them
+    ...         update = stream.accept(samples)
+    ...         for stretch in update.finished:
+    ...             print(stretch.text)
+    ...     for stretch in stream.finish().finished:
+    ...         print(stretch.text)
+    """
+
+    def __init__(self, recogniser: Recogniser, settings: StreamSettings) -> None:
+        self._recogniser, self._settings = recogniser, settings
+        self._features = _FeatureStream(recogniser, settings.chunk)
+        self._net = _NetStream(recogniser)
+        self._search = recogniser.decoder.stream()
+        self._begin = 0  # frame at which the stretch began
+        self._partial = ""
+        self._ended = False
+
+    @property
+    def latency(self) -> float:
+        """Seconds from a sound to the words that it makes: a chunk, and what the model looks ahead."""
+        return (self._settings.chunk + self._recogniser.parts.model.context.right) * FRAME_SHIFT + FRAME_LENGTH
+
+    def accept(self, samples: NDArray[np.float32]) -> Update:
+        """(n,) more samples at the recogniser's rate.
+
+        Raises:
+          ValueError: the stream has ended, or samples are not float32, or not finite.
+        """
+        if self._ended:
+            raise ValueError("the stream has ended; open another one")
+        if samples.ndim != 1 or samples.dtype != np.float32 or not np.isfinite(samples).all():
+            raise ValueError(f"samples are {samples.dtype} {samples.shape}, not finite float32 (n,)")
+        finished = tuple(
+            transcript
+            for features in self._features.accept(samples)
+            for transcript in self._heard(self._net.accept(features))
+        )
+        return Update(finished, self._partial)
+
+    def finish(self) -> Update:
+        """The end of the stream: the words of what is left."""
+        if self._ended:
+            raise ValueError("the stream has ended; open another one")
+        self._ended = True
+        finished: list[Transcript] = []
+        for features in self._features.finish():
+            finished += self._heard(self._net.accept(features))
+        finished += self._heard(self._net.finish())
+        if self._search.num_frames:
+            finished += self._stretch()
+        return Update(tuple(finished), "")
+
+    def _heard(self, loglikes: NDArray[np.float32]) -> Iterator[Transcript]:
+        """Searches on; yields the stretch that has ended by these frames."""
+        if not len(loglikes):
+            return
+        self._search.accept(loglikes)
+        words, senones = self._search.best()
+        self._partial = " ".join(words)
+        silent = self._recogniser.silences[senones]
+        quiet = len(silent) - 1 - int(np.flatnonzero(~silent)[-1]) if not silent.all() else len(silent)
+        if self._has_ended(bool(words), quiet * FRAME_SHIFT):
+            yield from self._stretch()
+
+    def _has_ended(self, words: bool, quiet: float) -> bool:
+        seconds, settings = self._search.num_frames * FRAME_SHIFT, self._settings
+        if not words:
+            return seconds >= _NO_WORDS
+        if quiet >= settings.silence or seconds >= 2 * settings.longest:
+            return True
+        return seconds >= settings.longest and quiet >= _BREATH
+
+    def _stretch(self) -> Iterator[Transcript]:
+        """Ends the stretch; yields it where it has words, or was lost."""
+        hypothesis, loglikes = self._search.finish(), self._search.loglikes
+        transcript = self._recogniser.timed(hypothesis, loglikes, self._begin * FRAME_SHIFT)
+        self._begin += len(loglikes)
+        self._partial = ""
+        self._search.restart()
+        if transcript.words or transcript.lost:
+            yield transcript
+
+
+class _FeatureStream:
+    """Samples to the log-mel energies that the whole recording would have."""
+
+    def __init__(self, recogniser: Recogniser, chunk: int) -> None:
+        self._recogniser = recogniser
+        self._shift = round(FRAME_SHIFT * recogniser.sampling_rate)
+        self._length = round(FRAME_LENGTH * recogniser.sampling_rate)
+        self._chunk = chunk
+        self._buffer = np.zeros(0, np.float32)  # begins `_known` frames before the next one
+        self._known = 0
+
+    def accept(self, samples: NDArray[np.float32]) -> Iterator[NDArray[np.float16]]:
+        """(n,) -> chunks of frames that no later sample changes."""
+        self._buffer = np.concatenate([self._buffer, samples])
+        while (len(self._buffer) - self._length) // self._shift + 1 - self._known >= self._chunk:
+            end = self._known + self._chunk
+            used = self._buffer[: (end - 1) * self._shift + self._length + self._shift]
+            yield self._recogniser.features(used)[self._known : end]
+            before = min(_BEFORE, end)
+            self._buffer = self._buffer[(end - before) * self._shift :]
+            self._known = before
+
+    def finish(self) -> Iterator[NDArray[np.float16]]:
+        """The last frames."""
+        if len(self._buffer) >= self._length:
+            yield self._recogniser.features(self._buffer)[self._known :]
+
+
+class _NetStream:
+    """Log-mel energies to log-likelihoods, `right` frames late."""
+
+    def __init__(self, recogniser: Recogniser) -> None:
+        parts = recogniser.parts
+        self._recogniser, self._context = recogniser, parts.model.context
+        self._scale = parts.normalisation.scale
+        self._mean = parts.normalisation.running_mean(recogniser.settings.running_seconds)
+        self._state = self._mean.start()
+        self._padded: NDArray[np.float32] | None = None  # normalised frames from the left context of the next one on
+
+    def accept(self, features: NDArray[np.float16]) -> NDArray[np.float32]:
+        """(L, D) -> (L', C)."""
+        if not len(features):
+            return self._none()
+        means, self._state = self._mean.means(features.astype(np.float32), self._state)
+        normalised = ((features - means) * self._scale).astype(np.float32)
+        if self._padded is None:
+            self._padded = np.repeat(normalised[:1], self._context.left, axis=0)
+        return self._forward(normalised)
+
+    def finish(self) -> NDArray[np.float32]:
+        """Of the last frames: the last one is repeated."""
+        if self._padded is None:
+            return self._none()
+        return self._forward(np.repeat(self._padded[-1:], self._context.right, axis=0))
+
+    def _none(self) -> NDArray[np.float32]:
+        return np.zeros((0, self._recogniser.parts.model.num_senones), np.float32)
+
+    def _forward(self, normalised: NDArray[np.float32]) -> NDArray[np.float32]:
+        assert self._padded is not None
+        self._padded = np.concatenate([self._padded, normalised])
+        ready = len(self._padded) - self._context.left - self._context.right
+        if ready <= 0:
+            return self._none()
+        log_posteriors = self._recogniser.parts.model.log_posteriors_inside(torch.from_numpy(self._padded))
+        self._padded = self._padded[ready:]
+        return self._recogniser.without_priors(log_posteriors)

@@ -1,0 +1,126 @@
+"""What was recognised: words with their times, and how files have them."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import PurePath
+
+_PAUSE = 0.5  # seconds between two words that end a caption
+_LINE, _SECONDS = 42, 6.0  # characters and duration of a caption at most, as broadcasters have it
+_DIGITS = 2  # of seconds: frames are 10 ms
+
+
+@dataclass(frozen=True)
+class Word:
+    """A recognised word.
+
+    Attributes:
+      start, end: seconds from the recording's beginning.
+      confidence: from 0 to 1, see `asr_kd.decoding.confidence`.
+    """
+
+    word: str
+    start: float
+    end: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """The words of a recording, or of a part of it.
+
+    Attributes:
+      start, end: seconds from the recording's beginning, of what was recognised.
+      lost: (start, end) seconds of stretches for which the search came to no end.
+    """
+
+    words: tuple[Word, ...]
+    start: float
+    end: float
+    lost: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The words, with spaces between them."""
+        return " ".join(word.word for word in self.words)
+
+
+def joined(parts: Sequence[Transcript]) -> Transcript:
+    """Transcripts of the parts of a recording, at least one, as that of the whole."""
+    words = (word for part in parts for word in part.words)
+    lost = (stretch for part in parts for stretch in part.lost)
+    return Transcript(tuple(words), parts[0].start, parts[-1].end, tuple(lost))
+
+
+def _text(name: str, transcript: Transcript) -> str:
+    return f"{name}\t{transcript.text}\n"
+
+
+def _ctm(name: str, transcript: Transcript) -> str:
+    utterance = "_".join(PurePath(name).stem.split())  # a column has no spaces
+    lines = []
+    for word in transcript.words:
+        start, end = round(word.start, _DIGITS), round(word.end, _DIGITS)  # so that none ends after the next begins
+        duration = f"{end - start:.{_DIGITS}f}"
+        lines.append(f"{utterance} 1 {start:.{_DIGITS}f} {duration} {word.word} {word.confidence:.3f}\n")
+    return "".join(lines)
+
+
+def _json(name: str, transcript: Transcript) -> str:
+    words = [
+        {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(word).items()}
+        for word in transcript.words
+    ]
+    data = {"recording": name, "seconds": round(transcript.end - transcript.start, 3), "text": transcript.text}
+    lost = [[round(start, 3), round(end, 3)] for start, end in transcript.lost]
+    return json.dumps(data | {"words": words, "lost": lost}, ensure_ascii=False) + "\n"
+
+
+def _captions(name: str, transcript: Transcript, *, web: bool) -> str:
+    """SubRip, or WebVTT."""
+    blocks = ["WEBVTT\n\n"] if web else []
+    for number, words in enumerate(captions(transcript), 1):
+        times = " --> ".join(_clock(seconds, "." if web else ",") for seconds in (words[0].start, words[-1].end))
+        text = " ".join(word.word for word in words)
+        blocks.append(f"{number}\n{times}\n{html.escape(text, quote=False) if web else text}\n\n")
+    return "".join(blocks)
+
+
+def captions(transcript: Transcript) -> Iterator[list[Word]]:
+    """The words of each caption: a pause ends one, and so does its size."""
+    caption: list[Word] = []
+    for word in transcript.words:
+        length = sum(len(each.word) + 1 for each in caption) + len(word.word)
+        full = caption and (length > _LINE or word.end - caption[0].start > _SECONDS)
+        if full or (caption and word.start - caption[-1].end >= _PAUSE):
+            yield caption
+            caption = []
+        caption.append(word)
+    if caption:
+        yield caption
+
+
+def _clock(seconds: float, point: str) -> str:
+    """
+    >>> _clock(3725.5, ",")
+    '01:02:05,500'
+    """
+    milliseconds = round(1000 * seconds)
+    minutes, rest = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02d}:{minutes:02d}:{rest // 1000:02d}{point}{rest % 1000:03d}"
+
+
+# name -> (name of the recording, transcript) -> what is written of it
+FORMATS: dict[str, Callable[[str, Transcript], str]] = {
+    "text": _text,
+    "ctm": _ctm,
+    "json": _json,
+    "srt": partial(_captions, web=False),
+    "vtt": partial(_captions, web=True),
+}
+CAPTIONS = ("srt", "vtt")  # formats of a file for one recording
