@@ -1,16 +1,19 @@
-"""How sure a search is of each word: the share of its lattice's probability that has the word at that time.
+"""How sure a search is of each word: the share of its lattice's probability that has the word at that place.
 
-Of the posteriors that Wessel, Schlueter, Macherey and Ney (2001, "Confidence measures for large vocabulary continuous
-speech recognition") compare, this is C_sec with a window in place of the words' own times: a lattice of senones says
-when a word is known to be there, which is at its end at the latest, and not where it begins.
+Paths are drawn from the lattice, and the words of each are aligned with those recognised: a word's confidence is the
+share of paths that have it where the alignment puts it. That is the word posterior of Evermann and Woodland (2000,
+"Posterior probability decoding, confidence estimation and system combination") without its clustering by time, which a
+lattice of senones could not give: its arcs say a word when it is known, most often a phone before or after its edges.
 
-Shapes:  A arcs and S states of an utterance's lattice, W words.
+Shapes:  A arcs and S states of an utterance's lattice, R paths, W words.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
+import kaldialign
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,60 +22,77 @@ from asr_kd.decoding.graph import Graph
 from asr_kd.decoding.word_paths import check_order
 from asr_kd.kernels import compiled
 
-_SLACK = 10  # frames by which another path may know a word earlier or later
+DRAWS = 200  # so that a confidence of 0.5 is off by 0.035
+_NONE = "<eps>"  # what an alignment has in place of a word
 
 
 def word_confidences(
-    lattice: Lattice, graph: Graph, words: Sequence[str], spans: Sequence[tuple[int, int]]
+    lattice: Lattice, graph: Graph, words: Sequence[str], *, draws: int = DRAWS, seed: int = 1
 ) -> NDArray[np.float64]:
-    """(W,) from 0 to 1.
+    """(W,) from 0 to 1, multiples of 1 / draws.
 
     Args:
-      lattice: of a search through `graph`, each of its arcs a frame.
-      spans: first frame and the frame after the last one of each word.
+      lattice: of a search through `graph`.
+      words: what was recognised.
     """
-    posterior, frame = arc_posteriors(lattice)
-    arcs: dict[str, list[int]] = {word: [] for word in words}
-    for arc in np.flatnonzero((lattice.output > 0) & (posterior > 0)):
-        for word in graph.spell([int(lattice.output[arc])]):
-            if word in arcs:
-                arcs[word].append(int(arc))
     confidences = np.zeros(len(words))
-    for place, (word, (first, end)) in enumerate(zip(words, spans, strict=True)):
-        of_word = np.array(arcs[word], np.int64)
-        near = (frame[of_word] >= first - _SLACK) & (frame[of_word] <= end + _SLACK)
-        # a path that says the word twice within the window counts twice
-        confidences[place] = min(1.0, posterior[of_word[near]].sum())
-    return confidences
+    outputs = lattice.output.tolist()
+    counts = Counter(
+        graph.spell(outputs[arc] for arc in path) for path in sample_paths(lattice, draws, np.random.default_rng(seed))
+    )
+    for drawn, count in counts.items():
+        place = 0
+        for ours, theirs in kaldialign.align(list(words), list(drawn), _NONE):
+            if ours == _NONE:
+                continue
+            confidences[place] += count * (ours == theirs)
+            place += 1
+    return confidences / draws
 
 
-def arc_posteriors(lattice: Lattice) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """(A,) the share of the paths' probability that goes through each arc, and (A,) the frame that it takes.
+def sample_paths(lattice: Lattice, draws: int, rng: np.random.Generator) -> list[list[int]]:
+    """Arcs of paths from the first state to a final one, drawn by their probability; none where there is no path.
 
     Raises:
       ValueError: the lattice's states are not in topological order.
     """
     check_order(lattice.src, lattice.dst)
     score = -(lattice.graph.astype(np.float64) + lattice.acoustic)
-    before, after, depth = _forward_backward(lattice.src, lattice.dst, score, -lattice.final.astype(np.float64))
-    total = after[0] if len(after) else -np.inf
-    if not np.isfinite(total):
-        return np.zeros(len(lattice.src)), depth[lattice.src]
-    return np.exp(before[lattice.src] + score + after[lattice.dst] - total), depth[lattice.src]
+    final = -lattice.final.astype(np.float64)
+    first = np.searchsorted(lattice.src, np.arange(len(final) + 1))
+    rest = _log_probability_of_the_rest(lattice.src, lattice.dst, score, final)
+    if not len(final) or not np.isfinite(rest[0]):
+        return []
+    longest = len(np.unique(lattice.dst)) + 1  # no path has more arcs
+    paths = (_draw(lattice.dst, score, final, first, rest, rng.random(longest)) for _ in range(draws))
+    return [path[path >= 0].tolist() for path in paths]
 
 
 @compiled()
-def _forward_backward(src, dst, score, final):  # type: ignore[no-untyped-def]
-    """(S,) log-probability of all ways to each state, and from it to the end; (S,) arcs before it."""
-    before = np.full(len(final), -np.inf)
-    after = final.copy()
-    depth = np.zeros(len(final), np.int64)
-    before[0] = 0.0
-    for arc in range(len(src)):
-        if before[src[arc]] == -np.inf:
-            continue
-        before[dst[arc]] = np.logaddexp(before[dst[arc]], before[src[arc]] + score[arc])
-        depth[dst[arc]] = depth[src[arc]] + 1
+def _log_probability_of_the_rest(src, dst, score, final):  # type: ignore[no-untyped-def]
+    """(S,) log of the sum of all ways from each state to the end."""
+    rest = final.copy()
     for arc in range(len(src) - 1, -1, -1):
-        after[src[arc]] = np.logaddexp(after[src[arc]], score[arc] + after[dst[arc]])
-    return before, after, depth
+        rest[src[arc]] = np.logaddexp(rest[src[arc]], score[arc] + rest[dst[arc]])
+    return rest
+
+
+@compiled()
+def _draw(dst, score, final, first, rest, uniform):  # type: ignore[no-untyped-def]
+    """(longest,) arcs of a path, then -1."""
+    path = np.full(len(uniform), -1, np.int64)
+    state, length, chosen = 0, 0, -1
+    while True:
+        left = uniform[length] - np.exp(final[state] - rest[state])  # what ending here and the arcs before do not take
+        if left < 0.0:
+            return path
+        for arc in range(first[state], first[state + 1]):
+            share = np.exp(score[arc] + rest[dst[arc]] - rest[state])
+            if share > 0.0:
+                chosen = arc  # the last one also takes what rounding leaves
+                left -= share
+                if left < 0.0:
+                    break
+        path[length] = chosen
+        length += 1
+        state = dst[chosen]

@@ -43,15 +43,15 @@ class KaldiDecoder:
         check_loglikes(loglikes, self._graph)
         return [self._grid(array, scales, penalties) for array in loglikes]
 
-    def lattice(self, loglike: np.ndarray) -> Lattice | None:
+    def lattice(self, loglike: np.ndarray, widest: float = LATTICE_BEAM) -> Lattice | None:
         """The lattice of one utterance, each arc a frame; None where no path was found.
 
-        This search has no bound on its active states, so that on a large graph its beam is narrower than
-        FasterDecoder's.
+        Args:
+          widest: beam on a large graph, where the search's own is wider: this search has no bound on its active states.
         """
         beam, small = self._settings.search_beam, self._graph.num_states <= SMALL_GRAPH * self._settings.max_active
         options = kaldi_decoder.LatticeSimpleDecoderConfig(
-            beam=beam if small else min(LATTICE_BEAM, beam), lattice_beam=self._settings.output_beam
+            beam=beam if small else min(widest, beam), lattice_beam=self._settings.output_beam
         )
         search = kaldi_decoder.LatticeSimpleDecoder(self._fst, options)
         if not search.decode(self._decodable(loglike)) or not np.isfinite(search.final_relative_cost()):

@@ -32,11 +32,13 @@ class StreamSettings:
       chunk: frames that the model gets at once.
       silence: seconds after the last word that end a stretch of speech.
       longest: seconds of a stretch, which ends at the next short silence then, and at twice as many in any case.
+      confidence: say how sure the search is of each word, when a stretch has ended; that takes longer than the words.
     """
 
     chunk: int = 20
     silence: float = 0.8
     longest: float = 30.0
+    confidence: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,9 @@ class Stream:
     def _stretch(self) -> Iterator[Transcript]:
         """Ends the stretch; yields it where it has words, or was lost."""
         hypothesis, loglikes = self._search.finish(), self._search.loglikes
-        transcript = self._recogniser.timed(hypothesis, loglikes, self._begin * FRAME_SHIFT)
+        transcript = self._recogniser.timed(
+            hypothesis, loglikes, self._begin * FRAME_SHIFT, confidence=self._settings.confidence
+        )
         self._begin += len(loglikes)
         self._partial = ""
         self._search.restart()

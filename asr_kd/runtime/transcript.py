@@ -20,13 +20,13 @@ class Word:
 
     Attributes:
       start, end: seconds from the recording's beginning.
-      confidence: from 0 to 1, see `asr_kd.decoding.confidence`.
+      confidence: from 0 to 1, see `asr_kd.decoding.confidence`; None where it was not asked for.
     """
 
     word: str
     start: float
     end: float
-    confidence: float
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def _ctm(name: str, transcript: Transcript) -> str:
     lines = []
     for word in transcript.words:
         start, end = round(word.start, _DIGITS), round(word.end, _DIGITS)  # so that none ends after the next begins
-        duration = f"{end - start:.{_DIGITS}f}"
-        lines.append(f"{utterance} 1 {start:.{_DIGITS}f} {duration} {word.word} {word.confidence:.3f}\n")
+        sure = "" if word.confidence is None else f" {word.confidence:.3f}"
+        lines.append(f"{utterance} 1 {start:.{_DIGITS}f} {end - start:.{_DIGITS}f} {word.word}{sure}\n")
     return "".join(lines)
 
 
@@ -124,3 +124,4 @@ FORMATS: dict[str, Callable[[str, Transcript], str]] = {
     "vtt": partial(_captions, web=True),
 }
 CAPTIONS = ("srt", "vtt")  # formats of a file for one recording
+CONFIDENT = ("ctm", "json")  # formats that have confidences

@@ -16,7 +16,7 @@ from asr_kd.errors import UserError, printable, some_of
 from asr_kd.io.files import read_lines, replacing_file
 from asr_kd.runtime.folder import RecogniserFiles
 from asr_kd.runtime.recogniser import Recogniser, RecogniserSettings
-from asr_kd.runtime.transcript import CAPTIONS, FORMATS, Transcript
+from asr_kd.runtime.transcript import CAPTIONS, CONFIDENT, FORMATS, Transcript
 from asr_kd.stages.decode_context import task_of
 from asr_kd.stages.decode_results import read_summary
 from asr_kd.workspace.config import DEV, TRAIN, Config
@@ -84,17 +84,20 @@ def recogniser_files(config: Config, work: Workspace, system: str | None = None)
     return RecogniserFiles(model.folder, members, model.tree, model.graph, work.lang, normalisation, settings)
 
 
-def transcribe(files: RecogniserFiles, recordings: Recordings, *, nj: int = 1) -> Iterator[Answer]:
+def transcribe(
+    files: RecogniserFiles, recordings: Recordings, *, nj: int = 1, confidence: bool = True
+) -> Iterator[Answer]:
     """Yields (path, its words, or what is wrong with the recording), in the order given.
 
     Args:
       nj: processes, each of which takes the recordings of one speaker after the other.
+      confidence: see `Recogniser.transcribe`.
     """
     if not recordings.paths:
         raise UserError("no recording given; name one or more audio files, or - for standard input.")
     groups = recordings.groups
     shards = [[recordings.paths[number] for number in group] for group in groups]
-    results = parallel_map(partial(_Worker.answer, _Worker(files, recordings.channel)), shards, nj=nj)
+    results = parallel_map(partial(_Worker.answer, _Worker(files, recordings.channel, confidence)), shards, nj=nj)
     waiting: dict[int, Transcript | BadAudio] = {}
     following = 0
     for group, answers in zip(groups, results, strict=True):
@@ -133,7 +136,7 @@ def transcribe_to(
         )
     bad = []
     with tqdm(total=len(recordings.paths), desc="transcribing", disable=output is None, mininterval=0.5) as bar:
-        for path, answer in transcribe(files, recordings, nj=nj):
+        for path, answer in transcribe(files, recordings, nj=nj, confidence=form in CONFIDENT):
             bar.update()
             name = printable(str(path))
             if isinstance(answer, BadAudio):
@@ -171,6 +174,7 @@ class _Worker:
 
     files: RecogniserFiles
     channel: int | None
+    confidence: bool
     recogniser: Recogniser | None = None
 
     def answer(self, paths: Sequence[Path]) -> list[Transcript | BadAudio]:
@@ -185,7 +189,7 @@ class _Worker:
             except BadAudio as error:
                 answers[number] = error
         if samples:
-            transcripts = self.recogniser.transcribe_group(list(samples.values()))
+            transcripts = self.recogniser.transcribe_group(list(samples.values()), confidence=self.confidence)
             answers |= dict(zip(samples, transcripts, strict=True))
         return [answers[number] for number in range(len(paths))]
 

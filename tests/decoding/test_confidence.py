@@ -1,11 +1,13 @@
-"""Posteriors of a lattice's arcs, against all of its paths, and what they say of words."""
+"""Paths drawn from a lattice, against all of its paths, and what they say of words."""
+
+from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.decoding.confidence import arc_posteriors, word_confidences
+from asr_kd.decoding.confidence import sample_paths, word_confidences
 from asr_kd.decoding.fst_io import Lattice
 from asr_kd.decoding.graph import Graph
 
@@ -42,37 +44,49 @@ def paths(lattice: Lattice, state: int = 0) -> list[tuple[list[int], float]]:
     return ways
 
 
-@given(lattices())
-def test_posteriors_are_the_shares_of_all_paths(lattice):
-    every = paths(lattice)
-    posterior, frame = arc_posteriors(lattice)
-    expected = np.zeros(len(lattice.src))
-    if every:
-        weights = np.exp([score for _, score in every])
-        for (arcs, _), weight in zip(every, weights / weights.sum(), strict=True):
-            expected[arcs] += weight
-            assert frame[arcs].tolist() == list(range(len(arcs)))
-    np.testing.assert_allclose(posterior, expected, atol=1e-6)
+@given(lattices(), st.integers(0, 99))
+def test_paths_are_drawn_by_their_probability(lattice, seed):
+    every = {tuple(arcs): score for arcs, score in paths(lattice)}
+    drawn = sample_paths(lattice, 2000, np.random.default_rng(seed))
+    if not every:
+        assert drawn == []
+        return
+    weights = np.exp(list(every.values()))
+    expected = dict(zip(every, weights / weights.sum(), strict=True))
+    counts = Counter(map(tuple, drawn))
+    assert counts.keys() <= expected.keys()
+    for path, share in expected.items():  # six standard deviations
+        assert abs(counts[path] / 2000 - share) <= 6 * np.sqrt(share * (1 - share) / 2000) + 1e-3
 
 
 def test_a_word_is_as_sure_as_the_paths_that_have_it_there():
-    """Two paths of four frames with probabilities 0.75 and 0.25: both say A, then B alone or A B in one label."""
-    costs = -np.log([0.75, 1, 1, 1, 0.25, 1, 1, 1]).astype(np.float32)
+    """Two paths of four frames, with probabilities 0.75 and 0.25: A B B and B C."""
     lattice = Lattice(
         src=np.array([0, 0, 1, 2, 3, 4, 5, 6], np.int32),
         dst=np.array([1, 2, 3, 4, 5, 6, 7, 7], np.int32),
-        output=np.array([1, 0, 0, 4, 2, 0, 0, 3], np.int32),
-        graph=costs[[0, 4, 1, 2, 3, 5, 6, 7]],
+        output=np.array([1, 0, 0, 2, 2, 0, 2, 3], np.int32),
+        graph=-np.log([0.75, 0.25, 1, 1, 1, 1, 1, 1]).astype(np.float32),
         acoustic=np.zeros(8, np.float32),
         final=np.array([np.inf] * 7 + [0], np.float32),
     )
-    sure = word_confidences(lattice, GRAPH, ["A", "B", "C"], [(0, 2), (2, 3), (3, 4)])
-    np.testing.assert_allclose(sure, [1.0, 1.0, 0.25], atol=1e-6)
-    far = word_confidences(lattice, GRAPH, ["A", "B"], [(0, 2), (90, 95)])
-    np.testing.assert_allclose(far, [1.0, 0.0], atol=1e-6)
+    sure = word_confidences(lattice, GRAPH, ["A", "B", "B"], draws=4000)
+    np.testing.assert_allclose(sure[0], 0.75, atol=0.04)
+    assert sorted(sure[1:]) == pytest.approx([0.75, 1.0], abs=0.04)  # the B of B C is one of both
+    np.testing.assert_allclose(word_confidences(lattice, GRAPH, ["B", "C"], draws=4000), [1.0, 0.25], atol=0.04)
+    np.testing.assert_allclose(word_confidences(lattice, GRAPH, ["C", "A"]), [0.25, 0.75], atol=0.15)
+
+
+def test_labels_of_several_words_count_as_these_words():
+    lattice = Lattice(
+        *(np.array([number], np.int32) for number in (0, 1, 4)), *(np.zeros(1, np.float32),) * 2,
+        np.array([np.inf, 0], np.float32),
+    )  # fmt: skip
+    assert word_confidences(lattice, GRAPH, ["A", "B"]).tolist() == [1.0, 1.0]
+    assert word_confidences(lattice, GRAPH, ["B"]).tolist() == [1.0]
+    assert word_confidences(lattice, GRAPH, ["C"]).tolist() == [0.0]
 
 
 def test_a_lattice_out_of_order_is_refused():
     backwards = Lattice(*(np.array([1, 0], np.int32),) * 3, *(np.zeros(2, np.float32),) * 2, np.zeros(2, np.float32))
     with pytest.raises(ValueError, match="topological"):
-        arc_posteriors(backwards)
+        sample_paths(backwards, 1, np.random.default_rng(0))
