@@ -1,0 +1,128 @@
+"""Where the time of recognising goes on one core: features, net and search, by each program that can do it.
+
+    python benchmarks/bench_runtime.py --model RECOGNISER [--package SHERPA] [--most 60] RECORDING...
+
+RECOGNISER was written by `asr-kd export SYSTEM DIR --format recogniser`, SHERPA by the same with `--format sherpa`: its
+offline model and sherpa-onnx do all three steps in one. Each step is run once before it is timed, and gets the same
+recordings one after the other. "share" is of features, the first net and the first search together.
+
+The net's floor are its products: a multiplication and an addition for each weight and frame. A processor with AVX2 does
+32 of these in a cycle, about 90 GFLOP/s at 2.8 GHz.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded
+
+import importlib.util
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import asr_kd
+from asr_kd.decoding.decoder import make_decoder
+from asr_kd.decoding.settings import BACKENDS
+from asr_kd.export.onnx_acoustic import Description, utterance_model
+from asr_kd.export.onnx_graph import save
+from asr_kd.export.onnx_run import OnnxModel
+from asr_kd.export.quantise import quantise_dynamic
+from asr_kd.runtime.recogniser import Recogniser
+
+Row = tuple[str, str, float, str]  # step, program, seconds, note
+
+
+def timed(run: Callable[[Any], Any], inputs: Sequence[Any]) -> tuple[float, list[Any]]:
+    """Seconds, and what was answered."""
+    run(inputs[0])
+    started = time.perf_counter()
+    answers = [run(each) for each in inputs]
+    return time.perf_counter() - started, answers
+
+
+def steps(recogniser: Recogniser, recordings: Sequence[np.ndarray]) -> Iterator[Row]:
+    """Rows of the table."""
+    parts, frames = recogniser.parts, 0
+    seconds, features = timed(recogniser.features, recordings)
+    yield "features", "lhotse", seconds, ""
+    normalised = [parts.normalisation.of_unknown_speaker(each) for each in features]
+    frames = sum(map(len, normalised))
+    gigaflops = 2e-9 * parts.model.members * parts.model.products_per_frame * frames
+    seconds, loglikes = timed(recogniser.loglikes, normalised)
+    yield "net", f"torch {torch.__version__}", seconds, f"{gigaflops / seconds:.1f} GFLOP/s"
+    with tempfile.TemporaryDirectory() as folder:
+        float32, int8 = Path(folder) / "model.onnx", Path(folder) / "model.int8.onnx"
+        description = Description("bench", recogniser.sampling_rate, recogniser.settings.running_seconds, {})
+        save(utterance_model(parts.model, parts.normalisation, description), float32)
+        quantise_dynamic(float32, int8)
+        for path, name in ((float32, "onnxruntime float32"), (int8, "onnxruntime int8")):
+            seconds, _ = timed(OnnxModel(path).log_posteriors, [each.astype(np.float32) for each in features])
+            yield "net", name, seconds, f"{gigaflops / seconds:.1f} GFLOP/s"
+    settings = recogniser.settings
+    for name in sorted(BACKENDS, reverse=True):
+        if not BACKENDS[name].installed:
+            continue
+        decoder = make_decoder(name, parts.graph, settings.decoding, acoustic_scale=settings.acoustic_scale,
+                               word_penalty=settings.word_penalty)  # fmt: skip
+        seconds, hypotheses = timed(lambda array, decoder=decoder: decoder.decode([array])[0], loglikes)
+        yield "search", name, seconds, f"{sum(len(each.words) for each in hypotheses)} words"
+
+
+def whole(package: Path, recordings: Sequence[np.ndarray], max_active: int) -> Iterator[Row]:
+    """sherpa-onnx, which does all steps."""
+    from asr_kd.export.sherpa_run import SherpaRecogniser
+
+    result = json.loads((package / "export.json").read_text(encoding="utf-8"))
+    for name in ("model.onnx", "model.int8.onnx"):
+        model = OnnxMetadata(package / name)
+        recogniser = SherpaRecogniser(package, name, sampling_rate=model["sampling_rate"],
+                                      num_mel_bins=model["num_mel_bins"], max_active=max_active)  # fmt: skip
+        seconds, words = timed(recogniser.words, recordings)
+        yield "all", f"sherpa-onnx {name}", seconds, f"{result['system']}, {sum(map(len, words))} words"
+
+
+class OnnxMetadata(dict[str, int]):
+    """Numbers that a file says of itself."""
+
+    def __init__(self, path: Path) -> None:
+        import onnx
+
+        entries = onnx.load(str(path)).metadata_props
+        super().__init__({entry.key: int(entry.value) for entry in entries if entry.value.isdigit()})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--package", type=Path)
+    parser.add_argument("--most", type=int, default=60, help="recordings")
+    parser.add_argument("recordings", nargs="+", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    recogniser = asr_kd.load(options.model)
+    recordings = [recogniser.read(path) for path in options.recordings[: options.most]]
+    speech = sum(map(len, recordings)) / recogniser.sampling_rate
+    rows = list(steps(recogniser, recordings))
+    if options.package is not None and importlib.util.find_spec("sherpa_onnx") is not None:
+        rows += whole(options.package, recordings, recogniser.settings.decoding.max_active)
+    first: dict[str, float] = {}
+    for step, _, seconds, _ in rows:
+        first.setdefault(step, seconds)
+    total = first["features"] + first["net"] + first["search"]
+    print(f"{len(recordings)} recordings, {speech:.1f} s of speech; one thread")
+    print(f"{'step':<10}{'program':<32}{'times real time':>16}{'share':>8}  note")
+    for step, program, seconds, note in rows:
+        print(f"{step:<10}{program:<32}{speech / seconds:>16.1f}{seconds / total:>8.1%}  {note}")
+    print(f"features, first net, first search: {speech / total:.1f} times real time")
+
+
+if __name__ == "__main__":
+    main()
