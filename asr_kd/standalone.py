@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from asr_kd.commands import PATH, main, messages, nj_option
-from asr_kd.errors import UserError, printable
+from asr_kd.commands import PATH, main, messages
+from asr_kd.errors import UserError, printable, some_of
 from asr_kd.io.yaml_files import dump_yaml
 from asr_kd.runtime.transcript import FORMATS
 from asr_kd.settings import to_mapping
@@ -99,7 +99,8 @@ def recogniser_option(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--speakers", type=PATH, help="utt2spk: lines NAME SPEAKER; a speaker's recordings share their mean.")
 @click.option("--channel", type=click.IntRange(0), help="Of recordings with several; 0 is the first.")
 @click.option("--mic", is_flag=True, help="Listen to the microphone instead, until Ctrl-C.")
-@nj_option
+@click.option("--skip-existing", is_flag=True, help="Leave out recordings whose file is in --output already.")
+@click.option("--nj", type=click.IntRange(1), default=1, show_default=True, help="Processes; each loads the model.")
 @click.argument("recordings", nargs=-1, type=PATH)
 def transcribe(
     files: Any,
@@ -108,6 +109,7 @@ def transcribe(
     speakers: Path | None,
     channel: int | None,
     mic: bool,
+    skip_existing: bool,
     nj: int,
     recordings: tuple[Path, ...],
 ) -> None:
@@ -119,16 +121,20 @@ def transcribe(
     from asr_kd.stages.transcribe import Recordings, speakers_of, transcribe_to
 
     if mic:
-        if recordings or output or speakers or channel is not None or form != "text":
+        if recordings or output or speakers or channel is not None or skip_existing or form != "text":
             raise UserError("--mic takes no recordings, and prints text alone.")
         from asr_kd.stages.listen import listen
 
         listen(files)
         return
+    if skip_existing and output is None:
+        raise UserError("--skip-existing is for files in a folder: name it with --output.")
     of = None if speakers is None else speakers_of(recordings, speakers)
-    bad = transcribe_to(files, Recordings(recordings, of, channel), form, output, nj=nj, echo=click.echo)
+    chosen = Recordings(recordings, of, channel)
+    bad = transcribe_to(files, chosen, form, output, nj=nj, skip_existing=skip_existing, echo=click.echo)
     if bad:
-        raise UserError("; ".join(printable(str(error)) for error in bad) + ".")
+        names = some_of([printable(str(path)) for path in bad])
+        raise UserError(f"{len(bad)} of {len(recordings)} recordings cannot be used ({names}); see the messages above.")
 
 
 def _old_command(name: str, advice: str) -> None:

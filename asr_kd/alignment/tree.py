@@ -6,7 +6,6 @@ phone].
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from asr_kd.alignment.topology import NUM_HMM_STATES
 from asr_kd.errors import UserError
+from asr_kd.io.files import DAMAGED_ARRAYS
 
 TREE = "tree.npz"
 _FRAMES_AT_ONCE = 1 << 22
@@ -91,5 +91,5 @@ def read_tree(folder: Path) -> Tree:
             return Tree(tuple(file["phones"].tolist()), file["tables"], file["counts"])
     except FileNotFoundError:
         raise UserError(f"{folder} holds no {TREE}; delete {folder} and align again.") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED_ARRAYS as error:
         raise UserError(f"{folder}/{TREE} is damaged ({error}); delete {folder} and align again.") from None

@@ -42,12 +42,14 @@ class AudioFormat:
       resample: convert audio at another rate; else it is refused.
       channel: of recordings with several, from 0; None: such recordings are refused.
       channel_key: what sets it, for messages.
+      silent: take recordings whose samples are all the same; else they are refused.
     """
 
     sampling_rate: int
     resample: bool = False
     channel: int | None = None
     channel_key: str = "corpus.channel"
+    silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,8 +184,13 @@ def _read_recording(
     except BadAudio as bad:
         yield from ((number, bad) for number in left)
     except soundfile.LibsndfileError as error:
-        reason = error.error_string.rstrip(".")
-        yield from ((n, BadAudio(f"{source} is damaged ({reason}); fetch it again")) for n in left)
+        yield from ((n, BadAudio(_damage(str(source), error.error_string))) for n in left)
+
+
+def _damage(name: str, reason: str) -> str:
+    if "not recognised" in reason:
+        return f"{name} is in no format that libsndfile reads; convert it, as ffmpeg -i FILE FILE.wav does"
+    return f"{name} is damaged ({reason.rstrip('.')}); fetch it again"
 
 
 class _Stream:
@@ -261,7 +268,7 @@ def _clip(stream: _Stream, audio: Audio, wanted: AudioFormat) -> Clip:
     lacking = 0 if end is None else end - first - len(samples)
     if lacking > _OVERSHOOT * rate or (first and not len(samples)):
         raise BadAudio(f"{audio}: the recording ends at {recording.samples / rate:.2f} s; correct the segment's times")
-    return Clip(_checked(samples, audio), Extent(len(samples), recording, channel, wanted.sampling_rate))
+    return Clip(_checked(samples, audio, wanted), Extent(len(samples), recording, channel, wanted.sampling_rate))
 
 
 def _samples(seconds: float, rate: int) -> int:
@@ -289,12 +296,12 @@ def _channel(name: str, channels: int, audio: Audio, wanted: AudioFormat) -> int
     return channel or 0
 
 
-def _checked(samples: NDArray[np.float32], audio: Audio) -> NDArray[np.float32]:
+def _checked(samples: NDArray[np.float32], audio: Audio, wanted: AudioFormat) -> NDArray[np.float32]:
     if len(samples) == 0:
         raise BadAudio(f"{audio} holds no samples; record it again")
     if not np.isfinite(samples).all():
         raise BadAudio(f"{audio} holds samples that are not finite (NaN); write it again")
-    if samples.min() == samples.max():
+    if not wanted.silent and samples.min() == samples.max():
         raise BadAudio(f"{audio} is digital silence; record it again, or leave it out")
     return samples
 
@@ -308,7 +315,7 @@ def _read_by_lhotse(source: LhotseRecording, audio: Audio, wanted: AudioFormat) 
         channels = recording.channel_ids or [0]
         channel = _channel(str(source), len(channels), audio, wanted)
         loaded = recording.load_audio(channels=channels[channel], offset=audio.start, duration=audio.duration)[0]
-        samples = _checked(loaded.astype(np.float32, copy=False), audio)
+        samples = _checked(loaded.astype(np.float32, copy=False), audio, wanted)
         recorded = Recorded(recording.sampling_rate, recording.num_samples, len(channels))
         return Clip(samples, Extent(len(samples), recorded, channel, wanted.sampling_rate))
     except BadAudio as bad:

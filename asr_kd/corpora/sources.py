@@ -119,5 +119,7 @@ def open_source(source: Encoded) -> Iterator[BinaryIO]:
         raise BadAudio(str(error)) from None
     except FileNotFoundError:
         raise BadAudio(f"{source} is missing; put it there, or leave it out") from None
+    except IsADirectoryError:
+        raise BadAudio(f"{source} is a folder; name the recordings in it") from None
     except OSError as error:
         raise BadAudio(f"{source} cannot be read ({error.strerror}); check the file's rights") from None

@@ -63,8 +63,8 @@ def sample_paths(lattice: Lattice, draws: int, rng: np.random.Generator) -> list
     rest = _log_probability_of_the_rest(lattice.src, lattice.dst, score, final)
     if not len(final) or not np.isfinite(rest[0]):
         return []
-    longest = len(np.unique(lattice.dst)) + 1  # no path has more arcs
-    paths = (_draw(lattice.dst, score, final, first, rest, rng.random(longest)) for _ in range(draws))
+    longest = _longest(lattice.src, lattice.dst, len(final))
+    paths = (_draw(lattice.dst, score, final, first, rest, rng.random(longest + 1)) for _ in range(draws))
     return [path[path >= 0].tolist() for path in paths]
 
 
@@ -78,8 +78,17 @@ def _log_probability_of_the_rest(src, dst, score, final):  # type: ignore[no-unt
 
 
 @compiled()
+def _longest(src, dst, num_states):  # type: ignore[no-untyped-def]
+    """Arcs of the longest path."""
+    depth = np.zeros(num_states, np.int64)
+    for arc in range(len(src)):
+        depth[dst[arc]] = max(depth[dst[arc]], depth[src[arc]] + 1)
+    return depth.max()
+
+
+@compiled()
 def _draw(dst, score, final, first, rest, uniform):  # type: ignore[no-untyped-def]
-    """(longest,) arcs of a path, then -1."""
+    """(longest + 1,) arcs of a path, then -1."""
     path = np.full(len(uniform), -1, np.int64)
     state, length, chosen = 0, 0, -1
     while True:

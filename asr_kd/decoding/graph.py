@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import time
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -26,6 +25,7 @@ from asr_kd.decoding.epsilon import Outputs, remove_epsilon
 from asr_kd.decoding.fst_io import Fst, from_kaldifst, numbers_in, spans, to_kaldifst
 from asr_kd.decoding.lexicon_grammar import grammar_fst, lexicon_fst
 from asr_kd.errors import UserError
+from asr_kd.io.files import DAMAGED_ARRAYS
 from asr_kd.lang.lexicon import Lang
 from asr_kd.lang.ngram import Arpa
 
@@ -66,6 +66,25 @@ class Graph:
         size = len(self.words)
         ids = (self.sequences[output - size - 1] if output > size else (output,) for output in outputs if output > 0)
         return tuple(self.words[word - 1] for word in chain.from_iterable(ids))
+
+    def check(self) -> None:
+        """Raises ValueError where an array is no graph's: a search does not look, and would read elsewhere."""
+        labels, last = len(self.words) + len(self.sequences), self.num_states - 1
+        arrays = (self.src, self.dst, self.senone, self.output)
+        if any(a.shape != self.score.shape or a.dtype != np.int32 for a in arrays) or self.score.dtype != np.float32:
+            raise ValueError("its arrays differ in length, or are of another kind")
+        if not self.num_arcs or self.src[0] != 0 or (np.diff(self.src) < 0).any():
+            raise ValueError("its arcs are not sorted by their states")
+        inside = all(
+            ((array >= low) & (array <= high)).all()
+            for array, low, high in (
+                (self.dst, 0, last), (self.senone, -1, self.num_senones - 1), (self.output, 0, labels)
+            )
+        )  # fmt: skip
+        ends = (self.dst == last) == (self.senone == -1)
+        words = all(0 < word <= len(self.words) for sequence in self.sequences for word in sequence)
+        if not (inside and ends.all() and words and np.isfinite(self.score).all()):
+            raise ValueError("a state, senone, word or score of it is out of range")
 
     def words_per_output(self) -> np.ndarray:
         """(V + 1 + sequences,) float32: how many words each output stands for."""
@@ -264,15 +283,17 @@ def read_graph(folder: Path) -> Graph:
         with np.load(folder / GRAPH, allow_pickle=False) as file:
             ends = np.cumsum(file["sequence_lengths"]).tolist()
             flat = file["sequence_words"].tolist()
-            return Graph(
+            graph = Graph(
                 **{name: file[name] for name in _ARRAYS},
                 num_senones=int(file["num_senones"]),
                 words=tuple(file["words"].tolist()),
                 sequences=tuple(tuple(flat[a:b]) for a, b in zip([0, *ends], ends, strict=False)),
             )
+        graph.check()
+        return graph
     except FileNotFoundError:
         raise UserError(f"{folder} holds no {GRAPH}; delete {folder} and compile it again: asr-kd decode.") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED_ARRAYS as error:
         raise UserError(
             f"{folder}/{GRAPH} is damaged ({error}); delete {folder} and compile it again: asr-kd decode."
         ) from None

@@ -43,15 +43,17 @@ class KaldiDecoder:
         check_loglikes(loglikes, self._graph)
         return [self._grid(array, scales, penalties) for array in loglikes]
 
-    def lattice(self, loglike: np.ndarray, widest: float = LATTICE_BEAM) -> Lattice | None:
+    def lattice(self, loglike: np.ndarray, widest: float | None = None) -> Lattice | None:
         """The lattice of one utterance, each arc a frame; None where no path was found.
 
         Args:
           widest: beam on a large graph, where the search's own is wider: this search has no bound on its active states.
+            None: LATTICE_BEAM.
         """
         beam, small = self._settings.search_beam, self._graph.num_states <= SMALL_GRAPH * self._settings.max_active
         options = kaldi_decoder.LatticeSimpleDecoderConfig(
-            beam=beam if small else min(widest, beam), lattice_beam=self._settings.output_beam
+            beam=beam if small else min(LATTICE_BEAM if widest is None else widest, beam),
+            lattice_beam=self._settings.output_beam,
         )
         search = kaldi_decoder.LatticeSimpleDecoder(self._fst, options)
         if not search.decode(self._decodable(loglike)) or not np.isfinite(search.final_relative_cost()):
@@ -139,9 +141,13 @@ class KaldiStream:
         self._search.advance_decoding(self._decodable(loglikes, self.num_frames))
         self._portions.append(loglikes)
 
-    def best(self) -> tuple[tuple[str, ...], np.ndarray]:
-        """The words of the best path so far, wherever it ends, and its (T,) senones; nothing where no path is left."""
-        success, path = self._search.get_best_path(use_final_probs=False)
+    def best(self, *, final: bool = False) -> tuple[tuple[str, ...], np.ndarray]:
+        """The words of the best path so far, and its (T,) senones; nothing where no path is left.
+
+        Args:
+          final: only paths that end at the end of a word or in silence; where there is none, any.
+        """
+        success, path = self._search.get_best_path(use_final_probs=final)
         if not success or not self._portions:
             return (), np.zeros(0, np.int32)
         _, labels, outputs, _ = kaldifst.get_linear_symbol_sequence(path)

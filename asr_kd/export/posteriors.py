@@ -10,7 +10,6 @@ Shapes:  T frames of an utterance, C senones.
 from __future__ import annotations
 
 import struct
-import zipfile
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import chain
@@ -21,6 +20,7 @@ import kaldi_native_io
 import numpy as np
 
 from asr_kd.errors import UserError
+from asr_kd.io.files import DAMAGED_ARRAYS
 from asr_kd.io.kaldi_tables import file_of, read_token, script_entries
 
 Format = Literal["npz", "ark"]
@@ -106,7 +106,7 @@ def _read_npz(file: Path) -> tuple[np.ndarray, bool]:
                 if name in arrays:
                     return arrays[name], name == "log_posteriors"
             names = ", ".join(arrays.files) or "none"
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, AttributeError) as error:
+    except DAMAGED_ARRAYS as error:
         raise UserError(f"{file} is damaged, or no .npz file ({error})") from None
     raise UserError(f"{file} has no array log_posteriors or posteriors; its arrays: {names}")
 

@@ -101,11 +101,18 @@ class Normalisation:
         return cls(arrays["means"], arrays["scale"], arrays.get("scales"), running)
 
     def check(self, num_dims: int) -> None:
-        """Raises ValueError where the parts do not fit together."""
+        """Raises ValueError where the parts do not fit together, or are no numbers to divide by."""
         ok = self.means.ndim == 2 and self.means.shape[1] == num_dims and self.scale.shape == (num_dims,)
         ok = ok and (self.scales is None or self.scales.shape == self.means.shape)
         if not ok or (self.running is not None and self.running.prior.shape != (num_dims,)):
             raise ValueError(f"cmvn.npz does not have {num_dims} dimensions")
+        arrays = [self.means, self.scale, *([] if self.scales is None else [self.scales])]
+        if self.running is not None:
+            arrays += [self.running.prior, np.array(self.running.seconds)]
+        if not all(np.isfinite(array).all() for array in arrays) or not (self.scale > 0).all():
+            raise ValueError("cmvn.npz has numbers that are not finite, or no scales")
+        if not len(self.means) or (self.running is not None and self.running.seconds <= FRAME_SHIFT):
+            raise ValueError("cmvn.npz has no mean")
 
     def apply(self, frames: Floats, group: int) -> None:
         """Normalises the (T, D) frames of an utterance of a group, in place."""
@@ -117,10 +124,12 @@ class Normalisation:
 
     def of_unknown_speaker(self, features: np.ndarray) -> Floats:
         """(T, D) raw features of an utterance that is a group of its own -> normalised, float32."""
-        return self.of_new_group([features])[0]
+        frames: Floats = features.astype(np.float32)
+        self.of_new_group([features]).apply(frames, 0)
+        return frames
 
-    def of_new_group(self, utterances: Sequence[np.ndarray]) -> list[Floats]:
-        """(T, D) raw features of each utterance of a group that the set does not have -> normalised, float32."""
+    def of_new_group(self, utterances: Sequence[np.ndarray]) -> Normalisation:
+        """That of a group that the set does not have, number 0, from the (T, D) raw features of its utterances."""
         sums = np.zeros((2, self.scale.size))
         for features in utterances:
             exact = features.astype(np.float64)
@@ -130,11 +139,7 @@ class Normalisation:
         scales = self.scales
         if scales is not None:
             scales = shrunk_scales(squares - np.square(mean), count, self.scale)[None]
-        of_group = Normalisation(mean[None].astype(np.float32), self.scale, scales, self.running)
-        normalised = [features.astype(np.float32) for features in utterances]
-        for frames in normalised:
-            of_group.apply(frames, 0)
-        return normalised
+        return Normalisation(mean[None].astype(np.float32), self.scale, scales, self.running)
 
     def running_mean(self, seconds: float) -> RunningMean:
         """What is subtracted while somebody speaks: its own running mean, or else one that begins with all its means.

@@ -23,7 +23,7 @@ from asr_kd.errors import UserError
 from asr_kd.frames.features import FeaturesConfig, check_features
 from asr_kd.frames.normalisation import Normalisation, SetStatistics
 from asr_kd.io.append_log import AppendLog, reserve_header, write_header
-from asr_kd.io.files import read_json_lines, replacing_file
+from asr_kd.io.files import DAMAGED_ARRAYS, read_json_lines, replacing_file
 from asr_kd.io.stamp import Stamp, read_stamp
 
 
@@ -85,7 +85,7 @@ class FrameStore:
             store._check()
         except FileNotFoundError as error:
             raise FrameStoreError(f"{error.filename} is missing: the store is damaged; delete {folder}.") from None
-        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except DAMAGED_ARRAYS as error:
             raise FrameStoreError(f"the store {folder} is damaged; delete it ({error}).") from None
         store.digest = stamp["digest"]
         return store

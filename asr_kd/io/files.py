@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,11 @@ from typing import Any, TextIO, TypeVar
 from asr_kd.errors import FullDiskError, UserError
 
 T = TypeVar("T")
+# what reading a damaged .npz raises: numpy's errors, zipfile's (it takes changed bytes for features it lacks), zlib's
+DAMAGED_ARRAYS = (
+    OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, TypeError,
+    RuntimeError, AttributeError,
+)  # fmt: skip
 _UTF8 = "utf-8-sig"  # of text that a user brings: a byte-order mark is dropped
 
 

@@ -7,7 +7,6 @@ tree.npz, graph.npz, phones.txt, words.txt, lexicon.txt, cmvn.npz
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from asr_kd.alignment.tree import read_tree, write_tree
 from asr_kd.decoding.graph import read_graph, write_graph
 from asr_kd.errors import UserError
 from asr_kd.frames.normalisation import Normalisation
-from asr_kd.io.files import read_json, write_json
+from asr_kd.io.files import DAMAGED_ARRAYS, read_json, write_json
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import Stamp
 from asr_kd.lang.lexicon import read_lang, write_lang
@@ -31,6 +30,7 @@ from asr_kd.settings import first_error, to_mapping
 
 SETTINGS = "recogniser.json"
 MODEL, NORMALISATION = "model", "cmvn.npz"
+_EXPORT = "asr-kd export SYSTEM {folder} --format recogniser --config CONFIG"
 
 
 def write_recogniser(parts: Parts, folder: Path) -> None:
@@ -62,7 +62,7 @@ def load_recogniser(folder: str | Path) -> Recogniser:
     """What `asr-kd export SYSTEM DIR --format recogniser` wrote.
 
     Raises:
-      UserError: the folder is none, or a file of it is missing or damaged.
+      UserError: the folder is no exported recogniser, or a file of it is missing or damaged.
     """
     return RecogniserFiles.of_folder(Path(folder)).load()
 
@@ -74,6 +74,7 @@ class RecogniserFiles:
     Attributes:
       model: its folder. members: how many of its first members answer; None: all.
       tree, graph, lang: folders.
+      exported: what is damaged can only be exported again.
     """
 
     model: Path
@@ -83,29 +84,52 @@ class RecogniserFiles:
     lang: Path
     normalisation: Normalisation
     settings: RecogniserSettings
+    exported: bool = False
 
     @classmethod
     def of_folder(cls, folder: Path) -> RecogniserFiles:
         """Of an exported recogniser; raises as `load_recogniser`."""
-        path, advice = folder / SETTINGS, f"export it again: asr-kd export SYSTEM {folder} --format recogniser"
+        path, advice = folder / SETTINGS, _EXPORT.format(folder=folder)
         if not path.exists():
-            what = "a trained system, which asr_kd.load_model reads" if (folder / "model.yaml").exists() else "none"
-            raise UserError(f"{folder} is no exported recogniser ({path.name} is missing) but {what}; {advice}.")
+            raise UserError(f"{folder} {_instead(folder)}; make a recogniser: {advice}.")
         try:
-            data = TypeAdapter(dict[str, object]).validate_python(read_json(path, dict, advice))
+            data = TypeAdapter(dict[str, object]).validate_python(read_json(path, dict, f"export it again: {advice}."))
             settings = TypeAdapter(RecogniserSettings).validate_json(pydantic.TypeAdapter(dict).dump_json(data))
         except pydantic.ValidationError as error:
-            raise UserError(f"{path}: {first_error(error, RecogniserSettings)}; {advice}.") from None
+            raise UserError(f"{path}: {first_error(error, RecogniserSettings)}; export it again: {advice}.") from None
         normalisation = _read_normalisation(folder / NORMALISATION, settings.num_mel_bins, advice)
-        return cls(folder / MODEL, None, folder, folder, folder, normalisation, settings)
+        return cls(folder / MODEL, None, folder, folder, folder, normalisation, settings, exported=True)
+
+    def parts(self) -> Parts:
+        """Raises UserError where a file is missing or damaged, or of another system."""
+        try:
+            model: FrameModel = load_model(self.model)
+            if self.members is not None and self.members < model.members:
+                model = model.select_members(list(range(self.members)))
+            files = (read_tree(self.tree), read_graph(self.graph), read_lang(self.lang))
+            parts = Parts(model, *files, self.normalisation, self.settings)
+            parts.check()
+        except UserError as error:
+            if not self.exported:
+                raise
+            what = str(error).partition("; ")[0].rstrip(".")  # without advice for work folders
+            raise UserError(f"{what}; export it again: {_EXPORT.format(folder=self.tree)}.") from None
+        return parts
 
     def load(self) -> Recogniser:
-        """Raises UserError where a file is missing or damaged."""
-        model: FrameModel = load_model(self.model)
-        if self.members is not None and self.members < model.members:
-            model = model.select_members(list(range(self.members)))
-        parts = (read_tree(self.tree), read_graph(self.graph), read_lang(self.lang))
-        return Recogniser(Parts(model, *parts, self.normalisation, self.settings))
+        """Raises as `parts`."""
+        return Recogniser(self.parts())
+
+
+def _instead(folder: Path) -> str:
+    """What the folder is in place of a recogniser, after its name."""
+    if not folder.exists():
+        return "does not exist"
+    if (folder / "model.yaml").exists():
+        return "is a trained system, which asr_kd.load_model reads"
+    if (folder / "export.json").exists():
+        return "was exported in another format"
+    return f"is no exported recogniser ({SETTINGS} is missing)"
 
 
 def _read_normalisation(path: Path, num_dims: int, advice: str) -> Normalisation:
@@ -113,6 +137,6 @@ def _read_normalisation(path: Path, num_dims: int, advice: str) -> Normalisation
         with np.load(path, allow_pickle=False) as arrays:
             normalisation = Normalisation.of_arrays(arrays)
         normalisation.check(num_dims)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is missing or damaged ({error}); {advice}.") from None
+    except DAMAGED_ARRAYS as error:
+        raise UserError(f"{path} is missing or damaged ({error}); export it again: {advice}.") from None
     return normalisation

@@ -16,7 +16,8 @@ _QUIET = 0.3  # seconds that a cut looks around itself
 def pieces(samples: np.ndarray, sampling_rate: int, longest: float = LONGEST) -> Iterator[range]:
     """Yields the samples of each piece; together they are all of the (n,) samples.
 
-    A piece ends where, between a third of the longest length and all of it, the energy of 0.3 seconds is least.
+    A piece ends where, between a third of the longest length and all of it, the energy of 0.3 seconds is least. No
+    piece is shorter than a third, unless it is all.
 
     >>> rng = np.random.default_rng(0)
     >>> speech = np.where(np.arange(45 * 8000) // 8000 == 22, 0.001, 0.1) * rng.normal(size=45 * 8000)
@@ -27,7 +28,8 @@ def pieces(samples: np.ndarray, sampling_rate: int, longest: float = LONGEST) ->
     most, least = round(longest / FRAME_SHIFT), round(min(_SHORTEST, longest / 3) / FRAME_SHIFT)
     first = 0
     while len(samples) - first > most * step:
-        cut = first + step * (least + _quietest(samples[first : first + most * step], step)[least:].argmin())
+        latest = min(first + most * step, len(samples) - least * step)
+        cut = first + step * (least + _quietest(samples[first:latest], step)[least:].argmin())
         yield range(first, int(cut))
         first = int(cut)
     yield range(first, len(samples))

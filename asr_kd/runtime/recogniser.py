@@ -6,7 +6,7 @@ Shapes:  n samples, T frames of an utterance, D mel bins, C senones.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass as settings_dataclass
 
 from asr_kd.acoustic.model import FrameModel
 from asr_kd.alignment.context_graph import compile_in_context
-from asr_kd.alignment.topology import SIL, path_segments
+from asr_kd.alignment.topology import NUM_HMM_STATES, SIL, path_segments
 from asr_kd.alignment.tree import Tree
 from asr_kd.alignment.viterbi import viterbi
 from asr_kd.corpora.audio import Audio, AudioFormat, BadAudio, read_clips
@@ -28,13 +28,13 @@ from asr_kd.decoding.decoder import Hypothesis, scaled_likelihoods
 from asr_kd.decoding.graph import Graph
 from asr_kd.decoding.kaldi_decoder import KaldiDecoder
 from asr_kd.decoding.settings import DecodingConfig
-from asr_kd.errors import UserError
-from asr_kd.frames.features import FRAME_LENGTH, FRAME_SHIFT, fbank
+from asr_kd.errors import UserError, some_of
+from asr_kd.frames.features import FRAME_LENGTH, fbank, frame_seconds, num_frames
 from asr_kd.frames.normalisation import Normalisation
 from asr_kd.lang.lexicon import Lang
 from asr_kd.runtime.pieces import pieces
 from asr_kd.runtime.transcript import Transcript, Word, joined
-from asr_kd.settings import STRICT, Count, NotNegative, Positive
+from asr_kd.settings import STRICT, Count, Natural, NotNegative, Positive
 
 if TYPE_CHECKING:
     from asr_kd.runtime.stream import Stream, StreamSettings
@@ -51,6 +51,7 @@ class RecogniserSettings:
     Attributes:
       acoustic_scale, word_penalty: as dev chose them.
       running_seconds: memory of the running mean of a stream.
+      channel: of recordings with several, from 0; None: it must be said with each.
     """
 
     sampling_rate: Count
@@ -59,6 +60,7 @@ class RecogniserSettings:
     word_penalty: float
     running_seconds: Positive
     decoding: DecodingConfig
+    channel: Natural | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,20 @@ class Parts:
     normalisation: Normalisation
     settings: RecogniserSettings
 
+    def check(self) -> None:
+        """Raises UserError where they are not of one system: one sentence without its end."""
+        senones = [self.model.num_senones, self.tree.num_senones, self.graph.num_senones]
+        if len(set(senones)) > 1:
+            raise UserError("the model has {} senones, the tree {} and the graph {}".format(*senones))
+        if self.model.num_dims != self.settings.num_mel_bins:
+            raise UserError(
+                f"the model takes {self.model.num_dims} mel bins, and the settings say {self.settings.num_mel_bins}"
+            )
+        if self.tree.phones != self.lang.phones:
+            raise UserError("tree and lexicon have other phones")
+        if missing := [word for word in self.graph.words if word not in self.lang.pronunciations]:
+            raise UserError(f"the lexicon has no pronunciation of {some_of(missing)}, which the graph has")
+
 
 class Recogniser:
     """Recognises recordings and streams, on the CPU, by kaldi-decoder at the scales that dev chose.
@@ -89,18 +105,8 @@ class Recogniser:
     """
 
     def __init__(self, parts: Parts) -> None:
+        parts.check()
         self.parts, self.settings = parts, parts.settings
-        senones = {parts.model.num_senones, parts.tree.num_senones, parts.graph.num_senones}
-        if len(senones) > 1:
-            raise UserError(
-                f"the model has {parts.model.num_senones} senones, the tree {parts.tree.num_senones} and the graph "
-                f"{parts.graph.num_senones}: they are not of one system; export it again."
-            )
-        if parts.model.num_dims != self.settings.num_mel_bins:
-            raise UserError(
-                f"the model takes {parts.model.num_dims} mel bins, and the settings say {self.settings.num_mel_bins}; "
-                "export it again."
-            )
         self._log_priors = parts.tree.log_priors()
         self._decoder = KaldiDecoder(
             parts.graph,
@@ -115,6 +121,11 @@ class Recogniser:
         return self.settings.sampling_rate
 
     @property
+    def frame_seconds(self) -> float:
+        """From one frame to the next."""
+        return frame_seconds(self.sampling_rate)
+
+    @property
     def decoder(self) -> KaldiDecoder:
         return self._decoder
 
@@ -126,54 +137,68 @@ class Recogniser:
         return silent
 
     def transcribe(
-        self, audio: str | Path | NDArray[np.float32], *, channel: int | None = None, confidence: bool = True
+        self, audio: str | Path | NDArray[np.float32], *, channel: int | None = None, confidence: bool = False
     ) -> Transcript:
         """The words of a whole recording, whose own mean is subtracted.
 
         Args:
           audio: a file that libsndfile reads, at any rate; or (n,) float32 samples in [-1, 1] at `sampling_rate`.
           channel: of a file with several, from 0.
-          confidence: also say how sure the search is of each word, which takes longer than the words.
+          confidence: also say how sure the search is of each word, which takes several times as long as the words.
 
         Raises:
           BadAudio: the recording cannot be used; what is wrong with it.
+          ValueError: samples are not float32, or have two axes.
 
         >>> def times(folder, path):
         ...     import asr_kd
         ...     for word in asr_kd.load(folder).transcribe(path).words:
-        ...         print(f"{word.start:.2f} {word.word} {word.confidence:.2f}")
+        ...         print(f"{word.start:.2f} {word.word}")
         """
         samples = audio if isinstance(audio, np.ndarray) else self.read(Path(audio), channel)
         return self.transcribe_group([samples], confidence=confidence)[0]
 
     def transcribe_group(
-        self, recordings: Sequence[NDArray[np.float32]], *, confidence: bool = True
+        self, recordings: Iterable[NDArray[np.float32]], *, confidence: bool = False
     ) -> list[Transcript]:
         """The words of recordings of one speaker, whose common mean is subtracted.
 
         Args:
-          recordings: (n,) samples of each.
+          recordings: (n,) samples of each; in memory are those of one, and the features of all.
           confidence: see `transcribe`.
 
         Raises:
-          BadAudio: one has other samples than finite ones, or less than 25 ms of them.
+          BadAudio, ValueError: as `transcribe`.
         """
+        cut: list[list[range]] = []
+        features: list[NDArray[np.float16]] = []
         for samples in recordings:
             self._check(samples)
-        cut = [list(pieces(samples, self.sampling_rate)) for samples in recordings]
-        features = [
-            self.features(samples[piece.start : piece.stop])
-            for samples, of_recording in zip(recordings, cut, strict=True)
-            for piece in of_recording
+            cut.append(list(pieces(samples, self.sampling_rate)))
+            features.append(np.concatenate([self.features(samples[piece.start : piece.stop]) for piece in cut[-1]]))
+        if not features:
+            return []
+        normalisation = self.parts.normalisation.of_new_group(features)
+        return [
+            self._of_recording(normalisation, of_recording, features_of_it, confidence)
+            for of_recording, features_of_it in zip(cut, features, strict=True)
         ]
-        normalised = iter(self.parts.normalisation.of_new_group(features))
 
-        def recognised(piece: range) -> Transcript:
-            loglikes = self.loglikes(next(normalised))
+    def _of_recording(
+        self, normalisation: Normalisation, cut: Sequence[range], features: NDArray[np.float16], confidence: bool
+    ) -> Transcript:
+        """From the features of all pieces, one after the other: a running mean runs through them."""
+        normalised = features.astype(np.float32)
+        normalisation.apply(normalised, 0)
+        transcripts, first = [], 0
+        for piece in cut:
+            end = first + num_frames(len(piece), self.sampling_rate)
+            loglikes = self.loglikes(normalised[first:end])
             (hypothesis,) = self._decoder.decode([loglikes])
-            return self.timed(hypothesis, loglikes, piece.start / self.sampling_rate, confidence=confidence)
-
-        return [joined([recognised(piece) for piece in of_recording]) for of_recording in cut]
+            start = piece.start / self.sampling_rate
+            transcripts.append(self.timed(hypothesis, loglikes, start, confidence=confidence))
+            first = end
+        return joined(transcripts)
 
     def stream(self, settings: StreamSettings | None = None) -> Stream:
         """A stream of speech: feed it samples, and it answers with words; see `Stream`."""
@@ -187,8 +212,9 @@ class Recogniser:
         Raises:
           BadAudio: the recording cannot be used; what is wrong with it.
         """
-        audio = Audio(Path("/dev/stdin") if path == Path("-") else path, channel=channel)
-        ((_, clip),) = read_clips([audio], AudioFormat(self.sampling_rate, resample=True, channel_key="--channel"))
+        channel = self.settings.channel if channel is None else channel
+        form = AudioFormat(self.sampling_rate, resample=True, channel=channel, channel_key="--channel", silent=True)
+        ((_, clip),) = read_clips([Audio(Path("/dev/stdin") if path == Path("-") else path)], form)
         if isinstance(clip, BadAudio):
             raise clip
         if (rate := clip.extent.recording.rate) != self.sampling_rate:
@@ -208,7 +234,8 @@ class Recogniser:
 
     def features(self, samples: NDArray[np.float32]) -> NDArray[np.float16]:
         """(n,) -> (T, D) log-mel energies, as in a FrameStore."""
-        return fbank(samples[None], self.sampling_rate, self.settings.num_mel_bins).astype(np.float16)
+        whole = np.ascontiguousarray(samples)[None]
+        return fbank(whole, self.sampling_rate, self.settings.num_mel_bins).astype(np.float16)
 
     def loglikes(self, normalised: NDArray[np.float32]) -> NDArray[np.float32]:
         """(T, D) -> (T, C) log-likelihoods up to a constant per frame, not scaled yet."""
@@ -227,20 +254,19 @@ class Recogniser:
           loglikes: (T, C) of the stretch that it is of.
           start: seconds of this stretch from the recording's beginning.
         """
-        end, words = start + len(loglikes) * FRAME_SHIFT, hypothesis.words
+        seconds, words = self.frame_seconds, hypothesis.words
+        end = start + len(loglikes) * seconds
         if not words:
-            return Transcript((), start, end, lost=((start, end),) if hypothesis.failed else ())
+            lost = hypothesis.failed and len(loglikes) >= NUM_HMM_STATES  # no path is shorter
+            return Transcript((), start, end, lost=((start, end),) if lost else ())
         graph = compile_in_context(words, self.parts.lang, self.parts.tree)
         states, _ = viterbi(loglikes, graph)
-        spans = path_segments(graph, states).words()
         lattice = self._decoder.lattice(loglikes, _CONFIDENCE_BEAM) if confidence else None
-        sure: Sequence[float | None] = [None] * len(words)
-        if confidence:
-            sure = (
-                [0.0] * len(words) if lattice is None else word_confidences(lattice, self.parts.graph, words).tolist()
-            )
+        confidences: Sequence[float | None] = [None] * len(words)
+        if lattice is not None:
+            confidences = word_confidences(lattice, self.parts.graph, words).tolist()
         timed = (
-            Word(words[number], start + first * FRAME_SHIFT, start + last * FRAME_SHIFT, sure[number])
-            for number, first, last in spans
+            Word(words[number], start + first * seconds, start + last * seconds, confidences[number])
+            for number, first, last in path_segments(graph, states).words()
         )
         return Transcript(tuple(timed), start, end)

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass as settings_dataclass
 
-from asr_kd.frames.features import FRAME_LENGTH, FRAME_SHIFT
+from asr_kd.frames.features import FRAME_LENGTH
 from asr_kd.runtime.transcript import Transcript
+from asr_kd.settings import STRICT, Count, Positive
 
 if TYPE_CHECKING:
     from asr_kd.runtime.recogniser import Recogniser
@@ -24,7 +26,7 @@ _NO_WORDS = 10.0  # seconds after which a stretch without words is forgotten
 _BREATH = 0.1  # seconds of silence at which a stretch that is too long ends
 
 
-@dataclass(frozen=True)
+@settings_dataclass(frozen=True, config=STRICT)
 class StreamSettings:
     """When a stream answers.
 
@@ -35,9 +37,9 @@ class StreamSettings:
       confidence: say how sure the search is of each word, when a stretch has ended; that takes longer than the words.
     """
 
-    chunk: int = 20
-    silence: float = 0.8
-    longest: float = 30.0
+    chunk: Count = 20
+    silence: Positive = 0.8
+    longest: Positive = 30.0
     confidence: bool = False
 
 
@@ -72,6 +74,7 @@ class Stream:
         self._features = _FeatureStream(recogniser, settings.chunk)
         self._net = _NetStream(recogniser)
         self._search = recogniser.decoder.stream()
+        self._seconds = recogniser.frame_seconds
         self._begin = 0  # frame at which the stretch began
         self._partial = ""
         self._ended = False
@@ -79,7 +82,7 @@ class Stream:
     @property
     def latency(self) -> float:
         """Seconds from a sound to the words that it makes: a chunk, and what the model looks ahead."""
-        return (self._settings.chunk + self._recogniser.parts.model.context.right) * FRAME_SHIFT + FRAME_LENGTH
+        return (self._settings.chunk + self._recogniser.parts.model.context.right) * self._seconds + FRAME_LENGTH
 
     def accept(self, samples: NDArray[np.float32]) -> Update:
         """(n,) more samples at the recogniser's rate.
@@ -116,26 +119,28 @@ class Stream:
         if not len(loglikes):
             return
         self._search.accept(loglikes)
-        words, senones = self._search.best()
+        words, _ = self._search.best()
         self._partial = " ".join(words)
-        silent = self._recogniser.silences[senones]
-        quiet = len(silent) - 1 - int(np.flatnonzero(~silent)[-1]) if not silent.all() else len(silent)
-        if self._has_ended(bool(words), quiet * FRAME_SHIFT):
+        if self._has_ended():
             yield from self._stretch()
 
-    def _has_ended(self, words: bool, quiet: float) -> bool:
-        seconds, settings = self._search.num_frames * FRAME_SHIFT, self._settings
-        if not words:
-            return seconds >= _NO_WORDS
-        if quiet >= settings.silence or seconds >= 2 * settings.longest:
+    def _has_ended(self) -> bool:
+        """As of paths that end with a whole word or silence: others often begin a word in the last frames."""
+        words, senones = self._search.best(final=True)
+        silent = self._recogniser.silences[senones]
+        quiet = self._seconds * (len(silent) if silent.all() else int(silent[::-1].argmin()))
+        seconds, settings = self._search.num_frames * self._seconds, self._settings
+        if seconds >= 2 * settings.longest:
             return True
-        return seconds >= settings.longest and quiet >= _BREATH
+        if seconds >= (settings.longest if words else _NO_WORDS):
+            return quiet >= min(_BREATH, settings.silence)
+        return bool(words) and quiet >= settings.silence
 
     def _stretch(self) -> Iterator[Transcript]:
         """Ends the stretch; yields it where it has words, or was lost."""
         hypothesis, loglikes = self._search.finish(), self._search.loglikes
         transcript = self._recogniser.timed(
-            hypothesis, loglikes, self._begin * FRAME_SHIFT, confidence=self._settings.confidence
+            hypothesis, loglikes, self._begin * self._seconds, confidence=self._settings.confidence
         )
         self._begin += len(loglikes)
         self._partial = ""
@@ -149,7 +154,7 @@ class _FeatureStream:
 
     def __init__(self, recogniser: Recogniser, chunk: int) -> None:
         self._recogniser = recogniser
-        self._shift = round(FRAME_SHIFT * recogniser.sampling_rate)
+        self._shift = round(recogniser.frame_seconds * recogniser.sampling_rate)
         self._length = round(FRAME_LENGTH * recogniser.sampling_rate)
         self._chunk = chunk
         self._buffer = np.zeros(0, np.float32)  # begins `_known` frames before the next one

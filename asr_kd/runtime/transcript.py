@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -11,6 +12,7 @@ from pathlib import PurePath
 
 _PAUSE = 0.5  # seconds between two words that end a caption
 _LINE, _SECONDS = 42, 6.0  # characters and duration of a caption at most, as broadcasters have it
+_BREAK = re.compile(r"[\t\r\n]")  # that a line's name cannot have
 _DIGITS = 2  # of seconds: frames are 10 ms
 
 
@@ -20,7 +22,8 @@ class Word:
 
     Attributes:
       start, end: seconds from the recording's beginning.
-      confidence: from 0 to 1, see `asr_kd.decoding.confidence`; None where it was not asked for.
+      confidence: from 0 to 1, see `asr_kd.decoding.confidence`; None where it was not asked for, or the words came
+        from a wider search than that for confidences.
     """
 
     word: str
@@ -57,7 +60,7 @@ def joined(parts: Sequence[Transcript]) -> Transcript:
 
 
 def _text(name: str, transcript: Transcript) -> str:
-    return f"{name}\t{transcript.text}\n"
+    return f"{_BREAK.sub(' ', name)}\t{transcript.text}\n"
 
 
 def _ctm(name: str, transcript: Transcript) -> str:

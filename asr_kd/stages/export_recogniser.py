@@ -59,8 +59,8 @@ def export_recogniser(config: Config, work: Workspace, system: str, folder: Path
     reason = stale_reason(folder, stamp)
     if reason is not None:
         log.info("exporting %s: %s", system, reason)
-        recogniser = files.load()
+        parts = files.parts()
         with replacing_folder(folder, stamp) as temporary:
-            write_recogniser(recogniser.parts, temporary)
+            write_recogniser(parts, temporary)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return RecogniserResult(folder, reason is not None, size)

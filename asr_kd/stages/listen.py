@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import shutil
 import sys
@@ -13,6 +14,8 @@ import numpy as np
 from asr_kd.errors import UserError, first_line
 from asr_kd.runtime.folder import RecogniserFiles
 from asr_kd.runtime.stream import Update
+
+log = logging.getLogger(__name__)
 
 _BLOCK = 0.1  # seconds
 _CLEAR = "\r\x1b[K"  # the line of a terminal
@@ -46,9 +49,14 @@ def listen(files: RecogniserFiles) -> None:
             while True:
                 _show(stream.accept(heard.get()))
     except KeyboardInterrupt:
+        while not heard.empty():
+            _show(stream.accept(heard.get()))
         _show(stream.finish())
     except sounddevice.PortAudioError as error:
-        raise UserError(f"the microphone cannot be opened at {rate} Hz: {first_line(error)}.") from None
+        raise UserError(
+            f"the microphone cannot be opened at {rate} Hz: {first_line(error)}; set the device to this rate, or "
+            "record a file and transcribe that."
+        ) from None
 
 
 def _show(update: Update) -> None:
@@ -56,7 +64,10 @@ def _show(update: Update) -> None:
     if terminal:
         click.echo(_CLEAR, err=True, nl=False)
     for stretch in update.finished:
-        click.echo(stretch.text)
+        if stretch.words:
+            click.echo(stretch.text)
+        for start, end in stretch.lost:
+            log.warning("no words were recognised from %.2f to %.2f s: the search came to no end", start, end)
     if terminal and update.partial:
         width = shutil.get_terminal_size().columns
         click.echo(update.partial[-width + 1 :], err=True, nl=False)

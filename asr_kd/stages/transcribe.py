@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from asr_kd.corpora.audio import BadAudio
@@ -42,6 +45,12 @@ class Recordings:
     paths: tuple[Path, ...]
     speakers: tuple[str, ...] | None = None
     channel: int | None = None
+
+    def without(self, paths: Collection[Path]) -> Recordings:
+        """The others."""
+        places = [number for number, path in enumerate(self.paths) if path not in paths]
+        speakers = None if self.speakers is None else tuple(self.speakers[place] for place in places)
+        return Recordings(tuple(self.paths[place] for place in places), speakers, self.channel)
 
     @property
     def groups(self) -> list[list[int]]:
@@ -78,6 +87,7 @@ def recogniser_files(config: Config, work: Workspace, system: str | None = None)
         word_penalty=scales["word_penalty"],
         running_seconds=config.features.running_seconds,
         decoding=config.decoding.for_words(),
+        channel=config.corpus.audio_format.channel,
     )
     members = sum(config.answering(system).values())
     normalisation = open_frames(work, TRAIN).normalisation.for_new_speech()
@@ -85,7 +95,7 @@ def recogniser_files(config: Config, work: Workspace, system: str | None = None)
 
 
 def transcribe(
-    files: RecogniserFiles, recordings: Recordings, *, nj: int = 1, confidence: bool = True
+    files: RecogniserFiles, recordings: Recordings, *, nj: int = 1, confidence: bool = False
 ) -> Iterator[Answer]:
     """Yields (path, its words, or what is wrong with the recording), in the order given.
 
@@ -93,8 +103,6 @@ def transcribe(
       nj: processes, each of which takes the recordings of one speaker after the other.
       confidence: see `Recogniser.transcribe`.
     """
-    if not recordings.paths:
-        raise UserError("no recording given; name one or more audio files, or - for standard input.")
     groups = recordings.groups
     shards = [[recordings.paths[number] for number in group] for group in groups]
     results = parallel_map(partial(_Worker.answer, _Worker(files, recordings.channel, confidence)), shards, nj=nj)
@@ -114,40 +122,45 @@ def transcribe_to(
     output: Path | None,
     *,
     nj: int = 1,
+    skip_existing: bool = False,
     echo: Callable[..., Any],
-) -> list[BadAudio]:
-    """Prints what is recognised, recording by recording, or writes a file for each.
+) -> list[Path]:
+    """Prints what is recognised, recording by recording, or writes a file for each; what cannot be used is logged.
 
     Args:
       form: of FORMATS.
       output: a folder, which is made; None: everything goes to `echo`.
+      skip_existing: leave recordings out whose file is in `output` already.
       echo: as click.echo.
 
     Returns:
-      What is wrong with recordings that cannot be used.
+      The recordings that cannot be used.
 
     Raises:
       UserError: two recordings would have one file, or several recordings one stream of captions.
     """
-    targets = None if output is None else _targets(recordings.paths, output, form)
-    if targets is None and form in CAPTIONS and len(recordings.paths) > 1:
-        raise UserError(
-            f"captions of several recordings need a file for each: name a folder with --output, not {form} alone."
-        )
+    if not recordings.paths:
+        raise UserError("no recording given; name one or more audio files, or - for standard input.")
+    targets = _targets(recordings.paths, output, form)
+    if output is None and form in CAPTIONS and len(recordings.paths) > 1:
+        raise UserError("captions of several recordings need a file for each; name a folder with --output.")
+    if output is not None:
+        _make(output)
+        if skip_existing:
+            recordings = recordings.without({path for path, target in targets.items() if target.exists()})
     bad = []
     with tqdm(total=len(recordings.paths), desc="transcribing", disable=output is None, mininterval=0.5) as bar:
         for path, answer in transcribe(files, recordings, nj=nj, confidence=form in CONFIDENT):
             bar.update()
             name = printable(str(path))
             if isinstance(answer, BadAudio):
-                bad.append(answer)
+                log.warning("%s", printable(str(answer)))
+                bad.append(path)
                 continue
             for start, end in answer.lost:
-                log.warning(
-                    "%s: no words were recognised from %.2f to %.2f s: the search came to no end", name, start, end
-                )
+                log.warning("%s: no words from %.2f to %.2f s: the search came to no end", name, start, end)
             text = FORMATS[form](name, answer)
-            if targets is None:
+            if output is None:
                 echo(text, nl=False)
                 continue
             with replacing_file(targets[path]) as temporary:
@@ -155,16 +168,27 @@ def transcribe_to(
     return bad
 
 
-def _targets(paths: Sequence[Path], folder: Path, form: str) -> dict[Path, Path]:
-    """The file of each recording."""
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror}); name another folder with --output.") from None
+
+
+def _targets(paths: Sequence[Path], output: Path | None, form: str) -> dict[Path, Path]:
+    """The file of each recording; where there is none, what CTM calls it.
+
+    Raises:
+      UserError: several have the same.
+    """
     suffix = {"text": "txt"}.get(form, form)
-    targets: dict[Path, Path] = {}
-    for path in paths:
-        stem = "stdin" if path == Path("-") else path.stem
-        targets[path] = folder / f"{stem}.{suffix}"
-    names = [target for _, target in sorted(targets.items())]
-    if twice := sorted({target.name for target in names if names.count(target) > 1}):
-        raise UserError(f"several recordings would be {folder / twice[0]}; transcribe them apart, or rename one.")
+    folder = Path() if output is None else output
+    targets = {path: folder / f"{'stdin' if path == Path('-') else path.stem}.{suffix}" for path in paths}
+    counts = Counter(targets.values())
+    if (output is not None or form == "ctm") and (twice := sorted(t for t, count in counts.items() if count > 1)):
+        raise UserError(
+            f"several recordings would be {printable(str(twice[0]))}; transcribe them apart, or rename one."
+        )
     return targets
 
 
@@ -182,15 +206,21 @@ class _Worker:
         if self.recogniser is None:
             self.recogniser = self.files.load()
         answers: dict[int, Transcript | BadAudio] = {}
-        samples = {}
-        for number, path in enumerate(paths):
-            try:
-                samples[number] = self.recogniser.read(path, self.channel)
-            except BadAudio as error:
-                answers[number] = error
-        if samples:
-            transcripts = self.recogniser.transcribe_group(list(samples.values()), confidence=self.confidence)
-            answers |= dict(zip(samples, transcripts, strict=True))
+        good = []
+
+        def readable() -> Iterator[NDArray[np.float32]]:
+            assert self.recogniser is not None
+            for number, path in enumerate(paths):
+                try:
+                    samples = self.recogniser.read(path, self.channel)
+                except BadAudio as error:
+                    answers[number] = error
+                    continue
+                good.append(number)
+                yield samples
+
+        transcripts = self.recogniser.transcribe_group(readable(), confidence=self.confidence)
+        answers |= dict(zip(good, transcripts, strict=True))
         return [answers[number] for number in range(len(paths))]
 
 

@@ -50,6 +50,26 @@ def test_both_back_ends_find_the_same_best_path(graph):
         assert k2.words == kaldi.words
 
 
+@pytest.mark.parametrize("portion", [1, 7, 500])
+@pytest.mark.parametrize("settings", [EXHAUSTIVE, NARROW, DecodingConfig()])
+def test_frames_in_portions_give_the_words_of_all_at_once(graph, portion, settings):
+    decoder = make_decoder("kaldi", graph, settings, acoustic_scale=0.4, word_penalty=0.2)
+    stream = decoder.stream()
+    for seed in range(3):  # one search after the other
+        (loglikes,) = noise(graph, [60], seed)
+        for first in range(0, 60, portion):
+            stream.accept(loglikes[first : first + portion])
+            words, senones = stream.best(final=True)
+            assert len(senones) == stream.num_frames and senones.max() < graph.num_senones
+        (expected,) = decoder.decode([loglikes])
+        np.testing.assert_array_equal(stream.loglikes, loglikes)
+        assert stream.finish().words == expected.words
+        if not expected.retried:
+            assert words == expected.words
+        stream.restart()
+        assert stream.num_frames == 0 and stream.best() == ((), pytest.approx(np.zeros(0)))
+
+
 def test_answers_do_not_depend_on_the_batch(graph, backend):
     loglikes = noise(graph, [40, 3, 90, 25])
     decoder = make_decoder(backend, graph, EXHAUSTIVE, acoustic_scale=0.5)
@@ -75,7 +95,7 @@ def test_where_kaldi_finds_no_lattice_each_point_of_the_grid_is_searched(graph, 
     decoder = make_decoder("kaldi", graph, EXHAUSTIVE, acoustic_scale=0.4)
     from_lattices = decoder.decode_grid(loglikes, scales, penalties)
     monkeypatch.setattr("asr_kd.decoding.kaldi_decoder.LATTICE_BEAM", 0.01)
-    assert decoder._lattice(loglikes[0]) is None
+    assert decoder.lattice(loglikes[0]) is None
     searched = decoder.decode_grid(loglikes, scales, penalties)
     assert (
         searched[0][0][1]

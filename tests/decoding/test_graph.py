@@ -237,6 +237,29 @@ def test_written_graph_is_read_back(graphs, tmp_path):
         read_graph(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "place", "value"),
+    [
+        ("dst", 3, 10**6), ("dst", 3, -1), ("src", 0, -1), ("src", 0, 5), ("senone", 2, 10**5), ("senone", 2, -1),
+        ("output", 1, 9999), ("output", 1, -1), ("score", 1, np.nan),
+        ("score", slice(3), None), ("src", slice(None), None), ("senone", slice(None), 0.5),
+    ],
+)  # fmt: skip
+def test_a_graph_that_would_lead_a_search_astray_is_refused(graphs, tmp_path, name, place, value):
+    write_graph(graphs[2][1], tmp_path)
+    with np.load(tmp_path / "graph.npz") as file:
+        arrays = dict(file)
+    if value is None:
+        arrays[name] = np.delete(arrays[name], place)
+    elif isinstance(value, float) and name != "score":
+        arrays[name] = arrays[name] + value
+    else:
+        arrays[name][place] = value
+    np.savez(tmp_path / "graph.npz", **arrays)
+    with pytest.raises(UserError, match=r"graph\.npz is damaged"):
+        read_graph(tmp_path)
+
+
 def test_a_graph_that_grows_without_end_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph_module, "_GROWTH", 0)
     monkeypatch.setattr(graph_module, "_ALWAYS", 3)

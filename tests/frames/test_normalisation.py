@@ -131,6 +131,14 @@ def test_variance_of_a_speaker_shrinks_towards_that_of_training(lengths: list[in
         for u, (_, features) in enumerate(data):
             unknown = store.normalisation.of_unknown_speaker(features)
             np.testing.assert_allclose(unknown, alone.normalised(u), rtol=1e-5, atol=1e-5)
+        # and a new speaker of several is normalised as one of a set
+        several = write_store(Path(folder) / "one", data, groups=["s"] * len(data), config=config,
+                              training=store.normalisation)  # fmt: skip
+        group = store.normalisation.of_new_group([features for _, features in data])
+        for u, (_, features) in enumerate(data):
+            frames = features.astype(np.float32)
+            group.apply(frames, 0)
+            np.testing.assert_allclose(frames, several.normalised(u), rtol=1e-3, atol=1e-3)
 
 
 def test_three_seconds_hardly_change_the_scale_and_an_hour_sets_it(tmp_path: Path) -> None:

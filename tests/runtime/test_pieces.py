@@ -18,7 +18,7 @@ def test_pieces_follow_each_other_and_none_is_too_long(seconds, longest, seed):
     assert ranges[0].start == 0 and ranges[-1].stop == len(samples)
     assert all(a.stop == b.start for a, b in itertools.pairwise(ranges))
     assert all(0 < len(piece) <= (longest + 0.01) * RATE for piece in ranges)
-    assert all(len(piece) >= (min(10, longest / 3) - 0.01) * RATE for piece in ranges[:-1])
+    assert len(ranges) == 1 or all(len(piece) >= (min(10, longest / 3) - 0.01) * RATE for piece in ranges)
 
 
 @given(pauses=st.lists(st.integers(11, 28), min_size=1, max_size=6))
@@ -34,6 +34,7 @@ def test_a_cut_is_in_a_pause_where_one_is_within_reach(pauses):
     )
     ends = np.cumsum(pauses) * RATE
     for piece in pieces(samples, RATE):
-        reachable = ends[(ends - 400 >= piece.start + 10 * RATE) & (ends <= piece.start + 30 * RATE)]
+        latest = min(piece.start + 30 * RATE, len(samples) - 10 * RATE)
+        reachable = ends[(ends - 400 >= piece.start + 10 * RATE) & (ends <= latest)]
         if piece.stop < len(samples) and len(reachable):
             assert any(end - 400 <= piece.stop <= end for end in ends)

@@ -162,6 +162,8 @@ def test_standard_input_and_any_format_are_transcribed(work, recordings, tmp_pat
     soundfile.write(wide, np.stack([samples[::-1], samples], 1), 8000)
     assert texts(CONFIG, work, [wide], "plain", channel=1) == [(wide, expected)]
     soundfile.write(tmp_path / "fast.ogg", np.repeat(samples, 2), 16000)
+    stereo = dataclasses.replace(CONFIG, corpus=PromptsConfig(channel=1))
+    assert texts(stereo, work, [wide], "plain") == [(wide, expected)]
     ((_, answer),) = words(CONFIG, work, [tmp_path / "fast.ogg"], "plain")
     assert isinstance(answer, Transcript) and "fast.ogg has 16000 Hz and is resampled to 8000" in caplog.text
 
@@ -178,11 +180,9 @@ def test_what_cannot_be_transcribed_is_named(work, recordings, tmp_path):
     assert [answer[1], answer[3]] == expected
     assert "stereo.wav has 2 channels; choose one by --channel" in str(answer[0][1])
     assert "gone.wav is missing" in str(answer[2][1]) and "short.wav lasts less than 25 ms" in str(answer[4][1])
-    with pytest.raises(UserError, match="no recording given"):
-        words(CONFIG, work, [], "plain")
 
 
-def test_files_for_each_recording(work, recordings, tmp_path):
+def test_files_for_each_recording(work, recordings, tmp_path, caplog):
     decode(CONFIG, work, sets=["dev"], backend="kaldi")
     files, printed = recogniser_files(CONFIG, work, "plain"), []
 
@@ -191,15 +191,33 @@ def test_files_for_each_recording(work, recordings, tmp_path):
 
     gone = tmp_path / "gone.wav"
     bad = transcribe_to(files, Recordings((*recordings, gone)), "json", tmp_path / "out", echo=echo)
-    assert [str(error).split()[0] for error in bad] == [str(gone)] and not printed
+    assert bad == [gone] and not printed and "gone.wav is missing" in caplog.text
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["one.json", "two.json"]
     assert transcribe_to(files, Recordings(tuple(recordings)), "json", None, echo=echo) == []
     assert printed == [(tmp_path / "out" / f"{path.stem}.json").read_text() for path in recordings]
     with pytest.raises(UserError, match="name a folder with --output"):
         transcribe_to(files, Recordings(tuple(recordings)), "srt", None, echo=echo)
-    with pytest.raises(UserError, match=r"several recordings would be .*one\.srt"):
-        twice = (recordings[0], tmp_path / "other" / "one.flac")
-        transcribe_to(files, Recordings(twice), "srt", tmp_path / "out", echo=echo)
+    twice = Recordings((recordings[0], tmp_path / "other" / "one.flac"))
+    for form, output in (("srt", tmp_path / "out"), ("ctm", None)):
+        with pytest.raises(UserError, match=rf"several recordings would be .*one\.{form}"):
+            transcribe_to(files, twice, form, output, echo=echo)
+    with pytest.raises(UserError, match="no recording given"):
+        transcribe_to(files, Recordings(()), "text", None, echo=echo)
+    with pytest.raises(UserError, match=r"cannot be made .*; name another folder with --output"):
+        transcribe_to(files, Recordings(tuple(recordings)), "text", recordings[0] / "out", echo=echo)
+
+
+def test_files_that_are_there_are_skipped(work, recordings, tmp_path):
+    decode(CONFIG, work, sets=["dev"], backend="kaldi")
+    files, both = recogniser_files(CONFIG, work, "plain"), Recordings(tuple(recordings), ("a", "b"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "one.txt").write_text("as it was")
+    assert transcribe_to(files, both, "text", tmp_path / "out", skip_existing=True, echo=print) == []
+    assert (tmp_path / "out" / "one.txt").read_text() == "as it was"
+    assert (tmp_path / "out" / "two.txt").read_text().startswith(str(recordings[1]))
+    assert both.without({recordings[0]}) == Recordings((recordings[1],), ("b",))
+    assert transcribe_to(files, both, "text", tmp_path / "out", echo=print) == []
+    assert (tmp_path / "out" / "one.txt").read_text().startswith(str(recordings[0]))
 
 
 def test_an_exported_recogniser_needs_no_work_folder(work, recordings, tmp_path):
@@ -227,7 +245,8 @@ def test_an_exported_recogniser_needs_no_work_folder(work, recordings, tmp_path)
         ([], "name either an exported recogniser with --model, or a recipe with --config"),
         (["--model", "a", "--config", "b"], "name either"),
         (["--model", "a", "--system", "b"], "--work-dir and --system are for --config"),
-        (["--model", "a"], "a is no exported recogniser"),
+        (["--model", "a"], "a does not exist; make a recogniser: asr-kd export SYSTEM a --format recogniser --config"),
+        (["--model", "a", "--config", "b", "--mic"], "name either"),
         (["--config", "gone.yaml"], "gone.yaml"),
     ],
 )
