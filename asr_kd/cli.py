@@ -261,7 +261,8 @@ def export(
     With --format onnx, ONNX files: log-mel energies in, log posteriors of the senones out. Each is decoded beside the
     model that it was made from. With --format sherpa, all that sherpa-onnx needs to recognise words, offline and
     streaming, with three recordings and the commands for them. export.json has what was measured. With --format
-    recogniser, what `asr-kd transcribe --model DIRECTORY` and `asr_kd.load` need.
+    recogniser, what `asr-kd transcribe --model DIRECTORY` and `asr_kd.load` need. With --format kaldi, the decoding
+    graph with words, priors, tree and lexicon, for decoders elsewhere.
     """
     _refuse_options(
         form,
@@ -279,6 +280,10 @@ def export(
         from asr_kd.stages.export_recogniser import export_recogniser
 
         return export_recogniser(config, work, system, directory)
+    if form == "kaldi":
+        from asr_kd.stages.export_kaldi import export_kaldi
+
+        return export_kaldi(config, work, system, directory)
     if form == "sherpa":
         from asr_kd.stages.export_sherpa import SherpaOptions, export_sherpa
 

@@ -47,6 +47,7 @@ SLOW = (
     "test_librispeech_recipe",
     "test_export",
     "test_export_sherpa",
+    "test_export_kaldi",
     "stages",
     "report",
     "recipes",

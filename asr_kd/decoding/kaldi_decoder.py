@@ -167,9 +167,9 @@ class KaldiStream:
 
 
 def decoding_fst(graph: Graph, word_penalty: float = 0.0) -> Fst:
-    """The graph with final weights for its final arcs, costs for scores and input labels from 1."""
+    """The graph with final weights in place of final arcs and the last state, costs for scores, input labels from 1."""
     real = graph.senone >= 0
-    final = np.full(graph.num_states, np.inf, np.float32)
+    final = np.full(graph.num_states - 1, np.inf, np.float32)
     final[graph.src[~real]] = -graph.score[~real]
     cost = -(graph.score + word_penalty * graph.words_per_output()[graph.output])[real]
     return Fst(

@@ -3,8 +3,8 @@
 Its search is that of kaldi-decoder over (T, V) scores; CTC is only how it reads the result. An arc whose input label
 is i takes the score of column i - 1. Arcs with the label 0 or 1, and arcs whose label is that of the arc before, lose
 their word: so column 0 is not used, senone c is column c + 1 and label c + 2, and words stand where an HMM state is
-entered, as in a `Graph`. There is no option for an acoustic scale, priors, or a beam other than BEAM: scale and priors
-are part of the model, and all costs are multiplied by BEAM / beam.
+entered, as in a `Graph`. There is no option for an acoustic scale, priors, or a beam other than SHERPA_BEAM: scale and
+priors are part of the model, and all costs are multiplied by SHERPA_BEAM / beam.
 
 Shapes:  N utterances, T frames, S with their context, L of a chunk, D mel bins, C senones, V = C + 1 columns.
 """
@@ -12,7 +12,6 @@ Shapes:  N utterances, T frames, S with their context, L of a chunk, D mel bins,
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,41 +22,17 @@ from asr_kd.decoding.fst_io import Fst
 from asr_kd.decoding.graph import Graph
 from asr_kd.decoding.kaldi_decoder import decoding_fst
 from asr_kd.errors import UserError
+from asr_kd.export.graph_files import Scores
 from asr_kd.export.onnx_acoustic import Description
 from asr_kd.export.onnx_graph import FLOAT, INT64, OnnxGraph
 from asr_kd.export.onnx_models import add_log_posteriors
 from asr_kd.export.onnx_normalisation import add_normalised, add_running_sums, means_of
 from asr_kd.frames.normalisation import Normalisation
 
-BEAM = 16.0  # of sherpa-onnx's search
-_JOINS = "_+|~^"  # the first that is in no word stands between the words of an arc that has several
 _CACHE = (128, 3, 19)  # the shape of what a stream may keep
 _ENCODER = ("encoder_dims", "query_head_dims", "value_head_dims", "num_heads", "cnn_module_kernels", "left_context_len")
 _UNUSED = -1e4  # score of column 0
 _FILLED = -23.0  # log energies that fill up the shorter of several utterances lie below; those of silence above
-
-
-@dataclass(frozen=True)
-class Scores:
-    """How log posteriors become scores.
-
-    Attributes:
-      log_priors: (C,) natural log.
-      silence: senone of silence's last state.
-      acoustic_scale, word_penalty, prior_scale, beam: of our own search.
-    """
-
-    log_priors: np.ndarray
-    silence: int
-    acoustic_scale: float
-    word_penalty: float = 0.0
-    prior_scale: float = 1.0
-    beam: float = BEAM
-
-    @property
-    def factor(self) -> float:
-        """Of all costs, of the graph and of the model."""
-        return BEAM / self.beam
 
 
 def sherpa_fst(graph: Graph, scores: Scores) -> Fst:
@@ -161,22 +136,3 @@ def write_tokens(path: Path, num_senones: int) -> None:
     """A line for each column; the symbols matter to nothing."""
     lines = ["<blk> 0", *(f"s{senone} {senone + 1}" for senone in range(num_senones))]
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
-def write_words(path: Path, graph: Graph) -> str:
-    """Each output label's word, or words joined by a sign that is in none, and its number.
-
-    Returns:
-      The sign; "" where no arc has several words.
-
-    Raises:
-      UserError: there are such arcs, and each sign is in some word.
-    """
-    free = [sign for sign in _JOINS if not any(sign in word for word in graph.words)]
-    if not free and graph.sequences:
-        raise UserError(f"each of {' '.join(_JOINS)} is in some word, and one must separate words in words.txt.")
-    join = free[0] if graph.sequences else ""
-    several = (join.join(graph.words[word - 1] for word in sequence) for sequence in graph.sequences)
-    lines = (f"{name} {number}\n" for number, name in enumerate(["<eps>", *graph.words, *several]))
-    path.write_text("".join(lines), encoding="utf-8")
-    return join

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
+
+import jinja2
 
 from asr_kd.alignment.tree import TREE
 from asr_kd.decoding.graph import GRAPH
@@ -13,11 +16,13 @@ from asr_kd.lang.lexicon import LANG_FILES
 from asr_kd.runtime.folder import MODEL, NORMALISATION, SETTINGS
 
 STEP, RESULT = "export", "export.json"
-ONNX, SHERPA, RECOGNISER = "onnx", "sherpa", "recogniser"  # forms
+README = "README.md"
+ONNX, SHERPA, RECOGNISER, KALDI = "onnx", "sherpa", "recogniser", "kaldi"  # forms
 _FILES = {
     ONNX: {STAMP, RESULT},
-    SHERPA: {STAMP, RESULT, "README.md", "HLG.fst", "tokens.txt", "words.txt"},
+    SHERPA: {STAMP, RESULT, README, "HLG.fst", "tokens.txt", "words.txt"},
     RECOGNISER: {STAMP, SETTINGS, TREE, GRAPH, NORMALISATION, *LANG_FILES},
+    KALDI: {STAMP, README, "HCLG.fst", "log_priors.txt", "tree.txt", *LANG_FILES},
 }
 _MORE = {  # names of further files
     ONNX: re.compile(r"[^/]+\.onnx"),
@@ -52,4 +57,17 @@ def export_folder(folder: Path) -> Path:
 
 def _is_of(form: str, name: str) -> bool:
     """Whether an export of this form ("": none) writes files of this name."""
-    return form in _FILES and (name in _FILES[form] or _MORE[form].fullmatch(name) is not None)
+    return name in _FILES.get(form, ()) or (form in _MORE and _MORE[form].fullmatch(name) is not None)
+
+
+def write_readme(folder: Path, template: str, **values: Any) -> None:
+    """README.md, by the template in the folder `template` beside this module."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("asr_kd.stages", template),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    text = environment.get_template(f"{README}.j2").render(**values)
+    (folder / README).write_text(text, encoding="utf-8")

@@ -28,8 +28,9 @@ from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.stages.decode import decode_stamp
 from asr_kd.stages.decode_context import chosen_sets, decode_context
 from asr_kd.stages.export_folder import RESULT, STEP, export_folder
-from asr_kd.stages.export_measure import WORDS, Figures, Search, measure, searches_of
+from asr_kd.stages.export_measure import Figures, measure
 from asr_kd.stages.export_posteriors import answering_model
+from asr_kd.stages.export_search import WORDS, Search, searches_of
 from asr_kd.workspace.config import DEV, TRAIN, Config
 from asr_kd.workspace.sets import open_frames
 from asr_kd.workspace.work import Workspace, labels_of, require

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import importlib.metadata
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import soundfile
 
-from asr_kd.alignment.topology import SIL
-from asr_kd.alignment.tree import read_tree
-from asr_kd.decoding.fst_io import to_kaldifst
 from asr_kd.decoding.graph import read_graph
 from asr_kd.errors import UserError
 from asr_kd.evaluation.scoring import rate_name
+from asr_kd.export.graph_files import write_fst, write_words
 from asr_kd.export.onnx_acoustic import Description
 from asr_kd.export.onnx_graph import save
 from asr_kd.export.quantise import quantise_dynamic
-from asr_kd.export.sherpa import Scores, offline_model, online_model, sherpa_fst, write_tokens, write_words
+from asr_kd.export.sherpa import offline_model, online_model, sherpa_fst, write_tokens
 from asr_kd.frames.features import FRAME_SHIFT, LOW_FREQ
 from asr_kd.io.files import read_json, write_json
 from asr_kd.io.folders import resuming_folder
@@ -33,9 +28,9 @@ from asr_kd.io.formatting import text_table
 from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.stages.decode import decode_stamp
 from asr_kd.stages.decode_context import chosen_sets, decode_context
-from asr_kd.stages.export_folder import RESULT, SHERPA, STEP, export_folder
-from asr_kd.stages.export_measure import Search, words_search
+from asr_kd.stages.export_folder import RESULT, SHERPA, STEP, export_folder, write_readme
 from asr_kd.stages.export_posteriors import answering_model
+from asr_kd.stages.export_search import Search, scores_of, words_search
 from asr_kd.stages.sherpa_measure import OWN, Package, Recording, measure, recordings_of
 from asr_kd.workspace.config import DEV, TRAIN, Config
 from asr_kd.workspace.sets import open_frames
@@ -200,8 +195,7 @@ def _write(folder: Path, config: Config, work: Workspace, search: Search, option
     for whole, small in (MODELS[:2], MODELS[2:]):
         quantise_dynamic(folder / whole, folder / small)
     graph = read_graph(search.model.graph)
-    if not to_kaldifst(sherpa_fst(graph, scores)).write(str(folder / _GRAPH)):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / _GRAPH))
+    write_fst(folder / _GRAPH, sherpa_fst(graph, scores))
     write_tokens(folder / "tokens.txt", model.num_senones)
     return Package(
         folder,
@@ -213,19 +207,6 @@ def _write(folder: Path, config: Config, work: Workspace, search: Search, option
         model=search.model,
         search=search.settings,
         normalisation=normalisation.for_new_speech(),
-    )
-
-
-def scores_of(search: Search) -> Scores:
-    """As the system is decoded."""
-    tree, decoding = read_tree(search.model.tree), search.settings.decoding
-    return Scores(
-        tree.log_priors(),
-        silence=int(tree.tables[SIL, -1, SIL, SIL]),
-        acoustic_scale=search.settings.acoustic_scale,
-        word_penalty=search.settings.word_penalty,
-        prior_scale=decoding.prior_scale,
-        beam=decoding.search_beam,
     )
 
 
@@ -261,14 +242,9 @@ def _write_readme(package: Package, recordings: Sequence[Recording], result: She
     for wav, samples in zip(wavs, package.samples(examples), strict=True):
         soundfile.write(folder / wav, samples, rate, subtype="PCM_16")
     written = [soundfile.read(folder / wav, dtype="float32")[0] for wav in wavs]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("asr_kd.stages", "sherpa_package"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    text = environment.get_template("README.md.j2").render(
+    write_readme(
+        folder,
+        "sherpa_package",
         result=result,
         package=package,
         offline=_expected(package, MODELS[0], wavs, written),
@@ -278,7 +254,6 @@ def _write_readme(package: Package, recordings: Sequence[Recording], result: She
         version=importlib.metadata.version("sherpa-onnx"),
         graph_bytes=(folder / _GRAPH).stat().st_size,
     )
-    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def _expected(package: Package, model: str, wavs: Sequence[str], samples: Sequence[np.ndarray]) -> list[dict[str, str]]:

@@ -10,8 +10,9 @@ from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.settings import DnnConfig, TdnnConfig
 from asr_kd.decoding.graph import Graph
 from asr_kd.errors import UserError
+from asr_kd.export.graph_files import SHERPA_BEAM, Scores, write_words
 from asr_kd.export.onnx_acoustic import Description
-from asr_kd.export.sherpa import BEAM, Scores, offline_model, online_model, sherpa_fst, write_tokens, write_words
+from asr_kd.export.sherpa import offline_model, online_model, sherpa_fst, write_tokens
 from asr_kd.frames.normalisation import Normalisation, RunningMean
 
 BINS, SENONES, SILENCE = 12, 9, 2
@@ -48,7 +49,7 @@ def scores(model: FrameModel, normalisation: Normalisation, features: np.ndarray
     """(T, C) as the search should see them."""
     posteriors = model.log_posteriors(normalisation.of_unknown_speaker(features)).numpy()
     likelihoods = posteriors - SCORES.prior_scale * SCORES.log_priors
-    return likelihoods * SCORES.acoustic_scale * BEAM / SCORES.beam
+    return likelihoods * SCORES.acoustic_scale * SHERPA_BEAM / SCORES.beam
 
 
 @pytest.mark.parametrize("mean", ["speaker", "variance", "running"])
