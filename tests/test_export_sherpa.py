@@ -9,18 +9,20 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sherpa_onnx
 import soundfile
+import yaml
 from click.testing import CliRunner
 
 from asr_kd.cli import main
 from asr_kd.export.sherpa_run import SherpaRecogniser
 
-from .recipe import RATE, arguments, finished_recipe
+from .recipe import CONFIG, RATE, STAGES, arguments, finished_recipe, make_recipe, run
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,12 @@ def commands(text: str) -> list[list[str]]:
     return [shlex.split(line) for line in lines]
 
 
-def test_the_commands_of_the_readme_give_what_it_promises(package):
+def answers(package: Path) -> Iterator[tuple[list[str], dict, str]]:
+    """Runs the README's commands on its recordings: what it promises, sheet by sheet and line by line; the answers.
+
+    Yields:
+      The cells of the table; the JSON that sherpa-onnx prints; the words that the README's Python makes of it.
+    """
     text = (package / "README.md").read_text()
     snippet = text.partition("```python\n")[2].partition("```")[0]
     tools = Path(sys.executable).parent
@@ -77,18 +84,47 @@ def test_the_commands_of_the_readme_give_what_it_promises(package):
     for (tool, *options, _), table in zip(commands(text), tables, strict=True):
         promised = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
         assert len(promised) == 3
-        for wav, numbers, words in promised:
+        for cells in promised:
             ended = subprocess.run(
-                [str(tools / tool), *options, wav],
+                [str(tools / tool), *options, cells[0]],
                 capture_output=True, text=True, cwd=package, env=os.environ | {"LD_LIBRARY_PATH": str(libraries)},
             )  # fmt: skip
             printed = ended.stdout + ended.stderr
             (answer,) = (json.loads(line) for line in printed.splitlines() if line.startswith("{"))
-            assert answer["words"] == list(map(int, numbers.split()))
             spoken = subprocess.run(
                 [sys.executable, "-c", snippet], input=printed, capture_output=True, text=True, cwd=package, check=True
             )
-            assert spoken.stdout.strip() == words
+            yield cells[1:], answer, spoken.stdout.strip()
+
+
+def test_the_commands_of_the_readme_give_what_it_promises(package):
+    assert not (package / "text.fst").exists()
+    for (numbers, words), answer, spoken in answers(package):
+        assert answer["words"] == list(map(int, numbers.split())) and spoken == words
+
+
+@pytest.mark.parametrize("units", ["characters", "bpe"])
+def test_without_a_lexicon_the_text_is_what_was_said(tmp_path, units):
+    config, work = make_recipe(tmp_path), tmp_path
+    only_teacher = CONFIG | {"lang": {"units": units, "bpe_size": 8}, "compare": []}
+    config.write_text(yaml.safe_dump(only_teacher | {"systems": {"teacher": CONFIG["systems"]["teacher"]}}))
+    (config.parent / "lexicon.txt").unlink()
+    folder = tmp_path / "out"
+    package = ["export", "teacher", str(folder), "--format", "sherpa", "--set", "test", "--nj", "1"]
+    run(config, [*STAGES[:3], ["train"], ["decode", "--system", "teacher", "--set", "test", "--nj", "1"], package])
+    summary = json.loads((work / "exp" / "decode" / "teacher" / "test" / "summary.json").read_text())
+    assert summary["wer"] < 0.5
+    assert rows(folder)["model.onnx"]["same"] >= 0.99
+    for (text, numbers), answer, spoken in answers(folder):
+        assert answer["text"] == text == spoken and answer["words"] == list(map(int, numbers.split()))
+
+    lines = (line.rsplit(maxsplit=1) for line in (folder / "words.txt").read_text().splitlines())
+    names = {int(number): name.replace("_", " ") for name, number in lines}
+    for model in ("model.onnx", "model.int8.onnx", "streaming.onnx"):
+        recogniser = SherpaRecogniser(folder, model, sampling_rate=RATE, num_mel_bins=40, max_active=3000)
+        for path in sorted((work / "corpus").glob("*/*.wav")):
+            answered = recogniser.recognise(soundfile.read(path, dtype="float32")[0])
+            assert answered.text == " ".join(names[number] for number in answered.words) != ""
 
 
 def test_processes_and_chunks_change_no_words(config, package, tmp_path):
@@ -106,7 +142,7 @@ def test_a_nan_costs_its_surroundings_alone(package):
     for model in ("model.onnx", "streaming.onnx"):
         recogniser = SherpaRecogniser(package, model, sampling_rate=RATE, num_mel_bins=40, max_active=3000)
         clean = soundfile.read(package / "test_wavs" / "1.wav", dtype="float32")[0]
-        assert recogniser.words(samples) == recogniser.words(clean) != []
+        assert recogniser.recognise(samples).words == recogniser.recognise(clean).words != []
 
 
 def test_files_that_no_export_has_written_are_not_replaced(config, package, tmp_path):
@@ -130,7 +166,7 @@ from asr_kd.export.sherpa_run import SherpaRecogniser
 folder, model, samples = sys.argv[1:]
 recogniser = SherpaRecogniser(Path(folder), model, sampling_rate=8000, num_mel_bins=40, max_active=3000)
 try:
-    print(recogniser.words(eval(samples, {"np": np}).astype(np.float32)))
+    print(recogniser.recognise(eval(samples, {"np": np}).astype(np.float32)).words)
 except RuntimeError as error:
     print("error:", str(error)[:40])
 """
@@ -162,6 +198,6 @@ def test_a_second_export_does_nothing_and_wrong_options_are_named(config, packag
     again = export("--format", "sherpa", "--nj", "1")
     assert again.exit_code == 0 and "already in" in again.output and "streaming.int8.onnx" in again.output
     result = export("--format", "sherpa", "--streaming")
-    assert result.exit_code == 2 and "are for --format onnx" in result.output
+    assert result.exit_code == 2 and "--streaming is for --format onnx" in result.output
     result = export("--chunk", "5")
     assert result.exit_code == 2 and "--chunk is for --format sherpa" in result.output

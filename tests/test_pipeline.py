@@ -269,18 +269,6 @@ def test_a_convolutional_teacher_teaches_a_fully_connected_student(copy):
     assert accuracy["teacher"] > 0.3
 
 
-@pytest.mark.parametrize("units", ["characters", "bpe"])
-def test_words_without_a_lexicon_are_recognised_too(tmp_path, units):
-    config = make_recipe(tmp_path)
-    only_teacher = changed(lang={"units": units, "bpe_size": 8})
-    only_teacher |= {"systems": {"teacher": CONFIG["systems"]["teacher"]}, "compare": []}
-    config.write_text(yaml.safe_dump(only_teacher))
-    (config.parent / "lexicon.txt").unlink()
-    run(config, [*STAGES[:3], ["train"], ["decode", "--system", "teacher", "--set", "test", "--nj", "1"]])
-    summary = json.loads((tmp_path / "exp" / "decode" / "teacher" / "test" / "summary.json").read_text())
-    assert summary["wer"] < 0.5
-
-
 def test_a_corpus_that_changed_is_noticed_without_the_stages_that_read_it(tmp_path):
     config = make_recipe(tmp_path)
     run(config, STAGES[:3])  # up to the alignment

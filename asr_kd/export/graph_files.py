@@ -25,6 +25,7 @@ class Scores:
       log_priors: (C,) natural log.
       silence: senone of silence's last state.
       acoustic_scale, word_penalty, prior_scale, beam: of our own search.
+      columns: (W,) the senone of each of the graph's; None: these are senones.
     """
 
     log_priors: np.ndarray
@@ -33,11 +34,16 @@ class Scores:
     word_penalty: float = 0.0
     prior_scale: float = 1.0
     beam: float = SHERPA_BEAM
+    columns: np.ndarray | None = None
 
     @property
     def factor(self) -> float:
         """Of all costs for sherpa-onnx, of the graph and of the model."""
         return SHERPA_BEAM / self.beam
+
+    @property
+    def num_columns(self) -> int:
+        return len(self.log_priors if self.columns is None else self.columns)
 
 
 def write_fst(path: Path, fst: Fst) -> None:

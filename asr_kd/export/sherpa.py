@@ -6,12 +6,14 @@ their word: so column 0 is not used, senone c is column c + 1 and label c + 2, a
 entered, as in a `Graph`. There is no option for an acoustic scale, priors, or a beam other than SHERPA_BEAM: scale and
 priors are part of the model, and all costs are multiplied by SHERPA_BEAM / beam.
 
-Shapes:  N utterances, T frames, S with their context, L of a chunk, D mel bins, C senones, V = C + 1 columns.
+Shapes:  N utterances, T frames, S with their context, L of a chunk, D mel bins, C senones, V columns: C + 1, or where
+`Scores.columns` says more of them, these and 1.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +65,9 @@ def offline_model(model: FrameModel, normalisation: Normalisation, scores: Score
     silence = np.full(model.num_senones, _UNUSED)
     silence[scores.silence] = 0.0
     answer = graph.op("Where", heard, _scores(graph, model, padded, scores), graph.constant(silence))
-    graph.output("log_prob", _with_unused(graph, answer), ("N", "T", model.num_senones + 1))
+    graph.output("log_prob", _columns(graph, answer, scores), ("N", "T", scores.num_columns + 1))
     mean = "utterance" if normalisation.running is None else "running"
-    return graph.model(description.metadata(model, "sherpa", mean) | {"vocab_size": model.num_senones + 1})
+    return graph.model(description.metadata(model, "sherpa", mean) | {"vocab_size": scores.num_columns + 1})
 
 
 def online_model(
@@ -107,7 +109,9 @@ def online_model(
         edge = graph.rows(normalised, 0, 1, axis=1)  # stands for all frames before the first
         padded = graph.op("Concat", graph.op("Where", begins, edge, earlier), normalised, axis=1)
     graph.output(
-        "log_probs", _with_unused(graph, _scores(graph, model, padded, scores)), ("N", chunk, model.num_senones + 1)
+        "log_probs",
+        _columns(graph, _scores(graph, model, padded, scores), scores),
+        ("N", chunk, scores.num_columns + 1),
     )
     later = [graph.rows(sums, chunk - 1, chunk, axis=1)]
     if left:
@@ -128,11 +132,14 @@ def _scores(graph: OnnxGraph, model: FrameModel, padded: str, scores: Scores) ->
     return graph.op("Mul", likelihoods, graph.constant(scores.acoustic_scale * scores.factor))
 
 
-def _with_unused(graph: OnnxGraph, scores: str) -> str:
-    return graph.op("Pad", scores, graph.constant([0, 0, 1, 0, 0, 0]), graph.constant(_UNUSED))
+def _columns(graph: OnnxGraph, of_senones: str, scores: Scores) -> str:
+    """(N, T, C) -> (N, T, V)."""
+    if scores.columns is not None:
+        of_senones = graph.op("Gather", of_senones, graph.constant(scores.columns.tolist()), axis=2)
+    return graph.op("Pad", of_senones, graph.constant([0, 0, 1, 0, 0, 0]), graph.constant(_UNUSED))
 
 
-def write_tokens(path: Path, num_senones: int) -> None:
-    """A line for each column; the symbols matter to nothing."""
-    lines = ["<blk> 0", *(f"s{senone} {senone + 1}" for senone in range(num_senones))]
+def write_tokens(path: Path, names: Iterable[str]) -> None:
+    """A line for each column: the first, which is not used, and those named."""
+    lines = (f"{name} {number}" for number, name in enumerate(["<blk>", *names]))
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,21 @@ try:
 except ImportError:
     raise UserError("a package for sherpa-onnx needs sherpa-onnx: pip install 'asr_kd[export]'.") from None
 
+RULE = "text.fst"  # where `text` is what was said
 _TAKEN_AT_ONCE = 0.2  # seconds
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was said.
+
+    Attributes:
+      words: numbers of words, as words.txt has them.
+      text: what was said where words are made of letters; else names of states.
+    """
+
+    words: list[int]
+    text: str
 
 
 class SherpaRecogniser:
@@ -34,6 +50,7 @@ class SherpaRecogniser:
             sampling_rate=sampling_rate, feature_dim=num_mel_bins, low_freq=LOW_FREQ, high_freq=0.0
         )
         tokens, graph, path = str(folder / "tokens.txt"), str(folder / "HLG.fst"), str(folder / model)
+        rules = str(folder / RULE) if (folder / RULE).exists() else ""
         self._tail = round(tail * sampling_rate)
         self._rate, self.streams = sampling_rate, model.startswith("streaming")
         if self.streams:
@@ -42,6 +59,7 @@ class SherpaRecogniser:
                 feat_config=features,
                 model_config=sherpa.OnlineModelConfig(zipformer2_ctc=kind, tokens=tokens, num_threads=1),
                 ctc_fst_decoder_config=sherpa.OnlineCtcFstDecoderConfig(graph=graph, max_active=max_active),
+                rule_fsts=rules,
                 enable_endpoint=False,
                 decoding_method="greedy_search",
             )
@@ -53,16 +71,21 @@ class SherpaRecogniser:
                     tdnn=sherpa.OfflineTdnnModelConfig(model=path), tokens=tokens, num_threads=1
                 ),
                 ctc_fst_decoder_config=sherpa.OfflineCtcFstDecoderConfig(graph=graph, max_active=max_active),
+                rule_fsts=rules,
             )
             self._recogniser = sherpa.OfflineRecognizer(config)
 
-    def words(self, samples: np.ndarray) -> list[int]:
-        """(n,) float32 samples of an utterance in [-1, 1] -> numbers of words, as words.txt has them."""
+    def recognise(self, samples: np.ndarray) -> Answer:
+        """(n,) float32 samples of an utterance in [-1, 1] -> what sherpa-onnx answers."""
+        result = self._result(samples)
+        return Answer(list(result.words), result.text)
+
+    def _result(self, samples: np.ndarray) -> Any:
         stream = self._recogniser.create_stream()
         if not self.streams:
             stream.accept_waveform(self._rate, samples)
             self._recogniser.decode_stream(stream)
-            return list(stream.result.words)
+            return stream.result
         ended = np.concatenate([samples, np.zeros(self._tail, np.float32)])
         step = round(_TAKEN_AT_ONCE * self._rate)
         for first in range(0, len(ended), step):
@@ -70,7 +93,7 @@ class SherpaRecogniser:
             self._decode(stream)
         stream.input_finished()
         self._decode(stream)
-        return list(self._recogniser.get_result(stream).words)
+        return self._recogniser.get_result(stream)
 
     def _decode(self, stream: object) -> None:
         while self._recogniser.is_ready(stream):

@@ -60,23 +60,28 @@ def make_graph(config: Config, work: Workspace, tree: str) -> Path:
     if reason is None:
         return folder
     log.info("compiling %s: %s", folder, reason)
-    language_model = language_model_of(work)
-    prepared = read_stamp(work.data) or {"inputs": {}}
-    num_ngrams = sum(read_counts(language_model))
-    check_memory(num_ngrams, language_model, given="lm" in prepared["inputs"])
-    check_disk(folder, bytes_on_disk(num_ngrams))
+    check_space(work, folder)
     metadata: dict[str, object] = {}
     with replacing_folder(folder, stamp, metadata) as temporary:
         started = time.perf_counter()
         graph = compile_graph(
             read_lang(work.lang),
-            read_arpa(language_model),
+            read_arpa(language_model_of(work)),
             read_tree(work.tree(tree)),
             config.decoding.silence_probability,
         )
         write_graph(graph, temporary)
         metadata.update(states=graph.num_states, arcs=graph.num_arcs, seconds=round(time.perf_counter() - started, 2))
     return folder
+
+
+def check_space(work: Workspace, folder: Path) -> None:
+    """Raises UserError where disk or memory do not suffice to compile a graph and write it into a folder."""
+    language_model = language_model_of(work)
+    prepared = read_stamp(work.data) or {"inputs": {}}
+    num_ngrams = sum(read_counts(language_model))
+    check_memory(num_ngrams, language_model, given="lm" in prepared["inputs"])
+    check_disk(folder, bytes_on_disk(num_ngrams))
 
 
 def open_graph(folder: Path, stamp: Stamp, work: Workspace) -> Graph:

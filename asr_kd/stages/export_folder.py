@@ -20,7 +20,7 @@ README = "README.md"
 ONNX, SHERPA, RECOGNISER, KALDI = "onnx", "sherpa", "recogniser", "kaldi"  # forms
 _FILES = {
     ONNX: {STAMP, RESULT},
-    SHERPA: {STAMP, RESULT, README, "HLG.fst", "tokens.txt", "words.txt"},
+    SHERPA: {STAMP, RESULT, README, "HLG.fst", "text.fst", "tokens.txt", "words.txt"},
     RECOGNISER: {STAMP, SETTINGS, TREE, GRAPH, NORMALISATION, *LANG_FILES},
     KALDI: {STAMP, README, "HCLG.fst", "log_priors.txt", "tree.txt", *LANG_FILES},
 }

@@ -6,14 +6,15 @@ import importlib.metadata
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 
-from asr_kd.decoding.graph import read_graph
+from asr_kd.alignment.tree import read_tree
+from asr_kd.decoding.graph import Graph, compile_graph, read_graph
 from asr_kd.errors import UserError
 from asr_kd.evaluation.scoring import rate_name
 from asr_kd.export.graph_files import write_fst, write_words
@@ -21,13 +22,18 @@ from asr_kd.export.onnx_acoustic import Description
 from asr_kd.export.onnx_graph import save
 from asr_kd.export.quantise import quantise_dynamic
 from asr_kd.export.sherpa import offline_model, online_model, sherpa_fst, write_tokens
+from asr_kd.export.sherpa_run import RULE
+from asr_kd.export.spelling import Spelling, spelling_of, write_rule
 from asr_kd.frames.features import FRAME_SHIFT, LOW_FREQ
 from asr_kd.io.files import read_json, write_json
 from asr_kd.io.folders import resuming_folder
 from asr_kd.io.formatting import text_table
 from asr_kd.io.stamp import Stamp, stale_reason
+from asr_kd.lang.lexicon import read_lang
+from asr_kd.lang.ngram import read_arpa
 from asr_kd.stages.decode import decode_stamp
 from asr_kd.stages.decode_context import chosen_sets, decode_context
+from asr_kd.stages.decoding_graph import check_space, language_model_of
 from asr_kd.stages.export_folder import RESULT, SHERPA, STEP, export_folder, write_readme
 from asr_kd.stages.export_posteriors import answering_model
 from asr_kd.stages.export_search import Search, scores_of, words_search
@@ -40,6 +46,7 @@ log = logging.getLogger(__name__)
 
 MODELS = ("model.onnx", "model.int8.onnx", "streaming.onnx", "streaming.int8.onnx")
 _GRAPH, _CACHE = "HLG.fst", "measured"
+_LETTERS = ("characters", "bpe")  # lang.units of which words are spelled
 _EXAMPLES, _LONGEST = 3, 15.0  # recordings in the package; seconds of one, where there are shorter ones
 
 
@@ -176,6 +183,8 @@ def _stamp(config: Config, work: Workspace, search: Search, options: SherpaOptio
         "decoding": search.context.decoding,
         "running_seconds": config.features.running_seconds,
     }
+    if config.lang.units in _LETTERS:
+        settings["text"] = config.lang.units
     inputs = {"model": require(work.exp(system), work, f"train {system}")["digest"]}
     inputs |= {"train frames": open_frames(work, TRAIN).digest, "graph": search.task.inputs["graph"]}
     for name in search.context.stores:
@@ -186,7 +195,14 @@ def _stamp(config: Config, work: Workspace, search: Search, options: SherpaOptio
 def _write(folder: Path, config: Config, work: Workspace, search: Search, options: SherpaOptions) -> Package:
     """Everything but recordings and README."""
     system = search.task.system
+    spelling, graph = _spelled(config, work, search)
     model, scores = answering_model(config, work, system), scores_of(search)
+    if spelling is None:
+        write_tokens(folder / "tokens.txt", (f"s{senone}" for senone in range(model.num_senones)))
+    else:
+        write_tokens(folder / "tokens.txt", spelling.names)
+        write_rule(folder / RULE, spelling.sign)
+        scores = replace(scores, columns=spelling.senones) if spelling.has_own_graph else scores
     normalisation = open_frames(work, TRAIN).normalisation
     origin = {"model": search.task.inputs["model"]}
     description = Description(system, config.corpus.sampling_rate, config.features.running_seconds, origin)
@@ -194,20 +210,35 @@ def _write(folder: Path, config: Config, work: Workspace, search: Search, option
     save(online_model(model, normalisation, scores, description, chunk=options.chunk), folder / MODELS[2])
     for whole, small in (MODELS[:2], MODELS[2:]):
         quantise_dynamic(folder / whole, folder / small)
-    graph = read_graph(search.model.graph)
     write_fst(folder / _GRAPH, sherpa_fst(graph, scores))
-    write_tokens(folder / "tokens.txt", model.num_senones)
     return Package(
         folder,
         config.corpus.audio_format,
         config.features.num_mel_bins,
         join=write_words(folder / "words.txt", graph),
+        sign=spelling.sign if spelling else "",
         chunk=options.chunk,
         ahead=model.context.right,
         model=search.model,
         search=search.settings,
         normalisation=normalisation.for_new_speech(),
     )
+
+
+def _spelled(config: Config, work: Workspace, search: Search) -> tuple[Spelling | None, Graph]:
+    """How sherpa-onnx's text is spelled, None where words are not made of letters; and the graph of these columns.
+
+    Where units become two that graph is compiled here: decoding has no use for it.
+    """
+    spelling = None
+    if config.lang.units in _LETTERS:
+        spaces = not search.context.scoring.unspaced
+        spelling = spelling_of(read_lang(work.lang), read_tree(search.model.tree), spaces=spaces)
+    if spelling is None or not spelling.has_own_graph:
+        return spelling, read_graph(search.model.graph)
+    check_space(work, search.model.graph)
+    arpa = read_arpa(language_model_of(work))
+    return spelling, compile_graph(spelling.lang, arpa, spelling.tree, config.decoding.silence_probability)
 
 
 def _rows(package: Package, search: Search, sets: dict[str, list[Recording]], nj: int) -> Iterator[Row]:
@@ -253,6 +284,8 @@ def _write_readme(package: Package, recordings: Sequence[Recording], result: She
         latency=round(1000 * FRAME_SHIFT * (package.chunk + package.ahead)),
         version=importlib.metadata.version("sherpa-onnx"),
         graph_bytes=(folder / _GRAPH).stat().st_size,
+        spelled=package.sign != "",
+        sign=package.sign,
     )
 
 
@@ -261,9 +294,10 @@ def _expected(package: Package, model: str, wavs: Sequence[str], samples: Sequen
     recogniser, names = package.recogniser(model), package.names()
     rows = []
     for wav, each in zip(wavs, samples, strict=True):
-        numbers = recogniser.words(each)
-        words = " ".join(word for number in numbers for word in names[number])
-        rows.append({"wav": wav, "numbers": " ".join(map(str, numbers)), "words": words})
+        answer = recogniser.recognise(each)
+        words = " ".join(word for number in answer.words for word in names[number])
+        numbers = " ".join(map(str, answer.words))
+        rows.append({"wav": wav, "numbers": numbers, "words": words, "text": answer.text})
     return rows
 
 

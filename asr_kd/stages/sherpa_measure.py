@@ -44,6 +44,7 @@ class Package:
 
     Attributes:
       join: stands between the words of one number in words.txt.
+      sign: what the rule for `text` deletes; "": there is none, since words are not made of letters.
       chunk, ahead: frames that a stream takes at once, and that it looks ahead.
       search: back end, beams and scales of our own search. model: its model.
       normalisation: of the training set, of which the groups do not matter: a process gets it with each of its shards.
@@ -53,6 +54,7 @@ class Package:
     audio_format: AudioFormat
     num_mel_bins: int
     join: str
+    sign: str
     chunk: int
     ahead: int
     model: TrainedModel
@@ -128,7 +130,7 @@ class _Worker:
 
 def _sherpa(package: Package, model: str) -> Callable[[np.ndarray], list[str]]:
     recogniser, names = package.recogniser(model), package.names()
-    return lambda samples: [word for number in recogniser.words(samples) for word in names[number]]
+    return lambda samples: [word for number in recogniser.recognise(samples).words for word in names[number]]
 
 
 def _own_search(package: Package) -> Callable[[np.ndarray], list[str]]:

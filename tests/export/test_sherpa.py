@@ -126,5 +126,5 @@ def test_words_and_tokens_have_a_line_for_each_number(tmp_path):
     assert (tmp_path / "words.txt").read_text() == "<eps> 0\nA_ 1\nB 2\nB+A_ 3\n"
     with pytest.raises(UserError, match="is in some word"):
         write_words(tmp_path / "words.txt", graph_of(("_+|", "~^")))
-    write_tokens(tmp_path / "tokens.txt", 2)
+    write_tokens(tmp_path / "tokens.txt", ["s0", "s1"])
     assert (tmp_path / "tokens.txt").read_text() == "<blk> 0\ns0 1\ns1 2\n"
