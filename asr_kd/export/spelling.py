@@ -10,20 +10,26 @@ Shapes:  P phones (units), C senones, W columns: the C senones, and then first s
 
 from __future__ import annotations
 
+import itertools
+import unicodedata
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import kaldifst
 import numpy as np
 
 from asr_kd.alignment.topology import SIL
 from asr_kd.alignment.tree import Tree
-from asr_kd.decoding.fst_io import Fst
+from asr_kd.decoding.fst_io import Fst, from_kaldifst, to_kaldifst
 from asr_kd.export.graph_files import write_fst
 from asr_kd.lang.lexicon import Lang
 from asr_kd.lang.units import LARGEST
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # as in sentencepiece's units
 _SIGNS = "~^|_+\x01"  # the first that is in no unit is the name of what is not written; the last never is in one
+_CONSONANTS = [chr(code) for code in range(0x1100, 0x1113)]  # the letters that Korean syllables are composed of
+_VOWELS = [chr(code) for code in range(0x1161, 0x1176)]
+_FINALS = [chr(code) for code in range(0x11A8, 0x11C3)]
 
 
 @dataclass(frozen=True)
@@ -86,15 +92,15 @@ def spelling_of(lang: Lang, tree: Tree, *, spaces: bool) -> Spelling | None:
     return Spelling(spelled, Tree(phones, tables, tree.counts[senones]), senones, tuple(names), sign)
 
 
-def write_rule(path: Path, sign: str) -> None:
-    """The transducer of bytes for `--rule-fsts`: it deletes the sign, and spaces at the beginning.
+def write_rule(path: Path, spelling: Spelling) -> None:
+    """The transducer of bytes for `--rule-fsts`: it deletes the sign and leading spaces, and composes Korean syllables.
 
     Raises:
       OSError: the disk is full.
     """
     begin, inside = 0, 1
     byte = np.arange(1, 256)
-    written = np.where(byte == ord(sign), 0, byte)
+    written = np.where(byte == ord(spelling.sign), 0, byte)
     written_first = np.where(byte == ord(" "), 0, written)
     fst = Fst(
         src=np.repeat([begin, inside], 255).astype(np.int32),
@@ -104,4 +110,42 @@ def write_rule(path: Path, sign: str) -> None:
         cost=np.zeros(510, np.float32),
         final=np.zeros(2, np.float32),
     )
+    if any(letter in name for name in spelling.names for letter in _VOWELS):
+        syllables = to_kaldifst(_syllables())
+        kaldifst.arcsort(syllables, "ilabel")
+        both = kaldifst.compose(to_kaldifst(fst), syllables)
+        kaldifst.arcsort(both, "ilabel")  # a text is composed with it
+        fst = from_kaldifst(both)
     write_fst(path, fst)
+
+
+def _syllables() -> Fst:
+    """Bytes of Korean letters -> those of the syllables that they are; other bytes stay, at a cost.
+
+    The cost is what makes the shortest path take a whole syllable wherever there is one.
+    """
+    arcs = [(0, 0, byte, byte, 1.0) for byte in range(1, 256)]
+    states = 1
+
+    def add(state: int, read: bytes, write: bytes = b"") -> int:
+        """A path from `state`: to the first one where something is written, else to a new one, which is returned."""
+        nonlocal states
+        steps = list(itertools.zip_longest(read, write, fillvalue=0))
+        for left, (label, output) in zip(range(len(steps) - 1, -1, -1), steps, strict=True):
+            target = 0 if write and not left else states
+            states += target > 0
+            arcs.append((state, target, label, output, 0.0))
+            state = target
+        return state
+
+    for consonant in _CONSONANTS:
+        after_consonant = add(0, consonant.encode())
+        for vowel in _VOWELS:
+            after_vowel = add(after_consonant, vowel.encode())
+            for final in ["", *_FINALS]:
+                syllable = unicodedata.normalize("NFC", consonant + vowel + final)
+                add(after_vowel, final.encode(), syllable.encode())
+    src, dst, ilabel, olabel = np.array([arc[:4] for arc in arcs], np.int32).T
+    ends = np.full(states, np.inf, np.float32)
+    ends[0] = 0.0
+    return Fst(src, dst, ilabel, olabel, np.array([arc[4] for arc in arcs], np.float32), ends)

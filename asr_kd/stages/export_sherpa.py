@@ -45,6 +45,7 @@ from asr_kd.workspace.work import Workspace, require
 log = logging.getLogger(__name__)
 
 MODELS = ("model.onnx", "model.int8.onnx", "streaming.onnx", "streaming.int8.onnx")
+_VERSION = 2  # raise it when the same parts give another package
 _GRAPH, _CACHE = "HLG.fst", "measured"
 _LETTERS = ("characters", "bpe")  # lang.units of which words are spelled
 _EXAMPLES, _LONGEST = 3, 15.0  # recordings in the package; seconds of one, where there are shorter ones
@@ -183,13 +184,11 @@ def _stamp(config: Config, work: Workspace, search: Search, options: SherpaOptio
         "decoding": search.context.decoding,
         "running_seconds": config.features.running_seconds,
     }
-    if config.lang.units in _LETTERS:
-        settings["text"] = config.lang.units
     inputs = {"model": require(work.exp(system), work, f"train {system}")["digest"]}
     inputs |= {"train frames": open_frames(work, TRAIN).digest, "graph": search.task.inputs["graph"]}
     for name in search.context.stores:
         inputs[f"words of {name}"] = decode_stamp(search.context, search.task, name).digest
-    return Stamp(STEP, settings, inputs)
+    return Stamp(STEP, settings, inputs, version=_VERSION)
 
 
 def _write(folder: Path, config: Config, work: Workspace, search: Search, options: SherpaOptions) -> Package:
@@ -201,7 +200,7 @@ def _write(folder: Path, config: Config, work: Workspace, search: Search, option
         write_tokens(folder / "tokens.txt", (f"s{senone}" for senone in range(model.num_senones)))
     else:
         write_tokens(folder / "tokens.txt", spelling.names)
-        write_rule(folder / RULE, spelling.sign)
+        write_rule(folder / RULE, spelling)
         scores = replace(scores, columns=spelling.senones) if spelling.has_own_graph else scores
     normalisation = open_frames(work, TRAIN).normalisation
     origin = {"model": search.task.inputs["model"]}

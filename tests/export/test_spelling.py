@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from asr_kd.alignment.topology import SIL
 from asr_kd.alignment.tree import Tree, monophone_tree
 from asr_kd.export.spelling import Spelling, spelling_of, write_rule
-from asr_kd.lang.lexicon import SILENCE, make_lang
+from asr_kd.lang.lexicon import SILENCE, Lang, make_lang
+from asr_kd.lang.units import Pronunciations, characters_of
 
 CHARACTERS = {word: [tuple(word)] for word in ("A", "AB", "BA", "ÉA", "AÉÉ", "~B", "B")}
 PIECES = {"BA": [("▁BA",)], "BAS": [("▁BA", "S")], "SAS": [("▁", "SA", "S")], "S": [("▁", "S")]}
+KOREAN = {word: [characters_of(word)] for word in ("가", "각", "한국", "가구", "의", "ㅋㅋ", "값도", "A가")}
 UNSPACED = {word: [(word,)] for word in "我有書"}
 
 
@@ -45,33 +47,42 @@ def text_of(spelling: Spelling, columns: list[int], rule: kaldifst.TextNormalize
     return rule("".join(name.replace("▁", " ", 1) if name.startswith("▁") else name for name in names))
 
 
+def lang_of(words: Pronunciations) -> Lang:
+    return make_lang(words, words, sorted({unit for [variant] in words.values() for unit in variant}))
+
+
 @pytest.fixture(scope="module")
-def rules(tmp_path_factory) -> dict[str, kaldifst.TextNormalizer]:
-    folder = tmp_path_factory.mktemp("rules")
-    for number, sign in enumerate("~^"):
-        write_rule(folder / f"{number}.fst", sign)
-    return {sign: kaldifst.TextNormalizer(str(folder / f"{number}.fst")) for number, sign in enumerate("~^")}
+def rules(tmp_path_factory) -> dict[tuple[str, ...], kaldifst.TextNormalizer]:
+    """Of each language, by its phones."""
+    rules = {}
+    for words in (CHARACTERS, PIECES, UNSPACED, KOREAN):
+        lang, path = lang_of(words), tmp_path_factory.mktemp("rule") / "text.fst"
+        write_rule(path, spelling_of(lang, tied_tree(lang.phones, 0), spaces=words is not UNSPACED))
+        rules[lang.phones] = kaldifst.TextNormalizer(str(path))
+    return rules
 
 
-@pytest.mark.parametrize(("words", "space"), [(CHARACTERS, " "), (PIECES, " "), (UNSPACED, "")])
+@pytest.mark.parametrize(("words", "space"), [(CHARACTERS, " "), (PIECES, " "), (UNSPACED, ""), (KOREAN, " ")])
 @given(data=st.data(), seed=st.integers(0, 100))
 def test_a_sentence_is_what_its_columns_are_called(rules, words, space, data, seed):
-    lang = make_lang(words, words, sorted({unit for [variant] in words.values() for unit in variant}))
+    lang = lang_of(words)
     tree = tied_tree(lang.phones, seed)
     spelling = spelling_of(lang, tree, spaces=space == " ")
     sentence = data.draw(st.lists(st.sampled_from(sorted(words)), min_size=1, max_size=5))
     pauses = data.draw(st.lists(st.booleans(), min_size=len(sentence) + 1, max_size=len(sentence) + 1))
     columns = columns_of(spelling, sentence, pauses)
-    assert text_of(spelling, columns, rules[spelling.sign]) == space.join(sentence)
+    assert text_of(spelling, columns, rules[lang.phones]) == space.join(sentence)
     # and their scores are those of the model's senones
     plain = Spelling(lang, tree, np.arange(tree.num_senones), (), "")
     assert [spelling.senones[column] for column in columns] == columns_of(plain, sentence, pauses)
     assert spelling.lang.phones == spelling.tree.phones and spelling.tree.num_senones == len(spelling.names)
-    assert spelling.has_own_graph == (words is CHARACTERS)
+    assert spelling.has_own_graph == (words in (CHARACTERS, KOREAN))
 
 
 def test_silence_is_nothing(rules):
-    assert rules["~"]("~~~") == "" and rules["~"]("") == ""
+    for phones, rule in rules.items():
+        sign = "^" if "~" in phones else "~"
+        assert rule(3 * sign) == rule("") == ""
 
 
 def test_more_units_than_a_tree_can_have_are_refused():
