@@ -20,8 +20,8 @@ from asr_kd.io.files import read_lines, replacing_file
 from asr_kd.runtime.folder import RecogniserFiles
 from asr_kd.runtime.recogniser import Recogniser, RecogniserSettings
 from asr_kd.runtime.transcript import CAPTIONS, CONFIDENT, FORMATS, Transcript
-from asr_kd.stages.decode_context import task_of
-from asr_kd.stages.decode_results import read_summary
+from asr_kd.stages.decode_context import decode_context
+from asr_kd.stages.export_search import words_search
 from asr_kd.workspace.config import DEV, TRAIN, Config
 from asr_kd.workspace.executor import parallel_map
 from asr_kd.workspace.sets import open_frames
@@ -77,20 +77,20 @@ def recogniser_files(config: Config, work: Workspace, system: str | None = None)
             raise UserError(f"{work.config_path} compares no systems; name one with --system.")
         system = config.compare[0].distilled
     config.system(system)
-    scales = read_summary(work, system, DEV)
     # nothing is written: commands that use this do not lock the work folder
-    model = task_of(config, work, system, may_compile=False).models[0]
+    search = words_search(decode_context(config, work, (DEV,), "kaldi", 1), system)
     settings = RecogniserSettings(
         sampling_rate=config.corpus.sampling_rate,
         num_mel_bins=config.features.num_mel_bins,
-        acoustic_scale=scales["acoustic_scale"],
-        word_penalty=scales["word_penalty"],
+        acoustic_scale=search.settings.acoustic_scale,
+        word_penalty=search.settings.word_penalty,
         running_seconds=config.features.running_seconds,
-        decoding=config.decoding.for_words(),
+        decoding=search.settings.decoding,
         channel=config.corpus.audio_format.channel,
     )
     members = sum(config.answering(system).values())
     normalisation = open_frames(work, TRAIN).normalisation.for_new_speech()
+    model = search.model
     return RecogniserFiles(model.folder, members, model.tree, model.graph, work.lang, normalisation, settings)
 
 

@@ -169,7 +169,7 @@ def test_standard_input_and_any_format_are_transcribed(work, recordings, tmp_pat
 
 
 def test_what_cannot_be_transcribed_is_named(work, recordings, tmp_path):
-    with pytest.raises(UserError, match="decode/plain/dev is not there yet; make it first: asr-kd decode"):
+    with pytest.raises(UserError, match="exp/graph is not there yet; make it first: asr-kd decode"):
         words(CONFIG, work, recordings, "plain")
     decode(CONFIG, work, sets=["dev"], backend="kaldi")
     stereo, gone, short = tmp_path / "stereo.wav", tmp_path / "gone.wav", tmp_path / "short.wav"
