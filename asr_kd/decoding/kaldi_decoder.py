@@ -109,16 +109,14 @@ class KaldiDecoder:
         options = kaldi_decoder.FasterDecoderOptions(
             beam=self._settings.search_beam, max_active=self._settings.max_active, min_active=self._settings.min_active
         )
-        return KaldiStream(self, kaldi_decoder.FasterDecoder(self._fst, options), self._graph, self._decodable)
+        return KaldiStream(kaldi_decoder.FasterDecoder(self._fst, options), self._graph, self._decodable)
 
 
 class KaldiStream:
     """The ordinary search of a `KaldiDecoder`, over frames that come in portions."""
 
-    def __init__(
-        self, decoder: KaldiDecoder, search: Any, graph: Graph, decodable: Callable[[np.ndarray, int], Any]
-    ) -> None:
-        self._decoder, self._search, self._graph, self._decodable = decoder, search, graph, decodable
+    def __init__(self, search: Any, graph: Graph, decodable: Callable[[np.ndarray, int], Any]) -> None:
+        self._search, self._graph, self._decodable = search, graph, decodable
         self.restart()
 
     def restart(self) -> None:
@@ -154,16 +152,16 @@ class KaldiStream:
         return self._graph.spell(outputs), np.array(labels, np.int32) - 1
 
     def finish(self) -> Hypothesis:
-        """The best path to a final state; where the beam has lost all of them, that of a search of its own.
+        """The best path to a final state; where the beam has lost all of them, the best one wherever it ends.
 
-        `restart` comes next.
+        There is no second search, as `KaldiDecoder.decode` makes: its wider beams take minutes on a large graph, while
+        somebody speaks. `restart` comes next.
         """
-        if self._search.reached_final():
-            success, path = self._search.get_best_path()
-            if success:
-                _, _, outputs, weight = kaldifst.get_linear_symbol_sequence(path)
-                return Hypothesis(self._graph.spell(outputs), -(weight.value1 + weight.value2))
-        return self._decoder.decode([self.loglikes])[0]
+        success, path = self._search.get_best_path(use_final_probs=True)  # of all states where none is final
+        if not success or not self._portions:
+            return NO_PATH
+        _, _, outputs, weight = kaldifst.get_linear_symbol_sequence(path)
+        return Hypothesis(self._graph.spell(outputs), -(weight.value1 + weight.value2))
 
 
 def decoding_fst(graph: Graph, word_penalty: float = 0.0) -> Fst:

@@ -6,7 +6,7 @@ Shapes:  n samples, L frames of a portion, D mel bins, C senones.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass as settings_dataclass
 
+from asr_kd.alignment.topology import CannotAlignError
+from asr_kd.decoding.decoder import Hypothesis
 from asr_kd.frames.features import FRAME_LENGTH
 from asr_kd.runtime.transcript import Transcript
 from asr_kd.settings import STRICT, Count, Positive
@@ -139,14 +141,21 @@ class Stream:
     def _stretch(self) -> Iterator[Transcript]:
         """Ends the stretch; yields it where it has words, or was lost."""
         hypothesis, loglikes = self._search.finish(), self._search.loglikes
-        transcript = self._recogniser.timed(
-            hypothesis, loglikes, self._begin * self._seconds, confidence=self._settings.confidence
-        )
+        transcript = self._timed(hypothesis, loglikes)
         self._begin += len(loglikes)
         self._partial = ""
         self._search.restart()
         if transcript.words or transcript.lost:
             yield transcript
+
+    def _timed(self, hypothesis: Hypothesis, loglikes: NDArray[np.float32]) -> Transcript:
+        """Without last words for which there are not enough frames: they had just begun."""
+        start, confidence = self._begin * self._seconds, self._settings.confidence
+        while True:
+            try:
+                return self._recogniser.timed(hypothesis, loglikes, start, confidence=confidence)
+            except CannotAlignError:
+                hypothesis = replace(hypothesis, words=hypothesis.words[:-1])
 
 
 class _FeatureStream:

@@ -11,6 +11,7 @@ from asr_kd.acoustic.joined import JoinedModels
 from asr_kd.acoustic.model import build_model
 from asr_kd.acoustic.settings import DnnConfig
 from asr_kd.corpora.audio import BadAudio
+from asr_kd.decoding.decoder import Hypothesis
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_SHIFT
 from asr_kd.runtime.folder import load_recogniser, write_recogniser
@@ -247,6 +248,30 @@ def test_a_stream_ends_a_stretch_when_it_is_too_long(running):
     assert len(finished) >= 4 and finished[0].start == 0 and finished[-1].end == pytest.approx(9.0, abs=0.02)
     assert all(a.end <= b.start + 1e-6 for a, b in itertools.pairwise(finished))
     assert all(transcript.end - transcript.start <= 2.3 for transcript in finished)
+
+
+def test_a_stream_ends_with_its_partial_words_where_no_path_is_complete(running):
+    """A narrow beam has lost all final states; a second search by a wider one would take minutes on a large graph."""
+    decoding = replace(running.settings.decoding, search_beam=0.01, min_active=0, max_active=1)
+    recogniser = Recogniser(replace(running, settings=replace(running.settings, decoding=decoding)))
+    stream = recogniser.stream(StreamSettings(silence=100, longest=100))
+    for seconds in np.arange(1.0, 3.0, 0.1):
+        partial = stream.accept(noise(3.0)[: round(seconds * RATE)]).partial
+        if partial and not stream._search._search.reached_final():
+            break
+    else:
+        raise AssertionError("there was always a complete path")
+    (stretch,) = stream.finish().finished
+    assert stretch.words and stretch.words[-1].end <= stretch.end
+
+
+def test_words_that_have_just_begun_are_left_out(running):
+    """There are too few frames for all that the search has begun."""
+    stream = Recogniser(running).stream(StreamSettings(silence=100, longest=100))
+    stream._search.finish = lambda: Hypothesis(("BEER",) * 50, -1.0)  # type: ignore[method-assign]
+    stream.accept(noise(1.0))
+    (stretch,) = stream.finish().finished
+    assert set(stretch.text.split()) == {"BEER"} and 10 <= len(stretch.words) < 50  # a word has two phones
 
 
 @pytest.mark.parametrize("samples", [np.zeros(0, np.float32), np.zeros(50, np.float32)])
