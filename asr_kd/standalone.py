@@ -1,4 +1,4 @@
-"""Commands that need no recipe's work folder: config, new, doctor, transcribe; and what those that are gone say."""
+"""Commands that need no recipe's work folder: config, new, doctor, transcribe, serve; and what old ones say."""
 
 from __future__ import annotations
 
@@ -62,7 +62,10 @@ def doctor() -> None:
 
 
 def recogniser_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --model, or --config, --work-dir and --system; the command gets `files`, see `RecogniserFiles`."""
+    """Adds --model, or --config, --work-dir and --system; the command gets `files`, see `RecogniserFiles`.
+
+    An argument `folder` of the command stands for --model.
+    """
 
     @click.option("--model", type=PATH, help="A folder that `asr-kd export --format recogniser` has written.")
     @click.option("--config", "config_path", type=PATH, help="Or the settings of a recipe (YAML) that was decoded.")
@@ -75,7 +78,8 @@ def recogniser_option(function: Callable[..., Any]) -> Callable[..., Any]:
         from asr_kd.runtime.folder import RecogniserFiles
         from asr_kd.stages.transcribe import recogniser_files
 
-        if (model is None) == (config_path is None):
+        model, *more = [path for path in (model, options.pop("folder", None)) if path] or [None]
+        if more or (model is None) == (config_path is None):
             raise UserError("name either an exported recogniser with --model, or a recipe with --config.")
         with messages():
             if config_path is None:
@@ -135,6 +139,24 @@ def transcribe(
     if bad:
         names = some_of([printable(str(path)) for path in bad])
         raise UserError(f"{len(bad)} of {len(recordings)} recordings cannot be used ({names}); see the messages above.")
+
+
+@main.command()
+@click.argument("folder", type=PATH, required=False)
+@recogniser_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 is all of the network.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--max-upload", type=click.FloatRange(0, min_open=True), default=100, show_default=True, help="In MB.")
+def serve(files: Any, host: str, port: int, max_upload: float) -> None:
+    """Serve a page on which one speaks, or drops a recording, and sees the words. Prints its address; Ctrl-C ends.
+
+    FOLDER is what `asr-kd export --format recogniser` has written, as with --model. Only this computer reaches the
+    page, unless --host says otherwise.
+    """
+    from asr_kd.serve.server import Address
+    from asr_kd.serve.server import serve as run
+
+    run(files, files.name, Address(host, port), max_upload=round(1e6 * max_upload), echo=click.echo)
 
 
 def _old_command(name: str, advice: str) -> None:

@@ -50,6 +50,7 @@ SLOW = (
     "test_export_kaldi",
     "stages",
     "report",
+    "serve",
     "recipes",
     "kernels",
     "local",

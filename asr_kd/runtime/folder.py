@@ -86,6 +86,12 @@ class RecogniserFiles:
     settings: RecogniserSettings
     exported: bool = False
 
+    @property
+    def name(self) -> str:
+        """That of the exported folder, or of the system's."""
+        model = self.model.resolve()
+        return model.parent.name if model.name == MODEL else model.name
+
     @classmethod
     def of_folder(cls, folder: Path) -> RecogniserFiles:
         """Of an exported recogniser; raises as `load_recogniser`."""

@@ -6,7 +6,7 @@ Shapes:  n samples, T frames of an utterance, D mel bins, C senones.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -180,25 +180,31 @@ class Recogniser:
             return []
         normalisation = self.parts.normalisation.of_new_group(features)
         return [
-            self._of_recording(normalisation, of_recording, features_of_it, confidence)
+            joined(list(self._of_recording(normalisation, of_recording, features_of_it, confidence)))
             for of_recording, features_of_it in zip(cut, features, strict=True)
         ]
 
+    def transcribe_pieces(self, samples: NDArray[np.float32], *, confidence: bool = False) -> Iterator[Transcript]:
+        """As `transcribe`, for who does other things in between: yields the words of each piece of up to 30 s."""
+        self._check(samples)
+        cut = list(pieces(samples, self.sampling_rate))
+        features = np.concatenate([self.features(samples[piece.start : piece.stop]) for piece in cut])
+        yield from self._of_recording(self.parts.normalisation.of_new_group([features]), cut, features, confidence)
+
     def _of_recording(
         self, normalisation: Normalisation, cut: Sequence[range], features: NDArray[np.float16], confidence: bool
-    ) -> Transcript:
-        """From the features of all pieces, one after the other: a running mean runs through them."""
+    ) -> Iterator[Transcript]:
+        """Of each piece, from the features of all pieces, one after the other: a running mean runs through them."""
         normalised = features.astype(np.float32)
         normalisation.apply(normalised, 0)
-        transcripts, first = [], 0
+        first = 0
         for piece in cut:
             end = first + num_frames(len(piece), self.sampling_rate)
             loglikes = self.loglikes(normalised[first:end])
             (hypothesis,) = self._decoder.decode([loglikes])
             start = piece.start / self.sampling_rate
-            transcripts.append(self.timed(hypothesis, loglikes, start, confidence=confidence))
+            yield self.timed(hypothesis, loglikes, start, confidence=confidence)
             first = end
-        return joined(transcripts)
 
     def stream(self, settings: StreamSettings | None = None) -> Stream:
         """A stream of speech: feed it samples, and it answers with words; see `Stream`."""

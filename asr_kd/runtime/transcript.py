@@ -10,10 +10,13 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import PurePath
 
+from pydantic import TypeAdapter
+
 _PAUSE = 0.5  # seconds between two words that end a caption
 _LINE, _SECONDS = 42, 6.0  # characters and duration of a caption at most, as broadcasters have it
 _BREAK = re.compile(r"[\t\r\n]")  # that a line's name cannot have
 _DIGITS = 2  # of seconds: frames are 10 ms
+_LONGEST = 1e6  # seconds of a recording that is read back
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,16 @@ class Transcript:
         return " ".join(word.word for word in self.words)
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """What the format json has."""
+
+    words: tuple[Word, ...]
+    recording: str = "recording"
+    seconds: float = 0.0
+    lost: tuple[tuple[float, float], ...] = ()
+
+
 def joined(parts: Sequence[Transcript]) -> Transcript:
     """Transcripts of the parts of a recording, at least one, as that of the whole."""
     words = (word for part in parts for word in part.words)
@@ -81,6 +94,25 @@ def _json(name: str, transcript: Transcript) -> str:
     data = {"recording": name, "seconds": round(transcript.end - transcript.start, 3), "text": transcript.text}
     lost = [[round(start, 3), round(end, 3)] for start, end in transcript.lost]
     return json.dumps(data | {"words": words, "lost": lost}, ensure_ascii=False) + "\n"
+
+
+def read_json(data: bytes) -> tuple[str, Transcript]:
+    """The name of the recording and the transcript that the format json has written.
+
+    Raises:
+      ValueError: this is no such JSON.
+
+    >>> _, transcript = read_json(b'{"recording": "a.wav", "words": [{"word": "A", "start": 0.5, "end": 1}]}')
+    >>> transcript.text, transcript.end
+    ('A', 1.0)
+    """
+    answer = TypeAdapter(_Answer).validate_json(data)
+    words = tuple(sorted(answer.words, key=lambda word: word.start))
+    edges = [edge for word in words for edge in (word.start, word.end)]
+    edges += [edge for stretch in answer.lost for edge in stretch]
+    if not all(0 <= edge < _LONGEST for edge in edges):  # NaN is not either
+        raise ValueError("the times of words are not seconds from a recording's beginning")
+    return answer.recording, Transcript(words, 0.0, answer.seconds or max(edges, default=0.0), answer.lost)
 
 
 def _captions(name: str, transcript: Transcript, *, web: bool) -> str:

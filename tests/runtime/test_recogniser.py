@@ -250,19 +250,13 @@ def test_a_stream_ends_a_stretch_when_it_is_too_long(running):
     assert all(transcript.end - transcript.start <= 2.3 for transcript in finished)
 
 
-def test_a_stream_ends_with_its_partial_words_where_no_path_is_complete(running):
-    """A narrow beam has lost all final states; a second search by a wider one would take minutes on a large graph."""
-    decoding = replace(running.settings.decoding, search_beam=0.01, min_active=0, max_active=1)
-    recogniser = Recogniser(replace(running, settings=replace(running.settings, decoding=decoding)))
-    stream = recogniser.stream(StreamSettings(silence=100, longest=100))
-    for seconds in np.arange(1.0, 3.0, 0.1):
-        partial = stream.accept(noise(3.0)[: round(seconds * RATE)]).partial
-        if partial and not stream._search._search.reached_final():
-            break
-    else:
-        raise AssertionError("there was always a complete path")
-    (stretch,) = stream.finish().finished
-    assert stretch.words and stretch.words[-1].end <= stretch.end
+def test_a_stretch_in_which_no_path_is_complete_is_the_best_of_all(running):
+    """A second search by wider beams would take minutes on a large graph."""
+    search = Recogniser(running).decoder.stream()
+    search.accept(np.random.default_rng(0).normal(size=(1, running.tree.num_senones)).astype(np.float32))
+    assert not search._search.reached_final()  # a phone has three states
+    hypothesis = search.finish()
+    assert not hypothesis.failed and hypothesis.words == search.best()[0]
 
 
 def test_words_that_have_just_begun_are_left_out(running):
