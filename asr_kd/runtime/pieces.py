@@ -21,7 +21,7 @@ def pieces(samples: np.ndarray, sampling_rate: int, longest: float = LONGEST) ->
 
     >>> rng = np.random.default_rng(0)
     >>> speech = np.where(np.arange(45 * 8000) // 8000 == 22, 0.001, 0.1) * rng.normal(size=45 * 8000)
-    >>> [round(piece.stop / 8000) for piece in pieces(speech, 8000)]  # 22 to 23 s is quiet
+    >>> [piece.stop // 8000 for piece in pieces(speech, 8000)]  # the second from 22 to 23 is quiet
     [22, 45]
     """
     step = round(FRAME_SHIFT * sampling_rate)
