@@ -189,7 +189,7 @@ def _read_recording(
 
 def _damage(name: str, reason: str) -> str:
     if "not recognised" in reason:
-        return f"{name} is in no format that libsndfile reads; convert it, as ffmpeg -i FILE FILE.wav does"
+        return f"{name} is in no format that libsndfile reads; convert it (ffmpeg -i FILE FILE.wav), or fetch it again"
     return f"{name} is damaged ({reason.rstrip('.')}); fetch it again"
 
 

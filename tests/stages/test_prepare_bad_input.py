@@ -40,7 +40,7 @@ BAD_AUDIO = {
     "cut in its header": (lambda path: path.write_bytes(path.read_bytes()[:30]), "t1.wav is cut short"),
     "empty file": (lambda path: path.write_bytes(b""), "t1.wav is empty; record it again"),
     "no samples": (rewrite(np.zeros(0)), "t1.wav holds no samples"),
-    "no audio": (lambda path: path.write_text("hello\n"), "t1.wav is damaged"),
+    "no audio": (lambda path: path.write_text("hello\n"), "t1.wav is in no format that libsndfile reads"),
     "wrong rate": (lambda path: write_wav(path, rate=16000), "t1.wav has 16000 Hz, the config says 8000"),
     "stereo": (lambda path: write_wav(path, channels=2), "t1.wav has 2 channels"),
     "NaN": (rewrite(with_nan()), "t1.wav holds samples that are not finite"),
