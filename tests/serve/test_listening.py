@@ -1,5 +1,6 @@
 """A stream over a WebSocket."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -191,9 +192,10 @@ def test_a_message_that_is_far_too_large_is_not_received(server, capfd):
 
 
 def test_a_server_ends_with_streams_open(parts):
-    with served(parts, Limits()) as (address, _):
-        websocket = connect(f"ws://{address}/stream")
-        websocket.send(json.dumps(HELLO))
-        websocket.recv()
-    with pytest.raises(ConnectionClosed):
-        websocket.recv(timeout=5)
+    with contextlib.ExitStack() as stack:
+        with served(parts, Limits()) as (address, _):
+            websocket = stack.enter_context(connect(f"ws://{address}/stream"))
+            websocket.send(json.dumps(HELLO))
+            websocket.recv()
+        with pytest.raises(ConnectionClosed):
+            websocket.recv(timeout=5)
