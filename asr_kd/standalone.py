@@ -156,7 +156,7 @@ def serve(files: Any, host: str, port: int, max_upload: float) -> None:
     from asr_kd.serve.server import Address
     from asr_kd.serve.server import serve as run
 
-    run(files, files.name, Address(host, port), max_upload=round(1e6 * max_upload), echo=click.echo)
+    run(files, Address(host, port), max_upload=round(1e6 * max_upload), echo=click.echo)
 
 
 def _old_command(name: str, advice: str) -> None:

@@ -147,6 +147,10 @@ class FrameModel(nn.Module):
         model.load_member_states([self.member_state(member) for member in members])
         return model.to(self.device).eval()
 
+    def first_members(self, count: int) -> FrameModel:
+        """The model of the first members; the model itself where it has no more."""
+        return self if count >= self.members else self.select_members(list(range(count)))
+
     def _options(self) -> dict[str, Any]:
         """Further arguments of `__init__`."""
         return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import kaldi_decoder
@@ -87,18 +88,16 @@ class KaldiDecoder:
         return hypothesis or NO_PATH
 
     def _search(self, decodable: Any, beam: float, max_active: int, retried: bool = False) -> Hypothesis | None:
+        search = self._faster_decoder(beam, max_active)
+        search.decode(decodable)
+        best = _best(search, self._graph) if search.reached_final() else None
+        return replace(best, retried=retried) if best else None
+
+    def _faster_decoder(self, beam: float, max_active: int) -> Any:
         options = kaldi_decoder.FasterDecoderOptions(
             beam=beam, max_active=max_active, min_active=self._settings.min_active
         )
-        search = kaldi_decoder.FasterDecoder(self._fst, options)
-        search.decode(decodable)
-        if not search.reached_final():
-            return None
-        success, path = search.get_best_path()
-        if not success:
-            return None
-        _, _, outputs, weight = kaldifst.get_linear_symbol_sequence(path)
-        return Hypothesis(self._graph.spell(outputs), -(weight.value1 + weight.value2), retried)
+        return kaldi_decoder.FasterDecoder(self._fst, options)
 
     def _decodable(self, loglike: np.ndarray, first: int = 0) -> Any:
         """Args: first: number of the first frame."""
@@ -106,10 +105,8 @@ class KaldiDecoder:
 
     def stream(self) -> KaldiStream:
         """A search that gets its frames little by little."""
-        options = kaldi_decoder.FasterDecoderOptions(
-            beam=self._settings.search_beam, max_active=self._settings.max_active, min_active=self._settings.min_active
-        )
-        return KaldiStream(kaldi_decoder.FasterDecoder(self._fst, options), self._graph, self._decodable)
+        search = self._faster_decoder(self._settings.search_beam, self._settings.max_active)
+        return KaldiStream(search, self._graph, self._decodable)
 
 
 class KaldiStream:
@@ -157,11 +154,16 @@ class KaldiStream:
         There is no second search, as `KaldiDecoder.decode` makes: its wider beams take minutes on a large graph, while
         somebody speaks. `restart` comes next.
         """
-        success, path = self._search.get_best_path(use_final_probs=True)  # of all states where none is final
-        if not success or not self._portions:
-            return NO_PATH
-        _, _, outputs, weight = kaldifst.get_linear_symbol_sequence(path)
-        return Hypothesis(self._graph.spell(outputs), -(weight.value1 + weight.value2))
+        return (_best(self._search, self._graph) if self._portions else None) or NO_PATH
+
+
+def _best(search: Any, graph: Graph) -> Hypothesis | None:
+    """The best path to a final state that a FasterDecoder has left; to any where it has left none of these."""
+    success, path = search.get_best_path()
+    if not success:
+        return None
+    _, _, outputs, weight = kaldifst.get_linear_symbol_sequence(path)
+    return Hypothesis(graph.spell(outputs), -(weight.value1 + weight.value2))
 
 
 def decoding_fst(graph: Graph, word_penalty: float = 0.0) -> Fst:

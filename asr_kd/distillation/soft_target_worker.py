@@ -52,8 +52,7 @@ class TeacherFolder:
     weight: float = 1.0
 
     def load(self, device: str | torch.device) -> FrameModel:
-        model = load_model(self.folder, device)
-        return model if self.members == model.members else model.select_members(list(range(self.members)))
+        return load_model(self.folder, device).first_members(self.members)
 
 
 @dataclass(frozen=True)

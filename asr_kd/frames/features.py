@@ -49,18 +49,23 @@ class FeaturesConfig:
         return list(itertools.product(self.speeds, self.warps))
 
 
+def frame_samples(sampling_rate: int) -> int:
+    """From one frame to the next."""
+    return round(FRAME_SHIFT * sampling_rate)
+
+
 def frame_seconds(sampling_rate: int) -> float:
     """The time from one frame to the next: 10 ms, or the nearest that is a whole number of samples.
 
     >>> frame_seconds(16000), round(frame_seconds(22050), 6)
     (0.01, 0.009977)
     """
-    return round(FRAME_SHIFT * sampling_rate) / sampling_rate
+    return frame_samples(sampling_rate) / sampling_rate
 
 
 def num_frames(num_samples: int, sampling_rate: int) -> int:
     """The frame count rule, for features, states and targets alike: one frame per 10 ms, rounded half up."""
-    shift = round(FRAME_SHIFT * sampling_rate)
+    shift = frame_samples(sampling_rate)
     return (num_samples + shift // 2) // shift
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from asr_kd.frames.features import FRAME_SHIFT, FeaturesConfig
 
+CMVN = "cmvn.npz"  # file of the arrays of a `Normalisation`
 MEAN_PRIOR = 200  # frames at the training set's mean that a running mean begins with; Kaldi's `--global-frames`
 VARIANCE_PRIOR = 1000  # frames of the training set's variance that count with those of a speaker: ten seconds
 LEAST_VARIANCE = 1e-6
@@ -94,11 +95,20 @@ class Normalisation:
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Normalisation:
-        """From what `SetStatistics.arrays` gave; KeyError where one is missing."""
+        """From what `arrays` gave; KeyError where one is missing."""
         running = None
         if "prior" in arrays:
             running = RunningMean(arrays["prior"], float(arrays["running_seconds"]))
         return cls(arrays["means"], arrays["scale"], arrays.get("scales"), running)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What `of_arrays` reads."""
+        arrays: dict[str, np.ndarray] = {"means": self.means, "scale": self.scale}
+        if self.scales is not None:
+            arrays["scales"] = self.scales
+        if self.running is not None:
+            arrays |= {"prior": self.running.prior, "running_seconds": np.array(self.running.seconds)}
+        return arrays
 
     def check(self, num_dims: int) -> None:
         """Raises ValueError where the parts do not fit together, or are no numbers to divide by."""
@@ -147,14 +157,17 @@ class Normalisation:
         Args:
           seconds: of the memory, where it has none of its own.
         """
-        if self.running is not None:
-            return self.running
-        return RunningMean(self.means.astype(np.float64).mean(0).astype(np.float32), seconds)
+        return self.running or RunningMean(self._mean_of_means, seconds)
 
     def for_new_speech(self) -> Normalisation:
         """What is needed for speech of others: one group in place of all, with the mean of their means."""
-        mean = self.means.astype(np.float64).mean(0, keepdims=True).astype(np.float32)
-        return Normalisation(mean, self.scale, None if self.scales is None else self.scales[:1], self.running)
+        scales = None if self.scales is None else self.scales[:1]
+        return Normalisation(self._mean_of_means[None], self.scale, scales, self.running)
+
+    @property
+    def _mean_of_means(self) -> Floats:
+        mean: Floats = self.means.astype(np.float64).mean(0).astype(np.float32)
+        return mean
 
 
 def shrunk_scales(variances: np.ndarray, frames: np.ndarray | int, scale: Floats) -> Floats:
@@ -255,19 +268,12 @@ class SetStatistics:
             running = RunningMean(prior, self._config.running_seconds) if self._config.mean == "running" else None
         else:
             scale, running = self._training.scale, self._training.running
-        arrays: dict[str, np.ndarray] = {
-            "means": means.astype(np.float32),
-            "scale": scale.astype(np.float32),
-            "frames": frames,
-            "names": np.array(list(self._groups)),
-        }
+        scales = None
         if self._config.variance == "speaker":
             of_groups = np.stack([group.squares for group in groups if group.squares is not None])
-            variances = of_groups / frames[:, None] - np.square(means)
-            arrays["scales"] = shrunk_scales(variances, frames[:, None], scale)
-        if running is not None:
-            arrays |= {"prior": running.prior, "running_seconds": np.array(running.seconds)}
-        return arrays
+            scales = shrunk_scales(of_groups / frames[:, None] - np.square(means), frames[:, None], scale)
+        normalisation = Normalisation(means.astype(np.float32), scale.astype(np.float32), scales, running)
+        return normalisation.arrays() | {"frames": frames, "names": np.array(list(self._groups))}
 
     def _squares_about(self, prior: Floats, of_means: Sums) -> Sums:
         """(D,) sum of the squares of the training set's frames, after what `Normalisation.apply` subtracts."""

@@ -21,7 +21,7 @@ import numpy as np
 
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FeaturesConfig, check_features
-from asr_kd.frames.normalisation import Normalisation, SetStatistics
+from asr_kd.frames.normalisation import CMVN, Normalisation, SetStatistics
 from asr_kd.io.append_log import AppendLog, reserve_header, write_header
 from asr_kd.io.files import DAMAGED_ARRAYS, read_json_lines, replacing_file
 from asr_kd.io.stamp import Stamp, read_stamp
@@ -79,7 +79,7 @@ class FrameStore:
         try:
             rows = read_json_lines(folder / "utterances.jsonl")
             features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
-            with np.load(folder / "cmvn.npz", allow_pickle=False) as file:
+            with np.load(folder / CMVN, allow_pickle=False) as file:
                 normalisation = Normalisation.of_arrays({name: file[name] for name in file if name != "names"})
             store = cls(folder, rows, features, normalisation)
             store._check()
@@ -315,7 +315,7 @@ class FrameStoreWriter:
         if self.num_frames == 0:
             raise UserError(f"{self.folder.name.strip('.').partition('.')[0]}: the set has no usable utterance.")
         write_header(self._features, np.dtype("<f2"), (self.num_frames, self.num_dims))
-        np.savez(self.folder / "cmvn.npz", **self._statistics.arrays())
+        np.savez(self.folder / CMVN, **self._statistics.arrays())
 
 
 def store_bytes(frames: int, utterances: int, config: FeaturesConfig) -> int:

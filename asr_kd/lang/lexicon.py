@@ -45,6 +45,10 @@ class Lang:
     def is_vowel(self, phone: int) -> bool:
         return phone_class(self.phones[phone]) == "vowel"
 
+    def spell(self, word: str) -> list[tuple[str, ...]]:
+        """The phones of each of a word's pronunciations, by their names."""
+        return [tuple(self.phones[phone] for phone in variant) for variant in self.pronunciations[word]]
+
     @functools.cached_property
     def closed_stops(self) -> frozenset[tuple[int, int]]:
         """(closure, release) pairs that follow each other in some pronunciation; none in most lexicons."""
@@ -184,11 +188,7 @@ def write_lang(folder: Path, lang: Lang) -> None:
     """Writes phones.txt, words.txt and lexicon.txt into an existing folder."""
     (folder / "phones.txt").write_text("".join(f"{phone}\n" for phone in lang.phones), encoding="utf-8")
     (folder / "words.txt").write_text("".join(f"{word}\n" for word in lang.words), encoding="utf-8")
-    spelled = {
-        word: [tuple(lang.phones[phone] for phone in variant) for variant in variants]
-        for word, variants in lang.pronunciations.items()
-    }
-    write_lexicon(folder / "lexicon.txt", spelled)
+    write_lexicon(folder / "lexicon.txt", {word: lang.spell(word) for word in lang.pronunciations})
 
 
 def write_lexicon(path: Path, pronunciations: Mapping[str, Sequence[tuple[str, ...]]]) -> None:

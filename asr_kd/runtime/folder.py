@@ -7,6 +7,7 @@ tree.npz, graph.npz, phones.txt, words.txt, lexicon.txt, cmvn.npz
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,11 @@ import pydantic
 from pydantic import TypeAdapter
 
 from asr_kd.acoustic.joined import JoinedModels
-from asr_kd.acoustic.model import FrameModel
 from asr_kd.acoustic.model_files import join_models, load_model, save_model
 from asr_kd.alignment.tree import read_tree, write_tree
 from asr_kd.decoding.graph import read_graph, write_graph
 from asr_kd.errors import UserError
-from asr_kd.frames.normalisation import Normalisation
+from asr_kd.frames.normalisation import CMVN, Normalisation
 from asr_kd.io.files import DAMAGED_ARRAYS, read_json, write_json
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import Stamp
@@ -29,7 +29,7 @@ from asr_kd.runtime.recogniser import Parts, Recogniser, RecogniserSettings
 from asr_kd.settings import first_error, to_mapping
 
 SETTINGS = "recogniser.json"
-MODEL, NORMALISATION = "model", "cmvn.npz"
+MODEL = "model"
 _EXPORT = "asr-kd export SYSTEM {folder} --format recogniser --config CONFIG"
 
 
@@ -48,13 +48,7 @@ def write_recogniser(parts: Parts, folder: Path) -> None:
     write_tree(parts.tree, folder)
     write_graph(parts.graph, folder)
     write_lang(folder, parts.lang)
-    normalisation = parts.normalisation
-    arrays = {"means": normalisation.means, "scale": normalisation.scale}
-    if normalisation.scales is not None:
-        arrays["scales"] = normalisation.scales
-    if normalisation.running is not None:
-        arrays |= {"prior": normalisation.running.prior, "running_seconds": np.array(normalisation.running.seconds)}
-    np.savez(folder / NORMALISATION, **arrays)
+    np.savez(folder / CMVN, **parts.normalisation.arrays())
     write_json(folder / SETTINGS, to_mapping(parts.settings))
 
 
@@ -99,19 +93,18 @@ class RecogniserFiles:
         if not path.exists():
             raise UserError(f"{folder} {_instead(folder)}; make a recogniser: {advice}.")
         try:
-            data = TypeAdapter(dict[str, object]).validate_python(read_json(path, dict, f"export it again: {advice}."))
-            settings = TypeAdapter(RecogniserSettings).validate_json(pydantic.TypeAdapter(dict).dump_json(data))
+            written = json.dumps(read_json(path, dict, f"export it again: {advice}."))
+            settings = TypeAdapter(RecogniserSettings).validate_json(written)
         except pydantic.ValidationError as error:
             raise UserError(f"{path}: {first_error(error, RecogniserSettings)}; export it again: {advice}.") from None
-        normalisation = _read_normalisation(folder / NORMALISATION, settings.num_mel_bins, advice)
+        normalisation = _read_normalisation(folder / CMVN, settings.num_mel_bins, advice)
         return cls(folder / MODEL, None, folder, folder, folder, normalisation, settings, exported=True)
 
     def parts(self) -> Parts:
         """Raises UserError where a file is missing or damaged, or of another system."""
         try:
-            model: FrameModel = load_model(self.model)
-            if self.members is not None and self.members < model.members:
-                model = model.select_members(list(range(self.members)))
+            model = load_model(self.model)
+            model = model if self.members is None else model.first_members(self.members)
             files = (read_tree(self.tree), read_graph(self.graph), read_lang(self.lang))
             parts = Parts(model, *files, self.normalisation, self.settings)
             parts.check()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from asr_kd.frames.features import FRAME_SHIFT
+from asr_kd.frames.features import FRAME_SHIFT, frame_samples
 
 LONGEST = 30.0  # seconds of a piece
 _SHORTEST = 10.0
@@ -24,7 +24,7 @@ def pieces(samples: np.ndarray, sampling_rate: int, longest: float = LONGEST) ->
     >>> [piece.stop // 8000 for piece in pieces(speech, 8000)]  # the second from 22 to 23 is quiet
     [22, 45]
     """
-    step = round(FRAME_SHIFT * sampling_rate)
+    step = frame_samples(sampling_rate)
     most, least = round(longest / FRAME_SHIFT), round(min(_SHORTEST, longest / 3) / FRAME_SHIFT)
     first = 0
     while len(samples) - first > most * step:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -33,15 +32,13 @@ from asr_kd.frames.features import FRAME_LENGTH, fbank, frame_seconds, num_frame
 from asr_kd.frames.normalisation import Normalisation
 from asr_kd.lang.lexicon import Lang
 from asr_kd.runtime.pieces import pieces
+from asr_kd.runtime.stream import Stream, StreamSettings
 from asr_kd.runtime.transcript import Transcript, Word, joined
 from asr_kd.settings import STRICT, Count, Natural, NotNegative, Positive
 
-if TYPE_CHECKING:
-    from asr_kd.runtime.stream import Stream, StreamSettings
-
 log = logging.getLogger(__name__)
 
-_CONFIDENCE_BEAM = 10.0  # on a large graph: half the time of 11, and on LibriSpeech as good at telling errors
+_CONFIDENCE_BEAM = 10.0  # on a large graph: half the time of 11, and on LibriSpeech a little worse at telling errors
 
 
 @settings_dataclass(frozen=True, config=STRICT)
@@ -108,7 +105,7 @@ class Recogniser:
         parts.check()
         self.parts, self.settings = parts, parts.settings
         self._log_priors = parts.tree.log_priors()
-        self._decoder = KaldiDecoder(
+        self.decoder = KaldiDecoder(
             parts.graph,
             self.settings.decoding,
             acoustic_scale=self.settings.acoustic_scale,
@@ -124,10 +121,6 @@ class Recogniser:
     def frame_seconds(self) -> float:
         """From one frame to the next."""
         return frame_seconds(self.sampling_rate)
-
-    @property
-    def decoder(self) -> KaldiDecoder:
-        return self._decoder
 
     @cached_property
     def silences(self) -> NDArray[np.bool_]:
@@ -173,9 +166,9 @@ class Recogniser:
         cut: list[list[range]] = []
         features: list[NDArray[np.float16]] = []
         for samples in recordings:
-            self._check(samples)
-            cut.append(list(pieces(samples, self.sampling_rate)))
-            features.append(np.concatenate([self.features(samples[piece.start : piece.stop]) for piece in cut[-1]]))
+            of_recording, features_of_it = self._cut(samples)
+            cut.append(of_recording)
+            features.append(features_of_it)
         if not features:
             return []
         normalisation = self.parts.normalisation.of_new_group(features)
@@ -186,10 +179,14 @@ class Recogniser:
 
     def transcribe_pieces(self, samples: NDArray[np.float32], *, confidence: bool = False) -> Iterator[Transcript]:
         """As `transcribe`, for who does other things in between: yields the words of each piece of up to 30 s."""
+        cut, features = self._cut(samples)
+        yield from self._of_recording(self.parts.normalisation.of_new_group([features]), cut, features, confidence)
+
+    def _cut(self, samples: NDArray[np.float32]) -> tuple[list[range], NDArray[np.float16]]:
+        """The pieces of a recording, and (T, D) their features, one after the other; raises as `transcribe`."""
         self._check(samples)
         cut = list(pieces(samples, self.sampling_rate))
-        features = np.concatenate([self.features(samples[piece.start : piece.stop]) for piece in cut])
-        yield from self._of_recording(self.parts.normalisation.of_new_group([features]), cut, features, confidence)
+        return cut, np.concatenate([self.features(samples[piece.start : piece.stop]) for piece in cut])
 
     def _of_recording(
         self, normalisation: Normalisation, cut: Sequence[range], features: NDArray[np.float16], confidence: bool
@@ -201,15 +198,13 @@ class Recogniser:
         for piece in cut:
             end = first + num_frames(len(piece), self.sampling_rate)
             loglikes = self.loglikes(normalised[first:end])
-            (hypothesis,) = self._decoder.decode([loglikes])
+            (hypothesis,) = self.decoder.decode([loglikes])
             start = piece.start / self.sampling_rate
             yield self.timed(hypothesis, loglikes, start, confidence=confidence)
             first = end
 
     def stream(self, settings: StreamSettings | None = None) -> Stream:
         """A stream of speech: feed it samples, and it answers with words; see `Stream`."""
-        from asr_kd.runtime.stream import Stream, StreamSettings
-
         return Stream(self, settings or StreamSettings())
 
     def read(self, path: Path, channel: int | None = None) -> NDArray[np.float32]:
@@ -267,7 +262,7 @@ class Recogniser:
             return Transcript((), start, end, lost=((start, end),) if lost else ())
         graph = compile_in_context(words, self.parts.lang, self.parts.tree)
         states, _ = viterbi(loglikes, graph)
-        lattice = self._decoder.lattice(loglikes, _CONFIDENCE_BEAM) if confidence else None
+        lattice = self.decoder.lattice(loglikes, _CONFIDENCE_BEAM) if confidence else None
         confidences: Sequence[float | None] = [None] * len(words)
         if lattice is not None:
             confidences = word_confidences(lattice, self.parts.graph, words).tolist()

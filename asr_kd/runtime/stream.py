@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass as settings_dataclass
 
 from asr_kd.alignment.topology import CannotAlignError
 from asr_kd.decoding.decoder import Hypothesis
-from asr_kd.frames.features import FRAME_LENGTH
+from asr_kd.frames.features import FRAME_LENGTH, frame_samples
 from asr_kd.runtime.transcript import Transcript
 from asr_kd.settings import STRICT, Count, Positive
 
@@ -163,7 +163,7 @@ class _FeatureStream:
 
     def __init__(self, recogniser: Recogniser, chunk: int) -> None:
         self._recogniser = recogniser
-        self._shift = round(recogniser.frame_seconds * recogniser.sampling_rate)
+        self._shift = frame_samples(recogniser.sampling_rate)
         self._length = round(FRAME_LENGTH * recogniser.sampling_rate)
         self._chunk = chunk
         self._buffer = np.zeros(0, np.float32)  # begins `_known` frames before the next one

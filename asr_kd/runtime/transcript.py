@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import PurePath
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -86,14 +87,19 @@ def _ctm(name: str, transcript: Transcript) -> str:
     return "".join(lines)
 
 
-def _json(name: str, transcript: Transcript) -> str:
+def as_data(transcript: Transcript) -> dict[str, Any]:
+    """What the format json has of it, but the recording's name."""
     words = [
         {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(word).items()}
         for word in transcript.words
     ]
-    data = {"recording": name, "seconds": round(transcript.end - transcript.start, 3), "text": transcript.text}
     lost = [[round(start, 3), round(end, 3)] for start, end in transcript.lost]
-    return json.dumps(data | {"words": words, "lost": lost}, ensure_ascii=False) + "\n"
+    seconds = round(transcript.end - transcript.start, 3)
+    return {"seconds": seconds, "text": transcript.text, "words": words, "lost": lost}
+
+
+def _json(name: str, transcript: Transcript) -> str:
+    return json.dumps({"recording": name} | as_data(transcript), ensure_ascii=False) + "\n"
 
 
 def read_json(data: bytes) -> tuple[str, Transcript]:

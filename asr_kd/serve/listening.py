@@ -23,7 +23,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from asr_kd.errors import UserError
 from asr_kd.runtime.stream import Stream, Update
-from asr_kd.runtime.transcript import FORMATS, Transcript
+from asr_kd.runtime.transcript import as_data
 from asr_kd.serve.recognition import Recognition
 from asr_kd.serve.refusal import Reason, Refusal
 
@@ -97,7 +97,7 @@ class _Listener:
             {
                 "heard": round(self._heard / self._recognition.recogniser.sampling_rate, 3),
                 "partial": update.partial,
-                "finished": [_as_data(stretch) for stretch in update.finished],
+                "finished": [{"start": round(s.start, 3)} | as_data(s) for s in update.finished],
             }
         )
 
@@ -119,9 +119,3 @@ def samples_of(block: bytes) -> NDArray[np.float32]:
     if not (np.abs(samples) <= _LOUDEST).all():  # NaN is not either
         raise Refusal(Reason.MALFORMED, "a block has samples that are not finite numbers between -1 and 1.")
     return samples
-
-
-def _as_data(stretch: Transcript) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(FORMATS["json"]("", stretch))
-    del data["recording"]
-    return {"start": round(stretch.start, 3)} | data

@@ -66,13 +66,10 @@ class Address:
             ) from None
 
 
-def serve(
-    files: RecogniserFiles, name: str, address: Address, *, max_upload: int, echo: Callable[..., Any] = print
-) -> None:
+def serve(files: RecogniserFiles, address: Address, *, max_upload: int, echo: Callable[..., Any] = print) -> None:
     """Serves the page until Ctrl-C.
 
     Args:
-      name: of the model, for the page.
       max_upload: bytes of a recording.
       echo: as click.echo; gets the page's address.
 
@@ -80,7 +77,7 @@ def serve(
       UserError: the model cannot be loaded, or one cannot listen there.
     """
     with address.open() as listening:  # before the model is loaded, which takes longer
-        recognition = Recognition(_bounded(files).load(), name, Limits(upload=max_upload))
+        recognition = Recognition(_bounded(files).load(), files.name, Limits(upload=max_upload))
         if not address.is_local:
             log.warning(
                 "everybody who reaches %s can use this server, and what they say is sent unencrypted; browsers give a "

@@ -11,9 +11,10 @@ import jinja2
 from asr_kd.alignment.tree import TREE
 from asr_kd.decoding.graph import GRAPH
 from asr_kd.errors import UserError, printable, some_of
+from asr_kd.frames.normalisation import CMVN
 from asr_kd.io.stamp import STAMP, read_stamp
 from asr_kd.lang.lexicon import LANG_FILES
-from asr_kd.runtime.folder import MODEL, NORMALISATION, SETTINGS
+from asr_kd.runtime.folder import MODEL, SETTINGS
 
 STEP, RESULT = "export", "export.json"
 README = "README.md"
@@ -21,7 +22,7 @@ ONNX, SHERPA, RECOGNISER, KALDI = "onnx", "sherpa", "recogniser", "kaldi"  # for
 _FILES = {
     ONNX: {STAMP, RESULT},
     SHERPA: {STAMP, RESULT, README, "HLG.fst", "text.fst", "tokens.txt", "words.txt"},
-    RECOGNISER: {STAMP, SETTINGS, TREE, GRAPH, NORMALISATION, *LANG_FILES},
+    RECOGNISER: {STAMP, SETTINGS, TREE, GRAPH, CMVN, *LANG_FILES},
     KALDI: {STAMP, README, "HCLG.fst", "log_priors.txt", "tree.txt", *LANG_FILES},
 }
 _MORE = {  # names of further files

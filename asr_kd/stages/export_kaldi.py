@@ -73,11 +73,7 @@ def _write(folder: Path, search: Search, tree: Tree, graph: Graph, lang: Lang) -
     write_log_priors(folder / "log_priors.txt", tree.log_priors())
     write_tree(folder / "tree.txt", tree)
     write_phones(folder / "phones.txt", lang.phones)
-    spelled = {
-        word: [tuple(lang.phones[phone] for phone in variant) for variant in lang.pronunciations[word]]
-        for word in lang.words
-    }
-    write_lexicon(folder / "lexicon.txt", spelled)
+    write_lexicon(folder / "lexicon.txt", {word: lang.spell(word) for word in lang.words})
     decoding = search.settings.decoding
     retries = [(beam, 10 * decoding.max_active) for beam in decoding.retry_beams]
     write_readme(

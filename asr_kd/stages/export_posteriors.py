@@ -66,8 +66,8 @@ def export_posteriors(
 
 def answering_model(config: Config, work: Workspace, system: str, device: str = "cpu") -> FrameModel:
     """A trained system as one model: all members of an ensemble, of several seeds the first."""
-    model, members = load_model(work.exp(system), pick_device(device)), sum(config.answering(system).values())
-    return model.select_members(list(range(members))) if members < model.members else model
+    model = load_model(work.exp(system), pick_device(device))
+    return model.first_members(sum(config.answering(system).values()))
 
 
 def _log_posteriors(model: FrameModel, store: FrameStore) -> Iterator[tuple[str, np.ndarray]]:

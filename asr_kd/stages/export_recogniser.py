@@ -6,8 +6,6 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr_kd.decoding.graph import GRAPH
-from asr_kd.io.files import file_digest
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.formatting import human_bytes
 from asr_kd.io.stamp import Stamp, stale_reason
@@ -53,7 +51,7 @@ def export_recogniser(config: Config, work: Workspace, system: str, folder: Path
     inputs = {
         "model": require(work.exp(system), work, f"train {system}")["digest"],
         "train frames": open_frames(work, TRAIN).digest,
-        "graph": file_digest(files.graph / GRAPH),
+        "graph": require(files.graph, work, "decode")["digest"],
     }
     stamp = Stamp(STEP, settings, inputs)
     reason = stale_reason(folder, stamp)
