@@ -35,8 +35,8 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def decoder() -> str:
-    """The decoder that whole runs are tested with: k2 where it is installed, else kaldi-decoder."""
-    return "k2" if importlib.util.find_spec("k2") else "kaldi"
+    """The decoder that whole runs are tested with: k2 where it is installed, else our own."""
+    return "k2" if importlib.util.find_spec("k2") else "native"
 
 
 # Files and folders whose tests run stages, whole recipes or every CPU kernel: `make test-fast` leaves them out. The

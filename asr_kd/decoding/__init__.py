@@ -1,1 +1,1 @@
-"""Lexicon, language model and tree -> a decoding graph; log-likelihoods -> words, with k2 or kaldi-decoder."""
+"""Lexicon, language model and tree -> a decoding graph; log-likelihoods -> words, by any of several searches."""

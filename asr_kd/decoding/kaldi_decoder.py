@@ -1,9 +1,8 @@
-"""Decoding with kaldi-decoder on the same graph: needs no k2, and is a check of k2's answers."""
+"""Decoding with kaldi-decoder on the same graph: needs no k2, and is a check of the others' answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import kaldi_decoder
@@ -14,7 +13,7 @@ from asr_kd.decoding.decoder import NO_PATH, Grid, Hypothesis, check_loglikes, c
 from asr_kd.decoding.fst_io import Fst, Lattice, from_lattice, to_kaldifst
 from asr_kd.decoding.graph import Graph
 from asr_kd.decoding.settings import DecodingConfig
-from asr_kd.decoding.word_paths import best_outputs
+from asr_kd.decoding.word_paths import words_at
 
 LATTICE_BEAM = 15.0  # of a search for a lattice, which has no max_active; 12 costs a quarter but chose worse scales
 SMALL_GRAPH = 5  # times max_active: with at most so many states no search needs a max_active
@@ -44,16 +43,11 @@ class KaldiDecoder:
         check_loglikes(loglikes, self._graph)
         return [self._grid(array, scales, penalties) for array in loglikes]
 
-    def lattice(self, loglike: np.ndarray, widest: float | None = None) -> Lattice | None:
-        """The lattice of one utterance, each arc a frame; None where no path was found.
-
-        Args:
-          widest: beam on a large graph, where the search's own is wider: this search has no bound on its active states.
-            None: LATTICE_BEAM.
-        """
+    def lattice(self, loglike: np.ndarray) -> Lattice | None:
+        """The lattice of one utterance, each arc a frame; None where no path was found."""
         beam, small = self._settings.search_beam, self._graph.num_states <= SMALL_GRAPH * self._settings.max_active
         options = kaldi_decoder.LatticeSimpleDecoderConfig(
-            beam=beam if small else min(LATTICE_BEAM if widest is None else widest, beam),
+            beam=beam if small else min(LATTICE_BEAM, beam),
             lattice_beam=self._settings.output_beam,
         )
         search = kaldi_decoder.LatticeSimpleDecoder(self._fst, options)
@@ -66,10 +60,7 @@ class KaldiDecoder:
         lattice = self.lattice(loglike)
         if lattice is None:
             return self._search_grid(loglike, scales, penalties)
-        words = self._graph.words_per_output()[lattice.output]
-        points = [(scale / self._scale, penalty) for scale in scales for penalty in penalties]
-        paths = iter(best_outputs(lattice, words, points))
-        return tuple(tuple(self._graph.spell(next(paths)) for _ in penalties) for _ in scales)
+        return words_at(lattice, self._graph, [scale / self._scale for scale in scales], penalties)
 
     def _search_grid(self, loglike: np.ndarray, scales: Sequence[float], penalties: Sequence[float]) -> Grid:
         def words(scale: float, penalty: float) -> tuple[str, ...]:
@@ -88,82 +79,21 @@ class KaldiDecoder:
         return hypothesis or NO_PATH
 
     def _search(self, decodable: Any, beam: float, max_active: int, retried: bool = False) -> Hypothesis | None:
-        search = self._faster_decoder(beam, max_active)
-        search.decode(decodable)
-        best = _best(search, self._graph) if search.reached_final() else None
-        return replace(best, retried=retried) if best else None
-
-    def _faster_decoder(self, beam: float, max_active: int) -> Any:
         options = kaldi_decoder.FasterDecoderOptions(
             beam=beam, max_active=max_active, min_active=self._settings.min_active
         )
-        return kaldi_decoder.FasterDecoder(self._fst, options)
+        search = kaldi_decoder.FasterDecoder(self._fst, options)
+        search.decode(decodable)
+        if not search.reached_final():
+            return None
+        success, path = search.get_best_path()
+        if not success:
+            return None
+        _, _, outputs, weight = kaldifst.get_linear_symbol_sequence(path)
+        return Hypothesis(self._graph.spell(outputs), -(weight.value1 + weight.value2), retried)
 
-    def _decodable(self, loglike: np.ndarray, first: int = 0) -> Any:
-        """Args: first: number of the first frame."""
-        return kaldi_decoder.DecodableCtc(np.ascontiguousarray(loglike * np.float32(self._scale), np.float32), first)
-
-    def stream(self) -> KaldiStream:
-        """A search that gets its frames little by little."""
-        search = self._faster_decoder(self._settings.search_beam, self._settings.max_active)
-        return KaldiStream(search, self._graph, self._decodable)
-
-
-class KaldiStream:
-    """The ordinary search of a `KaldiDecoder`, over frames that come in portions."""
-
-    def __init__(self, search: Any, graph: Graph, decodable: Callable[[np.ndarray, int], Any]) -> None:
-        self._search, self._graph, self._decodable = search, graph, decodable
-        self.restart()
-
-    def restart(self) -> None:
-        """Forgets all frames."""
-        self._portions: list[np.ndarray] = []
-        self._search.init_decoding()
-
-    @property
-    def num_frames(self) -> int:
-        return sum(map(len, self._portions))
-
-    @property
-    def loglikes(self) -> np.ndarray:
-        """(T, C) of all frames since it began; at least one."""
-        return np.concatenate(self._portions)
-
-    def accept(self, loglikes: np.ndarray) -> None:
-        """(L, C) log-likelihoods of the next frames."""
-        check_loglikes([loglikes], self._graph)
-        self._search.advance_decoding(self._decodable(loglikes, self.num_frames))
-        self._portions.append(loglikes)
-
-    def best(self, *, final: bool = False) -> tuple[tuple[str, ...], np.ndarray]:
-        """The words of the best path so far, and its (T,) senones; nothing where no path is left.
-
-        Args:
-          final: only paths that end at the end of a word or in silence; where there is none, any.
-        """
-        success, path = self._search.get_best_path(use_final_probs=final)
-        if not success or not self._portions:
-            return (), np.zeros(0, np.int32)
-        _, labels, outputs, _ = kaldifst.get_linear_symbol_sequence(path)
-        return self._graph.spell(outputs), np.array(labels, np.int32) - 1
-
-    def finish(self) -> Hypothesis:
-        """The best path to a final state; where the beam has lost all of them, the best one wherever it ends.
-
-        There is no second search, as `KaldiDecoder.decode` makes: its wider beams take minutes on a large graph, while
-        somebody speaks. `restart` comes next.
-        """
-        return (_best(self._search, self._graph) if self._portions else None) or NO_PATH
-
-
-def _best(search: Any, graph: Graph) -> Hypothesis | None:
-    """The best path to a final state that a FasterDecoder has left; to any where it has left none of these."""
-    success, path = search.get_best_path()
-    if not success:
-        return None
-    _, _, outputs, weight = kaldifst.get_linear_symbol_sequence(path)
-    return Hypothesis(graph.spell(outputs), -(weight.value1 + weight.value2))
+    def _decodable(self, loglike: np.ndarray) -> Any:
+        return kaldi_decoder.DecodableCtc(np.ascontiguousarray(loglike * np.float32(self._scale), np.float32), 0)
 
 
 def decoding_fst(graph: Graph, word_penalty: float = 0.0) -> Fst:

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from asr_kd.decoding.decoder import Grid
 from asr_kd.decoding.fst_io import Lattice
+from asr_kd.decoding.graph import Graph
 from asr_kd.kernels import compiled
 
 
@@ -65,6 +67,19 @@ def best_outputs(
         arcs = _best_path(lattice.src, lattice.dst, graph + scale * acoustic - penalty * count, final)
         sequences.append([label for label in lattice.output[arcs].tolist() if label > 0])
     return sequences
+
+
+def words_at(lattice: Lattice, graph: Graph, factors: Sequence[float], penalties: Sequence[float]) -> Grid:
+    """The words of the best path at each acoustic scale and word penalty.
+
+    Args:
+      graph: that was searched.
+      factors: acoustic scales, relative to that of the search.
+    """
+    words = graph.words_per_output()[lattice.output]
+    points = [(factor, penalty) for factor in factors for penalty in penalties]
+    paths = iter(best_outputs(lattice, words, points))
+    return tuple(tuple(graph.spell(next(paths)) for _ in penalties) for _ in factors)
 
 
 def check_order(src: NDArray[np.int32], dst: NDArray[np.int32]) -> None:

@@ -1,4 +1,4 @@
-"""Colours: each system has one in all tables and figures, by what it is in the comparisons."""
+"""Colours: each system has one in all tables and figures, by what it is in the comparisons; and those of dark pages."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ COLOURS: Mapping[Role, str] = {
     "other": "#7d8a94",
 }
 OTHERS = ("#c2a227", "#b5568c", "#4f9bb0", "#8a6d4b", "#7d8a94")  # of systems that no comparison names, in turn
+_DARK = "<style>@media (prefers-color-scheme: dark) { svg { color: #e6edf3 } }</style>"
 
 
 @dataclass(frozen=True)
@@ -44,3 +45,13 @@ def looks(results: Results) -> dict[str, Look]:
         )
         for row in results.systems
     }
+
+
+def as_image(svg: str) -> str:
+    """A figure that takes the text colour of the page around it, for a file of its own, which has no such page.
+
+    >>> as_image("<svg class='figure'><path/></svg>").partition("<style>")[::2]
+    ("<svg class='figure'>", '@media (prefers-color-scheme: dark) { svg { color: #e6edf3 } }</style><path/></svg>')
+    """
+    end = svg.index(">") + 1
+    return f"{svg[:end]}{_DARK}{svg[end:]}"

@@ -42,9 +42,8 @@ class Limits:
 
 
 class Recognition:
-    """A recogniser and what bounds its use. One job is done after the other: neither torch nor kaldi-decoder promise
-    that several threads may use one object. kaldi-decoder holds Python's lock while it searches: the server answers
-    between two searches, which are of a fifth of a second of a stream, or of up to 30 s of a recording.
+    """A recogniser and what bounds its use. One job is done after the other, as a model and a search are for one thread
+    at a time; neither holds Python's lock for long, so that the server answers meanwhile.
 
     Attributes:
       name: of the model, for the page.

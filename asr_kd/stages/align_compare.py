@@ -31,6 +31,7 @@ from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import Stamp
 from asr_kd.lang.lexicon import SILENCE
 from asr_kd.report.boundary_figure import boundary_figure
+from asr_kd.report.style import as_image
 from asr_kd.stages.finished_alignment import read_times
 from asr_kd.workspace.config import Config
 from asr_kd.workspace.sets import all_sets, open_frames
@@ -137,7 +138,7 @@ def compare(config: Config, work: Workspace, form: str, directory: Path) -> Comp
             store = next(store for store in stores.values() if result.typical in store.ids)
             features = store.features[store.span(store.index(result.typical))]
             shown = next(pair for pair in pairs if pair[0].utterance == result.typical)
-            (temporary / "example.svg").write_text(boundary_figure(features, *shown), encoding="utf-8")
+            (temporary / "example.svg").write_text(as_image(boundary_figure(features, *shown)), encoding="utf-8")
     return result
 
 

@@ -24,7 +24,7 @@ _ROOT = Path(asr_kd.__file__).resolve().parents[1]  # the checkout, where the pa
 _REFERENCE = "make setup && .venv/bin/asr-kd doctor"
 # extra -> what cannot be done without it; the extra `dev` is for work on asr_kd itself
 _EXTRAS = {
-    "k2": "asr-kd decode takes kaldi-decoder, and --rescore-lm cannot be used",
+    "k2": "asr-kd decode takes its own search, and --rescore-lm cannot be used",
     "dask": "no --executor tcp://...",
     "tensorboard": "no TensorBoard logs; the JSON-lines logs are written all the same",
 }
@@ -96,7 +96,7 @@ def examine() -> Diagnosis:
     requirements = sorted(_requirements(), key=lambda requirement: requirement.distribution != "torch")  # torch first
     parts = {requirement.distribution: _import_check(requirement) for requirement in requirements}
     k2 = parts.pop("k2", None) or _import_check(_Requirement("k2", "", extra="k2"))
-    decoders = [_toy_check("kaldi", parts["kaldi-decoder"], parts["kaldifst"])]
+    decoders = [_toy_check("native", parts["numba"]), _toy_check("kaldi", parts["kaldi-decoder"], parts["kaldifst"])]
     if k2.state != "missing":
         decoders.insert(0, _toy_check("k2", k2))
     needed = [check for check in parts.values() if check.needed]
@@ -190,7 +190,7 @@ def _decode_toy(backend: str) -> tuple[tuple[str, ...], float]:
 
 
 def _toy_check(backend: str, *parts: Check) -> Check:
-    name = f"toy graph, {parts[0].name}"
+    name = f"toy graph, {backend}"
     bad = [part for part in parts if part.state != "ok"]
     if bad:
         return Check(name, "broken", f"not tried, since it needs {' and '.join(p.name for p in bad)}", bad[0].fix)

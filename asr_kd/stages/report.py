@@ -13,6 +13,7 @@ from asr_kd.report.collect import Evidence, collect, inputs
 from asr_kd.report.page import Origin, picture, render, terminal_text
 from asr_kd.report.results import MnistResults
 from asr_kd.report.results_file import as_json, read_mnist, read_results
+from asr_kd.report.style import as_image
 from asr_kd.settings import to_mapping
 from asr_kd.version import __version__
 from asr_kd.workspace.config import Config
@@ -20,7 +21,7 @@ from asr_kd.workspace.work import Workspace
 
 log = logging.getLogger(__name__)
 
-_VERSION = 11  # of the page; raise it when templates or figures change, so that old reports are made again
+_VERSION = 12  # of the page; raise it when templates or figures change, so that old reports are made again
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def report(config: Config, work: Workspace, mnist: MnistResults | None = None) -
     with replacing_folder(path, stamp) as temporary:
         (temporary / "results.json").write_text(as_json(evidence.results), encoding="utf-8")
         for name, svg in figures.items():
-            (temporary / f"{name}.svg").write_text(svg, encoding="utf-8")
+            (temporary / f"{name}.svg").write_text(as_image(svg), encoding="utf-8")
         for template, name in (("report.html.j2", "index.html"), ("report.md.j2", "report.md")):
             (temporary / name).write_text(render(template, evidence, figures, origin), encoding="utf-8")
     return ReportResult(terminal_text(evidence.results), path, True)

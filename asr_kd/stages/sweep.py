@@ -29,6 +29,7 @@ from asr_kd.io.formatting import markdown_table
 from asr_kd.io.stamp import Stamp
 from asr_kd.io.yaml_files import parse_yaml
 from asr_kd.report.hypotheses import read_hypotheses
+from asr_kd.report.style import as_image
 from asr_kd.report.systems import role_of
 from asr_kd.settings import to_mapping
 from asr_kd.stages.decode import decode
@@ -372,7 +373,7 @@ def _write(result: SweepResult, plan: SweepPlan) -> None:
     stamp = Stamp("sweep", {"grid": plan.grid, "systems": list(plan.systems)}, {"rows": digest_of(rows)})
     with replacing_folder(result.folder / "report", stamp) as temporary:
         write_json(temporary / "sweep.json", rows)
-        (temporary / "sweep.svg").write_text(draw(result.rows), encoding="utf-8")
+        (temporary / "sweep.svg").write_text(as_image(draw(result.rows)), encoding="utf-8")
         small = "Small dots are single seeds.\n" if any(row.seeds > 1 for row in result.rows) else ""
         text = f"{markdown(result)}\n\n![The sweep](sweep.svg)\n\n{small}{result.left_out}"
         (temporary / "sweep.md").write_text(text, encoding="utf-8")

@@ -78,7 +78,7 @@ def recogniser_files(config: Config, work: Workspace, system: str | None = None)
         system = config.compare[0].distilled
     config.system(system)
     # nothing is written: commands that use this do not lock the work folder
-    search = words_search(decode_context(config, work, (DEV,), "kaldi", 1), system)
+    search = words_search(decode_context(config, work, (DEV,), "native", 1), system)
     settings = RecogniserSettings(
         sampling_rate=config.corpus.sampling_rate,
         num_mel_bins=config.features.num_mel_bins,

@@ -25,7 +25,7 @@ rescore_lm=                   # for a second pass: ARPA files or OpenSLR's 3-gra
 lm_text=                      # sentences to estimate a language model from, gzipped or not
 nj=$(nproc)                   # processes at once
 on_bad_utterance=             # fail, or skip: leave it out, count it, list it in the report
-decoder=                      # k2 or kaldi (default: k2 where it is installed)
+decoder=                      # k2, native or kaldi (default: k2 where it is installed, else native)
 . local/parse_options.sh
 . local/log.sh
 . local/path.sh
@@ -40,7 +40,7 @@ if [[ -n $dev_speakers ]]; then parts+=(--dev-speakers "$dev_speakers"); fi
 fetched=$work_dir/download
 second_pass=() named=()
 IFS=, read -ra models <<<"$rescore_lm"
-if [[ -n $rescore_lm && $decoder == kaldi ]]; then _options_die "--rescore-lm needs the lattices of --decoder k2."; fi
+if [[ -n $rescore_lm && ( $decoder == native || $decoder == kaldi ) ]]; then _options_die "--rescore-lm needs the lattices of --decoder k2."; fi
 for name in "${models[@]}"; do
   if [[ $name != */* && $name != *.arpa && $name != *.arpa.gz ]]; then # one of OpenSLR's names
     named+=(--lm "$name")

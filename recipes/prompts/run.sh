@@ -14,7 +14,7 @@ work_dir=                            # folder that gets download/, data/ and exp
 prompts_dir=                         # your copy of the prompts: sounds/ and core-sounds-LANGUAGE.txt
 nj=$(nproc)                          # processes at once
 on_bad_utterance=fail                # fail, or skip: leave it out, count it, list it in the report
-decoder=                             # k2 or kaldi (default: k2 where it is installed)
+decoder=                             # k2, native or kaldi (default: k2 where it is installed, else native)
 mnist=                               # results of recipes/mnist, for a section of the report
 . local/parse_options.sh
 . local/log.sh

@@ -15,7 +15,7 @@ dev_speakers=                 # of a copy without TEST: take so many speakers fo
 test_speakers=                # and so many for test
 nj=$(nproc)                   # processes at once
 on_bad_utterance=             # fail, or skip: leave it out, count it, list it in the report (default: the config's)
-decoder=                      # k2 or kaldi (default: k2 where it is installed)
+decoder=                      # k2, native or kaldi (default: k2 where it is installed, else native)
 . local/parse_options.sh
 . local/log.sh
 . local/path.sh

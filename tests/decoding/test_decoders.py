@@ -1,4 +1,4 @@
-"""Both back ends: the same best path, retries, failures, and what is said where k2 is missing."""
+"""All back ends: the same best path, retries, failures, and what is said where k2 is missing."""
 
 import importlib.util
 import sys
@@ -26,7 +26,7 @@ def graph():
     return compile_graph(toy.LANG, toy.ARPA, toy.toy_tree(np.random.default_rng(3), 2), toy.SILENCE)
 
 
-@pytest.fixture(params=["k2", "kaldi"])
+@pytest.fixture(params=["k2", "native", "kaldi"])
 def backend(request) -> str:
     if request.param == "k2":
         pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
@@ -38,22 +38,24 @@ def noise(graph, lengths, seed=0, spread=3.0) -> list[np.ndarray]:
     return [(spread * rng.normal(size=(length, graph.num_senones))).astype(np.float32) for length in lengths]
 
 
-def test_both_back_ends_find_the_same_best_path(graph):
-    pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
+@pytest.mark.parametrize("name", ["k2", "native"])
+def test_all_back_ends_find_the_same_best_path(graph, name):
+    if name == "k2":
+        pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
     loglikes = noise(graph, [3, 50, 17, 120, 80, 9, 33])
-    answer = [
-        make_decoder(name, graph, EXHAUSTIVE, acoustic_scale=0.4, word_penalty=-0.3).decode(loglikes)
-        for name in ("k2", "kaldi")
-    ]
-    for k2, kaldi in zip(*answer, strict=True):
-        assert k2.score == pytest.approx(kaldi.score, rel=1e-3)
-        assert k2.words == kaldi.words
+    ours, kaldi = (
+        make_decoder(each, graph, EXHAUSTIVE, acoustic_scale=0.4, word_penalty=-0.3).decode(loglikes)
+        for each in (name, "kaldi")
+    )
+    for one, other in zip(ours, kaldi, strict=True):
+        assert one.score == pytest.approx(other.score, rel=1e-3)
+        assert one.words == other.words
 
 
 @pytest.mark.parametrize("portion", [1, 7, 500])
 @pytest.mark.parametrize("settings", [EXHAUSTIVE, NARROW, DecodingConfig()])
 def test_frames_in_portions_give_the_words_of_all_at_once(graph, portion, settings):
-    decoder = make_decoder("kaldi", graph, settings, acoustic_scale=0.4, word_penalty=0.2)
+    decoder = make_decoder("native", graph, settings, acoustic_scale=0.4, word_penalty=0.2)
     stream = decoder.stream()
     for seed in range(3):  # one search after the other
         (loglikes,) = noise(graph, [60], seed)
@@ -155,9 +157,9 @@ def test_likelihoods_that_are_not_numbers_are_refused(graph, backend):
 def test_where_k2_is_missing_the_message_says_what_mends_it(graph, monkeypatch):
     monkeypatch.setitem(sys.modules, "k2", None)  # importing it raises ImportError
     monkeypatch.delitem(sys.modules, "asr_kd.decoding.k2_decoder", raising=False)
-    with pytest.raises(UserError, match=r"requirements\.lock.*--decoder kaldi"):
+    with pytest.raises(UserError, match=r"requirements\.lock.*--decoder native"):
         make_decoder("k2", graph, EXHAUSTIVE, acoustic_scale=1.0)
-    (answer,) = make_decoder("kaldi", graph, EXHAUSTIVE, acoustic_scale=1.0).decode(noise(graph, [12]))
+    (answer,) = make_decoder("native", graph, EXHAUSTIVE, acoustic_scale=1.0).decode(noise(graph, [12]))
     assert not answer.failed
 
 

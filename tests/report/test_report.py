@@ -23,6 +23,7 @@ from asr_kd.report.collect import collect
 from asr_kd.report.page import markdown_escaped, sentences
 from asr_kd.report.results import MnistBias, MnistResults, Results
 from asr_kd.report.results_file import as_json, read_results, schema
+from asr_kd.report.style import as_image
 from asr_kd.stages.report import ReportResult, report
 from asr_kd.workspace.config import Config
 from asr_kd.workspace.work import Workspace
@@ -260,9 +261,9 @@ def test_the_figures_are_files_of_their_own_and_the_same_on_every_run(made, fini
         assert "date" not in file.read_text(encoding="utf-8")
     evidence = collect(*finished_run)
     assert json.loads(as_json(evidence.results)) == made[1]
-    assert plots.training_curves(evidence.results, evidence.logs) == (path / "training-curves.svg").read_text(
-        encoding="utf-8"
-    )
+    curves = plots.training_curves(evidence.results, evidence.logs)
+    assert as_image(curves) == (path / "training-curves.svg").read_text(encoding="utf-8")
+    assert curves in (path / "index.html").read_text(encoding="utf-8")  # there it takes the page's colour
 
 
 def test_a_second_run_does_nothing_and_a_changed_setting_makes_it_again(broken: tuple[Config, Workspace]) -> None:

@@ -285,7 +285,7 @@ def test_missing_things_are_named_with_the_command_that_makes_them(work, tmp_pat
         decode(CONFIG, work, systems=["best"], backend="kaldi")
     with pytest.raises(UserError, match="no set 'train' to score; there are: dev, test"):
         decode(CONFIG, work, sets=["train"], backend="kaldi")
-    with pytest.raises(UserError, match="no decoder 'sphinx'; there are: k2, kaldi"):
+    with pytest.raises(UserError, match="no decoder 'sphinx'; there are: k2, native, kaldi"):
         decode(CONFIG, work, backend="sphinx")
     empty = Workspace(tmp_path / "empty", Path("toy.yaml"))
     with pytest.raises(UserError, match=r"no system of toy\.yaml is trained yet; train them first: asr-kd train"):
@@ -342,7 +342,10 @@ def test_a_decoder_is_added_by_a_line_in_the_registry(work, monkeypatch):
     assert result.exit_code == 2 and "needs a decoder that keeps lattices: --decoder k2" in result.output
 
 
-@pytest.mark.parametrize(("installed", "expected"), [(("k2", "kaldi"), "k2"), (("kaldi",), "kaldi")])
+@pytest.mark.parametrize(
+    ("installed", "expected"),
+    [(("k2", "native", "kaldi"), "k2"), (("native", "kaldi"), "native"), (("kaldi",), "kaldi")],
+)
 def test_the_first_installed_decoder_is_taken_and_named(work, monkeypatch, installed, expected):
     entries = {
         name: dataclasses.replace(entry, package="numpy" if name in installed else "not_installed")

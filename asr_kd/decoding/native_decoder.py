@@ -1,0 +1,156 @@
+"""Our own decoder: the beam search of `beam_search` behind the interface of all decoders, and over streams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr_kd.decoding.beam_search import Beams, BeamSearch, SearchGraph
+from asr_kd.decoding.decoder import NO_PATH, Grid, Hypothesis, check_loglikes, check_no_penalty, empty_grid
+from asr_kd.decoding.fst_io import Lattice
+from asr_kd.decoding.graph import Graph
+from asr_kd.decoding.settings import DecodingConfig
+from asr_kd.decoding.word_paths import words_at
+
+
+class NativeDecoder:
+    """See `Decoder`; the arguments are those of K2Decoder."""
+
+    def __init__(self, graph: Graph, settings: DecodingConfig, *, acoustic_scale: float, word_penalty: float = 0.0):
+        self._graph, self._settings = graph, settings
+        self._scale, self._penalty = acoustic_scale, word_penalty
+        self._arcs = SearchGraph(graph, word_penalty)
+        self._ordinary = Beams(settings.search_beam, settings.max_active, settings.min_active)
+        self._search = BeamSearch(self._arcs, self._ordinary)
+
+    def decode(self, loglikes: Sequence[np.ndarray]) -> list[Hypothesis]:
+        """The best path of each utterance."""
+        check_loglikes(loglikes, self._graph)
+        return [self._decode(array) for array in loglikes]
+
+    def decode_grid(
+        self, loglikes: Sequence[np.ndarray], scales: Sequence[float], penalties: Sequence[float]
+    ) -> list[Grid]:
+        """From one lattice per utterance, made at this decoder's scale."""
+        check_no_penalty(self._penalty)
+        check_loglikes(loglikes, self._graph)
+        return [self._grid(array, scales, penalties) for array in loglikes]
+
+    def lattice(self, loglike: np.ndarray) -> Lattice | None:
+        """The lattice of one utterance, within `output_beam` of its best path; None where no path was found."""
+        for beams in self._all_beams():
+            search = self._searched(loglike, beams)
+            if (lattice := search.lattice(loglike * np.float32(self._scale), self._settings.output_beam)) is not None:
+                return lattice
+        return None
+
+    def stream(self) -> NativeStream:
+        """A search that gets its frames little by little."""
+        return NativeStream(self)
+
+    def new_search(self, beams: Beams | None = None) -> BeamSearch:
+        """One with a memory of its own; None: with the ordinary beams."""
+        return BeamSearch(self._arcs, beams or self._ordinary)
+
+    def advance(self, search: BeamSearch, loglikes: np.ndarray) -> None:
+        """(L, C) log-likelihoods of the next frames of a search; raises as `decode`."""
+        check_loglikes([loglikes], self._graph)
+        search.advance(loglikes * np.float32(self._scale))
+
+    def hypothesis(self, arcs: NDArray[np.int32], loglikes: np.ndarray) -> Hypothesis:
+        """Of a path through the graph.
+
+        Args:
+          arcs: (T,); none: no path was found.
+          loglikes: (T, C) not scaled.
+        """
+        if not len(arcs):
+            return NO_PATH
+        acoustic = loglikes[np.arange(len(arcs)), self.senones_of(arcs)].sum(dtype=np.float64)
+        final = self._arcs.final[self._arcs.arcs[arcs[-1], 0]]
+        graph = self._arcs.scores[arcs, 2].sum(dtype=np.float64) + (final if np.isfinite(final) else 0.0)
+        return Hypothesis(self.words_of(arcs), float(graph + self._scale * acoustic))
+
+    def words_of(self, arcs: NDArray[np.int32]) -> tuple[str, ...]:
+        """Of a path."""
+        return self._graph.spell(self._arcs.arcs[arcs, 3].tolist())
+
+    def senones_of(self, arcs: NDArray[np.int32]) -> NDArray[np.int32]:
+        """(T,) of a path."""
+        return self._arcs.arcs[arcs, 1]
+
+    def _all_beams(self) -> list[Beams]:
+        """The ordinary ones, then the wider ones that `retry_beams` asks for."""
+        settings = self._settings
+        wider = (Beams(beam, 10 * settings.max_active, settings.min_active) for beam in settings.retry_beams)
+        return [self._ordinary, *wider]
+
+    def _searched(self, loglike: np.ndarray, beams: Beams) -> BeamSearch:
+        search = self._search if beams == self._ordinary else self.new_search(beams)
+        search.restart()
+        search.advance(loglike * np.float32(self._scale))
+        return search
+
+    def _decode(self, loglike: np.ndarray) -> Hypothesis:
+        for number, beams in enumerate(self._all_beams()):
+            hypothesis = self.hypothesis(self._searched(loglike, beams).best(final=True), loglike)
+            if not hypothesis.failed:
+                return replace(hypothesis, retried=number > 0)
+        return NO_PATH
+
+    def _grid(self, loglike: np.ndarray, scales: Sequence[float], penalties: Sequence[float]) -> Grid:
+        lattice = self.lattice(loglike)
+        if lattice is None:
+            return empty_grid(scales, penalties)
+        return words_at(lattice, self._graph, [scale / self._scale for scale in scales], penalties)
+
+
+class NativeStream:
+    """The ordinary search of a `NativeDecoder`, over frames that come in portions."""
+
+    def __init__(self, decoder: NativeDecoder) -> None:
+        self._decoder, self._search = decoder, decoder.new_search()
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets all frames."""
+        self._portions: list[np.ndarray] = []
+        self._search.restart()
+
+    @property
+    def num_frames(self) -> int:
+        return self._search.num_frames
+
+    @property
+    def loglikes(self) -> np.ndarray:
+        """(T, C) of all frames since it began; at least one."""
+        return np.concatenate(self._portions)
+
+    def accept(self, loglikes: np.ndarray) -> None:
+        """(L, C) log-likelihoods of the next frames."""
+        self._decoder.advance(self._search, loglikes)
+        self._portions.append(loglikes)
+
+    def best(self, *, final: bool = False) -> tuple[tuple[str, ...], np.ndarray]:
+        """The words of the best path so far, and its (T,) senones; nothing where no path is left.
+
+        Args:
+          final: only paths that end at the end of a word or in silence; where there is none, any.
+        """
+        arcs = self._path(final=final)
+        return self._decoder.words_of(arcs), self._decoder.senones_of(arcs)
+
+    def finish(self) -> Hypothesis:
+        """The best path to a final state; where the beam has lost all of them, the best one wherever it ends.
+
+        There is no second search, as `NativeDecoder.decode` makes: its wider beams take long on a large graph, while
+        somebody speaks. `restart` comes next.
+        """
+        return self._decoder.hypothesis(self._path(final=True), self.loglikes) if self._portions else NO_PATH
+
+    def _path(self, *, final: bool) -> NDArray[np.int32]:
+        arcs = self._search.best(final=final)
+        return arcs if len(arcs) or not final else self._search.best(final=False)
