@@ -31,10 +31,9 @@ from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from utterances import Utterance, speakers_of  # noqa: E402
 
 import asr_kd  # noqa: E402
-from asr_kd.corpora.audio import AudioFormat, BadAudio, read_clips  # noqa: E402
-from asr_kd.corpora.cuts import cut_audio, read_cuts  # noqa: E402
 from asr_kd.evaluation.wer import WordErrors, align_words, count_errors  # noqa: E402
 from asr_kd.runtime.recogniser import Recogniser  # noqa: E402
 
@@ -42,14 +41,6 @@ Samples = np.ndarray  # (n,) float32
 Recognise = Callable[[Sequence[Samples]], list[list[str]]]  # recordings of one speaker -> the words of each
 
 _SPHINX_RATE = 16000
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """A recording of a set, and what is said in it."""
-
-    samples: Samples
-    words: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -71,20 +62,6 @@ class Row:
             f"{self.errors.insertions} / {self.errors.deletions} / {self.errors.substitutions} | {self.speed:.1f} | "
             f"{latency} |"
         )
-
-
-def speakers_of(cuts: Path, root: Path, every: int, rate: int) -> list[list[Utterance]]:
-    """Every so many of the cuts of a file, speaker by speaker."""
-    chosen = list(read_cuts(cuts, "prepare again"))[::every]
-    form = AudioFormat(rate, resample=True, silent=True)
-    speakers: dict[str, list[Utterance]] = {}
-    for number, clip in read_clips([cut_audio(cut, root) for cut in chosen], form):
-        if isinstance(clip, BadAudio):
-            raise clip
-        (supervision,) = chosen[number]["supervisions"]
-        utterance = Utterance(clip.resampled(), tuple(supervision["text"].split()))
-        speakers.setdefault(supervision.get("speaker") or str(number), []).append(utterance)
-    return list(speakers.values())
 
 
 def measured(speakers: Sequence[Sequence[Utterance]], recognise: Recognise, rate: int) -> tuple[WordErrors, float]:
@@ -109,13 +86,13 @@ def streamed(recogniser: Recogniser, samples: Samples) -> list[str]:
     return [word.word for update in updates for stretch in update.finished for word in stretch.words]
 
 
-def rows_of(folder: Path, cuts: Path, root: Path, every: int) -> Iterator[Row]:
+def rows_of(folder: Path, cuts: Path, every: int) -> Iterator[Row]:
     """One for each kind of mean."""
     recogniser = asr_kd.load(folder)
     net = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     name = str(json.loads((folder / "stamp.json").read_text(encoding="utf-8"))["settings"]["system"])
-    speakers = speakers_of(cuts, root, every, recogniser.sampling_rate)
+    speakers = speakers_of(cuts, every, recogniser.sampling_rate)
 
     def together(recordings: Sequence[Samples]) -> list[list[str]]:
         return [[word.word for word in each.words] for each in recogniser.transcribe_group(recordings)]
@@ -131,7 +108,7 @@ def rows_of(folder: Path, cuts: Path, root: Path, every: int) -> Iterator[Row]:
         yield Row(name, mean, net, size, errors, speed, latency)
 
 
-def sphinx_row(cuts: Path, root: Path, every: int) -> Row:
+def sphinx_row(cuts: Path, every: int) -> Row:
     """pocketsphinx, with the models that come with it."""
     try:
         import pocketsphinx
@@ -147,7 +124,7 @@ def sphinx_row(cuts: Path, root: Path, every: int) -> Row:
         hypothesis = decoder.hyp()
         return [] if hypothesis is None else hypothesis.hypstr.upper().split()
 
-    speakers = speakers_of(cuts, root, every, _SPHINX_RATE)
+    speakers = speakers_of(cuts, every, _SPHINX_RATE)
     errors, speed = measured(speakers, lambda recordings: [words(each) for each in recordings], _SPHINX_RATE)
     sizes = {path: path.stat().st_size for path in model.rglob("*") if path.is_file()}
     net = sum(size for path, size in sizes.items() if path.parent != model)
@@ -162,14 +139,13 @@ def main() -> None:
     parser.add_argument("models", nargs="*", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    root = options.cuts.resolve().parent.parent
     print("| system | mean | net, MB | all, MB | WER | ins / del / sub | times real time | latency |")
     print("|---|---|--:|--:|--:|--:|--:|--:|")
     for folder in options.models:
-        for row in rows_of(folder, options.cuts, root, options.every):
+        for row in rows_of(folder, options.cuts, options.every):
             print(row, flush=True)
     if options.pocketsphinx:
-        print(sphinx_row(options.cuts, root, options.every))
+        print(sphinx_row(options.cuts, options.every))
 
 
 if __name__ == "__main__":

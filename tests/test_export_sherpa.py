@@ -115,6 +115,9 @@ def test_without_a_lexicon_the_text_is_what_was_said(tmp_path, units):
     summary = json.loads((work / "exp" / "decode" / "teacher" / "test" / "summary.json").read_text())
     assert summary["wer"] < 0.5
     assert rows(folder)["model.onnx"]["same"] >= 0.99
+    own = rows(folder)["our own search"]  # each utterance is a speaker of its own: the means are those of decoding
+    assert own["characters"]["test"] == pytest.approx(summary["characters"]["wer"])
+    assert f"| {own['characters']['test']:.2%} |" in (folder / "README.md").read_text()
     for (text, numbers), answer, spoken in answers(folder):
         assert answer["text"] == text == spoken and answer["words"] == list(map(int, numbers.split()))
 

@@ -33,12 +33,14 @@ class Figures:
       wer: the error rate of what the system is scored in, words for most.
       per: of phones beside them; None: these are not decoded.
       net_rtf: seconds of one thread for the net, by seconds of speech.
+      cer: of characters beside words; None: these are not counted.
     """
 
     frame_accuracy: float | None
     wer: float
     per: float | None
     net_rtf: float
+    cer: float | None = None
 
 
 @dataclass(frozen=True)
@@ -136,10 +138,10 @@ def _shards(searches: dict[str, Search], name: str, labels: str, exported: Path 
 
 
 def _figures(searches: dict[str, Search], name: str, results: Sequence[dict[str, Any]]) -> Figures:
-    rates = {
-        kind: search.errors(name, [words for result in results for words in result[kind]])
-        for kind, search in searches.items()
-    }
+    hypotheses = {kind: [words for result in results for words in result[kind]] for kind in searches}
+    rates = {kind: search.errors(name, hypotheses[kind]) for kind, search in searches.items()}
+    of_characters = searches[WORDS].character_errors(name, hypotheses[WORDS])
     right, labelled, seconds = (sum(result[key] for result in results) for key in ("right", "labelled", "net_seconds"))
     audio = float(searches[WORDS].context.stores[name].durations.sum())
-    return Figures(right / labelled if labelled else None, rates[WORDS], rates.get(PHONES), seconds / audio)
+    accuracy = right / labelled if labelled else None
+    return Figures(accuracy, rates[WORDS], rates.get(PHONES), seconds / audio, of_characters)

@@ -30,7 +30,7 @@ from asr_kd.stages.decode_context import chosen_sets, decode_context
 from asr_kd.stages.export_folder import RESULT, STEP, export_folder
 from asr_kd.stages.export_measure import Figures, measure
 from asr_kd.stages.export_posteriors import answering_model
-from asr_kd.stages.export_search import WORDS, Search, searches_of
+from asr_kd.stages.export_search import PHONES, WORDS, Search, searches_of
 from asr_kd.workspace.config import DEV, TRAIN, Config
 from asr_kd.workspace.sets import open_frames
 from asr_kd.workspace.work import Workspace, labels_of, require
@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 _CALIBRATION = 50  # utterances of dev, spread over the set, that static scales are from
 _COSTLY = 0.002  # of an error rate, above that of float32
+_CHARACTERS = "characters"  # a rate beside WORDS and PHONES
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class ExportResult:
         rates, processes = list(self.result["rates"].values()), self.result["processes"]
         names = list(self.rows[0].sets)
         head = ["model", "MB", *(f"{name} {figure}" for name in names for figure in ("frames", *rates)), "speed"]
-        lines = [first, "", text_table([head, *(_cells(row, names, len(rates) > 1) for row in self.rows)])]
+        lines = [first, "", text_table([head, *(_cells(row, names, list(self.result["rates"])) for row in self.rows)])]
         beside = f", {processes} processes side by side" if processes > 1 else ""
         lines += ["", f"speed: of the net alone, times real time on one thread{beside}"]
         if any(row.costly for row in self.rows):
@@ -118,11 +119,12 @@ class ExportResult:
         return "\n".join(lines)
 
 
-def _cells(row: Row, names: Sequence[str], with_phones: bool) -> list[str]:
+def _cells(row: Row, names: Sequence[str], kinds: Sequence[str]) -> list[str]:
+    """Args: kinds: of rates, in their order."""
     cells = [row.name + (" !" if row.costly else ""), f"{row.bytes / 1e6:.2f}"]
     for figures in (row.sets[name] for name in names):
-        cells += [_percent(figures.frame_accuracy), _percent(figures.wer)]
-        cells += [_percent(figures.per)] if with_phones else []
+        rates = {WORDS: figures.wer, PHONES: figures.per, _CHARACTERS: figures.cer}
+        cells += [_percent(share) for share in (figures.frame_accuracy, *(rates[kind] for kind in kinds))]
     return [*cells, f"{len(names) / sum(row.sets[name].net_rtf for name in names):.0f}"]
 
 
@@ -229,6 +231,8 @@ def _rows(
 
 def _result(system: str, searches: dict[str, Search], rows: Sequence[Row], options: ExportOptions) -> dict[str, Any]:
     rates = {kind: rate_name(search.context.scoring.unit) for kind, search in searches.items()}
+    if searches and searches[WORDS].context.scoring.characters:
+        rates[_CHARACTERS] = rate_name("character")
     scales = {
         kind: {"acoustic_scale": search.settings.acoustic_scale, "penalty": search.settings.word_penalty}
         for kind, search in searches.items()

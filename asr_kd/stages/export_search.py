@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from asr_kd.alignment.topology import SIL
 from asr_kd.alignment.tree import read_tree
 from asr_kd.errors import UserError
-from asr_kd.evaluation.wer import pooled, word_errors
+from asr_kd.evaluation.wer import characters, pooled, word_errors
 from asr_kd.export.graph_files import Scores
 from asr_kd.stages.decode_context import DecodeContext, DecodeTask, phone_context, phone_task, task_of
 from asr_kd.stages.decode_worker import SearchSettings, TrainedModel
@@ -33,7 +33,15 @@ class Search:
 
     def errors(self, name: str, hypotheses: Sequence[Sequence[str]]) -> float:
         """The error rate of a set's hypotheses; an utterance whose reference is not known does not count."""
-        scored = self.context.scoring.scored
+        return self._rate(name, hypotheses, self.context.scoring.scored)
+
+    def character_errors(self, name: str, hypotheses: Sequence[Sequence[str]]) -> float | None:
+        """The same of characters; None where these are not counted beside words."""
+        return self._rate(name, hypotheses, characters) if self.context.scoring.characters else None
+
+    def _rate(
+        self, name: str, hypotheses: Sequence[Sequence[str]], scored: Callable[[Sequence[str]], list[str]]
+    ) -> float:
         pairs = zip(self.context.references(name), hypotheses, strict=True)
         total = pooled(word_errors(scored(r), scored(h)) for r, h in pairs if r is not None)
         return total.errors / max(1, total.words)

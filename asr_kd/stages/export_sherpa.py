@@ -6,7 +6,7 @@ import importlib.metadata
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ class Row:
 
     Attributes:
       bytes: of its file; None: it is no file of the package.
-      rates: set -> error rate.
+      rates: set -> error rate. characters: the same of characters, where these are counted beside words.
       same: share of the utterances with the words of our search with kaldi-decoder, at the same beam and mean.
       empty: utterances without words.
       rtf: seconds of one thread by seconds of speech, search included.
@@ -85,14 +85,16 @@ class Row:
     same: float | None = None
     empty: int | None = None
     rtf: float | None = None
+    characters: dict[str, float] = field(default_factory=dict)
 
-    @property
-    def cells(self) -> list[str]:
-        """Of a table."""
+    def cells(self, in_characters: Sequence[str]) -> list[str]:
+        """Of a table; the sets in which characters are counted have a column for them."""
         size = "" if self.bytes is None else f"{self.bytes / 1e6:.2f}"
         same = "" if self.same is None else f"{self.same:.1%}"
         empty, speed = ("" if value is None else value for value in (self.empty, self.rtf and f"{1 / self.rtf:.1f}"))
-        return [self.name, size, *(f"{rate:.2%}" for rate in self.rates.values()), same, str(empty), str(speed)]
+        rates = [f"{rate:.2%}" for rate in self.rates.values()]
+        rates += [f"{self.characters[name]:.2%}" if name in self.characters else "" for name in in_characters]
+        return [self.name, size, *rates, same, str(empty), str(speed)]
 
 
 @dataclass(frozen=True)
@@ -105,16 +107,20 @@ class SherpaResult:
 
     def __str__(self) -> str:
         first = f"{'exported to' if self.ran else 'already in'} {self.folder}"
-        return "\n".join([first, "", text_table([self.head, *(row.cells for row in self.rows)]), "", *self.notes])
+        return "\n".join([first, "", text_table(self.table), "", *self.notes])
 
     @property
     def rows(self) -> list[Row]:
         return [Row(**row) for row in self.result["models"]]
 
     @property
-    def head(self) -> list[str]:
-        rates = (f"{name} {self.result['rate']}" for name in self.rows[0].rates)
-        return ["model", "MB", *rates, "same words", "no words", "speed"]
+    def table(self) -> list[list[str]]:
+        """A head, and a line for each row."""
+        in_characters = list(self.rows[-1].characters)
+        rates = [f"{name} {self.result['rate']}" for name in self.rows[0].rates]
+        rates += [f"{name} {rate_name('character')}" for name in in_characters]
+        head = ["model", "MB", *rates, "same words", "no words", "speed"]
+        return [head, *(row.cells(in_characters) for row in self.rows)]
 
     @property
     def notes(self) -> list[str]:
@@ -260,6 +266,7 @@ def _rows(package: Package, search: Search, sets: dict[str, list[Recording]], nj
             sum(ours == theirs for ours, theirs in pairs) / max(1, len(pairs)),
             sum(not theirs for theirs, _ in pairs),
             sum(answer.seconds for answer in answers.values()) / audio,
+            {name: rate for name in sets if (rate := search.character_errors(name, words[name])) is not None},
         )
 
 
