@@ -68,6 +68,24 @@ class Lattice:
     final: np.ndarray
 
 
+def with_one_end(lattice: Lattice) -> Lattice:
+    """The same lattice with arcs without output from each final state to one more, which alone is final."""
+    ends, last = np.flatnonzero(np.isfinite(lattice.final)).astype(np.int32), len(lattice.final)
+    nothing = np.zeros(len(ends), np.int32)
+    src = np.concatenate([lattice.src, ends])
+    order = np.argsort(src, kind="stable")
+    columns = {
+        "dst": (lattice.dst, nothing + last),
+        "output": (lattice.output, nothing),
+        "graph": (lattice.graph, lattice.final[ends]),
+        "acoustic": (lattice.acoustic, nothing.astype(np.float32)),
+    }
+    final = np.full(last + 1, np.inf, np.float32)
+    final[last] = 0.0
+    rest = {name: np.concatenate(both)[order].astype(both[0].dtype) for name, both in columns.items()}
+    return Lattice(src=src[order], final=final, **rest)
+
+
 def spans(keys: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Where each key's rows begin and end once they are sorted by key: two (size,) int64."""
     last = np.cumsum(np.bincount(keys, minlength=size))

@@ -6,7 +6,6 @@ Graph and acoustic scores stay apart on the lattice, so that other scales can be
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -27,11 +26,11 @@ from asr_kd.decoding.decoder import (
     empty_grid,
 )
 from asr_kd.decoding.graph import Graph
+from asr_kd.decoding.nbest import FLATTENING, most_drawn, ranked
 from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.decoding.word_paths import best_scores
 
 MAX_FRAMES = 4000  # of a batch, padding included: on a CPU larger batches are no faster and take more memory
-_FLATTENING = 0.5  # factor of a lattice's scores while paths are drawn: otherwise most draws are the likeliest path
 _IMPOSSIBLE = -1e9  # the score of epsilon and of padding
 
 
@@ -94,7 +93,7 @@ class K2Decoder:
         total, graph = lattice.scores.double().numpy(), lattice.graph_scores.double().numpy()  # copies
         outputs = lattice.aux_labels.numpy()
         best_paths = self._outputs(k2.shortest_path(lattice, use_double_scores=True))
-        lattice.scores = _FLATTENING * lattice.scores
+        lattice.scores = FLATTENING * lattice.scores
         drawn = k2.random_paths(lattice, use_double_scores=True, num_paths=draws).tolist()
         states = lattice.arcs.values()[:, :2].numpy()  # counted from each utterance's first
         lists: list[NBest | None] = []
@@ -102,24 +101,11 @@ class K2Decoder:
             if not best:
                 lists.append(None)
                 continue
-            counts = Counter(tuple(outputs[path][outputs[path] > 0].tolist()) for path in paths)
-            likeliest = tuple(output for output in best if output > 0)
-            sequences = list(dict.fromkeys([likeliest, *(s for s, _ in counts.most_common())]))[: 2 * size]
+            sequences = most_drawn(best, (outputs[path] for path in paths), 2 * size)
             src, dst = states[arcs, 0], states[arcs, 1]
             sums = best_scores(src, dst, outputs[arcs], total[arcs], graph[arcs], sequences)
-            lists.append(self._ranked(sequences, sums, size))
+            lists.append(ranked(sequences, sums, self._graph, self._scale, size))
         return lists
-
-    def _ranked(self, sequences: Sequence[Sequence[int]], sums: np.ndarray, size: int) -> NBest:
-        """The likeliest word sequences. An output can be several words: some of `sequences` may read the same."""
-        scores: dict[tuple[str, ...], tuple[float, float]] = {}
-        for sequence, (total, graph) in zip(sequences, sums.tolist(), strict=True):
-            words = self._graph.spell(sequence)
-            scores[words] = max(scores.get(words, (-np.inf, 0.0)), (total, graph))
-        ranked = sorted(scores.items(), key=lambda item: item[1], reverse=True)[:size]
-        table = np.array([both for _, both in ranked]).reshape(-1, 2)
-        acoustic = (table[:, 0] - table[:, 1]) / self._scale
-        return NBest(tuple(words for words, _ in ranked), acoustic, table[:, 1])
 
     def _of_lattices(
         self, loglikes: Sequence[np.ndarray], function: Callable[[Any], Sequence[T | None]]

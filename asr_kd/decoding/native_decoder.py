@@ -9,15 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr_kd.decoding.beam_search import Beams, BeamSearch, SearchGraph
-from asr_kd.decoding.decoder import NO_PATH, Grid, Hypothesis, check_loglikes, check_no_penalty, empty_grid
-from asr_kd.decoding.fst_io import Lattice
+from asr_kd.decoding.confidence import sample_paths
+from asr_kd.decoding.decoder import NO_PATH, Grid, Hypothesis, NBest, check_loglikes, check_no_penalty, empty_grid
+from asr_kd.decoding.fst_io import Lattice, with_one_end
 from asr_kd.decoding.graph import Graph
+from asr_kd.decoding.nbest import FLATTENING, most_drawn, ranked
 from asr_kd.decoding.settings import DecodingConfig
-from asr_kd.decoding.word_paths import words_at
+from asr_kd.decoding.word_paths import best_outputs, best_scores, words_at
 
 
 class NativeDecoder:
-    """See `Decoder`; the arguments are those of K2Decoder."""
+    """See `LatticeDecoder`; the arguments are those of K2Decoder."""
 
     def __init__(self, graph: Graph, settings: DecodingConfig, *, acoustic_scale: float, word_penalty: float = 0.0):
         self._graph, self._settings = graph, settings
@@ -38,6 +40,12 @@ class NativeDecoder:
         check_no_penalty(self._penalty)
         check_loglikes(loglikes, self._graph)
         return [self._grid(array, scales, penalties) for array in loglikes]
+
+    def nbest(self, loglikes: Sequence[np.ndarray], draws: int, size: int) -> list[NBest]:
+        """The best path, and word sequences that many of `draws` paths drawn from the lattice have."""
+        check_no_penalty(self._penalty)
+        check_loglikes(loglikes, self._graph)
+        return [self._nbest(array, draws, size) for array in loglikes]
 
     def lattice(self, loglike: np.ndarray) -> Lattice | None:
         """The lattice of one utterance, within `output_beam` of its best path; None where no path was found."""
@@ -100,6 +108,21 @@ class NativeDecoder:
             if not hypothesis.failed:
                 return replace(hypothesis, retried=number > 0)
         return NO_PATH
+
+    def _nbest(self, loglike: np.ndarray, draws: int, size: int) -> NBest:
+        lattice = self.lattice(loglike)
+        if lattice is None:
+            return NBest((), np.empty(0), np.empty(0))
+        flat = replace(
+            lattice, **{part: FLATTENING * getattr(lattice, part) for part in ("graph", "acoustic", "final")}
+        )
+        paths = sample_paths(flat, draws, np.random.default_rng(0))
+        (best,) = best_outputs(lattice, np.zeros(len(lattice.output), np.float32), [(1.0, 0.0)])
+        sequences = most_drawn(best, (lattice.output[path] for path in paths), 2 * size)
+        closed = with_one_end(lattice)
+        graph, acoustic = -closed.graph.astype(np.float64), -closed.acoustic.astype(np.float64)
+        sums = best_scores(closed.src, closed.dst, closed.output, graph + acoustic, graph, sequences)
+        return ranked(sequences, sums, self._graph, self._scale, size)
 
     def _grid(self, loglike: np.ndarray, scales: Sequence[float], penalties: Sequence[float]) -> Grid:
         lattice = self.lattice(loglike)

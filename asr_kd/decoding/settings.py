@@ -84,7 +84,7 @@ BACKENDS: dict[str, Backend] = {
         hint="install the k2 of requirements.lock with `pip install --require-hashes -r requirements.lock` (Python "
         "3.10), or a wheel for your torch from https://k2-fsa.github.io/k2/installation; --decoder native needs no k2",
     ),
-    "native": Backend("asr_kd.decoding.native_decoder:NativeDecoder", package="numba"),
+    "native": Backend("asr_kd.decoding.native_decoder:NativeDecoder", package="numba", lattices=True),
     "kaldi": Backend(
         "asr_kd.decoding.kaldi_decoder:KaldiDecoder",
         package="kaldi_decoder",

@@ -24,7 +24,7 @@ _ROOT = Path(asr_kd.__file__).resolve().parents[1]  # the checkout, where the pa
 _REFERENCE = "make setup && .venv/bin/asr-kd doctor"
 # extra -> what cannot be done without it; the extra `dev` is for work on asr_kd itself
 _EXTRAS = {
-    "k2": "asr-kd decode takes its own search, and --rescore-lm cannot be used",
+    "k2": "asr-kd decode takes its own search",
     "dask": "no --executor tcp://...",
     "tensorboard": "no TensorBoard logs; the JSON-lines logs are written all the same",
 }

@@ -78,9 +78,7 @@ def check_models(models: Sequence[Path], backend: str) -> None:
     """Raises UserError where the models of a second pass cannot be used or share a name, or there are no lattices."""
     if not backend_named(backend).lattices:
         able = " or ".join(name for name, entry in BACKENDS.items() if entry.lattices)
-        raise UserError(
-            f"--rescore-lm needs a decoder that keeps lattices: --decoder {able} (in the reference environment)."
-        )
+        raise UserError(f"--rescore-lm needs a decoder that keeps lattices: --decoder {able}.")
     names: dict[str, Path] = {}
     for model in models:
         if not model.is_file():

@@ -40,7 +40,7 @@ if [[ -n $dev_speakers ]]; then parts+=(--dev-speakers "$dev_speakers"); fi
 fetched=$work_dir/download
 second_pass=() named=()
 IFS=, read -ra models <<<"$rescore_lm"
-if [[ -n $rescore_lm && ( $decoder == native || $decoder == kaldi ) ]]; then _options_die "--rescore-lm needs the lattices of --decoder k2."; fi
+if [[ -n $rescore_lm && $decoder == kaldi ]]; then _options_die "--rescore-lm needs the lattices of --decoder k2 or native."; fi
 for name in "${models[@]}"; do
   if [[ $name != */* && $name != *.arpa && $name != *.arpa.gz ]]; then # one of OpenSLR's names
     named+=(--lm "$name")

@@ -27,13 +27,17 @@ from asr_kd.workspace.work import Workspace
 from ..stores import write_store
 from .test_decode import CONFIG, work  # noqa: F401  (a fixture)
 
-pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
-
-from asr_kd.decoding.k2_decoder import _arcs_of_each
-
 _spec = importlib.util.spec_from_file_location("toy", Path(__file__).parents[1] / "decoding" / "toy.py")
 toy = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(toy)
+
+
+@pytest.fixture(params=["k2", "native"])
+def backend(request) -> str:
+    if request.param == "k2":
+        pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
+    return request.param
+
 
 EXHAUSTIVE = DecodingConfig(search_beam=1000.0, output_beam=1000.0, max_active=100_000)
 SCALE = 0.4
@@ -49,10 +53,10 @@ def graph(tree):
     return compile_graph(toy.LANG, toy.ARPA, tree, toy.SILENCE)
 
 
-def test_a_list_begins_with_the_best_path_and_has_each_word_sequence_once(graph) -> None:
+def test_a_list_begins_with_the_best_path_and_has_each_word_sequence_once(graph, backend) -> None:
     rng = np.random.default_rng(0)
     loglikes = [(3 * rng.normal(size=(length, graph.num_senones))).astype(np.float32) for length in (25, 60, 9)]
-    decoder = make_decoder("k2", graph, EXHAUSTIVE, acoustic_scale=SCALE)
+    decoder = make_decoder(backend, graph, EXHAUSTIVE, acoustic_scale=SCALE)
     best, lists, again = (
         decoder.decode(loglikes),
         decoder.nbest(loglikes, 100, 1000),
@@ -66,10 +70,10 @@ def test_a_list_begins_with_the_best_path_and_has_each_word_sequence_once(graph)
         assert same.words == answer.words and np.array_equal(same.acoustic, answer.acoustic)
 
 
-def test_scores_do_not_depend_on_which_paths_were_drawn(graph) -> None:
+def test_scores_do_not_depend_on_which_paths_were_drawn(graph, backend) -> None:
     """A drawn path has its words at random times: its score is not the words' own."""
     flat = (2 * np.random.default_rng(1).normal(size=(40, graph.num_senones))).astype(np.float32)
-    decoder = make_decoder("k2", graph, EXHAUSTIVE, acoustic_scale=SCALE)
+    decoder = make_decoder(backend, graph, EXHAUSTIVE, acoustic_scale=SCALE)
     few, many = (decoder.nbest([flat], draws, 1000)[0] for draws in (100, 800))
     scores = zip(many.acoustic, many.graph, strict=True)
     others = dict(zip(many.words, scores, strict=True))
@@ -81,10 +85,10 @@ def test_scores_do_not_depend_on_which_paths_were_drawn(graph) -> None:
     assert len(short.words) == 10 and short.words[0] == many.words[0]
 
 
-def test_scores_of_a_list_are_those_of_its_words(graph, tree) -> None:
+def test_scores_of_a_list_are_those_of_its_words(graph, tree, backend) -> None:
     """Graph scores by the language model, and the best total by trying every path through a short utterance."""
     loglike = (3 * np.random.default_rng(5).normal(size=(7, graph.num_senones))).astype(np.float32)
-    (answer,) = make_decoder("k2", graph, EXHAUSTIVE, acoustic_scale=SCALE).nbest([loglike], 300, 1000)
+    (answer,) = make_decoder(backend, graph, EXHAUSTIVE, acoustic_scale=SCALE).nbest([loglike], 300, 1000)
     best, words = toy.best_by_trying_all(tree, loglike, scale=SCALE, penalty=0.0)
     assert answer.words[0] in words
     total = SCALE * answer.acoustic[0] + answer.graph[0]
@@ -126,7 +130,7 @@ def words_of(folder: Path) -> list[list[str]]:
 
 
 def test_the_same_model_changes_no_words(work: Workspace, tmp_path: Path) -> None:  # noqa: F811
-    decode(CONFIG, work, backend="k2")
+    decode(CONFIG, work)
     result = rescore(CONFIG, work, lm_file(tmp_path, toy.ARPA), nj=1)
     assert result.ran and "rescored with" in str(result)
     for system in ("plain", "crowd"):
@@ -140,7 +144,7 @@ def test_the_same_model_changes_no_words(work: Workspace, tmp_path: Path) -> Non
 
 
 def test_a_model_that_knows_the_words_is_believed(work: Workspace, tmp_path: Path) -> None:  # noqa: F811
-    decode(CONFIG, work, backend="k2")
+    decode(CONFIG, work)
     sure = estimate([["SEA"], ["BEER", "C"], ["AB", "BEE"]] * 50, 3, toy.LANG.words)
     rescored = rescore(CONFIG, work, lm_file(tmp_path, sure), ["plain"], ["dev"])
     assert rescored.summaries[0]["wer"] <= rescored.summaries[0]["first_pass_wer"]
@@ -156,7 +160,7 @@ def test_a_model_that_knows_the_words_is_believed(work: Workspace, tmp_path: Pat
 
 
 def test_the_choice_is_that_of_a_sum_by_hand(work: Workspace, tmp_path: Path) -> None:  # noqa: F811
-    decode(CONFIG, work, backend="k2")
+    decode(CONFIG, work)
     larger = estimate([["SEA", "C"], ["BEER", "C"], ["AB", "BEE"]] * 9 + [["C"]], 3, toy.LANG.words)
     rescore(CONFIG, work, lm_file(tmp_path, larger), ["plain"])
     summary = json.loads((work.rescored("plain", "test", "larger") / "summary.json").read_text())
@@ -172,7 +176,7 @@ def test_the_choice_is_that_of_a_sum_by_hand(work: Workspace, tmp_path: Path) ->
 
 
 def test_words_that_the_larger_model_lacks(work: Workspace, tmp_path: Path) -> None:  # noqa: F811
-    decode(CONFIG, work, backend="k2")
+    decode(CONFIG, work)
     small = estimate([["BEE", "C", "SEA"]], 2)
     with pytest.raises(UserError, match=r"2 of 5 words of the hypotheses are not in this language model \(AB, BEER"):
         rescore(CONFIG, work, lm_file(tmp_path, small), ["plain"])
@@ -207,7 +211,7 @@ def test_what_is_missing_is_named(work: Workspace, tmp_path: Path) -> None:  # n
 
 
 def test_a_model_in_lower_case_gives_the_same_words(work: Workspace, tmp_path: Path) -> None:  # noqa: F811
-    decode(CONFIG, work, sets=["dev"], backend="k2")
+    decode(CONFIG, work, sets=["dev"])
     (tmp_path / "lower").mkdir()
     file, lower = lm_file(tmp_path, toy.ARPA), tmp_path / "lower" / "lower.arpa"
     lower.write_text(file.read_text().lower())
@@ -216,9 +220,9 @@ def test_a_model_in_lower_case_gives_the_same_words(work: Workspace, tmp_path: P
     assert words_of(work.rescored("plain", "dev", "lower")) == words_of(work.rescored("plain", "dev", "larger"))
 
 
-def test_an_utterance_without_a_path_stays_without_words(graph) -> None:
+def test_an_utterance_without_a_path_stays_without_words(graph, backend) -> None:
     narrow = replace(EXHAUSTIVE, retry_beams=(1.0,))
-    decoder = make_decoder("k2", graph, narrow, acoustic_scale=SCALE)
+    decoder = make_decoder(backend, graph, narrow, acoustic_scale=SCALE)
     (answer,) = decoder.nbest([np.zeros((1, graph.num_senones), np.float32)], 10, 10)  # no word is one frame long
     assert not answer.words and len(answer.acoustic) == len(answer.graph) == 0
     assert math.isinf(decoder.decode([np.zeros((1, graph.num_senones), np.float32)])[0].score)
@@ -226,6 +230,9 @@ def test_an_utterance_without_a_path_stays_without_words(graph) -> None:
 
 def test_a_lattice_that_leads_nowhere_is_searched_again_with_a_wider_beam(graph) -> None:
     """The beam leaves arcs in it, but no path to the end; the others of its batch have their lists."""
+    pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
+    from asr_kd.decoding.k2_decoder import _arcs_of_each
+
     rng = np.random.default_rng(0)
     loglikes = [(3 * rng.normal(size=(30, graph.num_senones))).astype(np.float32) for _ in range(12)]
     narrow = replace(EXHAUSTIVE, search_beam=0.5, output_beam=0.5, min_active=0, retry_beams=(1.0, 100.0))
@@ -246,7 +253,7 @@ def test_an_utterance_without_a_path_is_listed_without_hypotheses(work: Workspac
         (name, np.random.default_rng(3).normal(size=(length, 4))) for name, length in (("long", 25), ("short", 2))
     ]
     write_store(work.frames("test"), frames, texts=["SEA", "BEER C"], scale=np.ones(4, np.float32))
-    decode(CONFIG, work, ["plain"], backend="k2")
+    decode(CONFIG, work, ["plain"])
     (summary,) = rescore(CONFIG, work, lm_file(tmp_path, toy.ARPA), ["plain"], ["test"]).summaries
     listed = {(each.utterance, each.seed): each.hypotheses for each in read_lists(work.nbest("plain", "test"))}
     assert [bool(listed[name, 0].words) for name in ("long", "short")] == [True, False]
