@@ -23,6 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 choose_mkl_code_path(cpu_flags())  # before torch is loaded, as the commands do
 
 # isort: split
+import importlib.metadata  # noqa: E402
 import json  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable, Iterator, Sequence  # noqa: E402
@@ -128,7 +129,8 @@ def sphinx_row(cuts: Path, every: int) -> Row:
     errors, speed = measured(speakers, lambda recordings: [words(each) for each in recordings], _SPHINX_RATE)
     sizes = {path: path.stat().st_size for path in model.rglob("*") if path.is_file()}
     net = sum(size for path, size in sizes.items() if path.parent != model)
-    return Row(f"pocketsphinx {pocketsphinx.__version__}", "running", net, sum(sizes.values()), errors, speed, None)
+    version = importlib.metadata.version("pocketsphinx")
+    return Row(f"pocketsphinx {version}", "running", net, sum(sizes.values()), errors, speed, None)
 
 
 def main() -> None:

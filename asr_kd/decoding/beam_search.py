@@ -81,6 +81,7 @@ class BeamSearch:
         # of a frame's tokens: state, the predecessor's place in the history, arc; score less the frame before's best
         self._tokens = np.empty((graph.num_states, 3), np.int32)
         self._scores = np.empty(graph.num_states, np.float32)
+        self._alive = np.empty(graph.num_states, np.int32)  # states of the survivors of a frame
         self._counter = self._num_tokens = 0
         self.restart()
 
@@ -99,9 +100,9 @@ class BeamSearch:
         """(L, C) scaled log-likelihoods of the next frames; they must be finite."""
         frames = np.ascontiguousarray(loglikes, np.float32)
         begins, bests = np.empty(len(frames), np.int64), np.empty(len(frames))
-        graph, active = self._graph, (self._tokens, self._scores, self._slots)
+        graph, active = self._graph, (self._tokens, self._scores, self._alive)
         self._history, self._kept, self._used, self._num_tokens, self._counter = _advance(
-            (graph.first, graph.arcs, graph.scores), frames, self._limits, active, (begins, bests),
+            (graph.first, graph.arcs, graph.scores), frames, self._limits, active, self._slots, (begins, bests),
             (self._history, self._kept), (self._used, self._num_tokens, self._counter),
         )  # fmt: skip
         self._begins.append(begins)
@@ -134,7 +135,12 @@ class BeamSearch:
         if self.best(final=True).size == 0:
             return None
         history, kept, used, best, _, _ = _keep(
-            (self._tokens, self._scores), self._num_tokens, self._limits, self._history, self._kept, self._used
+            (self._tokens, self._scores, self._alive),
+            self._num_tokens,
+            self._limits,
+            self._history,
+            self._kept,
+            self._used,
         )
         begins = np.concatenate([*self._begins, [self._used, used]])
         totals = np.cumsum(np.concatenate([*self._bests, [best]]))
@@ -163,20 +169,18 @@ class BeamSearch:
 
 
 @compiled()
-def _advance(graph, frames, limits, active, log, past, counts):  # type: ignore[no-untyped-def]
-    (tokens, scores, slots), (begins, bests), (history, kept) = active, log, past
+def _advance(graph, frames, limits, active, slots, log, past, counts):  # type: ignore[no-untyped-def]
+    (begins, bests), (history, kept) = log, past
     used, num_tokens, counter = counts
     for number in range(len(frames)):
         begins[number] = used
-        history, kept, used, bests[number], width, best = _keep(
-            (tokens, scores), num_tokens, limits, history, kept, used
-        )
+        history, kept, used, bests[number], width, best = _keep(active, num_tokens, limits, history, kept, used)
         if counter > _LARGEST:
             slots[:] = -1
             counter = 0
         counter += num_tokens
         survivors = begins[number], used, best
-        num_tokens = _expand(graph, frames[number], (history, kept), survivors, (tokens, scores, slots), counter, width)
+        num_tokens = _expand(graph, frames[number], kept, survivors, active, (slots, counter), width)
     return history, kept, used, num_tokens, counter
 
 
@@ -187,7 +191,7 @@ def _keep(active, num_tokens, limits, history, kept, used):  # type: ignore[no-u
     Returns:
       history, kept, used; the best score, the beam of the next frame's first cutoff, the best one's place.
     """
-    (tokens, scores), (beam, max_active, min_active) = active, limits
+    (tokens, scores, alive), (beam, max_active, min_active) = active, limits
     best, cutoff = _cutoff(scores[:num_tokens], beam, max_active, min_active)
     if used + num_tokens > len(history):
         larger = np.empty((2 * (used + num_tokens), 2), np.int32)
@@ -195,13 +199,13 @@ def _keep(active, num_tokens, limits, history, kept, used):  # type: ignore[no-u
         longer = np.empty(2 * (used + num_tokens), np.float32)
         longer[:used] = kept[:used]
         history, kept = larger, longer
-    place = used
+    begin, place = used, used
     for token in range(num_tokens):
         if scores[token] >= cutoff:
             if scores[token] == best:
                 place = used
             history[used, 0], history[used, 1] = tokens[token, 1], tokens[token, 2]
-            kept[used] = scores[token] - best
+            kept[used], alive[used - begin] = scores[token] - best, tokens[token, 0]
             used += 1
     return history, kept, used, best, beam if cutoff == best - beam else best - cutoff + _SLACK, place
 
@@ -232,21 +236,20 @@ def _cutoff(scores, beam, max_active, min_active):  # type: ignore[no-untyped-de
 
 
 @compiled()
-def _expand(graph, frame, past, survivors, active, counter, width):  # type: ignore[no-untyped-def]
+def _expand(graph, frame, kept, survivors, active, numbers, width):  # type: ignore[no-untyped-def]
     """The tokens of the next frame; returns how many they are.
 
     Args:
       survivors: where they are in the history, and which is the best one: it is expanded first, for a good cutoff.
-      counter: the slots of older frames are below it.
+      numbers: the slots, and the number below which those of older frames are.
       width: beam of the first cutoff, which spares tokens that would be dropped at once.
     """
-    (first, arcs, arc_scores), (history, kept), (tokens, scores, slots) = graph, past, active
+    (first, arcs, arc_scores), (tokens, scores, alive), (slots, counter) = graph, active, numbers
     begin, end, best = survivors
     count, cutoff = 0, np.float32(-np.inf)
     for turn in range(begin - 1, end):
         place = best if turn < begin else turn
-        arc_before = history[place, 1]
-        state = arcs[arc_before, 0] if arc_before >= 0 else 0
+        state = alive[place - begin]
         for arc in range(first[state], first[state + 1]):
             score = kept[place] + arc_scores[arc, 2] + frame[arcs[arc, 1]]
             if score < cutoff:
