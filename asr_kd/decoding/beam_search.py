@@ -67,10 +67,10 @@ class SearchGraph:
 
 
 class BeamSearch:
-    """A search that gets its frames little by little.
+    """A search that gets its frames little by little. It is for one thread at a time.
 
     Args:
-      graph: several searches may share it.
+      graph: several searches may share it, in any threads.
     """
 
     def __init__(self, graph: SearchGraph, beams: Beams) -> None:
@@ -247,6 +247,8 @@ def _expand(graph, frame, kept, survivors, active, numbers, width):  # type: ign
     (first, arcs, arc_scores), (tokens, scores, alive), (slots, counter) = graph, active, numbers
     begin, end, best = survivors
     count, cutoff = 0, np.float32(-np.inf)
+    if begin == end:  # every path has come to a state that no arc leaves
+        return count
     for turn in range(begin - 1, end):
         place = best if turn < begin else turn
         state = alive[place - begin]

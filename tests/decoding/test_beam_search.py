@@ -107,6 +107,23 @@ def _best_of(lattice) -> float:
     return float((totals - lattice.final).max())
 
 
+def test_where_every_path_ends_before_the_frames_do_there_is_none():
+    """Two frames lead to a state that only a final arc leaves."""
+    src, dst, senone = np.array([(0, 1, 0), (1, 2, 0), (2, 3, -1)], np.int32).T
+    nothing = np.zeros(3, np.int32)
+    graph = Graph(src, dst, senone, nothing, nothing.astype(np.float32), 1, ("ONE",), ())
+    search = BeamSearch(SearchGraph(graph), EVERYTHING)
+    search.advance(np.zeros((2, 1), np.float32))
+    assert len(search.best(final=True)) == 2
+    for _ in range(3):
+        search.advance(np.zeros((1, 1), np.float32))
+        assert not len(search.best(final=True)) and not len(search.best(final=False))
+    assert search.lattice(np.zeros((5, 1), np.float32), 1.0) is None
+    search.restart()
+    search.advance(np.zeros((2, 1), np.float32))
+    assert len(search.best(final=True)) == 2
+
+
 @pytest.fixture(scope="module")
 def wide() -> Graph:
     """400 states, each with arcs to 20 others."""
