@@ -8,6 +8,12 @@ confidences of 0 and 1 that are never wrong, 0 for the share of right words as t
 than that. "auc" is the probability that a right word has a higher confidence than a wrong one, "mean" what confidences
 promise beside the share of words that are right. Seconds are for a second of speech, on one thread, without and with
 confidences.
+
+Measured with the same model as in bench_runtime.py on the 60 utterances of its dev, each of another speaker:
+
+    | model | words | right | mean | nce | auc | s without | s with |
+    |---|--:|--:|--:|--:|--:|--:|--:|
+    | rec-distilled | 1802 | 78.2% | 87.9% | 0.047 | 0.855 | 0.023 | 0.047 |
 """
 
 from __future__ import annotations

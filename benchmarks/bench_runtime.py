@@ -9,20 +9,23 @@ recordings one after the other. "share" is of features, the first net and the fi
 The net's floor are its products: a multiplication and an addition for each weight and frame. A processor with AVX2 does
 32 of these in a cycle, about 90 GFLOP/s at 2.8 GHz. onnxruntime's rows normalise too.
 
-Measured with the distilled 3 x 384 net of recipes/librispeech's mini.yaml (1.08 M parameters, a graph of 5.9 M arcs,
-beam 11, at most 4,500 active states) on 30 recordings of test-clean, on one AVX2 core with nothing beside it:
+Measured with the distilled 3 x 384 net of recipes/librispeech's mini.yaml (1.16 M parameters, a graph of 5.9 M arcs,
+beam 11, at most 4,500 active states) on 30 recordings of test-clean, on one core of an AMD EPYC with avx512_bf16 and
+nothing beside it:
 
-    30 recordings, 208.3 s of speech; one thread
+    30 recordings, 226.9 s of speech; one thread
     step      program                          times real time   share  note
-    features  lhotse                                    1566.6    0.8%
-    net       torch 1.13.1+cu117                         167.4    7.8%  36.2 GFLOP/s
-    net       onnxruntime float32                        201.0    6.5%  43.4 GFLOP/s
-    net       onnxruntime int8                           322.2    4.0%  69.6 GFLOP/s
-    search    kaldi                                       14.3   91.4%  590 words
-    search    k2                                          24.0   54.2%  589 words
-    features, first net, first search: 13.0 times real time
+    features  lhotse                                    3911.5    1.6%
+    net       torch 1.13.1+cu117                         449.7   14.3%  104.1 GFLOP/s
+    net       onnxruntime float32                        405.3   15.9%  93.8 GFLOP/s
+    net       onnxruntime int8                          1018.6    6.3%  235.8 GFLOP/s
+    search    native                                      76.6   84.0%  601 words
+    search    kaldi                                       26.7  241.2%  601 words
+    search    k2                                          36.9  174.3%  602 words
+    features, first net, first search: 64.4 times real time
 
-So the net is less than a tenth of the whole, and the search decides: how many states beam and max_active let it visit.
+With other programs beside it the search suffers most, as it waits for memory: native 50.5, kaldi 14.6, k2 28.3 and 42.8
+in all, in a run beside two others.
 """
 
 from __future__ import annotations
