@@ -18,7 +18,6 @@ Measured with the same model as in bench_runtime.py on the 60 utterances of its 
 
 from __future__ import annotations
 
-import argparse
 import os
 
 from asr_kd.kernels.process import choose_mkl_code_path, cpu_flags
@@ -29,11 +28,10 @@ choose_mkl_code_path(cpu_flags())  # before torch is loaded, as the commands do
 # isort: split
 import time  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
-from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from utterances import Utterance, speakers_of  # noqa: E402
+from utterances import Utterance, parser, speakers_of  # noqa: E402
 
 import asr_kd  # noqa: E402
 from asr_kd.decoding.confidence import DRAWS  # noqa: E402
@@ -69,11 +67,7 @@ def area_under_the_curve(confidences: np.ndarray, right: np.ndarray) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cuts", type=Path, required=True, help="of a set, in the folder data of a work folder")
-    parser.add_argument("--every", type=int, default=1, help="take one of so many cuts")
-    parser.add_argument("models", nargs="+", type=Path)
-    options = parser.parse_args()
+    options = parser(__doc__).parse_args()
     torch.set_num_threads(1)
     print("| model | words | right | mean | nce | auc | s without | s with |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|")

@@ -14,7 +14,6 @@ products and not two methods.
 
 from __future__ import annotations
 
-import argparse
 import os
 
 from asr_kd.kernels.process import choose_mkl_code_path, cpu_flags
@@ -32,7 +31,7 @@ from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from utterances import Utterance, speakers_of  # noqa: E402
+from utterances import Utterance, parser, speakers_of  # noqa: E402
 
 import asr_kd  # noqa: E402
 from asr_kd.evaluation.wer import WordErrors, align_words, count_errors  # noqa: E402
@@ -130,16 +129,13 @@ def sphinx_row(cuts: Path, every: int) -> Row:
     sizes = {path: path.stat().st_size for path in model.rglob("*") if path.is_file()}
     net = sum(size for path, size in sizes.items() if path.parent != model)
     version = importlib.metadata.version("pocketsphinx")
-    return Row(f"pocketsphinx {version}", "running", net, sum(sizes.values()), errors, speed, None)
+    return Row(f"pocketsphinx {version}", "its own", net, sum(sizes.values()), errors, speed, None)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cuts", type=Path, required=True, help="of a set, in the folder data of a work folder")
-    parser.add_argument("--every", type=int, default=1, help="take one of so many cuts")
-    parser.add_argument("--pocketsphinx", action="store_true")
-    parser.add_argument("models", nargs="*", type=Path)
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--pocketsphinx", action="store_true")
+    options = arguments.parse_args()
     torch.set_num_threads(1)
     print("| system | mean | net, MB | all, MB | WER | ins / del / sub | times real time | latency |")
     print("|---|---|--:|--:|--:|--:|--:|--:|")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,3 +33,12 @@ def speakers_of(cuts: Path, every: int, rate: int) -> list[list[Utterance]]:
         utterance = Utterance(clip.resampled(), tuple(supervision["text"].split()))
         speakers.setdefault(supervision.get("speaker") or str(number), []).append(utterance)
     return list(speakers.values())
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Of a benchmark's options: which set, which of its cuts, and recognisers to be measured on them."""
+    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--cuts", type=Path, required=True, help="of a set, in the folder data of a work folder")
+    options.add_argument("--every", type=int, default=1, help="take one of so many cuts")
+    options.add_argument("models", nargs="*", type=Path, help="folders of recognisers")
+    return options

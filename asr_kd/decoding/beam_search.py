@@ -52,7 +52,7 @@ class SearchGraph:
 
     def __init__(self, graph: Graph, word_penalty: float = 0.0) -> None:
         real = graph.senone >= 0
-        score = (graph.score + word_penalty * graph.words_per_output()[graph.output]).astype(np.float32)
+        score = graph.scores_with(word_penalty)
         self.num_states = graph.num_states - 1  # without the last one, which final arcs enter
         self.final = np.full(self.num_states, -np.inf, np.float32)
         self.final[graph.src[~real]] = score[~real]
@@ -74,7 +74,7 @@ class BeamSearch:
     """
 
     def __init__(self, graph: SearchGraph, beams: Beams) -> None:
-        self._graph, self._beams = graph, beams
+        self._graph = graph
         self._limits = np.float32(beams.beam), beams.max_active, beams.min_active
         # state -> number of its token in this frame; of older frames something smaller
         self._slots = np.full(graph.num_states, -1, np.int32)
@@ -135,13 +135,9 @@ class BeamSearch:
         if self.best(final=True).size == 0:
             return None
         history, kept, used, best, _, _ = _keep(
-            (self._tokens, self._scores, self._alive),
-            self._num_tokens,
-            self._limits,
-            self._history,
-            self._kept,
+            (self._tokens, self._scores, self._alive), self._num_tokens, self._limits, self._history, self._kept,
             self._used,
-        )
+        )  # fmt: skip
         begins = np.concatenate([*self._begins, [self._used, used]])
         totals = np.cumsum(np.concatenate([*self._bests, [best]]))
         frames = np.ascontiguousarray(loglikes, np.float32)

@@ -5,6 +5,7 @@ Shapes:  T frames of an utterance, C senones.
 
 from __future__ import annotations
 
+import abc
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -136,3 +137,32 @@ def check_no_penalty(word_penalty: float) -> None:
     """Raises ValueError for a decoder whose lattices are needed but have a word penalty in their scores."""
     if word_penalty:
         raise ValueError(f"the scores of a lattice cannot be taken apart at a word penalty of {word_penalty:g}")
+
+
+class OneByOne(abc.ABC):
+    """What decoders share that search one utterance after the other; the arguments are those of `make_decoder`."""
+
+    def __init__(self, graph: Graph, settings: DecodingConfig, acoustic_scale: float, word_penalty: float) -> None:
+        self._graph, self._settings = graph, settings
+        self._scale, self._penalty = acoustic_scale, word_penalty
+
+    def decode(self, loglikes: Sequence[np.ndarray]) -> list[Hypothesis]:
+        """The best path of each utterance."""
+        check_loglikes(loglikes, self._graph)
+        return [self._decode(array) for array in loglikes]
+
+    def decode_grid(
+        self, loglikes: Sequence[np.ndarray], scales: Sequence[float], penalties: Sequence[float]
+    ) -> list[Grid]:
+        """From one lattice per utterance, made at this decoder's scale."""
+        check_no_penalty(self._penalty)
+        check_loglikes(loglikes, self._graph)
+        return [self._grid(array, scales, penalties) for array in loglikes]
+
+    @abc.abstractmethod
+    def _decode(self, loglike: np.ndarray) -> Hypothesis:
+        """The best path of an utterance."""
+
+    @abc.abstractmethod
+    def _grid(self, loglike: np.ndarray, scales: Sequence[float], penalties: Sequence[float]) -> Grid:
+        """The words of an utterance at each point."""

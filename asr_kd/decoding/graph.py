@@ -91,6 +91,11 @@ class Graph:
         lengths = [0.0] + [1.0] * len(self.words) + [float(len(sequence)) for sequence in self.sequences]
         return np.array(lengths, np.float32)
 
+    def scores_with(self, word_penalty: float) -> np.ndarray:
+        """(A,) float32: the scores, with a penalty added for each word; final arcs have none."""
+        scores: np.ndarray = (self.score + word_penalty * self.words_per_output()[self.output]).astype(np.float32)
+        return scores
+
 
 def compile_graph(lang: Lang, arpa: Arpa, tree: Tree, silence_probability: float) -> Graph:
     """Builds HCLG; sizes and seconds are logged.

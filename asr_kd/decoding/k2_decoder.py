@@ -56,7 +56,7 @@ class K2Decoder:
     def _acceptor(self) -> Any:
         graph = self._graph
         labels = np.where(graph.senone < 0, -1, graph.senone + 1).astype(np.int32)
-        scores = torch.from_numpy(graph.score + self._penalty * graph.words_per_output()[graph.output])
+        scores = torch.from_numpy(graph.scores_with(self._penalty))
         columns = [torch.from_numpy(column) for column in (graph.src, graph.dst, labels)]
         fsa = k2.Fsa(torch.stack([*columns, scores.float().view(torch.int32)], 1).contiguous())
         fsa.aux_labels = torch.from_numpy(np.where(graph.senone < 0, -1, graph.output).astype(np.int32))

@@ -9,7 +9,7 @@ import kaldi_decoder
 import kaldifst
 import numpy as np
 
-from asr_kd.decoding.decoder import NO_PATH, Grid, Hypothesis, check_loglikes, check_no_penalty
+from asr_kd.decoding.decoder import NO_PATH, Grid, Hypothesis, OneByOne
 from asr_kd.decoding.fst_io import Fst, Lattice, from_lattice, to_kaldifst
 from asr_kd.decoding.graph import Graph
 from asr_kd.decoding.settings import DecodingConfig
@@ -19,29 +19,16 @@ LATTICE_BEAM = 15.0  # of a search for a lattice, which has no max_active; 12 co
 SMALL_GRAPH = 5  # times max_active: with at most so many states no search needs a max_active
 
 
-class KaldiDecoder:
-    """See `Decoder`; the arguments are those of K2Decoder."""
+class KaldiDecoder(OneByOne):
+    """See `Decoder`; the arguments are those of K2Decoder.
+
+    Paths are found by FasterDecoder, lattices by LatticeSimpleDecoder; an utterance for which the latter finds no path
+    is searched at each point of a grid.
+    """
 
     def __init__(self, graph: Graph, settings: DecodingConfig, *, acoustic_scale: float, word_penalty: float = 0.0):
-        self._graph, self._settings = graph, settings
-        self._scale, self._penalty = acoustic_scale, word_penalty
+        super().__init__(graph, settings, acoustic_scale, word_penalty)
         self._fst = to_kaldifst(decoding_fst(graph, word_penalty))
-
-    def decode(self, loglikes: Sequence[np.ndarray]) -> list[Hypothesis]:
-        """The best path of each utterance, by FasterDecoder."""
-        check_loglikes(loglikes, self._graph)
-        return [self._decode(array) for array in loglikes]
-
-    def decode_grid(
-        self, loglikes: Sequence[np.ndarray], scales: Sequence[float], penalties: Sequence[float]
-    ) -> list[Grid]:
-        """From one lattice per utterance, made at this decoder's scale by LatticeSimpleDecoder.
-
-        An utterance for which it finds no path is searched at each point of the grid.
-        """
-        check_no_penalty(self._penalty)
-        check_loglikes(loglikes, self._graph)
-        return [self._grid(array, scales, penalties) for array in loglikes]
 
     def lattice(self, loglike: np.ndarray) -> Lattice | None:
         """The lattice of one utterance, each arc a frame; None where no path was found."""
@@ -101,7 +88,5 @@ def decoding_fst(graph: Graph, word_penalty: float = 0.0) -> Fst:
     real = graph.senone >= 0
     final = np.full(graph.num_states - 1, np.inf, np.float32)
     final[graph.src[~real]] = -graph.score[~real]
-    cost = -(graph.score + word_penalty * graph.words_per_output()[graph.output])[real]
-    return Fst(
-        graph.src[real], graph.dst[real], graph.senone[real] + 1, graph.output[real], cost.astype(np.float32), final
-    )
+    cost = -graph.scores_with(word_penalty)[real]
+    return Fst(graph.src[real], graph.dst[real], graph.senone[real] + 1, graph.output[real], cost, final)

@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 
 from asr_kd.decoding.beam_search import Beams, BeamSearch, SearchGraph
 from asr_kd.decoding.confidence import sample_paths
-from asr_kd.decoding.decoder import NO_PATH, Grid, Hypothesis, NBest, check_loglikes, check_no_penalty, empty_grid
+from asr_kd.decoding.decoder import (
+    NO_PATH,
+    Grid,
+    Hypothesis,
+    NBest,
+    OneByOne,
+    check_loglikes,
+    check_no_penalty,
+    empty_grid,
+)
 from asr_kd.decoding.fst_io import Lattice, with_one_end
 from asr_kd.decoding.graph import Graph
 from asr_kd.decoding.nbest import FLATTENING, most_drawn, ranked
@@ -18,28 +27,14 @@ from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.decoding.word_paths import best_outputs, best_scores, words_at
 
 
-class NativeDecoder:
+class NativeDecoder(OneByOne):
     """See `LatticeDecoder`; the arguments are those of K2Decoder."""
 
     def __init__(self, graph: Graph, settings: DecodingConfig, *, acoustic_scale: float, word_penalty: float = 0.0):
-        self._graph, self._settings = graph, settings
-        self._scale, self._penalty = acoustic_scale, word_penalty
+        super().__init__(graph, settings, acoustic_scale, word_penalty)
         self._arcs = SearchGraph(graph, word_penalty)
         self._ordinary = Beams(settings.search_beam, settings.max_active, settings.min_active)
         self._search = BeamSearch(self._arcs, self._ordinary)
-
-    def decode(self, loglikes: Sequence[np.ndarray]) -> list[Hypothesis]:
-        """The best path of each utterance."""
-        check_loglikes(loglikes, self._graph)
-        return [self._decode(array) for array in loglikes]
-
-    def decode_grid(
-        self, loglikes: Sequence[np.ndarray], scales: Sequence[float], penalties: Sequence[float]
-    ) -> list[Grid]:
-        """From one lattice per utterance, made at this decoder's scale."""
-        check_no_penalty(self._penalty)
-        check_loglikes(loglikes, self._graph)
-        return [self._grid(array, scales, penalties) for array in loglikes]
 
     def nbest(self, loglikes: Sequence[np.ndarray], draws: int, size: int) -> list[NBest]:
         """The best path, and word sequences that many of `draws` paths drawn from the lattice have."""
