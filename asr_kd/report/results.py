@@ -118,6 +118,7 @@ class SystemRow:
     with_silence: Rates | None = None  # of phones: the rates where silence counts as a phone
     # untranscribed set -> its frames, altered copies included, that it learnt from beside training
     extra: dict[str, int] = field(default_factory=dict)
+    kind: str = ""  # of its models, with "+" between several; "": an older report did not say
     characters: Rates | None = None  # of words made of characters or pieces: the rates of their characters (CER)
     # of words made of phones: the rates of phones, decoded with a phone bigram and compared with the forced alignment
     per: dict[str, float] | None = None

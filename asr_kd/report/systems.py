@@ -131,6 +131,7 @@ def row_of(
         tree=system.tree,
         train_fraction=system.train_fraction,
         extra=_untranscribed_frames(work, system),
+        kind="+".join(sorted({config.systems[part].model.kind for part in config.answering(name)})),
         each=PerSeed(
             frame_accuracy={n: f.accuracy.tolist() for n, f in measured.each.items()},
             cross_entropy={n: f.cross_entropy.tolist() for n, f in measured.each.items()},

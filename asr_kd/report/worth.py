@@ -71,14 +71,15 @@ def by_worth(of_set: Sequence[Pair]) -> list[Pair]:
 def smaller_as_good(of_set: Sequence[Pair]) -> tuple[Pair, Pair] | None:
     """A pair whose distilled network is as good as the direct one of a larger pair, with the larger pair.
 
-    Both learnt from the same share of the training data, and from the same untranscribed sets. Of several, the two that
-    differ most in size.
+    Both are of one kind, and learnt from the same share of the training data and from the same untranscribed sets. Of
+    several, the two that differ most in size.
     """
     candidates = [
         (small, large)
         for small in of_set
         for large in of_set
         if small.distilled.parameters < large.direct.parameters
+        and small.distilled.kind == large.direct.kind
         and small.distilled.train_fraction == large.direct.train_fraction
         and small.distilled.extra == large.direct.extra
         and small.sign * small.value(small.distilled) <= large.sign * large.value(large.direct)

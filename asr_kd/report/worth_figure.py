@@ -45,9 +45,9 @@ def _panel(ax: Axes, of_set: Sequence[Pair], look: Mapping[str, Look]) -> list[A
     """Draws the pairs and their teachers; returns the labels, which may overlap."""
     places = _places(of_set)
     for role in ("direct", "distilled"):
-        sizes, values = [place[role] for place in places], [pair.value(getattr(pair, role)) for pair in of_set]
-        line: dict[str, Any] = {"linestyle": "-" if _one_line(of_set) else "none", "linewidth": 1.4, "alpha": 0.45}
-        ax.plot(sizes, values, color=COLOURS[role], **line)
+        for line in lines(of_set):
+            sizes, values = [places[k][role] for k in line], [of_set[k].value(getattr(of_set[k], role)) for k in line]
+            ax.plot(sizes, values, color=COLOURS[role], linewidth=1.4, alpha=0.45)
         name = "trained directly" if role == "direct" else role
         ax.plot([], [], _MARKERS[role], color=COLOURS[role], markersize=9, label=name)
     labels = []
@@ -85,9 +85,13 @@ def _teachers(ax: Axes, of_set: Sequence[Pair], look: Mapping[str, Look]) -> lis
     return labels
 
 
-def _one_line(of_set: Sequence[Pair]) -> bool:
-    """Whether the pairs differ in size alone: as many sizes as pairs."""
-    return len({pair.distilled.parameters for pair in of_set}) == len(of_set)
+def lines(of_set: Sequence[Pair]) -> list[list[int]]:
+    """Numbers of the pairs that a line joins, since they differ in size alone: of one kind, each of its own size."""
+    kinds: dict[tuple[str, str], list[int]] = {}
+    for number, pair in enumerate(of_set):
+        kinds.setdefault((pair.direct.kind, pair.distilled.kind), []).append(number)
+    sizes = [len({of_set[number].distilled.parameters for number in line}) for line in kinds.values()]
+    return [line for line, count in zip(kinds.values(), sizes, strict=True) if count == len(line)]
 
 
 def _places(of_set: Sequence[Pair]) -> list[dict[str, float]]:

@@ -53,6 +53,7 @@ def test_its_row_is_the_sum_of_its_parts(run: tuple[Config, Workspace], results:
     rows = {row.name: row for row in results.systems}
     kinds, parts = rows["kinds"], [rows[name] for name in ("dnns", "tdnns", "last")]
     assert (kinds.role, kinds.members, kinds.seeds) == ("teacher", 6, 1)
+    assert kinds.kind == "dnn+tdnn" and {row.kind for row in parts} == {"dnn", "tdnn"}
     counts = [(3, 1), (1, 2), (1, 1)]  # members and seeds: all models count
     assert [(row.members, row.seeds) for row in parts] == counts
     assert kinds.parameters == sum(

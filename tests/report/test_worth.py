@@ -16,6 +16,7 @@ from asr_kd.report.page import Origin, render, sentences, terminal_text
 from asr_kd.report.results import Results
 from asr_kd.report.results_file import read_results
 from asr_kd.report.worth import error_metrics, pairs, smaller_as_good
+from asr_kd.report.worth_figure import lines
 from asr_kd.report.worth_results import Difference, Resampled
 from asr_kd.stages.report import report
 from asr_kd.workspace.config import Config
@@ -222,6 +223,18 @@ def test_a_small_network_is_not_compared_with_one_that_learnt_from_less(finished
     assert smaller_as_good(pairs(replace(results, systems=systems), "test", metric)) is None
     systems = [replace(r, extra={"podcasts": 9}) if r.name == "distilled-small" else r for r in results.systems]
     assert smaller_as_good(pairs(replace(results, systems=systems), "test", metric)) is None
+
+
+def test_networks_of_two_kinds_do_not_differ_in_size_alone(finished_run: tuple[Config, Workspace]) -> None:
+    results = read_results(report(*finished_run).path / "results.json")
+    assert {row.kind for row in results.systems} == {"dnn"}
+    results.row("distilled-small").wer["test"] = 0.1
+    metric = error_metrics(results)[0]
+    assert lines(pairs(results, "test", metric)) == [[0, 1]]
+    systems = [replace(row, kind="tdnn") if row.name.endswith("-small") else row for row in results.systems]
+    of_set = pairs(replace(results, systems=systems), "test", metric)
+    assert lines(of_set) == [[0], [1]] and smaller_as_good(of_set) is None
+    assert lines([of_set[0], of_set[0]]) == []  # two of one size: a line between them would stand upright
 
 
 def test_untranscribed_sets_are_among_what_a_network_learnt_from(finished_run: tuple[Config, Workspace]) -> None:
