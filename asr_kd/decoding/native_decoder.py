@@ -44,11 +44,13 @@ class NativeDecoder(OneByOne):
 
     def lattice(self, loglike: np.ndarray) -> Lattice | None:
         """The lattice of one utterance, within `output_beam` of its best path; None where no path was found."""
-        for beams in self._all_beams():
-            search = self._searched(loglike, beams)
-            if (lattice := search.lattice(loglike * np.float32(self._scale), self._settings.output_beam)) is not None:
-                return lattice
-        return None
+        return self._lattice_of(self._found(loglike)[1], loglike)
+
+    def decode_with_lattice(self, loglike: np.ndarray) -> tuple[Hypothesis, Lattice | None]:
+        """What `decode` and `lattice` say of one utterance, by one search."""
+        check_loglikes([loglike], self._graph)
+        hypothesis, search = self._found(loglike)
+        return hypothesis, self._lattice_of(search, loglike)
 
     def stream(self) -> NativeStream:
         """A search that gets its frames little by little."""
@@ -97,12 +99,24 @@ class NativeDecoder(OneByOne):
         search.advance(loglike * np.float32(self._scale))
         return search
 
-    def _decode(self, loglike: np.ndarray) -> Hypothesis:
+    def _found(self, loglike: np.ndarray) -> tuple[Hypothesis, BeamSearch | None]:
+        """The best path, and the search that came to an end."""
         for number, beams in enumerate(self._all_beams()):
-            hypothesis = self.hypothesis(self._searched(loglike, beams).best(final=True), loglike)
+            search = self._searched(loglike, beams)
+            hypothesis = self.hypothesis(search.best(final=True), loglike)
             if not hypothesis.failed:
-                return replace(hypothesis, retried=number > 0)
-        return NO_PATH
+                return replace(hypothesis, retried=number > 0), search
+        return NO_PATH, None
+
+    def _lattice_of(self, search: BeamSearch | None, loglike: np.ndarray) -> Lattice | None:
+        return None if search is None else self.lattice_so_far(search, loglike)
+
+    def lattice_so_far(self, search: BeamSearch, loglikes: np.ndarray) -> Lattice | None:
+        """Of a search that has seen these frames, (T, C) not scaled; None where no path may end here."""
+        return search.lattice(loglikes * np.float32(self._scale), self._settings.output_beam)
+
+    def _decode(self, loglike: np.ndarray) -> Hypothesis:
+        return self._found(loglike)[0]
 
     def _nbest(self, loglike: np.ndarray, draws: int, size: int) -> NBest:
         lattice = self.lattice(loglike)
@@ -168,6 +182,10 @@ class NativeStream:
         somebody speaks. `restart` comes next.
         """
         return self._decoder.hypothesis(self._path(final=True), self.loglikes) if self._portions else NO_PATH
+
+    def lattice(self) -> Lattice | None:
+        """As `NativeDecoder.lattice`, of the frames so far, without a wider search; None where no path may end here."""
+        return self._decoder.lattice_so_far(self._search, self.loglikes) if self._portions else None
 
     def _path(self, *, final: bool) -> NDArray[np.int32]:
         arcs = self._search.best(final=final)

@@ -24,6 +24,7 @@ from asr_kd.alignment.viterbi import viterbi
 from asr_kd.corpora.audio import Audio, AudioFormat, BadAudio, read_clips
 from asr_kd.decoding.confidence import word_confidences
 from asr_kd.decoding.decoder import Hypothesis, scaled_likelihoods
+from asr_kd.decoding.fst_io import Lattice
 from asr_kd.decoding.graph import Graph
 from asr_kd.decoding.native_decoder import NativeDecoder
 from asr_kd.decoding.settings import DecodingConfig
@@ -196,9 +197,12 @@ class Recogniser:
         for piece in cut:
             end = first + num_frames(len(piece), self.sampling_rate)
             loglikes = self.loglikes(normalised[first:end])
-            (hypothesis,) = self.decoder.decode([loglikes])
-            start = piece.start / self.sampling_rate
-            yield self.timed(hypothesis, loglikes, start, confidence=confidence)
+            lattice = None
+            if confidence:
+                hypothesis, lattice = self.decoder.decode_with_lattice(loglikes)
+            else:
+                (hypothesis,) = self.decoder.decode([loglikes])
+            yield self.timed(hypothesis, loglikes, piece.start / self.sampling_rate, lattice)
             first = end
 
     def stream(self, settings: StreamSettings | None = None) -> Stream:
@@ -245,13 +249,14 @@ class Recogniser:
         return scaled_likelihoods(log_posteriors.cpu().numpy(), self._log_priors, self.settings.decoding.prior_scale)
 
     def timed(
-        self, hypothesis: Hypothesis, loglikes: NDArray[np.float32], start: float, *, confidence: bool
+        self, hypothesis: Hypothesis, loglikes: NDArray[np.float32], start: float, lattice: Lattice | None = None
     ) -> Transcript:
         """When each word of a hypothesis was said, and how sure the search is of it.
 
         Args:
           loglikes: (T, C) of the stretch that it is of.
           start: seconds of this stretch from the recording's beginning.
+          lattice: of the search that gave the hypothesis; None: the words get no confidence.
         """
         seconds, words = self.frame_seconds, hypothesis.words
         end = start + len(loglikes) * seconds
@@ -260,7 +265,6 @@ class Recogniser:
             return Transcript((), start, end, lost=((start, end),) if lost else ())
         graph = compile_in_context(words, self.parts.lang, self.parts.tree)
         states, _ = viterbi(loglikes, graph)
-        lattice = self.decoder.lattice(loglikes) if confidence else None
         confidences: Sequence[float | None] = [None] * len(words)
         if lattice is not None:
             confidences = word_confidences(lattice, self.parts.graph, words).tolist()

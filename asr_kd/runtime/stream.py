@@ -150,10 +150,11 @@ class Stream:
 
     def _timed(self, hypothesis: Hypothesis, loglikes: NDArray[np.float32]) -> Transcript:
         """Without last words for which there are not enough frames: they had just begun."""
-        start, confidence = self._begin * self._seconds, self._settings.confidence
+        start = self._begin * self._seconds
+        lattice = self._search.lattice() if self._settings.confidence else None
         while True:
             try:
-                return self._recogniser.timed(hypothesis, loglikes, start, confidence=confidence)
+                return self._recogniser.timed(hypothesis, loglikes, start, lattice)
             except CannotAlignError:
                 hypothesis = replace(hypothesis, words=hypothesis.words[:-1])
 

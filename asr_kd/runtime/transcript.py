@@ -26,8 +26,8 @@ class Word:
 
     Attributes:
       start, end: seconds from the recording's beginning.
-      confidence: from 0 to 1, see `asr_kd.decoding.confidence`; None where it was not asked for, or the words came
-        from a wider search than that for confidences.
+      confidence: from 0 to 1, see `asr_kd.decoding.confidence`; None where it was not asked for, or no path of a
+        stream's search came to an end.
     """
 
     word: str

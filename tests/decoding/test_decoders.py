@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from asr_kd.decoding.decoder import make_decoder
 from asr_kd.decoding.graph import compile_graph
 from asr_kd.decoding.settings import DecodingConfig
+from asr_kd.decoding.word_paths import words_at
 from asr_kd.errors import UserError
 
 _spec = importlib.util.spec_from_file_location("toy", Path(__file__).parent / "toy.py")
@@ -111,6 +113,35 @@ def misleading(graph) -> np.ndarray:
     loglikes = np.full((15, graph.num_senones), -5.0, np.float32)
     loglikes[:14, graph.senone[(graph.src == 0)][0]] = 0.0
     return loglikes
+
+
+@pytest.mark.parametrize("settings", [EXHAUSTIVE, NARROW])
+def test_one_search_gives_words_and_lattice(graph, settings):
+    decoder = make_decoder("native", graph, settings, acoustic_scale=0.4)
+    utterances = [*noise(graph, [40, 2, 25]), misleading(graph)]
+    searched = []
+    for loglikes in utterances:
+        hypothesis, lattice = decoder.decode_with_lattice(loglikes)
+        assert [hypothesis] == decoder.decode([loglikes])
+        assert hypothesis.failed == (lattice is None)
+        if lattice is not None:
+            same = decoder.lattice(loglikes)
+            for part in fields(lattice):
+                np.testing.assert_array_equal(getattr(lattice, part.name), getattr(same, part.name))
+            ((words,),) = words_at(lattice, graph, [1.0], [0.0])
+            assert words == hypothesis.words
+        searched.append((hypothesis, lattice))
+    stream = decoder.stream()
+    assert stream.lattice() is None  # of no frames
+    for loglikes, (hypothesis, lattice) in zip(utterances, searched, strict=True):
+        stream.accept(loglikes[:1])
+        stream.accept(loglikes[1:])
+        ours = stream.lattice()
+        if hypothesis.retried:
+            assert ours is None  # a stream is not searched again
+        else:
+            np.testing.assert_array_equal(ours.acoustic, lattice.acoustic)
+        stream.restart()
 
 
 def test_an_utterance_without_a_path_is_tried_again_with_wider_beams(graph, backend):
