@@ -381,10 +381,7 @@ def sweep(
     options: RunOptions,
     **of_plan: Any,
 ) -> Any:
-    """Train systems at every point of a grid over the config's keys: one table, one figure; resumes by itself.
-
-    For example --grid systems.distilled.targets.temperature=1,2,5 --grid systems.distilled.targets.soft_weight=0.5,0.9
-    """
+    """Train systems at every point of a grid over the config's keys: one table, one figure; resumes by itself."""
     from asr_kd.stages.sweep import SweepPlan, default_systems, parse_grid
     from asr_kd.stages.sweep import sweep as run
 

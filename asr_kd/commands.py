@@ -45,8 +45,49 @@ _ADVICE = {
 }  # fmt: skip
 
 
+# what --help lists, in this order, and an example of each command
+EXAMPLES = {
+    "Before the first recipe": {
+        "doctor": "asr-kd doctor",
+        "new": "asr-kd new mine --corpus folder --language uk --corpus-dir speech",
+        "config": "asr-kd config --show mine/conf/config.yaml",
+        "plan": "asr-kd plan --config mine/conf/config.yaml",
+    },
+    "The stages of a recipe": {
+        "download": "asr-kd download --config recipes/librispeech/conf/clean100.yaml --lexicon",
+        "prepare": "asr-kd prepare --config mine/conf/config.yaml --corpus-dir speech",
+        "features": "asr-kd features --config mine/conf/config.yaml",
+        "align": "asr-kd align --config mine/conf/config.yaml",
+        "train": "asr-kd train direct distilled --config mine/conf/config.yaml",
+        "soft-targets": "asr-kd soft-targets --config mine/conf/config.yaml",
+        "decode": "asr-kd decode --system distilled --set dev --config mine/conf/config.yaml",
+        "report": "asr-kd report --config mine/conf/config.yaml",
+    },
+    "What a trained system is for": {
+        "export": "asr-kd export distilled recogniser --format recogniser --config mine/conf/config.yaml",
+        "transcribe": "asr-kd transcribe --model recogniser --format srt talk.mp3",
+        "serve": "asr-kd serve recogniser",
+        "export-posteriors": "asr-kd export-posteriors distilled posteriors --config mine/conf/config.yaml",
+        "sweep": "asr-kd sweep --grid systems.distilled.targets.temperature=1,2 "
+        "--grid systems.distilled.targets.soft_weight=0.5,0.9 --config mine/conf/config.yaml",
+    },
+}
+
+
 class Commands(click.Group):
     """Turns a UserError, and a file or folder that is not what it should be, into one sentence and exit status 2."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, in groups."""
+        for title, group in EXAMPLES.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(limit=200)) for name in group])
+
+    def command(self, *arguments: Any, **options: Any) -> Any:
+        """As click's; the help of a command ends with its example."""
+        name = arguments[0] if arguments and isinstance(arguments[0], str) else None
+        example = next((group[name] for group in EXAMPLES.values() if name in group), None)
+        return super().command(*arguments, **({"epilog": f"Example: {example}"} if example else {}), **options)
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         write_any_text()
@@ -72,8 +113,8 @@ class Commands(click.Group):
 def main() -> None:
     """Distil an ensemble of acoustic models into one small model, and measure what it was worth.
 
-    The commands are the stages of a recipe, in order: prepare, features, align, train --teachers, soft-targets, train,
-    decode, report. Each resumes by itself and does nothing where its result exists already.
+    A recipe's run.sh runs its stages in order. Each resumes by itself and does nothing where its result exists already.
+    COMMAND --help lists the options, and ends with an example.
     """
 
 

@@ -5,8 +5,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from asr_kd.cli import main
+from asr_kd.commands import EXAMPLES
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("recipes/*/README.md"))]
@@ -23,6 +25,19 @@ def test_commands_of_documents_can_be_typed(path: Path) -> None:
         name, *arguments = shlex.split(line)[1:]
         assert name in main.commands, line
         main.commands[name].make_context(name, arguments)  # raises click.UsageError
+
+
+def test_help_lists_every_command_with_an_example() -> None:
+    examples = {name: line for group in EXAMPLES.values() for name, line in group.items()}
+    assert set(examples) == {name for name, command in main.commands.items() if not command.hidden}
+    listed = CliRunner().invoke(main, ["--help"]).output
+    for name, line in examples.items():
+        assert re.search(rf"^  {name} ", listed, re.MULTILINE)
+        said = " ".join(CliRunner().invoke(main, [name, "--help"]).output.split())
+        assert said.endswith(f"Example: {line}")
+        program, named, *arguments = shlex.split(line)
+        assert (program, named) == ("asr-kd", name)
+        main.commands[name].make_context(name, arguments)
 
 
 def test_there_are_such_commands() -> None:
