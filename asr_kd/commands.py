@@ -50,7 +50,7 @@ EXAMPLES = {
     "Before the first recipe": {
         "doctor": "asr-kd doctor",
         "new": "asr-kd new mine --corpus folder --language uk --corpus-dir speech",
-        "config": "asr-kd config --show mine/conf/config.yaml",
+        "config": "asr-kd config --show --config mine/conf/config.yaml",
         "plan": "asr-kd plan --config mine/conf/config.yaml",
     },
     "The stages of a recipe": {
@@ -83,11 +83,12 @@ class Commands(click.Group):
             with formatter.section(title):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(limit=200)) for name in group])
 
-    def command(self, *arguments: Any, **options: Any) -> Any:
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         """As click's; the help of a command ends with its example."""
-        name = arguments[0] if arguments and isinstance(arguments[0], str) else None
-        example = next((group[name] for group in EXAMPLES.values() if name in group), None)
-        return super().command(*arguments, **({"epilog": f"Example: {example}"} if example else {}), **options)
+        super().add_command(cmd, name)
+        for group in EXAMPLES.values():
+            if example := group.get(name or cmd.name or ""):
+                cmd.epilog = f"Example: {example}"
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         write_any_text()

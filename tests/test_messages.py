@@ -160,6 +160,7 @@ def test_keys_of_the_config_that_messages_name_exist() -> None:
     for message in messages():
         for name in key.findall(FILES.sub("", message.text)):
             seen += 1
+            name = re.sub(r"^systems\.[a-z]+\.", "systems.{}.", name)  # an example names a system
             if name not in known and not name.endswith(".{}"):
                 unknown.append((message, name))
     assert unknown == [] and seen > 40
