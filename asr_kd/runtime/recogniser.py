@@ -136,7 +136,7 @@ class Recogniser:
         Args:
           audio: a file that libsndfile reads, at any rate; or (n,) float32 samples in [-1, 1] at `sampling_rate`.
           channel: of a file with several, from 0.
-          confidence: also say how sure the search is of each word, which takes several times as long as the words.
+          confidence: also say how sure the search is of each word, which takes about as long again as the words.
 
         Raises:
           BadAudio: the recording cannot be used; what is wrong with it.
