@@ -123,8 +123,10 @@ def _sizes(ax: Axes, of_set: Sequence[Pair]) -> None:
     for size in sorted({pair.distilled.parameters for pair in of_set}):
         if not named or size > apart * named[-1]:
             named.append(size)
+    kinds = {pair.distilled.parameters: pair.distilled.kind for pair in of_set}
+    below = {size: f"\n{kind}" if len(set(kinds.values())) > 1 else "" for size, kind in kinds.items()}
     ax.xaxis.set_major_locator(FixedLocator(named))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: human_count(x)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: human_count(x) + below.get(round(x), "")))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     ax.yaxis.set_major_formatter(percents())

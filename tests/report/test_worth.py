@@ -16,7 +16,7 @@ from asr_kd.report.page import Origin, render, sentences, terminal_text
 from asr_kd.report.results import Results
 from asr_kd.report.results_file import read_results
 from asr_kd.report.worth import error_metrics, pairs, smaller_as_good
-from asr_kd.report.worth_figure import lines
+from asr_kd.report.worth_figure import draw, lines
 from asr_kd.report.worth_results import Difference, Resampled
 from asr_kd.stages.report import report
 from asr_kd.workspace.config import Config
@@ -234,6 +234,8 @@ def test_networks_of_two_kinds_do_not_differ_in_size_alone(finished_run: tuple[C
     systems = [replace(row, kind="tdnn") if row.name.endswith("-small") else row for row in results.systems]
     of_set = pairs(replace(results, systems=systems), "test", metric)
     assert lines(of_set) == [[0], [1]] and smaller_as_good(of_set) is None
+    alike, mixed = (draw(replace(results, systems=rows), "worth") for rows in (results.systems, systems))
+    assert "tdnn" in mixed and "dnn" not in alike  # beside the sizes
     assert lines([of_set[0], of_set[0]]) == []  # two of one size: a line between them would stand upright
 
 
