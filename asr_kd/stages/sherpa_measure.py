@@ -139,6 +139,7 @@ def _own_search(package: Package) -> Callable[[np.ndarray], list[str]]:
     rate, bins = package.audio_format.sampling_rate, package.num_mel_bins
     decoder = loaded.decoder(package.model.graph, search)
     loaded.log_priors(package.model)  # and the model: neither is timed
+    loaded.model(package.model).precision = "float32"  # as sherpa-onnx computes: bfloat16 rounds some words away
     fbank(np.zeros((1, rate), np.float32), rate, bins)
 
     def recognise(samples: np.ndarray) -> list[str]:
