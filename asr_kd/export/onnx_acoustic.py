@@ -67,11 +67,12 @@ def utterance_model(
 ) -> Any:
     """An onnx.ModelProto: `features` (T, D) float32 -> `log_posteriors` (T, C).
 
-    It subtracts the utterance's mean, or a running one where the model was trained with that; before the first frame
-    and after the last these are repeated, as in training. Several members answer with the log of their mean.
+    It subtracts what `Normalisation.of_unknown_speaker` does: the utterance's mean, or a running one where the model
+    was trained with that. Before the first frame and after the last these are repeated, as in training. Several members
+    answer with the log of their mean.
 
     Args:
-      normalisation: of the training set.
+      normalisation: of the training set, or what it gives for new speech.
 
     Raises:
       UserError: the kind of model has no ONNX writer, or its weights do not fit the number format.
@@ -86,8 +87,7 @@ def utterance_model(
     inside = graph.op("Max", graph.op("Min", places, last), graph.constant(0))
     padded = graph.op("Gather", normalised, inside, axis=1)
     graph.output("log_posteriors", _of_one(graph, model, padded), ("frames", model.num_senones))
-    mean = "utterance" if normalisation.running is None else _running(normalisation.running)
-    return graph.model(description.metadata(model, "utterance", mean))
+    return graph.model(description.metadata(model, "utterance", mean_in_words(normalisation)))
 
 
 def streaming_model(
@@ -130,6 +130,14 @@ def streaming_model(
     graph.output("next_sums", graph.op("Reshape", last, graph.constant([dims + 1])), (dims + 1,))
     graph.output("next_seen", graph.op("Add", "seen", length), (1,), "int64")
     return graph.model(description.metadata(model, "streaming", _running(running)))
+
+
+def mean_in_words(normalisation: Normalisation) -> str:
+    """What is subtracted from an utterance."""
+    if normalisation.running is not None:
+        return _running(normalisation.running)
+    frames = normalisation.prior_frames
+    return f"utterance, with {frames} frames at the mean of training" if frames else "utterance"
 
 
 def _running(mean: RunningMean) -> str:

@@ -30,21 +30,29 @@ def add_normalised(graph: OnnxGraph, features: str, normalisation: Normalisation
         start = graph.constant(normalisation.running.start())
         means = means_of(graph, add_running_sums(graph, features, start, normalisation.running))
     else:
-        means = _mean(graph, features, counted)
+        means = _mean(graph, features, normalisation, counted)
     centred = graph.op("Sub", features, means)
     if normalisation.scales is None:
         return graph.op("Mul", centred, graph.constant(normalisation.scale))
     return graph.op("Mul", centred, _shrunk_scale(graph, centred, counted, normalisation.scale))
 
 
-def _mean(graph: OnnxGraph, features: str, counted: str | None) -> str:
-    """(N, 1, D) mean over the frames that count."""
+def _mean(graph: OnnxGraph, features: str, normalisation: Normalisation, counted: str | None) -> str:
+    """(N, 1, D) mean over the frames that count, and `prior_frames` of training."""
     exact = graph.op("Cast", features, to=DOUBLE)
     if counted is None:
-        return graph.op("Cast", graph.op("ReduceMean", exact, axes=[1], keepdims=1), to=FLOAT)
-    frames = graph.op("Cast", counted, to=DOUBLE)
-    sums, counts = (_sum(graph, value) for value in (graph.op("Mul", exact, frames), frames))
-    return graph.op("Cast", graph.op("Div", sums, counts), to=FLOAT)
+        frames = graph.op("Cast", graph.length(features, 1), to=DOUBLE)
+    else:
+        column = graph.op("Cast", counted, to=DOUBLE)
+        exact, frames = graph.op("Mul", exact, column), _sum(graph, column)
+    sums, prior_frames = _sum(graph, exact), normalisation.prior_frames
+    if prior_frames:
+        of_prior = (graph.constant(value) for value in (prior_frames * normalisation.prior, float(prior_frames)))
+        sums, frames = (
+            graph.op("Add", value, graph.op("Cast", more, to=DOUBLE))
+            for value, more in zip((sums, frames), of_prior, strict=True)
+        )
+    return graph.op("Cast", graph.op("Div", sums, frames), to=FLOAT)
 
 
 def _sum(graph: OnnxGraph, value: str) -> str:

@@ -25,7 +25,7 @@ from asr_kd.decoding.graph import Graph
 from asr_kd.decoding.kaldi_decoder import decoding_fst
 from asr_kd.errors import UserError
 from asr_kd.export.graph_files import Scores
-from asr_kd.export.onnx_acoustic import Description
+from asr_kd.export.onnx_acoustic import Description, mean_in_words
 from asr_kd.export.onnx_graph import FLOAT, INT64, OnnxGraph
 from asr_kd.export.onnx_models import add_log_posteriors
 from asr_kd.export.onnx_normalisation import add_normalised, add_running_sums, means_of
@@ -66,7 +66,7 @@ def offline_model(model: FrameModel, normalisation: Normalisation, scores: Score
     silence[scores.silence] = 0.0
     answer = graph.op("Where", heard, _scores(graph, model, padded, scores), graph.constant(silence))
     graph.output("log_prob", _columns(graph, answer, scores), ("N", "T", scores.num_columns + 1))
-    mean = "utterance" if normalisation.running is None else "running"
+    mean = mean_in_words(normalisation)
     return graph.model(description.metadata(model, "sherpa", mean) | {"vocab_size": scores.num_columns + 1})
 
 

@@ -9,7 +9,7 @@ Shapes:  N frames of a set, D mel bins, G groups, T frames of an utterance.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -86,12 +86,14 @@ class Normalisation:
       scale: (D,) float32, 1 / standard deviation over the training set, after its means are subtracted.
       scales: (G, D) float32, of each group, with `variance: speaker`; else None.
       running: with `mean: running`, what is subtracted instead of `means`; else None.
+      prior_frames: how many frames at the mean of `means` count with those of a group that the set does not have.
     """
 
     means: Floats
     scale: Floats
     scales: Floats | None = None
     running: RunningMean | None = None
+    prior_frames: int = 0
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Normalisation:
@@ -99,7 +101,8 @@ class Normalisation:
         running = None
         if "prior" in arrays:
             running = RunningMean(arrays["prior"], float(arrays["running_seconds"]))
-        return cls(arrays["means"], arrays["scale"], arrays.get("scales"), running)
+        prior_frames = int(arrays["prior_frames"]) if "prior_frames" in arrays else 0
+        return cls(arrays["means"], arrays["scale"], arrays.get("scales"), running, prior_frames)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What `of_arrays` reads."""
@@ -108,6 +111,8 @@ class Normalisation:
             arrays["scales"] = self.scales
         if self.running is not None:
             arrays |= {"prior": self.running.prior, "running_seconds": np.array(self.running.seconds)}
+        if self.prior_frames:
+            arrays["prior_frames"] = np.array(self.prior_frames)
         return arrays
 
     def check(self, num_dims: int) -> None:
@@ -139,16 +144,21 @@ class Normalisation:
         return frames
 
     def of_new_group(self, utterances: Sequence[np.ndarray]) -> Normalisation:
-        """That of a group that the set does not have, number 0, from the (T, D) raw features of its utterances."""
+        """That of a group that the set does not have, number 0, from the (T, D) raw features of its utterances.
+
+        The variance with which `scales` are made is that about the mean that is subtracted.
+        """
         sums = np.zeros((2, self.scale.size))
         for features in utterances:
             exact = features.astype(np.float64)
             sums += exact.sum(0), np.square(exact).sum(0)
         count = sum(map(len, utterances))
-        mean, squares = sums / count
+        of_group, squares = sums / count
+        mean = (sums[0] + self.prior_frames * self.prior) / (count + self.prior_frames)
         scales = self.scales
         if scales is not None:
-            scales = shrunk_scales(squares - np.square(mean), count, self.scale)[None]
+            variances = squares - 2 * mean * of_group + np.square(mean)
+            scales = shrunk_scales(variances, count, self.scale)[None]
         return Normalisation(mean[None].astype(np.float32), self.scale, scales, self.running)
 
     def running_mean(self, seconds: float) -> RunningMean:
@@ -157,16 +167,17 @@ class Normalisation:
         Args:
           seconds: of the memory, where it has none of its own.
         """
-        return self.running or RunningMean(self._mean_of_means, seconds)
+        return self.running or RunningMean(self.prior.astype(np.float32), seconds)
 
     def for_new_speech(self) -> Normalisation:
         """What is needed for speech of others: one group in place of all, with the mean of their means."""
         scales = None if self.scales is None else self.scales[:1]
-        return Normalisation(self._mean_of_means[None], self.scale, scales, self.running)
+        return replace(self, means=self.prior[None].astype(np.float32), scales=scales)
 
     @property
-    def _mean_of_means(self) -> Floats:
-        mean: Floats = self.means.astype(np.float64).mean(0).astype(np.float32)
+    def prior(self) -> Sums:
+        """(D,) float64 mean of the groups' means: what is known of a group before it is heard."""
+        mean: Sums = self.means.astype(np.float64).mean(0)
         return mean
 
 

@@ -138,6 +138,10 @@ class FrameStore:
     def num_dims(self) -> int:
         return int(self.features.shape[1])
 
+    def spread(self, count: int) -> list[int]:
+        """The numbers of so many utterances, or of all where there are fewer, spread over the set."""
+        return [int(u) for u in np.unique(np.linspace(0, len(self.ids) - 1, count).astype(int))]
+
     def span(self, utterance: int) -> slice:
         """The frame numbers of an utterance."""
         return slice(int(self.offsets[utterance]), int(self.offsets[utterance + 1]))

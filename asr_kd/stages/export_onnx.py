@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from asr_kd.errors import UserError
 from asr_kd.evaluation.scoring import rate_name
 from asr_kd.export import PRECISIONS
 from asr_kd.export.onnx_acoustic import Description, streaming_model, utterance_model
-from asr_kd.export.onnx_graph import OPSET, save
+from asr_kd.export.onnx_graph import OPSET, Weights, save
 from asr_kd.export.onnx_run import CHUNK, open_model
 from asr_kd.export.quantise import quantise_dynamic, quantise_static
 from asr_kd.frames.store import FrameStore
@@ -31,6 +32,7 @@ from asr_kd.stages.export_folder import RESULT, STEP, export_folder
 from asr_kd.stages.export_measure import Figures, measure
 from asr_kd.stages.export_posteriors import answering_model
 from asr_kd.stages.export_search import PHONES, WORDS, Search, searches_of
+from asr_kd.stages.new_speech import normalisation_of
 from asr_kd.workspace.config import DEV, TRAIN, Config
 from asr_kd.workspace.sets import open_frames
 from asr_kd.workspace.work import Workspace, labels_of, require
@@ -39,6 +41,7 @@ log = logging.getLogger(__name__)
 
 _CALIBRATION = 50  # utterances of dev, spread over the set, that static scales are from
 _COSTLY = 0.002  # of an error rate, above that of float32
+_VERSION = 2  # raise it when the same parts give other files
 _CHARACTERS = "characters"  # a rate beside WORDS and PHONES
 
 
@@ -152,15 +155,17 @@ def export_onnx(config: Config, work: Workspace, system: str, folder: Path, opti
     if reason is None:
         return ExportResult(folder, False, _read_result(folder))
     log.info("exporting %s: %s", system, reason)
-    with resuming_folder(folder, stamp) as partial:
+    with resuming_folder(folder, stamp) as folder_so_far:
         model = answering_model(config, work, system)
         tree = config.system(system).tree
         origin = {"model": stamp.inputs["model"], "tree": require(work.tree(tree), work, "align")["digest"]}
         description = Description(system, config.corpus.sampling_rate, config.features.running_seconds, origin)
-        files = list(_write(partial, model, work, description, options))
-        rows = list(_rows(partial, model, files, searches, labels_of(tree))) if searches else []
+        normalisation = normalisation_of(config, work, system)
+        build = partial(streaming_model if options.streaming else utterance_model, model, normalisation, description)
+        files = list(_write(folder_so_far, build, work, options))
+        rows = list(_rows(folder_so_far, model, files, searches, labels_of(tree))) if searches else []
         result = _result(system, searches, rows, options)
-        write_json(partial / RESULT, result)
+        write_json(folder_so_far / RESULT, result)
     return ExportResult(folder, True, result)
 
 
@@ -182,21 +187,18 @@ def _stamp(config: Config, work: Workspace, system: str, searches: dict[str, Sea
         for name, store in search.context.stores.items():
             inputs[f"{kind} of {name}"] = decode_stamp(search.context, search.task, name).digest
             inputs[f"labels of {name}"] = (store.array_stamp(labels) or {"digest": "none"})["digest"]
-    return Stamp(STEP, settings, inputs)
+    return Stamp(STEP, settings, inputs, version=_VERSION)
 
 
-def _write(
-    folder: Path, model: FrameModel, work: Workspace, description: Description, options: ExportOptions
-) -> Iterator[Path]:
+def _write(folder: Path, build: Callable[[Weights], Any], work: Workspace, options: ExportOptions) -> Iterator[Path]:
     """Writes the file of each precision; int8 is made of float32, which is deleted where it was not asked for."""
-    normalisation = open_frames(work, TRAIN).normalisation
-    build, stem = (streaming_model, "streaming") if options.streaming else (utterance_model, "model")
+    stem = "streaming" if options.streaming else "model"
     whole = folder / f"{stem}.onnx"
-    save(build(model, normalisation, description), whole)
+    save(build("float32"), whole)
     for precision in options.chosen:
         file = whole if precision == "float32" else folder / f"{stem}.{precision}.onnx"
         if precision == "float16":
-            save(build(model, normalisation, description, "float16"), file)
+            save(build("float16"), file)
         elif precision == "int8":
             quantise_dynamic(whole, file)
         elif precision == "int8-static":
@@ -208,8 +210,7 @@ def _write(
 
 
 def _calibration(dev: FrameStore) -> list[np.ndarray]:
-    chosen = np.unique(np.linspace(0, len(dev.ids) - 1, _CALIBRATION).astype(int))
-    return [dev.features[dev.span(int(utterance))].astype(np.float32) for utterance in chosen]
+    return [dev.features[dev.span(utterance)].astype(np.float32) for utterance in dev.spread(_CALIBRATION)]
 
 
 def _rows(

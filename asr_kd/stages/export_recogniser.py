@@ -19,6 +19,8 @@ from asr_kd.workspace.work import Workspace, require
 
 log = logging.getLogger(__name__)
 
+_VERSION = 2  # raise it when the same parts give another folder
+
 
 @dataclass(frozen=True)
 class RecogniserResult:
@@ -53,7 +55,7 @@ def export_recogniser(config: Config, work: Workspace, system: str, folder: Path
         "train frames": open_frames(work, TRAIN).digest,
         "graph": require(files.graph, work, "decode")["digest"],
     }
-    stamp = Stamp(STEP, settings, inputs)
+    stamp = Stamp(STEP, settings, inputs, version=_VERSION)
     reason = stale_reason(folder, stamp)
     if reason is not None:
         log.info("exporting %s: %s", system, reason)

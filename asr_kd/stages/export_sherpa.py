@@ -37,6 +37,7 @@ from asr_kd.stages.decoding_graph import check_space, language_model_of
 from asr_kd.stages.export_folder import RESULT, SHERPA, STEP, export_folder, write_readme
 from asr_kd.stages.export_posteriors import answering_model
 from asr_kd.stages.export_search import Search, scores_of, words_search
+from asr_kd.stages.new_speech import normalisation_of
 from asr_kd.stages.sherpa_measure import OWN, Package, Recording, measure, recordings_of
 from asr_kd.workspace.config import DEV, TRAIN, Config
 from asr_kd.workspace.sets import open_frames
@@ -45,7 +46,7 @@ from asr_kd.workspace.work import Workspace, require
 log = logging.getLogger(__name__)
 
 MODELS = ("model.onnx", "model.int8.onnx", "streaming.onnx", "streaming.int8.onnx")
-_VERSION = 3  # raise it when the same parts give another package
+_VERSION = 4  # raise it when the same parts give another package
 _GRAPH, _CACHE = "HLG.fst", "measured"
 _LETTERS = ("characters", "bpe")  # lang.units of which words are spelled
 _EXAMPLES, _LONGEST = 3, 15.0  # recordings in the package; seconds of one, where there are shorter ones
@@ -208,7 +209,7 @@ def _write(folder: Path, config: Config, work: Workspace, search: Search, option
         write_tokens(folder / "tokens.txt", spelling.names)
         write_rule(folder / RULE, spelling)
         scores = replace(scores, columns=spelling.senones) if spelling.has_own_graph else scores
-    normalisation = open_frames(work, TRAIN).normalisation
+    normalisation = normalisation_of(config, work, system)
     origin = {"model": search.task.inputs["model"]}
     description = Description(system, config.corpus.sampling_rate, config.features.running_seconds, origin)
     save(offline_model(model, normalisation, scores, description), folder / MODELS[0])
@@ -226,7 +227,7 @@ def _write(folder: Path, config: Config, work: Workspace, search: Search, option
         ahead=model.context.right,
         model=search.model,
         search=search.settings,
-        normalisation=normalisation.for_new_speech(),
+        normalisation=normalisation,
     )
 
 

@@ -47,7 +47,7 @@ class Package:
       sign: what the rule for `text` deletes; "": there is none, since words are not made of letters.
       chunk, ahead: frames that a stream takes at once, and that it looks ahead.
       search: back end, beams and scales of our own search. model: its model.
-      normalisation: of the training set, of which the groups do not matter: a process gets it with each of its shards.
+      normalisation: see `Normalisation.for_new_speech`; a process gets it with each of its shards.
     """
 
     folder: Path

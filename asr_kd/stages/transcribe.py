@@ -22,9 +22,9 @@ from asr_kd.runtime.recogniser import Recogniser, RecogniserSettings
 from asr_kd.runtime.transcript import CAPTIONS, CONFIDENT, FORMATS, Transcript
 from asr_kd.stages.decode_context import decode_context
 from asr_kd.stages.export_search import words_search
-from asr_kd.workspace.config import DEV, TRAIN, Config
+from asr_kd.stages.new_speech import normalisation_of
+from asr_kd.workspace.config import DEV, Config
 from asr_kd.workspace.executor import parallel_map
-from asr_kd.workspace.sets import open_frames
 from asr_kd.workspace.work import Workspace
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def recogniser_files(config: Config, work: Workspace, system: str | None = None)
         channel=config.corpus.audio_format.channel,
     )
     members = sum(config.answering(system).values())
-    normalisation = open_frames(work, TRAIN).normalisation.for_new_speech()
+    normalisation = normalisation_of(config, work, system)
     model = search.model
     return RecogniserFiles(model.folder, members, model.tree, model.graph, work.lang, normalisation, settings)
 

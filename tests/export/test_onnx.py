@@ -56,9 +56,9 @@ def model_of(name: str) -> FrameModel:
 def normalisation_of(mean: str) -> Normalisation:
     rng = np.random.default_rng(7)
     means, scale = rng.normal(-6, 1, (3, BINS)).astype(np.float32), rng.uniform(0.5, 2, BINS).astype(np.float32)
-    scales = np.ones((3, BINS), np.float32) if mean == "speaker's variance" else None
+    scales = np.ones((3, BINS), np.float32) if "speaker's variance" in mean else None
     running = RunningMean(means.mean(0), 2.0) if mean == "running" else None
-    return Normalisation(means, scale, scales, running)
+    return Normalisation(means, scale, scales, running, prior_frames=30 if "prior" in mean else 0)
 
 
 def features_of(length: int, seed: int = 0) -> np.ndarray:
@@ -74,7 +74,7 @@ def close(answer: np.ndarray, reference: np.ndarray) -> bool:
     return answer.shape == reference.shape and np.allclose(answer, reference, atol=1e-4)
 
 
-@pytest.mark.parametrize("mean", ["speaker", "speaker's variance", "running"])
+@pytest.mark.parametrize("mean", ["speaker", "prior", "speaker's variance", "speaker's variance, prior", "running"])
 @pytest.mark.parametrize("name", MODELS_OF_TESTS)
 def test_the_answers_are_torchs_for_every_kind_mean_and_length(tmp_path, name, mean):
     model, normalisation = model_of(name), normalisation_of(mean)
@@ -196,6 +196,8 @@ def test_the_file_says_what_a_program_needs_to_know(tmp_path):
     numbers = {name: float(known[name]) for name in ("left_context", "right_context", "num_mel_bins", "num_senones")}
     assert numbers == {"left_context": 5, "right_context": 5, "num_mel_bins": BINS, "num_senones": SENONES}
     assert (known["sampling_rate"], known["high_freq"], known["frame_shift_ms"]) == ("16000", "8000.0", "10.0")
+    save(utterance_model(model, normalisation_of("prior"), DESCRIPTION), tmp_path / "model.onnx")
+    assert open_model(tmp_path / "model.onnx").metadata["mean"] == "utterance, with 30 frames at the mean of training"
 
 
 FORMS = {"utterance": utterance_model, "streaming": streaming_model}

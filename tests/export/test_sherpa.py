@@ -38,7 +38,8 @@ def normalisation_of(mean: str) -> Normalisation:
     rng = np.random.default_rng(7)
     means, scale = rng.normal(-6, 1, (3, BINS)).astype(np.float32), rng.uniform(0.5, 2, BINS).astype(np.float32)
     scales = np.ones((3, BINS), np.float32) if mean == "variance" else None
-    return Normalisation(means, scale, scales, RunningMean(means.mean(0), 6.0) if mean == "running" else None)
+    running = RunningMean(means.mean(0), 6.0) if mean == "running" else None
+    return Normalisation(means, scale, scales, running, prior_frames=30 if mean == "prior" else 0)
 
 
 def features_of(length: int, seed: int = 0) -> np.ndarray:
@@ -52,7 +53,7 @@ def scores(model: FrameModel, normalisation: Normalisation, features: np.ndarray
     return likelihoods * SCORES.acoustic_scale * SHERPA_BEAM / SCORES.beam
 
 
-@pytest.mark.parametrize("mean", ["speaker", "variance", "running"])
+@pytest.mark.parametrize("mean", ["speaker", "prior", "variance", "running"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_of_several_utterances_has_the_scores_that_it_has_alone(kind, mean):
     model, normalisation = model_of(kind), normalisation_of(mean)

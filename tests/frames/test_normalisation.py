@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -148,6 +149,24 @@ def test_three_seconds_hardly_change_the_scale_and_an_hour_sets_it(tmp_path: Pat
     store = write_store(tmp_path, data, config=config)
     assert np.square(store.normalised(0)).mean() == pytest.approx(0.25 / (0.23 * 0.25 + 0.77 * 3.95), rel=0.1)
     assert np.square(store.normalised(1)).mean() == pytest.approx(1, rel=0.01)
+
+
+@settings(max_examples=30)
+@given(lengths=st.lists(st.integers(1, 400), min_size=1, max_size=4), prior_frames=st.integers(0, 500), seed=seeds)
+def test_frames_of_training_count_with_those_of_new_speech(lengths: list[int], prior_frames: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    means, scale = rng.normal(5, 1, (4, 3)).astype(np.float32), rng.uniform(0.5, 2, 3).astype(np.float32)
+    of_training = Normalisation(means, scale, np.ones((4, 3), np.float32)).for_new_speech()
+    heard = [features for _, features in utterances(lengths, seed=seed)]
+    # as if they had been heard: so many frames at the mean of training, before the speech
+    before = np.tile(means.astype(np.float64).mean(0), (prior_frames, 1))
+    mean = np.concatenate([before, *heard]).mean(0)
+    exact = np.concatenate(heard).astype(np.float64)
+    variance = np.square(exact - mean).sum(0) + VARIANCE_PRIOR / np.square(scale.astype(np.float64))
+    expected = (heard[0].astype(np.float64) - mean) / np.sqrt(variance / (len(exact) + VARIANCE_PRIOR))
+    frames = heard[0].astype(np.float32)
+    replace(of_training, prior_frames=prior_frames).of_new_group(heard).apply(frames, 0)
+    np.testing.assert_allclose(frames, expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(("mean", "variance"), [("running", "training"), ("speaker", "speaker")])

@@ -26,13 +26,16 @@ from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FeaturesConfig, fbank
+from asr_kd.frames.store import FrameStore
 from asr_kd.io.files import read_json_lines
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import Stamp
 from asr_kd.lang.lexicon import write_lang
 from asr_kd.lang.ngram import estimate as estimate_ngrams
 from asr_kd.lang.ngram import write_arpa
+from asr_kd.runtime.recogniser import Recogniser
 from asr_kd.runtime.transcript import Transcript
+from asr_kd.stages import new_speech
 from asr_kd.stages.decode import decode
 from asr_kd.stages.export_recogniser import export_recogniser
 from asr_kd.stages.transcribe import Answer, Recordings, recogniser_files, speakers_of, transcribe, transcribe_to
@@ -49,7 +52,7 @@ BINS = 8
 MODEL = DnnConfig(layers=1, width=8, left_context=1, right_context=1)
 CONFIG = Config(
     corpus=PromptsConfig(),
-    features=FeaturesConfig(num_mel_bins=BINS),
+    features=FeaturesConfig(num_mel_bins=BINS, mean="utterance"),  # as of recordings of unknown speakers
     systems={
         "plain": SystemConfig(model=MODEL, seeds=2),
         "small": SystemConfig(model=MODEL, targets=TargetsConfig(source=("plain",))),
@@ -218,6 +221,21 @@ def test_files_that_are_there_are_skipped(work, recordings, tmp_path):
     assert both.without({recordings[0]}) == Recordings((recordings[1],), ("b",))
     assert transcribe_to(files, both, "text", tmp_path / "out", echo=print) == []
     assert (tmp_path / "out" / "one.txt").read_text().startswith(str(recordings[0]))
+
+
+def test_frames_of_training_count_only_where_a_model_expects_the_mean_of_a_speaker(work, recordings, monkeypatch):
+    decode(CONFIG, work, sets=["dev"], backend="kaldi")
+    assert recogniser_files(CONFIG, work, "plain").normalisation.prior_frames == 0
+    dev = FrameStore.open(work.frames("dev"))
+    dev.attach("senones", [np.zeros(dev.num_frames)], np.int32, Stamp("labels", {}, {}))
+    monkeypatch.setattr(new_speech, "chosen_prior", lambda model, normalisation, store, labels: 70)
+    config = dataclasses.replace(CONFIG, features=FeaturesConfig(num_mel_bins=BINS))
+    recogniser = recogniser_files(config, work, "plain").load()
+    assert recogniser.parts.normalisation.prior_frames == 70
+    short, *_ = (recogniser.read(path) for path in recordings)
+    exact = dataclasses.replace(recogniser.parts.normalisation, prior_frames=0)
+    parts = dataclasses.replace(recogniser.parts, normalisation=exact)
+    assert recogniser.transcribe(short) != Recogniser(parts).transcribe(short)
 
 
 def test_an_exported_recogniser_needs_no_work_folder(work, recordings, tmp_path):

@@ -1,0 +1,72 @@
+"""What is subtracted from speech of somebody whom the corpus does not have, as an exported system does it.
+
+A system that is trained with the means of speakers expects one of minutes of speech. A new recording is all that is
+known of who speaks, and the mean of few words depends on these words. So some frames at the mean of training count with
+those of the recording: the fewer, the more the corpus's speakers and microphones differ.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+
+from asr_kd.acoustic.model import FrameModel
+from asr_kd.frames.normalisation import Normalisation
+from asr_kd.frames.store import FrameStore
+from asr_kd.stages.export_posteriors import answering_model
+from asr_kd.workspace.config import DEV, TRAIN, Config
+from asr_kd.workspace.sets import open_frames, open_labels
+from asr_kd.workspace.work import Workspace
+
+log = logging.getLogger(__name__)
+
+_PRIORS = (0, 25, 50, 100, 200, 400)  # frames that are tried; more than four seconds of them hide who speaks
+_UTTERANCES = 60  # of dev, spread over the set
+_FRAMES = 300  # of each, its first: later on the mean of a recording is as good as any
+
+
+def normalisation_of(config: Config, work: Workspace, system: str) -> Normalisation:
+    """That of the training set, for new speech; how many frames of training's mean count is chosen on dev.
+
+    Of a system that was trained with the means of utterances, or running ones, none do.
+
+    Raises:
+      UserError: an earlier stage has not run.
+    """
+    normalisation = open_frames(work, TRAIN).normalisation.for_new_speech()
+    if config.features.mean != "speaker":
+        return normalisation
+    dev = open_frames(work, DEV)
+    labels = open_labels(work, dev, config.system(system).tree)
+    model = answering_model(config, work, system)
+    return replace(normalisation, prior_frames=chosen_prior(model, normalisation, dev, labels))
+
+
+def chosen_prior(model: FrameModel, normalisation: Normalisation, dev: FrameStore, labels: np.ndarray) -> int:
+    """How many frames of training's mean give the least cross-entropy; arguments as of `cross_entropy`."""
+    entropies = {
+        frames: cross_entropy(model, replace(normalisation, prior_frames=frames), dev, labels) for frames in _PRIORS
+    }
+    tried = ", ".join(f"{frames}: {entropy:.3f}" for frames, entropy in entropies.items())
+    log.debug("frames of training's mean that count, and dev's cross-entropy: %s", tried)
+    return min(entropies, key=entropies.__getitem__)
+
+
+def cross_entropy(model: FrameModel, normalisation: Normalisation, dev: FrameStore, labels: np.ndarray) -> float:
+    """In nats a frame, over the beginnings of utterances, each of which is all that is known of its speaker.
+
+    Args:
+      labels: (N,) senone of each of the store's frames; those below 0 do not count.
+    """
+    total, count = 0.0, 0
+    for utterance in dev.spread(_UTTERANCES):
+        span = dev.span(utterance)
+        begin = slice(span.start, min(span.stop, span.start + _FRAMES))
+        senones = np.asarray(labels[begin])
+        labelled = np.flatnonzero(senones >= 0)
+        posteriors = model.log_posteriors(normalisation.of_unknown_speaker(dev.features[begin])).numpy()
+        total -= float(posteriors[labelled, senones[labelled]].astype(np.float64).sum())
+        count += len(labelled)
+    return total / max(1, count)
