@@ -175,26 +175,37 @@ def _old_training_option(context: click.Context, parameter: click.Parameter, val
 @stage("train")
 @click.argument("systems", nargs=-1)
 @click.option("--teachers", is_flag=True, help="Only the systems on hard labels that other systems learn from.")
+@click.option("--member", type=click.IntRange(0), help="Train only this one of a system's models, counted from 0.")
+@click.option("--merge", is_flag=True, help="Put the members of SYSTEMS together that were trained apart.")
 @click.option("--ensemble", is_flag=True, hidden=True, expose_value=False, callback=_old_training_option)
 @click.option("--pair", multiple=True, hidden=True, expose_value=False, callback=_old_training_option)
 @nj_option
 @run_options
 def train(
-    config: Config, work: Workspace, systems: tuple[str, ...], teachers: bool, nj: int, options: RunOptions
-) -> Any:
+    config: Config, work: Workspace, systems: tuple[str, ...], teachers: bool, member: int | None, merge: bool,
+    nj: int, options: RunOptions,
+) -> Any:  # fmt: skip
     """Stages 4 (--teachers) and 6: train SYSTEMS, by default all of the config, in order of dependence.
 
     Makes the soft targets that they learn from where stage 5 has not. On CPUs two systems that are ready are trained
-    side by side, unless --nj is 1.
+    side by side, or the large members of one, unless --nj is 1. With --member, several commands may run at once, on all
+    machines that see the work folder; they change no result.
     """
     if teachers and systems:
         raise UserError("--teachers and names of systems exclude each other.")
-    from asr_kd.stages.train import train as run
+    from asr_kd.stages import train as stage_of_training
 
+    if member is not None or merge:
+        if teachers or not systems or (member is not None and (merge or len(systems) > 1)):
+            raise UserError("--member K needs the name of one system, --merge those of one or more.")
+        if member is not None:
+            return stage_of_training.train_member(config, work, options, systems[0], member)
+        return stage_of_training.merge(config, work, options, systems)
+    stage_of_training.merge_finished(config, work)
     names = tuple(config.teachers()) if teachers else systems
     if teachers and not names:
         return "the config has no system on hard labels that others learn from: nothing to train"
-    return run(config, work, options, names, nj)
+    return stage_of_training.train(config, work, options, names, nj)
 
 
 @stage("soft-targets")
@@ -204,7 +215,9 @@ def train(
 def soft_targets(config: Config, work: Workspace, systems: tuple[str, ...], nj: int, options: RunOptions) -> Any:
     """Stage 5: the soft targets that SYSTEMS learn from, by default of all whose teachers are trained."""
     from asr_kd.stages.soft_targets import make_soft_targets
+    from asr_kd.stages.train import merge_finished
 
+    merge_finished(config, work)
     return make_soft_targets(config, work, options, systems, nj)
 
 
@@ -324,8 +337,10 @@ def decode(
 ) -> Any:
     """Stage 7: compile the decoding graph, choose scales on dev, recognise the words of every set."""
     from asr_kd.stages.decode import decode as run
+    from asr_kd.stages.train import merge_finished
 
     decoder = chosen_backend(decoder)
+    merge_finished(config, work)
     if not rescore_lm:
         return run(config, work, systems, sets, decoder, nj)
     from asr_kd.stages.rescore import check_models, rescore

@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -156,10 +157,9 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
             for folder in (work.root, work.data, work.exp("")):
                 if folder.exists() and not folder.is_dir():
                     raise UserError(f"{folder} is a file, but a folder of this name belongs there; move the file away.")
-            lock = contextlib.nullcontext() if name in _READING else _locked(work.exp(".lock"), name)
             with (
                 full_disk_is_an_error(work.root, *_written_by_libraries()),
-                lock,
+                contextlib.nullcontext() if name in _READING else _of_its_own(work, name, options),
                 _logging(work.exp("log") / f"{name}.log", optional=name in _READING),
                 MemoryMeter() as meter,
             ):
@@ -168,7 +168,8 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
                 results = results if isinstance(results, list) else [results]
                 for result in results:
                     click.echo(str(result))
-                if name not in _READING and any(getattr(result, "ran", False) for result in results):
+                alone = name not in _READING and options.get("member") is None
+                if alone and any(getattr(result, "ran", False) for result in results):
                     key = _key(name, options)
                     _note(work.exp("seconds.json"), key, round(time.monotonic() - started, 2))
                     _note(work.exp("memory.json"), key, meter.peak)
@@ -261,10 +262,26 @@ def _written_by_libraries() -> list[Path]:
 
 
 @contextlib.contextmanager
-def _locked(file: Path, name: str) -> Iterator[None]:
+def _of_its_own(work: Workspace, name: str, options: dict[str, Any]) -> Iterator[None]:
+    """While no other command writes into a work folder; members of systems may be trained at once, each by one."""
+    member = options.get("member")
+    with _locked(work.exp(".lock"), name, shared=member is not None):
+        if member is None:
+            yield
+        else:
+            what = f"{' '.join(options['systems'])} --member {member}"
+            with _locked(work.exp(".lock." + re.sub(r"\W+", "_", what)), f"{name} {what}"):
+                yield
+
+
+@contextlib.contextmanager
+def _locked(file: Path, name: str, *, shared: bool = False) -> Iterator[None]:
     """Holds the lock of a work folder; the kernel releases it when this process ends, however it ends.
 
     No process that is started inherits it. Where the file system has no locks, there is none.
+
+    Args:
+      shared: with others that share it.
 
     Raises:
       UserError: another command holds it.
@@ -272,7 +289,7 @@ def _locked(file: Path, name: str) -> Iterator[None]:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+b", buffering=0) as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
             holder = lock.read().decode() or "asr-kd"

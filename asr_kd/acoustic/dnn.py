@@ -67,12 +67,11 @@ class Dnn(FrameModel):
         inputs = _windows(frames, self.context.width)
         hidden = (inputs if transform is None else inputs @ transform.weight - transform.offset).to(dtype)
         if rng is not None and self.settings.input_dropout:
-            dropout = rng.mask((self.members, *hidden.shape[-2:]), self.settings.input_dropout, dtype)
-            hidden = hidden * dropout
+            hidden = hidden * rng.masks(self.seeds, tuple(hidden.shape[-2:]), self.settings.input_dropout, dtype)
         for layer in self.layers[:-1]:
             hidden = torch.relu(layer(hidden)).contiguous()  # the products of the next layer take it so
             if rng is not None and rate:
-                hidden = hidden * rng.mask(tuple(hidden.shape), rate, dtype)
+                hidden = hidden * rng.masks(self.seeds, tuple(hidden.shape[1:]), rate, dtype)
         return self.layers[-1](hidden).float()
 
     def _options(self) -> dict[str, InputTransform | None]:
@@ -88,8 +87,10 @@ class Dnn(FrameModel):
         model = Dnn(settings, num_dims=self.num_dims, num_senones=self.num_senones, seeds=self.seeds)
         state = self.state_dict()
         weight, bias = state["layers.0.weight"].double(), state["layers.0.bias"].double()
-        state["layers.0.weight"] = transform.weight.double() @ weight
-        state["layers.0.bias"] = bias - (transform.offset.double() @ weight).unsqueeze(1)
+        map_, offset = transform.weight.double(), transform.offset.double()
+        # member by member: what one becomes does not depend on the others
+        state["layers.0.weight"] = torch.stack([map_ @ of_member for of_member in weight])
+        state["layers.0.bias"] = bias - torch.stack([(offset @ of_member)[None] for of_member in weight])
         model.load_state_dict(state)
         model.precision = self.precision
         return model.to(self.device).eval()

@@ -127,6 +127,24 @@ def copy_members(source: Path, folder: Path, count: int) -> None:
     _write_description(folder, description)
 
 
+def merge_members(sources: Sequence[Path], folder: Path) -> None:
+    """Writes the models in the folders `sources`, which differ in their seeds alone, as the members of one model.
+
+    Raises:
+      UserError: one of them is no model, or of another shape.
+    """
+    descriptions: list[dict[str, Any]] = []
+    for number, source in enumerate(sources):
+        with _damage_is_an_error(source):
+            descriptions.append(_read_description(source))
+            if descriptions[-1] | {"seeds": []} != descriptions[0] | {"seeds": []}:
+                raise ValueError(f"its model.yaml differs from that of {sources[0]} in more than the seed")
+            _check_finite(safetensors.torch.load_file(str(_member(source, 0))))
+            shutil.copyfile(_member(source, 0), _member(folder, number))
+    seeds = [seed for description in descriptions for seed in description["seeds"]]
+    _write_description(folder, descriptions[0] | {"seeds": seeds})
+
+
 def _check_finite(state: Mapping[str, Tensor]) -> None:
     for name, value in state.items():
         if not bool(torch.isfinite(value).all()):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from asr_kd.kernels.dropout import dropout_mask
+from asr_kd.kernels.dropout import fill_dropout_mask
+
+_OF_MEMBER = 0xD1B54A32D192ED03  # odd: members' keys are far apart
 
 
 class StepRng:
@@ -30,9 +33,16 @@ class StepRng:
         """64 random bits, which seed what draws by itself."""
         return int(self._numpy.integers(2**64, dtype=np.uint64))
 
-    def mask(self, shape: tuple[int, ...], rate: float, dtype: torch.dtype) -> Tensor:
-        """0 with probability `rate` (in steps of 1/256), else 1 / (1 - rate)."""
-        return dropout_mask(shape, rate, dtype, key=self.key(), device=self._device)
+    def masks(self, members: Sequence[int], shape: tuple[int, ...], rate: float, dtype: torch.dtype) -> Tensor:
+        """(M, *shape): 0 with probability `rate` (in steps of 1/256), else 1 / (1 - rate).
+
+        Args:
+          members: M seeds; the mask of one does not depend on who is trained beside it.
+        """
+        key, masks = self.key(), torch.empty((len(members), *shape), dtype=dtype, device=self._device)
+        for mask, seed in zip(masks, members, strict=True):
+            fill_dropout_mask(mask, rate, key=(key + seed * _OF_MEMBER) % 2**64)
+        return masks
 
     def integers(self, shape: tuple[int, ...], end: int) -> Tensor:
         """int64, uniform over 0 up to `end` (exclusive)."""

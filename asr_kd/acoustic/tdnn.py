@@ -67,7 +67,8 @@ class Tdnn(FrameModel):
         for convolution, norm, dilation in zip(self.blocks, self.norms, settings.dilations, strict=True):
             new = norm(convolution(hidden))
             if rng is not None and settings.dropout:
-                new = new * rng.mask((chunks, 1, new.shape[2]), settings.dropout, new.dtype)
+                masks = rng.masks(self.seeds, (chunks, settings.width), settings.dropout, new.dtype)
+                new = new * masks.transpose(0, 1).reshape(chunks, 1, -1)
             hidden = new.add(hidden[:, dilation:-dilation], alpha=settings.residual_scale)
         # (K, L, M * H) -> (M, K * L, H)
         return self.output(hidden.reshape(-1, self.members, settings.width).transpose(0, 1)).float()

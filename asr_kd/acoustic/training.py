@@ -9,6 +9,7 @@ Shapes:  M members, K chunks of L frames in a batch, D dimensions of a frame, N 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -247,8 +248,11 @@ class GradientLimit:
         gradients = [
             tensor.grad.unflatten(0, (self._members, -1)) for tensor in self._tensors if tensor.grad is not None
         ]
-        squares = [gradient.float().square().flatten(1).sum(1) for gradient in gradients]
-        norms = torch.stack(squares).sum(0).sqrt()
+        # member by member, tensor after tensor: the order in which torch sums over an axis depends on the other axes
+        squares = [
+            torch.stack([member.float().square().sum() for member in gradient.flatten(1)]) for gradient in gradients
+        ]
+        norms = functools.reduce(torch.add, squares).sqrt()
         factors = (self._bound / norms.clamp_min(1e-20)).clamp_max(1.0)
         for gradient in gradients:
             gradient.mul_(factors.to(gradient.dtype).view(-1, *[1] * (gradient.dim() - 1)))

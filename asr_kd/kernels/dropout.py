@@ -37,15 +37,21 @@ def dropout_mask(
       key: 64 bits; the same key gives the same mask.
     """
     mask = torch.empty(shape, dtype=dtype, device=device)
+    fill_dropout_mask(mask, rate, key=key)
+    return mask
+
+
+def fill_dropout_mask(mask: Tensor, rate: float, *, key: int) -> None:
+    """Writes what `dropout_mask` gives into a contiguous tensor."""
     dropped = round(rate * _BYTE_VALUES)
     scale = _BYTE_VALUES / (_BYTE_VALUES - dropped)
     if use_numba("dropout_mask") and mask.device.type == "cpu":
         use_torchs_threads()
         bits = _BITS[mask.element_size()]
-        entry = torch.tensor([scale], dtype=dtype).view(bits).numpy()[0]
+        entry = torch.tensor([scale], dtype=mask.dtype).view(bits).numpy()[0]
         _fill(mask.view(-1).view(bits).numpy(), entry, np.uint64(dropped), np.uint64(key))
-        return mask
-    return mask.copy_(torch_random_bytes(mask.numel(), key, mask.device).view(shape) >= dropped).mul_(scale)
+        return
+    mask.copy_(torch_random_bytes(mask.numel(), key, mask.device).view(mask.shape) >= dropped).mul_(scale)
 
 
 def torch_random_bytes(count: int, key: int, device: torch.device | str = "cpu") -> Tensor:

@@ -2,7 +2,7 @@
 
 On CPUs two systems are trained side by side, each with half of the cores: the small parts of a step leave cores idle.
 On two cores with AVX2 only (torch 1.13.1, three models of 3 x 384 units, direct and distilled) an epoch of both took a
-tenth less time than one after the other.
+tenth less time than one after the other. Large members of one system are trained side by side too.
 """
 
 from __future__ import annotations
@@ -10,28 +10,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 
-import numpy as np
 import torch
 
-from asr_kd.acoustic.criteria import Criterion, DevScorer, HardTargets
-from asr_kd.acoustic.lda import linear_discriminants
 from asr_kd.acoustic.model import pick_device
-from asr_kd.acoustic.training import TrainingData
-from asr_kd.distillation.settings import LOSSES
-from asr_kd.distillation.store import cuts_nothing
-from asr_kd.distillation.targets import DistillationCriterion, TargetProvider
 from asr_kd.errors import UserError
-from asr_kd.frames.sampler import draw_fraction, held_out_frames
-from asr_kd.frames.windows import windows_of
-from asr_kd.io.stamp import Stamp, stale_reason
-from asr_kd.stages.soft_targets import SoftTargetsResult, SystemTargets
-from asr_kd.stages.training_run import TrainingTask, TrainResult, join_systems, reuse_members, train_models
-from asr_kd.stages.training_set import TrainingSet, seeds_of, trained_stamp, training_set_of, training_settings
-from asr_kd.workspace.config import TRAIN, Config, SystemConfig
+from asr_kd.stages.members import begun_apart
+from asr_kd.stages.soft_targets import SoftTargetsResult
+from asr_kd.stages.system_run import SystemRun
+from asr_kd.stages.training_run import TrainResult
+from asr_kd.stages.training_set import TrainingSet, training_set_of
+from asr_kd.workspace.config import Config
 from asr_kd.workspace.executor import RunOptions, default_jobs, parallel_map
-from asr_kd.workspace.work import Workspace, labels_of
+from asr_kd.workspace.work import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +65,56 @@ def train(
             continue
         together = runs[:at_once]
         results += [targets for run in together for targets in run.make_targets(options, nj)]
+        if len(together) == 1:
+            _train_apart(together[0], options, min(nj or cores, cores))
         results += _train_at_once(together, options, cores)
         pending = [name for name in pending if name not in {run.name for run in together}]
     return results
+
+
+def train_member(config: Config, work: Workspace, options: RunOptions, system: str, member: int) -> TrainResult:
+    """Trains one of the models of a system, counted from 0, for `merge` or the next stage to put together with others.
+
+    Its soft targets must be there: several of these may run at once, on any machines that see the work folder.
+
+    Raises:
+      UserError: as `train`, or the system has no such member.
+    """
+    config.system(system)
+    run = SystemRun(config, work, system, training_set_of(config, work, system))
+    run.check_members([member])
+    return run.train_member(member, options) if run.must_train else run.train(options)
+
+
+def merge(config: Config, work: Workspace, options: RunOptions, systems: Sequence[str]) -> list[TrainResult]:
+    """Puts the members of systems together that were trained apart.
+
+    Raises:
+      UserError: one is missing.
+    """
+    results = []
+    for name in systems:
+        config.system(name)
+        run = SystemRun(config, work, name, training_set_of(config, work, name))
+        run.check_members([])
+        if run.must_train and (missing := run.missing):
+            raise UserError(
+                f"{name} has no member {', '.join(map(str, missing))} yet; train what is missing: "
+                f"{work.command(f'train {name}')}"
+            )
+        results.append(run.train(options))
+    return results
+
+
+def merge_finished(config: Config, work: Workspace) -> None:
+    """Puts the members of those systems together whose members are all there; what is missing, the stages report."""
+    for name in config.in_training_order():
+        system = config.systems[name]
+        if system.parts or system.reuse or not begun_apart(work.exp(name), system.num_models):
+            continue
+        run = SystemRun(config, work, name, training_set_of(config, work, name))
+        if run.must_train and not run.missing:
+            run.train(RunOptions())
 
 
 @dataclass
@@ -97,129 +136,27 @@ class _Opened:
         return self._runs[name]
 
 
-@dataclass(frozen=True)
-class SystemRun:
-    """A system to be trained into its folder.
+def _train_apart(run: SystemRun, options: RunOptions, cores: int) -> None:
+    """Trains the members of a system that are better trained apart, as many at once as there are cores."""
+    members = run.apart(cores, pick_device(options.device))
+    side_by_side = min(len(members), cores)
+    if side_by_side < 2:
+        for member in members:
+            run.train_member(member, options)
+        return
+    threads = max(1, min(cores, torch.get_num_threads()) // side_by_side)
+    sides = [(member, replace(options, bar=number % side_by_side)) for number, member in enumerate(members)]
+    train_side = partial(_train_member_side, run.config, run.work, run.name, threads)
+    for _ in parallel_map(train_side, sides, nj=side_by_side):
+        pass
 
-    Raises:
-      UserError: its parts do not fit together, or what it learns from is not trained.
-    """
 
-    config: Config
-    work: Workspace
-    name: str
-    data: TrainingSet
-
-    def __post_init__(self) -> None:
-        targets = self.system.stored_targets
-        if targets is None or not LOSSES[targets.loss].needs_all_entries:
-            return
-        if not cuts_nothing(targets.keep_mass, targets.max_entries, self.data.num_senones):
-            raise UserError(
-                f"systems.{self.name}.targets.loss: {targets.loss} needs the teachers' whole distribution: set "
-                f"targets.online: true, or targets.keep_mass: 1.0 and targets.max_entries: {self.data.num_senones} "
-                "(the number of senones)."
-            )
-
-    @property
-    def system(self) -> SystemConfig:
-        return self.config.systems[self.name]
-
-    @property
-    def must_train(self) -> bool:
-        """Whether its models are missing and are not those of other systems."""
-        return (
-            not self.system.reuse
-            and not self.system.parts
-            and stale_reason(self.work.exp(self.name), self.stamp) is not None
-        )
-
-    @cached_property
-    def stamp(self) -> Stamp:
-        """Of a finished folder."""
-        inputs, step = self.data.inputs, "train"
-        if self.system.reuse:
-            source = trained_stamp(self.config, self.work, self.system.reuse, self.data, self.system.num_models)
-            inputs |= {self.system.reuse: source["digest"]}
-            step = "reuse"
-        elif self.system.parts:
-            stamps = {part: trained_stamp(self.config, self.work, part, self.data) for part in self.system.parts}
-            inputs |= {part: stamp["digest"] for part, stamp in stamps.items()}
-            step = "join"
-        elif self.system.targets is not None:
-            inputs |= {
-                "soft targets" if of_set == TRAIN else f"soft targets of {of_set}": stamp.digest
-                for of_set, stamp in self._targets.stamps.items()
-            }
-            step = "distill"
-        return Stamp(step, training_settings(self.config, self.name), inputs, self.config.seed)
-
-    @cached_property
-    def _targets(self) -> SystemTargets:
-        return SystemTargets(self.config, self.work, self.data, self.name)
-
-    def make_targets(self, options: RunOptions, nj: int | None) -> list[SoftTargetsResult]:
-        """Makes the soft targets that it learns from, and returns what was not there; nothing where none are stored."""
-        if self.system.stored_targets is None:
-            return []
-        return [result for result in self._targets.store(options, nj) if result.ran]
-
-    def train(self, options: RunOptions) -> TrainResult:
-        """Trains, copies or joins the models, unless the stamp says that they are there."""
-        path, metadata = self.work.exp(self.name), {"tree": self.system.tree, "labels": labels_of(self.system.tree)}
-        if self.system.reuse:
-            source = self.work.exp(self.system.reuse)
-            return reuse_members(path, self.stamp, source, self.system.num_models, metadata)
-        if self.system.parts:
-            parts = {part: self.work.exp(part) for part in self.system.parts}
-            return join_systems(path, self.stamp, parts, metadata)
-        seeds = seeds_of(self.config, self.name)
-        return train_models(path, self.stamp, self.system, seeds, self._task, options, metadata)
-
-    def _task(self, device: torch.device) -> TrainingTask:
-        data, model, labels = self.data, self.system.model, self.data.train_labels
-        labelled = labels >= 0
-        if (fraction := draw_fraction(data.train, self.system.train_fraction, self.config.seed)) is not None:
-            labelled &= fraction
-        transform = None
-        if count := getattr(model, "lda_dims", 0):
-            # of all folds together: their covariances are alike
-            drawn = np.where(labelled, labels, -1)
-            try:
-                transform = linear_discriminants(
-                    data.train, drawn, model.context, num_senones=data.num_senones, count=count
-                )
-            except ValueError as error:
-                raise UserError(f"systems.{self.name}: {error}.") from None
-        valid = data.with_extra(labelled, True)
-        share = float(np.count_nonzero(labelled) / np.count_nonzero(valid)) if data.extra else 0.0
-        provider = None if self.system.targets is None else self._targets.provider(device)
-        context = model.context if provider is None else model.context | provider.context
-        return TrainingTask(
-            num_dims=data.train.num_dims,
-            num_senones=data.num_senones,
-            data=TrainingData(windows_of(data.frames, context, device=device), valid),
-            criterion=self._criterion(data.with_extra(labels, -1), share or None, provider, device),
-            evaluate=DevScorer(windows_of(data.dev, model.context, device=device), data.dev_labels),
-            transform=transform,
-        )
-
-    def _criterion(
-        self, labels: np.ndarray, labelled_share: float | None, provider: TargetProvider | None, device: torch.device
-    ) -> Criterion:
-        system = self.system
-        if system.targets is None or provider is None:
-            folds = system.folds
-            trains_on = ~held_out_frames(self.data.train, folds, system.num_models) if folds else None
-            return HardTargets(labels, device, trains_on)
-        return DistillationCriterion(
-            provider,
-            labels,
-            soft_weight=system.targets.soft_weight,
-            loss=system.targets.loss,
-            device=device,
-            labelled_share=labelled_share,
-        )
+def _train_member_side(
+    config: Config, work: Workspace, name: str, threads: int, side: tuple[int, RunOptions]
+) -> TrainResult:
+    member, options = side
+    torch.set_num_threads(threads)  # of this helper process, which does nothing else
+    return SystemRun(config, work, name, training_set_of(config, work, name)).train_member(member, options)
 
 
 def _train_at_once(runs: Sequence[SystemRun], options: RunOptions, cores: int) -> list[TrainResult]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class TrainResult:
     train_accuracy: list[float]
     reused_from: str = ""  # the system that they were trained as members of
     parts: tuple[str, ...] = ()  # the systems that they were trained in
+    member: int | None = None  # of the system, which is trained apart
 
     def __str__(self) -> str:
         spread = f"{min(self.dev_accuracy):.1%} to {max(self.dev_accuracy):.1%}" if self.dev_accuracy else "-"
@@ -53,8 +54,11 @@ class TrainResult:
         if self.parts:
             state = f"joined from {' and '.join(self.parts)}"
             sizes = f"{self.members} models, {self.parameters * self.members:,.0f} parameters together"
+        name = self.folder.name
+        if self.member is not None:
+            name = f"{self.folder.parent.name.removesuffix('.members')}, member {self.member}"
         return (
-            f"{self.folder.name}: {'' if self.ran else 'already '}{state}; {sizes}, dev frame accuracy {spread} "
+            f"{name}: {'' if self.ran else 'already '}{state}; {sizes}, dev frame accuracy {spread} "
             f"(best epochs {', '.join(map(str, self.best_epoch))})"
         )
 
@@ -76,44 +80,59 @@ class TrainingTask:
     transform: InputTransform | None = None
 
 
+@dataclass(frozen=True)
+class Models:
+    """The models of a system that are trained side by side: all, or one of them.
+
+    Attributes:
+      seeds: of their first weights and their dropout. order: seed of the order of the frames, the whole system's.
+      open_task: gives what they learn from, on a device.
+      member: which one it is; None: all.
+    """
+
+    name: str
+    system: SystemConfig
+    seeds: Sequence[int]
+    order: int
+    open_task: Callable[[torch.device], TrainingTask]
+    member: int | None = None
+
+    @property
+    def label(self) -> str:
+        return self.name if self.member is None else f"{self.name} {self.member}"
+
+
 def train_models(
-    path: Path,
-    stamp: Stamp,
-    system: SystemConfig,
-    seeds: list[int],
-    open_task: Callable[[torch.device], TrainingTask],
-    options: RunOptions,
-    metadata: dict[str, Any],
+    path: Path, stamp: Stamp, models: Models, options: RunOptions, metadata: dict[str, Any]
 ) -> TrainResult:
     """Trains models into the folder `path`, unless its stamp matches.
 
     Args:
-      seeds: one per model; the first also seeds the order of the frames and dropout.
       metadata: further entries of the stamp's metadata.
     """
-    reason = stale_reason(path, stamp)
+    reason, member = stale_reason(path, stamp), models.member
     if reason is None:
-        return TrainResult(path, False, **_results_of(path))
-    log.info("training %s: %s", path.name, reason)
+        return TrainResult(path, False, **results_of(path), member=member)
+    log.info("training %s: %s", models.label, reason)
     device = pick_device(options.device)
-    task = open_task(device)
+    task, system = models.open_task(device), models.system
     sizes = {"num_dims": task.num_dims, "num_senones": task.num_senones}
-    model = build_model(system.model, **sizes, seeds=seeds, transform=task.transform).to(device)
-    checkpoint = _checkpoint(path)
+    model = build_model(system.model, **sizes, seeds=models.seeds, transform=task.transform).to(device)
+    checkpoint = checkpoint_of(path)
     freed = checkpoint.stat().st_size if checkpoint.exists() else 0
     check_disk(path, _DISK_PER_WEIGHT * model.members * model.parameters_per_member - freed)
-    with _tensorboard(options, path.name) as writer:
+    with _tensorboard(options, models.label) as writer:
         control = RunControl(
-            seed=seeds[0],
+            seed=models.order,
             evaluate=task.evaluate,
             digest=stamp.digest,
             checkpoint=checkpoint,
             checkpoint_seconds=options.checkpoint_seconds,
-            label=None if options.quiet else path.name,
+            label=None if options.quiet else models.label,
             bar=options.bar,
             writer=writer,
         )
-        key = f"systems.{path.name}.training"
+        key = f"systems.{models.name}.training"
         advice = f"lower {key}.learning_rate" + (
             f", or {key}.optimizer: adam" if system.training.optimizer == "sgd" else ""
         )
@@ -125,7 +144,7 @@ def train_models(
         save_model(model, temporary)
         write_log(temporary, progress.rows)
     checkpoint.unlink(missing_ok=True)
-    return TrainResult(path, True, **results)
+    return TrainResult(path, True, **results, member=member)
 
 
 def reuse_members(path: Path, stamp: Stamp, source: Path, count: int, metadata: dict[str, Any]) -> TrainResult:
@@ -135,7 +154,7 @@ def reuse_members(path: Path, stamp: Stamp, source: Path, count: int, metadata: 
       UserError: `source` is damaged.
     """
     reason = stale_reason(path, stamp)
-    results = _of_first(_results_of(path if reason is None else source), count) | {"members": count}
+    results = _of_first(results_of(path if reason is None else source), count) | {"members": count}
     if reason is None:
         return TrainResult(path, False, **results, reused_from=source.name)
     log.info("reusing the first %d models of %s for %s: %s", count, source.name, path.name, reason)
@@ -143,7 +162,7 @@ def reuse_members(path: Path, stamp: Stamp, source: Path, count: int, metadata: 
     with replacing_folder(path, stamp, results | metadata) as temporary:
         copy_members(source, temporary, count)
         write_log(temporary, rows)
-    _checkpoint(path).unlink(missing_ok=True)  # of a training that was stopped before the config said reuse
+    checkpoint_of(path).unlink(missing_ok=True)  # of a training that was stopped before the config said reuse
     return TrainResult(path, True, **results, reused_from=source.name)
 
 
@@ -159,21 +178,23 @@ def join_systems(path: Path, stamp: Stamp, parts: Mapping[str, Path], metadata: 
     reason = stale_reason(path, stamp)
     if reason is not None:
         log.info("joining %s as %s: %s", ", ".join(parts), path.name, reason)
-        known = [_results_of(part) for part in parts.values()]
+        known = [results_of(part) for part in parts.values()]
         lists = ("dev_accuracy", "best_epoch", "train_accuracy")
         results = metadata | {key: [value for of_part in known for value in of_part[key]] for key in lists}
         with replacing_folder(path, stamp, results) as temporary:
             model = join_models(list(parts.values()), temporary)
             results |= {"members": model.members, "parameters": sum(model.member_parameters) / model.members}
-        _checkpoint(path).unlink(missing_ok=True)  # of a training that was stopped before the config said members
-    return TrainResult(path, reason is not None, **_results_of(path), parts=tuple(parts))
+        checkpoint_of(path).unlink(missing_ok=True)  # of a training that was stopped before the config said members
+    return TrainResult(path, reason is not None, **results_of(path), parts=tuple(parts))
 
 
-def _checkpoint(path: Path) -> Path:
+def checkpoint_of(path: Path) -> Path:
+    """Of a training into the folder `path`."""
     return path.with_name(f".{path.name}.checkpoint.pt")
 
 
-def _results_of(path: Path) -> dict[str, Any]:
+def results_of(path: Path) -> dict[str, Any]:
+    """What `TrainResult` says of the models of a finished folder."""
     metadata = (read_stamp(path) or {})["metadata"]
     return {name: metadata[name] for name in _RESULTS}
 

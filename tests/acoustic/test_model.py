@@ -118,7 +118,7 @@ def test_windows_of_single_frames_are_not_copied():
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_dropout_mask_is_a_function_of_seed_and_step(rate):
-    masks = [StepRng(1, step, torch.device("cpu")).mask((200, 50), rate, torch.float32) for step in (5, 5, 6)]
+    masks = [StepRng(1, step, torch.device("cpu")).masks([1], (200, 50), rate, torch.float32) for step in (5, 5, 6)]
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
     assert (masks[0] == 0).float().mean().item() == pytest.approx(rate, abs=0.02)
@@ -132,7 +132,7 @@ def test_dropout_mask_does_not_depend_on_the_threads_that_fill_it(shape, dtype):
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            return StepRng(3, 4, torch.device("cpu")).mask(shape, 0.25, dtype)
+            return StepRng(3, 4, torch.device("cpu")).masks([1, 2], shape, 0.25, dtype)
         finally:
             torch.set_num_threads(before)
 
@@ -142,8 +142,12 @@ def test_dropout_mask_does_not_depend_on_the_threads_that_fill_it(shape, dtype):
 
 def test_dropout_masks_of_layers_differ_and_every_byte_value_is_as_likely():
     noise = StepRng(1, 1, torch.device("cpu"))
-    first, second = (noise.mask((256, 1024), 0.5, torch.float32) for _ in range(2))
+    first, second = (noise.masks([1], (256, 1024), 0.5, torch.float32)[0] for _ in range(2))
     assert 0.49 < (first == second).float().mean().item() < 0.51
+    ours, others = (
+        StepRng(1, 1, torch.device("cpu")).masks(seeds, (256, 1024), 0.5, torch.float32) for seeds in ([7, 8], [8])
+    )
+    assert torch.equal(ours[1], others[0]) and 0.49 < (ours[0] == ours[1]).float().mean().item() < 0.51
     # neighbours in both directions, and numbers drawn together (1024 apart), are independent
     for a, b in ((first[:, 1:], first[:, :-1]), (first[1:], first[:-1])):
         assert 0.49 < (a == b).float().mean().item() < 0.51

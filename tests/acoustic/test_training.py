@@ -82,6 +82,7 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, killed_after, precis
         criterion = DiesAfter(points.labels, CPU)
         run(points, net(points), training, criterion, checkpoint=checkpoint, checkpoint_seconds=0.0)
     resumed = net(points, seeds=(7, 8, 9))  # other weights: all must come from the checkpoint
+    resumed.seeds = whole.seeds  # of dropout
     progress = run(points, resumed, training, checkpoint=checkpoint)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
