@@ -111,14 +111,11 @@ def prepare(
 @stage("features")
 @nj_option
 @pipes_option
-@click.option(
-    "--executor", default="processes", help="'processes', or the address of a Dask scheduler (tcp://host:8786)."
-)
-def features(config: Config, work: Workspace, nj: int, executor: str, allow_pipes: bool) -> Any:
+def features(config: Config, work: Workspace, nj: int, allow_pipes: bool) -> Any:
     """Stage 2: cuts -> log-mel filterbanks, one FrameStore per set."""
     from asr_kd.stages.features import make_features as run
 
-    return run(config, work, nj=nj, executor=executor, allow_pipes=allow_pipes)
+    return run(config, work, nj=nj, allow_pipes=allow_pipes)
 
 
 @stage("align")

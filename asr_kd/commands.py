@@ -26,8 +26,9 @@ from asr_kd.errors import UserError, printable
 from asr_kd.io.files import full_disk_is_an_error, read_json, write_json
 from asr_kd.io.resources import MemoryMeter
 from asr_kd.kernels.process import choose_mkl_code_path, cpu_flags, disable_malloc_trim
+from asr_kd.workspace.config import Config
 from asr_kd.workspace.config_files import load_config
-from asr_kd.workspace.executor import RunOptions, default_jobs
+from asr_kd.workspace.executor import RunOptions, running_on
 from asr_kd.workspace.work import Workspace, default_root
 
 log = logging.getLogger(__name__)
@@ -180,9 +181,35 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
 
 
 def nj_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--nj", type=click.IntRange(1), default=default_jobs, help="Processes.  [default: all cores]")(
-        function
+    """Adds --nj, --executor and --executor-config; the command gets how many shards run at once, as `nj`."""
+
+    @click.option("--nj", type=click.IntRange(1), help="Processes, or workers of a queue.  [default: all cores]")
+    @click.option(
+        "--executor",
+        default="processes",
+        envvar="ASR_KD_EXECUTOR",
+        metavar="WHERE",
+        help="processes[:N], dask:tcp://HOST:8786 or dask:QUEUE, such as dask:slurm.  [default: processes]",
     )
+    @click.option(
+        "--executor-config",
+        type=PATH,
+        envvar="ASR_KD_EXECUTOR_CONFIG",
+        help="YAML: options of a queue's workers.",
+    )
+    @functools.wraps(function)
+    def command(
+        config: Config,
+        work: Workspace,
+        nj: int | None,
+        executor: str,
+        executor_config: Path | None,
+        **options: Any,
+    ) -> Any:
+        with running_on(executor, executor_config, work.root, nj) as at_once:
+            return function(config, work, nj=at_once, **options)
+
+    return command
 
 
 def pipes_option(function: Callable[..., Any]) -> Callable[..., Any]:

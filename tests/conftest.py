@@ -43,6 +43,7 @@ def decoder() -> str:
 # longest comes first, and runs first: at the end there is something short for each of pytest's workers.
 SLOW = (
     "test_pipeline",
+    "test_cluster",
     "test_timit_recipe",
     "test_librispeech_recipe",
     "test_export",

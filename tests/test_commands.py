@@ -80,6 +80,18 @@ def test_a_second_command_that_writes_in_a_work_folder_stops(config: Path) -> No
     assert "has no systems to train" in run("train", config).output  # a killed process leaves no lock
 
 
+def test_where_shards_run_may_be_said_by_variables(config: Path) -> None:
+    queue = config.parent / "queue.yaml"
+    queue.write_text("[1, 2]")
+    command = ["features", "--config", str(config), "--work-dir", str(config.parent / "work")]
+    variables = {"ASR_KD_EXECUTOR": "dask:slurm", "ASR_KD_EXECUTOR_CONFIG": str(queue)}
+    result = CliRunner().invoke(main, command, env=variables)
+    says = f"asr-kd features: {queue} must hold options by their names, such as `memory: 8GB`.\n"
+    assert (result.exit_code, result.output) == (2, says)
+    result = CliRunner().invoke(main, [*command, "--executor", "processes"], env=variables)
+    assert "--executor-config is for --executor dask:slurm and other batch systems." in result.output
+
+
 def test_a_process_that_a_command_started_does_not_keep_the_lock(tmp_path: Path) -> None:
     file = tmp_path / "exp" / ".lock"
     command = [sys.executable, "-c", "print(flush=True); input()"]

@@ -11,6 +11,7 @@ Shapes:  N frames of the set, D mel bins, U utterances, G normalisation groups, 
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,10 @@ class FrameStore:
             raise FrameStoreError(f"the store {folder} is damaged; delete it ({error}).") from None
         store.digest = stamp["digest"]
         return store
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the folder itself, and the same store or none."""
+        return _same_store, (self.folder, self.digest)
 
     def _check(self) -> None:
         if self.features.ndim != 2 or self.features.dtype != np.float16:
@@ -330,3 +335,13 @@ def store_bytes(frames: int, utterances: int, config: FeaturesConfig) -> int:
     """
     dims, tables = config.num_mel_bins, 2 if config.variance == "speaker" else 1  # of means and scales
     return frames * dims * 2 + utterances * (300 + 4 * dims * tables)
+
+
+def _same_store(folder: Path, digest: str) -> FrameStore:
+    store = FrameStore.open(folder)
+    if store.digest != digest:
+        raise UserError(
+            f"{folder} is {store.digest} on {platform.node()}, but {digest} where the work was begun; run the command "
+            "again when all machines see the same files."
+        )
+    return store

@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,7 @@ from asr_kd.stages.align_stamps import AlignmentStamps
 from asr_kd.stages.finished_alignment import times_folder
 from asr_kd.workspace.cached_map import ARRAYS, cached_map
 from asr_kd.workspace.config import TRAIN, Config
+from asr_kd.workspace.executor import on_cluster
 from asr_kd.workspace.freshness import check_inputs_unmodified
 from asr_kd.workspace.sets import all_sets, open_frames
 from asr_kd.workspace.work import Workspace, labels_of, require
@@ -217,11 +218,14 @@ class _Run:
         if not (folder / SEGMENTS).exists():
             size = len(data.texts)
             shards = [range(first, min(first + BLOCK, size)) for first in range(0, size, BLOCK)]
+            # a block uses all cores of this machine, of a cluster one
+            processes, threads = (self.nj, 1) if on_cluster() else (1, self.nj)
             aligned = cached_map(
-                lambda utterances: align_block(data, utterances, self.aligner, nj=self.nj),
+                partial(align_block, data, aligner=self.aligner, nj=threads),
                 shards,
                 [blocks / f"{shard.start}.npz" for shard in shards],
                 ARRAYS,
+                nj=processes,
                 progress=label,
             )
             write_blocks(folder, aligned)

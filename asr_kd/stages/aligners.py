@@ -26,6 +26,7 @@ from asr_kd.lang.lexicon import read_lang
 from asr_kd.stages.align_stamps import AlignmentStamps
 from asr_kd.workspace.cached_map import ARRAYS, cached_map, cached_rounds
 from asr_kd.workspace.config import TRAIN, Config
+from asr_kd.workspace.executor import on_cluster
 from asr_kd.workspace.work import Workspace
 
 _ROUNDS = "rounds"  # folder of what the last round of the flat start returned
@@ -108,7 +109,8 @@ class Aligners:
 
         def resumed(align: Callable[[range], AlignedBlock], blocks: Any) -> Any:
             files = [unfinished / _BLOCKS / f"{block.start}.npz" for block in blocks]
-            return cached_map(align, blocks, files, ARRAYS, progress=f"{label}: align train")
+            processes = self.nj if on_cluster() else 1
+            return cached_map(align, blocks, files, ARRAYS, nj=processes, progress=f"{label}: align train")
 
         control = RunControl(
             seed=self.config.seed + number - 1,
@@ -116,4 +118,5 @@ class Aligners:
             digest=self.stamps.aligner(number).digest,
             label=f"{label}: train",
         )
-        return realign(before, self._training_data, self.config.alignment, control, nj=self.nj, map_blocks=resumed)
+        threads = 1 if on_cluster() else self.nj  # of a block
+        return realign(before, self._training_data, self.config.alignment, control, nj=threads, map_blocks=resumed)

@@ -32,7 +32,7 @@ from asr_kd.io.resources import check_disk
 from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.kernels.switch import one_thread
 from asr_kd.workspace.config import TRAIN, Config
-from asr_kd.workspace.executor import parallel_map
+from asr_kd.workspace.executor import on_cluster, parallel_map
 from asr_kd.workspace.freshness import check_inputs_unmodified
 from asr_kd.workspace.sets import open_frames, prepare_command, speech_sets
 from asr_kd.workspace.work import Workspace, require
@@ -86,7 +86,6 @@ def make_features(
     config: Config,
     work: Workspace,
     nj: int = 1,
-    executor: str = "processes",
     sets: Sequence[str] | None = None,
     allow_pipes: bool = False,
 ) -> FeaturesResult:
@@ -94,7 +93,6 @@ def make_features(
 
     Args:
       nj: utterances of a large set are spread over this many processes; the result does not depend on it.
-      executor: see `asr_kd.workspace.executor.parallel_map`.
       sets: None: all; the training set must be made before any other.
       allow_pipes: run the commands that cuts name for audio.
 
@@ -105,10 +103,10 @@ def make_features(
     _check_factors("warps", config.features.warps, 0.8, 1.25)
     check_inputs_unmodified(work)
     names = sorted(speech_sets(config, work), key=lambda name: name != TRAIN) if sets is None else sets
-    return FeaturesResult([_make_set(config, work, name, nj, executor, allow_pipes) for name in names])
+    return FeaturesResult([_make_set(config, work, name, nj, allow_pipes) for name in names])
 
 
-def _make_set(config: Config, work: Workspace, name: str, nj: int, executor: str, allow_pipes: bool) -> SetFeatures:
+def _make_set(config: Config, work: Workspace, name: str, nj: int, allow_pipes: bool) -> SetFeatures:
     started = time.monotonic()
     folder, cuts, stamp = work.frames(name), work.cuts(name), _stamp(config, work, name)
     reason = stale_reason(folder, stamp)
@@ -132,14 +130,14 @@ def _make_set(config: Config, work: Workspace, name: str, nj: int, executor: str
     needed = store_bytes(round(seconds / FRAME_SHIFT), len(durations) * len(features.copies), features)
     log.info("features of %s: %s; %d cuts, %s of disk needed", name, reason, len(durations), human_bytes(needed))
     check_disk(folder, needed)
-    if executor == "processes" and seconds < _SMALL:
+    if seconds < _SMALL and not on_cluster():
         nj = 1
     extractor = _Extractor(work.root.resolve(), config.corpus.audio_format, features)
     metadata = {}
     with resuming_folder(folder, stamp, metadata) as temporary:
         with FrameStoreWriter(temporary, features.num_mel_bins, training, features) as writer:
             state = writer.note or {"cuts": 0, "left_out": []}  # a killed run's
-            results = _extract(extractor, islice(read_cuts(cuts, again), state["cuts"], None), nj, executor)
+            results = _extract(extractor, islice(read_cuts(cuts, again), state["cuts"], None), nj)
             with tqdm(
                 total=len(durations), initial=state["cuts"], desc=f"features of {name}", unit="utt", mininterval=0.5,
                 dynamic_ncols=True,
@@ -202,14 +200,12 @@ def _stamp(config: Config, work: Workspace, name: str) -> Stamp:
     return Stamp("features", settings, inputs)
 
 
-def _extract(
-    extractor: _Extractor, cuts: Iterator[dict[str, Any]], nj: int, executor: str
-) -> Iterator[list[_Extracted]]:
+def _extract(extractor: _Extractor, cuts: Iterator[dict[str, Any]], nj: int) -> Iterator[list[_Extracted]]:
     """What the extractor makes of the cuts, a few at a time, in their order."""
     while block := list(islice(cuts, _BLOCK)):
         # small sets are split finer, so that every process has something to do
         size = max(1, min(_SHARD, len(block) // (4 * max(1, nj))))
-        yield from parallel_map(extractor, list(_shards(block, size)), nj=nj, executor=executor)
+        yield from parallel_map(extractor, list(_shards(block, size)), nj=nj)
 
 
 def _shards(cuts: Sequence[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:

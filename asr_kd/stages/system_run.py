@@ -160,14 +160,14 @@ class SystemRun:
             if member >= system.num_models:
                 raise UserError(f"{name} has {system.num_models} models, counted from 0: there is no member {member}.")
 
-    def apart(self, cores: int, device: torch.device) -> list[int]:
-        """The members that are better trained apart, side by side, each on some of the cores; none: all as one."""
+    def apart(self, places: int) -> list[int]:
+        """The members that are better trained apart, so many at once; none: all as one."""
         path, count = self.work.exp(self.name), self.system.num_models
         if count < 2 or self.system.training.patience or not self.must_train:
             return []
         if begun_apart(path, count):
             return self.missing
-        if cores < 2 or device.type != "cpu" or checkpoint_of(path).exists():
+        if places < 2 or checkpoint_of(path).exists():
             return []
         model = build_model(
             self.system.model, num_dims=self.data.train.num_dims, num_senones=self.data.num_senones, seeds=[0]

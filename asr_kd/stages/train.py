@@ -7,10 +7,12 @@ tenth less time than one after the other. Large members of one system are traine
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -22,7 +24,7 @@ from asr_kd.stages.system_run import SystemRun
 from asr_kd.stages.training_run import TrainResult
 from asr_kd.stages.training_set import TrainingSet, training_set_of
 from asr_kd.workspace.config import Config
-from asr_kd.workspace.executor import RunOptions, default_jobs, parallel_map
+from asr_kd.workspace.executor import RunOptions, default_jobs, on_cluster, parallel_map
 from asr_kd.workspace.work import Workspace
 
 log = logging.getLogger(__name__)
@@ -52,8 +54,8 @@ def train(
     opened = _Opened(config, work)
     for name in pending:  # settings that do not fit together are refused before anything is trained
         opened.run(name)
-    cores = default_jobs()
-    at_once = min(nj or cores, cores, _SIDE_BY_SIDE) if pick_device(options.device).type == "cpu" else 1
+    places = _places(options, nj)
+    at_once = places if on_cluster() else min(places, _SIDE_BY_SIDE)
     results: list[TrainResult | SoftTargetsResult] = []
     while pending:
         ready = [name for name in pending if not set(config.systems[name].teachers) & set(pending)]
@@ -66,8 +68,8 @@ def train(
         together = runs[:at_once]
         results += [targets for run in together for targets in run.make_targets(options, nj)]
         if len(together) == 1:
-            _train_apart(together[0], options, min(nj or cores, cores))
-        results += _train_at_once(together, options, cores)
+            _train_apart(together[0], options, places)
+        results += _train_at_once(together, options)
         pending = [name for name in pending if name not in {run.name for run in together}]
     return results
 
@@ -136,43 +138,69 @@ class _Opened:
         return self._runs[name]
 
 
-def _train_apart(run: SystemRun, options: RunOptions, cores: int) -> None:
-    """Trains the members of a system that are better trained apart, as many at once as there are cores."""
-    members = run.apart(cores, pick_device(options.device))
-    side_by_side = min(len(members), cores)
-    if side_by_side < 2:
+def _places(options: RunOptions, nj: int | None) -> int:
+    """How many trainings can run at once: on the cores of this machine, or the workers of a cluster."""
+    if on_cluster():
+        return nj or 1
+    cores = default_jobs()
+    return min(nj or cores, cores) if pick_device(options.device).type == "cpu" else 1
+
+
+def _train_apart(run: SystemRun, options: RunOptions, places: int) -> None:
+    """Trains the members of a system that are better trained apart, as many at once as there are places."""
+    members = run.apart(places)
+    if len(members) < 2 or places < 2:
         for member in members:
             run.train_member(member, options)
         return
-    threads = max(1, min(cores, torch.get_num_threads()) // side_by_side)
-    sides = [(member, replace(options, bar=number % side_by_side)) for number, member in enumerate(members)]
-    train_side = partial(_train_member_side, run.config, run.work, run.name, threads)
-    for _ in parallel_map(train_side, sides, nj=side_by_side):
-        pass
+    side = partial(_train_member_side, run.config, run.work, run.name)
+    _side_by_side(side, members, options, min(len(members), places))
 
 
-def _train_member_side(
-    config: Config, work: Workspace, name: str, threads: int, side: tuple[int, RunOptions]
-) -> TrainResult:
-    member, options = side
-    torch.set_num_threads(threads)  # of this helper process, which does nothing else
-    return SystemRun(config, work, name, training_set_of(config, work, name)).train_member(member, options)
-
-
-def _train_at_once(runs: Sequence[SystemRun], options: RunOptions, cores: int) -> list[TrainResult]:
+def _train_at_once(runs: Sequence[SystemRun], options: RunOptions) -> list[TrainResult]:
     """Each of them in a process of its own."""
     if len(runs) == 1:
         return [runs[0].train(options)]
-    threads = max(1, min(cores, torch.get_num_threads()) // len(runs))  # OMP_NUM_THREADS may ask for fewer
-    sides = [(run.name, replace(options, bar=line)) for line, run in enumerate(runs)]
-    return list(parallel_map(partial(_train_side, runs[0].config, runs[0].work, threads), sides, nj=len(runs)))
+    side = partial(_train_side, runs[0].config, runs[0].work)
+    return _side_by_side(side, [run.name for run in runs], options, len(runs))
 
 
-def _train_side(config: Config, work: Workspace, threads: int, side: tuple[str, RunOptions]) -> TrainResult:
-    name, options = side
-    torch.set_num_threads(threads)  # of this helper process, which does nothing else
+def _side_by_side(
+    train_side: Callable[[tuple[Any, RunOptions, int]], TrainResult], what: Sequence[Any], options: RunOptions, nj: int
+) -> list[TrainResult]:
+    """Trains each of some systems or members, `nj` at once, each on its share of the cores."""
+    if on_cluster():
+        threads, sides = 0, [replace(options, quiet=True) for _ in what]
+    else:
+        threads = max(1, min(default_jobs(), torch.get_num_threads()) // nj)  # OMP_NUM_THREADS may ask for fewer
+        sides = [replace(options, bar=number % nj) for number in range(len(what))]
+    return list(
+        parallel_map(train_side, [(each, side, threads) for each, side in zip(what, sides, strict=True)], nj=nj)
+    )
+
+
+def _train_side(config: Config, work: Workspace, side: tuple[str, RunOptions, int]) -> TrainResult:
+    name, options, threads = side
     try:
-        return SystemRun(config, work, name, training_set_of(config, work, name)).train(options)
+        with _threads(threads):
+            return SystemRun(config, work, name, training_set_of(config, work, name)).train(options)
     except Exception as error:
         log.error("%s cannot be trained (%s); the system beside it goes on", name, error)
         raise
+
+
+def _train_member_side(config: Config, work: Workspace, name: str, side: tuple[int, RunOptions, int]) -> TrainResult:
+    member, options, threads = side
+    with _threads(threads):
+        return SystemRun(config, work, name, training_set_of(config, work, name)).train_member(member, options)
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Within it torch has so many threads; 0: as many as it has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

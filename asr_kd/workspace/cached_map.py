@@ -77,7 +77,6 @@ def cached_map(
     codec: Codec[Result],
     *,
     nj: int = 1,
-    executor: str = "processes",
     progress: str | None = None,
 ) -> Iterator[Result]:
     """Yields function(shard) for each shard, in order: read where its file is there, else computed and written there.
@@ -87,11 +86,11 @@ def cached_map(
     Args:
       files: one for each shard; the caller must choose a folder that depends on everything the results depend on
         (`asr_kd.io.folders.partial_folder`).
-      function, nj, executor, progress: see `asr_kd.workspace.executor.parallel_map`; the bar counts what is computed.
+      function, nj, progress: see `asr_kd.workspace.executor.parallel_map`; the bar counts what is computed.
     """
     cached = [file.exists() for file in files]
     missing = [shard for shard, exists in zip(shards, cached, strict=True) if not exists]
-    results = parallel_map(function, missing, nj=nj, executor=executor, progress=progress if missing else None)
+    results = parallel_map(function, missing, nj=nj, progress=progress if missing else None)
     for shard, file, exists in zip(shards, files, cached, strict=True):
         result = codec.load(file) if exists else None
         if result is None:

@@ -1,4 +1,4 @@
-"""Where work runs: a map over shards in this process, over helper processes or on Dask; the device of a training.
+"""Where work runs: a map over shards in this process, over helper processes or on a cluster; the device of a training.
 
 Where a helper process is killed, most often because memory ran out, half as many helpers do the shards that have no
 result yet. The process that started the helpers logs what they log.
@@ -18,13 +18,17 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm import tqdm
 
 from asr_kd.errors import FullDiskError, KilledHelpersError, UserError
+
+if TYPE_CHECKING:
+    from asr_kd.workspace.cluster import Cluster
 
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")
@@ -32,6 +36,7 @@ Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 _function: Callable[[Any], Any] | None = None  # that this helper process was started for
+_cluster: ContextVar[Cluster | None] = ContextVar("cluster", default=None)
 _AHEAD = 4  # shards for each helper that are submitted before the first result is taken
 
 
@@ -51,7 +56,6 @@ def parallel_map(
     shards: Sequence[Shard],
     *,
     nj: int = 1,
-    executor: str = "processes",
     progress: str | None = None,
 ) -> Iterator[Result]:
     """Yields function(shard) for each shard, in order.
@@ -59,26 +63,25 @@ def parallel_map(
     Args:
       function: picklable; it gets one shard and must set up all else itself. Each helper process has one copy, so that
         an object may keep what it loads for the shards that follow.
-      nj: how many shards run at once; 1 runs them in this process.
-      executor: "processes", or the address of a Dask scheduler ("tcp://host:8786").
+      nj: how many shards run at once; 1 runs them in this process. Within `running_on` a cluster more run there.
       progress: what a bar on standard error calls the shards; None: no bar.
 
     Raises:
-      UserError: a Dask address is given and dask.distributed is not installed, or helper processes are killed again
-        and again.
+      UserError: helper processes, or workers of a cluster, are killed again and again.
     """
-    results = _results(function, shards, nj, executor)
+    results = _results(function, shards, nj)
     if progress is None:
         yield from results
     else:
         yield from tqdm(results, total=len(shards), desc=progress, mininterval=0.5, dynamic_ncols=True)
 
 
-def _results(function: Callable[[Shard], Result], shards: Sequence[Shard], nj: int, executor: str) -> Iterator[Result]:
-    if executor != "processes":
-        yield from _on_dask(function, shards, executor)
-    elif nj <= 1 or len(shards) <= 1:
+def _results(function: Callable[[Shard], Result], shards: Sequence[Shard], nj: int) -> Iterator[Result]:
+    cluster = _cluster.get()
+    if nj <= 1 or len(shards) <= 1:
         yield from map(function, shards)
+    elif cluster is not None:
+        yield from cluster.map(function, shards)
     else:
         yield from _over_processes(function, shards, nj)
 
@@ -173,14 +176,43 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _on_dask(function: Callable[[Any], Any], shards: Sequence[Any], address: str) -> Iterator[Any]:
-    try:
-        from dask.distributed import Client
-    except ImportError:
-        raise UserError("--executor tcp://... needs Dask: install it with pip install 'asr_kd[dask]'.") from None
-    with Client(address) as client:
-        for future in client.map(function, shards, pure=False):
-            yield future.result()
+@contextlib.contextmanager
+def running_on(spec: str, options: Path | None, root: Path, nj: int | None = None) -> Iterator[int]:
+    """Within it `parallel_map` runs where `spec` says; yields how many shards then run at once.
+
+    Args:
+      spec: "processes", "processes:4", "dask:tcp://host:8786", or "dask:" and a batch system.
+      options: YAML file for the batch system; see `asr_kd.workspace.cluster.connected`.
+      root: the work folder.
+      nj: processes, or workers that the batch system is asked for.
+
+    Raises:
+      UserError: there is no such executor, or it cannot be reached.
+    """
+    kind, _, where = spec.partition(":")
+    if kind == "processes" and (not where or (where.isdecimal() and int(where) > 0)):
+        if options is not None:
+            raise UserError("--executor-config is for --executor dask:slurm and other batch systems.")
+        yield int(where) if where else nj or default_jobs()
+    elif kind == "dask" and where:
+        from asr_kd.workspace.cluster import connected
+
+        with connected(where, options, root, nj) as cluster:
+            token = _cluster.set(cluster)
+            try:
+                yield max(2, cluster.workers)  # one would be this process
+            finally:
+                _cluster.reset(token)
+    else:
+        raise UserError(
+            f"--executor {spec}: it must be processes, processes:N, dask:tcp://HOST:PORT or dask:QUEUE, such as "
+            "dask:slurm."
+        )
+
+
+def on_cluster() -> bool:
+    """Whether shards run on other machines, perhaps."""
+    return _cluster.get() is not None
 
 
 def default_jobs() -> int:

@@ -1,0 +1,310 @@
+"""Dask as the executor: a scheduler that runs already, or workers that a batch system starts (dask-jobqueue).
+
+Workers see the work folder under the same path. A process of theirs does one shard at a time, whatever its threads:
+what computes shards keeps what it has loaded, and knows nothing of threads. A worker gets it anew for each map, so that
+nothing that it has loaded for an earlier one answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import logging.handlers
+import os
+import pkgutil
+import platform
+import queue
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from asr_kd.errors import UserError, first_line
+
+try:
+    import cloudpickle
+    import distributed
+    from distributed.comm.core import CommClosedError
+except ImportError:
+    raise UserError("--executor dask:... needs Dask: install it with pip install 'asr_kd[dask]'.") from None
+
+Shard = TypeVar("Shard")
+Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
+
+# name after "dask:" -> its class, and the package that has it
+QUEUES = {
+    "slurm": ("dask_jobqueue:SLURMCluster", "dask-jobqueue"),
+    "sge": ("dask_jobqueue:SGECluster", "dask-jobqueue"),
+    "pbs": ("dask_jobqueue:PBSCluster", "dask-jobqueue"),
+    "lsf": ("dask_jobqueue:LSFCluster", "dask-jobqueue"),
+    "htcondor": ("dask_jobqueue:HTCondorCluster", "dask-jobqueue"),
+    "kubernetes": ("dask_kubernetes.operator:KubeCluster", "dask-kubernetes"),
+}
+_JOBS = "jobs"  # in the YAML file: how many workers are asked for; all else is the class's
+_AHEAD = 4  # shards for each worker that are submitted before the first result is taken
+_DEATHS = 2  # of workers before a shard is done without others beside it
+_FOLDER = ".cluster"  # in exp/
+_WAIT = 600.0  # seconds for the first worker of a batch system, which may have to wait for a machine
+
+# of a worker's process
+_one_at_a_time = threading.Lock()
+_current: tuple[Path, Callable[[Any], Any]] | None = None  # the map that it works for, and what computes its shards
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Workers of a scheduler.
+
+    Attributes:
+      root: the work folder, which each of them must see.
+      workers: how many there were at the start.
+    """
+
+    client: Any
+    root: Path
+    workers: int
+
+    def map(self, function: Callable[[Shard], Result], shards: Sequence[Shard]) -> Iterator[Result]:
+        """Yields function(shard) for each shard, in order; what workers log is logged here.
+
+        Shards of a worker that was lost are done again.
+
+        Raises:
+          UserError: a worker does not see the work folder, all are gone, or one shard kills them.
+        """
+        if not shards:
+            return
+        workers = self._addresses()
+        name = f"asr-kd-{uuid.uuid4().hex}"
+        # through the work folder: as an argument it would be in every task, as a result only where it was computed, and
+        # shards would go there alone
+        pickled = cloudpickle.dumps(function)
+        file = self.root / "exp" / _FOLDER / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(pickled)
+        call = partial(_call, _Sent(self.root, file, hashlib.sha256(pickled).hexdigest()), os.getcwd())
+
+        def submit(number: int, attempt: int = 1) -> Any:
+            key = f"{name}-{number + 1}-{attempt}"
+            # the scheduler, which may see no work folder, passes bytes on
+            return self.client.submit(call, cloudpickle.dumps(shards[number]), key=key, pure=False)
+
+        in_progress: deque[tuple[int, Any]] = deque()
+        waiting = iter(range(len(shards)))
+        try:
+            while True:
+                ahead = _AHEAD * max(1, self.workers) - len(in_progress)
+                in_progress.extend((number, submit(number)) for number in islice(waiting, ahead))
+                if not in_progress:
+                    return
+                number, future = in_progress[0]
+                try:
+                    result = self._result(future)
+                except distributed.KilledWorker:
+                    # shards that waited on the same worker are as suspect as the one that it was doing
+                    for _, other in in_progress:
+                        other.exception()  # waits for it
+                    result = self._alone(submit(number, 2), number, len(shards))
+                in_progress.popleft()
+                yield result
+        finally:
+            file.unlink(missing_ok=True)
+            if in_progress:
+                self.client.cancel([future for _, future in in_progress])
+            if lost := workers - self._addresses():
+                log.warning("%d workers of %d were lost; their shards were done again", len(lost), len(workers))
+
+    def _alone(self, future: Any, number: int, count: int) -> Any:
+        """The result of a shard beside which no other is done."""
+        try:
+            return self._result(future)
+        except distributed.KilledWorker:
+            raise UserError(
+                f"shard {number + 1} of {count} kills worker after worker, most often because memory runs out; give "
+                "workers more memory, or fewer processes each."
+            ) from None
+
+    def _result(self, future: Any) -> Any:
+        try:
+            result, records = future.result()
+        except distributed.scheduler.NoValidWorkerError:
+            raise UserError("no worker of the cluster is left; start workers and run the same command again.") from None
+        except distributed.client.FutureCancelledError as error:
+            raise UserError(
+                f"the cluster's scheduler was lost ({first_line(error)}); run the same command again when it is back: "
+                "it goes on where it was."
+            ) from None
+        for record in records:
+            logging.getLogger(record.name).handle(record)
+        return result
+
+    def _addresses(self) -> set[str]:
+        """Of the workers; none where the scheduler is gone."""
+        try:
+            return set(self.client.nthreads())
+        except (OSError, CommClosedError):
+            return set()
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """What computes the shards of a map, in the work folder.
+
+    Attributes:
+      root: the work folder. digest: SHA-256 of the pickled function.
+    """
+
+    root: Path
+    file: Path
+    digest: str
+
+    def load(self) -> Callable[[Any], Any]:
+        """Raises UserError where another file is there, or none: this machine sees other files than the command does.
+
+        The digest comes from the command: nothing else is unpickled.
+        """
+        host = platform.node()
+        if not self.root.is_dir():
+            raise UserError(
+                f"a worker on {host} does not see {self.root}: the work folder must be on a file system that all "
+                "workers share, under the same path."
+            )
+        pickled = self.file.read_bytes() if self.file.exists() else b""
+        if hashlib.sha256(pickled).hexdigest() != self.digest:
+            raise UserError(
+                f"a worker on {host} does not see what was written to {self.file.parent}: the work folder must be on a "
+                "file system that all workers share; run the command again when they see the same files."
+            )
+        function: Callable[[Any], Any] = cloudpickle.loads(pickled)
+        return function
+
+
+def _call(sent: _Sent, folder: str, shard: bytes) -> tuple[Any, list[logging.LogRecord]]:
+    """On a worker: the result, and what was logged.
+
+    Args:
+      folder: the command's; paths of shards may be relative to it.
+      shard: pickled.
+    """
+    global _current
+    with _one_at_a_time, _within(folder), _noted() as records:
+        if _current is None or _current[0] != sent.file:
+            _current = None  # frees what was loaded
+            _current = sent.file, sent.load()
+        result = _current[1](cloudpickle.loads(shard))
+    return result, records
+
+
+@contextlib.contextmanager
+def _within(folder: str) -> Iterator[None]:
+    before = os.getcwd()
+    with contextlib.suppress(OSError):
+        os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+@contextlib.contextmanager
+def _noted() -> Iterator[list[logging.LogRecord]]:
+    """What the package logs in the block, as it can be sent to another process."""
+    waiting: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    package, records = logging.getLogger("asr_kd"), list[logging.LogRecord]()
+    handler = logging.handlers.QueueHandler(waiting)
+    before = package.level, package.propagate
+    package.setLevel(logging.INFO)
+    package.propagate = False
+    package.addHandler(handler)
+    try:
+        yield records
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(before[0])
+        package.propagate = before[1]
+        while not waiting.empty():
+            records.append(waiting.get())
+
+
+@contextlib.contextmanager
+def connected(where: str, options: Path | None, root: Path, jobs: int | None = None) -> Iterator[Cluster]:
+    """A cluster for the time of a command.
+
+    Args:
+      where: the address of a scheduler, "tcp://host:8786", or a name of QUEUES.
+      options: YAML file of the options of the queue's class, and `jobs`, the number of workers.
+      root: the work folder.
+      jobs: how many workers are asked for, if the file does not say.
+
+    Raises:
+      UserError: there is no such queue, scheduler or file, an option is wrong, or no worker comes.
+    """
+    # a shard that kills workers must not kill all of them; a scheduler that runs already has its own number
+    settings = {"distributed.scheduler.allowed-failures": _DEATHS, "distributed.worker.daemon": False}
+    import dask
+
+    with dask.config.set(settings), contextlib.ExitStack() as stack:
+        if "://" in where:
+            if options is not None:
+                raise UserError("--executor-config is for queues; a scheduler that runs has its own settings.")
+            address: Any = where
+        else:
+            address = stack.enter_context(_queue(where, options, jobs))
+        try:
+            client = stack.enter_context(distributed.Client(address, timeout=30, set_as_default=False))
+        except (OSError, ValueError) as error:
+            raise UserError(f"--executor dask:{where}: no scheduler answers there ({first_line(error)}).") from None
+        try:
+            client.wait_for_workers(1, timeout=_WAIT)
+        except TimeoutError:
+            raise UserError(
+                f"--executor dask:{where}: no worker has come in {_WAIT / 60:.0f} minutes; look at the queue, and at "
+                "the workers' logs."
+            ) from None
+        workers = client.nthreads()
+        log.info("%d workers of Dask at %s", len(workers), client.scheduler.address)
+        yield Cluster(client, root.absolute(), len(workers))
+
+
+@contextlib.contextmanager
+def _queue(name: str, options: Path | None, jobs: int | None) -> Iterator[Any]:
+    if name not in QUEUES:
+        known = ", ".join(QUEUES)
+        raise UserError(f"--executor dask:{name}: it must be the address of a scheduler (tcp://host:8786), or {known}.")
+    where, package = QUEUES[name]
+    try:
+        kind = pkgutil.resolve_name(where)
+    except ImportError:
+        raise UserError(f"--executor dask:{name} needs {package}: install it with pip install {package}.") from None
+    settings = {} if options is None else _read_options(options)
+    count = settings.pop(_JOBS, jobs or 1)
+    if not isinstance(count, int) or count < 1:
+        raise UserError(f"{options}: {_JOBS} must be a whole number of at least 1, not {count!r}.")
+    try:
+        cluster = kind(**settings)
+    except (TypeError, ValueError) as error:
+        place = options or f"--executor dask:{name} without --executor-config"
+        raise UserError(f"{place}: {kind.__name__} does not take this ({first_line(error)}).") from None
+    with cluster:
+        cluster.scale(jobs=count) if package == "dask-jobqueue" else cluster.scale(count)
+        yield cluster
+
+
+def _read_options(path: Path) -> dict[str, Any]:
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {first_line(error)}.") from None
+    if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
+        raise UserError(f"{path} must hold options by their names, such as `memory: 8GB`.")
+    return options
