@@ -23,6 +23,7 @@ import click
 import asr_kd
 from asr_kd.decoding.settings import BACKENDS
 from asr_kd.errors import UserError, printable
+from asr_kd.io.cores import choose_threads
 from asr_kd.io.files import full_disk_is_an_error, read_json, write_json
 from asr_kd.io.resources import MemoryMeter
 from asr_kd.kernels.process import choose_mkl_code_path, cpu_flags, disable_malloc_trim
@@ -146,7 +147,8 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
             help="Folder that holds data/ and exp/  [default: the recipe's own: the folder above the config's conf/]",
         )
         @functools.wraps(function)
-        def command(config_path: Path, work_dir: Path | None, **options: Any) -> None:
+        def command(config_path: Path, work_dir: Path | None, threads: int | None = None, **options: Any) -> None:
+            said = choose_threads(threads) if name in _TRAINING else ""
             config = load_config(config_path)
             work = Workspace(work_dir or default_root(config_path), config_path)
             if name in _TRAINING:
@@ -165,6 +167,8 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
                 MemoryMeter() as meter,
             ):
                 started = time.monotonic()
+                if said:
+                    log.warning("%s", said)
                 results = function(config, work, **options)
                 results = results if isinstance(results, list) else [results]
                 for result in results:
@@ -175,6 +179,9 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
                     _note(work.exp("seconds.json"), key, round(time.monotonic() - started, 2))
                     _note(work.exp("memory.json"), key, meter.peak)
 
+        if name in _TRAINING:
+            threads = "Threads of a net.  [default: OMP_NUM_THREADS, or the cores that no other program keeps busy]"
+            command = click.option("--threads", type=click.IntRange(1), help=threads)(command)
         return main.command(name)(command)
 
     return decorate

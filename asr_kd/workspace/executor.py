@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tqdm import tqdm
 
 from asr_kd.errors import FullDiskError, KilledHelpersError, UserError
+from asr_kd.io.cores import usable_cores
 
 if TYPE_CHECKING:
     from asr_kd.workspace.cluster import Cluster
@@ -217,4 +218,4 @@ def on_cluster() -> bool:
 
 def default_jobs() -> int:
     """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores()

@@ -1,0 +1,108 @@
+"""How many cores this process may use, control groups included, and how many of them other programs keep busy."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
+
+from asr_kd.errors import UserError
+
+_VARIABLE = "OMP_NUM_THREADS"
+_SECONDS = 0.3  # that the load is measured for
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Those that this process may run on, and no more than the quota of its control groups (containers) pays for.
+
+    Args:
+      root: where proc/ and sys/ are.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([cores, *map(math.floor, _quotas(root))]))
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Cores that the group of this process and those above it may use; none where there is no limit."""
+    for line in _lines(root / "proc/self/cgroup"):
+        _, controllers, name = line.split(":", 2)
+        if not controllers:  # version 2
+            top = root / "sys/fs/cgroup"
+        elif "cpu" in controllers.split(","):
+            top = root / "sys/fs/cgroup/cpu"
+        else:
+            continue
+        folder = top / name.strip("/")
+        for group in (folder, *folder.parents):
+            files = ("cpu.max",) if not controllers else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            numbers = " ".join(row for file in files for row in _lines(group / file)).split()
+            # "max", or -1 in version 1, where there is no limit
+            if len(numbers) == 2 and numbers[0].isdigit() and int(numbers[1]) > 0:
+                yield int(numbers[0]) / int(numbers[1])
+            if group == top:
+                break
+
+
+def taken_cores(seconds: float = _SECONDS, stat: Path = Path("/proc/stat")) -> float:
+    """How many of the cores that this process may run on others keep busy meanwhile; it waits, and is not counted."""
+    before = _busy_and_all(stat)
+    time.sleep(seconds)
+    taken = 0.0
+    for name, (busy, every) in _busy_and_all(stat).items():
+        since = before.get(name, (busy, every))
+        taken += (busy - since[0]) / max(1, every - since[1])
+    return taken
+
+
+def _busy_and_all(stat: Path) -> dict[str, tuple[int, int]]:
+    """Of each core of this process: ticks in which it worked, and all ticks."""
+    mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    counts = {}
+    for line in _lines(stat):
+        name, *numbers = line.split()
+        if name[:3] == "cpu" and name[3:].isdigit() and int(name[3:]) in mine:
+            ticks = [int(number) for number in numbers[:8]]  # what guests take is part of the first ones
+            counts[name] = sum(ticks) - sum(ticks[3:5]), sum(ticks)  # idle, and idle while a disk works
+    return counts
+
+
+def choose_threads(asked: int | None, environment: MutableMapping[str, str] = os.environ) -> str:
+    """Says before torch is loaded with how many threads it is to work; returns what the user should know of that.
+
+    Threads wait for each other at the end of every operation. Beside another program on the same core, all of them wait
+    for the one that shares it: on two cores training fell to a third (benchmarks/bench_busy.py). So there are no more
+    than cores which nobody else keeps busy.
+
+    Args:
+      asked: by the user; None: the variable OMP_NUM_THREADS, or by what is free.
+
+    Raises:
+      UserError: the variable is no number of threads.
+    """
+    cores, given = usable_cores(), environment.get(_VARIABLE)
+    if asked is not None:
+        environment[_VARIABLE] = str(asked)
+        return ""
+    if given is not None:
+        first = given.partition(",")[0].strip()  # further ones are for threads that start threads
+        if not first.isdecimal() or int(first) < 1:
+            raise UserError(f"{_VARIABLE}={given}: it must be a number of threads, at least 1; unset or correct it.")
+        if int(first) <= cores:
+            return ""
+        environment[_VARIABLE] = str(cores)
+        return f"{_VARIABLE}={given} is more than the {cores} cores that this process may use: {cores} threads are used"
+    taken = min(cores, round(taken_cores()))
+    threads = max(1, cores - taken)
+    environment[_VARIABLE] = str(threads)
+    if threads == cores:
+        return ""
+    return f"other programs keep {taken} of {cores} cores busy: --threads {threads} is taken"
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []

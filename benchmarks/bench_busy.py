@@ -1,0 +1,141 @@
+"""What training and other threaded work keep of their speed where other programs use the cores too.
+
+    python benchmarks/bench_busy.py [--seconds 4] [--rounds 3] [--policy default --policy passive --policy 1000]
+
+Each row is a kind of work with all cores' threads, in a process of its own: frames a second on an idle machine, and the
+share of them that is left beside one and two programs that each keep a core busy. A policy says how OpenMP's threads
+wait for each other: `default` is the library's own (they spin), `passive` OMP_WAIT_POLICY=PASSIVE, a number
+GOMP_SPINCOUNT, turns before a thread sleeps, and `chosen` has the library's own and no more threads than cores that nobody
+else keeps busy, as the commands have it (`asr_kd.io.cores.choose_threads`). The fair share beside b others on c cores is c / (c + b) for c threads and
+the others' b. Rounds go through all policies in turn; figures are medians. Recognising words is not here: each process
+has one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from asr_kd.io.cores import choose_threads
+
+WORK = ("train dnn", "train tdnn", "soft targets", "viterbi")
+SENONES, DIMS, LENGTH = 1000, 40, 300
+_SPIN = "while True: pass"
+
+
+def frames_per_second(work: str, seconds: float) -> float:
+    """Of this process; imports torch, whose OpenMP has read the environment by then."""
+    import numpy as np
+    import torch
+
+    from asr_kd.acoustic.criteria import HardTargets
+    from asr_kd.acoustic.model import build_model
+    from asr_kd.acoustic.settings import DnnConfig, ModelConfig, TdnnConfig, TrainingConfig
+    from asr_kd.acoustic.training import RunControl, TrainingData, fit
+    from asr_kd.frames.source import ArrayFrames
+    from asr_kd.frames.windows import windows_of
+
+    rng = np.random.default_rng(0)
+    if work == "viterbi":
+        return _viterbi(seconds)
+    tdnn = TdnnConfig(width=256, dropout=0.1)
+    settings: ModelConfig = DnnConfig(layers=3, width=384, hidden_dropout=0.1) if work == "train dnn" else tdnn
+    members = 3 if work == "train dnn" else 1
+    model = build_model(settings, num_dims=DIMS, num_senones=SENONES, seeds=range(members))
+    source = ArrayFrames([rng.normal(size=(LENGTH, DIMS)).astype(np.float32) for _ in range(40)])
+    count, started = 0, time.perf_counter()
+    if work == "soft targets":
+        features = torch.from_numpy(rng.normal(size=(LENGTH, DIMS)).astype(np.float32))
+        model.log_posteriors(features)
+        started = time.perf_counter()
+        while time.perf_counter() - started < seconds:
+            model.log_posteriors(features)
+            count += LENGTH
+        return count / (time.perf_counter() - started)
+    labels = rng.integers(0, SENONES, 40 * LENGTH)
+    data = TrainingData(windows_of(source, settings.context))
+    config = TrainingConfig(epochs=1, batch_size=1000)
+    fit(model, data, HardTargets(labels, torch.device("cpu")), config, RunControl(seed=1))  # compiles, and warms up
+    started = time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        fit(model, data, HardTargets(labels, torch.device("cpu")), config, RunControl(seed=1))
+        count += 40 * LENGTH
+    return count / (time.perf_counter() - started)
+
+
+def _viterbi(seconds: float) -> float:
+    """As the aligner does it: a compiled search in each of as many threads as there are cores, without a lock."""
+    import numpy as np
+
+    from asr_kd.alignment.topology import NUM_HMM_STATES, compile_transcript
+    from asr_kd.alignment.viterbi import viterbi
+    from asr_kd.lang.lexicon import make_lang, pronounce
+    from asr_kd.workspace.executor import default_jobs
+
+    words = ["GOODBYE", "PASSWORD"]
+    lang = make_lang(words, pronounce(words, {}))
+    graph = compile_transcript(words * 20, lang)
+    scores = np.random.default_rng(0).normal(size=(5 * LENGTH, NUM_HMM_STATES * len(lang.phones))).astype(np.float32)
+    viterbi(scores, graph)
+    count, started = 0, time.perf_counter()
+    with ThreadPoolExecutor(default_jobs()) as pool:
+        while time.perf_counter() - started < seconds:
+            list(pool.map(lambda _: viterbi(scores, graph), range(64)))
+            count += 64 * len(scores)
+    return count / (time.perf_counter() - started)
+
+
+def measured(work: str, policy: str, busy: int, seconds: float) -> float:
+    """Frames a second of a process beside `busy` programs."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    if policy == "passive":
+        environment["OMP_WAIT_POLICY"] = "PASSIVE"
+    elif policy not in ("default", "chosen"):
+        environment["GOMP_SPINCOUNT"] = policy
+    others = [subprocess.Popen([sys.executable, "-c", _SPIN]) for _ in range(busy)]
+    try:
+        command = [sys.executable, __file__, "--of", work, "--seconds", str(seconds), "--policy", policy]
+        return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--seconds", type=float, default=4.0)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--policy", action="append", help="default, passive, or a number of turns; may be repeated")
+    options.add_argument("--work", action="append", choices=WORK)
+    options.add_argument("--of", help=argparse.SUPPRESS)  # this process does the work itself
+    given = options.parse_args()
+    if given.of:
+        if given.policy == ["chosen"]:
+            choose_threads(None)
+        print(frames_per_second(given.of, given.seconds))
+        return
+    cores = len(os.sched_getaffinity(0))
+    policies = given.policy or ["default", "passive", "chosen"]
+    shares = " | ".join(f"beside {busy} (fair {cores / (cores + busy):.2f})" for busy in (1, 2))
+    print(f"| work | policy | idle, frames/s | of default's | {shares} |\n|---|---|--:|--:|--:|--:|")
+    for work in given.work or WORK:
+        speeds: dict[tuple[str, int], list[float]] = {}
+        for _ in range(given.rounds):
+            for policy in policies:
+                for busy in (0, 1, 2):
+                    speeds.setdefault((policy, busy), []).append(measured(work, policy, busy, given.seconds))
+        median = {key: statistics.median(values) for key, values in speeds.items()}
+        for policy in policies:
+            idle = median[policy, 0]
+            left = " | ".join(f"{median[policy, busy] / idle:.2f}" for busy in (1, 2))
+            print(f"| {work} | {policy} | {idle:,.0f} | {idle / median[policies[0], 0]:.2f} | {left} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
