@@ -50,8 +50,9 @@ def chosen_prior(model: FrameModel, normalisation: Normalisation, dev: FrameStor
         frames: cross_entropy(model, replace(normalisation, prior_frames=frames), dev, labels) for frames in _PRIORS
     }
     tried = ", ".join(f"{frames}: {entropy:.3f}" for frames, entropy in entropies.items())
-    log.debug("frames of training's mean that count, and dev's cross-entropy: %s", tried)
-    return min(entropies, key=entropies.__getitem__)
+    best = min(entropies, key=entropies.__getitem__)
+    log.info("%d frames of training count with the mean of a recording (dev's cross-entropy: %s)", best, tried)
+    return best
 
 
 def cross_entropy(model: FrameModel, normalisation: Normalisation, dev: FrameStore, labels: np.ndarray) -> float:
