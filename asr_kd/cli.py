@@ -19,6 +19,7 @@ from asr_kd.commands import (
     nj_option,
     parts_of_set,
     pipes_option,
+    ranks_of_torchrun,
     run_options,
     sets_options,
     stage,
@@ -193,15 +194,19 @@ def train(
     from asr_kd.stages import train as stage_of_training
 
     if member is not None or merge:
+        if ranks_of_torchrun()[1] > 1:
+            raise UserError("--member and --merge are for commands of their own, without torchrun.")
         if teachers or not systems or (member is not None and (merge or len(systems) > 1)):
             raise UserError("--member K needs the name of one system, --merge those of one or more.")
         if member is not None:
             return stage_of_training.train_member(config, work, options, systems[0], member)
         return stage_of_training.merge(config, work, options, systems)
-    stage_of_training.merge_finished(config, work)
     names = tuple(config.teachers()) if teachers else systems
     if teachers and not names:
         return "the config has no system on hard labels that others learn from: nothing to train"
+    if ranks_of_torchrun()[1] > 1:
+        return stage_of_training.train_together(config, work, options, names)
+    stage_of_training.merge_finished(config, work)
     return stage_of_training.train(config, work, options, names, nj)
 
 

@@ -108,7 +108,8 @@ class Commands(click.Group):
             if error.errno not in _ADVICE or place is None:
                 raise
             sentence = f"{place}: {error.strerror}; {_ADVICE[error.errno]}."
-        click.echo(f"asr-kd {ctx.invoked_subcommand}: {printable(sentence)}", err=True)
+        if os.environ.get("RANK", "0") == "0":  # others of torchrun say the same
+            click.echo(f"asr-kd {ctx.invoked_subcommand}: {printable(sentence)}", err=True)
         ctx.exit(2)
 
 
@@ -148,6 +149,9 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
         )
         @functools.wraps(function)
         def command(config_path: Path, work_dir: Path | None, threads: int | None = None, **options: Any) -> None:
+            rank, world = ranks_of_torchrun()
+            if world > 1 and name != "train":
+                raise UserError(f"torchrun is for train; run {name} once, without it.")
             said = choose_threads(threads) if name in _TRAINING else ""
             config = load_config(config_path)
             work = Workspace(work_dir or default_root(config_path), config_path)
@@ -162,14 +166,18 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
                     raise UserError(f"{folder} is a file, but a folder of this name belongs there; move the file away.")
             with (
                 full_disk_is_an_error(work.root, *_written_by_libraries()),
-                contextlib.nullcontext() if name in _READING else _of_its_own(work, name, options),
-                _logging(work.exp("log") / f"{name}.log", optional=name in _READING),
+                contextlib.nullcontext() if name in _READING or rank else _of_its_own(work, name, options),
+                contextlib.nullcontext()
+                if rank
+                else _logging(work.exp("log") / f"{name}.log", optional=name in _READING),
                 MemoryMeter() as meter,
             ):
                 started = time.monotonic()
                 if said:
                     log.warning("%s", said)
                 results = function(config, work, **options)
+                if rank:  # the first process speaks for all
+                    return
                 results = results if isinstance(results, list) else [results]
                 for result in results:
                     click.echo(str(result))
@@ -185,6 +193,18 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
         return main.command(name)(command)
 
     return decorate
+
+
+def ranks_of_torchrun() -> tuple[int, int]:
+    """The number of this process among those that torchrun has started, and how many they are; (0, 1) without it.
+
+    Raises:
+      UserError: its variables are no numbers.
+    """
+    try:
+        return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    except ValueError:
+        raise UserError("RANK and WORLD_SIZE are not as torchrun sets them; unset them.") from None
 
 
 def nj_option(function: Callable[..., Any]) -> Callable[..., Any]:

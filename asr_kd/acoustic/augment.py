@@ -35,7 +35,8 @@ class SpecAugment:
 
     def __call__(self, inputs: Tensor, rng: StepRng) -> Tensor:
         """(K, S, D) normalised frames -> the same with masks, in new memory."""
-        chunks, frames, dims = inputs.shape
+        own, frames, dims = inputs.shape
+        chunks = rng.share.of_all if rng.share else own
         config, key = self._config, rng.key()
         run = min(config.time_width, int(config.time_share * frames))
         # torchaudio draws from torch's global generator, which others may use too
@@ -44,6 +45,9 @@ class SpecAugment:
             # factors of 0 and 1: to mask the inputs themselves copies them once for every mask
             bands = _masked(torch.ones(chunks, 1, dims), config.freq_masks, min(config.freq_width, dims), axis=3)
             runs = _masked(torch.ones(chunks, frames, 1), config.time_masks, run, axis=2)
+        if rng.share:  # the masks that its chunks have in the whole batch
+            first = min(rng.share.first, chunks - own)
+            bands, runs = bands[first : first + own], runs[first : first + own]
         device = inputs.device
         altered = inputs * bands.to(device, non_blocking=True)
         return altered.mul_(runs.to(device, non_blocking=True)) if config.time_masks else altered

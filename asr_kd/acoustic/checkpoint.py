@@ -110,10 +110,11 @@ class Checkpoints:
       path: the file; None: nothing is written or read.
       digest: names the run.
       seconds: between two writes, at least; 0: after every step.
+      writes: whether this process does; of several that train together, one.
     """
 
-    def __init__(self, path: Path | None, digest: str, seconds: float) -> None:
-        self._path, self._digest, self._throttle = path, digest, Throttle(seconds)
+    def __init__(self, path: Path | None, digest: str, seconds: float, *, writes: bool = True) -> None:
+        self._path, self._digest, self._throttle, self._writes = path, digest, Throttle(seconds), writes
         self._is_ours = False  # the file is of this run
 
     @contextlib.contextmanager
@@ -158,7 +159,7 @@ class Checkpoints:
         Raises:
           DivergedError: a loss or a weight is not finite; the file stays as it was.
         """
-        if self._path is None or (if_due and not self._throttle.is_due()):
+        if self._path is None or not self._writes or (if_due and not self._throttle.is_due()):
             return
         state.check_finite()
         with self._throttle.interruption():

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from asr_kd.frames.batches import Share
 from asr_kd.kernels.dropout import fill_dropout_mask
 
 _OF_MEMBER = 0xD1B54A32D192ED03  # odd: members' keys are far apart
 
 
 class StepRng:
-    """Random numbers of a training step: a function of (seed, step) alone, so that a resumed run draws them again."""
+    """Random numbers of a training step: a function of (seed, step) alone, so that a resumed run draws them again.
 
-    def __init__(self, seed: int, step: int, device: torch.device) -> None:
-        self._seed, self._step, self._device = seed, step, device
+    Args:
+      share: the part of the batch that this process has, which gets the numbers that it has in the whole one.
+    """
+
+    def __init__(self, seed: int, step: int, device: torch.device, share: Share | None = None) -> None:
+        self._seed, self._step, self._device, self.share = seed, step, device, share
 
     # built on first use: many steps draw nothing
     @functools.cached_property
@@ -38,10 +44,14 @@ class StepRng:
 
         Args:
           members: M seeds; the mask of one does not depend on who is trained beside it.
+          shape: of a member's; its first axis is that of the chunks, or of their frames.
         """
         key, masks = self.key(), torch.empty((len(members), *shape), dtype=dtype, device=self._device)
+        share, first = self.share, 0
+        if share is not None and share.chunks:
+            first = share.first * (math.prod(shape) // share.chunks)
         for mask, seed in zip(masks, members, strict=True):
-            fill_dropout_mask(mask, rate, key=(key + seed * _OF_MEMBER) % 2**64)
+            fill_dropout_mask(mask, rate, key=(key + seed * _OF_MEMBER) % 2**64, first=first)
         return masks
 
     def integers(self, shape: tuple[int, ...], end: int) -> Tensor:

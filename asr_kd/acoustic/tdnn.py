@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from asr_kd.acoustic.member_linear import MemberLinear
 from asr_kd.acoustic.model import FrameModel
+from asr_kd.acoustic.ranks import ALONE
 from asr_kd.acoustic.rng import StepRng
 from asr_kd.acoustic.settings import TdnnConfig
 from asr_kd.acoustic.time_convolution import FactoredConvolution, TimeConvolution, initialise_member
@@ -142,10 +143,15 @@ def _norm(kind: str, width: int, members: int) -> nn.Module:
 
 
 class _BatchNorm(nn.Module):
-    """Each channel of each member has mean 0 and variance 1 over a batch's frames; a scale, an offset, then ReLU."""
+    """Each channel of each member has mean 0 and variance 1 over a batch's frames; a scale, an offset, then ReLU.
+
+    Attributes:
+      ranks: the processes over whose parts of the batch the statistics are taken.
+    """
 
     running_mean: Tensor
     running_var: Tensor
+    ranks = ALONE
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -156,8 +162,24 @@ class _BatchNorm(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """(..., M * H) -> the same shape."""
         statistics, frames = (self.running_mean, self.running_var), inputs.reshape(-1, inputs.shape[-1])
+        if self.training and not self.ranks.alone:
+            return self._of_all_ranks(frames).relu_().view(inputs.shape)
         normed = F.batch_norm(frames, *statistics, self.weight, self.bias, self.training, momentum=0.1, eps=EPSILON)
         return normed.relu_().view(inputs.shape)
+
+    def _of_all_ranks(self, frames: Tensor) -> Tensor:
+        """(frames, M * H) normalised by the statistics of all processes (torch's own synchronised norm needs a GPU)."""
+        exact = frames.float()
+        sums = self.ranks.sum(torch.cat([exact.sum(0), exact.new_tensor([len(frames)])]))
+        count = sums[-1].detach()
+        mean = sums[:-1] / count
+        centred = exact - mean
+        variance = self.ranks.sum(centred.square().sum(0)) / count
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, 0.1)
+            self.running_var.lerp_(variance * (count / (count - 1).clamp_min(1.0)), 0.1)
+        normed = centred * torch.rsqrt(variance + EPSILON) * self.weight + self.bias
+        return normed.to(frames.dtype)
 
 
 class _LayerNorm(nn.Module):

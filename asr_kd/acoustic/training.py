@@ -8,6 +8,7 @@ Shapes:  M members, K chunks of L frames in a batch, D dimensions of a frame, N 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -27,6 +28,7 @@ from asr_kd.acoustic.checkpoint import Checkpoints, Progress, TrainingState
 from asr_kd.acoustic.criteria import Criterion, DevScores, Terms
 from asr_kd.acoustic.member_linear import ShadowWeights
 from asr_kd.acoustic.model import FrameModel
+from asr_kd.acoustic.ranks import ALONE, Ranks
 from asr_kd.acoustic.rng import StepRng
 from asr_kd.acoustic.settings import TrainingConfig
 from asr_kd.errors import UserError
@@ -65,6 +67,8 @@ class RunControl:
       label: the progress bar's name; None: no bar.
       bar: its line, counted from where the cursor is; None: the first that this process has free.
       writer: a TensorBoard SummaryWriter, which the caller closes (it is a context manager), or None.
+      ranks: this process among those that train the model together, each on its share of every batch. All end with the
+        same weights; the first writes the checkpoint, from which any number of processes resumes.
     """
 
     seed: int
@@ -75,6 +79,7 @@ class RunControl:
     label: str | None = None
     bar: int | None = None
     writer: Any = None
+    ranks: Ranks = ALONE
 
 
 def fit(
@@ -94,27 +99,28 @@ def fit(
         seed=run.seed,
         valid=data.valid,
         pin_memory=model.device.type == "cuda",
+        part=(run.ranks.rank, run.ranks.world),
     )
     rate_at = _rates(config, max(1, config.epochs * batches.steps_per_epoch))
     augment = in_turn(data.augment, SpecAugment(config.augment) if config.augment.active else None)
 
-    checkpoints = Checkpoints(run.checkpoint, run.digest, run.checkpoint_seconds)
+    checkpoints = Checkpoints(run.checkpoint, run.digest, run.checkpoint_seconds, writes=run.ranks.first)
     # SGD takes the gradients of the weights themselves
     dtype = model.compute_dtype if config.optimizer == "adam" else torch.float32
-    with ShadowWeights(model, dtype) as shadows:
+    with ShadowWeights(model, dtype) as shadows, _together(model, run.ranks):
         state = TrainingState(model, build_optimizer(model, config, shadows.copies), rate_at)
         checkpoints.load(state)
         shadows.refresh()
         progress = state.progress
-        limit = GradientLimit(model, config.clip_norm, shadows.copies)
+        update = _Update(run.ranks, GradientLimit(model, config.clip_norm, shadows.copies), shadows.copies)
         with _progress_bar(batches.num_frames, config.epochs, progress, run) as bar, checkpoints.named_in_errors():
             while progress.epoch < config.epochs and not _is_out_of_patience(progress, config):
                 started, first_frame = time.monotonic(), progress.frames
                 model.train()
                 for batch in _on_device(batches.epoch(progress.epoch, progress.batch), model.device):
-                    rng = StepRng(run.seed, progress.step, model.device)
-                    _step(state, _augmented(batch, augment, rng), criterion, rng, limit)
-                    bar.update(batch.num_valid)
+                    rng = StepRng(run.seed, progress.step, model.device, batch.share)
+                    _step(state, _augmented(batch, augment, rng), criterion, rng, update)
+                    bar.update(batch.num_valid_of_all)
                     checkpoints.save(state, if_due=True)
                 state.check_finite()
                 seconds = time.monotonic() - started
@@ -134,7 +140,41 @@ def fit(
     return progress
 
 
-def _step(state: TrainingState, batch: Batch, criterion: Criterion, rng: StepRng, limit: GradientLimit) -> None:
+@dataclass(frozen=True)
+class _Update:
+    """From the loss of a batch to the gradients that the optimiser takes."""
+
+    ranks: Ranks
+    limit: GradientLimit
+    copies: Mapping[nn.Parameter, Tensor]
+
+    def take_gradients(self, model: FrameModel, terms: Terms) -> Terms:
+        """Leaves them with the weights; returns the terms of the whole batch."""
+        if self.ranks.alone:
+            # the sum over members: each member's gradient is that of its own mean loss
+            terms.loss.sum().backward()
+        else:
+            (terms.loss * terms.count).sum().backward()
+            tensors = [self.copies.get(parameter, parameter) for parameter in model.parameters()]
+            terms = self.ranks.add_up(tensors, terms, model.members)
+        self.limit.apply()
+        return terms
+
+
+@contextlib.contextmanager
+def _together(model: FrameModel, ranks: Ranks) -> Iterator[None]:
+    """Within it the layers that look at a whole batch look at the parts of all processes."""
+    layers = [layer for layer in model.modules() if hasattr(layer, "ranks")]
+    for layer in layers:
+        layer.ranks = ranks  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.ranks = ALONE  # type: ignore[assignment]
+
+
+def _step(state: TrainingState, batch: Batch, criterion: Criterion, rng: StepRng, update: _Update) -> None:
     """One update; nothing here waits for the device."""
     model, optimizer, progress = state.model, state.optimizer, state.progress
     for group in optimizer.param_groups:
@@ -142,15 +182,13 @@ def _step(state: TrainingState, batch: Batch, criterion: Criterion, rng: StepRng
     terms: Terms = criterion(model(batch.inputs_in(model.context), rng), batch)
     state.watch.note(terms.loss, progress.step)
     optimizer.zero_grad(set_to_none=True)
-    # the sum over members: each member's gradient is that of its own mean loss
-    terms.loss.sum().backward()
-    limit.apply()
+    terms = update.take_gradients(model, terms)
     optimizer.step()
     model.apply_constraints()
     state.meter.add({"loss": terms.loss, **terms.logged}, terms.count)
     progress.batch += 1
     progress.step += 1
-    progress.frames += batch.num_valid
+    progress.frames += batch.num_valid_of_all
 
 
 def _augmented(batch: Batch, augment: Augment | None, rng: StepRng) -> Batch:

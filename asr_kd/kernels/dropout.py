@@ -41,8 +41,19 @@ def dropout_mask(
     return mask
 
 
-def fill_dropout_mask(mask: Tensor, rate: float, *, key: int) -> None:
-    """Writes what `dropout_mask` gives into a contiguous tensor."""
+def fill_dropout_mask(mask: Tensor, rate: float, *, key: int, first: int = 0) -> None:
+    """Writes what `dropout_mask` gives into a contiguous tensor.
+
+    Args:
+      first: number of the mask's first entry in that of a larger one, of which this is a part.
+    """
+    if first:
+        blocks = first // (8 * _BLOCK)
+        before = first - blocks * 8 * _BLOCK
+        whole = torch.empty(before + mask.numel(), dtype=mask.dtype, device=mask.device)
+        fill_dropout_mask(whole, rate, key=(key + blocks * _BLOCK * _STEP) % 2**64)
+        mask.copy_(whole[before:].view(mask.shape))
+        return
     dropped = round(rate * _BYTE_VALUES)
     scale = _BYTE_VALUES / (_BYTE_VALUES - dropped)
     if use_numba("dropout_mask") and mask.device.type == "cpu":

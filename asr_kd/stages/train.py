@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from asr_kd.acoustic.model import pick_device
+from asr_kd.acoustic.ranks import process_group
 from asr_kd.errors import UserError
 from asr_kd.stages.members import begun_apart
 from asr_kd.stages.soft_targets import SoftTargetsResult
@@ -46,9 +47,7 @@ def train(
       UserError: an earlier stage has not run, its artefacts do not fit together, or a system that is not among `names`
         and that one of them learns from is not trained.
     """
-    for name in names:
-        config.system(name)
-    pending = [name for name in config.in_training_order() if not names or name in names]
+    pending = _in_order(config, names)
     if not pending:
         raise UserError(f"{work.config_path} has no systems to train; name them under systems:.")
     opened = _Opened(config, work)
@@ -71,6 +70,41 @@ def train(
             _train_apart(together[0], options, places)
         results += _train_at_once(together, options)
         pending = [name for name in pending if name not in {run.name for run in together}]
+    return results
+
+
+def _in_order(config: Config, names: Sequence[str]) -> list[str]:
+    """The systems named, or all, in order of dependence; raises UserError where there is no such system."""
+    for name in names:
+        config.system(name)
+    return [name for name in config.in_training_order() if not names or name in names]
+
+
+def train_together(
+    config: Config, work: Workspace, options: RunOptions, names: Sequence[str] = ()
+) -> list[TrainResult | SoftTargetsResult]:
+    """As `train`, in each of the processes that torchrun has started: one system after the other, by all of them.
+
+    The first process alone makes soft targets, copies and joins models, and writes.
+    """
+    results: list[TrainResult | SoftTargetsResult] = []
+    with process_group(options.device) as (ranks, device):
+        options = replace(options, device=device, rank=ranks.rank, world=ranks.world)
+        if not ranks.first:
+            options = replace(options, quiet=True, tensorboard=None)
+        if ranks.first:
+            merge_finished(config, work)
+        ranks.wait()
+        for name in _in_order(config, names):
+            run = SystemRun(config, work, name, training_set_of(config, work, name))
+            must_train = run.must_train
+            ranks.wait()  # all have looked before one writes
+            if ranks.first:
+                results += run.make_targets(options, None)
+            ranks.wait()
+            if must_train or ranks.first:
+                results.append(run.train(options))
+            ranks.wait()
     return results
 
 

@@ -17,6 +17,7 @@ from asr_kd.acoustic.divergence import diverged_in
 from asr_kd.acoustic.lda import InputTransform
 from asr_kd.acoustic.model import FrameModel, build_model, pick_device
 from asr_kd.acoustic.model_files import copy_members, join_models, save_model
+from asr_kd.acoustic.ranks import Ranks
 from asr_kd.acoustic.training import RunControl, TrainingData, fit, read_log, write_log
 from asr_kd.errors import UserError
 from asr_kd.io.folders import replacing_folder
@@ -114,7 +115,7 @@ def train_models(
     if reason is None:
         return TrainResult(path, False, **results_of(path), member=member)
     log.info("training %s: %s", models.label, reason)
-    device = pick_device(options.device)
+    device, ranks = pick_device(options.device), Ranks(options.rank, options.world)
     task, system = models.open_task(device), models.system
     sizes = {"num_dims": task.num_dims, "num_senones": task.num_senones}
     model = build_model(system.model, **sizes, seeds=models.seeds, transform=task.transform).to(device)
@@ -131,6 +132,7 @@ def train_models(
             label=None if options.quiet else models.label,
             bar=options.bar,
             writer=writer,
+            ranks=ranks,
         )
         key = f"systems.{models.name}.training"
         advice = f"lower {key}.learning_rate" + (
@@ -140,6 +142,8 @@ def train_models(
             progress = fit(model, task.data, task.criterion, system.training, control)
     model = model.fold_input_transform()
     results = _results(model, progress)
+    if not ranks.first:
+        return TrainResult(path, True, **results, member=member)
     with replacing_folder(path, stamp, results | metadata) as temporary:
         save_model(model, temporary)
         write_log(temporary, progress.rows)

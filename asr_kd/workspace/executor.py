@@ -50,6 +50,8 @@ class RunOptions:
     quiet: bool = False
     checkpoint_seconds: float = 60.0
     bar: int | None = None  # the progress bar's line on the terminal, where several processes have one
+    rank: int = 0  # of this process among those that torchrun has started
+    world: int = 1  # how many these are
 
 
 def parallel_map(

@@ -1,0 +1,125 @@
+"""Several processes that train one model: each takes its share of every batch, and gradients are added up.
+
+Not torch's DistributedDataParallel: that takes the mean over processes, and members of an ensemble each have a mean of
+their own, over the valid frames of all processes, which need not have as many each. So each process takes the gradient
+of its sums, one all-reduce adds the gradients and the counts, and what comes out is divided. Everything else of a step
+is a function of that and of (seed, epoch, step), and the same everywhere.
+
+Shapes:  M members, K chunks of a batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from asr_kd.errors import UserError
+
+if TYPE_CHECKING:
+    from asr_kd.acoustic.criteria import Terms
+
+_PATIENCE = timedelta(hours=12)  # the first process may make soft targets while the others wait
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together; by default it is alone."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def alone(self) -> bool:
+        return self.world == 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes files."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if not self.alone:
+            _distributed().barrier()
+
+    @torch.no_grad()
+    def add_up(self, tensors: Sequence[Tensor], terms: Terms, members: int) -> Terms:
+        """Means over the valid frames of all processes.
+
+        Args:
+          tensors: whose gradients, those of this process's sums over frames, become those of the means.
+          terms: of this process.
+        """
+        from asr_kd.acoustic.criteria import Terms
+
+        names = list(terms.logged)
+        means = torch.stack([terms.loss.detach(), *(terms.logged[name] for name in names)]).float()
+        gradients = [tensor.grad for tensor in tensors if tensor.grad is not None]
+        parts = [terms.count, (means * terms.count).flatten(), *(each.flatten() for each in gradients)]
+        sums = torch.cat([part.float() for part in parts])
+        _distributed().all_reduce(sums)
+        count, logged, *added = sums.split([part.numel() for part in parts])
+        divisor = count.clamp_min(1.0)
+        for gradient, total in zip(gradients, added, strict=True):
+            by_member = total.view(members, -1) / divisor[:, None]
+            gradient.copy_(by_member.view(gradient.shape))
+        loss, *others = (logged.view(means.shape) / divisor).unbind()
+        return Terms(loss, count, dict(zip(names, others, strict=True)))
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Over all processes, with a gradient."""
+        if self.alone:
+            return tensor
+        from torch.distributed.nn import functional
+
+        total: Tensor = functional.all_reduce(tensor)
+        return total
+
+
+ALONE = Ranks()
+
+
+@contextlib.contextmanager
+def process_group(device: str, environment: Mapping[str, str] = os.environ) -> Iterator[tuple[Ranks, str]]:
+    """Joins the processes that torchrun has started; yields which this one is, and its device.
+
+    Args:
+      device: as the user named it; "auto" gives each process of a machine a GPU of its own where there are any.
+
+    Raises:
+      UserError: the processes do not find each other.
+    """
+    world = int(environment.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield ALONE, device
+        return
+    ranks, local = Ranks(int(environment["RANK"]), world), int(environment.get("LOCAL_RANK", "0"))
+    if device == "auto" and torch.cuda.is_available():
+        device = f"cuda:{local % torch.cuda.device_count()}"
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
+        torch.cuda.set_device(torch.device(device))
+    distributed = _distributed()
+    try:
+        distributed.init_process_group(
+            "nccl" if on_gpu else "gloo", rank=ranks.rank, world_size=world, timeout=_PATIENCE
+        )
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"the {world} processes of torchrun do not find each other: {error}.") from None
+    try:
+        yield ranks, device
+    finally:
+        distributed.destroy_process_group()
+
+
+def _distributed():  # type: ignore[no-untyped-def]  # loaded where several processes train: it takes a while
+    import torch.distributed
+
+    return torch.distributed
