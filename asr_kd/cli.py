@@ -19,7 +19,6 @@ from asr_kd.commands import (
     nj_option,
     parts_of_set,
     pipes_option,
-    ranks_of_torchrun,
     run_options,
     sets_options,
     stage,
@@ -27,6 +26,7 @@ from asr_kd.commands import (
 from asr_kd.decoding.settings import BACKENDS, chosen_backend
 from asr_kd.errors import UserError
 from asr_kd.export import FORMS, PRECISIONS
+from asr_kd.io.torchrun import torchrun
 from asr_kd.workspace.config import Config
 from asr_kd.workspace.config_files import with_settings
 from asr_kd.workspace.executor import RunOptions
@@ -180,21 +180,21 @@ def _old_training_option(context: click.Context, parameter: click.Parameter, val
 @nj_option
 @run_options
 def train(
-    config: Config, work: Workspace, systems: tuple[str, ...], teachers: bool, member: int | None, merge: bool,
-    nj: int, options: RunOptions,
-) -> Any:  # fmt: skip
+    config: Config, work: Workspace, systems: tuple[str, ...], nj: int, options: RunOptions, **chosen: Any
+) -> Any:
     """Stages 4 (--teachers) and 6: train SYSTEMS, by default all of the config, in order of dependence.
 
     Makes the soft targets that they learn from where stage 5 has not. On CPUs two systems that are ready are trained
     side by side, or the large members of one, unless --nj is 1. With --member, several commands may run at once, on all
     machines that see the work folder; they change no result.
     """
+    teachers, member, merge = (chosen[name] for name in ("teachers", "member", "merge"))
     if teachers and systems:
         raise UserError("--teachers and names of systems exclude each other.")
     from asr_kd.stages import train as stage_of_training
 
     if member is not None or merge:
-        if ranks_of_torchrun()[1] > 1:
+        if torchrun().world > 1:
             raise UserError("--member and --merge are for commands of their own, without torchrun.")
         if teachers or not systems or (member is not None and (merge or len(systems) > 1)):
             raise UserError("--member K needs the name of one system, --merge those of one or more.")
@@ -204,8 +204,8 @@ def train(
     names = tuple(config.teachers()) if teachers else systems
     if teachers and not names:
         return "the config has no system on hard labels that others learn from: nothing to train"
-    if ranks_of_torchrun()[1] > 1:
-        return stage_of_training.train_together(config, work, options, names)
+    if torchrun().world > 1:
+        return stage_of_training.train_together(config, work, options, names, nj)
     stage_of_training.merge_finished(config, work)
     return stage_of_training.train(config, work, options, names, nj)
 

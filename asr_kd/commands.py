@@ -11,7 +11,6 @@ import io
 import logging
 import os
 import platform
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from asr_kd.errors import UserError, printable
 from asr_kd.io.cores import choose_threads
 from asr_kd.io.files import full_disk_is_an_error, read_json, write_json
 from asr_kd.io.resources import MemoryMeter
+from asr_kd.io.torchrun import torchrun
 from asr_kd.kernels.process import choose_mkl_code_path, cpu_flags, disable_malloc_trim
 from asr_kd.workspace.config import Config
 from asr_kd.workspace.config_files import load_config
@@ -108,8 +108,9 @@ class Commands(click.Group):
             if error.errno not in _ADVICE or place is None:
                 raise
             sentence = f"{place}: {error.strerror}; {_ADVICE[error.errno]}."
-        if os.environ.get("RANK", "0") == "0":  # others of torchrun say the same
-            click.echo(f"asr-kd {ctx.invoked_subcommand}: {printable(sentence)}", err=True)
+        rank = os.environ.get("RANK", "0") if os.environ.get("WORLD_SIZE", "1") != "1" else "0"
+        process = "" if rank == "0" else f", process {rank} of torchrun"
+        click.echo(f"asr-kd {ctx.invoked_subcommand}{process}: {printable(sentence)}", err=True)
         ctx.exit(2)
 
 
@@ -149,7 +150,7 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
         )
         @functools.wraps(function)
         def command(config_path: Path, work_dir: Path | None, threads: int | None = None, **options: Any) -> None:
-            rank, world = ranks_of_torchrun()
+            rank, world, *_ = torchrun()
             if world > 1 and name != "train":
                 raise UserError(f"torchrun is for train; run {name} once, without it.")
             said = choose_threads(threads) if name in _TRAINING else ""
@@ -181,8 +182,8 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
                 results = results if isinstance(results, list) else [results]
                 for result in results:
                     click.echo(str(result))
-                alone = name not in _READING and options.get("member") is None
-                if alone and any(getattr(result, "ran", False) for result in results):
+                whole = name not in _READING and options.get("member") is None and not options.get("merge")
+                if whole and any(getattr(result, "ran", False) for result in results):
                     key = _key(name, options)
                     _note(work.exp("seconds.json"), key, round(time.monotonic() - started, 2))
                     _note(work.exp("memory.json"), key, meter.peak)
@@ -193,18 +194,6 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
         return main.command(name)(command)
 
     return decorate
-
-
-def ranks_of_torchrun() -> tuple[int, int]:
-    """The number of this process among those that torchrun has started, and how many they are; (0, 1) without it.
-
-    Raises:
-      UserError: its variables are no numbers.
-    """
-    try:
-        return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    except ValueError:
-        raise UserError("RANK and WORLD_SIZE are not as torchrun sets them; unset them.") from None
 
 
 def nj_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -233,6 +222,8 @@ def nj_option(function: Callable[..., Any]) -> Callable[..., Any]:
         executor_config: Path | None,
         **options: Any,
     ) -> Any:
+        if options.get("member") is not None or torchrun().world > 1:  # these train here
+            executor, executor_config = "processes", None
         with running_on(executor, executor_config, work.root, nj) as at_once:
             return function(config, work, nj=at_once, **options)
 
@@ -317,15 +308,9 @@ def _written_by_libraries() -> list[Path]:
 
 @contextlib.contextmanager
 def _of_its_own(work: Workspace, name: str, options: dict[str, Any]) -> Iterator[None]:
-    """While no other command writes into a work folder; members of systems may be trained at once, each by one."""
-    member = options.get("member")
-    with _locked(work.exp(".lock"), name, shared=member is not None):
-        if member is None:
-            yield
-        else:
-            what = f"{' '.join(options['systems'])} --member {member}"
-            with _locked(work.exp(".lock." + re.sub(r"\W+", "_", what)), f"{name} {what}"):
-                yield
+    """While no other command writes into a work folder; members of systems may be trained at once."""
+    with _locked(work.exp(".lock"), name, shared=options.get("member") is not None):
+        yield
 
 
 @contextlib.contextmanager

@@ -12,28 +12,37 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from asr_kd.acoustic.model import pick_device
 from asr_kd.errors import UserError
+from asr_kd.io.torchrun import Torchrun, torchrun
 
 if TYPE_CHECKING:
     from asr_kd.acoustic.criteria import Terms
+
+T = TypeVar("T")
 
 _PATIENCE = timedelta(hours=12)  # the first process may make soft targets while the others wait
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together; by default it is alone."""
+    """This process among those that train together; by default it is alone.
+
+    Attributes:
+      counts: whether its part of the present batch has frames of its own; else it goes through the step for the others.
+    """
 
     rank: int = 0
     world: int = 1
+    counts: bool = True
 
     @property
     def alone(self) -> bool:
@@ -48,6 +57,27 @@ class Ranks:
         """Until all processes are here."""
         if not self.alone:
             _distributed().barrier()
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` gives in the first process, in all of them."""
+        if self.alone:
+            return make()
+        result: list[Any] = [make() if self.first else None]
+        _distributed().broadcast_object_list(result, src=0)
+        value: T = result[0]
+        return value
+
+    def check_alike(self, what: Any, differs: str) -> None:
+        """Raises UserError, in all processes, where this is not the same in all; waits for them."""
+        if self.alone:
+            return
+        everywhere: list[Any] = [None] * self.world
+        _distributed().all_gather_object(everywhere, what)
+        if any(other != everywhere[0] for other in everywhere):
+            raise UserError(
+                f"{differs}; the processes of torchrun must run the same code on machines of the same kind, and see "
+                "one work folder."
+            )
 
     @torch.no_grad()
     def add_up(self, tensors: Sequence[Tensor], terms: Terms, members: int) -> Terms:
@@ -91,32 +121,40 @@ def process_group(device: str, environment: Mapping[str, str] = os.environ) -> I
     """Joins the processes that torchrun has started; yields which this one is, and its device.
 
     Args:
-      device: as the user named it; "auto" gives each process of a machine a GPU of its own where there are any.
+      device: as the user named it; "auto" and "cuda" give each process of a machine a GPU of its own.
 
     Raises:
-      UserError: the processes do not find each other.
+      UserError: the processes do not find each other, or there are fewer GPUs than processes.
     """
-    world = int(environment.get("WORLD_SIZE", "1"))
-    if world == 1:
+    started = torchrun(environment)
+    if started.world == 1:
         yield ALONE, device
         return
-    ranks, local = Ranks(int(environment["RANK"]), world), int(environment.get("LOCAL_RANK", "0"))
-    if device == "auto" and torch.cuda.is_available():
-        device = f"cuda:{local % torch.cuda.device_count()}"
-    on_gpu = device.startswith("cuda")
-    if on_gpu:
-        torch.cuda.set_device(torch.device(device))
+    ranks, device = Ranks(started.rank, started.world), _own_device(device, started)
     distributed = _distributed()
+    backend = "nccl" if device.startswith("cuda") else "gloo"
     try:
-        distributed.init_process_group(
-            "nccl" if on_gpu else "gloo", rank=ranks.rank, world_size=world, timeout=_PATIENCE
-        )
+        distributed.init_process_group(backend, rank=ranks.rank, world_size=ranks.world, timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"the {world} processes of torchrun do not find each other: {error}.") from None
+        raise UserError(f"the {ranks.world} processes of torchrun do not find each other: {error}.") from None
     try:
         yield ranks, device
     finally:
         distributed.destroy_process_group()
+
+
+def _own_device(device: str, started: Torchrun) -> str:
+    if pick_device(device).type != "cuda":
+        return device
+    if device not in ("auto", "cuda"):
+        raise UserError(f"--device {device}: torchrun gives each process a GPU of its own; leave --device out.")
+    if started.local_world > torch.cuda.device_count():
+        raise UserError(
+            f"torchrun has started {started.local_world} processes here for {torch.cuda.device_count()} GPUs; start "
+            "one for each (--nproc_per_node)."
+        )
+    torch.cuda.set_device(started.local_rank)
+    return f"cuda:{started.local_rank}"
 
 
 def _distributed():  # type: ignore[no-untyped-def]  # loaded where several processes train: it takes a while

@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -107,12 +107,15 @@ def fit(
     checkpoints = Checkpoints(run.checkpoint, run.digest, run.checkpoint_seconds, writes=run.ranks.first)
     # SGD takes the gradients of the weights themselves
     dtype = model.compute_dtype if config.optimizer == "adam" else torch.float32
-    with ShadowWeights(model, dtype) as shadows, _together(model, run.ranks):
+    with ShadowWeights(model, dtype) as shadows, _together(model) as layers:
         state = TrainingState(model, build_optimizer(model, config, shadows.copies), rate_at)
         checkpoints.load(state)
         shadows.refresh()
         progress = state.progress
-        update = _Update(run.ranks, GradientLimit(model, config.clip_norm, shadows.copies), shadows.copies)
+        weights = sum(float(value.double().sum()) for value in model.state_dict().values())
+        begins = (progress.step, weights, str(model.compute_dtype))
+        run.ranks.check_alike(begins, "the processes begin with other weights, steps or number formats")
+        update = _Update(run.ranks, GradientLimit(model, config.clip_norm, shadows.copies), shadows.copies, layers)
         with _progress_bar(batches.num_frames, config.epochs, progress, run) as bar, checkpoints.named_in_errors():
             while progress.epoch < config.epochs and not _is_out_of_patience(progress, config):
                 started, first_frame = time.monotonic(), progress.frames
@@ -127,7 +130,7 @@ def fit(
                 row = {
                     "epoch": progress.epoch + 1,
                     "learning_rate": rate_at(progress.step - 1),
-                    **_end_epoch(state, run.evaluate),
+                    **_end_epoch(state, run),
                     "seconds": round(seconds, 3),
                     "frames_per_second": round((progress.frames - first_frame) / max(seconds, 1e-9), 1),
                 }
@@ -147,6 +150,13 @@ class _Update:
     ranks: Ranks
     limit: GradientLimit
     copies: Mapping[nn.Parameter, Tensor]
+    layers: Sequence[nn.Module]  # which look at a whole batch
+
+    def begin(self, batch: Batch) -> None:
+        """Tells the layers whose parts of the batch count."""
+        counts = batch.share is None or batch.share.chunks > 0
+        for layer in self.layers:
+            layer.ranks = dataclasses.replace(self.ranks, counts=counts)  # type: ignore[assignment]
 
     def take_gradients(self, model: FrameModel, terms: Terms) -> Terms:
         """Leaves them with the weights; returns the terms of the whole batch."""
@@ -162,13 +172,11 @@ class _Update:
 
 
 @contextlib.contextmanager
-def _together(model: FrameModel, ranks: Ranks) -> Iterator[None]:
-    """Within it the layers that look at a whole batch look at the parts of all processes."""
+def _together(model: FrameModel) -> Iterator[Sequence[nn.Module]]:
+    """The layers that look at a whole batch, for `_Update.begin`; at the end each looks at its own process again."""
     layers = [layer for layer in model.modules() if hasattr(layer, "ranks")]
-    for layer in layers:
-        layer.ranks = ranks  # type: ignore[assignment]
     try:
-        yield
+        yield layers
     finally:
         for layer in layers:
             layer.ranks = ALONE  # type: ignore[assignment]
@@ -179,6 +187,7 @@ def _step(state: TrainingState, batch: Batch, criterion: Criterion, rng: StepRng
     model, optimizer, progress = state.model, state.optimizer, state.progress
     for group in optimizer.param_groups:
         group["lr"] = state.rate_at(progress.step)
+    update.begin(batch)
     terms: Terms = criterion(model(batch.inputs_in(model.context), rng), batch)
     state.watch.note(terms.loss, progress.step)
     optimizer.zero_grad(set_to_none=True)
@@ -200,14 +209,15 @@ def _on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch
     return batches if device.type == "cpu" else prefetched(batches)
 
 
-def _end_epoch(state: TrainingState, evaluate: Callable[[FrameModel], DevScores] | None) -> dict[str, Any]:
+def _end_epoch(state: TrainingState, run: RunControl) -> dict[str, Any]:
     """What the epoch's row of the log has about training and dev; notes best weights."""
     row: dict[str, Any] = dict(state.meter.means())
+    evaluate = run.evaluate
     if evaluate is None:
         return row
     progress = state.progress
     state.model.eval()
-    scores = evaluate(state.model)
+    scores = run.ranks.from_first(lambda: evaluate(state.model))
     improved = [new > old for new, old in zip(scores.accuracy, progress.best_accuracy, strict=True)]
     for member in (m for m, gained in enumerate(improved) if gained):
         progress.best_accuracy[member] = scores.accuracy[member]

@@ -126,6 +126,8 @@ class Normalisation:
             arrays += [self.running.prior, np.array(self.running.seconds)]
         if not all(np.isfinite(array).all() for array in arrays) or not (self.scale > 0).all():
             raise ValueError("cmvn.npz has numbers that are not finite, or no scales")
+        if self.prior_frames < 0:
+            raise ValueError("cmvn.npz has a negative number of frames")
         if not len(self.means) or (self.running is not None and self.running.seconds <= FRAME_SHIFT):
             raise ValueError("cmvn.npz has no mean")
 

@@ -20,8 +20,12 @@ def usable_cores(root: Path = Path("/")) -> int:
     Args:
       root: where proc/ and sys/ are.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([cores, *map(math.floor, _quotas(root))]))
+    return max(1, min([_allowed(), *map(math.floor, _quotas(root))]))
+
+
+def _allowed() -> int:
+    """Cores that this process may run on; a quota may pay for fewer."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _quotas(root: Path) -> Iterator[float]:
@@ -93,12 +97,13 @@ def choose_threads(asked: int | None, environment: MutableMapping[str, str] = os
             return ""
         environment[_VARIABLE] = str(cores)
         return f"{_VARIABLE}={given} is more than the {cores} cores that this process may use: {cores} threads are used"
-    taken = min(cores, round(taken_cores()))
-    threads = max(1, cores - taken)
+    allowed = _allowed()
+    taken = min(allowed, round(taken_cores()))
+    threads = max(1, min(cores, allowed - taken))
     environment[_VARIABLE] = str(threads)
     if threads == cores:
         return ""
-    return f"other programs keep {taken} of {cores} cores busy: --threads {threads} is taken"
+    return f"other programs keep {taken} of {allowed} cores busy: --threads {threads} is taken"
 
 
 def _lines(path: Path) -> list[str]:

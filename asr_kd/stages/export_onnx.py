@@ -32,7 +32,7 @@ from asr_kd.stages.export_folder import RESULT, STEP, export_folder
 from asr_kd.stages.export_measure import Figures, measure
 from asr_kd.stages.export_posteriors import answering_model
 from asr_kd.stages.export_search import PHONES, WORDS, Search, searches_of
-from asr_kd.stages.new_speech import normalisation_of
+from asr_kd.stages.new_speech import inputs_of, normalisation_of
 from asr_kd.workspace.config import DEV, TRAIN, Config
 from asr_kd.workspace.sets import open_frames
 from asr_kd.workspace.work import Workspace, labels_of, require
@@ -187,7 +187,7 @@ def _stamp(config: Config, work: Workspace, system: str, searches: dict[str, Sea
         for name, store in search.context.stores.items():
             inputs[f"{kind} of {name}"] = decode_stamp(search.context, search.task, name).digest
             inputs[f"labels of {name}"] = (store.array_stamp(labels) or {"digest": "none"})["digest"]
-    return Stamp(STEP, settings, inputs, version=_VERSION)
+    return Stamp(STEP, settings, inputs | inputs_of(config, work, system), version=_VERSION)
 
 
 def _write(folder: Path, build: Callable[[Weights], Any], work: Workspace, options: ExportOptions) -> Iterator[Path]:

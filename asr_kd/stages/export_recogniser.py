@@ -12,6 +12,7 @@ from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.runtime.folder import write_recogniser
 from asr_kd.settings import to_mapping
 from asr_kd.stages.export_folder import RECOGNISER, STEP, export_folder
+from asr_kd.stages.new_speech import inputs_of
 from asr_kd.stages.transcribe import recogniser_files
 from asr_kd.workspace.config import TRAIN, Config
 from asr_kd.workspace.sets import open_frames
@@ -55,7 +56,7 @@ def export_recogniser(config: Config, work: Workspace, system: str, folder: Path
         "train frames": open_frames(work, TRAIN).digest,
         "graph": require(files.graph, work, "decode")["digest"],
     }
-    stamp = Stamp(STEP, settings, inputs, version=_VERSION)
+    stamp = Stamp(STEP, settings, inputs | inputs_of(config, work, system), version=_VERSION)
     reason = stale_reason(folder, stamp)
     if reason is not None:
         log.info("exporting %s: %s", system, reason)

@@ -37,7 +37,7 @@ from asr_kd.stages.decoding_graph import check_space, language_model_of
 from asr_kd.stages.export_folder import RESULT, SHERPA, STEP, export_folder, write_readme
 from asr_kd.stages.export_posteriors import answering_model
 from asr_kd.stages.export_search import Search, scores_of, words_search
-from asr_kd.stages.new_speech import normalisation_of
+from asr_kd.stages.new_speech import inputs_of, normalisation_of
 from asr_kd.stages.sherpa_measure import OWN, Package, Recording, measure, recordings_of
 from asr_kd.workspace.config import DEV, TRAIN, Config
 from asr_kd.workspace.sets import open_frames
@@ -195,7 +195,7 @@ def _stamp(config: Config, work: Workspace, search: Search, options: SherpaOptio
     inputs |= {"train frames": open_frames(work, TRAIN).digest, "graph": search.task.inputs["graph"]}
     for name in search.context.stores:
         inputs[f"words of {name}"] = decode_stamp(search.context, search.task, name).digest
-    return Stamp(STEP, settings, inputs, version=_VERSION)
+    return Stamp(STEP, settings, inputs | inputs_of(config, work, system), version=_VERSION)
 
 
 def _write(folder: Path, config: Config, work: Workspace, search: Search, options: SherpaOptions) -> Package:

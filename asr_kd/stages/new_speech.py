@@ -18,7 +18,7 @@ from asr_kd.frames.store import FrameStore
 from asr_kd.stages.export_posteriors import answering_model
 from asr_kd.workspace.config import DEV, TRAIN, Config
 from asr_kd.workspace.sets import open_frames, open_labels
-from asr_kd.workspace.work import Workspace
+from asr_kd.workspace.work import Workspace, labels_of
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,15 @@ def normalisation_of(config: Config, work: Workspace, system: str) -> Normalisat
     labels = open_labels(work, dev, config.system(system).tree)
     model = answering_model(config, work, system)
     return replace(normalisation, prior_frames=chosen_prior(model, normalisation, dev, labels))
+
+
+def inputs_of(config: Config, work: Workspace, system: str) -> dict[str, str]:
+    """Digests for the stamp of what `normalisation_of` gives, beside the training set's frames and the model."""
+    if config.features.mean != "speaker":
+        return {}
+    dev = open_frames(work, DEV)
+    labels = dev.array_stamp(labels_of(config.system(system).tree)) or {"digest": "none"}
+    return {"frames of dev": dev.digest, "labels of dev": labels["digest"]}
 
 
 def chosen_prior(model: FrameModel, normalisation: Normalisation, dev: FrameStore, labels: np.ndarray) -> int:

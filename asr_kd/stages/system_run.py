@@ -126,8 +126,17 @@ class SystemRun:
         if self.must_train and begun_apart(path, count) and not self.missing:
             return put_together(path, self.stamp, count, metadata)
         result = train_models(path, self.stamp, self._models(range(count)), options, metadata)
-        discard_members(path)
+        if options.rank == 0:
+            discard_members(path)
         return result
+
+    @property
+    def begun_apart(self) -> bool:
+        """Whether a member was trained, or begun, apart, as the stamp would have it now."""
+        count = self.system.num_models
+        if self.system.reuse or self.system.parts or not begun_apart(self.work.exp(self.name), count):
+            return False
+        return len(self.missing) < count or not checkpoint_of(self.work.exp(self.name)).exists()
 
     @property
     def missing(self) -> list[int]:
@@ -165,7 +174,7 @@ class SystemRun:
         path, count = self.work.exp(self.name), self.system.num_models
         if count < 2 or self.system.training.patience or not self.must_train:
             return []
-        if begun_apart(path, count):
+        if self.begun_apart:
             return self.missing
         if places < 2 or checkpoint_of(path).exists():
             return []

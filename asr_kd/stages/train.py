@@ -64,7 +64,9 @@ def train(
             results += [run.train(options) for run in quick]
             pending = [name for name in pending if name not in {run.name for run in quick}]
             continue
-        together = runs[:at_once]
+        # a system whose members were begun apart is ended so, by itself
+        begun = [run for run in runs if run.begun_apart]
+        together = begun[:1] or runs[:at_once]
         results += [targets for run in together for targets in run.make_targets(options, nj)]
         if len(together) == 1:
             _train_apart(together[0], options, places)
@@ -81,7 +83,7 @@ def _in_order(config: Config, names: Sequence[str]) -> list[str]:
 
 
 def train_together(
-    config: Config, work: Workspace, options: RunOptions, names: Sequence[str] = ()
+    config: Config, work: Workspace, options: RunOptions, names: Sequence[str] = (), nj: int | None = None
 ) -> list[TrainResult | SoftTargetsResult]:
     """As `train`, in each of the processes that torchrun has started: one system after the other, by all of them.
 
@@ -98,9 +100,14 @@ def train_together(
         for name in _in_order(config, names):
             run = SystemRun(config, work, name, training_set_of(config, work, name))
             must_train = run.must_train
-            ranks.wait()  # all have looked before one writes
+            ranks.check_alike(must_train, f"{work.exp(name)} is there for some processes and not for others")
+            if must_train and run.begun_apart and len(run.missing) < run.system.num_models:
+                raise UserError(
+                    f"members of {name} have been trained apart; train those that are missing without torchrun: "
+                    f"{work.command(f'train {name}')}"
+                )
             if ranks.first:
-                results += run.make_targets(options, None)
+                results += run.make_targets(options, nj)
             ranks.wait()
             if must_train or ranks.first:
                 results.append(run.train(options))
@@ -148,8 +155,13 @@ def merge_finished(config: Config, work: Workspace) -> None:
         system = config.systems[name]
         if system.parts or system.reuse or not begun_apart(work.exp(name), system.num_models):
             continue
-        run = SystemRun(config, work, name, training_set_of(config, work, name))
-        if run.must_train and not run.missing:
+        try:
+            run = SystemRun(config, work, name, training_set_of(config, work, name))
+            finished = run.must_train and not run.missing
+        except UserError as error:  # what it learns from is not there, or not any more
+            log.info("members of %s were trained apart, but are not put together: %s", name, error)
+            continue
+        if finished:
             run.train(RunOptions())
 
 

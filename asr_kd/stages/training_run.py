@@ -21,6 +21,7 @@ from asr_kd.acoustic.ranks import Ranks
 from asr_kd.acoustic.training import RunControl, TrainingData, fit, read_log, write_log
 from asr_kd.errors import UserError
 from asr_kd.io.folders import replacing_folder
+from asr_kd.io.locks import only_writer
 from asr_kd.io.resources import check_disk
 from asr_kd.io.stamp import Stamp, read_stamp, stale_reason
 from asr_kd.workspace.config import SystemConfig
@@ -111,6 +112,15 @@ def train_models(
     Args:
       metadata: further entries of the stamp's metadata.
     """
+    if options.rank:
+        return _train_models(path, stamp, models, options, metadata)
+    with only_writer(path):
+        return _train_models(path, stamp, models, options, metadata)
+
+
+def _train_models(
+    path: Path, stamp: Stamp, models: Models, options: RunOptions, metadata: dict[str, Any]
+) -> TrainResult:
     reason, member = stale_reason(path, stamp), models.member
     if reason is None:
         return TrainResult(path, False, **results_of(path), member=member)

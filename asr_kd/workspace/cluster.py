@@ -7,6 +7,7 @@ nothing that it has loaded for an earlier one answers.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import logging
@@ -15,10 +16,13 @@ import os
 import pkgutil
 import platform
 import queue
+import shutil
 import threading
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -54,6 +58,9 @@ _JOBS = "jobs"  # in the YAML file: how many workers are asked for; all else is 
 _AHEAD = 4  # shards for each worker that are submitted before the first result is taken
 _DEATHS = 2  # of workers before a shard is done without others beside it
 _FOLDER = ".cluster"  # in exp/
+_LOOK = 5.0  # seconds between two looks at whether there are workers
+_OLD = 86400.0  # seconds; files of commands that were killed so long ago are deleted
+_TIMEOUTS = (TimeoutError, asyncio.TimeoutError)  # the same from Python 3.11 on
 _WAIT = 600.0  # seconds for the first worker of a batch system, which may have to wait for a machine
 
 # of a worker's process
@@ -67,12 +74,12 @@ class Cluster:
 
     Attributes:
       root: the work folder, which each of them must see.
-      workers: how many there were at the start.
+      expected: how many there are to be, or were at the start.
     """
 
     client: Any
     root: Path
-    workers: int
+    expected: int
 
     def map(self, function: Callable[[Shard], Result], shards: Sequence[Shard]) -> Iterator[Result]:
         """Yields function(shard) for each shard, in order; what workers log is logged here.
@@ -103,7 +110,7 @@ class Cluster:
         waiting = iter(range(len(shards)))
         try:
             while True:
-                ahead = _AHEAD * max(1, self.workers) - len(in_progress)
+                ahead = _AHEAD * max(1, self.expected) - len(in_progress)
                 in_progress.extend((number, submit(number)) for number in islice(waiting, ahead))
                 if not in_progress:
                     return
@@ -113,13 +120,13 @@ class Cluster:
                 except distributed.KilledWorker:
                     # shards that waited on the same worker are as suspect as the one that it was doing
                     for _, other in in_progress:
-                        other.exception()  # waits for it
+                        self._wait(other)
                     result = self._alone(submit(number, 2), number, len(shards))
                 in_progress.popleft()
                 yield result
         finally:
             file.unlink(missing_ok=True)
-            if in_progress:
+            with contextlib.suppress(Exception):  # where the scheduler is gone there is nothing to cancel
                 self.client.cancel([future for _, future in in_progress])
             if lost := workers - self._addresses():
                 log.warning("%d workers of %d were lost; their shards were done again", len(lost), len(workers))
@@ -135,18 +142,34 @@ class Cluster:
             ) from None
 
     def _result(self, future: Any) -> Any:
-        try:
-            result, records = future.result()
-        except distributed.scheduler.NoValidWorkerError:
-            raise UserError("no worker of the cluster is left; start workers and run the same command again.") from None
-        except distributed.client.FutureCancelledError as error:
-            raise UserError(
-                f"the cluster's scheduler was lost ({first_line(error)}); run the same command again when it is back: "
-                "it goes on where it was."
-            ) from None
+        self._wait(future)
+        result, error, records = future.result()
         for record in records:
             logging.getLogger(record.name).handle(record)
+        if error is not None:
+            raise error
         return result
+
+    def _wait(self, future: Any) -> None:
+        """Until a shard is done, or has failed; as long as there are workers, or may be again."""
+        last_seen = time.monotonic()
+        while True:
+            try:
+                future.exception(timeout=_LOOK)
+                return
+            except _TIMEOUTS:
+                if self._addresses():
+                    last_seen = time.monotonic()
+                elif time.monotonic() - last_seen > _WAIT:
+                    raise UserError(
+                        f"the cluster has had no worker for {_WAIT / 60:.0f} minutes; start workers and run the same "
+                        "command again: it goes on where it was."
+                    ) from None
+            except CancelledError as error:
+                raise UserError(
+                    f"the cluster's scheduler was lost ({first_line(error)}); run the same command again when it is "
+                    "back: it goes on where it was."
+                ) from None
 
     def _addresses(self) -> set[str]:
         """Of the workers; none where the scheduler is gone."""
@@ -189,8 +212,8 @@ class _Sent:
         return function
 
 
-def _call(sent: _Sent, folder: str, shard: bytes) -> tuple[Any, list[logging.LogRecord]]:
-    """On a worker: the result, and what was logged.
+def _call(sent: _Sent, folder: str, shard: bytes) -> tuple[Any, UserError | None, list[logging.LogRecord]]:
+    """On a worker: the result, or what is to be told the user, and what was logged.
 
     Args:
       folder: the command's; paths of shards may be relative to it.
@@ -201,8 +224,10 @@ def _call(sent: _Sent, folder: str, shard: bytes) -> tuple[Any, list[logging.Log
         if _current is None or _current[0] != sent.file:
             _current = None  # frees what was loaded
             _current = sent.file, sent.load()
-        result = _current[1](cloudpickle.loads(shard))
-    return result, records
+        try:
+            return _current[1](cloudpickle.loads(shard)), None, records
+        except UserError as error:
+            return None, error, records
 
 
 @contextlib.contextmanager
@@ -253,31 +278,53 @@ def connected(where: str, options: Path | None, root: Path, jobs: int | None = N
     settings = {"distributed.scheduler.allowed-failures": _DEATHS, "distributed.worker.daemon": False}
     import dask
 
-    with dask.config.set(settings), contextlib.ExitStack() as stack:
+    _delete_old(root / "exp" / _FOLDER)
+    with dask.config.set(settings), _quiet(), contextlib.ExitStack() as stack:
         if "://" in where:
             if options is not None:
                 raise UserError("--executor-config is for queues; a scheduler that runs has its own settings.")
             address: Any = where
         else:
-            address = stack.enter_context(_queue(where, options, jobs))
+            address, jobs = stack.enter_context(_queue(where, options, jobs))
         try:
             client = stack.enter_context(distributed.Client(address, timeout=30, set_as_default=False))
         except (OSError, ValueError) as error:
             raise UserError(f"--executor dask:{where}: no scheduler answers there ({first_line(error)}).") from None
         try:
             client.wait_for_workers(1, timeout=_WAIT)
-        except TimeoutError:
+        except _TIMEOUTS:
             raise UserError(
                 f"--executor dask:{where}: no worker has come in {_WAIT / 60:.0f} minutes; look at the queue, and at "
                 "the workers' logs."
             ) from None
         workers = client.nthreads()
         log.info("%d workers of Dask at %s", len(workers), client.scheduler.address)
-        yield Cluster(client, root.absolute(), len(workers))
+        yield Cluster(client, root.absolute(), max(len(workers), jobs if "://" not in where and jobs else 0))
 
 
 @contextlib.contextmanager
-def _queue(name: str, options: Path | None, jobs: int | None) -> Iterator[Any]:
+def _quiet() -> Iterator[None]:
+    """Within it Dask does not log what the command says in a sentence of its own."""
+    logger = logging.getLogger("distributed")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _delete_old(folder: Path) -> None:
+    """What killed commands have left in the work folder."""
+    for file in folder.glob("asr-kd-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - file.stat().st_mtime > _OLD:
+                file.unlink()
+
+
+@contextlib.contextmanager
+def _queue(name: str, options: Path | None, jobs: int | None) -> Iterator[tuple[Any, int]]:
+    """The cluster, and for how many workers it has asked."""
     if name not in QUEUES:
         known = ", ".join(QUEUES)
         raise UserError(f"--executor dask:{name}: it must be the address of a scheduler (tcp://host:8786), or {known}.")
@@ -290,6 +337,12 @@ def _queue(name: str, options: Path | None, jobs: int | None) -> Iterator[Any]:
     count = settings.pop(_JOBS, jobs or 1)
     if not isinstance(count, int) or count < 1:
         raise UserError(f"{options}: {_JOBS} must be a whole number of at least 1, not {count!r}.")
+    submit = getattr(getattr(kind, "job_cls", None), "submit_command", None) or ""
+    program = submit.partition(" ")[0]
+    if program and shutil.which(program) is None:
+        raise UserError(
+            f"--executor dask:{name}: there is no program {program} here; run the command where jobs are submitted."
+        )
     try:
         cluster = kind(**settings)
     except (TypeError, ValueError) as error:
@@ -297,7 +350,7 @@ def _queue(name: str, options: Path | None, jobs: int | None) -> Iterator[Any]:
         raise UserError(f"{place}: {kind.__name__} does not take this ({first_line(error)}).") from None
     with cluster:
         cluster.scale(jobs=count) if package == "dask-jobqueue" else cluster.scale(count)
-        yield cluster
+        yield cluster, count
 
 
 def _read_options(path: Path) -> dict[str, Any]:

@@ -277,9 +277,9 @@ def _check_extra(name: str, system: SystemConfig, config: Config) -> None:
 
 def _check_system(name: str, system: SystemConfig, systems: Mapping[str, SystemConfig]) -> None:
     where = f"systems.{name}"
-    if not NAME.fullmatch(name) or name in _RESERVED:
+    if not NAME.fullmatch(name) or name in _RESERVED or name.endswith(".members"):
         raise ValueError(f"{where}: this cannot name a system: use letters, digits, '.', '_' and '-', and no name of "
-                         f"another folder of exp/ ({', '.join(sorted(_RESERVED))})")  # fmt: skip
+                         f"another folder of exp/ ({', '.join(sorted(_RESERVED))}, SYSTEM.members)")  # fmt: skip
     for part in system.parts:
         if part not in systems:
             raise ValueError(f"{where}.members: there is no system {part!r}")

@@ -203,7 +203,7 @@ def running_on(spec: str, options: Path | None, root: Path, nj: int | None = Non
         with connected(where, options, root, nj) as cluster:
             token = _cluster.set(cluster)
             try:
-                yield max(2, cluster.workers)  # one would be this process
+                yield max(2, cluster.expected)  # one would be this process
             finally:
                 _cluster.reset(token)
     else:

@@ -1,10 +1,10 @@
-"""Two processes that train together get the weights that one gets from the same batches, but for rounding."""
+"""Processes that train together get the weights that one gets from the same batches, but for rounding."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,9 @@ CASES: dict[str, tuple[ModelConfig, str, TrainingConfig]] = {
     "tdnn, hard": (TDNN, "hard", TrainingConfig(batch_size=60, augment=MASKS)),
     "tdnn, stored": (TDNN, "stored", TrainingConfig(batch_size=60, clip_norm=0.3)),
     "tdnn, online": (TDNN, "online", TrainingConfig(batch_size=60)),
+    "batch norm, fewer chunks than ranks": (
+        TdnnConfig(width=16, kernel=3, dilations=(1,), chunk_frames=40), "hard", TrainingConfig(batch_size=80),
+    ),
     "layer norm, fewer chunks than ranks": (
         TdnnConfig(width=16, kernel=3, dilations=(1,), chunk_frames=40, norm="layer"), "hard",
         TrainingConfig(batch_size=80),
@@ -61,12 +64,18 @@ def criterion_of(kind: str, labels: np.ndarray) -> Criterion:
     return DistillationCriterion(provider, labels, soft_weight=0.7, device=CPU)
 
 
-def trained(case: str, ranks: Ranks, checkpoint: Path | None = None, after: Callable[[int], None] | None = None):  # type: ignore[no-untyped-def]
+def trained(  # type: ignore[no-untyped-def]
+    case: str,
+    ranks: Ranks,
+    checkpoint: Path | None = None,
+    after: Callable[[int], None] | None = None,
+    seeds: Sequence[int] = (1, 2),
+):
     """The model after fifty steps or so, and its log."""
     settings, kind, training = CASES[case]
     labels = np.random.default_rng(1).integers(0, SENONES, sum(LENGTHS))
     valid = np.random.default_rng(3).random(len(labels)) < 0.8
-    model = build_model(settings, num_dims=DIMS, num_senones=SENONES, seeds=[1, 2])
+    model = build_model(settings, num_dims=DIMS, num_senones=SENONES, seeds=seeds)
     frames, criterion = source(), criterion_of(kind, labels)
     windows = windows_of(frames, settings.context | TEACHER.context)  # wide enough for the teacher too
     steps = Batches(windows, training.batch_size, length=settings.chunk_frames, seed=1, valid=valid).steps_per_epoch
@@ -101,14 +110,17 @@ def stop_after(steps: int) -> Callable[[int], None]:
 
 def of_a_rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    variables = {"WORLD_SIZE": "2", "RANK": str(rank)}
+    variables = {"WORLD_SIZE": "3", "RANK": str(rank), "LOCAL_WORLD_SIZE": "3", "LOCAL_RANK": str(rank)}
     with process_group("cpu", variables) as (ranks, device):
-        assert (ranks, device) == (Ranks(rank, 2), "cpu")
+        assert (ranks, device) == (Ranks(rank, 3), "cpu")
+        # other weights, or another place in the run, are found before anything is added up
+        with pytest.raises(UserError, match="the processes begin with other weights, steps or number formats; the pro"):
+            trained("dnn, hard", ranks, seeds=[1, 2 + rank // 2])
         for case in CASES:
             model, progress = trained(case, ranks)
             torch.save(model.state_dict(), Path(folder) / f"{case}.{rank}.pt")
             (Path(folder) / f"{case}.{rank}.json").write_text(json.dumps(progress.rows))
-        # a run that one process began goes on with two, and one that two began with one
+        # a run that one process began goes on with two, and one that several began with one
         trained("dnn, hard", ranks, Path(folder) / "of_one.pt")[0]
         model, _ = trained("dnn, hard", ranks, Path(folder) / f"of_one.{rank}.pt")
         torch.save(model.state_dict(), Path(folder) / f"resumed.{rank}.pt")
@@ -120,16 +132,16 @@ def of_a_rank(rank: int, folder: str) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes have made."""
+    """What three processes have made."""
     folder = tmp_path_factory.mktemp("ranks")
-    for name in ("of_one", "of_one.0", "of_one.1"):
+    for name in ("of_one", "of_one.0", "of_one.1", "of_one.2"):
         with pytest.raises(Stopped):
             trained("dnn, hard", ALONE, folder / f"{name}.pt", stop_after(17))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MASTER_ADDR", "127.0.0.1")
         patch.setenv("MASTER_PORT", str(20000 + hash(str(folder)) % 20000))
         patch.setattr(sys, "argv", ["test"])
-        torch.multiprocessing.spawn(of_a_rank, (str(folder),), nprocs=2)
+        torch.multiprocessing.spawn(of_a_rank, (str(folder),), nprocs=3)
     return folder
 
 
@@ -139,10 +151,10 @@ def differ_most(ours: FrameModel | dict[str, torch.Tensor], theirs: dict[str, to
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_processes_train_what_one_trains(folder: Path, case: str) -> None:
+def test_three_processes_train_what_one_trains(folder: Path, case: str) -> None:
     model, progress = trained(case, ALONE)
-    states = [torch.load(folder / f"{case}.{rank}.pt") for rank in (0, 1)]
-    assert differ_most(states[0], states[1]) == 0.0
+    states = [torch.load(folder / f"{case}.{rank}.pt") for rank in (0, 1, 2)]
+    assert differ_most(states[0], states[1]) == differ_most(states[0], states[2]) == 0.0
     assert differ_most(model, states[0]) < 2e-4
     rows = json.loads((folder / f"{case}.0.json").read_text())
     assert progress.step >= STEPS and len(rows) == len(progress.rows)
@@ -185,6 +197,6 @@ def test_processes_that_do_not_find_each_other_are_one_sentence(monkeypatch: pyt
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with (
         pytest.raises(UserError, match="the 2 processes of torchrun do not find each other"),
-        process_group("cpu", {"WORLD_SIZE": "2", "RANK": "0"}),
+        process_group("cpu", {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}),
     ):
         pass

@@ -86,6 +86,7 @@ def test_threads_are_those_asked_for_or_as_many_as_cores_are_free(
     monkeypatch: pytest.MonkeyPatch, asked: int | None, variable: str | None, taken: float, threads: str, says: str
 ) -> None:
     monkeypatch.setattr(cores, "usable_cores", lambda: 4)
+    monkeypatch.setattr(cores, "_allowed", lambda: 4)
     monkeypatch.setattr(cores, "taken_cores", lambda: taken)
     environment = {} if variable is None else {"OMP_NUM_THREADS": variable}
     assert choose_threads(asked, environment) == says
@@ -96,3 +97,13 @@ def test_threads_are_those_asked_for_or_as_many_as_cores_are_free(
 def test_what_is_no_number_of_threads_is_one_sentence(value: str) -> None:
     with pytest.raises(UserError, match=rf"OMP_NUM_THREADS={value}: it must be a number of threads, at least 1"):
         choose_threads(None, {"OMP_NUM_THREADS": value})
+
+
+def test_cores_beyond_a_quota_may_be_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "usable_cores", lambda: 4)
+    monkeypatch.setattr(cores, "_allowed", lambda: 64)
+    environment: dict[str, str] = {}
+    for taken, threads in ((10.0, "4"), (62.0, "2"), (64.0, "1")):
+        monkeypatch.setattr(cores, "taken_cores", lambda taken=taken: taken)
+        choose_threads(None, environment)
+        assert environment.pop("OMP_NUM_THREADS") == threads

@@ -19,7 +19,7 @@ from asr_kd.cli import main
 from asr_kd.errors import UserError
 from asr_kd.io.stamp import read_stamp
 from asr_kd.stages import system_run
-from asr_kd.stages.train import merge, train, train_member
+from asr_kd.stages.train import merge, merge_finished, train, train_member
 
 from .toy import HARD, MODEL, OPTIONS, TRAINING, Toy, make_toy, soft
 
@@ -120,6 +120,34 @@ def test_what_was_begun_apart_is_ended_apart(together: Toy, toy: Toy) -> None:
     assert stopped == [made] and toy.weights("tdnn") == together.weights("tdnn")
 
 
+def test_members_are_kept_where_another_system_is_ready(together: Toy, toy: Toy) -> None:
+    config = toy.config(**SYSTEMS)
+    for member in (0, 2):
+        train_member(config, toy.work, OPTIONS, "folds", member)
+    made = {k: (toy.work.exp("folds.members") / str(k) / "stamp.json").read_bytes() for k in (0, 2)}
+    seen: list[dict[int, bytes]] = []
+    merge_them = system_run.put_together
+
+    def note(*arguments: Any) -> Any:
+        seen.append({k: (toy.work.exp("folds.members") / str(k) / "stamp.json").read_bytes() for k in (0, 2)})
+        return merge_them(*arguments)
+
+    system_run.put_together = note  # type: ignore[assignment]
+    try:
+        train(config, toy.work, OPTIONS, ["tdnn", "folds"], nj=2)
+    finally:
+        system_run.put_together = merge_them
+    assert seen == [made] and toy.weights("folds") == together.weights("folds")
+
+
+def test_a_student_s_members_do_not_stand_in_the_way_of_its_teacher(toy: Toy) -> None:
+    config = toy.config(**SYSTEMS)
+    train_member(config, toy.work, OPTIONS, "distilled", 0)
+    shutil.rmtree(toy.work.exp("teacher"))
+    merge_finished(config, toy.work)
+    assert train(config, toy.work, OPTIONS, ["teacher"], nj=1)[0].ran
+
+
 def test_what_cannot_be_trained_apart_is_refused(toy: Toy) -> None:
     patient = HARD | {"members": 2, "training": TRAINING | {"patience": 1}}
     systems = SYSTEMS | {"patient": patient, "joined": {"members": ["teacher", "tdnn"]}}
@@ -154,10 +182,10 @@ def test_several_commands_may_train_members_at_once_and_the_next_stage_puts_them
             assert command(toy, "train", "teacher", "--member", member).exit_code == 0
         refused = command(toy, "soft-targets")
         assert refused.exit_code == 2 and "another command is writing in" in refused.output
-        with (toy.work.exp(".lock.teacher_member_1")).open("w") as of_member:
+        with (toy.work.exp("teacher.members") / ".1.lock").open("w") as of_member:
             fcntl.flock(of_member, fcntl.LOCK_EX)
             refused = command(toy, "train", "teacher", "--member", "1")
-            assert refused.exit_code == 2 and "another command is writing in" in refused.output
+            assert refused.exit_code == 2 and "is making" in refused.output and "members/1; wait" in refused.output
     assert "no teacher is trained yet" in command(toy, "soft-targets").output
     assert command(toy, "train", "teacher", "--member", "1").exit_code == 0
     answer = command(toy, "soft-targets")

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from asr_kd.acoustic.model_files import load_model
-from asr_kd.stages.train import train
+from asr_kd.cli import main
+from asr_kd.stages.train import train, train_member
 
 from .toy import HARD, MODEL, OPTIONS, Toy, make_toy, soft
 
@@ -69,3 +71,29 @@ def test_what_is_wrong_is_said_once(tmp_path: Path, words: list[str], says: str)
     result = torchrun(toy, *words)
     assert result.returncode != 0 and result.stderr.count(says) == 1
     assert not list(toy.work.exp("").glob("dnn*"))
+
+
+@pytest.mark.parametrize("variables", [{"WORLD_SIZE": "2"}, {"WORLD_SIZE": "2", "RANK": "x"}, {"WORLD_SIZE": "many"}])
+def test_variables_that_torchrun_has_not_set_are_one_sentence(tmp_path: Path, variables: dict[str, str]) -> None:
+    toy = make_toy(tmp_path / "work")
+    toy.work.config_path.write_text(json.dumps({"systems": SYSTEMS}))
+    command = ["train", "--config", str(toy.work.config_path), "--work-dir", str(toy.work.root)]
+    result = CliRunner().invoke(main, command, env=variables)
+    assert result.exit_code == 2 and "LOCAL_WORLD_SIZE are not as torchrun sets them; start with" in result.output
+
+
+def test_a_rank_that_a_job_script_has_set_means_nothing(tmp_path: Path) -> None:
+    toy = make_toy(tmp_path / "work")
+    toy.work.config_path.write_text(json.dumps({"systems": {"dnn": SYSTEMS["dnn"]}}))
+    command = ["train", "--config", str(toy.work.config_path), "--work-dir", str(toy.work.root)]
+    result = CliRunner().invoke(main, command, env={"RANK": "3"})
+    assert result.exit_code == 0 and "dnn: trained; 2 x" in result.output
+
+
+def test_members_that_were_trained_apart_are_not_thrown_away(tmp_path: Path) -> None:
+    toy = make_toy(tmp_path / "work")
+    train_member(toy.config(**SYSTEMS), toy.work, OPTIONS, "dnn", 1)
+    toy.work.config_path.write_text(json.dumps({"systems": SYSTEMS}))
+    result = torchrun(toy, "train", "dnn")
+    assert result.returncode != 0 and "members of dnn have been trained apart; train those that are" in result.stderr
+    assert (toy.work.exp("dnn.members") / "1").exists()

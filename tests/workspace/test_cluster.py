@@ -154,6 +154,33 @@ def test_a_worker_that_does_not_see_the_work_folder_or_another_one_says_so(tmp_p
         cluster_module._Sent(tmp_path / "elsewhere", file, "").load()
 
 
+def test_where_all_workers_are_gone_or_none_comes_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_module, "_WAIT", 1.0)
+    monkeypatch.setattr(cluster_module, "_LOOK", 0.2)
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster:
+        with running_on(f"dask:{cluster.scheduler_address}", None, tmp_path) as at_once:
+            cluster.scale(0)
+            with pytest.raises(UserError, match="the cluster has had no worker for 0 minutes; start workers and run"):
+                list(parallel_map(math.factorial, range(6), nj=at_once))
+        with (
+            pytest.raises(UserError, match="no worker has come in 0 minutes"),
+            running_on(f"dask:{cluster.scheduler_address}", None, tmp_path),
+        ):
+            pass
+
+
+def test_files_of_commands_that_were_killed_long_ago_are_deleted(cluster: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "exp" / ".cluster"
+    folder.mkdir(parents=True)
+    for name, age in (("asr-kd-old", 2 * 86400), ("asr-kd-new", 60)):
+        (folder / name).write_bytes(b"")
+        os.utime(folder / name, (time.time() - age, time.time() - age))
+    with running_on(f"dask:{cluster.scheduler_address}", None, tmp_path):
+        assert [path.name for path in folder.iterdir()] == ["asr-kd-new"]
+
+
 def noise(length: int) -> np.ndarray:
     return np.random.default_rng(length).normal(size=(length, 4))
 
@@ -182,8 +209,13 @@ def test_a_store_is_sent_by_its_folder_and_another_one_there_is_refused(at_once:
         ("dask:slurm", "[1, 2]", r"queue.yaml must hold options by their names"),
         ("dask:slurm", "a: [", r"queue.yaml cannot be read"),
         ("dask:slurm", "jobs: 0", r"queue.yaml: jobs must be a whole number of at least 1, not 0"),
-        ("dask:slurm", "jobs: 2", r"queue.yaml: SLURMCluster does not take this \(You must specify how much"),
-        ("dask:slurm", "{cores: 1, memory: 1GB, nodes: 7}", r"queue.yaml: SLURMCluster does not take this .*nodes"),
+        (
+            "dask:slurm",
+            "{cores: 1, memory: 1GB}",
+            r"dask:slurm: there is no program sbatch here; run the command where",
+        ),
+        ("dask:local", "jobs: 2", r"queue.yaml: LocalCluster does not take this \(You must specify how much"),
+        ("dask:local", "{cores: 1, memory: 1GB, nodes: 7}", r"queue.yaml: LocalCluster does not take this .*nodes"),
         (
             "dask:kubernetes",
             None,
@@ -192,8 +224,9 @@ def test_a_store_is_sent_by_its_folder_and_another_one_there_is_refused(at_once:
     ],
 )
 def test_an_executor_that_does_not_exist_is_one_sentence(
-    tmp_path: Path, spec: str, options: str | None, says: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, options: str | None, says: str
 ) -> None:
+    monkeypatch.setitem(cluster_module.QUEUES, "local", ("dask_jobqueue.local:LocalCluster", "dask-jobqueue"))
     file = None if options is None else tmp_path / "queue.yaml"
     if file is not None:
         file.write_text(str(options))
