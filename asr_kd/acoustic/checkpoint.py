@@ -21,7 +21,7 @@ from asr_kd.io.files import replacing_file
 
 log = logging.getLogger(__name__)
 
-_FORM = 2  # raise it when a run draws other random numbers, or adds up in another order
+_VERSION = 2  # raise it when a run draws other random numbers, or adds up in another order
 
 
 @dataclass
@@ -116,7 +116,7 @@ class Checkpoints:
     """
 
     def __init__(self, path: Path | None, digest: str, seconds: float, *, writes: bool = True) -> None:
-        self._path, self._digest, self._throttle, self._writes = path, f"{digest}.{_FORM}", Throttle(seconds), writes
+        self._path, self._digest, self._throttle, self._writes = path, f"{digest}.{_VERSION}", Throttle(seconds), writes
         self._is_ours = False  # the file is of this run
 
     @contextlib.contextmanager

@@ -151,7 +151,7 @@ def _own_device(device: str, started: Torchrun) -> str:
     if started.local_world > torch.cuda.device_count():
         raise UserError(
             f"torchrun has started {started.local_world} processes here for {torch.cuda.device_count()} GPUs; start "
-            "one for each (--nproc_per_node)."
+            "one process for each."
         )
     torch.cuda.set_device(started.local_rank)
     return f"cuda:{started.local_rank}"

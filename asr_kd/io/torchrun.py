@@ -28,9 +28,9 @@ def torchrun(environment: Mapping[str, str] = os.environ) -> Torchrun:
         return Torchrun()  # a job script may have set RANK for its own ends
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     try:
-        found = Torchrun(*(int(environment[name]) for name in names))
+        this = Torchrun(*(int(environment[name]) for name in names))
     except (KeyError, ValueError):
-        found = Torchrun(-1)
-    if not (0 <= found.rank < found.world and 0 <= found.local_rank < found.local_world):
+        this = Torchrun(-1)
+    if not (0 <= this.rank < this.world and 0 <= this.local_rank < this.local_world):
         raise UserError(f"{', '.join(names)} are not as torchrun sets them; start with torchrun, or unset them.")
-    return found
+    return this

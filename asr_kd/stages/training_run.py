@@ -114,6 +114,8 @@ def train_models(
     """
     if options.rank:
         return _train_models(path, stamp, models, options, metadata)
+    if stale_reason(path, stamp) is None:  # nothing will be written
+        return TrainResult(path, False, **results_of(path), member=models.member)
     with only_writer(path):
         return _train_models(path, stamp, models, options, metadata)
 

@@ -213,7 +213,7 @@ class _Sent:
 
 
 def _call(sent: _Sent, folder: str, shard: bytes) -> tuple[Any, UserError | None, list[logging.LogRecord]]:
-    """On a worker: the result, or what is to be told the user, and what was logged.
+    """On a worker: the result, or a sentence for the user, and what was logged.
 
     Args:
       folder: the command's; paths of shards may be relative to it.
