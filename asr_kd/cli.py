@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-import asr_kd.standalone  # noqa: F401 - its commands are added to main
+import asr_kd.exporting
+import asr_kd.standalone  # noqa: F401
 from asr_kd.commands import (
     PATH,
     OtherSets,
@@ -25,7 +25,6 @@ from asr_kd.commands import (
 )
 from asr_kd.decoding.settings import BACKENDS, chosen_backend
 from asr_kd.errors import UserError
-from asr_kd.export import FORMS, PRECISIONS
 from asr_kd.io.torchrun import torchrun
 from asr_kd.workspace.config import Config
 from asr_kd.workspace.config_files import with_settings
@@ -221,100 +220,6 @@ def soft_targets(config: Config, work: Workspace, systems: tuple[str, ...], nj: 
 
     merge_finished(config, work)
     return make_soft_targets(config, work, options, systems, nj)
-
-
-@stage("export-posteriors")
-@click.option("--format", "form", type=click.Choice(["npz", "ark"]), default="npz", show_default=True)
-@click.option("--set", "name", default="train", show_default=True, help="The set whose utterances are exported.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
-@click.argument("system")
-@click.argument("directory", type=PATH)
-def export_posteriors(
-    config: Config, work: Workspace, system: str, directory: Path, form: Any, name: str, device: str
-) -> Any:
-    """Write log posteriors of SYSTEM for every utterance of a set to DIRECTORY: <utterance>.npz, or a Kaldi archive.
-
-    `targets: {from: ./DIRECTORY}` reads them.
-    """
-    from asr_kd.stages.export_posteriors import export_posteriors as run
-
-    return run(config, work, system, directory, form=form, set_name=name, device=device)
-
-
-@stage("export")
-@click.option("--format", "form", type=click.Choice(FORMS), default="onnx", show_default=True)
-@click.option("--chunk", type=click.IntRange(1), help="Frames that a stream of sherpa takes at once.  [default: 20]")
-@click.option(
-    "--precision",
-    "precisions",
-    multiple=True,
-    type=click.Choice(PRECISIONS),
-    help="May be repeated.  [default: all]",
-)
-@click.option("--streaming", is_flag=True, help="A model that takes speech as it comes, with a running mean.")
-@click.option("--set", "sets", multiple=True, metavar="NAME", help="Measure on this set and dev.  [default: all]")
-@click.option("--measure/--no-measure", "measured", default=True, help="Frames, words, phones and speed of each file.")
-@decoder_option
-@pipes_option
-@nj_option
-@click.argument("system")
-@click.argument("directory", type=PATH)
-def export(
-    config: Config,
-    work: Workspace,
-    system: str,
-    directory: Path,
-    form: str,
-    chunk: int | None,
-    precisions: tuple[str, ...],
-    decoder: str | None,
-    allow_pipes: bool,
-    **options: Any,
-) -> Any:
-    """Write SYSTEM to DIRECTORY, for programs that know nothing of this package.
-
-    With --format onnx, ONNX files: log-mel energies in, log posteriors of the senones out. Each is decoded beside the
-    model that it was made from. With --format sherpa, all that sherpa-onnx needs to recognise words, offline and
-    streaming, with three recordings and the commands for them. export.json has what was measured. With --format
-    recogniser, what `asr-kd transcribe --model DIRECTORY` and `asr_kd.load` need. With --format kaldi, the decoding
-    graph with words, priors, tree and lexicon, for decoders elsewhere.
-    """
-    _refuse_options(
-        form,
-        {
-            "--chunk": (chunk is not None, ["sherpa"]),
-            "--precision": (precisions, ["onnx"]),
-            "--decoder": (decoder, ["onnx"]),
-            "--streaming": (options["streaming"], ["onnx"]),
-            "--no-measure": (not options["measured"], ["onnx"]),
-            "--set": (options["sets"], ["onnx", "sherpa"]),
-            "--allow-pipes": (allow_pipes, ["sherpa"]),
-        },
-    )
-    if form == "recogniser":
-        from asr_kd.stages.export_recogniser import export_recogniser
-
-        return export_recogniser(config, work, system, directory)
-    if form == "kaldi":
-        from asr_kd.stages.export_kaldi import export_kaldi
-
-        return export_kaldi(config, work, system, directory)
-    if form == "sherpa":
-        from asr_kd.stages.export_sherpa import SherpaOptions, export_sherpa
-
-        of_package = SherpaOptions(chunk or SherpaOptions.chunk, options["sets"], options["nj"], allow_pipes)
-        return export_sherpa(config, work, system, directory, of_package)
-    from asr_kd.stages.export_onnx import ExportOptions, export_onnx
-
-    chosen = ExportOptions(precisions, backend=decoder, **options)
-    return export_onnx(config, work, system, directory, chosen)
-
-
-def _refuse_options(form: str, options: Mapping[str, tuple[Any, list[str]]]) -> None:
-    """Args: options: whether each was given, and the forms that it is for."""
-    for option, (given, forms) in options.items():
-        if given and form not in forms:
-            raise UserError(f"{option} is for --format {' and '.join(forms)}, not for {form}; leave it out.")
 
 
 @stage("decode")

@@ -5,12 +5,10 @@ from __future__ import annotations
 import codecs
 import contextlib
 import errno
-import fcntl
 import functools
 import io
 import logging
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +22,7 @@ from asr_kd.decoding.settings import BACKENDS
 from asr_kd.errors import UserError, printable
 from asr_kd.io.cores import choose_threads
 from asr_kd.io.files import full_disk_is_an_error, read_json, write_json
+from asr_kd.io.locks import locked
 from asr_kd.io.resources import MemoryMeter
 from asr_kd.io.torchrun import torchrun
 from asr_kd.kernels.process import choose_mkl_code_path, cpu_flags, disable_malloc_trim
@@ -167,7 +166,9 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
                     raise UserError(f"{folder} is a file, but a folder of this name belongs there; move the file away.")
             with (
                 full_disk_is_an_error(work.root, *_written_by_libraries()),
-                contextlib.nullcontext() if name in _READING or rank else _of_its_own(work, name, options),
+                contextlib.nullcontext()
+                if name in _READING or rank
+                else _locked(work.exp(".lock"), name, shared=options.get("member") is not None),
                 contextlib.nullcontext()
                 if rank
                 else _logging(work.exp("log") / f"{name}.log", optional=name in _READING),
@@ -307,40 +308,23 @@ def _written_by_libraries() -> list[Path]:
 
 
 @contextlib.contextmanager
-def _of_its_own(work: Workspace, name: str, options: dict[str, Any]) -> Iterator[None]:
-    """While no other command writes into a work folder; members of systems may be trained at once."""
-    with _locked(work.exp(".lock"), name, shared=options.get("member") is not None):
-        yield
-
-
-@contextlib.contextmanager
 def _locked(file: Path, name: str, *, shared: bool = False) -> Iterator[None]:
-    """Holds the lock of a work folder; the kernel releases it when this process ends, however it ends.
-
-    No process that is started inherits it. Where the file system has no locks, there is none.
+    """Holds the lock of a work folder for a command.
 
     Args:
-      shared: with others that share it.
+      shared: with others that share it: members of systems may be trained at once.
 
     Raises:
       UserError: another command holds it.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a+b", buffering=0) as lock:
-        try:
-            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().decode() or "asr-kd"
-            raise UserError(
-                f"another command is writing in {file.parents[1]} ({holder}); wait until it has ended, or use another "
-                "--work-dir."
-            ) from None
-        except OSError as error:
-            log.warning("%s cannot be locked (%s): run one command at a time in this folder", file, error.strerror)
-        with contextlib.suppress(OSError):  # a full disk, which the stage itself reports
-            lock.truncate(0)
-            lock.write(f"asr-kd {name}, process {os.getpid()} on {platform.node()}".encode())
+
+    def refusal(holder: str) -> str:
+        return (
+            f"another command is writing in {file.parents[1]} ({holder}); wait until it has ended, or use another "
+            "--work-dir."
+        )
+
+    with locked(file, f"asr-kd {name}", refusal, shared=shared):
         yield
 
 

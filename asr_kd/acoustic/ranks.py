@@ -15,17 +15,15 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from asr_kd.acoustic.criteria import Terms
 from asr_kd.acoustic.model import pick_device
 from asr_kd.errors import UserError
 from asr_kd.io.torchrun import Torchrun, torchrun
-
-if TYPE_CHECKING:
-    from asr_kd.acoustic.criteria import Terms
 
 T = TypeVar("T")
 
@@ -87,8 +85,6 @@ class Ranks:
           tensors: whose gradients, those of this process's sums over frames, become those of the means.
           terms: of this process.
         """
-        from asr_kd.acoustic.criteria import Terms
-
         names = list(terms.logged)
         means = torch.stack([terms.loss.detach(), *(terms.logged[name] for name in names)]).float()
         gradients = [tensor.grad for tensor in tensors if tensor.grad is not None]
@@ -104,9 +100,7 @@ class Ranks:
         return Terms(loss, count, dict(zip(names, others, strict=True)))
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Over all processes, with a gradient."""
-        if self.alone:
-            return tensor
+        """Over all processes, of which there are several, with a gradient."""
         from torch.distributed.nn import functional
 
         total: Tensor = functional.all_reduce(tensor)

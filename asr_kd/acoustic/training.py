@@ -112,9 +112,10 @@ def fit(
         checkpoints.load(state)
         shadows.refresh()
         progress = state.progress
-        weights = sum(float(value.double().sum()) for value in model.state_dict().values())
-        begins = (progress.step, weights, str(model.compute_dtype))
-        run.ranks.check_alike(begins, "the processes begin with other weights, steps or number formats")
+        if not run.ranks.alone:
+            weights = sum(float(value.double().sum()) for value in model.state_dict().values())
+            begins = (progress.step, weights, str(model.compute_dtype))
+            run.ranks.check_alike(begins, "the processes begin with other weights, steps or number formats")
         update = _Update(run.ranks, GradientLimit(model, config.clip_norm, shadows.copies), shadows.copies, layers)
         with _progress_bar(batches.num_frames, config.epochs, progress, run) as bar, checkpoints.named_in_errors():
             while progress.epoch < config.epochs and not _is_out_of_patience(progress, config):

@@ -9,6 +9,7 @@ from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
 from asr_kd.errors import UserError
+from asr_kd.io.control_groups import groups, read_lines
 
 _VARIABLE = "OMP_NUM_THREADS"
 _SECONDS = 0.3  # that the load is measured for
@@ -30,23 +31,12 @@ def _allowed() -> int:
 
 def _quotas(root: Path) -> Iterator[float]:
     """Cores that the group of this process and those above it may use; none where there is no limit."""
-    for line in _lines(root / "proc/self/cgroup"):
-        _, controllers, name = line.split(":", 2)
-        if not controllers:  # version 2
-            top = root / "sys/fs/cgroup"
-        elif "cpu" in controllers.split(","):
-            top = root / "sys/fs/cgroup/cpu"
-        else:
-            continue
-        folder = top / name.strip("/")
-        for group in (folder, *folder.parents):
-            files = ("cpu.max",) if not controllers else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-            numbers = " ".join(row for file in files for row in _lines(group / file)).split()
-            # "max", or -1 in version 1, where there is no limit
-            if len(numbers) == 2 and numbers[0].isdigit() and int(numbers[1]) > 0:
-                yield int(numbers[0]) / int(numbers[1])
-            if group == top:
-                break
+    files = {1: ("cpu.cfs_quota_us", "cpu.cfs_period_us"), 2: ("cpu.max",)}
+    for group, version in groups("cpu", root):
+        numbers = " ".join(row for file in files[version] for row in read_lines(group / file)).split()
+        # "max", or -1 in version 1, where there is no limit
+        if len(numbers) == 2 and numbers[0].isdigit() and int(numbers[1]) > 0:
+            yield int(numbers[0]) / int(numbers[1])
 
 
 def taken_cores(seconds: float = _SECONDS, stat: Path = Path("/proc/stat")) -> float:
@@ -64,7 +54,7 @@ def _busy_and_all(stat: Path) -> dict[str, tuple[int, int]]:
     """Of each core of this process: ticks in which it worked, and all ticks."""
     mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     counts = {}
-    for line in _lines(stat):
+    for line in read_lines(stat):
         name, *numbers = line.split()
         if name[:3] == "cpu" and name[3:].isdigit() and int(name[3:]) in mine:
             ticks = [int(number) for number in numbers[:8]]  # what guests take is part of the first ones
@@ -104,10 +94,3 @@ def choose_threads(asked: int | None, environment: MutableMapping[str, str] = os
     if threads == cores:
         return ""
     return f"other programs keep {taken} of {allowed} cores busy: --threads {threads} is taken"
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []

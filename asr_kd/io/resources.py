@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from asr_kd.errors import UserError
+from asr_kd.io.control_groups import groups, read_lines
 from asr_kd.io.formatting import human_bytes
 
 _PROC = Path("/proc")
@@ -97,7 +98,7 @@ def tree_memory(process: str, proc: Path = _PROC) -> int:
 def _tree(process: str, proc: Path) -> Iterator[str]:
     yield process
     for task in (proc / process / "task").glob("*"):
-        for child in " ".join(_lines(task / "children")).split():
+        for child in " ".join(read_lines(task / "children")).split():
             yield from _tree(child, proc)
 
 
@@ -108,34 +109,17 @@ def _memory(process: str, proc: Path) -> int:
 
 def _bytes(file: Path, name: str) -> int:
     """The number on the line that begins with this name; 0 where there is none."""
-    lines = [line for line in _lines(file) if line.startswith(name)]
+    lines = [line for line in read_lines(file) if line.startswith(name)]
     return _KIBIBYTE * int(lines[0].split()[1]) if lines else 0
 
 
 def _left_in_control_groups(root: Path) -> Iterator[float]:
-    for line in _lines(root / "proc/self/cgroup"):
-        _, controllers, name = line.split(":", 2)
-        if not controllers:  # version 2
-            top, limit, usage, total = root / "sys/fs/cgroup", "memory.max", "memory.current", ""
-        elif "memory" in controllers.split(","):
-            top, limit, usage = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-            total = "total_"  # with those of the groups below
-        else:
-            continue
-        folder = top / name.strip("/")
-        for group in (folder, *folder.parents):
-            most, used = (_lines(group / file) for file in (limit, usage))
-            if most and used and most[0].isdigit():  # version 2 says "max" where there is no limit
-                counts = dict(row.split()[:2] for row in _lines(group / "memory.stat"))
-                # pages of files can be given up
-                files = sum(float(counts.get(f"{total}{kind}_file", 0)) for kind in ("active", "inactive"))
-                yield max(0.0, float(most[0]) - float(used[0]) + files)
-            if group == top:
-                break
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
+    files = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes"), 2: ("memory.max", "memory.current")}
+    for group, version in groups("memory", root):
+        most, used = (read_lines(group / file) for file in files[version])
+        if most and used and most[0].isdigit():  # version 2 says "max" where there is no limit
+            counts = dict(row.split()[:2] for row in read_lines(group / "memory.stat"))
+            total = "total_" if version == 1 else ""  # with those of the groups below
+            # pages of files can be given up
+            cached = sum(float(counts.get(f"{total}{kind}_file", 0)) for kind in ("active", "inactive"))
+            yield max(0.0, float(most[0]) - float(used[0]) + cached)

@@ -8,6 +8,7 @@ those of the recording: the fewer, the more the corpus's speakers and microphone
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +23,9 @@ from asr_kd.workspace.work import Workspace, labels_of
 
 log = logging.getLogger(__name__)
 
-_PRIORS = (0, 25, 50, 100, 200, 400)  # frames that are tried; more than four seconds of them hide who speaks
+Piece = tuple[np.ndarray, np.ndarray]  # (T, D) normalised frames, and their (T,) senones
+
+PRIORS = (0, 25, 50, 100, 200, 400)  # frames that are tried; more than four seconds of them hide who speaks
 _UTTERANCES = 60  # of dev, spread over the set
 _FRAMES = 300  # of each, its first: later on the mean of a recording is as good as any
 
@@ -54,9 +57,10 @@ def inputs_of(config: Config, work: Workspace, system: str) -> dict[str, str]:
 
 
 def chosen_prior(model: FrameModel, normalisation: Normalisation, dev: FrameStore, labels: np.ndarray) -> int:
-    """How many frames of training's mean give the least cross-entropy; arguments as of `cross_entropy`."""
+    """How many frames of training's mean give the least cross-entropy; arguments as of `beginnings`."""
     entropies = {
-        frames: cross_entropy(model, replace(normalisation, prior_frames=frames), dev, labels) for frames in _PRIORS
+        frames: cross_entropy(model, beginnings(replace(normalisation, prior_frames=frames), dev, labels))
+        for frames in PRIORS
     }
     tried = ", ".join(f"{frames}: {entropy:.3f}" for frames, entropy in entropies.items())
     best = min(entropies, key=entropies.__getitem__)
@@ -64,19 +68,24 @@ def chosen_prior(model: FrameModel, normalisation: Normalisation, dev: FrameStor
     return best
 
 
-def cross_entropy(model: FrameModel, normalisation: Normalisation, dev: FrameStore, labels: np.ndarray) -> float:
-    """In nats a frame, over the beginnings of utterances, each of which is all that is known of its speaker.
+def beginnings(normalisation: Normalisation, dev: FrameStore, labels: np.ndarray) -> Iterator[Piece]:
+    """Of utterances, each of which is all that is known of its speaker.
 
     Args:
       labels: (N,) senone of each of the store's frames; those below 0 do not count.
     """
-    total, count = 0.0, 0
     for utterance in dev.spread(_UTTERANCES):
         span = dev.span(utterance)
         begin = slice(span.start, min(span.stop, span.start + _FRAMES))
-        senones = np.asarray(labels[begin])
+        yield normalisation.of_unknown_speaker(dev.features[begin]), np.asarray(labels[begin])
+
+
+def cross_entropy(model: FrameModel, pieces: Iterable[Piece]) -> float:
+    """In nats a labelled frame."""
+    total, count = 0.0, 0
+    for frames, senones in pieces:
         labelled = np.flatnonzero(senones >= 0)
-        posteriors = model.log_posteriors(normalisation.of_unknown_speaker(dev.features[begin])).numpy()
+        posteriors = model.log_posteriors(frames).numpy()
         total -= float(posteriors[labelled, senones[labelled]].astype(np.float64).sum())
         count += len(labelled)
     return total / max(1, count)

@@ -123,7 +123,7 @@ class SystemRun:
             parts = {part: self.work.exp(part) for part in self.system.parts}
             return join_systems(path, self.stamp, parts, metadata)
         count = self.system.num_models
-        if self.must_train and begun_apart(path, count) and not self.missing:
+        if self.must_train and not self.missing:
             return put_together(path, self.stamp, count, metadata)
         result = train_models(path, self.stamp, self._models(range(count)), options, metadata)
         if options.rank == 0:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -195,50 +194,49 @@ def _places(options: RunOptions, nj: int | None) -> int:
 def _train_apart(run: SystemRun, options: RunOptions, places: int) -> None:
     """Trains the members of a system that are better trained apart, as many at once as there are places."""
     members = run.apart(places)
-    if len(members) < 2 or places < 2:
+    if len(members) > 1 and places > 1:
+        _side_by_side(run, [(run.name, member) for member in members], options, min(len(members), places))
+    else:
         for member in members:
             run.train_member(member, options)
-        return
-    side = partial(_train_member_side, run.config, run.work, run.name)
-    _side_by_side(side, members, options, min(len(members), places))
 
 
 def _train_at_once(runs: Sequence[SystemRun], options: RunOptions) -> list[TrainResult]:
     """Each of them in a process of its own."""
     if len(runs) == 1:
         return [runs[0].train(options)]
-    side = partial(_train_side, runs[0].config, runs[0].work)
-    return _side_by_side(side, [run.name for run in runs], options, len(runs))
+    return _side_by_side(runs[0], [(run.name, None) for run in runs], options, len(runs))
 
 
 def _side_by_side(
-    train_side: Callable[[tuple[Any, RunOptions, int]], TrainResult], what: Sequence[Any], options: RunOptions, nj: int
+    run: SystemRun, what: Sequence[tuple[str, int | None]], options: RunOptions, nj: int
 ) -> list[TrainResult]:
-    """Trains each of some systems or members, `nj` at once, each on its share of the cores."""
+    """Trains each of some systems, or one member of it, `nj` at once, each on its share of the cores.
+
+    Args:
+      run: any of them. what: names, and members.
+    """
     if on_cluster():
         threads, sides = 0, [replace(options, quiet=True) for _ in what]
     else:
         threads = max(1, min(default_jobs(), torch.get_num_threads()) // nj)  # OMP_NUM_THREADS may ask for fewer
         sides = [replace(options, bar=number % nj) for number in range(len(what))]
-    return list(
-        parallel_map(train_side, [(each, side, threads) for each, side in zip(what, sides, strict=True)], nj=nj)
-    )
+    train_side = partial(_train_side, run.config, run.work, threads)
+    return list(parallel_map(train_side, list(zip(what, sides, strict=True)), nj=nj))
 
 
-def _train_side(config: Config, work: Workspace, side: tuple[str, RunOptions, int]) -> TrainResult:
-    name, options, threads = side
+def _train_side(
+    config: Config, work: Workspace, threads: int, side: tuple[tuple[str, int | None], RunOptions]
+) -> TrainResult:
+    (name, member), options = side
     try:
         with _threads(threads):
-            return SystemRun(config, work, name, training_set_of(config, work, name)).train(options)
+            run = SystemRun(config, work, name, training_set_of(config, work, name))
+            return run.train(options) if member is None else run.train_member(member, options)
     except Exception as error:
-        log.error("%s cannot be trained (%s); the system beside it goes on", name, error)
+        what = name if member is None else f"{name}, member {member},"
+        log.error("%s cannot be trained (%s); what is trained beside it goes on", what, error)
         raise
-
-
-def _train_member_side(config: Config, work: Workspace, name: str, side: tuple[int, RunOptions, int]) -> TrainResult:
-    member, options, threads = side
-    with _threads(threads):
-        return SystemRun(config, work, name, training_set_of(config, work, name)).train_member(member, options)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from asr_kd.acoustic.ranks import Ranks
 from asr_kd.acoustic.training import RunControl, TrainingData, fit, read_log, write_log
 from asr_kd.errors import UserError
 from asr_kd.io.folders import replacing_folder
-from asr_kd.io.locks import only_writer
+from asr_kd.io.locks import locked
 from asr_kd.io.resources import check_disk
 from asr_kd.io.stamp import Stamp, read_stamp, stale_reason
 from asr_kd.workspace.config import SystemConfig
@@ -116,7 +116,11 @@ def train_models(
         return _train_models(path, stamp, models, options, metadata)
     if stale_reason(path, stamp) is None:  # nothing will be written
         return TrainResult(path, False, **results_of(path), member=models.member)
-    with only_writer(path):
+
+    def refusal(holder: str) -> str:
+        return f"{holder} is making {path}; wait until it has ended, or stop it."
+
+    with locked(path.with_name(f".{path.name}.lock"), "a training", refusal):
         return _train_models(path, stamp, models, options, metadata)
 
 

@@ -6,7 +6,6 @@ import hashlib
 import logging
 import math
 import os
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from asr_kd.workspace.cached_map import cached_map, json_codec
 from asr_kd.workspace.executor import on_cluster, parallel_map, running_on
 
 from ..stores import write_store
+from .shards import die
 
 pytestmark = pytest.mark.slow
 
@@ -108,16 +108,6 @@ def test_paths_may_be_relative_to_the_command_s_folder(
         (tmp_path / name).write_text(name)
     monkeypatch.chdir(tmp_path)
     assert list(parallel_map(in_folder, ["a", "b"], nj=at_once)) == ["a", "b"]
-
-
-def die(shard: tuple[str, int, int]) -> int:
-    """The shard with that number kills its process, so many times."""
-    folder, number, times = shard
-    deaths = len(list(Path(folder).glob("*.death")))
-    if number == 3 and deaths < times:
-        (Path(folder) / f"{deaths}.death").touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
 
 
 def test_shards_of_a_lost_worker_are_done_again_and_counted(

@@ -20,14 +20,7 @@ from asr_kd.io.folders import resuming_folder
 from asr_kd.io.stamp import Stamp
 from asr_kd.workspace.executor import parallel_map
 
-WAIT = 60.0  # seconds; far more than it takes
-
-
-def note_and_wait(shard: tuple[str, int]) -> None:
-    folder, number = shard
-    (Path(folder) / f"{number}.part").write_text(str(os.getpid()))
-    (Path(folder) / f"{number}.part").rename(Path(folder) / f"{number}.pid")
-    time.sleep(10 * WAIT)
+from .shards import WAIT, die
 
 
 @pytest.mark.slow
@@ -46,16 +39,6 @@ def test_what_helpers_log_is_logged_here(caplog: pytest.LogCaptureFixture) -> No
     assert list(parallel_map(complain, range(4), nj=2)) == [0, 1, 2, 3]
     assert sorted(record.getMessage() for record in caplog.records) == [f"shard {k} is odd" for k in range(4)]
     assert {record.process for record in caplog.records}.isdisjoint({os.getpid()})
-
-
-def die(shard: tuple[str, int, int]) -> int:
-    """The shard with that number kills its process, so many times."""
-    folder, number, times = shard
-    deaths = len(list(Path(folder).glob("*.death")))
-    if number == 3 and deaths < times:
-        (Path(folder) / f"{deaths}.death").touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
 
 
 @pytest.mark.slow
@@ -93,7 +76,7 @@ def test_what_was_finished_before_helpers_were_killed_is_kept(tmp_path: Path) ->
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 def test_helpers_end_with_a_killed_parent(tmp_path: Path) -> None:
     code = (
-        "from asr_kd.workspace.executor import parallel_map; from test_executor import note_and_wait\n"
+        "from asr_kd.workspace.executor import parallel_map; from shards import note_and_wait\n"
         "if __name__ == '__main__':\n"
         f"    list(parallel_map(note_and_wait, [({str(tmp_path)!r}, k) for k in range(4)], nj=2))"
     )

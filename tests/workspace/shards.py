@@ -1,0 +1,27 @@
+"""What helper processes and workers of a cluster do in tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+WAIT = 60.0  # seconds; far more than it takes
+
+
+def note_and_wait(shard: tuple[str, int]) -> None:
+    folder, number = shard
+    (Path(folder) / f"{number}.part").write_text(str(os.getpid()))
+    (Path(folder) / f"{number}.part").rename(Path(folder) / f"{number}.pid")
+    time.sleep(10 * WAIT)
+
+
+def die(shard: tuple[str, int, int]) -> int:
+    """The shard with that number kills its process, so many times."""
+    folder, number, times = shard
+    deaths = len(list(Path(folder).glob("*.death")))
+    if number == 3 and deaths < times:
+        (Path(folder) / f"{deaths}.death").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
