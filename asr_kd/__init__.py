@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from asr_kd.frames.source import ArrayFrames as ArrayFrames
     from asr_kd.frames.store import FrameStore as FrameStore
     from asr_kd.frames.windows import windows_of as windows_of
+    from asr_kd.lang.kneser_ney import estimate as estimate_ngrams
     from asr_kd.lang.lexicon import Lang as Lang
-    from asr_kd.lang.ngram import estimate as estimate_ngrams
     from asr_kd.runtime.folder import load_recogniser as load
     from asr_kd.runtime.recogniser import Recogniser as Recogniser
     from asr_kd.workspace.config_files import load_config as load_config
@@ -78,7 +78,7 @@ _PUBLIC = {  # name -> where it is
     "distillation_loss": "asr_kd.distillation.loss:distillation_loss",
     "logit_matching": "asr_kd.distillation.loss:logit_matching",
     "Lang": "asr_kd.lang.lexicon:Lang",
-    "estimate_ngrams": "asr_kd.lang.ngram:estimate",
+    "estimate_ngrams": "asr_kd.lang.kneser_ney:estimate",
     "align": "asr_kd.alignment.realignment:align",
     "decode": "asr_kd.api:decode",
     "read_graph": "asr_kd.decoding.graph:read_graph",

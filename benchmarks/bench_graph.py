@@ -31,10 +31,12 @@ from pathlib import Path
 
 from asr_kd.alignment.tree import read_tree
 from asr_kd.decoding.graph import compile_graph
+from asr_kd.lang.kneser_ney import estimate_table
 from asr_kd.lang.lexicon import everything_known, make_lang, pronounce
-from asr_kd.lang.ngram import Arpa, estimate
+from asr_kd.lang.ngram import Arpa
+from asr_kd.lang.ngram_text import NumberedText
 from asr_kd.lang.normalise import Normaliser
-from asr_kd.lang.pruning import prune, restrict
+from asr_kd.lang.pruning import prune
 from asr_kd.lang.settings import LangConfig
 from asr_kd.lang.units import LexiconModel
 from asr_kd.stages.language import bytes_to_compile, read_sentences
@@ -48,8 +50,8 @@ def language_model(text: Path, size: int, threshold: float) -> Arpa:
     words = sorted(counts, key=lambda word: (-counts[word], word))[:size]
     more = (word for word in sorted(everything_known({})) if word not in counts and word.isalpha())
     vocabulary = {*words, *_first(more, size - len(words))}
-    arpa = estimate([[w if w in vocabulary else "<UNK>" for w in s] for s in sentences], 3, vocabulary)
-    return prune(restrict(arpa, vocabulary), threshold)
+    known = NumberedText.of(([w if w in vocabulary else "<UNK>" for w in s] for s in sentences), vocabulary)
+    return prune(estimate_table(known, 3).restricted(vocabulary), threshold).arpa()
 
 
 def _first(words: Iterable[str], count: int) -> list[str]:

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from asr_kd.kernels import compiled
-from asr_kd.lang.ngram import BEGIN, END, Arpa, NGram, estimate
+from asr_kd.lang.kneser_ney import estimate
+from asr_kd.lang.ngram import BEGIN, END, Arpa, NGram
 
 ORDER = 6  # right on held-out words of cmudict at 4, 5, 6, 7: 70, 74, 75, 75 %; each order costs a third more memory
 _ROUNDS = 6  # of {align all words, count again}; the alignments settle before that

@@ -1,15 +1,9 @@
-"""The n-gram language model: interpolated modified Kneser-Ney estimates, ARPA files, perplexity.
-
-Chen and Goodman (1998), section 3: three discounts per order, from its counts of counts. On a few hundred sentences
-those may be too small to trust (a discount comes out negative, or above its count); such an order has one discount.
-The unigrams are interpolated with a uniform distribution over the vocabulary, so that every word has some probability.
-"""
+"""The n-gram language model, ARPA files, perplexity."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +13,6 @@ from asr_kd.io.files import open_text
 
 BEGIN, END = "<s>", "</s>"
 NGram = tuple[str, ...]
-_LARGEST_DISCOUNT = 0.8  # where the counts of counts hardly tell
 _ADVICE = ("the language model", "fetch it or make it again (ARPA text, .gz where gzipped)")
 _NEVER = -99.0  # ARPA's log10 of zero
 
@@ -65,87 +58,6 @@ class Arpa:
             weight += self.backoffs.get(history, 0.0)
             history = history[1:]
         return weight + self.probabilities[0][(word,)]
-
-
-def estimate(sentences: Iterable[Sequence[str]], order: int, vocabulary: Iterable[str] = ()) -> Arpa:
-    """Interpolated modified Kneser-Ney.
-
-    Args:
-      sentences: words of each, without sentence marks.
-      order: the longest n-gram; 1 or more.
-      vocabulary: words that get a probability even if no sentence has them.
-
-    Raises:
-      ValueError: there are no sentences, or the order is below 1.
-    """
-    if order < 1:
-        raise ValueError(f"the order of an n-gram model is at least 1, not {order}")
-    counts = _kneser_ney_counts(sentences, order)
-    if not counts[0]:
-        raise ValueError("no sentences to estimate a language model from")
-    words = sorted({END, *vocabulary, *(word for (word,) in counts[0])})
-    uniform = 1.0 / len(words)
-
-    probabilities: list[dict[NGram, float]] = []
-    backoffs: dict[NGram, float] = {}
-    for n, table in enumerate(counts, 1):
-        discounts = _discounts(table.values())
-        largest = discounts[-1]
-        totals: defaultdict[NGram, int] = defaultdict(int)
-        kept_back: defaultdict[NGram, float] = defaultdict(float)  # the mass that discounting took from each history
-        for ngram, count in table.items():
-            history = ngram[:-1]
-            totals[history] += count
-            kept_back[history] += discounts[count - 1] if count < 3 else largest
-        weights = {history: kept_back[history] / total for history, total in totals.items()}
-        level = {}
-        for ngram, count in table.items():
-            history = ngram[:-1]
-            lower = probabilities[-1][ngram[1:]] if n > 1 else uniform
-            share = (count - (discounts[count - 1] if count < 3 else largest)) / totals[history]
-            level[ngram] = share + weights[history] * lower
-        if n == 1:
-            level.update({(word,): weights[()] * uniform for word in words if (word,) not in level})
-        else:
-            backoffs.update(weights)
-        probabilities.append(level)
-    return Arpa(
-        tuple({ngram: math.log(p) for ngram, p in level.items()} for level in probabilities),
-        {history: math.log(weight) for history, weight in backoffs.items()},
-    )
-
-
-def _kneser_ney_counts(sentences: Iterable[Sequence[str]], order: int) -> list[Counter[NGram]]:
-    """Per length: how often an n-gram occurs if it is the longest or begins a sentence, else after how many words."""
-    begin: list[Counter[NGram]] = [Counter() for _ in range(order)]  # of a sentence, by length
-
-    def longest() -> Iterator[NGram]:
-        for sentence in sentences:
-            marked = (BEGIN, *sentence, END)
-            for n in range(2, min(order - 1, len(marked)) + 1):
-                begin[n][marked[:n]] += 1
-            for start in range(1 if order == 1 else 0, len(marked) - order + 1):  # <s> is never the last word
-                yield marked[start : start + order]
-
-    counts = [Counter(longest())]
-    for n in range(order - 1, 0, -1):
-        # every n-gram inside a sentence ends some that is longer by one word
-        after: Counter[NGram] = Counter(ngram[1:] for ngram in counts[0])
-        after.update(begin[n])
-        counts.insert(0, after)
-    return counts
-
-
-def _discounts(counts: Iterable[int]) -> tuple[float, float, float]:
-    of = Counter(count for count in counts if count <= 4)
-    n1, n2, n3, n4 = (of[i] for i in (1, 2, 3, 4))
-    if n1 and n2 and n3:
-        y = n1 / (n1 + 2 * n2)
-        discounts = (1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3)
-        if all(0 < discount < count for count, discount in enumerate(discounts, 1)):
-            return discounts
-    discount = min(_LARGEST_DISCOUNT, (n1 + 0.5) / (n1 + 0.5 + 2 * (n2 + 0.5)))
-    return discount, discount, discount
 
 
 def write_arpa(path: Path, arpa: Arpa) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from asr_kd.lang.kneser_ney import estimate
 from asr_kd.lang.lexicon import Lang
-from asr_kd.lang.ngram import Arpa, estimate
+from asr_kd.lang.ngram import Arpa
 
 ORDER = 2
 

@@ -1,93 +1,135 @@
 """A smaller n-gram model that predicts nearly as well: Stolcke (1998), "Entropy-based pruning of backoff models".
 
 An n-gram is dropped where the model's perplexity, on text of its own distribution, rises by less than a threshold.
+
+Shapes:  N n-grams of one length.
 """
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from asr_kd.kernels import compiled
+from asr_kd.lang.kneser_ney import NGramTable
 from asr_kd.lang.ngram import BEGIN, END, Arpa, NGram
 
-_LEAST = 1e-12  # below this a left-over mass is rounding error
+LEAST = 1e-12  # below this a left-over mass is rounding error
 
 
-def prune(arpa: Arpa, threshold: float) -> Arpa:
+def prune(table: NGramTable, threshold: float) -> NGramTable:
     """Drops n-grams of two words and more, the longest first, and makes the back-off weights fit what is left.
 
     Args:
+      table: a model that has not been pruned.
       threshold: relative rise of perplexity (1e-7, say) below which an n-gram is dropped; 0 drops none.
+
+    Raises:
+      ValueError: the model has been pruned: a kept n-gram's suffix is missing.
     """
     if threshold <= 0:
-        return arpa
-    probabilities = [dict(level) for level in arpa.probabilities]
-    backoffs = dict(arpa.backoffs)
-    for order in range(arpa.order, 1, -1):
-        kept_histories = {ngram[:-1] for ngram in probabilities[order]} if order < arpa.order else set()
-        for history, words in _by_history(probabilities[order - 1]).items():
-            _prune_history(Arpa(tuple(probabilities[:order]), backoffs), history, words, threshold, kept_histories)
-    # the shorter ones first: a weight depends on what the shorter history predicts now
-    weights: dict[NGram, float] = {}
-    for order in range(2, arpa.order + 1):
-        model = Arpa(tuple(probabilities[:order]), weights)
-        for history, words in _by_history(probabilities[order - 1]).items():
-            left = _left_over(model, history, words)
-            weights[history] = backoffs.get(history, 0.0) if left is None else math.log(left[0] / left[1])
-    return Arpa(tuple(probabilities), weights)
+        return table
+    if any(np.any(level.suffix < 0) for level in table.levels):
+        raise ValueError("a pruned n-gram model cannot be pruned again; estimate it anew")
+    levels, order = table.levels, len(table.levels)
+    of_history = _log_probabilities_of_histories(table)
+    keeps = [np.ones(len(level), bool) for level in levels]
+    for n in range(order - 1, 0, -1):
+        level, lower = levels[n], levels[n - 1]
+        protected = np.zeros(len(level), bool)
+        if n + 1 < order:
+            protected[levels[n + 1].history[keeps[n + 1]]] = True
+        _drop(
+            level.history, level.suffix, level.log_p, lower.log_p, of_history[n - 1], protected, threshold, keeps[n]
+        )  # fmt: skip
+    return _with_new_weights(table, keeps).selected(keeps)
 
 
-def _by_history(level: Mapping[NGram, float]) -> dict[NGram, list[str]]:
-    words: defaultdict[NGram, list[str]] = defaultdict(list)
-    for ngram in level:
-        words[ngram[:-1]].append(ngram[-1])
-    return dict(words)
+def _log_probabilities_of_histories(table: NGramTable) -> list[NDArray[np.float64]]:
+    """Per length but the longest (N,): log P(n-gram) as words of a text; a sentence's start is as likely as its end."""
+    first = table.levels[0].log_p.copy()
+    first[table.words.index(BEGIN)] = first[table.words.index(END)]
+    whole = [first]
+    for level in table.levels[1:-1]:
+        whole.append(whole[-1][level.history] + level.log_p)
+    return whole
 
 
-def _left_over(model: Arpa, history: NGram, words: list[str]) -> tuple[float, float] | None:
-    """The mass that these words leave to all others, after the history and after the shorter one.
+def _with_new_weights(table: NGramTable, keeps: Sequence[NDArray[np.bool_]]) -> NGramTable:
+    """The whole table, with the weights that it needs where only `keeps` are left."""
+    levels = list(table.levels)
+    predicted = np.exp(levels[0].log_p)  # of each row, by the model that is left
+    for n in range(1, len(levels)):
+        level, lower = levels[n], levels[n - 1]
+        weights = np.full(len(lower), np.nan)
+        _weigh(level.history, level.suffix, level.log_p, predicted, keeps[n], np.exp(lower.backoff), weights)
+        levels[n - 1] = dataclasses.replace(lower, backoff=np.log(weights))
+        if n + 1 < len(levels):
+            back_off = np.where(np.isnan(weights), 1.0, weights)
+            predicted = np.where(keeps[n], np.exp(level.log_p), back_off[level.history] * predicted[level.suffix])
+    return dataclasses.replace(table, levels=tuple(levels))
 
-    None where nothing is: such a history never backs off.
+
+@compiled()
+def _segment_end(history, start):  # type: ignore[no-untyped-def]
+    end = start + 1
+    while end < len(history) and history[end] == history[start]:
+        end += 1
+    return end
+
+
+@compiled()
+def _drop(history, suffix, log_p, log_q, log_of_history, protected, threshold, keep):  # type: ignore[no-untyped-def]
+    """Writes which rows of one level are kept (N,).
+
+    log_q: of the shorter n-grams. log_of_history, by row of the shorter ones: log P(history). protected (N,): kept in
+    any case.
     """
-    level = model.probabilities[len(history)]
-    higher = 1.0 - sum(math.exp(level[ngram]) for ngram in ((*history, word) for word in words))
-    lower = 1.0 - sum(math.exp(model.log_probability(history[1:], word)) for word in words)
-    return (higher, lower) if higher > _LEAST and lower > _LEAST else None
+    start = 0
+    while start < len(history):
+        end = _segment_end(history, start)
+        # the mass that these words leave to all others, after the history and after the shorter one
+        left_higher, left_lower = 1.0, 1.0
+        for row in range(start, end):
+            left_higher -= np.exp(log_p[row])
+            left_lower -= np.exp(log_q[suffix[row]])
+        if left_higher > LEAST and left_lower > LEAST:
+            weight = left_higher / left_lower
+            of_history = np.exp(log_of_history[history[start]])
+            for row in range(start, end):
+                p, q = np.exp(log_p[row]), np.exp(log_q[suffix[row]])
+                changed = (left_higher + p) / (left_lower + q)
+                # equation 6 of the paper: this word now backs off, and the weight of all that back off is another
+                loss = p * (np.log(q) + np.log(changed / p)) + left_higher * np.log(changed / weight)
+                keep[row] = protected[row] or np.expm1(-of_history * loss) >= threshold
+        start = end
 
 
-def _prune_history(model: Arpa, history: NGram, words: list[str], threshold: float, kept_histories: set[NGram]) -> None:
-    """Takes n-grams of one history out of the model's last level."""
-    level = model.probabilities[-1]
-    assert isinstance(level, dict)
-    left = _left_over(model, history, words)
-    if left is None:
-        return
-    left_higher, left_lower = left
-    weight = left_higher / left_lower
-    of_history = math.exp(_log_probability_of(model, history))
-    predictions = [(word, model.log_probability(history[1:], word)) for word in words]  # before anything is dropped
-    for word, log_q in predictions:
-        ngram = (*history, word)
-        if ngram in kept_histories:
-            continue
-        p = math.exp(level[ngram])
-        changed = (left_higher + p) / (left_lower + math.exp(log_q))
-        # equation 6 of the paper: this word now backs off, which changes the weight of all words that back off
-        loss = -of_history * (p * (log_q + math.log(changed / p)) + left_higher * math.log(changed / weight))
-        if math.expm1(loss) < threshold:
-            del level[ngram]
+@compiled()
+def _weigh(history, suffix, log_p, lower, keep, old, weights):  # type: ignore[no-untyped-def]
+    """Writes the weights of histories that keep a word (by row of the shorter n-grams).
 
-
-def _log_probability_of(model: Arpa, history: NGram) -> float:
-    """log P(history), as the words of a text; the start of a sentence is as likely as its end."""
-    total = 0.0
-    for position, word in enumerate(history):
-        if word == BEGIN:
-            total += model.log_probability((), END)
-        else:
-            total += model.log_probability(history[:position], word)
-    return total
+    log_p (N,); lower: what the model that is left predicts of shorter ones; old: weights, NaN is 1. A history of which
+    nothing is left to others keeps its own.
+    """
+    start = 0
+    while start < len(history):
+        end = _segment_end(history, start)
+        left_higher, left_lower, words = 1.0, 1.0, 0
+        for row in range(start, end):
+            if keep[row]:
+                left_higher -= np.exp(log_p[row])
+                left_lower -= lower[suffix[row]]
+                words += 1
+        if words > 0:
+            if left_higher > LEAST and left_lower > LEAST:
+                weights[history[start]] = left_higher / left_lower
+            else:
+                weights[history[start]] = 1.0 if np.isnan(old[history[start]]) else old[history[start]]
+        start = end
 
 
 def restrict(arpa: Arpa, words: set[str]) -> Arpa:

@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tqdm import tqdm
 
 from asr_kd.corpora.transcripts import check_losses
 from asr_kd.errors import UserError, some_of
 from asr_kd.io.files import open_text
 from asr_kd.io.formatting import human_bytes, plural
 from asr_kd.io.resources import available_memory
+from asr_kd.lang.kneser_ney import estimate_table
 from asr_kd.lang.lexicon import spelled_as_transcripts
-from asr_kd.lang.ngram import Arpa, estimate, read_arpa, read_counts
+from asr_kd.lang.ngram import Arpa, read_arpa, read_counts
+from asr_kd.lang.ngram_text import NumberedText, Scratch
 from asr_kd.lang.normalise import Losses, Normaliser
 from asr_kd.lang.numbers import NumberError
 from asr_kd.lang.pruning import prune, renamed, restrict
 from asr_kd.lang.settings import LangConfig
 from asr_kd.lang.units import Pronunciations, normaliser
 
-UNKNOWN = "<UNK>"
 _LINES_CHECKED = 10_000  # of a text: whether its letters are the language's
 _UTTERANCE_ID = re.compile(r"[0-9]+-[0-9]+-[0-9]+\s")  # LibriSpeech's transcripts have one before each line
 
@@ -74,13 +76,18 @@ class LanguageFiles:
 
 
 def language_model(
-    settings: LangConfig, files: LanguageFiles, train_texts: Sequence[str], scored_texts: Iterable[str]
+    settings: LangConfig,
+    files: LanguageFiles,
+    train_texts: Sequence[str],
+    scored_texts: Iterable[str],
+    scratch: Path | None = None,
 ) -> tuple[Arpa, dict[str, int]]:
     """The model that becomes data/lm/G.arpa, read or estimated, with its sizes for prepare's stamp.
 
     Args:
       train_texts: transcripts that it is estimated from where no file is named.
       scored_texts: transcripts that are left out of `files.lm_text`.
+      scratch: a folder for temporary files, about 60 bytes for each word of the text; None: all is in memory.
 
     Raises:
       UserError: a file cannot be read, or has no sentence.
@@ -101,20 +108,18 @@ def language_model(
                 f"{files.lm}: no transcript can have a word of this language model; name another as lang.lm."
             )
     else:
-        sentences: Sequence[str] = train_texts
-        if files.lm_text is not None:
-            scored = set(scored_texts)
-            text = read_sentences(files.lm_text, normaliser(settings))
-            sentences = [sentence for sentence in text if sentence not in scored]
-            left_out = len(text) - len(sentences)
-        split = [sentence.split() for sentence in sentences]
+        sentences = _Sentences(settings, files.lm_text, train_texts, frozenset(scored_texts))
+        text = NumberedText.of(sentences, scratch=Scratch(scratch))
+        left_out = sentences.left_out
         if settings.vocabulary:
-            split = _limited(split, settings.vocabulary)
-        arpa = estimate(split, settings.ngram_order)
-        full_ngrams = sum(map(len, arpa.probabilities))
+            text = text.limited(settings.vocabulary)
+        table = estimate_table(text, settings.ngram_order, "counting n-grams" if files.lm_text else None)
+        full_ngrams = table.num_ngrams
         if settings.vocabulary:
-            arpa = restrict(arpa, arpa.spoken_words)
-        arpa = prune(arpa, settings.prune)
+            table = table.restricted(word for word in table.words if not word.startswith("<"))
+        table = prune(table, settings.prune)
+        check_memory(table.num_ngrams, Path(files.lm_source), given=False, reading=True)
+        arpa = table.arpa()
     return arpa, {
         "order": arpa.order,
         "words": len(arpa.spoken_words),
@@ -144,15 +149,41 @@ def _in_words_of_transcripts(arpa: Arpa, path: Path, normalise: Normaliser) -> A
     return renamed(restrict(arpa, set(names)), names) if changed or left_out else arpa
 
 
-def read_sentences(path: Path, normalise: Normaliser) -> list[str]:
-    """The sentences of a text in words, without LibriSpeech's utterance ids.
+@dataclass
+class _Sentences:
+    """The sentences in words that a model is estimated from; those of `lm_text` that are scored are left out."""
+
+    settings: LangConfig
+    lm_text: Path | None
+    train_texts: Sequence[str]
+    scored: frozenset[str]
+    left_out: int = 0
+
+    def __iter__(self) -> Iterator[list[str]]:
+        if self.lm_text is None:
+            yield from (sentence.split() for sentence in self.train_texts)
+            return
+        self.left_out = 0
+        for sentence in read_sentences(self.lm_text, normaliser(self.settings), "reading text"):
+            if sentence in self.scored:
+                self.left_out += 1
+            else:
+                yield sentence.split()
+
+
+def read_sentences(path: Path, normalise: Normaliser, progress: str | None = None) -> Iterator[str]:
+    """The sentences of a text in words, one after the other, without LibriSpeech's utterance ids.
+
+    Args:
+      progress: label of the progress bar; None: no bar.
 
     Raises:
       UserError: it cannot be read, has no sentence, has a number without words, or is of another language.
     """
-    sentences, losses = [], Losses()
+    losses, number, found = Losses(), 0, False
     with open_text(path, "the language model's text", "give UTF-8 text, a sentence a line (.gz where gzipped)") as file:
-        for number, written in enumerate(file, 1):
+        lines = tqdm(file, progress, disable=progress is None, unit=" lines", mininterval=1.0)
+        for number, written in enumerate(lines, 1):
             line = _UTTERANCE_ID.sub("", written, count=1)
             try:
                 if number <= _LINES_CHECKED:
@@ -162,19 +193,15 @@ def read_sentences(path: Path, normalise: Normaliser) -> list[str]:
                     sentence = normalise(line)
             except NumberError as error:
                 raise UserError(f"{path}:{number}: {error}.") from None
+            if number == _LINES_CHECKED:
+                check_losses(path, f"its first {_LINES_CHECKED:,} lines", losses, normalise)
             if sentence:
-                sentences.append(sentence)
-    check_losses(path, f"its first {_LINES_CHECKED:,} lines", losses, normalise)
-    if not sentences:
+                found = True
+                yield sentence
+    if number < _LINES_CHECKED:
+        check_losses(path, f"its first {_LINES_CHECKED:,} lines", losses, normalise)
+    if not found:
         raise UserError(f"{path} holds no sentence; give UTF-8 text, a sentence a line.")
-    return sentences
-
-
-def _limited(sentences: list[list[str]], size: int) -> list[list[str]]:
-    """Words beyond the `size` most frequent ones become one unknown word; ties in the order of the alphabet."""
-    counts = Counter(word for sentence in sentences for word in sentence)
-    vocabulary = set(sorted(counts, key=lambda word: (-counts[word], word))[:size])
-    return [[word if word in vocabulary else UNKNOWN for word in sentence] for sentence in sentences]
 
 
 def check_vocabulary(

@@ -150,7 +150,8 @@ def prepare(
     usable = source.check(manifest, stale, model)
     if relearn:
         scored = (sentence for name in config.scored_sets for sentence in usable.sentences(name))
-        arpa, lm_metadata = language_model(config.lang, files, usable.sentences(TRAIN), scored)
+        scratch = work.root if files.lm_text else None
+        arpa, lm_metadata = language_model(config.lang, files, usable.sentences(TRAIN), scored, scratch)
         pronunciations = usable.pronunciations | (usable.phones or model)(arpa.spoken_words)
         check_vocabulary(arpa.spoken_words, pronunciations, files, (usable.phones or model).lack)
     else:
@@ -282,7 +283,8 @@ def add_set(
     for untranscribed in config.untranscribed:
         if work.cuts(untranscribed).exists():
             train_ids |= {utterance["id"] for utterance in _transcripts(work, untranscribed)}
-    texts, lm_text = usable.texts(name), _lm_text(config, work, files, train_texts)
+    texts = usable.texts(name)
+    lm_text = _in_lm_text(config, work, files, train_texts, set(texts))
     more = {
         "measured_by": stage_one["digest"],
         "notes": manifest.notes,
@@ -308,14 +310,16 @@ def _check_files(work: Workspace, files: LanguageFiles, prepared: Mapping[str, s
             )
 
 
-def _lm_text(config: Config, work: Workspace, files: LanguageFiles, train_texts: Sequence[str]) -> set[str]:
-    """The sentences that the language model was estimated from, as far as that is known."""
+def _in_lm_text(
+    config: Config, work: Workspace, files: LanguageFiles, train_texts: Sequence[str], texts: set[str]
+) -> set[str]:
+    """Those of `texts` that the language model was estimated from, as far as that is known."""
     if files.lm is not None:
         return set()
     if files.lm_text is None:
-        return set(train_texts)
+        return texts.intersection(train_texts)
     left_out = {utterance["text"] for name in config.scored_sets for utterance in _transcripts(work, name)}
-    return set(read_sentences(files.lm_text, normaliser(config.lang))) - left_out
+    return texts.intersection(read_sentences(files.lm_text, normaliser(config.lang))) - left_out
 
 
 def _transcripts(work: Workspace, name: str) -> list[dict[str, Any]]:

@@ -28,8 +28,8 @@ from asr_kd.decoding.graph import (
 from asr_kd.decoding.lexicon_grammar import grammar_fst
 from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.errors import FullDiskError, UserError
+from asr_kd.lang.kneser_ney import estimate
 from asr_kd.lang.lexicon import Lang
-from asr_kd.lang.ngram import estimate
 
 _spec = importlib.util.spec_from_file_location("toy", Path(__file__).parent / "toy.py")
 toy = importlib.util.module_from_spec(_spec)

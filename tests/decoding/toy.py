@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from asr_kd.alignment.tree import Tree
+from asr_kd.lang.kneser_ney import estimate
 from asr_kd.lang.lexicon import Lang
-from asr_kd.lang.ngram import BEGIN, END, Arpa, NGram, estimate
+from asr_kd.lang.ngram import BEGIN, END, Arpa, NGram
 
 PHONES = ("SIL", "a", "b", "c")
 LANG = Lang(

@@ -13,8 +13,9 @@ from asr_kd.errors import UserError
 from asr_kd.io.files import read_json_lines
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import Stamp, read_stamp
+from asr_kd.lang.kneser_ney import estimate
 from asr_kd.lang.lexicon import write_lang
-from asr_kd.lang.ngram import estimate, read_arpa, write_arpa
+from asr_kd.lang.ngram import read_arpa, write_arpa
 from asr_kd.stages import decode as stage
 from asr_kd.stages.decode import decode
 from asr_kd.workspace.config import Config

@@ -14,8 +14,8 @@ from asr_kd.decoding.decoder import make_decoder
 from asr_kd.decoding.graph import Graph, compile_graph
 from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.frames.features import fbank
+from asr_kd.lang.kneser_ney import estimate
 from asr_kd.lang.lexicon import Lang
-from asr_kd.lang.ngram import estimate
 
 SILENT = {"h#", "pau", "epi"}
 NUM_UTTERANCES = 60

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from asr_kd.errors import UserError
-from asr_kd.lang.ngram import estimate, write_arpa
+from asr_kd.lang.kneser_ney import estimate
+from asr_kd.lang.ngram import write_arpa
 from asr_kd.lang.settings import LangConfig
 from asr_kd.stages import language
 

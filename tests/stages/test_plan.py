@@ -16,7 +16,8 @@ from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FeaturesConfig
 from asr_kd.io.stamp import Stamp
-from asr_kd.lang.ngram import estimate, write_arpa
+from asr_kd.lang.kneser_ney import estimate
+from asr_kd.lang.ngram import write_arpa
 from asr_kd.stages.plan import plan
 from asr_kd.stages.plan_models import SystemPlan, built_costs, dnn_costs, plans_of, step_seconds
 from asr_kd.workspace.config import Config, SystemConfig

@@ -17,7 +17,8 @@ from asr_kd.decoding.graph import compile_graph
 from asr_kd.decoding.settings import DecodingConfig
 from asr_kd.errors import UserError
 from asr_kd.io.files import read_json_lines
-from asr_kd.lang.ngram import Arpa, estimate, read_arpa, read_vocabulary, write_arpa
+from asr_kd.lang.kneser_ney import estimate
+from asr_kd.lang.ngram import Arpa, read_arpa, read_vocabulary, write_arpa
 from asr_kd.lang.settings import LangConfig
 from asr_kd.stages.decode import decode
 from asr_kd.stages.nbest import read_lists

@@ -30,8 +30,8 @@ from asr_kd.frames.store import FrameStore
 from asr_kd.io.files import read_json_lines
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import Stamp
+from asr_kd.lang.kneser_ney import estimate as estimate_ngrams
 from asr_kd.lang.lexicon import write_lang
-from asr_kd.lang.ngram import estimate as estimate_ngrams
 from asr_kd.lang.ngram import write_arpa
 from asr_kd.runtime.recogniser import Recogniser
 from asr_kd.runtime.transcript import Transcript
