@@ -143,7 +143,10 @@ class Cluster:
 
     def _result(self, future: Any) -> Any:
         self._wait(future)
-        result, error, records = future.result()
+        try:
+            result, error, records = future.result()
+        except CancelledError as lost:
+            raise _scheduler_lost(lost) from None
         for record in records:
             logging.getLogger(record.name).handle(record)
         if error is not None:
@@ -165,11 +168,8 @@ class Cluster:
                         f"the cluster has had no worker for {_WAIT / 60:.0f} minutes; start workers and run the same "
                         "command again: it goes on where it was."
                     ) from None
-            except CancelledError as error:
-                raise UserError(
-                    f"the cluster's scheduler was lost ({first_line(error)}); run the same command again when it is "
-                    "back: it goes on where it was."
-                ) from None
+            except CancelledError as lost:
+                raise _scheduler_lost(lost) from None
 
     def _addresses(self) -> set[str]:
         """Of the workers; none where the scheduler is gone."""
@@ -177,6 +177,13 @@ class Cluster:
             return set(self.client.nthreads())
         except (OSError, CommClosedError):
             return set()
+
+
+def _scheduler_lost(error: CancelledError) -> UserError:
+    return UserError(
+        f"the cluster's scheduler was lost ({first_line(error)}); run the same command again when it is back: it goes "
+        "on where it was."
+    )
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,21 @@ def test_where_all_workers_are_gone_or_none_comes_it_is_said(tmp_path: Path, mon
             running_on(f"dask:{cluster.scheduler_address}", None, tmp_path),
         ):
             pass
+
+
+class _Lost:
+    """The future of a shard whose scheduler went away: it fails only when its result is asked for."""
+
+    def exception(self, timeout: float) -> None:
+        return None
+
+    def result(self) -> None:
+        raise CancelledError("scheduler-connection-lost")
+
+
+def test_a_scheduler_that_goes_away_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"scheduler was lost \(scheduler-connection-lost\); run the same"):
+        cluster_module.Cluster(None, tmp_path, 2)._result(_Lost())
 
 
 def test_files_of_commands_that_were_killed_long_ago_are_deleted(cluster: Any, tmp_path: Path) -> None:
