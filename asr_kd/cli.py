@@ -17,6 +17,7 @@ from asr_kd.commands import (
     decoder_option,
     main,
     nj_option,
+    numbers_of_workers,
     parts_of_set,
     pipes_option,
     run_options,
@@ -27,9 +28,9 @@ from asr_kd.decoding.settings import BACKENDS, chosen_backend
 from asr_kd.errors import UserError
 from asr_kd.io.torchrun import torchrun
 from asr_kd.workspace.config import Config
-from asr_kd.workspace.config_files import with_settings
+from asr_kd.workspace.config_files import load_config, with_settings
 from asr_kd.workspace.executor import RunOptions
-from asr_kd.workspace.work import Workspace
+from asr_kd.workspace.work import Workspace, default_root
 
 
 @stage("download")
@@ -276,12 +277,27 @@ def report(config: Config, work: Workspace, mnist_root: Path | None) -> Any:
     show_default=True,
     help="Peak speed of the GPU whose hours are given; an A100's in bf16 is the default.",
 )
-def plan(config: Config, work: Workspace, sets: OtherSets, gpu_tflops: float) -> Any:
+@click.option(
+    "--workers",
+    callback=lambda context, parameter, value: value and numbers_of_workers(value),
+    help="How long the stages in shards take with so many workers of one core: 1,4,16.",
+)
+@click.option("--like", type=PATH, help="Config of a recipe that has run, for --workers to time.  [default: --config]")
+def plan(
+    config: Config, work: Workspace, sets: OtherSets, gpu_tflops: float, workers: list[int] | None, like: Path | None
+) -> Any:
     """Estimate what this config will take: frames, FLOPs, disk, memory, and hours here and on GPUs. Nothing is run."""
     from asr_kd.stages.plan import plan as run
+    from asr_kd.stages.plan_workers import plan_workers
     from asr_kd.workspace.sets import with_parts
 
-    return run(with_parts(config, *sets), work, gpu_tflops=gpu_tflops, prepared=not sets.parts)
+    config = with_parts(config, *sets)
+    if workers:
+        measured = None if like is None else (load_config(like), Workspace(default_root(like), like))
+        return plan_workers(config, work, workers, measured, prepared=not sets.parts)
+    if like is not None:
+        raise UserError("--like is for --workers.")
+    return run(config, work, gpu_tflops=gpu_tflops, prepared=not sets.parts)
 
 
 @stage("sweep")

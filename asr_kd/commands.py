@@ -301,6 +301,18 @@ def parts_of_set(value: str) -> tuple[str, tuple[str, ...]]:
     return name, tuple(parts.replace(",", " ").split())
 
 
+def numbers_of_workers(value: str) -> list[int]:
+    """The words of --workers.
+
+    >>> numbers_of_workers("1,4,16")
+    [1, 4, 16]
+    """
+    numbers = value.split(",")
+    if not all(number.isdecimal() and int(number) > 0 for number in numbers):
+        raise click.BadParameter(f"expected whole numbers of at least 1, such as 1,4,16, not {value!r}.")
+    return [int(number) for number in numbers]
+
+
 def _written_by_libraries() -> list[Path]:
     """Folders that may be full instead of the work folder: temporary files, shared memory, what numba compiled."""
     compiled = os.environ.get("NUMBA_CACHE_DIR") or Path(asr_kd.__file__).parent

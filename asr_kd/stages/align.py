@@ -101,6 +101,19 @@ def align(config: Config, work: Workspace, nj: int = 1) -> AlignResult:
     return AlignResult(run.ran, **metadata)
 
 
+def opened_aligner(config: Config, work: Workspace, name: str) -> tuple[Aligner, TranscribedFrames]:
+    """The aligner of a finished alignment, and the frames of a set.
+
+    Raises:
+      UserError: an input is missing, or the aligner is missing or out of date.
+    """
+    run = _open(config, work, 1)
+    rounds = config.alignment.realign_rounds
+    if (reason := stale_reason(work.aligner(rounds), run.stamps.aligner(rounds))) is not None:
+        raise UserError(f"{work.aligner(rounds)}: {reason}; align first: {work.command('align')}")
+    return run.aligner, run.data[name]
+
+
 def _open(config: Config, work: Workspace, nj: int) -> _Run:
     if config.alignment.learn_from == "all" and config.alignment.labels == "manual":
         raise UserError(

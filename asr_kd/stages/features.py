@@ -155,6 +155,23 @@ def _make_set(config: Config, work: Workspace, name: str, nj: int, allow_pipes: 
     return SetFeatures(name, True, seconds=time.monotonic() - started, **metadata)
 
 
+def shard_seconds(config: Config, work: Workspace, utterances: int) -> float:
+    """How long one core takes for each second of the first training recordings, all copies included.
+
+    Raises:
+      UserError: there are no cuts yet, or a recording of them cannot be used.
+    """
+    require(work.cuts_stamp(TRAIN), work, "prepare")
+    extractor = _Extractor(work.root.resolve(), config.corpus.audio_format, _of_set(config, TRAIN))
+    cuts = list(islice(read_cuts(work.cuts(TRAIN), _again(work, TRAIN)), utterances))
+    extractor(cuts[:1])  # loads what it needs
+    started = time.perf_counter()
+    for extracted in extractor(cuts):
+        if extracted.error:
+            raise UserError(extracted.error)
+    return (time.perf_counter() - started) / sum(cut["duration"] for cut in cuts)
+
+
 def _check_factors(key: str, factors: Sequence[float], least: float, most: float) -> None:
     if 1.0 not in factors or len(set(factors)) != len(factors) or not all(least <= f <= most for f in factors):
         raise UserError(

@@ -130,7 +130,7 @@ def plan(
     Raises:
       UserError: how much speech there is follows neither from data/ nor from the corpus's known parts.
     """
-    speech = _speech(config, work, prepared=prepared)
+    speech = planned_speech(config, work, prepared=prepared)
     rows = [*_before_training(config, speech), *_realignment(config, speech, measure=measure)]
     systems: dict[str, SystemPlan] = {}
     speeds: dict[str, float | None] = {}
@@ -161,7 +161,8 @@ def plan(
     return Plan(speech.frames, rows, gpu_tflops)
 
 
-def _speech(config: Config, work: Workspace, *, prepared: bool) -> Speech:
+def planned_speech(config: Config, work: Workspace, *, prepared: bool) -> Speech:
+    """How much there is to work on; see `plan`."""
     copies = sum(1 / speed for speed, _ in config.features.copies)
     hours: dict[str, float] = {}
     if prepared:
@@ -268,7 +269,7 @@ def _soft_targets(plan: SystemPlan, teachers: Sequence[SystemPlan], speeds: Spee
 
 
 def _decode(config: Config, work: Workspace, flops: float) -> Row:
-    decoded = _decoded_models(config)
+    decoded = _all_decoded(config)
     model = work.lm / "G.arpa"
     if not model.is_file():
         return Row("decode", f"{decoded} models; the graph depends on a language model that is not there yet", flops)
@@ -279,7 +280,7 @@ def _decode(config: Config, work: Workspace, flops: float) -> Row:
 
 def _decode_phones(config: Config, work: Workspace, flops: float) -> Row:
     """The same models once more, on the graph of phones: of all that the lexicon has."""
-    decoded, file = _decoded_models(config), work.lang / "phones.txt"
+    decoded, file = _all_decoded(config), work.lang / "phones.txt"
     if not file.is_file():
         return Row("decode phones", f"{decoded} models; the graph depends on a lexicon that is not there yet", flops)
     phones = sum(1 for _ in read_lines(file, "run asr-kd prepare again"))
@@ -287,9 +288,13 @@ def _decode_phones(config: Config, work: Workspace, flops: float) -> Row:
     return Row("decode phones", what, flops, phone_graph_bytes(phones), bytes_to_compile_phones(phones))
 
 
-def _decoded_models(config: Config) -> int:
+def decoded_models(system: SystemConfig) -> int:
     """An ensemble's members answer together."""
-    return sum(1 if system.is_ensemble else system.num_models for system in config.systems.values())
+    return 1 if system.is_ensemble else system.num_models
+
+
+def _all_decoded(config: Config) -> int:
+    return sum(map(decoded_models, config.systems.values()))
 
 
 def _forward_seconds(systems: Sequence[SystemPlan], speeds: Speeds, frames: float) -> float | None:

@@ -171,21 +171,20 @@ class SystemTargets:
             source = ImportTask(self._imported, frames, self.data.num_senones, targets.stored, self.config.seed)
             metadata = import_targets(folder, stamp, source, quiet=options.quiet)
         else:
-            teachers = [*self._teacher_folders()]
-            if of_set != TRAIN:  # no member was trained on it
-                teachers = [replace(teacher, folds=0) for teacher in teachers]
-            task = TargetsTask(
-                frames.folder,
-                tuple(teachers),
-                targets.stored,
-                self.data.num_senones,
-                str(pick_device(options.device)),
-            )
+            task = self.task(of_set, str(pick_device(options.device)))
             try:
                 metadata = _compute(folder, stamp, task, frames, self.config.seed, nj, quiet=options.quiet)
             finally:
                 clear_cache()
         return SoftTargetsResult(folder, True, **{key: metadata[key] for key in _RESULTS})
+
+    def task(self, of_set: str, device: str) -> TargetsTask:
+        """What computing the targets of a set needs to know."""
+        teachers = [*self._teacher_folders()]
+        if of_set != TRAIN:  # no member was trained on it
+            teachers = [replace(teacher, folds=0) for teacher in teachers]
+        frames = self.data.stores[of_set].folder
+        return TargetsTask(frames, tuple(teachers), self.settings.stored, self.data.num_senones, device)
 
     def provider(self, device: torch.device) -> TargetProvider:
         """Where they come from while the system is trained: the stores of its sets, or its teachers at each step.
