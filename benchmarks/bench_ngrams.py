@@ -6,7 +6,7 @@ Sizes in millions of words. Without --text the words are drawn: of 400 thousand,
 before it, with a few more different n-grams than books have: of a million words 7, 48 and 80 % are different 1-, 2- and
 3-grams (of the million in the transcripts of LibriSpeech's train-clean-100: 3, 38 and 78 %). Each size is measured in a
 process of its own, from reading the text to the model in memory. GB own: the most memory that the process had for
-itself; files of --folder, which the system holds in memory while there is room, are not in it.
+itself; files of --folder, which the system holds in memory as long as others need none, are not in it.
 
 Measured on one core, with the tests on the other:
 
@@ -15,9 +15,9 @@ Measured on one core, with the tests on the other:
         10    9,512,113   1,806,743       33    0.66
        100   60,821,946   2,596,548      302    2.86
 
-The same program in dictionaries, as it was before, took 2 GB for each million words. The million of LibriSpeech's
-transcripts (20 thousand words, pruned by 3e-7) took it 18 s and 0.62 GB with everything that was loaded, and takes 2.9 s
-and 0.26 GB; the ARPA file is the same to the last byte.
+In dictionaries, as it was before, the 990 thousand words of LibriSpeech's transcripts (20 thousand different ones,
+pruned by 3e-7) took 18 s and 0.62 GB with everything that was loaded; they take 2.9 s and 0.26 GB, and the ARPA file is
+the same to the last byte.
 """
 
 from __future__ import annotations

@@ -93,15 +93,20 @@ def step_seconds(model: FrameModel, windows: Windows, criterion: Criterion, batc
     return best
 
 
-def soft_criterion(folder: Path, labels: np.ndarray, num_senones: int) -> Criterion:
+def soft_criterion(
+    folder: Path,
+    labels: np.ndarray,
+    num_senones: int,
+    device: torch.device = torch.device("cpu"),  # noqa: B008
+) -> Criterion:
     rng = torch.Generator().manual_seed(0)
     writer = SoftTargetWriter(folder, num_senones, np.full(num_senones, 1 / num_senones, np.float32), exact=False)
     for _ in range(len(labels) // LENGTH):
         logits = 2.0 * torch.randn(LENGTH, num_senones, generator=rng)
         writer.append(truncate(logits.log_softmax(-1), keep_mass=0.99, max_entries=32))
     writer.close()
-    store = SoftTargetStore(folder, temperature=2.0, num_frames=len(labels))
-    return DistillationCriterion(StoredTargets(store), labels, soft_weight=0.5, device=torch.device("cpu"))
+    store = SoftTargetStore(folder, temperature=2.0, num_frames=len(labels), device=device)
+    return DistillationCriterion(StoredTargets(store), labels, soft_weight=0.5, device=device)
 
 
 class Pixels:

@@ -138,10 +138,10 @@ class _Positions:
         order = np.argsort(keys)  # searching in order reads the table once from front to back
         keys = keys[order]
         first = _first_of_each(keys)
-        found = np.empty(len(keys), np.int32)
-        found[order] = np.repeat(np.searchsorted(table, keys[first]), np.diff(first, append=len(keys)))
+        table_rows = np.empty(len(keys), np.int32)
+        table_rows[order] = np.repeat(np.searchsorted(table, keys[first]), np.diff(first, append=len(keys)))
         rows = np.full(len(self.tokens), _NOT_HERE, np.int32)
-        rows[1:][ends] = found
+        rows[1:][ends] = table_rows
         return rows
 
 

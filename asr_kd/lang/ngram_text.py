@@ -104,10 +104,10 @@ class NumberedText:
         """All but the `size` most frequent words become <UNK>; of equally frequent ones the alphabet's first stay."""
         marks = [self.number(BEGIN), self.number(END)]
         frequent = np.argsort(-self.counts(), kind="stable")
-        kept = frequent[~np.isin(frequent, marks)][:size]
-        if len(kept) == len(self.words) - len(marks):
+        stay = frequent[~np.isin(frequent, marks)][:size]
+        if len(stay) == len(self.words) - len(marks):
             return self
-        known = {self.words[number]: number for number in (*marks, *kept)}
+        known = {self.words[number]: number for number in (*marks, *stay)}
         words = sorted({UNKNOWN, *known})
         place = np.full(len(self.words), words.index(UNKNOWN), np.int32)
         for number, word in enumerate(words):

@@ -124,7 +124,7 @@ class Loaded:
 def decode_shard(loaded: Loaded, shard: DecodeShard) -> tuple[list[Hypothesis], float]:
     """The best paths at the shard's scales, and the seconds that one thread took for forward pass and search."""
     decoder = loaded.decoder(shard.model.graph, shard.search)
-    loglikes, seconds = _timed_loglikes(loaded, shard)
+    loglikes, seconds = timed_loglikes(loaded, shard)
     started = time.perf_counter()
     return decoder.decode(loglikes), seconds + time.perf_counter() - started
 
@@ -132,7 +132,7 @@ def decode_shard(loaded: Loaded, shard: DecodeShard) -> tuple[list[Hypothesis], 
 def score_grid(loaded: Loaded, scoring: Scoring, shard: DecodeShard) -> NDArray[np.int64]:
     """(scales, penalties) errors at every acoustic scale and word penalty of the settings."""
     settings = shard.search.decoding
-    loglikes, _ = _timed_loglikes(loaded, shard)
+    loglikes, _ = timed_loglikes(loaded, shard)
     scored = [(r, array) for r, array in zip(shard.references, loglikes, strict=True) if r is not None]
     if not scored:
         return np.zeros((len(settings.acoustic_scales), len(settings.word_penalties)), np.int64)
@@ -145,7 +145,7 @@ def score_grid(loaded: Loaded, scoring: Scoring, shard: DecodeShard) -> NDArray[
 def list_hypotheses(loaded: Loaded, draws: int, size: int, shard: DecodeShard) -> list[NBest]:
     """The likeliest hypotheses of each utterance's lattice at the shard's acoustic scale; see `LatticeDecoder`."""
     decoder: LatticeDecoder = loaded.decoder(shard.model.graph, shard.search)  # type: ignore[assignment]
-    return decoder.nbest(_timed_loglikes(loaded, shard)[0], draws, size)
+    return decoder.nbest(timed_loglikes(loaded, shard)[0], draws, size)
 
 
 def loglikes_of(
@@ -156,7 +156,7 @@ def loglikes_of(
     return scaled_likelihoods(posteriors.cpu().numpy(), loaded.log_priors(model), prior_scale)
 
 
-def _timed_loglikes(loaded: Loaded, shard: DecodeShard) -> tuple[list[NDArray[np.float32]], float]:
+def timed_loglikes(loaded: Loaded, shard: DecodeShard) -> tuple[list[NDArray[np.float32]], float]:
     store, prior_scale = loaded.store(shard.frames), shard.search.decoding.prior_scale
     loaded.log_priors(shard.model)  # loads the model too
     with one_thread():  # speed is reported for one core

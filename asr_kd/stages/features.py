@@ -156,14 +156,15 @@ def _make_set(config: Config, work: Workspace, name: str, nj: int, allow_pipes: 
 
 
 def shard_seconds(config: Config, work: Workspace, utterances: int) -> float:
-    """How long one core takes for each second of the first training recordings, all copies included.
+    """How long one core takes for each second of some training recordings, all copies included.
 
     Raises:
       UserError: there are no cuts yet, or a recording of them cannot be used.
     """
     require(work.cuts_stamp(TRAIN), work, "prepare")
     extractor = _Extractor(work.root.resolve(), config.corpus.audio_format, _of_set(config, TRAIN))
-    cuts = list(islice(read_cuts(work.cuts(TRAIN), _again(work, TRAIN)), utterances))
+    cuts = list(read_cuts(work.cuts(TRAIN), _again(work, TRAIN)))
+    cuts = cuts[:: max(1, len(cuts) // utterances)]
     extractor(cuts[:1])  # loads what it needs
     started = time.perf_counter()
     for extracted in extractor(cuts):

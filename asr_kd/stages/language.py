@@ -180,7 +180,7 @@ def read_sentences(path: Path, normalise: Normaliser, progress: str | None = Non
     Raises:
       UserError: it cannot be read, has no sentence, has a number without words, or is of another language.
     """
-    losses, number, found = Losses(), 0, False
+    losses, number, sentences = Losses(), 0, 0
     with open_text(path, "the language model's text", "give UTF-8 text, a sentence a line (.gz where gzipped)") as file:
         lines = tqdm(file, progress, disable=progress is None, unit=" lines", mininterval=1.0)
         for number, written in enumerate(lines, 1):
@@ -196,11 +196,11 @@ def read_sentences(path: Path, normalise: Normaliser, progress: str | None = Non
             if number == _LINES_CHECKED:
                 check_losses(path, f"its first {_LINES_CHECKED:,} lines", losses, normalise)
             if sentence:
-                found = True
+                sentences += 1
                 yield sentence
     if number < _LINES_CHECKED:
         check_losses(path, f"its first {_LINES_CHECKED:,} lines", losses, normalise)
-    if not found:
+    if not sentences:
         raise UserError(f"{path} holds no sentence; give UTF-8 text, a sentence a line.")
 
 

@@ -25,7 +25,16 @@ from asr_kd.lang.ngram import read_counts
 from asr_kd.stages.language import bytes_on_disk, bytes_to_compile
 from asr_kd.stages.phone_graph import bytes_to_compile as bytes_to_compile_phones
 from asr_kd.stages.phone_graph import graph_bytes as phone_graph_bytes
-from asr_kd.stages.plan_models import LABEL, PROCESS, UTTERANCE, SystemPlan, flops_per_second, plans_of, windows_bytes
+from asr_kd.stages.plan_models import (
+    LABEL,
+    PROCESS,
+    UTTERANCE,
+    SystemPlan,
+    aligner_plan,
+    flops_per_second,
+    plans_of,
+    windows_bytes,
+)
 from asr_kd.workspace.config import TRAIN, Config, SystemConfig
 from asr_kd.workspace.executor import default_jobs
 from asr_kd.workspace.sets import speech_sets
@@ -213,11 +222,11 @@ def _before_training(config: Config, speech: Speech) -> Iterator[Row]:
 
 def _realignment(config: Config, speech: Speech, *, measure: bool) -> Iterator[Row]:
     """The nets of all rounds, trained on unaltered speech; the last of them labels every frame."""
-    rounds, settings = config.alignment.realign_rounds, config.alignment.realign
+    rounds = config.alignment.realign_rounds
     if not rounds:
         return
-    system = SystemConfig(model=settings.model, training=settings.training)
-    net = SystemPlan("realign", system, config.features.num_mel_bins, config.alignment.leaves)
+    net = aligner_plan(config)
+    system = net.system
     of_subset = min(config.alignment.subset_hours, speech.hours[TRAIN]) * 3600 / FRAME_SHIFT
     training = net.costs.training_flops * rounds * of_subset * system.training.epochs
     flops = training + net.forward_flops * ((rounds - 1) * of_subset + speech.frames + speech.scored_frames)

@@ -134,13 +134,26 @@ def windows_bytes(frames: int, num_dims: int) -> float:
 
 def plans_of(config: Config) -> Iterator[SystemPlan]:
     """Every system that is trained, in order; an ensemble of systems has their models."""
-    monophone = _HMM_STATES * len(make_lang([], {}).phones)
+    monophone = _monophone_senones()
     for name in config.in_training_order():
         system = config.systems[name]
         if system.parts:
             continue
         senones = config.alignment.leaves if system.tree == "tied" else monophone
         yield SystemPlan(name, system, config.features.num_mel_bins, senones)
+
+
+def aligner_plan(config: Config) -> SystemPlan:
+    """The net that labels every frame: of realignment, or where there is none, of the flat start."""
+    alignment, bins = config.alignment, config.features.num_mel_bins
+    if alignment.realign_rounds:
+        system = SystemConfig(model=alignment.realign.model, training=alignment.realign.training)
+        return SystemPlan("realign", system, bins, alignment.leaves)
+    return SystemPlan("align", SystemConfig(model=alignment.model), bins, _monophone_senones())
+
+
+def _monophone_senones() -> int:
+    return _HMM_STATES * len(make_lang([], {}).phones)
 
 
 def step_seconds(plan: SystemPlan, batch: int, steps: int = _STEPS) -> float:

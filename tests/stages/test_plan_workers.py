@@ -15,7 +15,8 @@ from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FeaturesConfig
 from asr_kd.stages import plan_workers as stage
-from asr_kd.stages.plan_workers import ShardRates, WorkersPlan, plan_workers
+from asr_kd.stages.plan_models import aligner_plan, plans_of
+from asr_kd.stages.plan_workers import Search, ShardRates, WorkersPlan, plan_workers
 from asr_kd.workspace.config import Config, SystemConfig
 from asr_kd.workspace.work import Workspace
 
@@ -39,27 +40,27 @@ def hours_of(config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ra
 
 
 def test_hours_are_rates_times_speech(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    known = {"train": 100.59, "dev": 5.39, "test": 5.40}
     targets = CONFIG.systems["distilled"].stored_targets
     assert targets is not None
-    words = {"teacher": (0.1, 0.02), "distilled": (0.2, 0.04)}
-    phones = {"teacher": (0.01, 0.002), "distilled": (0.02, 0.004)}
-    rates = ShardRates(0.01, 0.001, {targets.name: 0.05}, words, phones)
+    flops = {plan.name: plan.forward_flops for plan in plans_of(CONFIG)}
+    search = {"words": Search(0.1, 0.02), "phones": Search(0.01, 0.002)}
+    rates = ShardRates(0.01, 1e9, 2e9, {"dnn": 4e9}, search)
     plan = hours_of(CONFIG, monkeypatch, tmp_path, rates)
-    train, scored = known["train"], known["dev"] + known["test"]
+    train, dev, scored = 100.59, 5.39, 5.39 + 5.40
+    nets = sum(flops.values()) * 100 / 4e9 * (dev + scored)  # on dev twice: for the scales, then with the chosen ones
     expected = {
         "features": 0.01 * (train + scored / 2),  # both copies of train, one of the others
-        "align": 0.001 * (3 * train + scored),
-        f"soft-targets {targets.name}": 0.05 * 3 * train,  # once for both systems
-        # the ensemble answers together, three seeds do not; a system that was not timed takes the mean of the others
-        "decode words": known["dev"] * (0.1 + 3 * 0.2 + 0.15) + scored * (0.02 + 3 * 0.04 + 0.03),
-        "decode phones": known["dev"] * (0.01 + 3 * 0.02 + 0.015) + scored * (0.002 + 3 * 0.004 + 0.003),
+        "align": aligner_plan(CONFIG).forward_flops * 100 / 1e9 * (3 * train + scored),
+        f"soft-targets {targets.name}": flops["teacher"] * 100 / 2e9 * 3 * train,  # once for both systems
+        # the four of the ensemble answer together, three seeds do not: five searches
+        "decode words": 5 * (dev * 0.1 + scored * 0.02) + nets,
+        "decode phones": 5 * (dev * 0.01 + scored * 0.002) + nets,
     }
     assert plan.hours.keys() == expected.keys()
     for name, hours in expected.items():
         assert plan.hours[name] == pytest.approx(hours, rel=1e-2), name
-    align = next(line for line in str(plan).splitlines() if line.startswith("align"))
-    assert align.split()[1::2] == ["0.313", "0.313", "4.7"], align  # 0.313 h by four is 4.7 minutes
+    lines = str(WorkersPlan([1, 4], {"align": 0.313}, "x")).splitlines()
+    assert lines[2].split() == ["align", "0.313", "h", "0.313", "h", "4.7", "min"]  # 0.313 h by four
 
 
 def test_targets_of_untranscribed_speech_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -68,8 +69,11 @@ def test_targets_of_untranscribed_speech_count(monkeypatch: pytest.MonkeyPatch, 
     more = {"more": UntranscribedConfig(parts=("train-clean-360",))}
     config = replace(CONFIG, systems=systems, untranscribed=more)
     name = systems["distilled"].stored_targets.name  # type: ignore[union-attr]
-    plan = hours_of(config, monkeypatch, tmp_path, ShardRates(0.01, None, {name: 1.0}, {}, {}))
-    assert plan.hours[f"soft-targets {name} of more"] == pytest.approx(3 * 363.6, rel=1e-2)
+    flops = {plan.name: plan.forward_flops for plan in plans_of(config)}
+    plan = hours_of(config, monkeypatch, tmp_path, ShardRates(0.01, None, 1e9, {}, {}))
+    assert plan.hours[f"soft-targets {name} of more"] == pytest.approx(
+        flops["teacher"] * 100 / 1e9 * 3 * 363.6, rel=1e-2
+    )
     assert plan.hours["align"] is None and plan.hours["decode words"] is None
     assert "has not got so far: align, " in str(plan)
 
