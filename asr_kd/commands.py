@@ -200,7 +200,11 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
 def nj_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds --nj, --executor and --executor-config; the command gets how many shards run at once, as `nj`."""
 
-    @click.option("--nj", type=click.IntRange(1), help="Processes, or workers of a queue.  [default: all cores]")
+    @click.option(
+        "--nj",
+        type=click.IntRange(1),
+        help="Processes, or workers of a queue.  [default: all cores, as far as memory goes]",
+    )
     @click.option(
         "--executor",
         default="processes",

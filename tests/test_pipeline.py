@@ -95,7 +95,7 @@ def test_a_second_run_does_nothing(finished):
 
 
 def test_systems_trained_side_by_side_are_those_of_one_after_the_other(copy, monkeypatch):
-    monkeypatch.setattr("asr_kd.stages.train.default_jobs", lambda: 2)  # on a machine with one core too
+    monkeypatch.setattr("asr_kd.stages.train.usable_cores", lambda: 2)  # on a machine with one core too
     root = copy.parent.parent
     names = ("direct", "distilled", "monophone")
     models = {path: path.read_bytes() for name in names for path in (root / "exp" / name).glob("member_*.safetensors")}
@@ -112,7 +112,7 @@ def test_systems_trained_side_by_side_are_those_of_one_after_the_other(copy, mon
 
 
 def test_where_one_of_two_trainings_fails_the_other_is_kept(copy, monkeypatch):
-    monkeypatch.setattr("asr_kd.stages.train.default_jobs", lambda: 2)
+    monkeypatch.setattr("asr_kd.stages.train.usable_cores", lambda: 2)
     root = copy.parent.parent
     for name in ("direct", "distilled"):
         shutil.rmtree(root / "exp" / name)

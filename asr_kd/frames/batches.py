@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_kd.frames.sampler import ChunkSampler, epoch_order, in_batches
+from asr_kd.frames.sampler import BLOCK_FRAMES, ChunkSampler, block_order, epoch_order, in_batches
 from asr_kd.frames.source import Context
-from asr_kd.frames.windows import Windows
+from asr_kd.frames.windows import BlockedFrames, Windows
 
 T = TypeVar("T")
 
@@ -124,20 +124,38 @@ class Batches:
             raise ValueError(f"valid is {valid.shape}, but there are {self._all_frames} frames")
         self.num_frames = self._all_frames if valid is None else int(np.count_nonzero(valid))  # of an epoch
         self._per_batch = max(1, batch_size // length)
-        self._chunks = None if length == 1 else ChunkSampler(windows.offsets, length, valid=valid)
+        # a set that is held whole may have been given other blocks
+        self._block_frames = windows.block_frames if isinstance(windows, BlockedFrames) else BLOCK_FRAMES
+        self._chunks = (
+            None if length == 1 else ChunkSampler(windows.offsets, length, valid=valid, block_frames=self._block_frames)
+        )
         draws = self.num_frames if self._chunks is None else self._chunks.num_chunks
         self.steps_per_epoch = -(-draws // self._per_batch)
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `start_batch` on."""
         skip = start_batch * self._per_batch
+        if isinstance(self._windows, BlockedFrames):
+            self._windows.expect([*self._block_order(epoch), *self._block_order(epoch + 1)[:1]])
         if self._chunks is not None:
             for chunks in in_batches(self._chunks.epoch(self._seed, epoch, skip), self._per_batch):
                 yield self._chunk_batch(chunks)
             return
-        order = epoch_order(self._all_frames, seed=self._seed, epoch=epoch, valid=self._valid, skip=skip)
+        order = epoch_order(
+            self._all_frames,
+            seed=self._seed,
+            epoch=epoch,
+            block_frames=self._block_frames,
+            valid=self._valid,
+            skip=skip,
+        )
         for numbers in in_batches(order, self._per_batch):
             yield self._frame_batch(numbers)
+
+    def _block_order(self, epoch: int) -> list[int]:
+        if self._chunks is not None:
+            return self._chunks.block_order(self._seed, epoch)
+        return block_order(-(-self._all_frames // self._block_frames), self._seed, epoch)
 
     def _chunk_batch(self, chunks: np.ndarray) -> Batch:
         share, valid = self._share(len(chunks)), self._valid

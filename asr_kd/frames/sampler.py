@@ -4,7 +4,7 @@ The order is a function of (seed, epoch) alone, so that resuming needs no sample
 
 A set of up to `block_frames` frames is one permutation. A larger one is cut into blocks of that many neighbouring
 frames; blocks come in random order, and frames (or chunks) in random order inside their block, so that only a block or
-two of features need be in memory.
+two of features, and the one that comes next, need be in memory.
 
 Shapes:  N frames of the set, U utterances, K chunks, L frames of a chunk, M members of an ensemble.
 """
@@ -17,7 +17,13 @@ import numpy as np
 
 from asr_kd.frames.store import FrameStore
 
-BLOCK_FRAMES = 1 << 26  # 186 hours: 5.4 GB of 40-dimensional float16 features, half a GB of frame numbers
+BLOCK_FRAMES = 1 << 25  # 93 hours: 2.7 GB of 40-dimensional float16 features, a quarter of a GB of frame numbers
+
+
+def block_order(blocks: int | np.ndarray, seed: int, epoch: int) -> list[int]:
+    """The blocks (or 0 up to a number of them) in the order in which an epoch draws from them."""
+    order: list[int] = np.random.default_rng([seed, epoch]).permutation(blocks).tolist()
+    return order
 
 
 def epoch_order(
@@ -38,8 +44,7 @@ def epoch_order(
     >>> [block.tolist() for block in epoch_order(5, seed=1, epoch=0)]
     [[2, 4, 0, 1, 3]]
     """
-    blocks = -(-num_frames // block_frames)
-    for block in np.random.default_rng([seed, epoch]).permutation(blocks).tolist():
+    for block in block_order(-(-num_frames // block_frames), seed, epoch):
         begin, end = block * block_frames, min(num_frames, (block + 1) * block_frames)
         count = end - begin if valid is None else int(np.count_nonzero(valid[begin:end]))
         if skip >= count:
@@ -82,9 +87,13 @@ class ChunkSampler:
         """(num_chunks, 3) int64, every utterance cut from its first frame on."""
         return self._cut(np.arange(len(self._begins)), np.zeros(len(self._begins), np.int64))
 
+    def block_order(self, seed: int, epoch: int) -> list[int]:
+        """The blocks that have chunks, in the order in which an epoch draws from them."""
+        return block_order(np.unique(self._blocks), seed, epoch)
+
     def epoch(self, seed: int, epoch: int, skip: int = 0) -> Iterator[np.ndarray]:
         """Yields the chunks of an epoch in the order of training, (n, 3) int64 for each block, but the first `skip`."""
-        for block in np.random.default_rng([seed, epoch]).permutation(np.unique(self._blocks)).tolist():
+        for block in self.block_order(seed, epoch):
             utterances = np.flatnonzero(self._blocks == block)
             count = int(self._counts[utterances].sum())
             if skip >= count:

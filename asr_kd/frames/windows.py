@@ -11,7 +11,10 @@ Shapes:  N frames, D dimensions of a frame, W = left + 1 + right frames of a win
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -121,11 +124,15 @@ class WindowedFrames:
         return cells.float().view(len(frames), length + self.context.frames, self.num_dims)
 
 
+_Block = tuple[int, WindowedFrames]  # its first frame that is in memory
+
+
 class BlockedFrames:
     """Like WindowedFrames, for a set that does not fit: loads only the blocks that batches now come from.
 
     For the order that `asr_kd.frames.sampler` gives beyond `block_frames`, in which each block is drawn empty before
-    the next is begun (a batch may straddle two, so two are in memory).
+    the next is begun. A batch may straddle two, so two are in memory, and the one after them where it is known which
+    that is: another thread loads it meanwhile.
 
     Args:
       block_frames: as given to the sampler; block b has the frames b * block_frames up to (b + 1) * block_frames.
@@ -141,15 +148,22 @@ class BlockedFrames:
     ):
         self.offsets, self.num_frames = source.offsets, source.num_frames
         self.context, self.device = context, torch.device(device)
-        self._source, self._block_frames = source, block_frames
-        self._loaded: OrderedDict[int, tuple[int, WindowedFrames]] = OrderedDict()
+        self.block_frames, self._source = block_frames, source
+        self._loaded: OrderedDict[int, _Block] = OrderedDict()
+        self._after: dict[int, int] = {}  # block -> the one that is drawn from next
+        self._loader = ThreadPoolExecutor(1)
+        self._coming: tuple[int, Future[_Block]] | None = None
+
+    def expect(self, blocks: Sequence[int]) -> None:
+        """Says in which order blocks will be drawn from, each but the last one once."""
+        self._after = dict(itertools.pairwise(blocks))
 
     def inputs(self, frames: Tensor, length: int = 1) -> Tensor:
         """See `Windows.inputs`."""
         # a chunk belongs to the block in which its utterance begins, as in `ChunkSampler`
         numbers = frames.numpy()
         begins = numbers if length == 1 else self.offsets[np.searchsorted(self.offsets, numbers, side="right") - 1]
-        blocks = torch.from_numpy(begins // self._block_frames)
+        blocks = torch.from_numpy(begins // self.block_frames)
         present = blocks.unique().tolist()
         if len(present) == 1:
             first, windows = self._block(present[0])
@@ -161,18 +175,26 @@ class BlockedFrames:
             result[positions.to(self.device)] = windows.inputs(frames[positions].sub(start), length)
         return result
 
-    def _block(self, block: int) -> tuple[int, WindowedFrames]:
-        """The first frame that is in memory, and the whole utterances that the block touches."""
+    def _block(self, block: int) -> _Block:
         if block in self._loaded:
             self._loaded.move_to_end(block)
-            return self._loaded[block]
-        if len(self._loaded) == 2:
-            self._loaded.popitem(last=False)
-        begin, end = block * self._block_frames, min((block + 1) * self._block_frames, self.num_frames)
+        else:
+            if len(self._loaded) == 2:
+                self._loaded.popitem(last=False)
+            coming, self._coming = self._coming, None
+            self._loaded[block] = coming[1].result() if coming and coming[0] == block else self._load(block)
+            del coming  # which would hold the block when it is no longer among those loaded
+        after = self._after.get(block)
+        if self._coming is None and after is not None and after not in self._loaded:
+            self._coming = after, self._loader.submit(self._load, after)
+        return self._loaded[block]
+
+    def _load(self, block: int) -> _Block:
+        """The whole utterances that the block touches."""
+        begin, end = block * self.block_frames, min((block + 1) * self.block_frames, self.num_frames)
         first = int(np.searchsorted(self.offsets, begin, side="right")) - 1
         last = int(np.searchsorted(self.offsets, end, side="left"))
         windows = WindowedFrames(
             self._source, self.context, device=self.device, dtype=torch.float16, utterances=np.arange(first, last)
         )
-        self._loaded[block] = int(self.offsets[first]), windows
-        return self._loaded[block]
+        return int(self.offsets[first]), windows

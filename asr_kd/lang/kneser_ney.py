@@ -107,8 +107,8 @@ def estimate(sentences: Iterable[Sequence[str]], order: int, vocabulary: Iterabl
       ValueError: there are no sentences, or the order is below 1.
 
     >>> model = estimate([["a", "b"], ["a", "b"], ["b", "a"]], 2)
-    >>> round(math.exp(model.log_probability(("a",), "b")), 3)
-    0.581
+    >>> round(math.exp(model.log_probability(("a",), "b")), 3)  # 5/3 of 3, and 2/9 of what the unigrams say, 1/3
+    0.63
     """
     return estimate_table(NumberedText.of(sentences, vocabulary), order).arpa()
 

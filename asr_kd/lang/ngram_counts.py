@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from asr_kd.errors import UserError
 from asr_kd.lang.ngram import BEGIN
 from asr_kd.lang.ngram_text import BLOCK_TOKENS, NumberedText, Scratch
 
@@ -97,6 +98,11 @@ class _Run:
         return _Run(self.keys[first:last], self.suffix[first:last], self.count[first:last])
 
     def table(self, words: int, scratch: Scratch) -> NGramCounts:
+        if len(self.keys) > np.iinfo(np.int32).max:
+            raise UserError(
+                f"the text has {len(self.keys):,} n-grams of one length, too many to number; set lang.vocabulary, or "
+                "lower lang.ngram_order."
+            )
         history = scratch.keep((self.keys // words).astype(np.int32))
         word = scratch.keep((self.keys % words).astype(np.int32))
         return NGramCounts(history, word, self.suffix, self.count)

@@ -5,7 +5,7 @@ Shapes:  T tokens of a block, V words.
 
 from __future__ import annotations
 
-import os
+import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 class Scratch:
     """Keeps large arrays: in memory, or in files of a folder, which the operating system reads as it needs.
 
-    The files have no name once they are open, so that a killed process leaves none.
+    The files have no name, so that a killed process leaves none.
     """
 
     folder: Path | None = None
@@ -41,13 +41,9 @@ class Scratch:
         """
         if self.folder is None or values.nbytes < _SMALL:
             return values
-        path = self.folder / f".{os.getpid()}.tmp"
-        with full_disk_is_an_error(self.folder):
-            try:
-                values.tofile(path)
-                kept: NDArray[Scalar] = np.asarray(np.memmap(path, values.dtype, "r+", shape=values.shape))
-            finally:
-                path.unlink(missing_ok=True)
+        with full_disk_is_an_error(self.folder), tempfile.TemporaryFile(dir=self.folder) as file:
+            values.tofile(file)
+            kept: NDArray[Scalar] = np.asarray(np.memmap(file, values.dtype, "r+", shape=values.shape))
         return kept
 
 

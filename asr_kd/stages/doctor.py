@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 import asr_kd
-from asr_kd.workspace.executor import default_jobs
+from asr_kd.io.cores import usable_cores
 
 _ROOT = Path(asr_kd.__file__).resolve().parents[1]  # the checkout, where the package is installed editable
 _REFERENCE = "make setup && .venv/bin/asr-kd doctor"
@@ -211,7 +211,7 @@ def _toy_check(backend: str, *parts: Check) -> Check:
 
 def _devices() -> list[Check]:
     """Processor and GPUs, with the number format that precision `auto` takes there; needs torch."""
-    cores = default_jobs()
+    cores = usable_cores()
     try:
         import torch
 

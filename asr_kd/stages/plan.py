@@ -18,6 +18,7 @@ from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_SHIFT
 from asr_kd.frames.sampler import BLOCK_FRAMES
 from asr_kd.frames.store import store_bytes
+from asr_kd.io.cores import usable_cores
 from asr_kd.io.files import read_lines
 from asr_kd.io.formatting import human_bytes, text_table
 from asr_kd.io.stamp import read_stamp
@@ -36,7 +37,6 @@ from asr_kd.stages.plan_models import (
     windows_bytes,
 )
 from asr_kd.workspace.config import TRAIN, Config, SystemConfig
-from asr_kd.workspace.executor import default_jobs
 from asr_kd.workspace.sets import speech_sets
 from asr_kd.workspace.work import Workspace
 
@@ -94,7 +94,7 @@ class Plan:
                 f"{self.frames:,} training frames ({hours:.1f} hours, altered copies included)",
                 text_table([["stage", "FLOPs", "disk", "memory", "here", "1 GPU"], *cells]),
                 f"together {human_bytes(sum(row.disk for row in self.rows))} of disk and {_hours(seconds)} in nets on "
-                f"this machine, of {default_jobs()} cores; reading the corpus, alignment and search come on top",
+                f"this machine, of {usable_cores()} cores; reading the corpus, alignment and search come on top",
                 "on CPUs systems that do not depend on each other train side by side unless asr-kd train has --nj 1: "
                 "their memory adds up, and they take less time",
                 f"the GPU is one of {self.gpu_tflops:g} TFLOP/s, of which training is assumed to reach {GPU_SHARE:.0%}",
@@ -258,7 +258,7 @@ def _training(plan: SystemPlan, teachers: Sequence[SystemPlan], speeds: Speeds, 
 def _soft_targets(plan: SystemPlan, teachers: Sequence[SystemPlan], speeds: Speeds, speech: Speech, of_set: str) -> Row:
     """A system's targets of a set; those of another toolkit (no teachers) are only copied."""
     frames = speech.frames if of_set == TRAIN else speech.untranscribed[of_set]
-    targets, cores = plan.system.stored_targets, default_jobs()
+    targets, cores = plan.system.stored_targets, usable_cores()
     assert targets is not None
     entries = min(targets.max_entries, plan.num_senones)
     members = sum(teacher.system.num_models for teacher in teachers)

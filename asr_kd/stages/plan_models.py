@@ -124,11 +124,11 @@ def built_costs(settings: ModelConfig, num_dims: int, num_senones: int) -> Costs
 def windows_bytes(frames: int, num_dims: int) -> float:
     """What training holds of a set's features and of the order of its frames.
 
-    Up to BLOCK_FRAMES all of it in float32, beyond that two blocks in float16, with 8 bytes a frame for where its
+    Up to BLOCK_FRAMES all of it in float32, beyond that three blocks in float16, with 8 bytes a frame for where its
     window begins; and the numbers of a block's frames, valid ones and shuffled.
     """
     whole = frames <= BLOCK_FRAMES
-    held = frames if whole else 2 * BLOCK_FRAMES
+    held = min(frames, 3 * BLOCK_FRAMES)
     return held * ((4.0 if whole else 2.0) * num_dims + 8) + 16.0 * min(frames, BLOCK_FRAMES)
 
 

@@ -141,7 +141,7 @@ def _stage_hours(config: Config, speech: Speech, rates: ShardRates) -> Iterator[
     # a set that is only scored has no copies: features of it cost what one of the copies does
     yield "features", _times(rates.features, learnt / copies + scored / len(config.features.copies))
     aligned = speech.frames * FRAME_SHIFT / _HOUR + scored
-    yield "align", _net_hours(_aligner_flops(config), rates.align, aligned)
+    yield "align", _net_hours(aligner_plan(config).forward_flops, rates.align, aligned)
     flops = _flops_by_system(config)
     for targets, teachers, of_set in stores_of(config):
         hours = (speech.frames if of_set == TRAIN else speech.untranscribed[of_set]) * FRAME_SHIFT / _HOUR
@@ -165,11 +165,6 @@ def _net_hours(flops: float, speed: float | None, hours: float) -> float | None:
 def _speed(nets: Mapping[str, float], system: SystemConfig) -> float:
     """Of the system's kind of net; the mean of all where that kind was not timed."""
     return nets.get(system.model.kind, float(np.mean(list(nets.values()))))
-
-
-def _aligner_flops(config: Config) -> float:
-    """Of a frame, by the net that labels it."""
-    return aligner_plan(config).forward_flops
 
 
 def _flops_by_system(config: Config) -> dict[str, float]:
@@ -237,7 +232,7 @@ def _rate(call: Callable[[range], Any], offsets: np.ndarray) -> float:
 def _align_speed(config: Config, work: Workspace) -> float:
     aligner, data = opened_aligner(config, work, DEV)
     rate = _rate(lambda utterances: align_block(data, utterances, aligner), data.frames.offsets)
-    return _aligner_flops(config) / FRAME_SHIFT / rate
+    return aligner_plan(config).forward_flops / FRAME_SHIFT / rate
 
 
 def _targets_speed(config: Config, work: Workspace, name: str) -> float:

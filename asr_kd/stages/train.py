@@ -18,13 +18,14 @@ import torch
 from asr_kd.acoustic.model import pick_device
 from asr_kd.acoustic.ranks import process_group
 from asr_kd.errors import UserError
+from asr_kd.io.cores import usable_cores
 from asr_kd.stages.members import begun_apart
 from asr_kd.stages.soft_targets import SoftTargetsResult
 from asr_kd.stages.system_run import SystemRun
 from asr_kd.stages.training_run import TrainResult
 from asr_kd.stages.training_set import TrainingSet, training_set_of
 from asr_kd.workspace.config import Config
-from asr_kd.workspace.executor import RunOptions, default_jobs, on_cluster, parallel_map
+from asr_kd.workspace.executor import RunOptions, on_cluster, parallel_map
 from asr_kd.workspace.work import Workspace
 
 log = logging.getLogger(__name__)
@@ -187,7 +188,7 @@ def _places(options: RunOptions, nj: int | None) -> int:
     """How many trainings can run at once: on the cores of this machine, or the workers of a cluster."""
     if on_cluster():
         return nj or 1
-    cores = default_jobs()
+    cores = usable_cores()
     return min(nj or cores, cores) if pick_device(options.device).type == "cpu" else 1
 
 
@@ -219,7 +220,7 @@ def _side_by_side(
     if on_cluster():
         threads, sides = 0, [replace(options, quiet=True) for _ in what]
     else:
-        threads = max(1, min(default_jobs(), torch.get_num_threads()) // nj)  # OMP_NUM_THREADS may ask for fewer
+        threads = max(1, min(usable_cores(), torch.get_num_threads()) // nj)  # OMP_NUM_THREADS may ask for fewer
         sides = [replace(options, bar=number % nj) for number in range(len(what))]
     train_side = partial(_train_side, run.config, run.work, threads)
     return list(parallel_map(train_side, list(zip(what, sides, strict=True)), nj=nj))

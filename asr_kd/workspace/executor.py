@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from asr_kd.errors import FullDiskError, KilledHelpersError, UserError
 from asr_kd.io.cores import usable_cores
+from asr_kd.io.resources import available_memory
 
 if TYPE_CHECKING:
     from asr_kd.workspace.cluster import Cluster
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 
 _function: Callable[[Any], Any] | None = None  # that this helper process was started for
 _cluster: ContextVar[Cluster | None] = ContextVar("cluster", default=None)
+_PROCESS = 1e9  # bytes: torch and numba, a net, a shard and its results
 _AHEAD = 4  # shards for each helper that are submitted before the first result is taken
 
 
@@ -196,7 +198,7 @@ def running_on(spec: str, options: Path | None, root: Path, nj: int | None = Non
     if kind == "processes" and (not where or (where.isdecimal() and int(where) > 0)):
         if options is not None:
             raise UserError("--executor-config is for --executor dask:slurm and other batch systems.")
-        yield int(where) if where else nj or default_jobs()
+        yield int(where) if where else nj or _default_jobs_with_reason()
     elif kind == "dask" and where:
         from asr_kd.workspace.cluster import connected
 
@@ -218,6 +220,14 @@ def on_cluster() -> bool:
     return _cluster.get() is not None
 
 
+def _default_jobs_with_reason() -> int:
+    jobs, cores = default_jobs(), usable_cores()
+    if jobs < cores:
+        log.warning("%d of %d cores are used, since memory is short; --nj says otherwise", jobs, cores)
+    return jobs
+
+
 def default_jobs() -> int:
-    """The number of cores that this process may use."""
-    return usable_cores()
+    """How many shards run at once where nobody says: one a core that may be used, as far as memory goes."""
+    cores, free = usable_cores(), available_memory()
+    return cores if free is None else max(1, min(cores, int(free // _PROCESS)))

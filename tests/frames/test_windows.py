@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asr_kd.frames.batches import Batches
 from asr_kd.frames.sampler import ChunkSampler, epoch_order, in_batches
 from asr_kd.frames.source import Context
 from asr_kd.frames.store import FrameStore
@@ -98,6 +100,50 @@ def test_blocks_give_the_same_inputs(lengths: list[int], block_frames: int, batc
             first = torch.from_numpy(chunks[:, 0].copy())
             assert torch.equal(blocked.inputs(first, 5), whole.inputs(first, 5))
             assert len(blocked._loaded) <= 2
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    lengths=lengths,
+    block_frames=st.integers(1, 40),
+    length=st.sampled_from([1, 4]),
+    start=st.integers(0, 3),
+    seed=st.integers(0, 9),
+)
+def test_batches_of_blocks_that_are_loaded_ahead_are_those_of_the_whole(
+    lengths: list[int], block_frames: int, length: int, start: int, seed: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = random_store(folder, lengths, 2, seed)
+        whole = WindowedFrames(store, Context(3, 2), dtype=torch.float16)
+        blocked = BlockedFrames(store, Context(3, 2), block_frames=block_frames)
+        batches = Batches(blocked, 4, length=length, seed=seed)
+        for epoch in range(2):
+            drawn = 0
+            for batch in batches.epoch(epoch, start):
+                assert torch.equal(batch.inputs, whole.inputs(batch.first_frames, length))
+                drawn += 1
+            assert drawn == max(0, batches.steps_per_epoch - start)
+
+
+@pytest.mark.parametrize("length", [1, 5])
+def test_only_the_first_block_is_waited_for(tmp_path: Path, length: int) -> None:
+    store = random_store(tmp_path, [10] * 20, 2, 0)
+    blocked, loads = BlockedFrames(store, Context(3, 2), block_frames=40), list[tuple[int, bool]]()
+    load = blocked._load
+
+    def noted(block: int) -> tuple[int, WindowedFrames]:
+        loads.append((block, threading.current_thread() is threading.main_thread()))
+        return load(block)
+
+    blocked._load = noted  # type: ignore[method-assign]
+    batches = Batches(blocked, 15, length=length, seed=1)  # which are no whole part of a block
+    for epoch in range(3):
+        for batch in batches.epoch(epoch):
+            assert torch.isfinite(batch.inputs).all() and len(blocked._loaded) <= 2
+    blocked._loader.shutdown()
+    assert [waited for _, waited in loads] == [True] + [False] * (len(loads) - 1)
+    assert 13 <= len(loads) <= 16  # five blocks in each epoch; the last of one may be the first of the next
 
 
 @settings(max_examples=40, deadline=None)

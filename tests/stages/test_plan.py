@@ -324,7 +324,7 @@ def test_a_step_is_timed_whatever_the_net():
 def test_a_large_set_is_held_in_blocks_and_a_fraction_takes_its_share():
     one = next(plans_of(load_config(CONF / "full960.yaml")))
     hour = 360_000
-    step = one.memory(101 * hour) - one.memory(100 * hour)
+    step = one.memory(91 * hour) - one.memory(90 * hour)
     assert step == pytest.approx(hour * (168 + 16 + 17))
     assert one.memory(901 * hour) - one.memory(900 * hour) == pytest.approx(hour * 17)
     rows = plan(

@@ -124,7 +124,7 @@ def test_a_loss_that_needs_whole_distributions_is_refused_with_a_store_that_cuts
 def test_side_by_side_they_are_as_one_after_the_other(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("asr_kd.stages.train.default_jobs", lambda: 2)  # on a machine with one core too
+    monkeypatch.setattr("asr_kd.stages.train.usable_cores", lambda: 2)  # on a machine with one core too
     config = toy.config(teacher=HARD | {"members": 2}, direct=HARD, distilled=soft(**{"from": "teacher"}))
     train(config, toy.work, OPTIONS, nj=1)
     other = make_toy(tmp_path / "other")

@@ -18,7 +18,8 @@ from asr_kd.errors import FullDiskError, UserError
 from asr_kd.io.files import full_disk_is_an_error
 from asr_kd.io.folders import resuming_folder
 from asr_kd.io.stamp import Stamp
-from asr_kd.workspace.executor import parallel_map
+from asr_kd.workspace import executor
+from asr_kd.workspace.executor import parallel_map, running_on
 
 from .shards import WAIT, die
 
@@ -115,3 +116,14 @@ def test_full_shared_memory_is_named_and_nothing_else(monkeypatch: pytest.Monkey
     with pytest.raises(FullDiskError, match=says), full_disk_is_an_error(Path("work")):
         list(parallel_map(math.factorial, range(5), nj=2))
     assert list(parallel_map(math.factorial, range(5), nj=1)) == [1, 1, 2, 6, 24]
+
+
+@pytest.mark.parametrize(("free", "jobs"), [(2.9e9, 2), (0.5e9, 1), (64e9, 8), (None, 8)])
+def test_no_more_processes_run_by_default_than_memory_suffices_for(
+    free: float | None, jobs: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(executor, "usable_cores", lambda: 8)
+    monkeypatch.setattr(executor, "available_memory", lambda: free)
+    with running_on("processes", None, tmp_path) as at_once, running_on("processes", None, tmp_path, 8) as asked:
+        assert (at_once, asked) == (jobs, 8)
+    assert (f"{jobs} of 8 cores are used, since memory is short; --nj says otherwise" in caplog.text) == (jobs < 8)
