@@ -287,16 +287,18 @@ def plan(
     config: Config, work: Workspace, sets: OtherSets, gpu_tflops: float, workers: list[int] | None, like: Path | None
 ) -> Any:
     """Estimate what this config will take: frames, FLOPs, disk, memory, and hours here and on GPUs. Nothing is run."""
-    from asr_kd.stages.plan import plan as run
-    from asr_kd.stages.plan_workers import plan_workers
     from asr_kd.workspace.sets import with_parts
 
     config = with_parts(config, *sets)
     if workers:
+        from asr_kd.stages.plan_workers import plan_workers
+
         measured = None if like is None else (load_config(like), Workspace(default_root(like), like))
         return plan_workers(config, work, workers, measured, prepared=not sets.parts)
     if like is not None:
         raise UserError("--like is for --workers.")
+    from asr_kd.stages.plan import plan as run
+
     return run(config, work, gpu_tflops=gpu_tflops, prepared=not sets.parts)
 
 

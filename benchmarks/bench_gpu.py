@@ -1,10 +1,10 @@
 """How busy training keeps a GPU: frames a second and the share of its bf16 peak, for the paper's net.
 
-    python benchmarks/bench_gpu.py [--config recipes/librispeech/conf/paper.yaml] [--members 1,10] [--peak 989]
+    python benchmarks/bench_gpu.py [--config recipes/librispeech/conf/paper.yaml] [--members 1,10] [--peak 312]
 
-The peak is that of dense bf16 products in TFLOP/s, from the maker's data sheet; it is known for the GPUs in PEAKS, and
-must be given for others. The nets are those of the config's teacher, trained by the package's own loop on drawn frames:
-windows are gathered, dropout drawn, the loss and its gradient taken and the optimiser stepped as in real training.
+The peak is that of dense bf16 products in TFLOP/s, from the maker's data sheet; an A100's unless it is given. The nets
+are those of the config's teacher, trained by the package's own loop on drawn frames: windows are gathered, dropout
+drawn, the loss and its gradient taken and the optimiser stepped as in real training.
 `hard` learns from states, `soft` from a store of 32 entries a frame, which is read while the GPU works.
 
 `asr-kd plan` assumes 35 % of the peak. Not measured yet: no GPU was at hand. With --device cpu the script itself can be
@@ -27,20 +27,15 @@ from asr_kd.acoustic.model import build_model
 from asr_kd.acoustic.training import RunControl, TrainingData, fit
 from asr_kd.frames.source import ArrayFrames
 from asr_kd.frames.windows import WindowedFrames
+from asr_kd.stages.plan import GPU_TFLOPS
 from asr_kd.stages.plan_models import SystemPlan
 from asr_kd.workspace.config import SystemConfig
 from asr_kd.workspace.config_files import load_config
 
-PEAKS = {"A100": 312.0, "H100": 989.0, "H200": 989.0, "L40S": 362.0, "RTX 4090": 165.0}  # TFLOP/s, data sheets
 CONFIG = Path(__file__).parents[1] / "recipes" / "librispeech" / "conf" / "paper.yaml"
 
 
-def peak_of(name: str, given: float | None) -> float | None:
-    """TFLOP/s of a device, by its name; None where it is not known."""
-    return given or next((peak for known, peak in PEAKS.items() if known in name), None)
-
-
-def measure(plan: SystemPlan, options: argparse.Namespace, peak: float | None, folder: Path) -> None:
+def measure(plan: SystemPlan, options: argparse.Namespace, folder: Path) -> None:
     """Prints a line for hard and for soft targets."""
     device, rng = torch.device(options.device), np.random.default_rng(0)
     source = ArrayFrames([rng.normal(size=(LENGTH, plan.num_dims)) for _ in range(options.frames // LENGTH)])
@@ -63,7 +58,7 @@ def measure(plan: SystemPlan, options: argparse.Namespace, peak: float | None, f
         rows = fit(model, TrainingData(windows), criterion, training, RunControl(seed=1)).rows
         speed = max(float(row["frames_per_second"]) for row in rows[1:])  # the first epoch warms up
         flops = plan.costs.training_flops * plan.system.num_models * speed
-        share = "" if peak is None else f"  {flops / peak / 1e12:6.1%} of {peak:g} TFLOP/s"
+        share = f"  {flops / options.peak / 1e12:6.1%} of {options.peak:g} TFLOP/s"
         memory = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else 0.0
         print(
             f"{plan.system.num_models:3} members, {kind}: {speed:10,.0f} frames/s  {flops / 1e12:8.2f} TFLOP/s{share}"
@@ -80,7 +75,7 @@ def main() -> None:
     parser.add_argument("--senones", type=int, help="[default: the config's]")
     parser.add_argument("--width", type=int, help="of the layers  [default: the config's]")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--peak", type=float, help="TFLOP/s of dense bf16 products")
+    parser.add_argument("--peak", type=float, default=GPU_TFLOPS, help="TFLOP/s of dense bf16 products")
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("there is no CUDA device here; --device cpu tries the script alone")
@@ -88,14 +83,13 @@ def main() -> None:
     teacher = next(iter(config.systems.values()))
     model = dataclasses.replace(teacher.model, **({"width": options.width} if options.width else {}))
     name = torch.cuda.get_device_name() if options.device == "cuda" else options.device
-    peak = peak_of(name, options.peak)
     print(f"{name}, torch {torch.__version__}, {options.config.name}: {model}, batch {teacher.training.batch_size}")
     with tempfile.TemporaryDirectory() as folder:
         for members in options.members.split(","):
             system = SystemConfig(model=model, members=int(members), training=teacher.training)
             senones = options.senones or config.alignment.leaves
             plan = SystemPlan("teacher", system, config.features.num_mel_bins, senones)
-            measure(plan, options, peak, Path(folder))
+            measure(plan, options, Path(folder))
 
 
 if __name__ == "__main__":

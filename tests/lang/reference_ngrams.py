@@ -13,21 +13,8 @@ _LEAST = 1e-12
 
 
 def estimate(sentences: Iterable[Sequence[str]], order: int, vocabulary: Iterable[str] = ()) -> Arpa:
-    """Interpolated modified Kneser-Ney.
-
-    Args:
-      sentences: words of each, without sentence marks.
-      order: the longest n-gram; 1 or more.
-      vocabulary: words that get a probability even if no sentence has them.
-
-    Raises:
-      ValueError: there are no sentences, or the order is below 1.
-    """
-    if order < 1:
-        raise ValueError(f"the order of an n-gram model is at least 1, not {order}")
+    """As `asr_kd.lang.kneser_ney.estimate`, of sentences of which there are some."""
     counts = _kneser_ney_counts(sentences, order)
-    if not counts[0]:
-        raise ValueError("no sentences to estimate a language model from")
     words = sorted({END, *vocabulary, *(word for (word,) in counts[0])})
     uniform = 1.0 / len(words)
 
