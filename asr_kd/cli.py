@@ -10,23 +10,22 @@ import click
 
 import asr_kd.exporting
 import asr_kd.standalone  # noqa: F401
-from asr_kd.commands import (
+from asr_kd.commands import main, stage
+from asr_kd.decoding.settings import BACKENDS, chosen_backend
+from asr_kd.errors import UserError
+from asr_kd.io.torchrun import torchrun
+from asr_kd.options import (
     PATH,
     OtherSets,
     absolute_file,
     decoder_option,
-    main,
     nj_option,
     numbers_of_workers,
     parts_of_set,
     pipes_option,
     run_options,
     sets_options,
-    stage,
 )
-from asr_kd.decoding.settings import BACKENDS, chosen_backend
-from asr_kd.errors import UserError
-from asr_kd.io.torchrun import torchrun
 from asr_kd.workspace.config import Config
 from asr_kd.workspace.config_files import load_config, with_settings
 from asr_kd.workspace.executor import RunOptions

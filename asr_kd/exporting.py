@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from asr_kd.commands import PATH, decoder_option, nj_option, pipes_option, stage
+from asr_kd.commands import stage
 from asr_kd.errors import UserError
 from asr_kd.export import FORMS, PRECISIONS
+from asr_kd.options import PATH, decoder_option, nj_option, pipes_option
 from asr_kd.workspace.config import Config
 from asr_kd.workspace.work import Workspace
 

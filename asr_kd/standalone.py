@@ -11,9 +11,10 @@ from typing import Any
 
 import click
 
-from asr_kd.commands import PATH, main, messages
+from asr_kd.commands import main, messages
 from asr_kd.errors import UserError, printable, some_of
 from asr_kd.io.yaml_files import dump_yaml
+from asr_kd.options import PATH
 from asr_kd.runtime.transcript import FORMATS
 from asr_kd.settings import to_mapping
 from asr_kd.workspace.config_files import load_config
