@@ -7,17 +7,23 @@ import fcntl
 import logging
 import os
 import platform
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from asr_kd.errors import UserError
 
 log = logging.getLogger(__name__)
 
+_PATIENCE = 2.0  # seconds for a process that was killed to be gone, with its memory
+
 
 @contextlib.contextmanager
 def locked(file: Path, name: str, refusal: Callable[[str], str], *, shared: bool = False) -> Iterator[None]:
     """Holds a lock. No process that is started inherits it. Where the file system has no locks, there is none.
+
+    One that is taken is waited for, a moment only.
 
     Args:
       name: of what holds it, for others to read.
@@ -30,7 +36,7 @@ def locked(file: Path, name: str, refusal: Callable[[str], str], *, shared: bool
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+b", buffering=0) as lock:
         try:
-            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            _take(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         except BlockingIOError:
             lock.seek(0)
             holder = lock.read().decode(errors="replace") or "asr-kd"
@@ -41,3 +47,15 @@ def locked(file: Path, name: str, refusal: Callable[[str], str], *, shared: bool
             lock.truncate(0)
             lock.write(f"{name}, process {os.getpid()} on {platform.node()}".encode())
         yield
+
+
+def _take(lock: BinaryIO, kind: int) -> None:
+    """Raises BlockingIOError."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""How commands set up their process: MKL's code path, before torch is loaded, and what glibc does with freed memory.
+"""How commands set up their process: MKL's code path, before torch is loaded; freed memory; its end with its parent.
 
 Commands import this module before torch: it must stay small.
 """
@@ -8,11 +8,13 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import signal
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
 
 _NEVER = 2**31 - 1
+_PR_SET_PDEATHSIG = 1  # of sys/prctl.h
 # numbers of malloc.h, variables of a process that starts, values
 _MALLOC = (
     (-4, "MALLOC_MMAP_MAX_", 0),
@@ -60,3 +62,24 @@ def disable_malloc_trim(environment: MutableMapping[str, str] = os.environ) -> b
     for _, variable, value in _MALLOC:
         environment.setdefault(variable, str(value))
     return all([mallopt(number, value) == 1 for number, _, value in _MALLOC])
+
+
+def end_with_parent(parent: int) -> bool:
+    """Has Linux kill this process as soon as the thread that started it ends, whatever this process is doing.
+
+    Python's own threads cannot promise that: compiling a kernel holds the interpreter's lock for seconds.
+
+    Args:
+      parent: process number of the parent, which may have ended before this is called.
+
+    Returns False where the system cannot do it.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        done = ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL)) == 0
+    except (OSError, AttributeError):
+        return False
+    if os.getppid() != parent:
+        os._exit(1)
+    return bool(done)

@@ -36,6 +36,7 @@ from asr_kd.errors import UserError, first_line
 try:
     import cloudpickle
     import distributed
+    from distributed.client import ClosedClientError
     from distributed.comm.core import CommClosedError
 except ImportError:
     raise UserError("--executor dask:... needs Dask: install it with pip install 'asr_kd[dask]'.") from None
@@ -104,7 +105,9 @@ class Cluster:
         def submit(number: int, attempt: int = 1) -> Any:
             key = f"{name}-{number + 1}-{attempt}"
             # the scheduler, which may see no work folder, passes bytes on
-            return self.client.submit(call, cloudpickle.dumps(shards[number]), key=key, pure=False)
+            shard = cloudpickle.dumps(shards[number])
+            with _reached():
+                return self.client.submit(call, shard, key=key, pure=False)
 
         in_progress: deque[tuple[int, Any]] = deque()
         waiting = iter(range(len(shards)))
@@ -142,24 +145,32 @@ class Cluster:
             ) from None
 
     def _result(self, future: Any) -> Any:
-        self._wait(future)
-        try:
-            result, error, records = future.result()
-        except CancelledError as lost:
-            raise _scheduler_lost(lost) from None
-        for record in records:
-            logging.getLogger(record.name).handle(record)
-        if error is not None:
-            raise error
+        failure = self._wait(future)
+        if failure is None:
+            try:
+                with _reached():
+                    result, failure, records = future.result()
+            except OSError as lost:
+                if future.status == "error":  # its worker was lost, and the shard failed when it was done again
+                    raise
+                raise _scheduler_lost(lost) from None
+            for record in records:
+                logging.getLogger(record.name).handle(record)
+        if failure is not None:
+            raise failure
         return result
 
-    def _wait(self, future: Any) -> None:
-        """Until a shard is done, or has failed; as long as there are workers, or may be again."""
+    def _wait(self, future: Any) -> BaseException | None:
+        """Until a shard is done, or has failed; as long as there are workers, or may be again.
+
+        Returns what it failed with.
+        """
         last_seen = time.monotonic()
         while True:
             try:
-                future.exception(timeout=_LOOK)
-                return
+                with _reached():
+                    failure: BaseException | None = future.exception(timeout=_LOOK)
+                return failure
             except _TIMEOUTS:
                 if self._addresses():
                     last_seen = time.monotonic()
@@ -168,18 +179,27 @@ class Cluster:
                         f"the cluster has had no worker for {_WAIT / 60:.0f} minutes; start workers and run the same "
                         "command again: it goes on where it was."
                     ) from None
-            except CancelledError as lost:
-                raise _scheduler_lost(lost) from None
 
     def _addresses(self) -> set[str]:
         """Of the workers; none where the scheduler is gone."""
+        if self.client.status == "closed":
+            return set()
         try:
             return set(self.client.nthreads())
-        except (OSError, CommClosedError):
+        except (OSError, CommClosedError, AttributeError):  # a client that is being closed has no scheduler
             return set()
 
 
-def _scheduler_lost(error: CancelledError) -> UserError:
+@contextlib.contextmanager
+def _reached() -> Iterator[None]:
+    """Within it a client asks its scheduler."""
+    try:
+        yield
+    except (CancelledError, ClosedClientError, CommClosedError) as lost:
+        raise _scheduler_lost(lost) from None
+
+
+def _scheduler_lost(error: Exception) -> UserError:
     return UserError(
         f"the cluster's scheduler was lost ({first_line(error)}); run the same command again when it is back: it goes "
         "on where it was."
@@ -299,12 +319,14 @@ def connected(where: str, options: Path | None, root: Path, jobs: int | None = N
             raise UserError(f"--executor dask:{where}: no scheduler answers there ({first_line(error)}).") from None
         try:
             client.wait_for_workers(1, timeout=_WAIT)
+            workers = client.nthreads()
         except _TIMEOUTS:
             raise UserError(
                 f"--executor dask:{where}: no worker has come in {_WAIT / 60:.0f} minutes; look at the queue, and at "
                 "the workers' logs."
             ) from None
-        workers = client.nthreads()
+        except (OSError, CommClosedError) as lost:
+            raise _scheduler_lost(lost) from None
         log.info("%d workers of Dask at %s", len(workers), client.scheduler.address)
         yield Cluster(client, root.absolute(), max(len(workers), jobs if "://" not in where and jobs else 0))
 

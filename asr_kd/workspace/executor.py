@@ -11,6 +11,7 @@ import errno
 import logging
 import logging.handlers
 import multiprocessing
+import multiprocessing.process
 import os
 import sys
 import threading
@@ -28,6 +29,7 @@ from tqdm import tqdm
 from asr_kd.errors import FullDiskError, KilledHelpersError, UserError
 from asr_kd.io.cores import usable_cores
 from asr_kd.io.resources import available_memory
+from asr_kd.kernels.process import end_with_parent
 
 if TYPE_CHECKING:
     from asr_kd.workspace.cluster import Cluster
@@ -165,7 +167,10 @@ def _start_helper(records: Any, function: Callable[[Any], Any]) -> None:
     package.setLevel(logging.INFO)
     package.addHandler(logging.handlers.QueueHandler(records))
     package.propagate = False
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    parent = multiprocessing.parent_process()
+    assert parent is not None and parent.pid is not None
+    if not end_with_parent(parent.pid):
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
 
 
 def _call(shard: Any) -> Any:
@@ -173,10 +178,8 @@ def _call(shard: Any) -> Any:
     return _function(shard)
 
 
-def _end_with_parent() -> None:
-    """Ends this process with its parent; it would otherwise finish its queue, wait for ever and keep its memory."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+def _end_after(parent: multiprocessing.process.BaseProcess) -> None:
+    """Ends this process after its parent; it would otherwise finish its queue, wait for ever and keep its memory."""
     parent.join()
     os._exit(1)
 

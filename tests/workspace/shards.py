@@ -17,6 +17,14 @@ def note_and_wait(shard: tuple[str, int]) -> None:
     time.sleep(10 * WAIT)
 
 
+def note_and_hold(shard: tuple[str, int]) -> None:
+    """As `note_and_wait`, but no other thread of Python can run meanwhile."""
+    folder, number = shard
+    (Path(folder) / f"{number}.part").write_text(str(os.getpid()))
+    (Path(folder) / f"{number}.part").rename(Path(folder) / f"{number}.pid")
+    3 ** (1 << 30)
+
+
 def die(shard: tuple[str, int, int]) -> int:
     """The shard with that number kills its process, so many times."""
     folder, number, times = shard

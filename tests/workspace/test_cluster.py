@@ -17,6 +17,7 @@ import dask.config
 import distributed
 import numpy as np
 import pytest
+from distributed.comm.core import CommClosedError
 
 from asr_kd.errors import UserError
 from asr_kd.frames.store import FrameStore
@@ -165,16 +166,40 @@ def test_where_all_workers_are_gone_or_none_comes_it_is_said(tmp_path: Path, mon
 class _Lost:
     """The future of a shard whose scheduler went away: it fails only when its result is asked for."""
 
+    status = "finished"
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
     def exception(self, timeout: float) -> None:
         return None
 
     def result(self) -> None:
-        raise CancelledError("scheduler-connection-lost")
+        raise self.error
 
 
-def test_a_scheduler_that_goes_away_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"scheduler was lost \(scheduler-connection-lost\); run the same"):
-        cluster_module.Cluster(None, tmp_path, 2)._result(_Lost())
+@pytest.mark.parametrize("error", [CancelledError, CommClosedError, OSError, ConnectionResetError])
+def test_a_scheduler_that_goes_away_is_one_sentence(error: type[Exception], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"scheduler was lost \(connection lost\); run the same"):
+        cluster_module.Cluster(None, tmp_path, 2)._result(_Lost(error("connection lost")))
+
+
+def test_what_a_shard_fails_with_is_not_laid_to_the_scheduler(at_once: int) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        list(parallel_map(os.stat, ["nowhere", "nowhere"], nj=at_once))
+
+
+def test_a_client_that_has_given_up_is_one_sentence(cluster: Any, tmp_path: Path) -> None:
+    """As after half a minute without a scheduler: shards cannot be submitted, nor workers be counted."""
+    with distributed.Client(cluster.scheduler_address, set_as_default=False) as client:
+        given_up = cluster_module.Cluster(client, tmp_path, 1)
+        results = given_up.map(math.factorial, range(30))
+        assert next(results) == 1
+        client.close()
+        with pytest.raises(UserError, match=r"the cluster's scheduler was lost \(.*\); run the same"):
+            list(results)
+    with pytest.raises(UserError, match=r"the cluster's scheduler was lost \(.*\); run the same"):
+        list(given_up.map(math.factorial, range(30)))
 
 
 def test_files_of_commands_that_were_killed_long_ago_are_deleted(cluster: Any, tmp_path: Path) -> None:

@@ -75,11 +75,12 @@ def test_what_was_finished_before_helpers_were_killed_is_kept(tmp_path: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
-def test_helpers_end_with_a_killed_parent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("busy", ["note_and_wait", "note_and_hold"])
+def test_helpers_end_with_a_killed_parent(busy: str, tmp_path: Path) -> None:
     code = (
-        "from asr_kd.workspace.executor import parallel_map; from shards import note_and_wait\n"
+        f"from asr_kd.workspace.executor import parallel_map; from shards import {busy}\n"
         "if __name__ == '__main__':\n"
-        f"    list(parallel_map(note_and_wait, [({str(tmp_path)!r}, k) for k in range(4)], nj=2))"
+        f"    list(parallel_map({busy}, [({str(tmp_path)!r}, k) for k in range(4)], nj=2))"
     )
     script = tmp_path / "run.py"
     script.write_text(code)
