@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -58,7 +59,7 @@ class Page(HTMLParser):
             self.open.append(tag)
         if tag == "tr":
             self._row = dict(attrs).get("data-system") or ""
-        if tag == "td" and self._row:
+        if tag in ("td", "th") and self._row:
             self.rows.setdefault(self._row, []).append("")
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -241,6 +242,42 @@ def test_the_page_needs_no_network_and_no_script(made: tuple[ReportResult, dict,
     assert all(link.startswith("#") for link in links)
     assert not re.search(r"@import|url\((?!#)", text)
     assert not [key for _, key, _ in page.attributes if key.startswith("on")]
+
+
+def test_the_page_can_be_used_by_keyboard_and_screen_reader(made: tuple[ReportResult, dict, str]) -> None:
+    text = made[2]
+    root = ElementTree.fromstring(re.sub(r"<!doctype html>|<meta[^>]*>", "", text))
+    headings = {heading.get("id") for heading in root.iter("h2")}
+    links = [link.get("href", "") for link in root.iterfind(".//nav//a")]
+    assert len(links) > 8 and {link.removeprefix("#") for link in links} == headings
+    for cell in root.iter("th"):
+        assert cell.get("scope") in ("col", "row", "colgroup", "rowgroup") and "".join(cell.itertext()).strip()
+    for card in [card for card in root.iter() if card.get("class") == "card" and card.get("id") != "differences"]:
+        assert card.get("tabindex") == "0"  # it scrolls where the window is narrow
+        assert card.tag == "figure" or (card.get("role") == "region" and card.get("aria-label"))
+    for figure in root.iter("figure"):
+        caption = figure.find("figcaption")
+        assert caption is not None and "".join(caption.itertext()).strip().endswith(".")
+    for word in [word for word in root.iter("bdi") if word.get("class") in ("w sub", "w ins", "w del")]:
+        assert word.find("span[@class='unseen']") is not None  # colour alone says nothing
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of WCAG 2.2."""
+    channels = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_text_stands_out_from_its_ground_as_wcag_asks() -> None:
+    style = (files("asr_kd.report") / "templates" / "style.css").read_text(encoding="utf-8")
+    themes = [dict(re.findall(r"--([\w-]+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", style, re.S)]
+    assert len(themes) == 2
+    pairs = [(name, ground) for name in ("ink", "soft", "good", "del") for ground in ("ground", "card")]
+    for theme in themes:
+        for name, ground in [*pairs, *((name, f"{name}-ground") for name in ("sub", "ins", "del"))]:
+            low, high = sorted((luminance(theme[name]), luminance(theme[ground])))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (name, ground)
 
 
 def test_ids_are_unique_and_references_are_kept(made: tuple[ReportResult, dict, str]) -> None:

@@ -182,11 +182,11 @@ def test_the_table_has_the_pair_first_that_distilling_gave_most(finished_run: tu
     for value, order in ((-0.5, ["distilled", "distilled-small"]), (0.5, ["distilled-small", "distilled"])):
         changed = _with(results, wer=_differing(value, value - 0.1, value + 0.1))
         table = _page(changed).partition('id="when"')[2].partition("</table>")[0]
-        assert re.findall(r'<tr class="group"><td[^>]*>([^<]*)', table) == [
+        assert re.findall(r'<tr class="group"><th[^>]*>([^<]*)', table) == [
             "word error rate on test", "phone error rate on test", "frame accuracy on test"
         ]  # fmt: skip
         table = table.partition("phone error rate")[0]
-        rows = re.findall(r"</i>(\S+?)</td>.*?<td>train</td><td>teacher, .*?</td>(.*)</tr>", table)
+        rows = re.findall(r"</i>(\S+?)</th>.*?<td>train</td><td>teacher, .*?</td>(.*)</tr>", table)
         assert [name for name, _ in rows] == order
         assert f"{100 * value:+.1f}".replace("-", "−") in rows[order.index("distilled")][1]
         first = changed.distillation
