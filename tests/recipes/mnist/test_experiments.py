@@ -106,6 +106,8 @@ def test_everything_is_measured_once_and_shown(done):
     page = write_report(CONFIG, root, results, ["run.py"])
     html = (page / "index.html").read_text()
     assert "http" not in re.sub(r'xmlns(:xlink)?="[^"]*"', "", html)
+    assert "<th>" not in html and "<td></td></tr>" not in html  # a screen reader says what each header is for
+    assert len(re.findall('class="card" (?:role="region" )?tabindex="0"', html)) == html.count('class="card"')
     assert {path.stem for path in page.glob("*.svg")} == {"temperatures", "biases", "few", "knowledge"}
     for what, here, _ in table(results):
         assert what in (page / "report.md").read_text()
