@@ -37,9 +37,10 @@ lint: setup
 	mypy
 	lint-imports --no-logo --no-cache
 
-# the reference of all config keys
+# the reference of all config keys, and the site in build/site; `mkdocs serve` shows it while one writes
 docs: setup
 	asr-kd config --reference >docs/config.md
+	NO_MKDOCS_2_WARNING=true mkdocs build --quiet
 
 setup:
 	@local/setup.sh $(strip $(ENV))

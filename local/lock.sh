@@ -23,7 +23,7 @@ compile() {
   sed -i '/^[^#]/,$!d' "$draft"
 }
 
-compile requirements 3.10 "$@"
+compile requirements 3.10 --extra docs "$@"
 {
   echo "# The reference environment: Python 3.10 on Linux x86-64. Made by \`make lock\` from pyproject.toml and"
   echo "# requirements.in; installed with --require-hashes by \`make setup\`. k2 has one hash on purpose: see local/lock.sh."

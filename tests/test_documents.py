@@ -1,25 +1,37 @@
-"""Commands that documents show are commands: their names and options exist, and nothing that is needed is left out."""
+"""Commands and settings that documents show exist, with all that they need; test_code_blocks.py runs their Python."""
 
+import dataclasses
+import json
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from asr_kd.cli import main
 from asr_kd.commands import EXAMPLES
+from asr_kd.workspace.config import Config
+from asr_kd.workspace.config_files import from_mapping
+from asr_kd.workspace.config_reference import config_schema
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("recipes/*/README.md"))]
+RECIPES = sorted(ROOT.glob("recipes/*/README.md"))
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *RECIPES]
+DOCUMENTS += sorted(ROOT.glob("recipes/*/RESULTS.md"))
+every_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+ELSEWHERE = {"held_out", "snip_edges"}  # keys of the digits' configs and of Kaldi's
 
 
-def commands(path: Path) -> list[str]:
+def commands(path: Path, program: str = "asr-kd ") -> list[str]:
+    """Lines of a document that begin with a program, without their comments."""
     text = path.read_text(encoding="utf-8").replace("\\\n", " ")
-    return re.findall(r"^ {4,}(asr-kd .*?)(?:\s#.*)?$", text, re.MULTILINE)
+    return re.findall(rf"^ {{4,}}((?:[A-Z_]+=\S+ )*{program}.*?)(?:\s+#.*)?$", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@every_document
 def test_commands_of_documents_can_be_typed(path: Path) -> None:
     for line in commands(path):
         name, *arguments = shlex.split(line)[1:]
@@ -40,5 +52,43 @@ def test_help_lists_every_command_with_an_example() -> None:
         main.commands[name].make_context(name, arguments)
 
 
-def test_there_are_such_commands() -> None:
+@every_document
+def test_scripts_of_recipes_take_the_options_that_documents_show(path: Path, tmp_path: Path) -> None:
+    for line in commands(path, r"recipes/\w+/run\.sh"):
+        words = [word for word in shlex.split(line.replace("--config ...", "")) if word != "..." and "=" not in word]
+        script, *options = words
+        last = ["--work-dir", str(tmp_path), "--stage", "9", "--stop-stage", "8"]  # none
+        done = subprocess.run([ROOT / script, *options, *last], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (line, done.stderr)
+
+
+@every_document
+def test_other_programs_of_the_repository_exist_with_their_options(path: Path) -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for line in commands(path, "make "):
+        assert shlex.split(line)[1] in targets, line
+    for line in commands(path, "python (?:benchmarks|recipes)/"):
+        _, script, *arguments = shlex.split(line)
+        assert (ROOT / script).is_file(), line
+        source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / script).parent.rglob("*.py"))
+        assert all(f'"{word}"' in source for word in arguments if word.startswith("--")), line
+
+
+@every_document
+def test_settings_that_documents_show_are_settings(path: Path) -> None:
+    fields = {field.name for field in dataclasses.fields(Config)}
+    properties = set(re.findall(r'"([a-z_]+)": \{', json.dumps(config_schema())))
+    text = path.read_text(encoding="utf-8")
+    for span in re.findall(r"(?<!`)`([a-z_]+: [^`]+)`(?!`)", text):
+        shown = " ".join(span.split())
+        key = shown.partition(":")[0]
+        if key in fields:
+            from_mapping(Config, yaml.safe_load(shown), f"{path.name}: {shown}")
+        else:
+            assert key in properties | ELSEWHERE, (path.name, shown)
+
+
+def test_there_are_such_commands_and_settings() -> None:
     assert len(commands(ROOT / "docs" / "own-speech.md")) >= 5
+    assert len(commands(ROOT / "recipes" / "librispeech" / "README.md", r"recipes/\w+/run\.sh")) >= 5
+    assert "`alignment: {" in (ROOT / "docs" / "quick-start.md").read_text(encoding="utf-8")

@@ -101,8 +101,8 @@ def distillation_loss(
     Raises:
       ValueError: the targets were made at another temperature, lengths differ, or a setting is out of its range.
     """
-    _check(logits, teacher, labels, temperature, soft_weight, labelled_share)
-    logits = _at_least_float32(logits)
+    check_arguments(logits, teacher, labels, temperature, soft_weight, labelled_share)
+    logits = at_least_float32(logits)
     weight = torch.ones_like(labels, dtype=logits.dtype) if valid is None else valid.to(logits.dtype)
     count = weight.sum().clamp_min(1)
     labelled = _labelled(labels, valid)
@@ -114,11 +114,11 @@ def distillation_loss(
         logits.reshape(-1, *logits.shape[-2:]),
         teacher.log_probabilities.to(logits.dtype),
         torch.where(labelled, labels, torch.zeros_like(labels)),
-        soft_weights=_where_present(weight, teacher) * soft_share,
+        soft_weights=where_present(weight, teacher) * soft_share,
         hard_weights=hard_weight * (1 - soft_share),
         temperature=temperature,
     )
-    soft = _where_present(terms.soft, teacher).sum(-1) / count
+    soft = where_present(terms.soft, teacher).sum(-1) / count
     hard, correct = (_of_labelled(frames, labelled, hard_count) for frames in (terms.hard, terms.correct))
     means = (terms.loss, soft, hard, correct)
     return LossTerms(*(mean.view(logits.shape[:-2]) for mean in means))
@@ -140,11 +140,36 @@ def logit_matching(
     The factor 1/C makes it the limit of T^2 * KL (whose gradient is (z - v) / C). Arguments, result and errors as for
     `distillation_loss`.
     """
-    _check(logits, teacher, labels, temperature, soft_weight, labelled_share)
-    logits = _at_least_float32(logits)
+    check_arguments(logits, teacher, labels, temperature, soft_weight, labelled_share)
+    logits = at_least_float32(logits)
     target = teacher.log_probabilities.to(logits.dtype) * temperature
     error = (logits - logits.mean(-1, keepdim=True)) - (target - target.mean(-1, keepdim=True))
-    soft = _where_present(0.5 * error.square().mean(-1), teacher)
+    soft = where_present(0.5 * error.square().mean(-1), teacher)
+    return mixed_with_labels(soft, logits, labels, soft_weight=soft_weight, valid=valid, labelled_share=labelled_share)
+
+
+def mixed_with_labels(
+    soft: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    soft_weight: float,
+    valid: Tensor | None = None,
+    labelled_share: float | None = None,
+) -> LossTerms:
+    """The terms of a loss whose soft term, of each frame, is known; the hard term is the cross-entropy.
+
+    Args:
+      soft: (B,) or (M, B) nats, 0 where a frame has no target.
+      logits: (B, C) or (M, B, C), float32 at least.
+
+    The other arguments are those of `distillation_loss`.
+
+    >>> import torch
+    >>> terms = mixed_with_labels(torch.tensor([3.0, 1.0]), torch.zeros(2, 4), torch.tensor([0, -1]), soft_weight=0.5)
+    >>> round(float(terms.total), 4), float(terms.soft), round(float(terms.hard), 4)  # the second has no label
+    (1.6931, 2.0, 1.3863)
+    """
     log_posteriors = F.log_softmax(logits, dim=-1)
     labelled = _labelled(labels, valid)
     labels = torch.where(labelled, labels, torch.zeros_like(labels))
@@ -168,7 +193,7 @@ def _of_labelled(values: Tensor, labelled: Tensor, count: Tensor) -> Tensor:
     return torch.where(labelled, values, torch.zeros_like(values)).sum(-1) / count
 
 
-def _where_present(values: Tensor, teacher: SoftTargets) -> Tensor:
+def where_present(values: Tensor, teacher: SoftTargets) -> Tensor:
     """(..., B) values of frames, 0 where a frame has no target."""
     return values if teacher.present is None else torch.where(teacher.present, values, torch.zeros_like(values))
 
@@ -182,11 +207,12 @@ def _mean(values: Tensor, valid: Tensor | None) -> Tensor:
     return masked.sum(-1) / valid.sum(-1).clamp_min(1)
 
 
-def _at_least_float32(logits: Tensor) -> Tensor:
+def at_least_float32(logits: Tensor) -> Tensor:
+    """In which logits are reduced, whatever their format."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _check(
+def check_arguments(
     logits: Tensor,
     teacher: SoftTargets,
     labels: Tensor,
@@ -194,6 +220,7 @@ def _check(
     soft_weight: float,
     labelled_share: float | None,
 ) -> None:
+    """Raises ValueError, as `distillation_loss` says."""
     if temperature <= 0 or not 0 <= soft_weight <= 1:
         raise ValueError(f"temperature {temperature} must be above 0 and soft_weight {soft_weight} within [0, 1]")
     if labelled_share is not None and not 0 < labelled_share <= 1:
