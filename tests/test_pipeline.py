@@ -12,11 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner
 
-from asr_kd.acoustic.model_files import load_model
+from asr_kd.acoustic.model_files import load_model, save_model
 from asr_kd.cli import main
+from asr_kd.io.stamp import identity, read_stamp
 
 from .recipe import CONFIG, LEXICON, SIDE_BY_SIDE, STAGES, TRAINING, arguments, finished_recipe, make_recipe, run
 
@@ -155,6 +157,29 @@ def test_other_settings_rebuild_only_what_depends_on_them(copy):
     run(copy, [["align", "--nj", "1"], ["train", "--teachers"], ["soft-targets"], ["train", "--nj", "1"]])
     after = stamps(copy.parent.parent)
     assert {path for path in after if after[path] != before.get(path)} == {Path("exp/distilled/stamp.json")}
+
+
+def test_weights_that_are_trained_again_otherwise_take_their_results_with_them(copy, monkeypatch):
+    """As after a change of code, which no setting tells of, or on cores that round otherwise."""
+    exp = copy.parent.parent / "exp"
+    shutil.rmtree(exp / "teacher")
+
+    def save_others(model, folder):
+        with torch.no_grad():
+            next(model.parameters()).add_(1e-3)
+        save_model(model, folder)
+
+    with monkeypatch.context() as context:
+        context.setattr("asr_kd.stages.training_run.save_model", save_others)
+        run(copy, [["train", "--teachers", "--nj", "1"]])
+    stages = [["soft-targets", "--nj", "1"], ["train", "--nj", "1"], ["decode", "--nj", "1"]]
+    targets, trained, _ = run(copy, stages)
+    assert "already" not in targets
+    assert "direct: already trained" in trained and "distilled: trained" in trained
+    stamps = {name: read_stamp(exp / "decode" / name / "test") for name in ("teacher", "direct", "distilled")}
+    for name, stamp in stamps.items():
+        assert stamp["inputs"]["model"] == identity(read_stamp(exp / name))
+    assert all("already" in output for output in run(copy, stages)[:2])
 
 
 def test_a_set_that_is_added_is_scored_with_nothing_trained_again(copy):

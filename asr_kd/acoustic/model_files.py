@@ -23,7 +23,8 @@ from asr_kd.acoustic.joined import JoinedModels
 from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.settings import MODELS, Precision
 from asr_kd.errors import UserError, first_line
-from asr_kd.io.stamp import read_stamp
+from asr_kd.io.files import digest_of, file_digest
+from asr_kd.io.stamp import identity, read_stamp
 from asr_kd.settings import ChosenByName, to_mapping
 
 _SETTINGS = ChosenByName(MODELS, key="kind", default="dnn")
@@ -51,6 +52,11 @@ def save_model(model: FrameModel, folder: Path) -> None:
         "precision": model.precision,
     }
     _write_description(folder, description)
+
+
+def weights_digest(folder: Path) -> str:
+    """Of the members' files in a folder, 16 hexadecimal digits."""
+    return digest_of([file_digest(file) for file in sorted(folder.glob("member_*.safetensors"))])[:16]
 
 
 def load_model(folder: Path, device: str | torch.device = "cpu") -> FrameModel:
@@ -94,7 +100,7 @@ def join_models(parts: Sequence[Path], folder: Path) -> JoinedModels:
         if stamp is None:
             raise UserError(f"{part} has no stamp: it holds no trained system.")
         relative = os.path.relpath(part.parent.resolve() / part.name, folder.resolve())
-        descriptions.append({"folder": relative, "digest": stamp["digest"]})
+        descriptions.append({"folder": relative, "digest": identity(stamp)})
     model = JoinedModels([load_model(part) for part in parts])
     _write_description(folder, {"parts": descriptions})
     return model
@@ -103,8 +109,8 @@ def join_models(parts: Sequence[Path], folder: Path) -> JoinedModels:
 def _load_part(folder: Path, relative: str, digest: str, device: str | torch.device) -> FrameModel:
     part = folder.resolve() / relative
     stamp = read_stamp(part)
-    if stamp is None or stamp["digest"] != digest:
-        state = "is not there" if stamp is None else f"is {stamp['digest']} now"
+    if stamp is None or identity(stamp) != digest:
+        state = "is not there" if stamp is None else f"is {identity(stamp)} now"
         raise UserError(
             f"{folder} is an ensemble of other models than those there now ({os.path.normpath(part)}, {digest}, "
             f"{state}); train {folder.name} again."

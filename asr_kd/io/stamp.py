@@ -14,6 +14,7 @@ from asr_kd.settings import to_mapping
 from asr_kd.version import __version__
 
 STAMP = "stamp.json"
+CONTENTS = "contents"  # in the metadata: a digest of the files beside it, where they depend on more than the stamp
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,18 @@ def read_stamp(path: Path) -> dict[str, Any] | None:
     if not isinstance(stamp, dict) or not {"digest", "inputs", "settings"} <= stamp.keys():
         raise UserError(f"{file}: this stamp is damaged; delete it and run the stage again.")
     return stamp
+
+
+def identity(stamp: Mapping[str, Any]) -> str:
+    """What stands for an artefact in the stamps of what is made from it.
+
+    Its digest; where its contents have one too, as weights that were trained again on other cores, both.
+
+    >>> identity({"digest": "ab", "metadata": {}}), identity({"digest": "ab", "metadata": {"contents": "cd"}})
+    ('ab', 'ab-cd')
+    """
+    contents = stamp.get("metadata", {}).get(CONTENTS)
+    return f"{stamp['digest']}-{contents}" if contents else str(stamp["digest"])
 
 
 def stale_reason(path: Path, stamp: Stamp) -> str | None:

@@ -24,7 +24,7 @@ from asr_kd.evaluation.frames import Diversity, ExampleFrame, between_parts, exa
 from asr_kd.evaluation.wer import confusions
 from asr_kd.frames.store import FrameStore
 from asr_kd.io.files import read_json
-from asr_kd.io.stamp import read_stamp
+from asr_kd.io.stamp import identity, read_stamp
 from asr_kd.report.comparisons import compare_systems, error_rate, frame_accuracy, phone_error_rate
 from asr_kd.report.hypotheses import Difference, Hypotheses, differences, read_hypotheses
 from asr_kd.report.resampling import Resampling, read_resampling
@@ -110,13 +110,13 @@ def _model_digest(config: Config, work: Workspace, system: str) -> str:
     stamp = require(work.exp(system), work, f"train {system}")
     settings = config.system(system)
     for source in (*([settings.reuse] if settings.reuse and is_reused(stamp) else []), *settings.parts):
-        digest = require(work.exp(source), work, f"train {source}")["digest"]
+        digest = identity(require(work.exp(source), work, f"train {source}"))
         if digest not in stamp["inputs"].values():
             raise UserError(
                 f"{work.exp(system)} was made from another {work.exp(source)} than the one there now; "
                 f"make it again: {work.command(f'train {system}')}"
             )
-    return str(stamp["digest"])
+    return identity(stamp)
 
 
 def collect(config: Config, work: Workspace) -> Evidence:

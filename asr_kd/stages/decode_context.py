@@ -15,7 +15,7 @@ from asr_kd.decoding.settings import DecodingConfig, chosen_backend
 from asr_kd.errors import UserError, some_of
 from asr_kd.evaluation.scoring import Scoring, scoring_of_phones
 from asr_kd.frames.store import FrameStore
-from asr_kd.io.stamp import read_stamp, stale_reason
+from asr_kd.io.stamp import identity, read_stamp, stale_reason
 from asr_kd.lang.lexicon import read_lang
 from asr_kd.stages.decode_results import Reference, read_summary_file
 from asr_kd.stages.decode_worker import SearchSettings, TrainedModel
@@ -180,7 +180,7 @@ def task_of(config: Config, work: Workspace, system: str, *, may_compile: bool =
     members: list[int | None] = [None] if settings.is_ensemble else list(range(len(files)))
     models = [TrainedModel(folder, work.tree(settings.tree), graph_folder, member) for member in members]
     log.info("%s: %d models, graph of %d states, %d arcs", system, len(models), graph.num_states, graph.num_arcs)
-    return DecodeTask(system, models, {"model": stamp["digest"], "graph": expected.digest})
+    return DecodeTask(system, models, {"model": identity(stamp), "graph": expected.digest})
 
 
 def _check_labels(work: Workspace, system: str, tree: str, stamp: dict[str, Any], tree_digest: str) -> None:

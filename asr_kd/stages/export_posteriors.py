@@ -16,7 +16,7 @@ from asr_kd.errors import UserError
 from asr_kd.export.posteriors import Format, write_posteriors
 from asr_kd.frames.store import FrameStore
 from asr_kd.io.folders import replacing_folder
-from asr_kd.io.stamp import Stamp, read_stamp, stale_reason
+from asr_kd.io.stamp import Stamp, identity, read_stamp, stale_reason
 from asr_kd.workspace.config import Config
 from asr_kd.workspace.sets import open_frames, speech_sets
 from asr_kd.workspace.work import Workspace, require
@@ -50,7 +50,7 @@ def export_posteriors(
         raise UserError(f"there is no set {set_name!r}; the config has: {', '.join(speech_sets(config, work))}.")
     trained = require(work.exp(system), work, f"train {system}")
     store = open_frames(work, set_name)
-    stamp = Stamp(_STEP, {"format": form}, {system: trained["digest"], f"{set_name} frames": store.digest})
+    stamp = Stamp(_STEP, {"format": form}, {system: identity(trained), f"{set_name} frames": store.digest})
     old = read_stamp(folder)
     if folder.exists() and (old is None or old["step"] != _STEP) and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} holds other files; name a new folder.")

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from asr_kd.acoustic.model_files import merge_members
+from asr_kd.acoustic.model_files import merge_members, weights_digest
 from asr_kd.acoustic.training import read_log, write_log
 from asr_kd.io.folders import replacing_folder
-from asr_kd.io.stamp import Stamp, stale_reason
+from asr_kd.io.stamp import CONTENTS, Stamp, stale_reason
 from asr_kd.stages.training_run import TrainResult, checkpoint_of, results_of
 
 log = logging.getLogger(__name__)
@@ -58,8 +58,10 @@ def put_together(path: Path, stamp: Stamp, count: int, metadata: dict[str, Any])
     results = {"members": count, "parameters": known[0]["parameters"]}
     results |= {key: [value for member in known for value in member[key]] for key in _LISTS}
     log.info("putting the %d members of %s together", count, path.name)
-    with replacing_folder(path, stamp, results | metadata) as temporary:
+    made = results | metadata
+    with replacing_folder(path, stamp, made) as temporary:
         merge_members(folders, temporary)
+        made[CONTENTS] = weights_digest(temporary)
         write_log(temporary, _joined_rows([read_log(folder) for folder in folders]))
     discard_members(path)
     return TrainResult(path, True, **results)

@@ -36,7 +36,7 @@ from asr_kd.frames.windows import Windows, windows_of
 from asr_kd.io.folders import discard_partial, resuming_folder
 from asr_kd.io.formatting import human_bytes
 from asr_kd.io.resources import check_disk
-from asr_kd.io.stamp import Stamp, read_stamp, stale_reason
+from asr_kd.io.stamp import Stamp, identity, read_stamp, stale_reason
 from asr_kd.stages.imported_targets import ImportTask, file_digests, import_targets
 from asr_kd.stages.training_set import TrainingSet, trained_stamp, training_set_of
 from asr_kd.workspace.config import TRAIN, Config
@@ -140,7 +140,7 @@ class SystemTargets:
             inputs = {"tree": self.data.tree_digest} | file_digests(self._imported, self.folder())
         else:
             stamps = {name: trained_stamp(self.config, self.work, name, self.data) for name in targets.source}
-            inputs = {name: stamp["digest"] for name, stamp in stamps.items()}
+            inputs = {name: identity(stamp) for name, stamp in stamps.items()}
         # the teachers' stamps have the training frames
         of_frames = {name: {f"{name} frames": store.digest} for name, store in self.data.stores.items()}
         if not targets.imported:

@@ -19,7 +19,7 @@ from asr_kd.distillation.targets import DistillationCriterion, TargetProvider
 from asr_kd.errors import UserError
 from asr_kd.frames.sampler import draw_fraction, held_out_frames
 from asr_kd.frames.windows import windows_of
-from asr_kd.io.stamp import Stamp, stale_reason
+from asr_kd.io.stamp import Stamp, identity, stale_reason
 from asr_kd.stages.members import (
     begun_apart,
     discard_members,
@@ -89,11 +89,11 @@ class SystemRun:
         inputs, step = self.data.inputs, "train"
         if self.system.reuse:
             source = trained_stamp(self.config, self.work, self.system.reuse, self.data, self.system.num_models)
-            inputs |= {self.system.reuse: source["digest"]}
+            inputs |= {self.system.reuse: identity(source)}
             step = "reuse"
         elif self.system.parts:
             stamps = {part: trained_stamp(self.config, self.work, part, self.data) for part in self.system.parts}
-            inputs |= {part: stamp["digest"] for part, stamp in stamps.items()}
+            inputs |= {part: identity(stamp) for part, stamp in stamps.items()}
             step = "join"
         elif self.system.targets is not None:
             inputs |= {

@@ -16,14 +16,14 @@ from asr_kd.acoustic.criteria import Criterion, DevScores
 from asr_kd.acoustic.divergence import diverged_in
 from asr_kd.acoustic.lda import InputTransform
 from asr_kd.acoustic.model import FrameModel, build_model, pick_device
-from asr_kd.acoustic.model_files import copy_members, join_models, save_model
+from asr_kd.acoustic.model_files import copy_members, join_models, save_model, weights_digest
 from asr_kd.acoustic.ranks import Ranks
 from asr_kd.acoustic.training import RunControl, TrainingData, fit, read_log, write_log
 from asr_kd.errors import UserError
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.locks import locked
 from asr_kd.io.resources import check_disk
-from asr_kd.io.stamp import Stamp, read_stamp, stale_reason
+from asr_kd.io.stamp import CONTENTS, Stamp, read_stamp, stale_reason
 from asr_kd.workspace.config import SystemConfig
 from asr_kd.workspace.executor import RunOptions
 
@@ -160,8 +160,10 @@ def _train_models(
     results = _results(model, progress)
     if not ranks.first:
         return TrainResult(path, True, **results, member=member)
-    with replacing_folder(path, stamp, results | metadata) as temporary:
+    made = results | metadata
+    with replacing_folder(path, stamp, made) as temporary:
         save_model(model, temporary)
+        made[CONTENTS] = weights_digest(temporary)
         write_log(temporary, progress.rows)
     checkpoint.unlink(missing_ok=True)
     return TrainResult(path, True, **results, member=member)

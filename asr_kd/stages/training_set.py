@@ -12,7 +12,7 @@ import numpy as np
 from asr_kd.errors import UserError
 from asr_kd.frames.source import FrameSource, InterleavedFrames
 from asr_kd.frames.store import FrameStore
-from asr_kd.io.stamp import first_difference
+from asr_kd.io.stamp import first_difference, identity
 from asr_kd.settings import to_mapping
 from asr_kd.workspace.config import DEV, TRAIN, Config
 from asr_kd.workspace.sets import open_frames
@@ -167,7 +167,7 @@ def trained_stamp(
             f"{work.command(command)}"
         )
     for part in config.systems[system].parts:
-        digest = trained_stamp(config, work, part, data)["digest"]
+        digest = identity(trained_stamp(config, work, part, data))
         if stamp["inputs"].get(part) != digest:
             raise UserError(
                 f"{path} is an ensemble with {part} {stamp['inputs'].get(part)}, but that is {digest} now; train it "
