@@ -159,6 +159,29 @@ def test_other_settings_rebuild_only_what_depends_on_them(copy):
     assert {path for path in after if after[path] != before.get(path)} == {Path("exp/distilled/stamp.json")}
 
 
+def test_a_larger_vocabulary_changes_the_search_and_no_net(copy):
+    root = copy.parent.parent
+    (copy.parent / "more.txt").write_text("BASI SABI\nSABI BA\n" * 3)
+    lexicon = copy.parent / "lexicon.txt"
+    lexicon.write_text(lexicon.read_text() + "SABI S AA B IY\n")
+    copy.write_text(yaml.safe_dump(changed(lang={"lm_text": "more.txt"})))
+    before = stamps(root)
+    outputs = run(copy, STAGES)
+    assert "SABI" in (root / "data" / "lang" / "words.txt").read_text().split()
+    after = stamps(root)
+    assert not {path for path in after if path.parts[:2] == ("exp", "align") and after[path] != before[path]}
+    for system in SYSTEMS:
+        assert after[Path("exp") / system / "stamp.json"] == before[Path("exp") / system / "stamp.json"]
+        decoded = Path("exp") / "decode" / system / "test" / "stamp.json"
+        assert after[decoded] != before[decoded]
+    assert "already" in outputs[4]
+
+    lexicon.write_text(lexicon.read_text().replace("BASI B AA S IY", "BASI B AA IY"))  # it is said in training
+    run(copy, STAGES[:3])
+    path = Path("exp") / "align" / "train" / "stamp.json"
+    assert stamps(root)[path] != after[path]
+
+
 def test_weights_that_are_trained_again_otherwise_take_their_results_with_them(copy, monkeypatch):
     """As after a change of code, which no setting tells of, or on cores that round otherwise."""
     exp = copy.parent.parent / "exp"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -51,14 +51,21 @@ def add_log_posteriors(graph: OnnxGraph, model: FrameModel, frames: str) -> str:
     return graph.op("Sub", total, graph.constant(math.log(len(members))))
 
 
+def check_writers(kinds: Iterable[str]) -> None:
+    """Raises UserError where models of a kind cannot be written."""
+    for kind in kinds:
+        if not MODELS[kind].onnx:
+            raise UserError(
+                f"models of kind {kind} cannot be written as ONNX: their line in MODELS (asr_kd/acoustic/settings.py) "
+                "names no writer; --format recogniser and --format kaldi need none."
+            )
+
+
 def _logits(graph: OnnxGraph, model: FrameModel, frames: str) -> list[str]:
     if isinstance(model, JoinedModels):
         return [logits for part in model.models for logits in _logits_of_part(graph, model, part, frames)]
     kind = model.settings.kind
-    if not MODELS[kind].onnx:
-        raise UserError(
-            f"models of kind {kind} cannot be written as ONNX: the line of this kind in MODELS has no `onnx`."
-        )
+    check_writers([kind])
     writer: Writer = pkgutil.resolve_name(MODELS[kind].onnx)
     return writer(graph, model, frames)
 

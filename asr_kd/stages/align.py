@@ -47,6 +47,7 @@ from asr_kd.io.stamp import STAMP, Stamp, read_stamp, stale_reason
 from asr_kd.lang.lexicon import read_lang
 from asr_kd.stages.align_stamps import AlignmentStamps
 from asr_kd.stages.finished_alignment import times_folder
+from asr_kd.stages.set_cuts import has_lexicon
 from asr_kd.workspace.cached_map import ARRAYS, cached_map
 from asr_kd.workspace.config import TRAIN, Config
 from asr_kd.workspace.executor import on_cluster
@@ -121,7 +122,6 @@ def _open(config: Config, work: Workspace, nj: int) -> _Run:
             "manual leave it out."
         )
     sets = list(all_sets(config, work))
-    lang = require(work.lang, work, "prepare")["digest"]
     for name in sets:
         _check_current(work, name)
     check_inputs_unmodified(work)
@@ -131,7 +131,23 @@ def _open(config: Config, work: Workspace, nj: int) -> _Run:
     labels = ""
     if config.alignment.labels == "from":
         labels = digest_of([[path.name, file_digest(path)] for path in label_files(_label_folder(config, work))])
+    lang = _spoken_digest(config, work, stores)
     return _Run(config, work, AlignmentStamps(config, work, lang, stores, labels), stores, offsets, nj)
+
+
+def _spoken_digest(config: Config, work: Workspace, stores: Mapping[str, FrameStore]) -> str:
+    """Of the phones, and of how the words are pronounced that sets without a lexicon of their own have.
+
+    A vocabulary that grew by `lang.lm_text` changes no alignment, and so no net.
+    """
+    whole = str(require(work.lang, work, "prepare")["digest"])
+    made = read_stamp(work.aligner(0))
+    if made is not None and made["inputs"].get("lang") == whole:
+        return whole  # by a version that took the vocabulary as a whole
+    texts = {text for name, store in stores.items() if not has_lexicon(config, name) for text in store.texts}
+    lang = read_lang(work.lang)
+    words = sorted({word for text in texts for word in text.split()})
+    return digest_of([lang.phones, [[word, lang.pronunciations.get(word)] for word in words]])[:16]
 
 
 def _label_folder(config: Config, work: Workspace) -> Path:

@@ -1,7 +1,7 @@
 """What each artefact of the stage `align` depends on.
 
-- the aligner: the lexicon and the training frames, with learn_from: all the frames of every set, with labels: from the
-  files of these labels;
+- the aligner: the pronunciations of the words that are said, and the training frames, with learn_from: all the frames
+  of every set, with labels: from the files of these labels;
 - a round of realignment: the aligner before it, and the same frames;
 - the alignment of a set: the last aligner, the frames and the lexicon of that set;
 - the trees: the alignment of the training set;
@@ -26,13 +26,18 @@ from asr_kd.workspace.work import Workspace, labels_of
 
 @dataclass(frozen=True)
 class AlignmentStamps:
-    """Stamps of a run over these sets."""
+    """Stamps of a run over these sets.
+
+    Attributes:
+      spoken: digest of the phones, and of the pronunciations of the words that are said.
+      given_labels: digest of the labels that the flat start begins with.
+    """
 
     config: Config
     work: Workspace
-    lang_digest: str
+    spoken: str
     stores: Mapping[str, FrameStore]
-    given_labels: str = ""  # digest of the labels that the flat start begins with
+    given_labels: str = ""
 
     def aligner(self, number: int) -> Stamp:
         """Of the flat start (0), or of a round of realignment."""
@@ -40,7 +45,7 @@ class AlignmentStamps:
         if number:
             inputs = {"aligner": self.aligner(number - 1).digest}
             return Stamp("realign", {"alignment": realign_settings(settings)}, inputs, seed)
-        inputs = {"lang": self.lang_digest} | ({"labels": self.given_labels} if self.given_labels else {})
+        inputs = {"lang": self.spoken} | ({"labels": self.given_labels} if self.given_labels else {})
         for name in self.stores if settings.learn_from == "all" else [TRAIN]:
             inputs |= {f"{name} {key}": digest for key, digest in self._of_set(name).items()}
         return Stamp("aligner", {"alignment": flat_start_settings(settings)}, inputs, seed)
@@ -60,7 +65,7 @@ class AlignmentStamps:
             self.work.tree(kind).name,
             {"alignment": tree_settings(settings) if kind == "tied" else flat_start_settings(settings)},
             {
-                "lang": self.lang_digest,
+                "lang": self.spoken,
                 "train frames": self.stores[TRAIN].digest,
                 "train alignment": self.alignment(TRAIN).digest,
             },

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 import asr_kd
+from asr_kd.decoding.settings import BACKENDS, DecodingConfig
 from asr_kd.io.cores import usable_cores
 
 _ROOT = Path(asr_kd.__file__).resolve().parents[1]  # the checkout, where the package is installed editable
@@ -97,6 +98,11 @@ def examine() -> Diagnosis:
     parts = {requirement.distribution: _import_check(requirement) for requirement in requirements}
     k2 = parts.pop("k2", None) or _import_check(_Requirement("k2", "", extra="k2"))
     decoders = [_toy_check("native", parts["numba"]), _toy_check("kaldi", parts["kaldi-decoder"], parts["kaldifst"])]
+    decoders += [
+        _toy_check(name, Check(backend.package, "ok" if backend.installed else "missing", ""))
+        for name, backend in BACKENDS.items()
+        if name not in ("k2", "native", "kaldi")
+    ]
     if k2.state != "missing":
         decoders.insert(0, _toy_check("k2", k2))
     needed = [check for check in parts.values() if check.needed]
@@ -178,7 +184,6 @@ def _decode_toy(backend: str) -> tuple[tuple[str, ...], float]:
 
     from asr_kd.decoding.decoder import make_decoder
     from asr_kd.decoding.graph import Graph
-    from asr_kd.decoding.settings import DecodingConfig
 
     src, dst, senone = np.array([arc[:3] for arc in TOY_ARCS], np.int32).T.copy()
     output = np.array([*range(1, len(TOY_ARCS)), 0], np.int32)

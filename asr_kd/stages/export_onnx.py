@@ -19,6 +19,7 @@ from asr_kd.evaluation.scoring import rate_name
 from asr_kd.export import PRECISIONS
 from asr_kd.export.onnx_acoustic import Description, streaming_model, utterance_model
 from asr_kd.export.onnx_graph import OPSET, Weights, save
+from asr_kd.export.onnx_models import check_writers
 from asr_kd.export.onnx_run import CHUNK, open_model
 from asr_kd.export.quantise import quantise_dynamic, quantise_static
 from asr_kd.frames.store import FrameStore
@@ -144,7 +145,7 @@ def export_onnx(config: Config, work: Workspace, system: str, folder: Path, opti
     Raises:
       UserError: an earlier stage has not run, the folder holds other files, or the extra `export` is not installed.
     """
-    config.system(system)
+    check_writers(config.system(name).model.kind for name in config.answering(system))
     folder = export_folder(folder)
     searches: dict[str, Search] = {}
     if options.measured:

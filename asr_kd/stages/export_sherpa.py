@@ -20,6 +20,7 @@ from asr_kd.evaluation.scoring import rate_name
 from asr_kd.export.graph_files import write_fst, write_words
 from asr_kd.export.onnx_acoustic import Description
 from asr_kd.export.onnx_graph import save
+from asr_kd.export.onnx_models import check_writers
 from asr_kd.export.quantise import quantise_dynamic
 from asr_kd.export.sherpa import offline_model, online_model, sherpa_fst, write_tokens
 from asr_kd.export.sherpa_run import RULE
@@ -140,7 +141,7 @@ def export_sherpa(config: Config, work: Workspace, system: str, folder: Path, op
     Raises:
       UserError: an earlier stage has not run, the folder holds other files, or the extra `export` is not installed.
     """
-    config.system(system)
+    check_writers(config.system(name).model.kind for name in config.answering(system))
     folder = export_folder(folder)
     names = tuple(dict.fromkeys((DEV, *chosen_sets(config, work, options.sets))))
     search = words_search(decode_context(config, work, names, None, options.nj), system)

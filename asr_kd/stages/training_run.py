@@ -14,6 +14,7 @@ import torch
 from asr_kd.acoustic.checkpoint import Progress
 from asr_kd.acoustic.criteria import Criterion, DevScores
 from asr_kd.acoustic.divergence import diverged_in
+from asr_kd.acoustic.kind_check import check_kind
 from asr_kd.acoustic.lda import InputTransform
 from asr_kd.acoustic.model import FrameModel, build_model, pick_device
 from asr_kd.acoustic.model_files import copy_members, join_models, save_model, weights_digest
@@ -134,7 +135,9 @@ def _train_models(
     device, ranks = pick_device(options.device), Ranks(options.rank, options.world)
     task, system = models.open_task(device), models.system
     sizes = {"num_dims": task.num_dims, "num_senones": task.num_senones}
-    model = build_model(system.model, **sizes, seeds=models.seeds, transform=task.transform).to(device)
+    model = build_model(system.model, **sizes, seeds=models.seeds, transform=task.transform)
+    check_kind(model, task.transform)
+    model = model.to(device)
     checkpoint = checkpoint_of(path)
     freed = checkpoint.stat().st_size if checkpoint.exists() else 0
     check_disk(path, _DISK_PER_WEIGHT * model.members * model.parameters_per_member - freed)

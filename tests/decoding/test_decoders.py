@@ -11,7 +11,7 @@ import torch
 
 from asr_kd.decoding.decoder import make_decoder
 from asr_kd.decoding.graph import compile_graph
-from asr_kd.decoding.settings import DecodingConfig
+from asr_kd.decoding.settings import BACKENDS, DecodingConfig
 from asr_kd.decoding.word_paths import words_at
 from asr_kd.errors import UserError
 
@@ -28,10 +28,10 @@ def graph():
     return compile_graph(toy.LANG, toy.ARPA, toy.toy_tree(np.random.default_rng(3), 2), toy.SILENCE)
 
 
-@pytest.fixture(params=["k2", "native", "kaldi"])
+@pytest.fixture(params=list(BACKENDS))
 def backend(request) -> str:
-    if request.param == "k2":
-        pytest.importorskip("k2", reason="k2 is not installed", exc_type=ImportError)
+    package = BACKENDS[request.param].package
+    pytest.importorskip(package, reason=f"{package} is not installed", exc_type=ImportError)
     return request.param
 
 

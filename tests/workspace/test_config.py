@@ -16,7 +16,7 @@ from asr_kd.acoustic.settings import DnnConfig, TrainingConfig
 from asr_kd.cli import main
 from asr_kd.corpora.registry import CORPORA
 from asr_kd.corpora.settings import PromptsConfig
-from asr_kd.distillation.settings import TargetsConfig
+from asr_kd.distillation.settings import LOSSES, TargetsConfig
 from asr_kd.errors import UserError
 from asr_kd.settings import keys_of, to_mapping
 from asr_kd.workspace.config import Config, SystemConfig
@@ -265,8 +265,8 @@ def test_the_reference_in_the_docs_is_that_of_the_code():
          "folder of imported targets is written with a slash (./Teacher)"),
         ("systems.distilled.targets.from", ["teacher", "teacher"], "systems.distilled.targets: from: teacher, teacher "
          "names a teacher twice"),
-        ("systems.distilled.targets.loss", "mse", "systems.distilled.targets.loss must be one of 'kl', 'logits', not "
-         "'mse'"),
+        ("systems.distilled.targets.loss", "mse", "systems.distilled.targets.loss must be one of "
+         f"{', '.join(map(repr, LOSSES))}, not 'mse'"),
         ("systems.distilled.tree", "monophone", "systems.distilled: it has tree: monophone, but teacher has tree: "
          "tied"),
         ("systems.teacher.targets", {"from": "distilled"}, "systems: teacher -> distilled -> teacher learn from each "
