@@ -52,5 +52,8 @@ if [ -n "$torch" ]; then
 else
   "$uv" pip sync --python "$venv/bin/python" --require-hashes "$lock"
 fi
-"$uv" pip install --quiet --python "$venv/bin/python" --no-deps --no-build-isolation --editable .
+# compat: a path, not a finder, which a folder named asr_kd beside one's script would hide: the clone itself
+"$uv" pip install --quiet --python "$venv/bin/python" --no-deps --no-build-isolation \
+  --config-settings editable_mode=compat --editable .
 echo "$expected" >"$stamp" # last: an interrupted set-up leaves no stamp
+echo "set-up: done; \`source $venv/bin/activate\` puts asr-kd on the path of this shell" >&2

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+import asr_kd
 from asr_kd.frames.store import FrameStore
 
 from .recipe import RATE, finished_recipe, run
@@ -52,10 +53,13 @@ def test_python_in_documents_runs(block: str, folder: Path, monkeypatch: pytest.
     features = FrameStore.open(Path("recipes/prompts/data/frames/dev")).normalised(0)
     names: dict[str, Any] = {
         "features": features,
+        "samples": samples,
         "chunks": np.split(features, range(20, len(features), 20)),
         "blocks": np.split(samples, range(800, len(samples), 800)),
     }
     exec(compile(block, "document", "exec"), names)
+    if "Fbank(" in block:
+        np.testing.assert_allclose(names["features"], asr_kd.fbank(samples[None], RATE, 40), rtol=1e-5, atol=1e-5)
     scores = names.get("log_posteriors")
     assert scores is None or np.isfinite(np.asarray(scores)).all()
 

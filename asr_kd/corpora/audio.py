@@ -188,7 +188,8 @@ def _read_recording(
 
 
 def _damage(name: str, reason: str) -> str:
-    if "not recognised" in reason:
+    # what libsndfile says of a text whose name ends in .mp3 is that it is no file; what is none was refused before
+    if "not recognised" in reason or "not a regular file" in reason:
         return f"{name} is in no format that libsndfile reads; convert it (ffmpeg -i FILE FILE.wav), or fetch it again"
     return f"{name} is damaged ({reason.rstrip('.')}); fetch it again"
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from asr_kd.corpora.audio import SUFFIXES, Audio
-from asr_kd.corpora.held_out import draw, drawn_sets, parts_to_read
+from asr_kd.corpora.held_out import TRAIN, draw, drawn_sets, parts_to_read
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance, read_table, utterance_id
 from asr_kd.corpora.segments import Segment, read_segments
 from asr_kd.corpora.settings import FolderConfig
@@ -112,7 +112,19 @@ def read(request: ReadRequest[FolderConfig]) -> CorpusManifest:
     for name, part in parts_to_read(request, drawn):
         transcribed = name not in request.untranscribed
         _add(listing, _read_part(request.root / part, request.settings, listing, transcribed), name, seen)
+    if drawn and (count := len(_folders_without_speakers(listing))) > 1:
+        listing.notes.append(
+            f"warning: training recordings are in {count} folders, and utterances of {' and '.join(drawn)} are drawn from "
+            "all of them; if each is a speaker's, set corpus.folder_is_speaker: true, else the same voices are in "
+            "training and in what is scored"
+        )
     return draw(listing, drawn, request.seed, request.root)
+
+
+def _folders_without_speakers(listing: CorpusManifest) -> set[Path]:
+    """Those with training recordings of which each counts as a speaker of its own."""
+    train = [utterance for utterance in listing.utterances if utterance.set == TRAIN]
+    return {Path(str(utterance.audio.source)).parent for utterance in train if utterance.speaker == utterance.id}
 
 
 def _add(listing: CorpusManifest, part: _Part, name: str, seen: dict[str, str]) -> None:

@@ -19,6 +19,7 @@ from asr_kd.corpora.settings import HeldOut, OwnSpeechConfig
 from asr_kd.errors import UserError, some_of
 
 TRAIN = "train"
+_FAR = 1.5  # times what is asked for, from which on it is said
 
 OwnSpeech = TypeVar("OwnSpeech", bound=OwnSpeechConfig)
 
@@ -104,9 +105,11 @@ def draw(
         raise UserError(f"{root}: {keys} would leave none of {len(sizes)} {what} to train on; lower what is taken.")
     for name in held_out:
         taken = sorted(group for group in sets if sets[group] == name)
-        count = f"{sum(sizes[group] for group in taken)} of {len(train)} utterances"
+        count = sum(sizes[group] for group in taken)
         whose = f", all those of {len(taken)} of {len(sizes)} speakers ({some_of(taken)})" if by_speaker else ""
-        listing.notes.append(f"{name}: {count} were drawn from training{whose}")
+        if (share := held_out[name].share) and count > _FAR * share * len(train):
+            whose += f"; they are {count / len(train):.0%}, where {share:.0%} is asked for: speakers stay whole"
+        listing.notes.append(f"{name}: {count} of {len(train)} utterances were drawn from training{whose}")
     return moved(listing, {utterance: sets[group] for utterance, group in group_of.items() if group in sets})
 
 

@@ -122,6 +122,7 @@ def _open(config: Config, work: Workspace, nj: int) -> _Run:
             "manual leave it out."
         )
     sets = list(all_sets(config, work))
+    vocabulary = require(work.lang, work, "prepare")
     for name in sets:
         _check_current(work, name)
     check_inputs_unmodified(work)
@@ -131,16 +132,18 @@ def _open(config: Config, work: Workspace, nj: int) -> _Run:
     labels = ""
     if config.alignment.labels == "from":
         labels = digest_of([[path.name, file_digest(path)] for path in label_files(_label_folder(config, work))])
-    lang = _spoken_digest(config, work, stores)
+    lang = _spoken_digest(config, work, stores, vocabulary["digest"])
     return _Run(config, work, AlignmentStamps(config, work, lang, stores, labels), stores, offsets, nj)
 
 
-def _spoken_digest(config: Config, work: Workspace, stores: Mapping[str, FrameStore]) -> str:
+def _spoken_digest(config: Config, work: Workspace, stores: Mapping[str, FrameStore], whole: str) -> str:
     """Of the phones, and of how the words are pronounced that sets without a lexicon of their own have.
 
     A vocabulary that grew by `lang.lm_text` changes no alignment, and so no net.
+
+    Args:
+      whole: digest of data/lang.
     """
-    whole = str(require(work.lang, work, "prepare")["digest"])
     made = read_stamp(work.aligner(0))
     if made is not None and made["inputs"].get("lang") == whole:
         return whole  # by a version that took the vocabulary as a whole

@@ -193,7 +193,7 @@ class CorpusSource:
             count = f"{len(problems)} utterances" if len(problems) > 1 else "1 utterance"
             raise UserError(
                 f"{self.folder}: {count} cannot be used: {named}{more} "
-                "(--on-bad-utterance skip leaves such utterances out)."
+                "(corpus.on_bad_utterance: skip leaves such utterances out)."
             )
 
 

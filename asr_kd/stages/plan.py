@@ -18,7 +18,7 @@ from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_SHIFT
 from asr_kd.frames.sampler import BLOCK_FRAMES
 from asr_kd.frames.store import store_bytes
-from asr_kd.io.cores import usable_cores
+from asr_kd.io.cores import taken_cores, usable_cores
 from asr_kd.io.files import read_lines
 from asr_kd.io.formatting import human_bytes, text_table
 from asr_kd.io.stamp import read_stamp
@@ -41,6 +41,7 @@ from asr_kd.workspace.sets import speech_sets
 from asr_kd.workspace.work import Workspace
 
 GPU_TFLOPS = 312.0  # an A100's bf16 peak, from its maker's data sheet
+_BUSY = "other programs kept {} cores busy while steps were timed: the hours here may be several times too many"
 GPU_SHARE = 0.35  # of a GPU's peak that training steps of this kind reach; an assumption
 SECONDS_OF_UTTERANCE = 12.3  # LibriSpeech's mean; only small parts of the sizes depend on it
 
@@ -74,6 +75,8 @@ class Row:
 def _hours(seconds: float | None) -> str:
     if seconds is None:
         return ""
+    if seconds < 0.6:
+        return "< 0.01 min"
     return f"{seconds / 3600:.3g} h" if seconds >= 360 else f"{seconds / 60:.2g} min"
 
 
@@ -84,6 +87,7 @@ class Plan:
     frames: int
     rows: list[Row]
     gpu_tflops: float = GPU_TFLOPS
+    taken: int = 0  # cores that other programs kept busy while steps were timed
 
     def __str__(self) -> str:
         cells = [row.cells(self.gpu_tflops) for row in self.rows]
@@ -98,6 +102,7 @@ class Plan:
                 "on CPUs systems that do not depend on each other train side by side unless asr-kd train has --nj 1: "
                 "their memory adds up, and they take less time",
                 f"the GPU is one of {self.gpu_tflops:g} TFLOP/s, of which training is assumed to reach {GPU_SHARE:.0%}",
+                *([_BUSY.format(self.taken)] if self.taken else []),
             ]
         )
 
@@ -140,6 +145,7 @@ def plan(
       UserError: how much speech there is follows neither from data/ nor from the corpus's known parts.
     """
     speech = planned_speech(config, work, prepared=prepared)
+    taken = round(taken_cores()) if measure else 0
     rows = [*_before_training(config, speech), *_realignment(config, speech, measure=measure)]
     systems: dict[str, SystemPlan] = {}
     speeds: dict[str, float | None] = {}
@@ -167,7 +173,7 @@ def plan(
     if config.decodes_phones:
         rows += [_decode_phones(config, work, flops)]
     rows += [Row("report", "frames of the scored sets", flops, seconds=seconds)]
-    return Plan(speech.frames, rows, gpu_tflops)
+    return Plan(speech.frames, rows, gpu_tflops, taken)
 
 
 def planned_speech(config: Config, work: Workspace, *, prepared: bool) -> Speech:

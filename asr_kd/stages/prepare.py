@@ -40,6 +40,7 @@ from asr_kd.workspace.sets import add_set as note_set
 from asr_kd.workspace.sets import prepared
 from asr_kd.workspace.work import Workspace, require
 
+_MANY_UNKNOWN = 0.1  # of a set's words; fewer are named alone
 _VERSION = 2  # raise it when the same files give other words or pronunciations
 
 logger = logging.getLogger(__name__)
@@ -104,6 +105,12 @@ def _describe_set(name: str, entries: Mapping[str, Any]) -> list[str]:
         f"{name}: {entries['utterances']} utterances, {entries['words']} words, {entries['minutes']:.1f} minutes, "
         f"{entries['oov_words']} words outside the vocabulary{some}"
     ]
+    unknown = entries["oov_words"] / max(1, entries["words"])
+    if unknown >= _MANY_UNKNOWN:
+        lines.append(
+            f"warning: {unknown:.0%} of the words of {name} are outside the vocabulary, and cannot be recognised; "
+            "lang.lm_text names text whose words are added to it"
+        )
     notes = {
         "without_pronunciation": "{} utterances have a word without pronunciation: they cannot be aligned",
         "sentences_in_lm_text": "warning: {} of its sentences are in the text of the language model, which knows them "

@@ -225,6 +225,9 @@ def test_a_file_without_a_header_is_no_recording(tmp_path: Path) -> None:
     (tmp_path / "a.raw").write_bytes(SAMPLES.tobytes())
     with pytest.raises(BadAudio, match=r"a\.raw is in no format that libsndfile reads; convert it"):
         read_audio(tmp_path / "a.raw", FORMAT)
+    (tmp_path / "text.mp3").write_text("this is what was said\n" * 99)  # of which libsndfile says that it is no file
+    with pytest.raises(BadAudio, match=r"text\.mp3 is in no format that libsndfile reads; convert it"):
+        read_audio(tmp_path / "text.mp3", FORMAT)
     (tmp_path / "a.mp3").touch()
     with pytest.raises(BadAudio, match=r"a\.mp3 is empty; record it again"):
         read_audio(tmp_path / "a.mp3", FORMAT)

@@ -47,6 +47,21 @@ def test_a_name_in_both_forms_is_there_twice(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def test_folders_that_may_be_speakers_are_named_where_sets_are_drawn(tmp_path: Path) -> None:
+    lines = "".join(f"{name}{number} one\n" for name in "ab" for number in range(5))
+    write(tmp_path / "train", lines, *(f"{name}/{name}{number}.wav" for name in "ab" for number in range(5)))
+    sets = {"train": ("train",), "dev": ()}
+    notes = {
+        known: folder.read(
+            ReadRequest(tmp_path, tmp_path, FolderConfig(folder_is_speaker=known, dev=HeldOut(share=0.2)), sets)
+        ).notes
+        for known in (False, True)
+    }
+    assert "training recordings are in 2 folders, and utterances of dev are drawn from all" in notes[False][0]
+    assert "set corpus.folder_is_speaker: true" in notes[False][0]
+    assert not any("folder_is_speaker" in note for note in notes[True])
+
+
 def test_hidden_files_are_no_recordings(tmp_path: Path) -> None:
     write(tmp_path / "train", "x one\n", "x.wav", "._x.wav", ".trash/y.wav", "deep/.hidden.flac")
     assert names(read(tmp_path)) == ["x"]

@@ -77,6 +77,15 @@ def test_what_was_drawn_is_noted_with_its_speakers() -> None:
     assert after.notes == [f"dev: 2 of 6 utterances were drawn from training, all those of 1 of 3 speakers ({speaker})"]
 
 
+def test_few_speakers_give_more_than_is_asked_for_which_is_said() -> None:
+    after = draw(listing(*(f"s{k}" for k in range(4) for _ in range(6))), {"dev": TENTH}, 1, ROOT)
+    (speaker,) = sets(after)["dev"]
+    assert after.notes == [
+        f"dev: 6 of 24 utterances were drawn from training, all those of 1 of 4 speakers ({speaker}); they are 25%, "
+        "where 10% is asked for: speakers stay whole"
+    ]
+
+
 def test_one_speaker_is_shared_by_the_sets_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     after = draw(listing(*"a" * 20), {"test": TENTH, "dev": TENTH}, 1, ROOT)
     assert Counter(u.set for u in after.utterances) == {"train": 16, "dev": 2, "test": 2}

@@ -168,6 +168,8 @@ def test_every_stage_is_counted_and_what_runs_nets_is_timed(tmp_path):
         plan(config, work)
     note_minutes(work, train=30.0, dev=2.0, test=3.0)
     result = plan(config, work)
+    assert "other programs kept 2 cores busy" in str(replace(result, taken=2))
+    assert "other programs" not in str(replace(result, taken=0)) and "e-05" not in str(result)
     assert result.frames == 180_000
     assert [row.stage for row in result.rows] == [
         "features",

@@ -184,6 +184,7 @@ def test_a_set_is_added_and_nothing_else_changes(folder_recipe: Recipe) -> None:
     assert set(all_sets(folder_recipe.config, folder_recipe.work)) == {"train", "dev", "test", "more"}
     assert [cut.id for cut in CutSet.from_file(folder_recipe.work.cuts("more"))] == ["m1", "m2", "m3"]
     assert result.metadata["oov_words"] == 2 and "2 words outside the vocabulary (MAN, QQQQX)" in str(result)
+    assert "warning: 40% of the words of more are outside the vocabulary, and cannot be recognised" in str(result)
     assert result.metadata["without_pronunciation"] == 1 and result.metadata["sentences_in_lm_text"] == 1
     assert "MAN" in read_lang(folder_recipe.work.lang, folder_recipe.work.lexicon("more")).pronunciations
     assert not add(folder_recipe, {"m1": "hello world", "m2": "good man", "m3": "qqqqx"}).ran
