@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -116,3 +117,13 @@ def finished_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not root.exists():
             run(make_recipe(root), STAGES)
     return root / "conf" / "tiny.yaml"
+
+
+if __name__ == "__main__":  # python -m tests.recipe DIR: makes it there, and runs it; the same code gives the same files
+    os.environ["OMP_NUM_THREADS"] = "1"
+    made = make_recipe(Path(sys.argv[1]))
+    settings = yaml.safe_load(made.read_text())
+    for system in settings["systems"].values():
+        system["training"]["precision"] = "float32"
+    made.write_text(yaml.safe_dump(settings))
+    print("".join(run(made, STAGES)))

@@ -116,7 +116,7 @@ class ModelKind:
     onnx: str = ""
 
 
-# What `model.kind` can name. A new kind is a file with its settings and module, and a line here.
+# What `model.kind` can name. A new kind is a class of settings above, a file with its module, and a line here.
 MODELS: dict[str, ModelKind] = {
     "dnn": ModelKind(DnnConfig, "asr_kd.acoustic.dnn:Dnn", "asr_kd.export.onnx_models:write_dnn"),
     "tdnn": ModelKind(TdnnConfig, "asr_kd.acoustic.tdnn:Tdnn", "asr_kd.export.onnx_models:write_tdnn"),
