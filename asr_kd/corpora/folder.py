@@ -114,8 +114,8 @@ def read(request: ReadRequest[FolderConfig]) -> CorpusManifest:
         _add(listing, _read_part(request.root / part, request.settings, listing, transcribed), name, seen)
     if drawn and (count := len(_folders_without_speakers(listing))) > 1:
         listing.notes.append(
-            f"warning: training recordings are in {count} folders, and utterances of {' and '.join(drawn)} are drawn from "
-            "all of them; if each is a speaker's, set corpus.folder_is_speaker: true, else the same voices are in "
+            f"warning: training recordings are in {count} folders, and utterances of {' and '.join(drawn)} are drawn "
+            "from all of them; if each is a speaker's, set corpus.folder_is_speaker: true, else the same voices are in "
             "training and in what is scored"
         )
     return draw(listing, drawn, request.seed, request.root)
