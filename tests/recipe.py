@@ -119,9 +119,8 @@ def finished_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "conf" / "tiny.yaml"
 
 
-if (
-    __name__ == "__main__"
-):  # python -m tests.recipe DIR: makes it there, and runs it; the same code gives the same files
+# python -m tests.recipe DIR: makes it there and runs it; the same code gives the same files
+if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"
     made = make_recipe(Path(sys.argv[1]))
     settings = yaml.safe_load(made.read_text())
