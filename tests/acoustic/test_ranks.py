@@ -150,6 +150,7 @@ def differ_most(ours: FrameModel | dict[str, torch.Tensor], theirs: dict[str, to
     return max(float((state[name].float() - theirs[name].float()).abs().max()) for name in theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_three_processes_train_what_one_trains(folder: Path, case: str) -> None:
     model, progress = trained(case, ALONE)
@@ -164,6 +165,7 @@ def test_three_processes_train_what_one_trains(folder: Path, case: str) -> None:
             assert np.allclose(row[name], expected[name], atol=2e-3), name
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(folder: Path) -> None:
     whole, _ = trained("dnn, hard", ALONE)
     assert differ_most(whole, torch.load(folder / "resumed.0.pt")) < 2e-4
