@@ -24,7 +24,7 @@ TINY = {
     "features": {"speeds": [1.0]},
     "alignment": {"rounds": 2, "leaves": 12, "min_count": 20, "model": NET | {"left_context": 1, "right_context": 1}},
     "systems": {
-        "teacher": {"model": NET, "members": 2, "training": TRAINING},
+        "teacher": {"model": {"front": {"channels": [2]}, "width": 8}, "training": TRAINING | {"batch_size": 100}},
         "direct": {"model": NET, "seeds": 1, "training": TRAINING},
         "distilled": {"model": NET, "seeds": 1, "training": TRAINING},
     },
