@@ -45,6 +45,6 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         if path in uris:
             start = Path(page.file.src_uri).parent
             return f"{match['text']}({os.path.relpath(uris[path], start)}{match['anchor'] or ''})"
-        return match["text"][1:-1] if path.is_file() else match[0]
+        return match["text"].lstrip("!")[1:-1] if path.is_file() else match[0]
 
     return LINK.sub(link, markdown)

@@ -164,10 +164,10 @@ def test_a_larger_vocabulary_changes_the_search_and_no_net(copy):
     (copy.parent / "more.txt").write_text("BASI SABI\nSABI BA\n" * 3)
     lexicon = copy.parent / "lexicon.txt"
     lexicon.write_text(lexicon.read_text() + "SABI S AA B IY\n")
-    copy.write_text(yaml.safe_dump(changed(lang={"lm_text": "more.txt"})))
+    copy.write_text(yaml.safe_dump(changed(lang={"lm_text": "more.txt", "lm_transcripts": True})))
     before = stamps(root)
     outputs = run(copy, STAGES)
-    assert "SABI" in (root / "data" / "lang" / "words.txt").read_text().split()
+    assert {"SABI", *LEXICON} == set((root / "data" / "lang" / "words.txt").read_text().split())
     after = stamps(root)
     assert not {path for path in after if path.parts[:2] == ("exp", "align") and after[path] != before[path]}
     for system in SYSTEMS:
@@ -180,6 +180,27 @@ def test_a_larger_vocabulary_changes_the_search_and_no_net(copy):
     run(copy, STAGES[:3])
     path = Path("exp") / "align" / "train" / "stamp.json"
     assert stamps(root)[path] != after[path]
+
+
+def test_a_set_that_was_added_follows_pronunciations_that_came_later(copy):
+    root, lexicon = copy.parent.parent, copy.parent / "lexicon.txt"
+    known = lexicon.read_text()
+    shutil.copytree(root / "corpus" / "test", root / "corpus" / "more")
+    lines = (root / "corpus" / "more" / "text").read_text().replace("test", "more").splitlines()
+    for file in (root / "corpus" / "more").glob("*.wav"):
+        file.rename(file.with_name(file.name.replace("test", "more")))
+    (root / "corpus" / "more" / "text").write_text("\n".join([f"{lines[0].split()[0]} SABI BA", *lines[1:]]))
+    lexicon.write_text(known + "SABI S AA B IY\n")
+    run(copy, [["prepare"], ["prepare", "--add-set", "more=more"], *STAGES[1:3]])
+    before = stamps(root)
+    lexicon.write_text(known + "SABI S AA B AA\n")
+    (copy.parent / "more.txt").write_text("SABI BA\n" * 3)
+    copy.write_text(yaml.safe_dump(changed(lang={"lm_text": "more.txt", "lm_transcripts": True})))
+    run(copy, STAGES[:3])
+    after = stamps(root)
+    for name, made_again in (("more", True), ("train", False), ("test", False)):
+        path = Path("exp") / "align" / name / "stamp.json"
+        assert (after[path] != before[path]) is made_again, name
 
 
 def test_weights_that_are_trained_again_otherwise_take_their_results_with_them(copy, monkeypatch):

@@ -107,7 +107,7 @@ def draw(
         taken = sorted(group for group in sets if sets[group] == name)
         count = sum(sizes[group] for group in taken)
         whose = f", all those of {len(taken)} of {len(sizes)} speakers ({some_of(taken)})" if by_speaker else ""
-        if (share := held_out[name].share) and count > _FAR * share * len(train):
+        if by_speaker and (share := held_out[name].share) and count > _FAR * share * len(train):
             whose += f"; they are {count / len(train):.0%}, where {share:.0%} is asked for: speakers stay whole"
         listing.notes.append(f"{name}: {count} of {len(train)} utterances were drawn from training{whose}")
     return moved(listing, {utterance: sets[group] for utterance, group in group_of.items() if group in sets})

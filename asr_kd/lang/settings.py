@@ -39,6 +39,7 @@ class LangConfig:
     closures: bool = False
     lm: str = ""  # an ARPA file (.gz or not) to decode with; "": one is estimated
     lm_text: str = ""  # a sentence a line (.gz or not) to estimate from; "": the training transcripts
+    lm_transcripts: bool = False  # with lm_text: the training transcripts count too, after that text
     vocabulary: Natural = 0  # the most frequent words of that text that can be recognised; 0: all
     ngram_order: Count = 3
     prune: NotNegative = 0.0  # drop n-grams whose loss raises the model's perplexity by less than this fraction

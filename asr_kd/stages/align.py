@@ -40,11 +40,11 @@ from asr_kd.alignment.tree_growing import grow_tree_of_set
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_SHIFT
 from asr_kd.frames.store import FrameStore
-from asr_kd.io.files import digest_of, file_digest, replacing_file
+from asr_kd.io.files import digest_of, file_digest, read_lines, replacing_file
 from asr_kd.io.folders import discard_partial, replacing_folder, resuming_folder
 from asr_kd.io.resources import check_disk
 from asr_kd.io.stamp import STAMP, Stamp, read_stamp, stale_reason
-from asr_kd.lang.lexicon import read_lang
+from asr_kd.lang.lexicon import Lang, read_lang
 from asr_kd.stages.align_stamps import AlignmentStamps
 from asr_kd.stages.finished_alignment import times_folder
 from asr_kd.stages.set_cuts import has_lexicon
@@ -132,8 +132,10 @@ def _open(config: Config, work: Workspace, nj: int) -> _Run:
     labels = ""
     if config.alignment.labels == "from":
         labels = digest_of([[path.name, file_digest(path)] for path in label_files(_label_folder(config, work))])
-    lang = _spoken_digest(config, work, stores, vocabulary["digest"])
-    return _Run(config, work, AlignmentStamps(config, work, lang, stores, labels), stores, offsets, nj)
+    spoken, lang = _spoken_digest(config, work, stores, vocabulary["digest"]), read_lang(work.lang)
+    respelt = {name: _respelt(work.lexicon(name), lang) for name in sets}
+    stamps = AlignmentStamps(config, work, spoken, stores, labels, respelt)
+    return _Run(config, work, stamps, stores, offsets, nj)
 
 
 def _spoken_digest(config: Config, work: Workspace, stores: Mapping[str, FrameStore], whole: str) -> str:
@@ -147,10 +149,23 @@ def _spoken_digest(config: Config, work: Workspace, stores: Mapping[str, FrameSt
     made = read_stamp(work.aligner(0))
     if made is not None and made["inputs"].get("lang") == whole:
         return whole  # by a version that took the vocabulary as a whole
-    texts = {text for name, store in stores.items() if not has_lexicon(config, name) for text in store.texts}
     lang = read_lang(work.lang)
+    texts = {text for name, store in stores.items() if not has_lexicon(config, name) for text in store.texts}
     words = sorted({word for text in texts for word in text.split()})
-    return digest_of([lang.phones, [[word, lang.pronunciations.get(word)] for word in words]])[:16]
+    spoken = [lang.phones, [[word, lang.pronunciations.get(word)] for word in words]]
+    # stops that some word closes: of all words, for they have releases of their own then
+    return digest_of([*spoken, *([sorted(lang.closed_stops)] if lang.closed_stops else [])])[:16]
+
+
+def _respelt(lexicon: Path, lang: Lang) -> str:
+    """Digest of the words of a set's lexicon that data/lang says otherwise by now, as it is taken; "": none."""
+    own: dict[str, set[tuple[str, ...]]] = {}
+    for _, line in read_lines(lexicon, "align again") if lexicon.exists() else ():
+        word, *phones = line.split()
+        own.setdefault(word, set()).add(tuple(phones))
+    known = {word: lang.spell(word) for word in sorted(own.keys() & lang.pronunciations.keys())}
+    changed = [[word, variants] for word, variants in known.items() if set(variants) != own[word]]
+    return digest_of(changed)[:16] if changed else ""
 
 
 def _label_folder(config: Config, work: Workspace) -> Path:

@@ -14,7 +14,7 @@ So no artefact but the totals depends on a set that is only scored.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from asr_kd.alignment.settings import flat_start_settings, realign_settings, tree_settings
 from asr_kd.frames.store import FrameStore
@@ -31,6 +31,7 @@ class AlignmentStamps:
     Attributes:
       spoken: digest of the phones, and of the pronunciations of the words that are said.
       given_labels: digest of the labels that the flat start begins with.
+      respelt: set -> digest of the words of its lexicon that data/lang says otherwise; "": none.
     """
 
     config: Config
@@ -38,6 +39,7 @@ class AlignmentStamps:
     spoken: str
     stores: Mapping[str, FrameStore]
     given_labels: str = ""
+    respelt: Mapping[str, str] = field(default_factory=dict)
 
     def aligner(self, number: int) -> Stamp:
         """Of the flat start (0), or of a round of realignment."""
@@ -53,7 +55,8 @@ class AlignmentStamps:
     def _of_set(self, name: str) -> dict[str, str]:
         lexicon = self.work.lexicon(name)
         digests = {"lexicon": file_digest(lexicon)} if lexicon.exists() else {}
-        return {"frames": self.stores[name].digest, **digests}
+        respelt = self.respelt.get(name)
+        return {"frames": self.stores[name].digest, **digests, **({"pronunciations": respelt} if respelt else {})}
 
     def alignment(self, name: str) -> Stamp:
         last = self.aligner(self.config.alignment.realign_rounds)

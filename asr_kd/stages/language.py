@@ -169,6 +169,8 @@ class _Sentences:
                 self.left_out += 1
             else:
                 yield sentence.split()
+        if self.settings.lm_transcripts:
+            yield from (sentence.split() for sentence in self.train_texts)
 
 
 def read_sentences(path: Path, normalise: Normaliser, progress: str | None = None) -> Iterator[str]:

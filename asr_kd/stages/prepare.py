@@ -106,10 +106,10 @@ def _describe_set(name: str, entries: Mapping[str, Any]) -> list[str]:
         f"{entries['oov_words']} words outside the vocabulary{some}"
     ]
     unknown = entries["oov_words"] / max(1, entries["words"])
-    if unknown >= _MANY_UNKNOWN:
+    if unknown >= _MANY_UNKNOWN and name != TRAIN:
         lines.append(
-            f"warning: {unknown:.0%} of the words of {name} are outside the vocabulary, and cannot be recognised; "
-            "lang.lm_text names text whose words are added to it"
+            f"warning: {unknown:.0%} of the words of {name} are outside the vocabulary, and cannot be recognised; more "
+            "text adds words: lang.lm_text, with lang.lm_transcripts: true"
         )
     notes = {
         "without_pronunciation": "{} utterances have a word without pronunciation: they cannot be aligned",

@@ -60,8 +60,10 @@ _AHEAD = 4  # shards for each worker that are submitted before the first result 
 _DEATHS = 2  # of workers before a shard is done without others beside it
 _FOLDER = ".cluster"  # in exp/
 _LOOK = 5.0  # seconds between two looks at whether there are workers
+_ANSWER = 30.0  # seconds for a scheduler to answer, or to be back
 _OLD = 86400.0  # seconds; files of commands that were killed so long ago are deleted
 _TIMEOUTS = (TimeoutError, asyncio.TimeoutError)  # the same from Python 3.11 on
+_LOUD = ("distributed.client", "distributed.core", "distributed.scheduler", "distributed.worker", "tornado.application")
 _WAIT = 600.0  # seconds for the first worker of a batch system, which may have to wait for a machine
 
 # of a worker's process
@@ -131,7 +133,7 @@ class Cluster:
             file.unlink(missing_ok=True)
             with contextlib.suppress(Exception):  # where the scheduler is gone there is nothing to cancel
                 self.client.cancel([future for _, future in in_progress])
-            if lost := workers - self._addresses():
+            if (present := self._addresses()) and (lost := workers - present):
                 log.warning("%d workers of %d were lost; their shards were done again", len(lost), len(workers))
 
     def _alone(self, future: Any, number: int, count: int) -> Any:
@@ -185,8 +187,10 @@ class Cluster:
         if self.client.status == "closed":
             return set()
         try:
-            return set(self.client.nthreads())
-        except (OSError, CommClosedError, AttributeError):  # a client that is being closed has no scheduler
+            ask = self.client.scheduler.ncores
+            return set(self.client.sync(ask, workers=None, callback_timeout=_ANSWER))
+        # AttributeError, RuntimeError: of a client that is being closed
+        except (*_TIMEOUTS, OSError, CommClosedError, AttributeError, RuntimeError):
             return set()
 
 
@@ -314,7 +318,7 @@ def connected(where: str, options: Path | None, root: Path, jobs: int | None = N
         else:
             address, jobs = stack.enter_context(_queue(where, options, jobs))
         try:
-            client = stack.enter_context(distributed.Client(address, timeout=30, set_as_default=False))
+            client = stack.enter_context(distributed.Client(address, timeout=_ANSWER, set_as_default=False))
         except (OSError, ValueError) as error:
             raise UserError(f"--executor dask:{where}: no scheduler answers there ({first_line(error)}).") from None
         try:
@@ -334,13 +338,16 @@ def connected(where: str, options: Path | None, root: Path, jobs: int | None = N
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Within it Dask does not log what the command says in a sentence of its own."""
-    logger = logging.getLogger("distributed")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    # some have levels of their own, which their parent's does not change
+    loggers = [logging.getLogger(name) for name in ("distributed", *_LOUD)]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def _delete_old(folder: Path) -> None:

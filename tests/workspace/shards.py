@@ -17,6 +17,11 @@ def note_and_wait(shard: tuple[str, int]) -> None:
     time.sleep(10 * WAIT)
 
 
+def note_slowly(shard: tuple[str, int]) -> int:
+    time.sleep(0.2)
+    return shard[1]
+
+
 def note_and_hold(shard: tuple[str, int]) -> None:
     """As `note_and_wait`, but no other thread of Python can run meanwhile."""
     folder, number = shard

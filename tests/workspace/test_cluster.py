@@ -6,6 +6,9 @@ import hashlib
 import logging
 import math
 import os
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
@@ -26,7 +29,7 @@ from asr_kd.workspace.cached_map import cached_map, json_codec
 from asr_kd.workspace.executor import on_cluster, parallel_map, running_on
 
 from ..stores import write_store
-from .shards import die
+from .shards import die, note_slowly
 
 pytestmark = pytest.mark.slow
 
@@ -200,6 +203,40 @@ def test_a_client_that_has_given_up_is_one_sentence(cluster: Any, tmp_path: Path
             list(results)
     with pytest.raises(UserError, match=r"the cluster's scheduler was lost \(.*\); run the same"):
         list(given_up.map(math.factorial, range(30)))
+
+
+@pytest.mark.parametrize("when", ["between maps", "within one"])
+def test_a_scheduler_that_is_killed_is_one_sentence(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cluster_module, "_ANSWER", 3.0)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    port, dask_command = address.rpartition(":")[2], [sys.executable, "-m", "dask"]
+    options = ["--host", "127.0.0.1", "--port", port, "--no-dashboard", "--no-show"]
+    scheduler = subprocess.Popen([*dask_command, "scheduler", *options], **quiet)
+    worker = subprocess.Popen([*dask_command, "worker", address, "--no-dashboard", "--no-nanny"], **quiet)
+    shards = [(str(tmp_path), number) for number in range(9)]
+    try:
+        with (
+            pytest.raises(UserError, match=r"the cluster's scheduler was lost \(.*\); run the same"),
+            running_on(f"dask:{address}", None, tmp_path) as at_once,
+        ):
+            results = parallel_map(note_slowly, shards, nj=at_once)
+            if when == "between maps":
+                list(results)
+            else:
+                next(results)
+            scheduler.kill()
+            scheduler.wait()
+            list(parallel_map(note_slowly, shards, nj=at_once) if when == "between maps" else results)
+    finally:
+        for process in (scheduler, worker):
+            process.kill()
+            process.wait()
+    assert "Traceback" not in capfd.readouterr().err  # Dask's own
 
 
 def test_files_of_commands_that_were_killed_long_ago_are_deleted(cluster: Any, tmp_path: Path) -> None:
