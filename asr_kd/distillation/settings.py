@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
+from asr_kd.io.stamp import Stamp
 from asr_kd.settings import STRICT, Count, Fraction, Positive
 
 
@@ -68,6 +70,14 @@ class TargetsConfig:
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         parts += [f"{key}={value}" for key, value in changed.items() if value != defaults[key]]
         return ",".join(parts)
+
+    def stamp(self, made_from: Mapping[str, str], seed: int) -> Stamp:
+        """Of the store of these targets.
+
+        Args:
+          made_from: identities of the teachers, or digests of imported files, and of frames other than training's.
+        """
+        return Stamp("soft-targets", {"targets": self.stored}, made_from, seed, version=2)
 
     @property
     def stored(self) -> TargetsConfig:

@@ -17,6 +17,7 @@ import numpy as np
 from asr_kd.acoustic.training import read_log
 from asr_kd.alignment.tree import read_tree
 from asr_kd.corpora.settings import TimitConfig
+from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.distillation.soft_target_worker import TeacherFolder
 from asr_kd.errors import UserError
 from asr_kd.evaluation.bootstrap import ratio_interval
@@ -116,7 +117,23 @@ def _model_digest(config: Config, work: Workspace, system: str) -> str:
                 f"{work.exp(system)} was made from another {work.exp(source)} than the one there now; "
                 f"make it again: {work.command(f'train {system}')}"
             )
+    _check_teachers(config, work, system, stamp)
     return identity(stamp)
+
+
+def _check_teachers(config: Config, work: Workspace, system: str, stamp: Mapping[str, Any]) -> None:
+    """Raises UserError where a distilled system learnt from teachers that were trained again since."""
+    if (settings := stamp["settings"].get("targets")) is None:
+        return
+    targets = TargetsConfig(**settings)
+    if targets.imported or not set(targets.source) <= set(config.systems):
+        return
+    teachers = {name: identity(require(work.exp(name), work, f"train {name}")) for name in targets.source}
+    if targets.stamp(teachers, int(stamp["seed"])).digest not in stamp["inputs"].values():
+        raise UserError(
+            f"{work.exp(system)} was distilled from another {' and '.join(teachers)} than there is now; train again: "
+            f"{work.command(f'train {system}')}"
+        )
 
 
 def collect(config: Config, work: Workspace) -> Evidence:

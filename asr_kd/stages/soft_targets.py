@@ -146,7 +146,7 @@ class SystemTargets:
         if not targets.imported:
             of_frames[TRAIN] = {}
         return {
-            name: Stamp("soft-targets", {"targets": targets.stored}, inputs | frames, self.config.seed, version=2)
+            name: targets.stamp(inputs | frames, self.config.seed)
             for name, frames in of_frames.items()
         }
 

@@ -18,7 +18,7 @@ from asr_kd.alignment.tree import monophone_tree, write_tree
 from asr_kd.evaluation.wer import align_words
 from asr_kd.frames.store import FrameStore
 from asr_kd.io.files import write_json_lines
-from asr_kd.io.stamp import STAMP, Stamp
+from asr_kd.io.stamp import STAMP, Stamp, read_stamp
 from asr_kd.workspace.config import Config
 from asr_kd.workspace.config_files import from_mapping
 from asr_kd.workspace.work import Workspace, labels_of
@@ -136,8 +136,11 @@ def _model(config: Config, work: Workspace, name: str, stores: dict[str, FrameSt
     model = build_model(system.model, num_dims=5, num_senones=NUM_SENONES, seeds=seeds)
     model.precision = "float32"
     rows = _train(model, stores["train"], stores["dev"])
-    settings = {} if system.targets is None else {"targets": system.targets}
-    _stamp(work.exp(name), "train", settings, metadata={"best_epoch": [len(rows)] * len(seeds)})
+    settings, inputs = {}, {"folder": name}
+    if system.targets is not None:
+        teachers = {teacher: (read_stamp(work.exp(teacher)) or {})["digest"] for teacher in system.targets.source}
+        settings, inputs = {"targets": system.targets}, {"soft targets": system.targets.stamp(teachers, 1).digest}
+    _stamp(work.exp(name), "train", settings, inputs, metadata={"best_epoch": [len(rows)] * len(seeds)})
     save_model(model, work.exp(name))
     write_log(work.exp(name), rows)
 

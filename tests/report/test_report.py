@@ -15,10 +15,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.errors import UserError
 from asr_kd.io.files import read_json_lines
 from asr_kd.io.formatting import percent
-from asr_kd.io.stamp import STAMP, Stamp
+from asr_kd.io.stamp import CONTENTS, STAMP, Stamp, identity, read_stamp
 from asr_kd.report import plots
 from asr_kd.report.collect import collect
 from asr_kd.report.page import markdown_escaped, sentences
@@ -114,11 +115,29 @@ def test_settings_of_the_targets_are_those_of_training(broken: tuple[Config, Wor
     stamp = json.loads((work.exp("distilled") / "stamp.json").read_text())
     assert stamp["settings"]["targets"] == {"from": ["teacher"], "soft_weight": 0.6}
     stamp["settings"]["targets"] |= {"temperature": 7.0}
+    teachers = {"teacher": identity(read_stamp(work.exp("teacher")) or {})}
+    stamp["inputs"]["soft targets"] = TargetsConfig(**stamp["settings"]["targets"]).stamp(teachers, 1).digest
     (work.exp("distilled") / "stamp.json").write_text(json.dumps(stamp))
     assert "soft targets at temperature 7;" in sentences(collect(config, work).results).lead()
     del stamp["settings"]["targets"]
     (work.exp("distilled") / "stamp.json").write_text(json.dumps(stamp))
     with pytest.raises(UserError, match="distilled was trained without soft targets,"):
+        collect(config, work)
+
+
+def test_students_of_a_teacher_that_is_gone_are_refused(broken: tuple[Config, Workspace]) -> None:
+    """As after a teacher was trained again on cores that round otherwise, and not its students."""
+    config, work = broken
+    file = work.exp("teacher") / "stamp.json"
+    stamp = json.loads(file.read_text())
+    file.write_text(json.dumps(stamp | {"metadata": stamp["metadata"] | {CONTENTS: "f" * 16}}))
+    for name in ("dev", "test"):
+        for folder in (work.decoded("teacher", name), work.decoded_phones("teacher", name)):
+            path = folder / "stamp.json"
+            path.write_text(path.read_text().replace(stamp["digest"], f"{stamp['digest']}-{'f' * 16}"))
+    with pytest.raises(
+        UserError, match=r"distilled was distilled from another teacher than there is now; train again: "
+    ):
         collect(config, work)
 
 
