@@ -39,6 +39,7 @@ lint: setup
 
 # the reference of all config keys, and the site in build/site; `mkdocs serve` shows it while one writes
 docs: setup
+	@command -v mkdocs >/dev/null || { echo "make docs: mkdocs is in the reference environment alone; leave out ENV=modern." >&2; exit 2; }
 	asr-kd config --reference >docs/config.md
 	NO_MKDOCS_2_WARNING=true mkdocs build --quiet
 
