@@ -46,7 +46,7 @@ def show_config(config_path: Path | None, output: str | None) -> None:
 @click.option("--corpus-dir", type=PATH, help="The folder of the corpus, where it is known already.")
 @click.argument("directory", type=PATH)
 def new(directory: Path, corpus: str, language: str, corpus_dir: Path | None) -> None:
-    """Write a recipe for speech of your own in DIRECTORY: config, run.sh and .gitignore. Prints the next commands."""
+    """Write a recipe for speech of your own in DIRECTORY: config, run.sh and README. Prints the next commands."""
     from asr_kd.stages.new import new_recipe
 
     click.echo(str(new_recipe(directory, corpus, language, corpus_dir)))

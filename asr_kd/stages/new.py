@@ -1,4 +1,4 @@
-"""`asr-kd new`: a recipe for a corpus of one's own, with a config, run.sh and .gitignore, which needs no checkout."""
+"""`asr-kd new`: a recipe for one's own corpus: config, run.sh, README and .gitignore; it needs no checkout."""
 
 from __future__ import annotations
 
@@ -37,18 +37,23 @@ class NewRecipe:
 
     def __str__(self) -> str:
         config = shlex.quote(str(self.folder / "conf" / "config.yaml"))
-        run = shlex.quote(os.path.join(self.folder, "run.sh"))  # with a slash even where the folder is the current one
+        run = _run_script(self.folder)
         where = shlex.quote(str(self.corpus_dir)) if self.corpus_dir else _PLACEHOLDER
         given = "" if self.corpus_dir else f" --corpus-dir {where}"
         return "\n".join(
             [
-                f"{self.folder}: conf/config.yaml (look through it first), run.sh and .gitignore",
+                f"{self.folder}: conf/config.yaml (look through it first), run.sh, README.md and .gitignore",
                 f"{where}, the folder of the corpus: {LAYOUTS[self.corpus]}",
                 "",
                 f"asr-kd prepare --config {config} --corpus-dir {where}  # checks the corpus",
                 f"{run}{given}  # all stages; the last writes {self.folder / 'exp' / 'report' / 'index.html'}",
             ]
         )
+
+
+def _run_script(folder: Path) -> str:
+    """For the shell, with a slash even where the folder is the current one."""
+    return shlex.quote(os.path.join(folder, "run.sh"))
 
 
 def new_recipe(folder: Path, corpus: str, language: str = "en", corpus_dir: Path | None = None) -> NewRecipe:
@@ -79,7 +84,16 @@ def new_recipe(folder: Path, corpus: str, language: str = "en", corpus_dir: Path
     run = templates.get_template("run.sh.j2").render(
         corpus_dir=f"{known:21} # folder of the corpus", pipes=corpus in ("kaldi", "cuts")
     )
-    files = {"conf/config.yaml": config, "run.sh": run, ".gitignore": templates.get_template("gitignore").render()}
+    readme = templates.get_template("README.md.j2").render(
+        name=folder.absolute().name,
+        run=_run_script(folder),
+        config=shlex.quote(str(folder / "conf" / "config.yaml")),
+        corpus_dir=corpus_dir,
+        layout=LAYOUTS[corpus],
+        english=Normaliser(language).english,
+    )
+    files = {"README.md": readme, "conf/config.yaml": config, "run.sh": run}
+    files[".gitignore"] = templates.get_template("gitignore").render()
     temporary = folder / ".tmp"  # inside: `folder` may be the current one
     with full_disk_is_an_error(folder):
         (temporary / "conf").mkdir(parents=True)

@@ -145,10 +145,7 @@ class SystemTargets:
         of_frames = {name: {f"{name} frames": store.digest} for name, store in self.data.stores.items()}
         if not targets.imported:
             of_frames[TRAIN] = {}
-        return {
-            name: targets.stamp(inputs | frames, self.config.seed)
-            for name, frames in of_frames.items()
-        }
+        return {name: targets.stamp(inputs | frames, self.config.seed) for name, frames in of_frames.items()}
 
     def store(self, options: RunOptions, nj: int | None = None) -> list[SoftTargetsResult]:
         """Makes the store of each set, unless it is there; see `make_soft_targets`."""

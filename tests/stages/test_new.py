@@ -1,6 +1,8 @@
 """`asr-kd new` writes a recipe that runs as it stands, or nothing."""
 
 import os
+import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -46,12 +48,30 @@ def new(folder: Path | str, *options: str, corpus: str = "folder") -> Result:
 def test_what_is_written_is_a_recipe(tmp_path: Path, corpus: str, language: str) -> None:
     result = new(tmp_path / "mine", "--language", language, corpus=corpus)
     assert result.exit_code == 0, result.output
-    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == [".gitignore", "conf", "run.sh"]
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == [".gitignore", "README.md", "conf", "run.sh"]
     config = load_config(tmp_path / "mine" / "conf" / "config.yaml")
     assert config.corpus.name == corpus and config.lang.language == language
     assert config.lang.units == ("phones" if language == "en-GB" else "characters")
     assert config.compare and set(config.sets) == {"train", "dev", "test"}
     assert os.access(tmp_path / "mine" / "run.sh", os.X_OK)
+
+
+@pytest.mark.parametrize("corpus_dir", ["my speech", ""])
+@pytest.mark.parametrize("corpus", LAYOUTS)
+def test_the_readme_of_a_recipe_has_commands_that_can_be_typed(tmp_path: Path, corpus: str, corpus_dir: str) -> None:
+    options = ["--corpus-dir", str(tmp_path / corpus_dir)] if corpus_dir else []
+    (tmp_path / corpus_dir).mkdir(exist_ok=True)
+    assert new(tmp_path / "a recipe", *options, corpus=corpus).exit_code == 0
+    readme = (tmp_path / "a recipe" / "README.md").read_text()
+    assert readme.startswith("# a recipe\n") and LAYOUTS[corpus] in readme and "{" not in readme.replace("{units:", "")
+    assert not re.search(r"\n{3,}", readme) and ("--corpus-dir DIR" in readme) is not bool(corpus_dir)
+    run, *commands = re.findall(r"^    (\S.*)$", readme, re.MULTILINE)
+    assert shlex.split(run)[0] == str(tmp_path / "a recipe" / "run.sh")
+    for line in commands:
+        name, *arguments = shlex.split(line)[1:]
+        main.commands[name].make_context(name, arguments)  # raises click.UsageError
+    for name in re.findall(r"\| `asr-kd ([a-z-]+)", readme):
+        assert name in main.commands
 
 
 def test_run_sh_takes_options_and_names_what_is_wrong(tmp_path: Path) -> None:
