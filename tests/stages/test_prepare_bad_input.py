@@ -60,7 +60,7 @@ def assert_refused_then_skipped(recipe: Recipe, utterance: str, says: str) -> No
         recipe.prepare()
     message = str(caught.value)
     assert re.search(f"1 utterance cannot be used: {utterance}: .*{says}", message), message
-    assert "--on-bad-utterance skip" in message and "\n" not in message
+    assert "on_bad_utterance: skip" in message and "\n" not in message
     assert not recipe.work.data.exists()
 
     result = recipe.prepare("skip")

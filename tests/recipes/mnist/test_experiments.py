@@ -212,3 +212,13 @@ def test_real_digits_distilled_beat_hard_labels(real_mnist, tmp_path):
     hard = lab.errors(lab.student("hard", student, Recipe(chosen=chosen)))
     soft = lab.errors(lab.student("soft", student, Recipe(SoftConfig(4.0, training=student), chosen=chosen)))
     assert max(soft) < min(hard), f"hard {hard}, soft {soft}"
+
+
+def test_the_table_of_the_results_is_that_of_the_run() -> None:
+    """results/quick.json is what the command beside the table wrote."""
+    written = json.loads((RECIPE / "results" / "quick.json").read_text())
+    document = (RECIPE / "RESULTS.md").read_text(encoding="utf-8")
+    section = document[: document.index("## conf/paper.yaml")]
+    rows = re.findall(r"^\| (?!\|)(.*?) \| (.*?) \| (.*?) \|$", section, re.MULTILINE)
+    shown = [(what.replace(" from one teacher", ""), here, paper) for what, here, paper in table(written)]
+    assert rows == shown
