@@ -23,7 +23,10 @@ SPEAKERS = ("DR1/FVMH0", "DR2/FAEM0", "DR3/FALK0", "DR1/MCPM0", "DR2/MARC0", "DR
 TRAINING = {"epochs": 4, "batch_size": 256, "learning_rate": 3.0e-3}
 SMALL = {
     "systems": {
-        "teacher": {"members": 2, "model": {"layers": 1, "width": 64}, "training": TRAINING},
+        "teacher": {
+            "model": {"width": 32, "front": {"channels": [2, 4]}, "chunk_frames": 20},
+            "training": TRAINING | {"batch_size": 200},
+        },
         "direct": {"seeds": 1, "model": {"layers": 1, "width": 48}, "training": TRAINING},
         "distilled": {"seeds": 1, "model": {"layers": 1, "width": 48}, "training": TRAINING},
         "monophone": None,
