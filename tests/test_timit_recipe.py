@@ -24,8 +24,8 @@ TRAINING = {"epochs": 4, "batch_size": 256, "learning_rate": 3.0e-3}
 SMALL = {
     "systems": {
         "teacher": {
-            "model": {"width": 32, "front": {"channels": [2, 4]}, "chunk_frames": 20},
-            "training": TRAINING | {"batch_size": 200},
+            "model": {"width": 64, "front": {"channels": [4, 8]}, "chunk_frames": 20},
+            "training": TRAINING | {"batch_size": 200, "epochs": 12, "learning_rate": 4.0e-3},
         },
         "direct": {"seeds": 1, "model": {"layers": 1, "width": 48}, "training": TRAINING},
         "distilled": {"seeds": 1, "model": {"layers": 1, "width": 48}, "training": TRAINING},
