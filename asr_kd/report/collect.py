@@ -7,9 +7,8 @@ is the same wherever the report shows it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +16,6 @@ import numpy as np
 from asr_kd.acoustic.training import read_log
 from asr_kd.alignment.tree import read_tree
 from asr_kd.corpora.settings import TimitConfig
-from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.distillation.soft_target_worker import TeacherFolder
 from asr_kd.errors import UserError
 from asr_kd.evaluation.bootstrap import ratio_interval
@@ -25,9 +23,10 @@ from asr_kd.evaluation.frames import Diversity, ExampleFrame, between_parts, exa
 from asr_kd.evaluation.wer import confusions
 from asr_kd.frames.store import FrameStore
 from asr_kd.io.files import read_json
-from asr_kd.io.stamp import identity, read_stamp
+from asr_kd.io.stamp import read_stamp
 from asr_kd.report.comparisons import compare_systems, error_rate, frame_accuracy, phone_error_rate
 from asr_kd.report.hypotheses import Difference, Hypotheses, differences, read_hypotheses
+from asr_kd.report.provenance import inputs, rescored
 from asr_kd.report.resampling import Resampling, read_resampling
 from asr_kd.report.results import (
     AlignmentResults,
@@ -44,10 +43,10 @@ from asr_kd.report.results import (
     StoredTargetsResults,
     SystemRow,
 )
-from asr_kd.report.systems import Measured, curve, is_reused, main_set, measure, rates, row_of
+from asr_kd.report.systems import Measured, curve, main_set, measure, rates, row_of
 from asr_kd.report.worth_results import Resampled
 from asr_kd.workspace.config import DEV, Config
-from asr_kd.workspace.sets import open_frames, open_labels, prepare_command, prepared, scored_sets, speech_sets
+from asr_kd.workspace.sets import open_frames, open_labels, prepared, scored_sets
 from asr_kd.workspace.work import Workspace, require
 
 T = TypeVar("T", StoredTargetsResults, SetSize, LeftOut)
@@ -66,83 +65,13 @@ class Evidence:
     senone_names: list[str]  # of the example's senones, then of its label
 
 
-def inputs(config: Config, work: Workspace) -> dict[str, str]:
-    """Digests of all that the report is made from.
-
-    Raises:
-      UserError: something is missing (the message names the command that makes it), or was made
-        from an artefact that is no longer there.
-    """
-    digests = {"data": require(work.data, work, "prepare")["digest"]}
-    for name in speech_sets(config, work):
-        digests[f"{name} cuts"] = require(work.cuts_stamp(name), work, prepare_command(work, name))["digest"]
-    sets = scored_sets(config, work)
-    for name in sets:
-        digests[f"{name} frames"] = require(work.frames(name), work, "features")["digest"]
-    digests["alignment"] = require(work.exp("align"), work, "align")["digest"]
-    for name in speech_sets(config, work):
-        if (stamp := read_stamp(work.exp("align") / name)) is not None:
-            digests[f"{name} alignment"] = stamp["digest"]
-    if (stamp := read_stamp(work.exp("align_compare"))) is not None:
-        digests["compared"] = stamp["digest"]
-    for system in config.systems:
-        model = _model_digest(config, work, system)
-        digests[system] = model
-        for name in sets:
-            digests[f"{system} {name}"] = _decoded_digest(work, work.decoded(system, name), system, model)
-            if config.decodes_phones:
-                folder = work.decoded_phones(system, name)
-                digests[f"{system} {name} phones"] = _decoded_digest(work, folder, system, model)
-    return digests | _rescored_digests(config, work)
-
-
-def _decoded_digest(work: Workspace, folder: Path, system: str, model: str) -> str:
-    """Of what a system recognised; raises UserError where that is missing, or the model is another one now."""
-    stamp = require(folder, work, f"decode --system {system}")
-    if model not in stamp["inputs"].values():
-        raise UserError(
-            f"{folder} was decoded with another {work.exp(system)} than the one there now ({model}); "
-            f"decode again: {work.command('decode')}"
-        )
-    return str(stamp["digest"])
-
-
-def _model_digest(config: Config, work: Workspace, system: str) -> str:
-    stamp = require(work.exp(system), work, f"train {system}")
-    settings = config.system(system)
-    for source in (*([settings.reuse] if settings.reuse and is_reused(stamp) else []), *settings.parts):
-        digest = identity(require(work.exp(source), work, f"train {source}"))
-        if digest not in stamp["inputs"].values():
-            raise UserError(
-                f"{work.exp(system)} was made from another {work.exp(source)} than the one there now; "
-                f"make it again: {work.command(f'train {system}')}"
-            )
-    _check_teachers(config, work, system, stamp)
-    return identity(stamp)
-
-
-def _check_teachers(config: Config, work: Workspace, system: str, stamp: Mapping[str, Any]) -> None:
-    """Raises UserError where a distilled system learnt from teachers that were trained again since."""
-    if (settings := stamp["settings"].get("targets")) is None:
-        return
-    targets = TargetsConfig(**settings)
-    if targets.imported or not set(targets.source) <= set(config.systems):
-        return
-    teachers = {name: identity(require(work.exp(name), work, f"train {name}")) for name in targets.source}
-    if targets.stamp(teachers, int(stamp["seed"])).digest not in stamp["inputs"].values():
-        raise UserError(
-            f"{work.exp(system)} was distilled from another {' and '.join(teachers)} than there is now; train again: "
-            f"{work.command(f'train {system}')}"
-        )
-
-
 def collect(config: Config, work: Workspace) -> Evidence:
     """Counts and measures everything; takes as long as running each model over every scored set once.
 
     Models that are members of an ensemble of systems run once more, with the others.
 
     Raises:
-      UserError: as `inputs`.
+      UserError: as `asr_kd.report.provenance.inputs`.
     """
     inputs(config, work)
     sets = scored_sets(config, work)
@@ -356,11 +285,6 @@ def _left_out(
     return list(dict.fromkeys(rows))
 
 
-def _rescored_digests(config: Config, work: Workspace) -> dict[str, str]:
-    """For the report's stamp: folder -> digest."""
-    return {str(folder.relative_to(work.exp(""))): stamp["digest"] for _, _, folder, stamp in _rescored(config, work)}
-
-
 def _rescored_rows(config: Config, work: Workspace, resampling: Mapping[str, Resampling]) -> list[RescoredRow]:
     """The first pass's error rate, the new one with its interval, and the lists' best, on the test sets.
 
@@ -368,7 +292,7 @@ def _rescored_rows(config: Config, work: Workspace, resampling: Mapping[str, Res
       UserError: a file is missing or damaged.
     """
     rows = []
-    for system, name, folder, _ in _rescored(config, work):
+    for system, name, folder, _ in rescored(config, work):
         hypotheses = read_hypotheses(folder, work.command("decode --rescore-lm FILE"))
         summary = hypotheses.summary
         interval = ratio_interval(hypotheses.errors, hypotheses.words, **resampling[name].of(hypotheses.ids))
@@ -386,19 +310,6 @@ def _rescored_rows(config: Config, work: Workspace, resampling: Mapping[str, Res
             )
         )
     return rows
-
-
-def _rescored(config: Config, work: Workspace) -> Iterator[tuple[str, str, Path, dict[str, Any]]]:
-    """System, test set, folder and its stamp; those of another first pass are left out."""
-    for system in config.systems:
-        for name in scored_sets(config, work):
-            decoded = read_stamp(work.decoded(system, name))
-            if name == DEV or decoded is None:
-                continue
-            for folder in sorted(work.rescored(system, name, "").glob("*")):
-                stamp = read_stamp(folder)
-                if stamp is not None and stamp["inputs"]["decoded"] == decoded["digest"]:
-                    yield system, name, folder, stamp
 
 
 def _noted(work: Workspace, name: str) -> dict[str, float]:

@@ -132,13 +132,14 @@ def _open(config: Config, work: Workspace, nj: int) -> _Run:
     labels = ""
     if config.alignment.labels == "from":
         labels = digest_of([[path.name, file_digest(path)] for path in label_files(_label_folder(config, work))])
-    spoken, lang = _spoken_digest(config, work, stores, vocabulary["digest"]), read_lang(work.lang)
+    lang = read_lang(work.lang)
+    spoken = _spoken_digest(config, work, stores, lang, vocabulary["digest"])
     respelt = {name: _respelt(work.lexicon(name), lang) for name in sets}
     stamps = AlignmentStamps(config, work, spoken, stores, labels, respelt)
     return _Run(config, work, stamps, stores, offsets, nj)
 
 
-def _spoken_digest(config: Config, work: Workspace, stores: Mapping[str, FrameStore], whole: str) -> str:
+def _spoken_digest(config: Config, work: Workspace, stores: Mapping[str, FrameStore], lang: Lang, whole: str) -> str:
     """Of the phones, and of how the words are pronounced that sets without a lexicon of their own have.
 
     A vocabulary that grew by `lang.lm_text` changes no alignment, and so no net.
@@ -149,7 +150,6 @@ def _spoken_digest(config: Config, work: Workspace, stores: Mapping[str, FrameSt
     made = read_stamp(work.aligner(0))
     if made is not None and made["inputs"].get("lang") == whole:
         return whole  # by a version that took the vocabulary as a whole
-    lang = read_lang(work.lang)
     texts = {text for name, store in stores.items() if not has_lexicon(config, name) for text in store.texts}
     words = sorted({word for text in texts for word in text.split()})
     spoken = [lang.phones, [[word, lang.pronunciations.get(word)] for word in words]]
@@ -160,7 +160,7 @@ def _spoken_digest(config: Config, work: Workspace, stores: Mapping[str, FrameSt
 def _respelt(lexicon: Path, lang: Lang) -> str:
     """Digest of the words of a set's lexicon that data/lang says otherwise by now, as it is taken; "": none."""
     own: dict[str, set[tuple[str, ...]]] = {}
-    for _, line in read_lines(lexicon, "align again") if lexicon.exists() else ():
+    for _, line in read_lines(lexicon, "prepare the set again") if lexicon.exists() else ():
         word, *phones = line.split()
         own.setdefault(word, set()).add(tuple(phones))
     known = {word: lang.spell(word) for word in sorted(own.keys() & lang.pronunciations.keys())}

@@ -26,7 +26,7 @@ from asr_kd.frames.store import FrameStore
 from asr_kd.io.files import read_json, write_json
 from asr_kd.io.folders import resuming_folder
 from asr_kd.io.formatting import text_table
-from asr_kd.io.stamp import Stamp, identity, stale_reason
+from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.stages.decode import decode_stamp
 from asr_kd.stages.decode_context import chosen_sets, decode_context
 from asr_kd.stages.export_folder import RESULT, STEP, export_folder
@@ -36,7 +36,7 @@ from asr_kd.stages.export_search import PHONES, WORDS, Search, searches_of
 from asr_kd.stages.new_speech import inputs_of, normalisation_of
 from asr_kd.workspace.config import DEV, TRAIN, Config
 from asr_kd.workspace.sets import open_frames
-from asr_kd.workspace.work import Workspace, labels_of, require
+from asr_kd.workspace.work import Workspace, labels_of, require, trained_identity
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ def _stamp(config: Config, work: Workspace, system: str, searches: dict[str, Sea
         "sampling_rate": config.corpus.sampling_rate,
         "running_seconds": config.features.running_seconds,
     }
-    inputs = {"model": identity(require(work.exp(system), work, f"train {system}"))}
+    inputs = {"model": trained_identity(work, system)}
     for name in (TRAIN, DEV) if "int8-static" in options.chosen else (TRAIN,):
         inputs[f"{name} frames"] = require(work.frames(name), work, "features")["digest"]
     labels = labels_of(config.system(system).tree)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.formatting import human_bytes
-from asr_kd.io.stamp import Stamp, identity, stale_reason
+from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.runtime.folder import write_recogniser
 from asr_kd.settings import to_mapping
 from asr_kd.stages.export_folder import RECOGNISER, STEP, export_folder
@@ -16,7 +16,7 @@ from asr_kd.stages.new_speech import inputs_of
 from asr_kd.stages.transcribe import recogniser_files
 from asr_kd.workspace.config import TRAIN, Config
 from asr_kd.workspace.sets import open_frames
-from asr_kd.workspace.work import Workspace, require
+from asr_kd.workspace.work import Workspace, require, trained_identity
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def export_recogniser(config: Config, work: Workspace, system: str, folder: Path
         "recogniser": to_mapping(files.settings),
     }
     inputs = {
-        "model": identity(require(work.exp(system), work, f"train {system}")),
+        "model": trained_identity(work, system),
         "train frames": open_frames(work, TRAIN).digest,
         "graph": require(files.graph, work, "decode")["digest"],
     }

@@ -29,7 +29,7 @@ from asr_kd.frames.features import FRAME_SHIFT, LOW_FREQ
 from asr_kd.io.files import read_json, write_json
 from asr_kd.io.folders import resuming_folder
 from asr_kd.io.formatting import text_table
-from asr_kd.io.stamp import Stamp, identity, stale_reason
+from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.lang.lexicon import read_lang
 from asr_kd.lang.ngram import read_arpa
 from asr_kd.stages.decode import decode_stamp
@@ -42,7 +42,7 @@ from asr_kd.stages.new_speech import inputs_of, normalisation_of
 from asr_kd.stages.sherpa_measure import OWN, Package, Recording, measure, recordings_of
 from asr_kd.workspace.config import DEV, TRAIN, Config
 from asr_kd.workspace.sets import open_frames
-from asr_kd.workspace.work import Workspace, require
+from asr_kd.workspace.work import Workspace, trained_identity
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +192,7 @@ def _stamp(config: Config, work: Workspace, search: Search, options: SherpaOptio
         "decoding": search.context.decoding,
         "running_seconds": config.features.running_seconds,
     }
-    inputs = {"model": identity(require(work.exp(system), work, f"train {system}"))}
+    inputs = {"model": trained_identity(work, system)}
     inputs |= {"train frames": open_frames(work, TRAIN).digest, "graph": search.task.inputs["graph"]}
     for name in search.context.stores:
         inputs[f"words of {name}"] = decode_stamp(search.context, search.task, name).digest

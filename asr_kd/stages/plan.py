@@ -41,7 +41,7 @@ from asr_kd.workspace.sets import speech_sets
 from asr_kd.workspace.work import Workspace
 
 GPU_TFLOPS = 312.0  # an A100's bf16 peak, from its maker's data sheet
-_BUSY = "other programs kept {} cores busy while steps were timed: the hours here may be several times too many"
+_BUSY = "other programs kept {} cores busy as steps began to be timed: the hours here may be several times too many"
 GPU_SHARE = 0.35  # of a GPU's peak that training steps of this kind reach; an assumption
 SECONDS_OF_UTTERANCE = 12.3  # LibriSpeech's mean; only small parts of the sizes depend on it
 
@@ -87,7 +87,7 @@ class Plan:
     frames: int
     rows: list[Row]
     gpu_tflops: float = GPU_TFLOPS
-    taken: int = 0  # cores that other programs kept busy while steps were timed
+    taken: int = 0  # cores that other programs kept busy as steps began to be timed
 
     def __str__(self) -> str:
         cells = [row.cells(self.gpu_tflops) for row in self.rows]

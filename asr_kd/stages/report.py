@@ -9,8 +9,9 @@ from pathlib import Path
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.io.yaml_files import dump_yaml
-from asr_kd.report.collect import Evidence, collect, inputs
+from asr_kd.report.collect import Evidence, collect
 from asr_kd.report.page import Origin, picture, render, terminal_text
+from asr_kd.report.provenance import inputs
 from asr_kd.report.results import MnistResults
 from asr_kd.report.results_file import as_json, read_mnist, read_results
 from asr_kd.report.style import as_image
@@ -21,7 +22,7 @@ from asr_kd.workspace.work import Workspace
 
 log = logging.getLogger(__name__)
 
-_VERSION = 13  # of the page; raise it when templates or figures change, so that old reports are made again
+_VERSION = 14  # of the page; raise it when templates or figures change, so that old reports are made again
 
 
 @dataclass(frozen=True)

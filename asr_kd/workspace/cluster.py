@@ -184,12 +184,10 @@ class Cluster:
 
     def _addresses(self) -> set[str]:
         """Of the workers; none where the scheduler is gone."""
-        if self.client.status == "closed":
-            return set()
         try:
             ask = self.client.scheduler.ncores
             return set(self.client.sync(ask, workers=None, callback_timeout=_ANSWER))
-        # AttributeError, RuntimeError: of a client that is being closed
+        # AttributeError, RuntimeError: of a client that is closed, or being closed
         except (*_TIMEOUTS, OSError, CommClosedError, AttributeError, RuntimeError):
             return set()
 

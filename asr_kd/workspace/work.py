@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from asr_kd.errors import UserError
-from asr_kd.io.stamp import read_stamp
+from asr_kd.io.stamp import identity, read_stamp
 
 ALIGNER = "model"  # the flat start's folder in exp/align, beside those of the sets
 
@@ -120,3 +120,8 @@ def require(path: Path, work: Workspace, command: str) -> dict[str, Any]:
     if stamp is None:
         raise UserError(f"{path} is not there yet; make it first: {work.command(command)}")
     return stamp
+
+
+def trained_identity(work: Workspace, system: str) -> str:
+    """What stands for a trained system in the stamps of what is made with it; UserError where it is not there."""
+    return identity(require(work.exp(system), work, f"train {system}"))
