@@ -19,7 +19,7 @@ import click
 
 import asr_kd
 from asr_kd.errors import UserError, printable
-from asr_kd.io.cores import choose_threads
+from asr_kd.io.cores import Threads, choose_threads
 from asr_kd.io.files import full_disk_is_an_error, read_json, write_json
 from asr_kd.io.locks import locked
 from asr_kd.io.resources import MemoryMeter
@@ -149,7 +149,9 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
             rank, world, *_ = torchrun()
             if world > 1 and name != "train":
                 raise UserError(f"torchrun is for train; run {name} once, without it.")
-            said = choose_threads(threads) if name in _TRAINING else ""
+            given = choose_threads(threads) if name in _TRAINING else Threads(follow_load=False)
+            if name == "train":
+                options["follow_load"] = given.follow_load
             config = load_config(config_path)
             work = Workspace(work_dir or default_root(config_path), config_path)
             if name in _TRAINING:
@@ -172,8 +174,8 @@ def stage(name: str) -> Callable[[Callable[..., Any]], click.Command]:
                 MemoryMeter() as meter,
             ):
                 started = time.monotonic()
-                if said:
-                    log.warning("%s", said)
+                if given.remark:
+                    log.warning("%s", given.remark)
                 results = function(config, work, **options)
                 if rank:  # the first process speaks for all
                     return

@@ -74,8 +74,10 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
     @click.option("--tensorboard", type=PATH, help="Also write TensorBoard logs here.")
     @functools.wraps(function)
-    def command(*arguments: Any, device: str, tensorboard: Path | None, **others: Any) -> Any:
-        return function(*arguments, options=RunOptions(device, tensorboard), **others)
+    def command(
+        *arguments: Any, device: str, tensorboard: Path | None, follow_load: bool = False, **others: Any
+    ) -> Any:
+        return function(*arguments, options=RunOptions(device, tensorboard, follow_load=follow_load), **others)
 
     return command
 

@@ -6,9 +6,10 @@ Each row is a kind of work with all cores' threads, in a process of its own: fra
 share of them that is left beside one and two programs that each keep a core busy. A policy says how OpenMP's threads
 wait for each other: `default` is the library's own (they spin), `passive` OMP_WAIT_POLICY=PASSIVE, a number
 GOMP_SPINCOUNT, turns before a thread sleeps. `chosen` has the library's own, and no more threads than cores that nobody
-else keeps busy, as the commands have it (`asr_kd.io.cores.choose_threads`). The fair share beside b others on c cores
-is c / (c + b) for c threads and the others' b. Rounds go through all policies in turn; figures are medians. Recognising
-words is not here: each process has one thread.
+else keeps busy, as the commands have it (`asr_kd.io.cores.choose_threads`). `later` is `chosen` where the others come
+when the work has begun (`asr_kd.io.cores.LoadWatch`, for trainings; give it --seconds 30), `unwatched` the same without
+the watch. The fair share beside b others on c cores is c / (c + b) for c threads and the others' b. Rounds go through
+all policies in turn; figures are medians. Recognising words is not here: each process has one thread.
 
 Measured with torch 1.13.1 on two cores of an AMD EPYC with avx512_bf16, --seconds 2; the first three lines of a kind
 are one call with two rounds, `chosen` is another with one round, in which default had 0.30 and 0.28, 0.30 and 0.22,
@@ -35,6 +36,7 @@ threads do not wait for each other, has its fair share with any policy.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import statistics
 import subprocess
@@ -47,17 +49,23 @@ from asr_kd.io.cores import choose_threads
 WORK = ("train dnn", "train tdnn", "soft targets", "viterbi")
 SENONES, DIMS, LENGTH = 1000, 40, 300
 _SPIN = "while True: pass"
+_LATE = ("later", "unwatched")  # policies of others that come when the work has begun
 
 
-def frames_per_second(work: str, seconds: float) -> float:
-    """Of this process; imports torch, whose OpenMP has read the environment by then."""
+class _TimeIsUp(Exception):
+    pass
+
+
+def frames_per_second(work: str, seconds: float, follow_load: bool) -> float:
+    """Of this process; imports torch, whose OpenMP has read the environment by then. Says when it has warmed up."""
     import numpy as np
     import torch
 
-    from asr_kd.acoustic.criteria import HardTargets
+    from asr_kd.acoustic.criteria import HardTargets, Terms
     from asr_kd.acoustic.model import build_model
     from asr_kd.acoustic.settings import DnnConfig, ModelConfig, TdnnConfig, TrainingConfig
     from asr_kd.acoustic.training import RunControl, TrainingData, fit
+    from asr_kd.frames.batches import Batch
     from asr_kd.frames.source import ArrayFrames
     from asr_kd.frames.windows import windows_of
 
@@ -69,11 +77,11 @@ def frames_per_second(work: str, seconds: float) -> float:
     members = 3 if work == "train dnn" else 1
     model = build_model(settings, num_dims=DIMS, num_senones=SENONES, seeds=range(members))
     source = ArrayFrames([rng.normal(size=(LENGTH, DIMS)).astype(np.float32) for _ in range(40)])
-    count, started = 0, time.perf_counter()
+    count = 0
     if work == "soft targets":
         features = torch.from_numpy(rng.normal(size=(LENGTH, DIMS)).astype(np.float32))
         model.log_posteriors(features)
-        started = time.perf_counter()
+        started = _begin()
         while time.perf_counter() - started < seconds:
             model.log_posteriors(features)
             count += LENGTH
@@ -82,11 +90,29 @@ def frames_per_second(work: str, seconds: float) -> float:
     data = TrainingData(windows_of(source, settings.context))
     config = TrainingConfig(epochs=1, batch_size=1000)
     fit(model, data, HardTargets(labels, torch.device("cpu")), config, RunControl(seed=1))  # compiles, and warms up
-    started = time.perf_counter()
-    while time.perf_counter() - started < seconds:
-        fit(model, data, HardTargets(labels, torch.device("cpu")), config, RunControl(seed=1))
-        count += 40 * LENGTH
+    started = _begin()
+
+    class Timed(HardTargets):
+        """Ends the training when the time is up."""
+
+        def __call__(self, outputs: torch.Tensor, batch: Batch) -> Terms:
+            nonlocal count
+            if time.perf_counter() - started > seconds:
+                raise _TimeIsUp
+            count += batch.num_valid_of_all
+            return super().__call__(outputs, batch)
+
+    endless = TrainingConfig(epochs=100_000, batch_size=1000)
+    with contextlib.suppress(_TimeIsUp):
+        timed = Timed(labels, torch.device("cpu"))
+        fit(model, data, timed, endless, RunControl(seed=1, follow_load=follow_load))
     return count / (time.perf_counter() - started)
+
+
+def _begin() -> float:
+    """Tells the other process that the work begins now."""
+    print("begins", flush=True)
+    return time.perf_counter()
 
 
 def _viterbi(seconds: float) -> float:
@@ -103,7 +129,7 @@ def _viterbi(seconds: float) -> float:
     graph = compile_transcript(words * 20, lang)
     scores = np.random.default_rng(0).normal(size=(5 * LENGTH, NUM_HMM_STATES * len(lang.phones))).astype(np.float32)
     viterbi(scores, graph)
-    count, started = 0, time.perf_counter()
+    count, started = 0, _begin()
     with ThreadPoolExecutor(default_jobs()) as pool:
         while time.perf_counter() - started < seconds:
             list(pool.map(lambda _: viterbi(scores, graph), range(64)))
@@ -116,30 +142,44 @@ def measured(work: str, policy: str, busy: int, seconds: float) -> float:
     environment = {key: value for key, value in os.environ.items() if key not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     if policy == "passive":
         environment["OMP_WAIT_POLICY"] = "PASSIVE"
-    elif policy not in ("default", "chosen"):
+    elif policy.isdecimal():
         environment["GOMP_SPINCOUNT"] = policy
-    others = [subprocess.Popen([sys.executable, "-c", _SPIN]) for _ in range(busy)]
+    command = [sys.executable, __file__, "--of", work, "--seconds", str(seconds), "--policy", policy]
+    others: list[subprocess.Popen[bytes]] = []
     try:
-        command = [sys.executable, __file__, "--of", work, "--seconds", str(seconds), "--policy", policy]
-        return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+        if policy not in _LATE:
+            others += _spinning(busy)
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            if process.stdout.readline() != "begins\n":
+                raise SystemExit(f"{work}, {policy}: it did not begin")
+            if policy in _LATE:
+                others += _spinning(busy)
+            return float(process.stdout.read())
     finally:
         for other in others:
             other.kill()
             other.wait()
 
 
+def _spinning(count: int) -> list[subprocess.Popen[bytes]]:
+    return [subprocess.Popen([sys.executable, "-c", _SPIN]) for _ in range(count)]
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--seconds", type=float, default=4.0)
     options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--policy", action="append", help="default, passive, or a number of turns; may be repeated")
+    policies_help = "default, passive, a number of turns, chosen, later or unwatched; may be repeated"
+    options.add_argument("--policy", action="append", help=policies_help)
     options.add_argument("--work", action="append", choices=WORK)
     options.add_argument("--of", help=argparse.SUPPRESS)  # this process does the work itself
     given = options.parse_args()
     if given.of:
-        if given.policy == ["chosen"]:
+        (policy,) = given.policy
+        if policy in ("chosen", *_LATE):
             choose_threads(None)
-        print(frames_per_second(given.of, given.seconds))
+        print(frames_per_second(given.of, given.seconds, follow_load=policy == "later"))
         return
     cores = len(os.sched_getaffinity(0))
     policies = given.policy or ["default", "passive", "chosen"]

@@ -44,6 +44,8 @@ def decoder() -> str:
 SLOW = (
     "test_pipeline",
     "test_cluster",
+    "test_two_hosts",
+    "test_shell_commands",
     "test_timit_recipe",
     "test_librispeech_recipe",
     "test_export",

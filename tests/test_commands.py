@@ -65,6 +65,7 @@ def config(tmp_path: Path) -> Path:
     return tmp_path / "c.yaml"
 
 
+@pytest.mark.slow
 def test_a_second_command_that_writes_in_a_work_folder_stops(config: Path) -> None:
     lock = config.parent / "work" / "exp" / ".lock"
     command = [sys.executable, "-c", HOLDER, str(lock)]

@@ -34,8 +34,10 @@ from asr_kd.acoustic.settings import TrainingConfig
 from asr_kd.errors import UserError
 from asr_kd.frames.batches import Batch, Batches, prefetched
 from asr_kd.frames.windows import Windows
+from asr_kd.io.cores import LoadWatch
 from asr_kd.io.files import read_json_lines, write_json_lines
 from asr_kd.kernels.optimizer import adamw
+from asr_kd.kernels.switch import changing_threads
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class RunControl:
       writer: a TensorBoard SummaryWriter, which the caller closes (it is a context manager), or None.
       ranks: this process among those that train the model together, each on its share of every batch. All end with the
         same weights; the first writes the checkpoint, from which any number of processes resumes.
+      follow_load: has, on CPUs, no more threads than cores that other programs leave, as these come and go.
     """
 
     seed: int
@@ -80,6 +83,7 @@ class RunControl:
     bar: int | None = None
     writer: Any = None
     ranks: Ranks = ALONE
+    follow_load: bool = False
 
 
 def fit(
@@ -117,7 +121,12 @@ def fit(
             begins = (progress.step, weights, str(model.compute_dtype))
             run.ranks.check_alike(begins, "the processes begin with other weights, steps or number formats")
         update = _Update(run.ranks, GradientLimit(model, config.clip_norm, shadows.copies), shadows.copies, layers)
-        with _progress_bar(batches.num_frames, config.epochs, progress, run) as bar, checkpoints.named_in_errors():
+        watch = LoadWatch() if run.follow_load and model.device.type == "cpu" else None
+        with (
+            _progress_bar(batches.num_frames, config.epochs, progress, run) as bar,
+            checkpoints.named_in_errors(),
+            changing_threads(None if watch is None else watch.threads) as follow_load,
+        ):
             while progress.epoch < config.epochs and not _is_out_of_patience(progress, config):
                 started, first_frame = time.monotonic(), progress.frames
                 model.train()
@@ -126,6 +135,7 @@ def fit(
                     _step(state, _augmented(batch, augment, rng), criterion, rng, update)
                     bar.update(batch.num_valid_of_all)
                     checkpoints.save(state, if_due=True)
+                    follow_load()
                 state.check_finite()
                 seconds = time.monotonic() - started
                 row = {

@@ -1,4 +1,7 @@
-"""How many cores this process may use, control groups included, and how many of them other programs keep busy."""
+"""How many cores this process may use, control groups included, and how many of them other programs keep busy.
+
+Programs of a lower priority than this one give way to it, so that they do not count (`nice`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from asr_kd.errors import UserError
@@ -13,6 +17,7 @@ from asr_kd.io.control_groups import groups, read_lines
 
 _VARIABLE = "OMP_NUM_THREADS"
 _SECONDS = 0.3  # that the load is measured for
+_WATCHED = 5.0  # seconds between two looks at the load of a machine that is at work
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -43,8 +48,12 @@ def taken_cores(seconds: float = _SECONDS, stat: Path = Path("/proc/stat")) -> f
     """How many of the cores that this process may run on others keep busy meanwhile; it waits, and is not counted."""
     before = _busy_and_all(stat)
     time.sleep(seconds)
+    return _taken(before, _busy_and_all(stat))
+
+
+def _taken(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> float:
     taken = 0.0
-    for name, (busy, every) in _busy_and_all(stat).items():
+    for name, (busy, every) in after.items():
         since = before.get(name, (busy, every))
         taken += (busy - since[0]) / max(1, every - since[1])
     return taken
@@ -53,17 +62,65 @@ def taken_cores(seconds: float = _SECONDS, stat: Path = Path("/proc/stat")) -> f
 def _busy_and_all(stat: Path) -> dict[str, tuple[int, int]]:
     """Of each core of this process: ticks in which it worked, and all ticks."""
     mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    gives_way = os.nice(0) > 0  # itself: then those that do too are its rivals
     counts = {}
     for line in read_lines(stat):
         name, *numbers = line.split()
         if name[:3] == "cpu" and name[3:].isdigit() and int(name[3:]) in mine:
             ticks = [int(number) for number in numbers[:8]]  # what guests take is part of the first ones
-            counts[name] = sum(ticks) - sum(ticks[3:5]), sum(ticks)  # idle, and idle while a disk works
+            unused = sum(ticks[3:5])  # idle, and idle while a disk works
+            counts[name] = sum(ticks) - unused - (0 if gives_way else ticks[1]), sum(ticks)
     return counts
 
 
-def choose_threads(asked: int | None, environment: MutableMapping[str, str] = os.environ) -> str:
-    """Says before torch is loaded with how many threads it is to work; returns what the user should know of that.
+def _free(taken: float) -> int:
+    """Threads for the cores that are left where others keep so many busy."""
+    return max(1, min(usable_cores(), _allowed() - round(taken)))
+
+
+class LoadWatch:
+    """With how many threads a net had best go on, while other programs come and go.
+
+    The work of this process is not counted as theirs; that of processes that it has started is.
+
+    Args:
+      seconds: from one look at the load to the next.
+      stat: the kernel's figures, as /proc/stat has them.
+    """
+
+    def __init__(self, seconds: float = _WATCHED, stat: Path = Path("/proc/stat")) -> None:
+        self._seconds, self._stat = seconds, stat
+        self._begin()
+
+    def _begin(self) -> None:
+        self._since, self._own, self._ticks = time.monotonic(), time.process_time(), _busy_and_all(self._stat)
+
+    def threads(self) -> int | None:
+        """A number of threads once the load has been watched for long enough, else None; it does not wait."""
+        passed = time.monotonic() - self._since
+        if passed < self._seconds:
+            return None
+        own = (time.process_time() - self._own) / passed
+        taken = max(0.0, _taken(self._ticks, _busy_and_all(self._stat)) - own)
+        self._begin()
+        return _free(taken)
+
+
+@dataclass(frozen=True)
+class Threads:
+    """How many threads a command was given.
+
+    Attributes:
+      follow_load: nobody has asked for a number: it may change with what other programs leave.
+      remark: what the user should know of it, or nothing.
+    """
+
+    follow_load: bool
+    remark: str = ""
+
+
+def choose_threads(asked: int | None, environment: MutableMapping[str, str] = os.environ) -> Threads:
+    """Says before torch is loaded with how many threads it is to work.
 
     Threads wait for each other at the end of every operation. Beside another program on the same core, all of them wait
     for the one that shares it: on two cores training fell to a third (benchmarks/bench_busy.py). So there are no more
@@ -78,19 +135,23 @@ def choose_threads(asked: int | None, environment: MutableMapping[str, str] = os
     cores, given = usable_cores(), environment.get(_VARIABLE)
     if asked is not None:
         environment[_VARIABLE] = str(asked)
-        return ""
+        return Threads(follow_load=False)
     if given is not None:
         first = given.partition(",")[0].strip()  # further ones are for threads that start threads
         if not first.isdecimal() or int(first) < 1:
             raise UserError(f"{_VARIABLE}={given}: it must be a number of threads, at least 1; unset or correct it.")
         if int(first) <= cores:
-            return ""
+            return Threads(follow_load=False)
         environment[_VARIABLE] = str(cores)
-        return f"{_VARIABLE}={given} is more than the {cores} cores that this process may use: {cores} threads are used"
-    allowed = _allowed()
-    taken = min(allowed, round(taken_cores()))
-    threads = max(1, min(cores, allowed - taken))
+        remark = (
+            f"{_VARIABLE}={given} is more than the {cores} cores that this process may use: {cores} threads are used"
+        )
+        return Threads(follow_load=False, remark=remark)
+    taken = taken_cores()
+    threads = _free(taken)
     environment[_VARIABLE] = str(threads)
     if threads == cores:
-        return ""
-    return f"other programs keep {taken} of {allowed} cores busy: --threads {threads} is taken"
+        return Threads(follow_load=True)
+    allowed = _allowed()
+    busy = min(allowed, round(taken))
+    return Threads(True, f"other programs keep {busy} of {allowed} cores busy: --threads {threads} is taken")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -69,3 +69,24 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def changing_threads(choose: Callable[[], int | None] | None) -> Iterator[Callable[[], None]]:
+    """Yields what to call between two steps: it gives torch as many threads as are chosen then.
+
+    Args:
+      choose: a number of threads, or None where it is to stay as it is; None: it always stays.
+    """
+
+    def follow() -> None:
+        count = None if choose is None else choose()
+        if count is not None and count != torch.get_num_threads():
+            torch.set_num_threads(count)
+
+    threads = torch.get_num_threads()
+    try:
+        yield follow
+    finally:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)

@@ -218,10 +218,11 @@ def _side_by_side(
       run: any of them. what: names, and members.
     """
     if on_cluster():
-        threads, sides = 0, [replace(options, quiet=True) for _ in what]
+        threads, sides = 0, [replace(options, quiet=True, follow_load=False) for _ in what]
     else:
         threads = max(1, min(usable_cores(), torch.get_num_threads()) // nj)  # OMP_NUM_THREADS may ask for fewer
-        sides = [replace(options, bar=number % nj) for number in range(len(what))]
+        # a process would take those beside it for other programs
+        sides = [replace(options, bar=number % nj, follow_load=False) for number in range(len(what))]
     train_side = partial(_train_side, run.config, run.work, threads)
     return list(parallel_map(train_side, list(zip(what, sides, strict=True)), nj=nj))
 

@@ -152,6 +152,7 @@ def _train_models(
             bar=options.bar,
             writer=writer,
             ranks=ranks,
+            follow_load=options.follow_load,
         )
         key = f"systems.{models.name}.training"
         advice = f"lower {key}.learning_rate" + (

@@ -13,10 +13,8 @@ import hashlib
 import logging
 import logging.handlers
 import os
-import pkgutil
 import platform
 import queue
-import shutil
 import threading
 import time
 import uuid
@@ -29,9 +27,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from asr_kd.errors import UserError, first_line
+from asr_kd.workspace.queues import open_queue
 
 try:
     import cloudpickle
@@ -46,16 +43,6 @@ Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
-# name after "dask:" -> its class, and the package that has it
-QUEUES = {
-    "slurm": ("dask_jobqueue:SLURMCluster", "dask-jobqueue"),
-    "sge": ("dask_jobqueue:SGECluster", "dask-jobqueue"),
-    "pbs": ("dask_jobqueue:PBSCluster", "dask-jobqueue"),
-    "lsf": ("dask_jobqueue:LSFCluster", "dask-jobqueue"),
-    "htcondor": ("dask_jobqueue:HTCondorCluster", "dask-jobqueue"),
-    "kubernetes": ("dask_kubernetes.operator:KubeCluster", "dask-kubernetes"),
-}
-_JOBS = "jobs"  # in the YAML file: how many workers are asked for; all else is the class's
 _AHEAD = 4  # shards for each worker that are submitted before the first result is taken
 _DEATHS = 2  # of workers before a shard is done without others beside it
 _FOLDER = ".cluster"  # in exp/
@@ -65,6 +52,7 @@ _OLD = 86400.0  # seconds; files of commands that were killed so long ago are de
 _TIMEOUTS = (TimeoutError, asyncio.TimeoutError)  # the same from Python 3.11 on
 _LOUD = ("distributed.client", "distributed.core", "distributed.scheduler", "distributed.worker", "tornado.application")
 _WAIT = 600.0  # seconds for the first worker of a batch system, which may have to wait for a machine
+_REFUSED = 2.0  # seconds between two looks at whether it has refused the jobs
 
 # of a worker's process
 _one_at_a_time = threading.Lock()
@@ -313,24 +301,39 @@ def connected(where: str, options: Path | None, root: Path, jobs: int | None = N
             if options is not None:
                 raise UserError("--executor-config is for queues; a scheduler that runs has its own settings.")
             address: Any = where
+            refusal: Callable[[], str] = str  # a scheduler that runs refuses none
         else:
-            address, jobs = stack.enter_context(_queue(where, options, jobs))
+            queue = stack.enter_context(open_queue(where, options, jobs))
+            address, jobs, refusal = queue.cluster, queue.jobs, queue.refusal
         try:
             client = stack.enter_context(distributed.Client(address, timeout=_ANSWER, set_as_default=False))
         except (OSError, ValueError) as error:
             raise UserError(f"--executor dask:{where}: no scheduler answers there ({first_line(error)}).") from None
-        try:
-            client.wait_for_workers(1, timeout=_WAIT)
-            workers = client.nthreads()
-        except _TIMEOUTS:
-            raise UserError(
-                f"--executor dask:{where}: no worker has come in {_WAIT / 60:.0f} minutes; look at the queue, and at "
-                "the workers' logs."
-            ) from None
-        except (OSError, CommClosedError) as lost:
-            raise _scheduler_lost(lost) from None
+        workers = _first_workers(client, where, refusal)
         log.info("%d workers of Dask at %s", len(workers), client.scheduler.address)
         yield Cluster(client, root.absolute(), max(len(workers), jobs if "://" not in where and jobs else 0))
+
+
+def _first_workers(client: Any, where: str, refusal: Callable[[], str]) -> Any:
+    """Waits for one at least; returns what is known of those that are there.
+
+    Args:
+      refusal: why no job was accepted, or nothing.
+    """
+    end = time.monotonic() + _WAIT
+    while time.monotonic() < end:
+        try:
+            client.wait_for_workers(1, timeout=min(_REFUSED, _WAIT))
+            return client.nthreads()
+        except _TIMEOUTS:
+            if why := refusal():
+                raise UserError(f"--executor dask:{where}: the queue takes no job: {why}.") from None
+        except (OSError, CommClosedError) as lost:
+            raise _scheduler_lost(lost) from None
+    raise UserError(
+        f"--executor dask:{where}: no worker has come in {_WAIT / 60:.0f} minutes; look at the queue, and at the "
+        "workers' logs."
+    )
 
 
 @contextlib.contextmanager
@@ -354,44 +357,3 @@ def _delete_old(folder: Path) -> None:
         with contextlib.suppress(OSError):
             if time.time() - file.stat().st_mtime > _OLD:
                 file.unlink()
-
-
-@contextlib.contextmanager
-def _queue(name: str, options: Path | None, jobs: int | None) -> Iterator[tuple[Any, int]]:
-    """The cluster, and for how many workers it has asked."""
-    if name not in QUEUES:
-        known = ", ".join(QUEUES)
-        raise UserError(f"--executor dask:{name}: it must be the address of a scheduler (tcp://host:8786), or {known}.")
-    where, package = QUEUES[name]
-    try:
-        kind = pkgutil.resolve_name(where)
-    except ImportError:
-        raise UserError(f"--executor dask:{name} needs {package}: install it with pip install {package}.") from None
-    settings = {} if options is None else _read_options(options)
-    count = settings.pop(_JOBS, jobs or 1)
-    if not isinstance(count, int) or count < 1:
-        raise UserError(f"{options}: {_JOBS} must be a whole number of at least 1, not {count!r}.")
-    submit = getattr(getattr(kind, "job_cls", None), "submit_command", None) or ""
-    program = submit.partition(" ")[0]
-    if program and shutil.which(program) is None:
-        raise UserError(
-            f"--executor dask:{name}: there is no program {program} here; run the command where jobs are submitted."
-        )
-    try:
-        cluster = kind(**settings)
-    except (TypeError, ValueError) as error:
-        place = options or f"--executor dask:{name} without --executor-config"
-        raise UserError(f"{place}: {kind.__name__} does not take this ({first_line(error)}).") from None
-    with cluster:
-        cluster.scale(jobs=count) if package == "dask-jobqueue" else cluster.scale(count)
-        yield cluster, count
-
-
-def _read_options(path: Path) -> dict[str, Any]:
-    try:
-        options = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read: {first_line(error)}.") from None
-    if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
-        raise UserError(f"{path} must hold options by their names, such as `memory: 8GB`.")
-    return options

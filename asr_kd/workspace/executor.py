@@ -56,6 +56,7 @@ class RunOptions:
     bar: int | None = None  # the progress bar's line on the terminal, where several processes have one
     rank: int = 0  # of this process among those that torchrun has started
     world: int = 1  # how many these are
+    follow_load: bool = False  # threads come and go with the load of other programs
 
 
 def parallel_map(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import asr_kd.acoustic.training as training_module
 from asr_kd.acoustic.checkpoint import _CarefulFile
 from asr_kd.acoustic.criteria import DevScorer, HardTargets
 from asr_kd.acoustic.member_linear import MemberLinear, ShadowWeights
@@ -228,6 +229,22 @@ def test_gradients_of_copies_are_bounded_in_place_of_those_of_the_weights():
         norms = torch.stack([tensor.grad.float().flatten(1).square().sum(1) for tensor in held]).sum(0).sqrt()
         assert torch.allclose(norms, torch.full_like(norms, 0.5), rtol=0.01)
         assert all(p.grad is None for p in shadows.copies)
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_threads_follow_the_load_between_steps_and_are_restored(monkeypatch, follow):
+    threads, answers = torch.get_num_threads(), iter([None, 1, 1, None, 2, *[None] * 1000])
+    monkeypatch.setattr(training_module, "LoadWatch", lambda: SimpleNamespace(threads=lambda: next(answers)))
+    seen, points = [], Points()
+
+    class Watched(HardTargets):
+        def __call__(self, outputs, batch):
+            seen.append(torch.get_num_threads())
+            return super().__call__(outputs, batch)
+
+    run(points, net(points), criterion=Watched(points.labels, CPU), follow_load=follow)
+    assert seen[:7] == ([threads, threads, 1, 1, 1, 2, 2] if follow else [threads] * 7)
+    assert torch.get_num_threads() == threads
 
 
 def test_patience_stops_early():

@@ -66,6 +66,7 @@ def share_wrong(results: Iterable[UtteranceAlignment | CannotAlignError], truth:
     return float(np.concatenate(wrong).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model", [SETTINGS.realign.model, TdnnConfig(width=24, dilations=(1, 2), chunk_frames=20)], ids=["dnn", "tdnn"]
 )
@@ -106,6 +107,7 @@ def test_the_same_seed_gives_the_same_aligner_and_copies_do_not_count() -> None:
         assert np.array_equal(a.states, b.states) and a.score == b.score
 
 
+@pytest.mark.slow
 def test_the_librarys_function_realigns_as_its_settings_say() -> None:
     data, truth = speech(40)
     features = [data.frames.normalised(u) for u in range(40)]

@@ -147,6 +147,7 @@ def test_the_language_model_leaves_out_what_dev_and_test_say(corpus: Path) -> No
     assert metadata["sets"]["test"]["oov_words"] == 0
 
 
+@pytest.mark.slow
 def test_a_smaller_vocabulary_holds_the_most_frequent_words(corpus: Path) -> None:
     metadata = prepared(corpus, lang__vocabulary=3)
     assert metadata["lang"].words == ("GOOD", "MAN", "OLD")  # the first of five words that are there twice each

@@ -37,6 +37,7 @@ def read_toy(request: ReadRequest[ToyConfig]) -> CorpusManifest:
     return CorpusManifest(utterances, [])
 
 
+@pytest.mark.slow
 def test_a_corpus_that_is_registered_can_be_configured_and_prepared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

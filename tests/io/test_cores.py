@@ -11,7 +11,7 @@ import pytest
 
 from asr_kd.errors import UserError
 from asr_kd.io import cores
-from asr_kd.io.cores import choose_threads, taken_cores, usable_cores
+from asr_kd.io.cores import LoadWatch, Threads, choose_threads, taken_cores, usable_cores
 
 
 def group(root: Path, line: str, **files: str) -> None:
@@ -53,6 +53,52 @@ def test_what_others_keep_busy_is_what_the_kernel_counts(tmp_path: Path, monkeyp
     assert taken_cores(stat=tmp_path / "none") == 0
 
 
+@pytest.mark.parametrize(("niceness", "taken"), [(0, 0.25), (5, 1.0)])
+def test_programs_of_a_lower_priority_give_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, niceness: int, taken: float
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+    monkeypatch.setattr(os, "nice", lambda _: niceness, raising=False)
+    stat = tmp_path / "stat"
+    stat.write_text("cpu0 0 0 0 0 0 0 0 0\n")
+    monkeypatch.setattr(cores.time, "sleep", lambda _: stat.write_text("cpu0 25 75 0 0 0 0 0 0\n"))
+    assert taken_cores(stat=stat) == taken
+
+
+def test_threads_follow_what_others_leave_and_own_work_is_not_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    stat, now = tmp_path / "stat", {"wall": 0.0, "own": 0.0}
+    monkeypatch.setattr(cores, "usable_cores", lambda: 4)
+    busy = [0, 0, 0, 0]  # ticks, of which a second has a hundred
+    monkeypatch.setattr(cores.time, "monotonic", lambda: now["wall"])
+    monkeypatch.setattr(cores.time, "process_time", lambda: now["own"])
+
+    def pass_time(seconds: float, shares: list[float], own: float) -> None:
+        now["wall"] += seconds
+        now["own"] += own
+        for core, share in enumerate(shares):
+            busy[core] += round(100 * seconds * share)
+        ticks = round(100 * now["wall"])
+        stat.write_text("".join(f"cpu{core} {work} 0 0 {ticks - work} 0\n" for core, work in enumerate(busy)))
+
+    pass_time(0, [0] * 4, 0)
+    watch = LoadWatch(seconds=5, stat=stat)
+    pass_time(4.9, [1] * 4, 19.6)
+    assert watch.threads() is None
+    pass_time(0.1, [1] * 4, 0.4)
+    assert watch.threads() == 4  # all of it is its own
+    pass_time(5, [1] * 4, 15)  # others have a quarter of it
+    assert watch.threads() == 3
+    pass_time(5, [1] * 4, 5)
+    assert watch.threads() == 1
+    pass_time(5, [1] * 4, 0)
+    assert watch.threads() == 1
+    pass_time(5, [1, 0, 0, 0], 5)
+    assert watch.threads() == 4
+
+
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="no /proc/stat")
 def test_a_busy_program_is_seen() -> None:
     with subprocess.Popen(
@@ -89,7 +135,7 @@ def test_threads_are_those_asked_for_or_as_many_as_cores_are_free(
     monkeypatch.setattr(cores, "_allowed", lambda: 4)
     monkeypatch.setattr(cores, "taken_cores", lambda: taken)
     environment = {} if variable is None else {"OMP_NUM_THREADS": variable}
-    assert choose_threads(asked, environment) == says
+    assert choose_threads(asked, environment) == Threads(follow_load=asked is None and variable is None, remark=says)
     assert environment == {"OMP_NUM_THREADS": threads}
 
 

@@ -137,6 +137,7 @@ def output(script: str, *arguments: int) -> int:
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
+@pytest.mark.slow
 @linux
 def test_helpers_that_run_at_once_are_summed_and_those_in_turn_are_not() -> None:
     in_turn, together = output(HOLDERS, 1, 2), output(HOLDERS, 3, 1)

@@ -27,6 +27,7 @@ from asr_kd.frames.store import FrameStore
 from asr_kd.workspace import cluster as cluster_module
 from asr_kd.workspace.cached_map import cached_map, json_codec
 from asr_kd.workspace.executor import on_cluster, parallel_map, running_on
+from asr_kd.workspace.queues import QUEUES
 
 from ..stores import write_store
 from .shards import die, note_slowly
@@ -294,7 +295,8 @@ def test_a_store_is_sent_by_its_folder_and_another_one_there_is_refused(at_once:
 def test_an_executor_that_does_not_exist_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, options: str | None, says: str
 ) -> None:
-    monkeypatch.setitem(cluster_module.QUEUES, "local", ("dask_jobqueue.local:LocalCluster", "dask-jobqueue"))
+    monkeypatch.setitem(QUEUES, "local", ("dask_jobqueue.local:LocalCluster", "dask-jobqueue"))
+    monkeypatch.setenv("PATH", str(tmp_path))  # no SLURM
     file = None if options is None else tmp_path / "queue.yaml"
     if file is not None:
         file.write_text(str(options))
@@ -314,10 +316,27 @@ def test_a_queue_starts_workers_with_the_options_of_the_file(tmp_path: Path, mon
     script = dask_jobqueue.SLURMCluster(cores=1, memory="1GB", queue="long", walltime="02:00:00").job_script()
     assert "#SBATCH -p long" in script and "#SBATCH -t 02:00:00" in script
     # a queue of this machine in place of SLURM: the same class otherwise
-    monkeypatch.setitem(cluster_module.QUEUES, "slurm", ("dask_jobqueue.local:LocalCluster", "dask-jobqueue"))
+    monkeypatch.setitem(QUEUES, "slurm", ("dask_jobqueue.local:LocalCluster", "dask-jobqueue"))
     file = tmp_path / "queue.yaml"
     file.write_text("cores: 1\nprocesses: 1\nmemory: 1GB\njobs: 2\nlog_directory: " + str(tmp_path / "logs"))
     with running_on("dask:slurm", file, tmp_path) as at_once:
         assert at_once == 2
         answers = list(parallel_map(complain, range(6), nj=at_once))
     assert [shard for shard, _ in answers] == list(range(6)) and os.getpid() not in {pid for _, pid in answers}
+
+
+def test_a_queue_that_takes_no_job_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    program = tmp_path / "sbatch"
+    program.write_text("#!/bin/sh\necho submitting\necho error: no such partition >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("dask_jobqueue.slurm.SLURMJob.submit_command", str(program))
+    file = tmp_path / "queue.yaml"
+    file.write_text("{cores: 1, processes: 1, memory: 1GB, jobs: 2}")
+    started = time.monotonic()
+    said = r"^--executor dask:slurm: the queue takes no job: error: no such partition\.$"
+    with pytest.raises(UserError, match=said), running_on("dask:slurm", file, tmp_path):
+        pass
+    assert time.monotonic() - started < 60  # not the ten minutes that a queue may take
+    assert caplog.text.count("a job was not taken by the queue: error: no such partition") == 2
