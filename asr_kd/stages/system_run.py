@@ -169,6 +169,15 @@ class SystemRun:
             if member >= system.num_models:
                 raise UserError(f"{name} has {system.num_models} models, counted from 0: there is no member {member}.")
 
+    @property
+    def load(self) -> float:
+        """Products of its training, of all models and epochs."""
+        system, data = self.system, self.data
+        assert system.model is not None  # of a system that is trained
+        model = build_model(system.model, num_dims=data.train.num_dims, num_senones=data.num_senones, seeds=[0])
+        frames = data.train.num_frames * system.train_fraction + sum(s.num_frames for s in data.extra.values())
+        return float(model.products_per_frame * system.num_models * system.training.epochs * frames)
+
     def apart(self, places: int) -> list[int]:
         """The members that are better trained apart, so many at once; none: all as one."""
         path, count = self.work.exp(self.name), self.system.num_models

@@ -2,7 +2,8 @@
 
 On CPUs two systems are trained side by side, each with half of the cores: the small parts of a step leave cores idle.
 On two cores with AVX2 only (torch 1.13.1, three models of 3 x 384 units, direct and distilled) an epoch of both took a
-tenth less time than one after the other. Large members of one system are trained side by side too.
+tenth less time than one after the other. The longest start first, and the next as soon as one ends. Large members of one
+system are trained side by side too.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from asr_kd.acoustic.ranks import process_group
 from asr_kd.errors import UserError
 from asr_kd.io.cores import usable_cores
 from asr_kd.stages.members import begun_apart
+from asr_kd.stages.side_by_side import WITH_ALL_CORES, trained_now
 from asr_kd.stages.soft_targets import SoftTargetsResult
 from asr_kd.stages.system_run import SystemRun
 from asr_kd.stages.training_run import TrainResult
 from asr_kd.stages.training_set import TrainingSet, training_set_of
 from asr_kd.workspace.config import Config
-from asr_kd.workspace.executor import RunOptions, on_cluster, parallel_map
+from asr_kd.workspace.executor import RunOptions, number_of_helper, on_cluster, parallel_map
 from asr_kd.workspace.work import Workspace
 
 log = logging.getLogger(__name__)
@@ -66,11 +68,14 @@ def train(
             continue
         # a system whose members were begun apart is ended so, by itself
         begun = [run for run in runs if run.begun_apart]
-        together = begun[:1] or runs[:at_once]
+        together = begun[:1] or _next(runs, at_once)
         results += [targets for run in together for targets in run.make_targets(options, nj)]
         if len(together) == 1:
             _train_apart(together[0], options, places)
-        results += _train_at_once(together, options)
+            results.append(together[0].train(options))
+        else:
+            trained = _side_by_side(together[0], [(run.name, None) for run in together], options, at_once)
+            results += sorted(trained, key=lambda result: pending.index(result.folder.name))
         pending = [name for name in pending if name not in {run.name for run in together}]
     return results
 
@@ -202,11 +207,12 @@ def _train_apart(run: SystemRun, options: RunOptions, places: int) -> None:
             run.train_member(member, options)
 
 
-def _train_at_once(runs: Sequence[SystemRun], options: RunOptions) -> list[TrainResult]:
-    """Each of them in a process of its own."""
-    if len(runs) == 1:
-        return [runs[0].train(options)]
-    return _side_by_side(runs[0], [(run.name, None) for run in runs], options, len(runs))
+def _next(runs: Sequence[SystemRun], at_once: int) -> list[SystemRun]:
+    """Those that are trained next, of some that are ready, in the order in which they start."""
+    if at_once < 2:
+        return [runs[0]]
+    alone = 1.0 if on_cluster() else WITH_ALL_CORES
+    return [runs[number] for number in trained_now([run.load for run in runs], at_once, alone)]
 
 
 def _side_by_side(
@@ -215,22 +221,25 @@ def _side_by_side(
     """Trains each of some systems, or one member of it, `nj` at once, each on its share of the cores.
 
     Args:
-      run: any of them. what: names, and members.
+      run: any of them. what: names, and members, in the order in which they start.
     """
     if on_cluster():
         threads, sides = 0, [replace(options, quiet=True, follow_load=False) for _ in what]
     else:
         threads = max(1, min(usable_cores(), torch.get_num_threads()) // nj)  # OMP_NUM_THREADS may ask for fewer
         # a process would take those beside it for other programs
-        sides = [replace(options, bar=number % nj, follow_load=False) for number in range(len(what))]
-    train_side = partial(_train_side, run.config, run.work, threads)
+        sides = [replace(options, follow_load=False) for _ in what]
+    train_side = partial(_train_side, run.config, run.work, threads, 0 if on_cluster() else nj)
     return list(parallel_map(train_side, list(zip(what, sides, strict=True)), nj=nj))
 
 
 def _train_side(
-    config: Config, work: Workspace, threads: int, side: tuple[tuple[str, int | None], RunOptions]
+    config: Config, work: Workspace, threads: int, places: int, side: tuple[tuple[str, int | None], RunOptions]
 ) -> TrainResult:
+    """Trains in one of so many helper processes of this machine, or with 0 on a cluster."""
     (name, member), options = side
+    if places:
+        options = replace(options, bar=number_of_helper() % places)
     try:
         with _threads(threads):
             run = SystemRun(config, work, name, training_set_of(config, work, name))

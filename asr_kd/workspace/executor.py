@@ -174,6 +174,12 @@ def _start_helper(records: Any, function: Callable[[Any], Any]) -> None:
         threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
 
 
+def number_of_helper() -> int:
+    """Of this process, among those that its parent has started one after the other; 0 in a process of another kind."""
+    number = multiprocessing.current_process().name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
+
+
 def _call(shard: Any) -> Any:
     assert _function is not None
     return _function(shard)

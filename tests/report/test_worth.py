@@ -245,6 +245,13 @@ def test_untranscribed_sets_are_among_what_a_network_learnt_from(finished_run: t
     assert plain(said.learnt_from(row)).strip() == "train"
     more = replace(row, extra={"podcasts": 9}, train_fraction=0.5)
     assert plain(said.learnt_from(more)).strip() == "50 % of train and podcasts (untranscribed)"
+    assert "without transcripts" not in plain(said.worth())
+    podcasts = replace(results.data.sets["train"], untranscribed=True, minutes=12.34)
+    data = replace(results.data, sets=results.data.sets | {"podcasts": podcasts})
+    systems = [replace(r, extra={"podcasts": 9}) if r.name.startswith("distilled") else r for r in results.systems]
+    first = plain(sentences(replace(results, data=data, systems=systems)).worth())
+    names = "distilled and distilled-small"
+    assert first.endswith(f"Beside train, {names} learnt from 12.3 minutes of speech without transcripts.")
 
 
 def test_intervals_say_what_they_are_over(finished_run: tuple[Config, Workspace]) -> None:

@@ -23,6 +23,7 @@ from asr_kd.cli import main
 from asr_kd.errors import UserError
 from asr_kd.frames.sampler import draw_fraction
 from asr_kd.io.stamp import read_stamp
+from asr_kd.stages.system_run import SystemRun
 from asr_kd.stages.train import train
 from asr_kd.stages.training_run import TrainResult
 from asr_kd.stages.training_set import seeds_of
@@ -140,6 +141,24 @@ def test_side_by_side_they_are_as_one_after_the_other(
         train(config, other.work, OPTIONS, nj=2)
     assert "distilled cannot be trained" in caplog.text
     assert other.weights("direct") == toy.weights("direct") and not other.work.exp("distilled").exists()
+
+
+def test_what_is_longest_starts_first_and_what_is_left_runs_with_all_cores(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asr_kd.stages.train.usable_cores", lambda: 2)
+    started: list[list[str]] = []
+
+    def note(run, what, options, nj):  # type: ignore[no-untyped-def]
+        started.append([name for name, _ in what])
+        return [SystemRun(run.config, run.work, name, run.data).train(options) for name, _ in what]
+
+    monkeypatch.setattr("asr_kd.stages.train._side_by_side", note)
+    long = HARD | {"training": HARD["training"] | {"epochs": 4}}
+    results = train(toy.config(a=HARD, b=HARD, c=long), toy.work, OPTIONS)
+    assert started == [["c", "a", "b"]] and [result.folder.name for result in results] == ["a", "b", "c"]
+    results = train(toy.config(d=HARD, e=HARD, f=HARD), toy.work, OPTIONS)
+    assert started[1:] == [["d", "e"]] and [result.folder.name for result in results] == ["d", "e", "f"]
 
 
 def test_members_of_an_ensemble_are_reused(toy: Toy) -> None:
