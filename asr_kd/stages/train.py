@@ -2,8 +2,8 @@
 
 On CPUs two systems are trained side by side, each with half of the cores: the small parts of a step leave cores idle.
 On two cores with AVX2 only (torch 1.13.1, three models of 3 x 384 units, direct and distilled) an epoch of both took a
-tenth less time than one after the other. The longest start first, and the next as soon as one ends. Large members of one
-system are trained side by side too.
+tenth less time than one after the other. The longest start first, and the next as soon as one ends. Large members of
+one system are trained side by side too.
 """
 
 from __future__ import annotations

@@ -155,29 +155,37 @@ class Cluster:
 
         Returns what it failed with.
         """
-        last_seen = time.monotonic()
+        last_seen, answers = time.monotonic(), True
         while True:
             try:
                 with _reached():
                     failure: BaseException | None = future.exception(timeout=_LOOK)
                 return failure
             except _TIMEOUTS:
-                if self._addresses():
+                answered, (workers, answers) = answers, self._ask()
+                if answered and not answers:
+                    log.warning("the cluster's scheduler does not answer; waiting for it")
+                if workers:
                     last_seen = time.monotonic()
                 elif time.monotonic() - last_seen > _WAIT:
+                    what = "worker; start workers" if answers else "scheduler that answers; look at it"
                     raise UserError(
-                        f"the cluster has had no worker for {_WAIT / 60:.0f} minutes; start workers and run the same "
-                        "command again: it goes on where it was."
+                        f"for {_WAIT / 60:.0f} minutes the cluster has had no {what} and run the same command again: "
+                        "it goes on where it was."
                     ) from None
 
     def _addresses(self) -> set[str]:
         """Of the workers; none where the scheduler is gone."""
+        return self._ask()[0]
+
+    def _ask(self) -> tuple[set[str], bool]:
+        """The addresses of the workers, and whether the scheduler has answered."""
         try:
             ask = self.client.scheduler.ncores
-            return set(self.client.sync(ask, workers=None, callback_timeout=_ANSWER))
+            return set(self.client.sync(ask, workers=None, callback_timeout=_ANSWER)), True
         # AttributeError, RuntimeError: of a client that is closed, or being closed
         except (*_TIMEOUTS, OSError, CommClosedError, AttributeError, RuntimeError):
-            return set()
+            return set(), False
 
 
 @contextlib.contextmanager

@@ -33,7 +33,12 @@ fi
 
 if stage 1; then
   log "Stage 1: prepare cuts, lexicon and language model"
-  asr-kd prepare "${recipe[@]}" --corpus-dir "$work_dir/download" --nj "$nj" --on-bad-utterance "$on_bad_utterance"
+  # what prompts say is known, also where a config hides their transcripts from the nets
+  text=$work_dir/data/sentences.txt
+  mkdir -p "$work_dir/data"
+  python recipes/prompts/local/write_text.py "$language" "$work_dir/download" "$(dirname "$config")" >"$text"
+  asr-kd prepare "${recipe[@]}" --corpus-dir "$work_dir/download" --lm-text "$text" --nj "$nj" \
+    --on-bad-utterance "$on_bad_utterance"
 fi
 
 . local/stages.sh

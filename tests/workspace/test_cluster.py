@@ -6,9 +6,11 @@ import hashlib
 import logging
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
@@ -158,7 +160,7 @@ def test_where_all_workers_are_gone_or_none_comes_it_is_said(tmp_path: Path, mon
     ) as cluster:
         with running_on(f"dask:{cluster.scheduler_address}", None, tmp_path) as at_once:
             cluster.scale(0)
-            with pytest.raises(UserError, match="the cluster has had no worker for 0 minutes; start workers and run"):
+            with pytest.raises(UserError, match="for 0 minutes the cluster has had no worker; start workers and run"):
                 list(parallel_map(math.factorial, range(6), nj=at_once))
         with (
             pytest.raises(UserError, match="no worker has come in 0 minutes"),
@@ -206,10 +208,9 @@ def test_a_client_that_has_given_up_is_one_sentence(cluster: Any, tmp_path: Path
         list(given_up.map(math.factorial, range(30)))
 
 
-@pytest.mark.parametrize("when", ["between maps", "within one"])
-def test_a_scheduler_that_is_killed_is_one_sentence(
-    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def own_scheduler(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A scheduler that a test may stop, with a worker: its address for --executor, and its process."""
     monkeypatch.setattr(cluster_module, "_ANSWER", 3.0)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -219,25 +220,60 @@ def test_a_scheduler_that_is_killed_is_one_sentence(
     options = ["--host", "127.0.0.1", "--port", port, "--no-dashboard", "--no-show"]
     scheduler = subprocess.Popen([*dask_command, "scheduler", *options], **quiet)
     worker = subprocess.Popen([*dask_command, "worker", address, "--no-dashboard", "--no-nanny"], **quiet)
+    yield f"dask:{address}", scheduler
+    for process in (scheduler, worker):
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("when", ["between maps", "within one"])
+@pytest.mark.parametrize(
+    ("end", "says"),
+    [
+        (signal.SIGKILL, r"^the cluster's scheduler was lost \(.*\); run the same"),
+        (signal.SIGSTOP, r"^for 0 minutes the cluster has had no scheduler that answers; look at it and run the same"),
+    ],
+    ids=["killed", "frozen"],
+)
+def test_a_scheduler_that_is_killed_or_frozen_is_one_sentence(
+    end: signal.Signals,
+    says: str,
+    when: str,
+    own_scheduler: tuple[str, subprocess.Popen[bytes]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    executor, scheduler = own_scheduler
     shards = [(str(tmp_path), number) for number in range(9)]
-    try:
-        with (
-            pytest.raises(UserError, match=r"the cluster's scheduler was lost \(.*\); run the same"),
-            running_on(f"dask:{address}", None, tmp_path) as at_once,
-        ):
-            results = parallel_map(note_slowly, shards, nj=at_once)
-            if when == "between maps":
-                list(results)
-            else:
-                next(results)
-            scheduler.kill()
+    with pytest.raises(UserError, match=says), running_on(executor, None, tmp_path) as at_once:
+        monkeypatch.setattr(cluster_module, "_WAIT", 2.0)
+        results = parallel_map(note_slowly, shards, nj=at_once)
+        if when == "between maps":
+            list(results)
+        else:
+            next(results)
+        scheduler.send_signal(end)
+        if end == signal.SIGKILL:
             scheduler.wait()
-            list(parallel_map(note_slowly, shards, nj=at_once) if when == "between maps" else results)
-    finally:
-        for process in (scheduler, worker):
-            process.kill()
-            process.wait()
+        list(parallel_map(note_slowly, shards, nj=at_once) if when == "between maps" else results)
     assert "Traceback" not in capfd.readouterr().err  # Dask's own
+
+
+def test_a_scheduler_that_answers_again_goes_on(
+    own_scheduler: tuple[str, subprocess.Popen[bytes]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    executor, scheduler = own_scheduler
+    shards = [(str(tmp_path), number) for number in range(9)]
+    with running_on(executor, None, tmp_path) as at_once:
+        results = parallel_map(note_slowly, shards, nj=at_once)
+        first = next(results)
+        scheduler.send_signal(signal.SIGSTOP)
+        thaw = threading.Timer(12.0, scheduler.send_signal, [signal.SIGCONT])
+        thaw.start()
+        assert [first, *results] == list(range(9))
+        thaw.join()
+    assert caplog.text.count("the cluster's scheduler does not answer; waiting for it") == 1
 
 
 def test_files_of_commands_that_were_killed_long_ago_are_deleted(cluster: Any, tmp_path: Path) -> None:

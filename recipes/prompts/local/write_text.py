@@ -1,4 +1,4 @@
-"""The sentences of all training prompts, one a line: python recipes/prompts/local/write_text.py LANGUAGE CORPUS_DIR CONF_DIR.
+"""Prints the sentences of training: python recipes/prompts/local/write_text.py LANGUAGE CORPUS_DIR CONF_DIR.
 
 Text for the language model. A config may hide the transcripts of recordings from the nets (untranscribed:); what such
 prompts say is known nevertheless.
