@@ -26,6 +26,7 @@ from asr_kd.io.files import read_json
 from asr_kd.io.stamp import read_stamp
 from asr_kd.report.comparisons import compare_systems, error_rate, frame_accuracy, phone_error_rate
 from asr_kd.report.hypotheses import Difference, Hypotheses, differences, read_hypotheses
+from asr_kd.report.made_with import made_with
 from asr_kd.report.provenance import inputs, rescored
 from asr_kd.report.resampling import Resampling, read_resampling
 from asr_kd.report.results import (
@@ -110,6 +111,7 @@ def collect(config: Config, work: Workspace) -> Evidence:
         comparisons=compared[1:],
         seconds=_noted(work, "seconds.json"),
         memory=_noted(work, "memory.json"),
+        made_with=made_with(),
         soft_targets=_stored_targets(config, work),
         rescored=_rescored_rows(config, work, resampling),
         per_left_out={n: h.summary.unaligned for (_, n), h in phones.items() if h.summary.unaligned},

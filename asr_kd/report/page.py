@@ -29,7 +29,6 @@ class Origin:
 
     settings: str  # YAML
     commands: list[str]
-    version: str
 
 
 def render(template: str, evidence: Evidence, figures: Mapping[str, str], origin: Origin) -> str:

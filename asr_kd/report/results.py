@@ -14,6 +14,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from asr_kd.evaluation.scoring import Unit, rate_name
+from asr_kd.report.made_with import MadeWith
 from asr_kd.report.worth_results import Distillation, Ends, Metric, Resampled
 from asr_kd.settings import STRICT
 
@@ -309,6 +310,7 @@ class Results:
     phones: PhoneSets | None = None
     confusions: Confusions | None = None
     mnist: MnistResults | None = None
+    made_with: MadeWith | None = None
     # by set: utterances without a forced alignment, which no `per` counts, where there are any
     per_left_out: dict[str, list[str]] = field(default_factory=dict)
 

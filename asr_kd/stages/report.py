@@ -16,7 +16,6 @@ from asr_kd.report.results import MnistResults
 from asr_kd.report.results_file import as_json, read_mnist, read_results
 from asr_kd.report.style import as_image
 from asr_kd.settings import to_mapping
-from asr_kd.version import __version__
 from asr_kd.workspace.config import Config
 from asr_kd.workspace.work import Workspace
 
@@ -57,7 +56,7 @@ def report(config: Config, work: Workspace, mnist: MnistResults | None = None) -
     evidence = collect(config, work)
     evidence = replace(evidence, results=replace(evidence.results, mnist=mnist))
     figures = draw(evidence)
-    origin = Origin(dump_yaml(to_mapping(config), default_flow_style=None, width=100), _commands(work), __version__)
+    origin = Origin(dump_yaml(to_mapping(config), default_flow_style=None, width=100), _commands(work))
     with replacing_folder(path, stamp) as temporary:
         (temporary / "results.json").write_text(as_json(evidence.results), encoding="utf-8")
         for name, svg in figures.items():

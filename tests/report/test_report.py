@@ -451,6 +451,16 @@ def test_direct_models_of_another_teacher_are_refused(broken: tuple[Config, Work
         report(changed, work)
 
 
+def test_the_page_says_what_it_was_made_with(made: tuple[ReportResult, dict, str]) -> None:
+    result, results, page = made
+    versions, cores = results["made_with"], results["made_with"]["cores"]
+    for text in (page, (result.path / "report.md").read_text(encoding="utf-8").replace("\\", "")):
+        assert (
+            f"Reported by asr_kd {versions['asr_kd']}" in text and f"torch {versions['torch']} on {cores} core" in text
+        )
+        assert versions["commit"] in text
+
+
 def test_text_is_escaped_for_markdown() -> None:
     assert markdown_escaped("a_b|<c>") == "a\\_b\\|\\<c\\>"
 

@@ -52,7 +52,7 @@ FIGURES = ("wer", "size", "rtf", "training-curves", "members", "soft-targets", "
 
 def pages(evidence: Evidence) -> tuple[str, str]:
     """index.html and report.md without their figures."""
-    figures, origin = dict.fromkeys(FIGURES, ""), Origin("", [], "0")
+    figures, origin = dict.fromkeys(FIGURES, ""), Origin("", [])
     html, markdown = (render(f"report.{form}.j2", evidence, figures, origin) for form in ("html", "md"))
     return html, markdown
 

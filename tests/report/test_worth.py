@@ -131,7 +131,7 @@ def test_a_share_with_the_other_sign_is_said_in_words(finished_run: tuple[Config
 
 def _page(results: Results) -> str:
     figures = dict.fromkeys(("wer", "size", "rtf", "training-curves", "members", "worth", "per", "size-per"), "")
-    return render("report.html.j2", Evidence(results, {}, [], None, []), figures, Origin("", [], "1"))
+    return render("report.html.j2", Evidence(results, {}, [], None, []), figures, Origin("", []))
 
 
 def _differing(value: float, low: float, high: float) -> dict[str, object]:
