@@ -57,10 +57,12 @@ def _panel(ax: Axes, of_set: Sequence[Pair], look: Mapping[str, Look]) -> list[A
             x, y, tone = place[role], pair.value(row), look[row.name].colour
             ax.plot([x, x], pair.interval(row), color=tone, linewidth=1.6, alpha=0.5)
             ax.plot(x, y, _MARKERS[role], **mark(look[row.name], 9), zorder=3)
-            # beside the lines, which fall to the right
-            beside: dict[str, Any] = {"ha": "right", "va": "top"} if side < 0 else {"ha": "left", "va": "bottom"}
+            # beside the lines, which fall to the right, and away from the teacher's
+            below = side < 0 or _beats_teacher(pair)
+            beside: dict[str, Any] = {"ha": "right" if side < 0 else "left", "va": "top" if below else "bottom"}
             beside["fontsize"] = 10 if len(of_set) <= 3 else 8.5
-            labels.append(ax.annotate(f"{y:.1%}", (x, y), (8 * side, 5 * side), **LABEL, **beside, color=tone))
+            offset = 8 * side, -5 if below else 5
+            labels.append(ax.annotate(f"{y:.1%}", (x, y), offset, **LABEL, **beside, color=tone))
         start, end = ((place[role], pair.value(getattr(pair, role))) for role in ("direct", "distilled"))
         arrow = {"arrowstyle": "->", "color": INK, "alpha": 0.55, "shrinkA": 7, "shrinkB": 7}
         ax.annotate("", end, start, arrowprops=arrow)
@@ -78,11 +80,16 @@ def _teachers(ax: Axes, of_set: Sequence[Pair], look: Mapping[str, Look]) -> lis
         dashes: dict[str, Any] = {"linestyle": (0, (5, 3)), "label": "teacher" if number == 0 else None}
         ax.axhline(y, color=tone, linewidth=1.6, **dashes)
         text = f"{row.name} {y:.1%}, {human_count(row.parameters)} parameters"
-        # the lowest below its line, the others above theirs: two that are near each other stay apart
-        side: dict[str, Any] = {"xytext": (4, 4 if number else -4), "va": "bottom" if number else "top"}
+        # the lowest below its line, unless a network is there, the others above theirs: so two that are near stay apart
+        above = number > 0 or any(_beats_teacher(pair) for pair in of_set)
+        side: dict[str, Any] = {"xytext": (4, 4 if above else -4), "va": "bottom" if above else "top"}
         at: dict[str, Any] = {"xy": (0, y), "xycoords": ("axes fraction", "data")}
         labels.append(ax.annotate(text, **at, **LABEL, **side, ha="left", color=tone, fontsize=9))
     return labels
+
+
+def _beats_teacher(pair: Pair) -> bool:
+    return pair.value(pair.distilled) < pair.value(pair.teacher)
 
 
 def lines(of_set: Sequence[Pair]) -> list[list[int]]:

@@ -169,7 +169,7 @@ class SystemRun:
             if member >= system.num_models:
                 raise UserError(f"{name} has {system.num_models} models, counted from 0: there is no member {member}.")
 
-    @property
+    @cached_property
     def load(self) -> float:
         """Products of its training, of all models and epochs."""
         system, data = self.system, self.data
