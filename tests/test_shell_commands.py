@@ -1,7 +1,7 @@
-"""The commands that documents show are run, each document's in their order, by readers whose recipes are small.
+"""The asr-kd commands that documents show are run, each document's in their order, by readers with small recipes.
 
-Not here: `make`, `git` and `run.sh` of recipes (CI, tests/recipes), Dask's own commands (tests/test_two_hosts.py), and
-those of NOT_RUN.
+Not here: RESULTS.md, whose commands are those of measurements; other programs (`make`, `run.sh`; Dask's are in
+tests/test_two_hosts.py); and the commands of NOT_RUN.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from click.testing import CliRunner
 from asr_kd.cli import main
 from asr_kd.io.yaml_files import dump_yaml, load_yaml, merged
 
+from . import test_documents
 from .recipe import LEXICON, RATE, finished_recipe, say
 from .stages.test_new import TINY
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ["docs/quick-start.md", "docs/deploy.md", "docs/cluster.md"]
-DOCUMENTS += ["recipes/librispeech/README.md", "recipes/timit/README.md"]
 # pattern -> why
 NOT_RUN = {
     "asr-kd serve": "it serves until it is stopped: tests/serve",
@@ -45,6 +44,19 @@ def commands(path: Path) -> list[str]:
     """Lines that begin with asr-kd, without comments, and those that own-speech.md's reader types besides."""
     text = path.read_text(encoding="utf-8").replace("\\\n", " ")
     return re.findall(r"^ {4,}((?:asr-kd |sed |ukrainian/).*?)(?:\s+#.*)?$", text, re.MULTILINE)
+
+
+DOCUMENTS = [
+    str(path.relative_to(ROOT))
+    for path in test_documents.DOCUMENTS
+    if path.name not in ("RESULTS.md", "own-speech.md") and commands(path)
+]
+
+
+def test_what_is_not_run_is_shown_somewhere() -> None:
+    lines = [line for document in DOCUMENTS for line in commands(ROOT / document)]
+    assert len(DOCUMENTS) >= 6
+    assert all(any(pattern in line for line in lines) for pattern in NOT_RUN)
 
 
 @pytest.fixture

@@ -24,8 +24,6 @@ from .test_chaos import COMMAND
 from .test_cluster import STAGES, made, same
 from .test_documents import ROOT, commands
 
-pytestmark = pytest.mark.skipif(bool(reason := why_not()), reason=reason)
-
 CLUSTER = ROOT / "docs" / "cluster.md"
 PORT = 8786
 ALONE = {"OMP_NUM_THREADS": "1"}
@@ -34,6 +32,8 @@ QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[tuple[Host, Host]]:
+    if reason := why_not():
+        pytest.skip(reason)
     with two_hosts() as both:
         yield both
 

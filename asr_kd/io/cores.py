@@ -1,7 +1,4 @@
-"""How many cores this process may use, control groups included, and how many of them other programs keep busy.
-
-Programs of a lower priority than this one give way to it, so that they do not count (`nice`).
-"""
+"""How many cores this process may use, control groups included, and how many of them other programs keep busy."""
 
 from __future__ import annotations
 
@@ -18,6 +15,7 @@ from asr_kd.io.control_groups import groups, read_lines
 _VARIABLE = "OMP_NUM_THREADS"
 _SECONDS = 0.3  # that the load is measured for
 _WATCHED = 5.0  # seconds between two looks at the load of a machine that is at work
+_PASSING = 0.35  # of a core, which others may take without costing a thread
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -62,20 +60,18 @@ def _taken(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]
 def _busy_and_all(stat: Path) -> dict[str, tuple[int, int]]:
     """Of each core of this process: ticks in which it worked, and all ticks."""
     mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
-    gives_way = os.nice(0) > 0  # itself: then those that do too are its rivals
     counts = {}
     for line in read_lines(stat):
         name, *numbers = line.split()
         if name[:3] == "cpu" and name[3:].isdigit() and int(name[3:]) in mine:
             ticks = [int(number) for number in numbers[:8]]  # what guests take is part of the first ones
-            unused = sum(ticks[3:5])  # idle, and idle while a disk works
-            counts[name] = sum(ticks) - unused - (0 if gives_way else ticks[1]), sum(ticks)
+            counts[name] = sum(ticks) - sum(ticks[3:5]), sum(ticks)  # idle, and idle while a disk works
     return counts
 
 
-def _free(taken: float) -> int:
+def _free(taken: int) -> int:
     """Threads for the cores that are left where others keep so many busy."""
-    return max(1, min(usable_cores(), _allowed() - round(taken)))
+    return max(1, min(usable_cores(), _allowed() - taken))
 
 
 class LoadWatch:
@@ -103,7 +99,8 @@ class LoadWatch:
         own = (time.process_time() - self._own) / passed
         taken = max(0.0, _taken(self._ticks, _busy_and_all(self._stat)) - own)
         self._begin()
-        return _free(taken)
+        # rivals for the same cores have less than they want
+        return _free(math.ceil(taken - _PASSING))
 
 
 @dataclass(frozen=True)
@@ -147,11 +144,10 @@ def choose_threads(asked: int | None, environment: MutableMapping[str, str] = os
             f"{_VARIABLE}={given} is more than the {cores} cores that this process may use: {cores} threads are used"
         )
         return Threads(follow_load=False, remark=remark)
-    taken = taken_cores()
+    allowed = _allowed()
+    taken = min(allowed, round(taken_cores()))
     threads = _free(taken)
     environment[_VARIABLE] = str(threads)
     if threads == cores:
         return Threads(follow_load=True)
-    allowed = _allowed()
-    busy = min(allowed, round(taken))
-    return Threads(True, f"other programs keep {busy} of {allowed} cores busy: --threads {threads} is taken")
+    return Threads(True, f"other programs keep {taken} of {allowed} cores busy: --threads {threads} is taken")

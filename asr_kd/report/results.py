@@ -127,6 +127,11 @@ class SystemRow:
     phones: PhoneRow | None = None
 
     @property
+    def extra_names(self) -> tuple[str, ...]:
+        """The untranscribed sets that it learnt from."""
+        return tuple(self.extra)
+
+    @property
     def beside(self) -> Rates | None:
         """The rates that stand beside `wer`: of characters or of phones."""
         if self.per is None or self.per_ci95 is None or self.phones is None:

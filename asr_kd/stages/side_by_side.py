@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
-# of the seconds that a training takes on one of two cores, what it takes on both (nets of conf/mini.yaml, bfloat16)
+# of the seconds that a training takes on one of two cores, what it takes on both: two members of mini.yaml's teacher
+# side by side were trained 1.28 times as fast as one after the other
 WITH_ALL_CORES = 0.65
 
 

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 _function: Callable[[Any], Any] | None = None  # that this helper process was started for
 _cluster: ContextVar[Cluster | None] = ContextVar("cluster", default=None)
 _PROCESS = 1e9  # bytes: torch and numba, a net, a shard and its results
+_INTERRUPTED = 130  # status of a process that SIGINT has ended, as shells have it
 _AHEAD = 4  # shards for each helper that are submitted before the first result is taken
 
 
@@ -127,7 +128,12 @@ def _pool(helpers: int, function: Callable[[Any], Any]) -> Iterator[ProcessPoolE
             "same command again with --nj 1, which starts no others."
         ) from None
     with _logging_of_helpers(records), pool:
-        yield pool
+        try:
+            yield pool
+        except BaseException:
+            # what waits does not begin; what has begun is waited for at the end of `pool`
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _in_order(pool: ProcessPoolExecutor, shards: Sequence[Any], ahead: int) -> Iterator[Any]:
@@ -182,7 +188,10 @@ def number_of_helper() -> int:
 
 def _call(shard: Any) -> Any:
     assert _function is not None
-    return _function(shard)
+    try:
+        return _function(shard)
+    except KeyboardInterrupt:  # the pool would take it for a result, and give this process the next shard
+        os._exit(_INTERRUPTED)
 
 
 def _end_after(parent: multiprocessing.process.BaseProcess) -> None:

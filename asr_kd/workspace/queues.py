@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from distributed.deploy.spec import ProcessInterface
 
 from asr_kd.errors import UserError, first_line
 
@@ -95,11 +94,13 @@ def open_queue(name: str, options: Path | None, jobs: int | None) -> Iterator[Qu
 def _noting(job: Any, refused: list[str]) -> Any:
     """The class of a job that notes why it could not be submitted: Dask itself would wait for its worker."""
 
+    from distributed.deploy.spec import ProcessInterface
+
     class Job(job):
         async def start(self) -> None:
             try:
                 await super().start()
-            except (RuntimeError, OSError) as error:
+            except (RuntimeError, ValueError, OSError) as error:  # ValueError: its answer has no number of a job
                 refused.append(_said(error))
                 log.warning("a job was not taken by the queue: %s", refused[-1])
                 await ProcessInterface.start(self)  # or Dask would submit it again

@@ -53,18 +53,6 @@ def test_what_others_keep_busy_is_what_the_kernel_counts(tmp_path: Path, monkeyp
     assert taken_cores(stat=tmp_path / "none") == 0
 
 
-@pytest.mark.parametrize(("niceness", "taken"), [(0, 0.25), (5, 1.0)])
-def test_programs_of_a_lower_priority_give_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, niceness: int, taken: float
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
-    monkeypatch.setattr(os, "nice", lambda _: niceness, raising=False)
-    stat = tmp_path / "stat"
-    stat.write_text("cpu0 0 0 0 0 0 0 0 0\n")
-    monkeypatch.setattr(cores.time, "sleep", lambda _: stat.write_text("cpu0 25 75 0 0 0 0 0 0\n"))
-    assert taken_cores(stat=stat) == taken
-
-
 def test_threads_follow_what_others_leave_and_own_work_is_not_theirs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +85,37 @@ def test_threads_follow_what_others_leave_and_own_work_is_not_theirs(
     assert watch.threads() == 1
     pass_time(5, [1, 0, 0, 0], 5)
     assert watch.threads() == 4
+
+
+@pytest.mark.parametrize(("count", "others"), [(2, 1), (2, 3), (4, 1), (4, 3), (8, 5), (8, 8), (16, 14), (16, 0)])
+def test_on_a_fair_scheduler_no_core_is_fought_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, others: int
+) -> None:
+    """Programs of one thread each come when the net has all cores: in the end it has those that are left."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(count)), raising=False)
+    monkeypatch.setattr(cores, "usable_cores", lambda: count)
+    stat, now = tmp_path / "stat", {"wall": 0.0, "own": 0.0}
+    monkeypatch.setattr(cores.time, "monotonic", lambda: now["wall"])
+    monkeypatch.setattr(cores.time, "process_time", lambda: now["own"])
+    busy, threads = 0.0, count
+
+    def write() -> None:  # the load is spread over all cores
+        work, ticks = round(100 * busy / count), round(100 * now["wall"])
+        stat.write_text("".join(f"cpu{core} {work} 0 0 {ticks - work} 0\n" for core in range(count)))
+
+    write()
+    watch = LoadWatch(seconds=5, stat=stat)
+    for _ in range(12):
+        share = min(1.0, count / (threads + others))
+        now["wall"] += 5
+        now["own"] += 5 * share * threads
+        busy += 5 * share * (threads + others)
+        write()
+        chosen = watch.threads()
+        assert chosen is not None
+        threads = chosen
+    left = max(1, count - others)
+    assert left <= threads <= left + (count > 8)
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="no /proc/stat")

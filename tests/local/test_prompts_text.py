@@ -28,5 +28,5 @@ def test_it_is_what_training_prompts_say_and_nothing_of_dev_and_test(tmp_path: P
 
 def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
     done = write_text(tmp_path, tmp_path)
-    assert done.returncode == 1 and done.stdout == ""
+    assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("write_text.py: ") and len(done.stderr.splitlines()) == 1

@@ -252,6 +252,13 @@ def test_untranscribed_sets_are_among_what_a_network_learnt_from(finished_run: t
     first = plain(sentences(replace(results, data=data, systems=systems)).worth())
     names = "distilled and distilled-small"
     assert first.endswith(f"Beside train, {names} learnt from 12.3 minutes of speech without transcripts.")
+    sets = data.sets | {"lectures": replace(podcasts, minutes=30.0)}
+    more = [replace(r, extra={"lectures": 9}) if r.name == "distilled-small" else r for r in systems]
+    first = plain(sentences(replace(results, data=replace(data, sets=sets), systems=more)).worth())
+    assert first.endswith(
+        "Beside train, distilled-small learnt from 30 minutes of speech without transcripts, and "
+        "distilled learnt from 12.3 minutes of speech without transcripts."
+    )
 
 
 def test_intervals_say_what_they_are_over(finished_run: tuple[Config, Workspace]) -> None:

@@ -19,6 +19,7 @@ import yaml
 from click.testing import CliRunner
 
 from asr_kd.acoustic.model_files import load_model
+from asr_kd.acoustic.training import fit
 from asr_kd.cli import main
 from asr_kd.errors import UserError
 from asr_kd.frames.sampler import draw_fraction
@@ -159,6 +160,46 @@ def test_what_is_longest_starts_first_and_what_is_left_runs_with_all_cores(
     assert started == [["c", "a", "b"]] and [result.folder.name for result in results] == ["a", "b", "c"]
     results = train(toy.config(d=HARD, e=HARD, f=HARD), toy.work, OPTIONS)
     assert started[1:] == [["d", "e"]] and [result.folder.name for result in results] == ["d", "e", "f"]
+
+
+@pytest.mark.parametrize(
+    ("words", "variable", "follows"),
+    [([], None, True), (["--threads", "1"], None, False), ([], "1", False)],
+    ids=["free", "threads", "variable"],
+)
+def test_a_system_by_itself_follows_the_load_unless_a_number_of_threads_is_given(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, words: list[str], variable: str | None, follows: bool
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    if variable is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr("asr_kd.io.cores.taken_cores", lambda: 0.0)
+    followed: dict[str, bool] = {}
+
+    def note(model, data, criterion, training, control):  # type: ignore[no-untyped-def]
+        followed[control.label] = control.follow_load
+        return fit(model, data, criterion, training, control)
+
+    monkeypatch.setattr("asr_kd.stages.training_run.fit", note)
+    toy.work.config_path.write_text(json.dumps({"systems": {"a": HARD}}))
+    command = ["train", *words, "--config", str(toy.work.config_path), "--work-dir", str(toy.work.root)]
+    result = CliRunner().invoke(main, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert followed == {"a": follows}
+
+
+def test_systems_side_by_side_do_not_follow_the_load(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would take the other for another program."""
+    monkeypatch.setattr("asr_kd.stages.train.usable_cores", lambda: 2)
+    handed: list[bool] = []
+
+    def note(function, sides, nj):  # type: ignore[no-untyped-def]
+        handed.extend(options.follow_load for _, options in sides)
+        return map(function, sides)
+
+    monkeypatch.setattr("asr_kd.stages.train.parallel_map", note)
+    train(toy.config(a=HARD, b=HARD), toy.work, replace(OPTIONS, follow_load=True))
+    assert handed == [False, False]
 
 
 def test_members_of_an_ensemble_are_reused(toy: Toy) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -38,3 +39,23 @@ def die(shard: tuple[str, int, int]) -> int:
         (Path(folder) / f"{deaths}.death").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return number
+
+
+def note_and_fail_at_0(shard: tuple[str, int]) -> None:
+    folder, number = shard
+    (Path(folder) / f"{number}.begun").touch()
+    if number == 0:
+        raise ValueError("the first shard")
+    time.sleep(0.5)
+
+
+def note_and_sleep(shard: tuple[str, int]) -> None:
+    folder, number = shard
+    (Path(folder) / f"{number}.begun").touch()
+    time.sleep(WAIT)
+
+
+if __name__ == "__main__":  # a command in a terminal, where Ctrl-C reaches all processes
+    from asr_kd.workspace.executor import parallel_map
+
+    list(parallel_map(note_and_sleep, [(sys.argv[1], number) for number in range(6)], nj=2))

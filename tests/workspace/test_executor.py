@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import math
@@ -21,7 +22,7 @@ from asr_kd.io.stamp import Stamp
 from asr_kd.workspace import executor
 from asr_kd.workspace.executor import parallel_map, running_on
 
-from .shards import WAIT, die
+from .shards import WAIT, die, note_and_fail_at_0
 
 
 @pytest.mark.slow
@@ -104,6 +105,32 @@ def _runs(pid: int) -> bool:
     """An orphan that has ended may stay as a zombie where nothing reaps it."""
     done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
     return done.stdout.strip()[:1] not in ("", "Z")
+
+
+@pytest.mark.slow
+def test_where_one_fails_those_that_wait_do_not_begin(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the first shard"):
+        list(parallel_map(note_and_fail_at_0, [(str(tmp_path), number) for number in range(20)], nj=2))
+    assert len(list(tmp_path.glob("*.begun"))) < 10
+
+
+@pytest.mark.slow
+def test_what_is_interrupted_ends_and_nothing_else_begins(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.workspace.shards", str(tmp_path)]
+    process = subprocess.Popen(
+        command, start_new_session=True, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2]
+    )
+    try:
+        while len(list(tmp_path.glob("*.begun"))) < 2:
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=WAIT / 2) != 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert {path.stem for path in tmp_path.glob("*.begun")} == {"0", "1"}
 
 
 def test_full_shared_memory_is_named_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,10 @@ def training_sentences(language: str, corpus: Path, conf: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    _, spoken, *folders = sys.argv
     try:
-        print("\n".join(training_sentences(spoken, *map(Path, folders))))
+        if len(sys.argv) != 4:
+            raise UserError("give LANGUAGE CORPUS_DIR CONF_DIR.")
+        print("\n".join(training_sentences(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))))
     except UserError as error:
-        sys.exit(f"write_text.py: {error}")
+        print(f"write_text.py: {error}", file=sys.stderr)
+        sys.exit(2)
