@@ -131,8 +131,8 @@ def _pool(helpers: int, function: Callable[[Any], Any]) -> Iterator[ProcessPoolE
         try:
             yield pool
         except BaseException:
-            # what waits does not begin; what has begun is waited for at the end of `pool`
-            pool.shutdown(wait=False, cancel_futures=True)
+            # what waits does not begin; what has begun must end before the command does, which holds its locks
+            pool.shutdown(wait=True, cancel_futures=True)
             raise
 
 

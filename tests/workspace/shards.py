@@ -47,6 +47,7 @@ def note_and_fail_at_0(shard: tuple[str, int]) -> None:
     if number == 0:
         raise ValueError("the first shard")
     time.sleep(0.5)
+    (Path(folder) / f"{number}.ended").touch()
 
 
 def note_and_sleep(shard: tuple[str, int]) -> None:

@@ -111,7 +111,9 @@ def _runs(pid: int) -> bool:
 def test_where_one_fails_those_that_wait_do_not_begin(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the first shard"):
         list(parallel_map(note_and_fail_at_0, [(str(tmp_path), number) for number in range(20)], nj=2))
-    assert len(list(tmp_path.glob("*.begun"))) < 10
+    begun = {path.stem for path in tmp_path.glob("*.begun")}
+    assert len(begun) < 10
+    assert {path.stem for path in tmp_path.glob("*.ended")} == begun - {"0"}  # what has begun was waited for
 
 
 @pytest.mark.slow
