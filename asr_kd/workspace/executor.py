@@ -42,7 +42,6 @@ log = logging.getLogger(__name__)
 _function: Callable[[Any], Any] | None = None  # that this helper process was started for
 _cluster: ContextVar[Cluster | None] = ContextVar("cluster", default=None)
 _PROCESS = 1e9  # bytes: torch and numba, a net, a shard and its results
-_INTERRUPTED = 130  # status of a process that SIGINT has ended, as shells have it
 _AHEAD = 4  # shards for each helper that are submitted before the first result is taken
 
 
@@ -130,6 +129,10 @@ def _pool(helpers: int, function: Callable[[Any], Any]) -> Iterator[ProcessPoolE
     with _logging_of_helpers(records), pool:
         try:
             yield pool
+        except KeyboardInterrupt:
+            for helper in multiprocessing.active_children():  # else each would take the next shard that waits
+                helper.kill()
+            raise
         except BaseException:
             # what waits does not begin; what has begun must end before the command does, which holds its locks
             pool.shutdown(wait=True, cancel_futures=True)
@@ -188,10 +191,7 @@ def number_of_helper() -> int:
 
 def _call(shard: Any) -> Any:
     assert _function is not None
-    try:
-        return _function(shard)
-    except KeyboardInterrupt:  # the pool would take it for a result, and give this process the next shard
-        os._exit(_INTERRUPTED)
+    return _function(shard)
 
 
 def _end_after(parent: multiprocessing.process.BaseProcess) -> None:
