@@ -29,6 +29,11 @@ are one call with two rounds, `chosen` is another with one round, in which defau
                     1000                    0.89                    0.47                    0.43
                     chosen                  0.97                    0.66                    0.42
 
+Others that come later, --seconds 12 (of which the first 5 pass before the watch looks), one round:
+
+    train dnn       unwatched               1.00                    0.36                    0.25
+                    later                   1.04                    0.48                    0.30
+
 Threads that sleep lose a third on an idle machine, where a step has hundreds of small operations. Viterbi, whose
 threads do not wait for each other, has its fair share with any policy.
 """
