@@ -41,9 +41,8 @@ WORDS = {"BA": "Ба", "BI": "би", "SA": "са", "SI": "си", "BASI": "бас
 
 
 def commands(path: Path) -> list[str]:
-    """Lines that begin with asr-kd, without comments, and those that own-speech.md's reader types besides."""
-    text = path.read_text(encoding="utf-8").replace("\\\n", " ")
-    return re.findall(r"^ {4,}((?:asr-kd |sed |ukrainian/).*?)(?:\s+#.*)?$", text, re.MULTILINE)
+    """Those of asr-kd, and what own-speech.md's reader types besides."""
+    return test_documents.commands(path, r"(?:asr-kd |sed |ukrainian/)")
 
 
 DOCUMENTS = [

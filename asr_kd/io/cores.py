@@ -86,19 +86,19 @@ class LoadWatch:
 
     def __init__(self, seconds: float = _WATCHED, stat: Path = Path("/proc/stat")) -> None:
         self._seconds, self._stat = seconds, stat
-        self._begin()
+        self._since, self._own, self._ticks = self._look()
 
-    def _begin(self) -> None:
-        self._since, self._own, self._ticks = time.monotonic(), time.process_time(), _busy_and_all(self._stat)
+    def _look(self) -> tuple[float, float, dict[str, tuple[int, int]]]:
+        """The time, the seconds that this process has worked, and the ticks of the cores."""
+        return time.monotonic(), time.process_time(), _busy_and_all(self._stat)
 
     def threads(self) -> int | None:
         """A number of threads once the load has been watched for long enough, else None; it does not wait."""
-        passed = time.monotonic() - self._since
-        if passed < self._seconds:
+        if time.monotonic() - self._since < self._seconds:
             return None
-        own = (time.process_time() - self._own) / passed
-        taken = max(0.0, _taken(self._ticks, _busy_and_all(self._stat)) - own)
-        self._begin()
+        since, own, ticks = self._since, self._own, self._ticks
+        self._since, self._own, self._ticks = self._look()
+        taken = max(0.0, _taken(ticks, self._ticks) - (self._own - own) / (self._since - since))
         # rivals for the same cores have less than they want
         return _free(math.ceil(taken - _PASSING))
 

@@ -173,10 +173,15 @@ class SystemRun:
     def load(self) -> float:
         """Products of its training, of all models and epochs."""
         system, data = self.system, self.data
-        assert system.model is not None  # of a system that is trained
-        model = build_model(system.model, num_dims=data.train.num_dims, num_senones=data.num_senones, seeds=[0])
         frames = data.train.num_frames * system.train_fraction + sum(s.num_frames for s in data.extra.values())
-        return float(model.products_per_frame * system.num_models * system.training.epochs * frames)
+        return float(self._products * system.num_models * system.training.epochs * frames)
+
+    @cached_property
+    def _products(self) -> int:
+        """Of one of its models, for a frame."""
+        data = self.data
+        model = build_model(self.system.model, num_dims=data.train.num_dims, num_senones=data.num_senones, seeds=[0])
+        return model.products_per_frame
 
     def apart(self, places: int) -> list[int]:
         """The members that are better trained apart, so many at once; none: all as one."""
@@ -187,10 +192,7 @@ class SystemRun:
             return self.missing
         if places < 2 or checkpoint_of(path).exists():
             return []
-        model = build_model(
-            self.system.model, num_dims=self.data.train.num_dims, num_senones=self.data.num_senones, seeds=[0]
-        )
-        return list(range(count)) if model.products_per_frame > _LARGE else []
+        return list(range(count)) if self._products > _LARGE else []
 
     def _models(self, members: Sequence[int]) -> Models:
         seeds = seeds_of(self.config, self.name)
