@@ -59,4 +59,5 @@ def note_and_sleep(shard: tuple[str, int]) -> None:
 if __name__ == "__main__":  # a command in a terminal, where Ctrl-C reaches all processes
     from asr_kd.workspace.executor import parallel_map
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background would not hear it
     list(parallel_map(note_and_sleep, [(sys.argv[1], number) for number in range(6)], nj=2))
