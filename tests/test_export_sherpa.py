@@ -59,6 +59,8 @@ def test_it_is_complete_and_finds_the_words_of_decoding(config, package):
     assert answered["model.onnx"]["same"] >= 0.99
     for model, bound in (("model.onnx", 0.0), ("model.int8.onnx", 0.002), ("streaming.onnx", 0.003)):
         assert all(answered[model]["rates"][name] <= own["rates"][name] + bound for name in ("dev", "test"))
+    running = answered["our own search, running mean"]
+    assert answered["streaming.onnx"]["same"] >= 0.99 and answered["streaming.onnx"]["rates"] == running["rates"]
     assert answered["streaming.int8.onnx"]["same"] > 0.8
     assert all(answered[model]["empty"] == 0 for model in list(answered)[1:])
 

@@ -20,6 +20,11 @@ RULE = "text.fst"  # where `text` is what was said
 _TAKEN_AT_ONCE = 0.2  # seconds
 
 
+def is_of_streams(model: str) -> bool:
+    """Whether that file of a package takes speech while it is spoken."""
+    return model.startswith("streaming")
+
+
 @dataclass(frozen=True)
 class Answer:
     """What was said.
@@ -38,7 +43,7 @@ class SherpaRecogniser:
 
     Args:
       folder: the package.
-      model: name of the file; a stream's begins with "streaming".
+      model: name of the file.
       sampling_rate, num_mel_bins: of the features. max_active: of the search.
       tail: seconds of silence after a stream, for its last frames.
     """
@@ -52,7 +57,7 @@ class SherpaRecogniser:
         tokens, graph, path = str(folder / "tokens.txt"), str(folder / "HLG.fst"), str(folder / model)
         rules = str(folder / RULE) if (folder / RULE).exists() else ""
         self._tail = round(tail * sampling_rate)
-        self._rate, self.streams = sampling_rate, model.startswith("streaming")
+        self._rate, self.streams = sampling_rate, is_of_streams(model)
         if self.streams:
             kind = sherpa.OnlineZipformer2CtcModelConfig(model=path)
             config = sherpa.OnlineRecognizerConfig(

@@ -39,7 +39,7 @@ from asr_kd.stages.export_folder import RESULT, SHERPA, STEP, export_folder, wri
 from asr_kd.stages.export_posteriors import answering_model
 from asr_kd.stages.export_search import Search, scores_of, words_search
 from asr_kd.stages.new_speech import inputs_of, normalisation_of
-from asr_kd.stages.sherpa_measure import OWN, Package, Recording, measure, recordings_of
+from asr_kd.stages.sherpa_measure import OWN, OWN_RUNNING, Package, Recording, measure, own_search_of, recordings_of
 from asr_kd.workspace.config import DEV, TRAIN, Config
 from asr_kd.workspace.sets import open_frames
 from asr_kd.workspace.work import Workspace, trained_identity
@@ -47,7 +47,7 @@ from asr_kd.workspace.work import Workspace, trained_identity
 log = logging.getLogger(__name__)
 
 MODELS = ("model.onnx", "model.int8.onnx", "streaming.onnx", "streaming.int8.onnx")
-_VERSION = 4  # raise it when the same parts give another package
+_VERSION = 5  # raise it when the same parts give another package
 _GRAPH, _CACHE = "HLG.fst", "measured"
 _LETTERS = ("characters", "bpe")  # lang.units of which words are spelled
 _EXAMPLES, _LONGEST = 3, 15.0  # recordings in the package; seconds of one, where there are shorter ones
@@ -76,7 +76,7 @@ class Row:
     Attributes:
       bytes: of its file; None: it is no file of the package.
       rates: set -> error rate. characters: the same of characters, where these are counted beside words.
-      same: share of the utterances with the words of our search with kaldi-decoder, at the same beam and mean.
+      same: share of the utterances with the words of our search with kaldi-decoder, with the same beam and mean.
       empty: utterances without words.
       rtf: seconds of one thread by seconds of speech, search included.
     """
@@ -130,7 +130,7 @@ class SherpaResult:
         processes = self.result["processes"]
         beside = f", {processes} processes side by side" if processes > 1 else ""
         return [
-            "same words: as our own search with kaldi-decoder, at the package's beam and mean",
+            "same words: as our own search with kaldi-decoder, at the package's beam and the model's mean",
             f"speed: with search, times real time on one thread{beside}",
         ]
 
@@ -229,6 +229,7 @@ def _write(folder: Path, config: Config, work: Workspace, search: Search, option
         model=search.model,
         search=search.settings,
         normalisation=normalisation,
+        running_seconds=config.features.running_seconds,
     )
 
 
@@ -249,24 +250,26 @@ def _spelled(config: Config, work: Workspace, search: Search) -> tuple[Spelling 
 
 
 def _rows(package: Package, search: Search, sets: dict[str, list[Recording]], nj: int) -> Iterator[Row]:
-    """As the system was decoded; of our own search with the package's mean; of each model."""
+    """As the system was decoded; of our own search with the package's means; of each model."""
     cache = package.folder / _CACHE
     cache.mkdir(exist_ok=True)
     decoded = {name: search.context.read_summary(search.task.system, name)["wer_per_seed"][0] for name in sets}
     yield Row("asr-kd decode", None, decoded)
-    own: dict[str, list[list[str]]] = {}
-    models = (OWN, *MODELS)
+    own: dict[str, dict[str, list[list[str]]]] = {}
+    models = (OWN, OWN_RUNNING, *MODELS)
     audio = sum(recording.seconds for recordings in sets.values() for recording in recordings)
     for model, answers in zip(models, measure(package, sets, models, cache, nj), strict=True):
         words = {name: answer.words for name, answer in answers.items()}
-        own = own or words
-        pairs = [pair for name in sets for pair in zip(words[name], own[name], strict=True)]
+        if model not in MODELS:
+            own[model] = words
+        ours = own[own_search_of(model) if model in MODELS else model]
+        pairs = [pair for name in sets for pair in zip(words[name], ours[name], strict=True)]
         yield Row(
-            model or "our own search",
-            (package.folder / model).stat().st_size if model else None,
+            model,
+            (package.folder / model).stat().st_size if model in MODELS else None,
             {name: search.errors(name, words[name]) for name in sets},
-            sum(ours == theirs for ours, theirs in pairs) / max(1, len(pairs)),
-            sum(not theirs for theirs, _ in pairs),
+            sum(answer == expected for answer, expected in pairs) / max(1, len(pairs)),
+            sum(not answer for answer, _ in pairs),
             sum(answer.seconds for answer in answers.values()) / audio,
             {name: rate for name in sets if (rate := search.character_errors(name, words[name])) is not None},
         )

@@ -15,7 +15,7 @@ from asr_kd.corpora.audio import Audio, AudioFormat, BadAudio, read_clips
 from asr_kd.corpora.cuts import cut_audio, read_cuts
 from asr_kd.corpora.sources import allowed_pipe
 from asr_kd.errors import UserError, some_of
-from asr_kd.export.sherpa_run import SherpaRecogniser
+from asr_kd.export.sherpa_run import SherpaRecogniser, is_of_streams
 from asr_kd.frames.features import FRAME_SHIFT, fbank
 from asr_kd.frames.normalisation import Normalisation
 from asr_kd.frames.store import FrameStore
@@ -25,7 +25,7 @@ from asr_kd.workspace.cached_map import cached_groups, json_codec
 from asr_kd.workspace.sets import prepare_command
 from asr_kd.workspace.work import Workspace
 
-OWN = ""  # in place of a model's name: our own search
+OWN, OWN_RUNNING = "our own search", "our own search, running mean"  # in place of a model's name
 _SECONDS = 120.0  # of speech in a shard
 
 
@@ -48,6 +48,7 @@ class Package:
       chunk, ahead: frames that a stream takes at once, and that it looks ahead.
       search: back end, beams and scales of our own search. model: its model.
       normalisation: see `Normalisation.for_new_speech`; a process gets it with each of its shards.
+      running_seconds: memory of the running mean of streams.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class Package:
     model: TrainedModel
     search: SearchSettings
     normalisation: Normalisation
+    running_seconds: float
 
     def samples(self, recordings: Sequence[Recording]) -> list[np.ndarray]:
         """(n,) float32 of each; UserError names a recording that cannot be read any more."""
@@ -119,7 +121,7 @@ class _Worker:
         package = shard.package
         if self._recognise is None or shard.model != self._model:
             self._recognise = None  # the memory of its graph is free before the next one is loaded
-            self._recognise = _own_search(package) if shard.model == OWN else _sherpa(package, shard.model)
+            self._recognise = _recognise_with(package, shard.model)
             self._model = shard.model
         samples = package.samples(shard.recordings)
         with one_thread():
@@ -128,13 +130,28 @@ class _Worker:
             return {"words": words, "seconds": time.perf_counter() - started}
 
 
+def own_search_of(model: str) -> str:
+    """Our own search with the mean that one of the package's models subtracts."""
+    return OWN_RUNNING if is_of_streams(model) else OWN
+
+
+def _recognise_with(package: Package, model: str) -> Callable[[np.ndarray], list[str]]:
+    """(n,) samples -> words, by one of the package's models or our own search."""
+    if model == OWN:
+        return _own_search(package, package.normalisation)
+    if model == OWN_RUNNING:
+        running = package.normalisation.running_mean(package.running_seconds)
+        return _own_search(package, replace(package.normalisation, scales=None, running=running))
+    return _sherpa(package, model)
+
+
 def _sherpa(package: Package, model: str) -> Callable[[np.ndarray], list[str]]:
     recogniser, names = package.recogniser(model), package.names()
     return lambda samples: [word for number in recogniser.recognise(samples).words for word in names[number]]
 
 
-def _own_search(package: Package) -> Callable[[np.ndarray], list[str]]:
-    """With kaldi-decoder, and the mean that the package has."""
+def _own_search(package: Package, normalisation: Normalisation) -> Callable[[np.ndarray], list[str]]:
+    """With kaldi-decoder."""
     loaded, search = Loaded(), replace(package.search, backend="kaldi")
     rate, bins = package.audio_format.sampling_rate, package.num_mel_bins
     decoder = loaded.decoder(package.model.graph, search)
@@ -143,7 +160,7 @@ def _own_search(package: Package) -> Callable[[np.ndarray], list[str]]:
     fbank(np.zeros((1, rate), np.float32), rate, bins)
 
     def recognise(samples: np.ndarray) -> list[str]:
-        normalised = package.normalisation.of_unknown_speaker(fbank(samples[None], rate, bins))
+        normalised = normalisation.of_unknown_speaker(fbank(samples[None], rate, bins))
         loglikes = loglikes_of(loaded, package.model, normalised, search.decoding.prior_scale)
         return list(decoder.decode([loglikes])[0].words)
 
@@ -185,7 +202,7 @@ def measure(
     """Yields, for each model in turn, set -> its answer.
 
     Args:
-      models: names of files in the package; OWN: our own search.
+      models: names of files in the package, OWN or OWN_RUNNING.
       cache: an existing folder for what a killed run has done.
     """
     groups = []
