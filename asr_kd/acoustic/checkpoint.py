@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from asr_kd.acoustic.divergence import DivergedError, DivergenceWatch
+from asr_kd.acoustic.loss_scale import LossScale
 from asr_kd.acoustic.model import FrameModel, member_slice
 from asr_kd.io.append_log import Throttle
 from asr_kd.io.files import replacing_file
@@ -90,6 +91,7 @@ class TrainingState:
         self.model, self.optimizer, self.rate_at = model, optimizer, rate_at
         self.best = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.meter = Meter(model.members, model.device)
+        self.loss_scale = LossScale(model.members, model.compute_dtype, model.device)
         self.watch = DivergenceWatch(model.members, model.device, rate_at)
         self.progress = Progress(best_accuracy=[-1.0] * model.members, best_epoch=[-1] * model.members)
 
@@ -145,6 +147,8 @@ class Checkpoints:
             state.model.load_state_dict(saved["model"])
             groups = state.optimizer.state_dict()["param_groups"]
             state.optimizer.load_state_dict({"state": saved["optimizer"], "param_groups": groups})
+            if state.loss_scale.active:
+                state.loss_scale.restore(saved["loss_scale"])
         except Exception as error:  # any damage: the run starts over, which gives the same result later
             reason = str(error).splitlines()[0] if str(error) else error
             log.warning("%s cannot be read (%s): starting over", self._path, reason)
@@ -172,6 +176,7 @@ class Checkpoints:
                 # tensors only: torch 1.13 reads no floats with weights_only, and the loop sets the groups anyway
                 "optimizer": state.optimizer.state_dict()["state"],
                 "best": state.best,
+                "loss_scale": state.loss_scale.state(),
                 "progress": json.dumps(dataclasses.asdict(state.progress)),
             }
             with replacing_file(self._path) as temporary, temporary.open("wb") as file:

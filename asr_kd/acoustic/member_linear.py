@@ -90,7 +90,7 @@ class ShadowWeights:
     """Within its `with` block, the `MemberLinear` layers of a model train with copies of their weights.
 
     The copies are in the number format of the products and get the gradients; what changes a weight changes its copy
-    too. There are none where the products are in float32 or not on a CPU.
+    too. There are none where the products are in another format than bfloat16, or not on a CPU.
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
@@ -99,7 +99,7 @@ class ShadowWeights:
         self.copies: dict[nn.Parameter, Tensor] = {}
 
     def __enter__(self) -> ShadowWeights:
-        if self._dtype != torch.float32:
+        if self._dtype == torch.bfloat16:
             for layer in self._layers:
                 if layer.weight.device.type == "cpu":
                     layer.shadow = layer.weight.detach().to(self._dtype).requires_grad_()

@@ -1,8 +1,8 @@
 """What every acoustic model is: chunks of frames in, logits over the senones out, for all members of an ensemble.
 
 An ensemble is ONE module with a member axis, so that M members train and run together; a single model has M = 1.
-Matrix products run in bfloat16 where the processor has it, else in float32; weights, losses and optimiser stay float32
-in every case.
+Matrix products run in bfloat16 where the processor has it, on GPUs that lack it in float16, else in float32; weights,
+losses and optimiser stay float32 in every case.
 
 Shapes:  M members, K chunks of L frames, D dimensions of a frame, C senones, T frames of an utterance.
 """
@@ -236,10 +236,26 @@ def first_member_log_posteriors(model: FrameModel, features: Sequence[np.ndarray
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """`precision` as in TrainingConfig: "auto", "float32" or "bfloat16"."""
+    """The number format of products.
+
+    Args:
+      precision: as in TrainingConfig. With "float16" a processor computes in float32.
+    """
     if precision == "auto":
-        return torch.bfloat16 if has_bfloat16(device.type) else torch.float32
+        return fastest_dtype(device.type)
+    if precision == "float16":
+        return torch.float16 if device.type == "cuda" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+
+
+@functools.cache
+def fastest_dtype(device_type: str) -> torch.dtype:
+    """What the hardware computes products fastest in, of those that training is good for."""
+    if has_bfloat16(device_type):
+        return torch.bfloat16
+    # from Volta on, tensor cores multiply float16
+    is_fast = device_type == "cuda" and torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 7
+    return torch.float16 if is_fast else torch.float32
 
 
 @functools.cache

@@ -21,7 +21,7 @@ from asr_kd.settings import (
     Share,
 )
 
-Precision = Literal["auto", "float32", "bfloat16"]  # of matrix products; auto: bfloat16 where the processor has it
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -161,5 +161,5 @@ class TrainingConfig:
     batch_size: Count = 512  # frames
     epochs: Count = 10
     patience: Natural = 0  # stop after this many epochs without a better dev frame accuracy; 0: run all epochs
-    precision: Precision = "auto"
+    precision: Precision = "auto"  # of the products; auto: bfloat16, on GPUs without it float16, else float32
     augment: AugmentConfig = AugmentConfig()

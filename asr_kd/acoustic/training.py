@@ -26,6 +26,7 @@ from tqdm import tqdm
 from asr_kd.acoustic.augment import Augment, SpecAugment, in_turn
 from asr_kd.acoustic.checkpoint import Checkpoints, Progress, TrainingState
 from asr_kd.acoustic.criteria import Criterion, DevScores, Terms
+from asr_kd.acoustic.loss_scale import LossScale
 from asr_kd.acoustic.member_linear import ShadowWeights
 from asr_kd.acoustic.model import FrameModel
 from asr_kd.acoustic.ranks import ALONE, Ranks
@@ -120,7 +121,9 @@ def fit(
             weights = sum(float(value.double().sum()) for value in model.state_dict().values())
             begins = (progress.step, weights, str(model.compute_dtype))
             run.ranks.check_alike(begins, "the processes begin with other weights, steps or number formats")
-        update = _Update(run.ranks, GradientLimit(model, config.clip_norm, shadows.copies), shadows.copies, layers)
+        tensors = [shadows.copies.get(parameter, parameter) for parameter in model.parameters()]
+        limit = GradientLimit(tensors, model.members, config.clip_norm)
+        update = _Update(run.ranks, tensors, state.loss_scale, limit, layers)
         watch = LoadWatch() if run.follow_load and model.device.type == "cpu" else None
         with (
             _progress_bar(batches.num_frames, config.epochs, progress, run) as bar,
@@ -156,11 +159,16 @@ def fit(
 
 @dataclass(frozen=True)
 class _Update:
-    """From the loss of a batch to the gradients that the optimiser takes."""
+    """From the loss of a batch to the gradients that the optimiser takes.
+
+    Attributes:
+      tensors: which have the gradients: the weights, or what training computes with in place of some.
+    """
 
     ranks: Ranks
+    tensors: Sequence[Tensor]
+    scale: LossScale
     limit: GradientLimit
-    copies: Mapping[nn.Parameter, Tensor]
     layers: Sequence[nn.Module]  # which look at a whole batch
 
     def begin(self, batch: Batch) -> None:
@@ -173,11 +181,11 @@ class _Update:
         """Leaves them with the weights; returns the terms of the whole batch."""
         if self.ranks.alone:
             # the sum over members: each member's gradient is that of its own mean loss
-            terms.loss.sum().backward()
+            self.scale.scaled(terms.loss).sum().backward()
         else:
-            (terms.loss * terms.count).sum().backward()
-            tensors = [self.copies.get(parameter, parameter) for parameter in model.parameters()]
-            terms = self.ranks.add_up(tensors, terms, model.members)
+            self.scale.scaled(terms.loss * terms.count).sum().backward()
+            terms = self.ranks.add_up(self.tensors, terms, model.members)
+        self.scale.unscale(tensor.grad for tensor in self.tensors)
         self.limit.apply()
         return terms
 
@@ -291,13 +299,12 @@ class GradientLimit:
     """Scales a member's gradient, as one vector over all of its weights, down to a norm where it is larger.
 
     Args:
+      tensors: which have the gradients.
       bound: on the norm; 0: none.
-      copies: as for `build_optimizer`; their gradients count in place of those of the weights.
     """
 
-    def __init__(self, model: FrameModel, bound: float, copies: Mapping[nn.Parameter, Tensor]) -> None:
-        self._members, self._bound = model.members, bound
-        self._tensors = [copies.get(parameter, parameter) for parameter in model.parameters()]
+    def __init__(self, tensors: Sequence[Tensor], members: int, bound: float) -> None:
+        self._tensors, self._members, self._bound = tensors, members, bound
 
     @torch.no_grad()
     def apply(self) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from asr_kd.acoustic.settings import AnyModel, DnnConfig, TrainingConfig
+from asr_kd.acoustic.settings import AnyModel, DnnConfig, Precision, TrainingConfig
 from asr_kd.settings import COSMETIC, STRICT, Count, Fraction, Natural, NotNegative, Positive
 
 # one frame on each side: a wider context memorises the equal alignment and stays there
@@ -38,7 +38,7 @@ class AlignmentConfig:
     rounds: Count = 8  # of {one epoch, Viterbi}
     realign: RealignConfig = RealignConfig()  # after the flat start; not within manual times
     batch_size: Count = 256  # frames a step of the flat start's net; 1024 takes less time and is a little less exact
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the products of the flat start's net
+    precision: Precision = "auto"  # of the products of the flat start's net
     # flat start, realignment and tree use a random subset of at most this; the rest is only aligned
     subset_hours: Positive = 100.0
     # all: also train the flat start on dev and test (everything in memory); for aligning a corpus only, never for

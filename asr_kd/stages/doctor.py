@@ -220,16 +220,16 @@ def _devices() -> list[Check]:
     try:
         import torch
 
-        from asr_kd.acoustic.model import has_bfloat16
+        from asr_kd.acoustic.model import fastest_dtype
 
-        products = "bfloat16" if has_bfloat16("cpu") else "float32"
+        products = str(fastest_dtype("cpu")).removeprefix("torch.")
         checks = [Check("processor", "ok", f"{cores} cores, matrix products in {products}", needed=False)]
         if not torch.cuda.is_available():
             return [
                 *checks,
                 Check("GPU", "ok", "none that this torch can use; everything runs on the processor", needed=False),
             ]
-        products = "bfloat16" if has_bfloat16("cuda") else "float32"
+        products = str(fastest_dtype("cuda")).removeprefix("torch.")
         for index in range(torch.cuda.device_count()):
             memory = torch.cuda.mem_get_info(index)[1] / 2**30
             detail = f"{torch.cuda.get_device_name(index)}, {memory:.0f} GiB, matrix products in {products}"

@@ -16,6 +16,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from asr_kd.acoustic.criteria import Criterion, HardTargets
+from asr_kd.acoustic.loss_scale import LossScale
 from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.settings import DnnConfig, ModelConfig, TdnnConfig, TrainingConfig
 from asr_kd.acoustic.training import RunControl, TrainingData, fit
@@ -91,10 +92,19 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter]:
     yield counter
 
 
+@pytest.fixture(params=["", "scaled"])
+def scaled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of losses as they are, and as they are scaled where products are in float16."""
+    if request.param:
+        monkeypatch.setattr(
+            "asr_kd.acoustic.checkpoint.LossScale", lambda members, _, device: LossScale(members, torch.float16, device)
+        )
+
+
 @pytest.mark.parametrize("settings", [DNN, TDNN])
 @pytest.mark.parametrize("targets", [hard, stored, online])
 def test_no_step_waits_for_the_device(
-    settings: ModelConfig, targets: Any, store: FrameStore, tmp_path: Path, counter: Counter
+    settings: ModelConfig, targets: Any, store: FrameStore, tmp_path: Path, counter: Counter, scaled: None
 ) -> None:
     model, folder = model_of(settings), tmp_path / "targets"
     folder.mkdir()

@@ -220,8 +220,8 @@ def test_gradients_of_copies_are_bounded_in_place_of_those_of_the_weights():
     points = Points()
     model = net(points)
     with ShadowWeights(model, torch.bfloat16) as shadows:
-        limit, parameters = GradientLimit(model, 0.5, shadows.copies), list(model.parameters())
-        held = [shadows.copies.get(parameter, parameter) for parameter in parameters]
+        held = [shadows.copies.get(parameter, parameter) for parameter in model.parameters()]
+        limit = GradientLimit(held, model.members, 0.5)
         assert any(tensor.dtype == torch.bfloat16 for tensor in held)
         for number, tensor in enumerate(held):
             tensor.grad = torch.full_like(tensor, 2.0 ** -(number % 3))
