@@ -13,6 +13,7 @@ from torchaudio.functional import mask_along_axis_iid
 
 from asr_kd.acoustic.rng import StepRng
 from asr_kd.acoustic.settings import AugmentConfig
+from asr_kd.kernels.transfer import on_device
 
 Augment = Callable[[Tensor, StepRng], Tensor]  # (K, S, D) inputs -> altered ones of the same shape
 
@@ -49,8 +50,8 @@ class SpecAugment:
             first = min(rng.share.first, chunks - own)
             bands, runs = bands[first : first + own], runs[first : first + own]
         device = inputs.device
-        altered = inputs * bands.to(device, non_blocking=True)
-        return altered.mul_(runs.to(device, non_blocking=True)) if config.time_masks else altered
+        altered = inputs * on_device(bands, device)
+        return altered.mul_(on_device(runs, device)) if config.time_masks else altered
 
 
 def _masked(factors: Tensor, count: int, width: int, *, axis: int) -> Tensor:

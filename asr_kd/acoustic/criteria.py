@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -42,6 +42,14 @@ class Criterion(Protocol):
 
     def __call__(self, logits: Tensor, batch: Batch) -> Terms:
         """(M, B, C) float32 logits of the batch's frames -> the members' losses. Must not wait for the device."""
+
+
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """A `Criterion` that reads something for a batch before its step; on an accelerator another thread does."""
+
+    def read_ahead(self, batch: Batch) -> Batch:
+        """The batch with its `targets`; it is given to the criterion with inputs that may have been altered."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from asr_kd.errors import UserError
+from asr_kd.kernels.transfer import is_accelerator
 
 _NEVER = torch.iinfo(torch.int64).max
 
@@ -44,7 +45,7 @@ class DivergenceWatch:
     def note(self, loss: Tensor, step: int) -> None:
         """Looks at the (M,) losses of a step, counted from 0, before its gradient is taken."""
         is_bad = ~torch.isfinite(loss.detach())
-        at_once = _reads_at_once(loss.device)
+        at_once = not is_accelerator(loss.device)
         if at_once and not bool(is_bad.any()):
             return
         self._first_bad.masked_fill_(is_bad & (self._first_bad == _NEVER), step)
@@ -65,7 +66,3 @@ class DivergenceWatch:
 
     def _place(self, step: int) -> str:
         return f"step {step + 1} (learning rate {self._rate_at(step):.3g})"
-
-
-def _reads_at_once(device: torch.device) -> bool:
-    return device.type == "cpu"

@@ -169,12 +169,12 @@ class _BatchNorm(nn.Module):
 
     def _of_all_ranks(self, frames: Tensor) -> Tensor:
         """(frames, M * H) normalised by the statistics of all processes (torch's own synchronised norm needs a GPU)."""
-        exact, weight = frames.float(), torch.tensor(float(self.ranks.counts), device=frames.device)
-        sums = self.ranks.sum(weight * torch.cat([exact.sum(0), exact.new_tensor([len(frames)])]))
+        exact, weight = frames.float(), float(self.ranks.counts)
+        sums = self.ranks.sum(torch.cat([exact.sum(0), exact.new_full((1,), len(frames))]).mul(weight))
         count = sums[-1].detach()
         mean = sums[:-1] / count
         centred = exact - mean
-        variance = self.ranks.sum(weight * centred.square().sum(0)) / count
+        variance = self.ranks.sum(centred.square().sum(0).mul(weight)) / count
         with torch.no_grad():
             self.running_mean.lerp_(mean, 0.1)
             self.running_var.lerp_(variance * (count / (count - 1).clamp_min(1.0)), 0.1)

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from asr_kd.acoustic.augment import Augment, SpecAugment, in_turn
 from asr_kd.acoustic.checkpoint import Checkpoints, Progress, TrainingState
-from asr_kd.acoustic.criteria import Criterion, DevScores, Terms
+from asr_kd.acoustic.criteria import Criterion, DevScores, ReadsAhead, Terms
 from asr_kd.acoustic.loss_scale import LossScale
 from asr_kd.acoustic.member_linear import ShadowWeights
 from asr_kd.acoustic.model import FrameModel
@@ -39,6 +39,7 @@ from asr_kd.io.cores import LoadWatch
 from asr_kd.io.files import read_json_lines, write_json_lines
 from asr_kd.kernels.optimizer import adamw
 from asr_kd.kernels.switch import changing_threads
+from asr_kd.kernels.transfer import is_accelerator
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def fit(
         length=model.settings.chunk_frames,
         seed=run.seed,
         valid=data.valid,
-        pin_memory=model.device.type == "cuda",
+        pin_memory=is_accelerator(model.device),
         part=(run.ranks.rank, run.ranks.world),
     )
     rate_at = _rates(config, max(1, config.epochs * batches.steps_per_epoch))
@@ -133,7 +134,7 @@ def fit(
             while progress.epoch < config.epochs and not _is_out_of_patience(progress, config):
                 started, first_frame = time.monotonic(), progress.frames
                 model.train()
-                for batch in _on_device(batches.epoch(progress.epoch, progress.batch), model.device):
+                for batch in _ahead(batches.epoch(progress.epoch, progress.batch), criterion, model.device):
                     rng = StepRng(run.seed, progress.step, model.device, batch.share)
                     _step(state, _augmented(batch, augment, rng), criterion, rng, update)
                     bar.update(batch.num_valid_of_all)
@@ -223,9 +224,14 @@ def _augmented(batch: Batch, augment: Augment | None, rng: StepRng) -> Batch:
     return batch if augment is None else dataclasses.replace(batch, inputs=augment(batch.inputs, rng))
 
 
-def _on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """On an accelerator another thread draws the next batches, while this one starts the kernels of a step."""
-    return batches if device.type == "cpu" else prefetched(batches)
+def _ahead(batches: Iterator[Batch], criterion: Criterion, device: torch.device) -> Iterator[Batch]:
+    """With what the criterion reads for them.
+
+    On an accelerator another thread draws the next batches, and reads, while this one starts the kernels of a step.
+    """
+    if isinstance(criterion, ReadsAhead):
+        batches = map(criterion.read_ahead, batches)
+    return prefetched(batches) if is_accelerator(device) else batches
 
 
 def _end_epoch(state: TrainingState, run: RunControl) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from asr_kd.distillation.loss import SoftTargets
 from asr_kd.errors import UserError
 from asr_kd.io.append_log import AppendLog, reserve_header, write_header
+from asr_kd.kernels.transfer import on_device
 
 LOG_NO_MASS = -60.0  # stands for a residual mass of zero, which float16 has no logarithm for
 _FIRST_TOPK = 64  # most frames need no more entries, and topk of 64 is much faster than of several hundred
@@ -195,23 +196,23 @@ class SoftTargetStore:
             counts,
             self._log_residual_mass[frames].astype(np.float32),
         )
-        distributions = restore(targets, self._mean_distribution, self._device)
-        present = None if counts.all() else torch.from_numpy(counts > 0).to(self._device)
+        distributions = restore(targets, self._mean_distribution)
+        present = None if counts.all() else on_device(counts > 0, self._device)
         return SoftTargets(distributions, self.temperature, present)
 
 
-def restore(targets: TopK, mean_distribution: Tensor, device: torch.device | None = None) -> Tensor:
+def restore(targets: TopK, mean_distribution: Tensor) -> Tensor:
     """(B, C) natural-log distributions: stored entries as they are, the residual spread as the mean distribution is.
 
-    Each distribution is normalised, as its stored entries are rounded. One without entries is the mean distribution.
+    Each distribution is normalised, as its stored entries are rounded. One without entries is the mean distribution,
+    on whose device all are.
     """
-    device = device or mean_distribution.device
-    rows = torch.from_numpy(np.repeat(np.arange(len(targets.counts)), targets.counts)).to(device)
-    ids = torch.from_numpy(targets.ids).to(device)
-    log_residual_mass = torch.from_numpy(targets.log_residual_mass).to(device)
-    dense = mean_distribution.to(device).repeat(len(targets.counts), 1)
+    device = mean_distribution.device
+    rows = on_device(np.repeat(np.arange(len(targets.counts)), targets.counts), device)
+    ids, log_residual_mass = on_device(targets.ids, device), on_device(targets.log_residual_mass, device)
+    dense = mean_distribution.repeat(len(targets.counts), 1)
     dense[rows, ids] = 0.0
     cut = dense.sum(-1, keepdim=True).clamp_min(1e-30)
     dense = dense.clamp_min(1e-30).log() + (log_residual_mass.unsqueeze(1) - cut.log())
-    dense[rows, ids] = torch.from_numpy(targets.log_probabilities).to(device)
+    dense[rows, ids] = on_device(targets.log_probabilities, device)
     return dense - torch.logsumexp(dense, -1, keepdim=True)

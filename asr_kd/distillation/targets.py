@@ -9,7 +9,7 @@ import functools
 import operator
 import pkgutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +24,7 @@ from asr_kd.distillation.store import SoftTargetStore
 from asr_kd.frames.batches import Batch
 from asr_kd.frames.source import Context, InterleavedFrames
 from asr_kd.frames.windows import Windows
+from asr_kd.kernels.transfer import on_device
 
 NO_CONTEXT = Context(0, 0)
 
@@ -33,10 +34,12 @@ class TargetProvider(Protocol):
 
     Attributes:
       context: that the inputs of a batch must have at least.
+      of_frames_alone: the answer does not depend on the inputs, and may be asked for before they are altered.
     """
 
     temperature: float
     context: Context
+    of_frames_alone: bool
 
     def targets(self, batch: Batch) -> SoftTargets:
         """The teachers' distribution for each of the batch's B frames."""
@@ -53,7 +56,7 @@ class StoredTargets:
       ValueError: the stores have different temperatures.
     """
 
-    context = NO_CONTEXT
+    context, of_frames_alone = NO_CONTEXT, True
 
     def __init__(self, *stores: SoftTargetStore, frames: InterleavedFrames | None = None) -> None:
         temperatures = {store.temperature for store in stores}
@@ -81,7 +84,7 @@ class StoredTargets:
 def _in_order(parts: Sequence[SoftTargets], places: Tensor) -> SoftTargets:
     """The frames of all parts; frame b of the result is number places[b] of the parts one after the other."""
     log_probabilities = torch.cat([part.log_probabilities for part in parts])
-    places = places.to(log_probabilities.device, non_blocking=True)
+    places = on_device(places, log_probabilities.device)
     present = None
     if any(part.present is not None for part in parts):
         full = [torch.ones(len(part.log_probabilities), dtype=torch.bool, device=places.device) for part in parts]
@@ -97,7 +100,7 @@ class TableTargets:
       log_probabilities: (N, C), on the device where the student is trained.
     """
 
-    context = NO_CONTEXT
+    context, of_frames_alone = NO_CONTEXT, True
 
     def __init__(self, log_probabilities: Tensor, temperature: float) -> None:
         self._table = log_probabilities
@@ -138,6 +141,8 @@ class OnlineTargets:
     Args:
       teachers: at least one, all of the same senones.
     """
+
+    of_frames_alone = False
 
     def __init__(self, teachers: Sequence[Teacher], *, temperature: float, mean: Mean) -> None:
         senones = {teacher.model.num_senones for teacher in teachers}
@@ -202,10 +207,14 @@ class DistillationCriterion:
         self._soft_weight = soft_weight
         self._loss = pkgutil.resolve_name(LOSSES[loss].function)
 
+    def read_ahead(self, batch: Batch) -> Batch:
+        """See `asr_kd.acoustic.criteria.ReadsAhead`: with stored targets, which are read from disk."""
+        return replace(batch, targets=self._provider.targets(batch)) if self._provider.of_frames_alone else batch
+
     def __call__(self, logits: Tensor, batch: Batch) -> Terms:
         terms = self._loss(
             logits,
-            self._provider.targets(batch),
+            self._provider.targets(batch) if batch.targets is None else batch.targets,
             batch.entries(self._labels),
             temperature=self._provider.temperature,
             soft_weight=self._soft_weight,

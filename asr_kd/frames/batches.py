@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -51,6 +51,7 @@ class Batch:
         valid.
       context: of the inputs. None: that of the model that they are for.
       share: where it is a part of a batch; None: it is a whole one.
+      targets: what the criterion has read for it ahead of its step; None: nothing.
     """
 
     frames: Tensor
@@ -58,6 +59,7 @@ class Batch:
     valid: Tensor | None = None
     context: Context | None = None
     share: Share | None = None
+    targets: Any = None
 
     @property
     def length(self) -> int:

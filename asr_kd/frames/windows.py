@@ -23,6 +23,7 @@ from torch import Tensor
 
 from asr_kd.frames.sampler import BLOCK_FRAMES
 from asr_kd.frames.source import Context, FrameSource
+from asr_kd.kernels.transfer import on_device
 
 _ROWS_AT_ONCE = 1 << 18  # normalised at once on the way in
 
@@ -117,7 +118,7 @@ class WindowedFrames:
         else:
             numbers = frames.numpy()
             ends = self.offsets[np.searchsorted(self.offsets, numbers, side="right")]
-            last = torch.from_numpy(ends - numbers + self.context.frames - 1).to(self.device, non_blocking=True)
+            last = on_device(ends - numbers + self.context.frames - 1, self.device)
             rows = torch.arange(length + self.context.frames, device=self.device)
             cells = self._cells[first.unsqueeze(1) + torch.minimum(rows, last.unsqueeze(1))]
         cells = cells.view(self._frames.dtype) if self._paired else cells
@@ -172,7 +173,7 @@ class BlockedFrames:
         for block in present:
             start, windows = self._block(block)
             positions = torch.nonzero(blocks == block).squeeze(1)
-            result[positions.to(self.device)] = windows.inputs(frames[positions].sub(start), length)
+            result[on_device(positions, self.device)] = windows.inputs(frames[positions].sub(start), length)
         return result
 
     def _block(self, block: int) -> _Block:

@@ -1,11 +1,14 @@
 """A training step never waits for the device: nothing is read back to the host before the epoch ends.
 
 Counted in torch's own operations, with the torch kernels (numba's read the memory of tensors on the host) and without
-dropout, whose bits torch 1.13 cannot draw while operations are counted.
+dropout, whose bits torch 1.13 cannot draw while operations are counted. What goes to the device is copied from pinned
+memory.
 """
 
 from __future__ import annotations
 
+import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from asr_kd.acoustic.criteria import Criterion, HardTargets
 from asr_kd.acoustic.loss_scale import LossScale
 from asr_kd.acoustic.model import FrameModel, build_model
-from asr_kd.acoustic.settings import DnnConfig, ModelConfig, TdnnConfig, TrainingConfig
+from asr_kd.acoustic.settings import AugmentConfig, DnnConfig, ModelConfig, TdnnConfig, TrainingConfig
 from asr_kd.acoustic.training import RunControl, TrainingData, fit
 from asr_kd.distillation.store import SoftTargetStore, SoftTargetWriter, truncate
 from asr_kd.distillation.targets import DistillationCriterion, OnlineTargets, StoredTargets, Teacher
@@ -80,7 +83,7 @@ def model_of(settings: ModelConfig) -> FrameModel:
 def counter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter]:
     monkeypatch.setenv("ASR_KD_KERNELS", "torch")
     monkeypatch.setattr("asr_kd.kernels.softmax._check_senones", lambda *_: None)  # reads them on a CPU alone
-    monkeypatch.setattr("asr_kd.acoustic.divergence._reads_at_once", lambda device: False)  # as on an accelerator
+    monkeypatch.setattr("asr_kd.acoustic.divergence.is_accelerator", lambda device: True)
     counter = Counter()
     to_list = torch.Tensor.tolist
 
@@ -119,3 +122,63 @@ def test_no_step_waits_for_the_device(
         counts.append((progress.step, len(counter.calls)))
     assert counts[1][0] >= counts[0][0] + 4
     assert counts[0][1] == counts[1][1] > 0, counter.calls  # some at the end of the epoch, none in a step
+
+
+class Copies:
+    """What is copied to an accelerator, as which the CPU is taken; how, and by which thread."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.waiting: list[str] = []  # where a copy made the host wait
+        self.readers: set[int] = set()  # threads that read stored targets
+        self.pinned = 0
+        from_numpy, pin, to, read = torch.from_numpy, torch.Tensor.pin_memory, torch.Tensor.to, SoftTargetStore.read
+        of_host: dict[int, torch.Tensor] = {}  # which still live: their numbers are their own
+
+        def noted(array: np.ndarray) -> torch.Tensor:
+            tensor = from_numpy(array)
+            of_host[id(tensor)] = tensor
+            return tensor
+
+        def pinned(tensor: torch.Tensor) -> torch.Tensor:
+            assert not torch.cuda.is_available() or pin(tensor) is not None
+            self.pinned += 1
+            return tensor.clone()
+
+        def copied(tensor: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+            to_device = any(isinstance(value, torch.device) for value in (*arguments, *options.values()))
+            waits = id(tensor) in of_host or not options.get("non_blocking", False)
+            if to_device and waits:
+                self.waiting.append("".join(traceback.format_stack(limit=3)))
+            return to(tensor, *arguments, **options)
+
+        def noted_read(store: SoftTargetStore, frames: np.ndarray) -> Any:
+            self.readers.add(threading.get_ident())
+            return read(store, frames)
+
+        for module in ("kernels.transfer", "acoustic.training", "acoustic.divergence"):
+            patch.setattr(f"asr_kd.{module}.is_accelerator", lambda device: True)
+        patch.setattr(torch, "from_numpy", noted)
+        patch.setattr(torch.Tensor, "pin_memory", pinned)
+        patch.setattr(torch.Tensor, "to", copied)
+        patch.setattr(SoftTargetStore, "read", noted_read)
+
+
+@pytest.mark.parametrize("settings", [DNN, TDNN])
+@pytest.mark.parametrize("targets", [hard, stored, online])
+def test_no_copy_to_the_device_makes_the_host_wait(
+    settings: ModelConfig, targets: Any, store: FrameStore, tmp_path: Path
+) -> None:
+    training = TrainingConfig(epochs=2, batch_size=20, precision="float32", augment=AugmentConfig(1, 2, 1, 3))
+    weights = []
+    for on_accelerator in (False, True):
+        model, folder = model_of(settings), tmp_path / f"targets-{on_accelerator}"
+        folder.mkdir()
+        criterion, windows = targets(store, folder), windows_of(store, model.context)
+        with pytest.MonkeyPatch.context() as patch:
+            copies = Copies(patch) if on_accelerator else None
+            fit(model, TrainingData(windows), criterion, training, RunControl(seed=1))
+        weights.append(model.state_dict())
+    assert copies is not None and copies.pinned > 10
+    assert copies.waiting == []
+    assert (copies.readers != set()) == (targets is stored) and threading.get_ident() not in copies.readers
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
