@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pkgutil
 from collections.abc import Iterable, Mapping
 from types import UnionType
 from typing import Annotated, Any, Protocol, Union, get_args, get_origin
@@ -34,8 +35,15 @@ class Entry(Protocol):
     """What a registry holds for each name."""
 
     @property
-    def settings(self) -> type[Any]:
-        """The class of its settings."""
+    def settings(self) -> type[Any] | str:
+        """The class of its settings, or where that is: "module:name"."""
+
+
+def settings_class(entry: Entry) -> type[Any]:
+    """The class of an entry's settings, whose module is loaded if it must be."""
+    named = entry.settings
+    cls: type[Any] = pkgutil.resolve_name(named) if isinstance(named, str) else named
+    return cls
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +70,7 @@ class ChosenByName:
 
     @property
     def classes(self) -> tuple[type[Any], ...]:
-        return tuple(dict.fromkeys(entry.settings for entry in self.registry.values()))
+        return tuple(dict.fromkeys(map(settings_class, self.registry.values())))
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self.validate)
@@ -72,9 +80,9 @@ class ChosenByName:
 
     def validate(self, value: Any) -> Any:
         """An instance of a registered class as it is; a mapping as an instance of the class that it names."""
-        if isinstance(value, self.classes):
-            return value
         if not isinstance(value, Mapping):
+            if isinstance(value, self.classes):
+                return value
             raise PydanticCustomError(
                 NESTED, "{message}", {"message": f"expected a mapping of settings, not {value!r}"}
             )
@@ -86,7 +94,7 @@ class ChosenByName:
                 "{message}",
                 {"message": f"must be one of {known}, not {name!r}", "inner": [self.key]},
             )
-        settings = self.registry[name].settings
+        settings = settings_class(self.registry[name])
         try:
             data = json.dumps({self.key: name, **value})
             return TypeAdapter(settings).validate_json(data, by_alias=True, by_name=False)

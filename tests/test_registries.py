@@ -32,23 +32,17 @@ GUIDE = (Path(__file__).parents[1] / "docs" / "extend.md").read_text(encoding="u
 def follow(title: str, monkeypatch: pytest.MonkeyPatch) -> Config:
     """Does what a section says; the config that it shows."""
     (section,) = re.findall(rf"^## {title}$(.*?)(?=^## |\Z)", GUIDE, re.M | re.S)
-    files: dict[str, types.ModuleType] = {}
     for path, place, code in re.findall(r"^```python\n# (\S+\.py)(?:, ([^\n]*))?\n(.*?)^```", section, re.M | re.S):
         name = path.removesuffix(".py").replace("/", ".")
         if not place:
-            files[name.rpartition(".")[2]] = module = types.ModuleType(name)
+            module = types.ModuleType(name)
             monkeypatch.setitem(sys.modules, name, module)
             exec(compile(code, path, "exec", dont_inherit=True), vars(module))
             continue
         module = sys.modules[name]
-        names: dict[str, Any] = {**vars(module), **files}
-        if place.startswith("in "):
-            for key, entry in eval("{" + code + "}", names).items():
-                monkeypatch.setitem(vars(module)[place.removeprefix("in ")], key, entry)
-        else:
-            exec(code, names)
-            for new in names.keys() - vars(module).keys():
-                monkeypatch.setattr(module, new, names[new], raising=False)
+        names: dict[str, Any] = dict(vars(module))
+        for key, entry in eval("{" + code + "}", names).items():
+            monkeypatch.setitem(vars(module)[place.removeprefix("in ")], key, entry)
     shown = re.findall(r"^```yaml\n(.*?)^```", section, re.M | re.S)
     return from_mapping(Config, yaml.safe_load(shown[0]) if shown else {}, "docs/extend.md")
 

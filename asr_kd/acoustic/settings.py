@@ -106,17 +106,18 @@ class ModelKind:
     """A kind's settings, and where the code for its models is: "module:name", so that reading a config loads no torch.
 
     Attributes:
+      settings: the class of its settings, a `ModelConfig`, or where it is.
       model: of the class, an `asr_kd.acoustic.model.FrameModel`.
       onnx: of the function that writes such a model as ONNX, an `asr_kd.export.onnx_models.Writer`; "": there is none,
         and such models cannot be exported.
     """
 
-    settings: type[ModelConfig]
+    settings: type[ModelConfig] | str
     model: str
     onnx: str = ""
 
 
-# What `model.kind` can name. A new kind is a class of settings above, a file with its module, and a line here.
+# What `model.kind` can name. A new kind is a file with its settings and its module, and a line here.
 MODELS: dict[str, ModelKind] = {
     "dnn": ModelKind(DnnConfig, "asr_kd.acoustic.dnn:Dnn", "asr_kd.export.onnx_models:write_dnn"),
     "tdnn": ModelKind(TdnnConfig, "asr_kd.acoustic.tdnn:Tdnn", "asr_kd.export.onnx_models:write_tdnn"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,18 +26,24 @@ class Corpus:
     """A corpus.
 
     Attributes:
-      settings: the class of its settings.
-      read: lists the utterances of its parts.
+      settings: the class of its settings, a `CorpusConfig`, or where it is: "module:name".
+      reader: the function that lists the utterances of its parts, or where it is.
       known_speakers: whether all speakers are known, so that a test speaker who is in training is worth a warning.
       names_sets: whether sets may be named among its settings: {name: cuts, train: FILE}.
       part_hours: hours of speech of the parts of the released corpus, for planning before it is there.
     """
 
-    settings: type[CorpusConfig]
-    read: Callable[[ReadRequest[Any]], CorpusManifest]
+    settings: type[CorpusConfig] | str
+    reader: Callable[[ReadRequest[Any]], CorpusManifest] | str
     known_speakers: bool = False
     names_sets: bool = False
     part_hours: Mapping[str, float] = field(default_factory=dict)
+
+    def read(self, request: ReadRequest[Any]) -> CorpusManifest:
+        """What its reader lists."""
+        reader = pkgutil.resolve_name(self.reader) if isinstance(self.reader, str) else self.reader
+        manifest: CorpusManifest = reader(request)
+        return manifest
 
 
 CORPORA: dict[str, Corpus] = {

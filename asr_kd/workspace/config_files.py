@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from asr_kd.corpora.registry import CORPORA
 from asr_kd.errors import UserError
 from asr_kd.io.yaml_files import load_with_bases
-from asr_kd.settings import dotted, first_error, keys_of, to_mapping
+from asr_kd.settings import dotted, first_error, keys_of, settings_class, to_mapping
 from asr_kd.workspace.config import TRAIN, Config
 
 T = TypeVar("T")
@@ -110,7 +110,10 @@ def _with_sets(raw: dict[str, Any], where: str) -> dict[str, Any]:
     entry = CORPORA.get(str(corpus.get("name")))
     if entry is None or not entry.names_sets:
         return raw
-    others = {*keys_of(entry.settings)} - {"dev", "test"}  # which may also be mappings: what is drawn from training
+    others = {*keys_of(settings_class(entry))} - {
+        "dev",
+        "test",
+    }  # which may also be mappings: what is drawn from training
     named = {key: value for key, value in corpus.items() if key not in others and isinstance(value, (str, list, dict))}
     if "sets" in raw:
         names = ", ".join(named)
