@@ -58,10 +58,6 @@ def export(
     system: str,
     directory: Path,
     form: str,
-    chunk: int | None,
-    precisions: tuple[str, ...],
-    decoder: str | None,
-    allow_pipes: bool,
     **options: Any,
 ) -> Any:
     """Write SYSTEM to DIRECTORY, for programs that know nothing of this package.
@@ -75,13 +71,13 @@ def export(
     _refuse_options(
         form,
         {
-            "--chunk": (chunk is not None, ["sherpa"]),
-            "--precision": (precisions, ["onnx"]),
-            "--decoder": (decoder, ["onnx"]),
+            "--chunk": (options["chunk"] is not None, ["sherpa"]),
+            "--precision": (options["precisions"], ["onnx"]),
+            "--decoder": (options["decoder"], ["onnx"]),
             "--streaming": (options["streaming"], ["onnx"]),
             "--no-measure": (not options["measured"], ["onnx"]),
             "--set": (options["sets"], ["onnx", "sherpa"]),
-            "--allow-pipes": (allow_pipes, ["sherpa"]),
+            "--allow-pipes": (options["allow_pipes"], ["sherpa"]),
         },
     )
     if form == "recogniser":
@@ -95,11 +91,13 @@ def export(
     if form == "sherpa":
         from asr_kd.stages.export_sherpa import SherpaOptions, export_sherpa
 
-        of_package = SherpaOptions(chunk or SherpaOptions.chunk, options["sets"], options["nj"], allow_pipes)
+        chunk = options["chunk"] or SherpaOptions.chunk
+        of_package = SherpaOptions(chunk, options["sets"], options["nj"], options["allow_pipes"])
         return export_sherpa(config, work, system, directory, of_package)
     from asr_kd.stages.export_onnx import ExportOptions, export_onnx
 
-    chosen = ExportOptions(precisions, backend=decoder, **options)
+    named = ("precisions", "streaming", "sets", "measured", "nj")
+    chosen = ExportOptions(backend=options["decoder"], **{name: options[name] for name in named})
     return export_onnx(config, work, system, directory, chosen)
 
 

@@ -108,15 +108,7 @@ def recogniser_option(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--nj", type=click.IntRange(1), default=1, show_default=True, help="Processes; each loads the model.")
 @click.argument("recordings", nargs=-1, type=PATH)
 def transcribe(
-    files: Any,
-    form: str,
-    output: Path | None,
-    speakers: Path | None,
-    channel: int | None,
-    mic: bool,
-    skip_existing: bool,
-    nj: int,
-    recordings: tuple[Path, ...],
+    files: Any, recordings: tuple[Path, ...], form: str, output: Path | None, speakers: Path | None, **options: Any
 ) -> None:
     """Print the words of RECORDINGS; "-" is standard input.
 
@@ -125,7 +117,8 @@ def transcribe(
     """
     from asr_kd.stages.transcribe import Recordings, speakers_of, transcribe_to
 
-    if mic:
+    channel, skip_existing = options["channel"], options["skip_existing"]
+    if options["mic"]:
         if recordings or output or speakers or channel is not None or skip_existing or form != "text":
             raise UserError("--mic takes no recordings, and prints text alone.")
         from asr_kd.stages.listen import listen
@@ -136,7 +129,7 @@ def transcribe(
         raise UserError("--skip-existing is for files in a folder: name it with --output.")
     of = None if speakers is None else speakers_of(recordings, speakers)
     chosen = Recordings(recordings, of, channel)
-    bad = transcribe_to(files, chosen, form, output, nj=nj, skip_existing=skip_existing, echo=click.echo)
+    bad = transcribe_to(files, chosen, form, output, nj=options["nj"], skip_existing=skip_existing, echo=click.echo)
     if bad:
         names = some_of([printable(str(path)) for path in bad])
         raise UserError(f"{len(bad)} of {len(recordings)} recordings cannot be used ({names}); see the messages above.")

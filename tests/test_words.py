@@ -27,7 +27,7 @@ NAMES = (  # identifiers
     r"\bGrowingFiles\b", r"\bmap_kept\b", r"\breason_to_make\b", r"\bdirect_of_ensemble\b", r"\bStudentConfig\b",
     r"\bwithout_dropout\b", r"\bmap_pieces\b", r"\bwrite_facts\b", r"\bRowLosses\b", r"\bRowEntropies\b",
     r"\bLetterToSound\b", r"\bnum_pdfs\b", r"\bstates_monophone\b",
-    r"^\s*(found|kept|told|wanted) = ",
+    r"^\s*(found|kept|told|wanted) = ", r"\bwanted(: |, | =)",
 )  # fmt: skip
 BANNED = [re.compile(pattern, re.IGNORECASE) for pattern in PHRASES] + [re.compile(pattern) for pattern in NAMES]
 ALLOWED = {  # file -> the banned text that it must quote

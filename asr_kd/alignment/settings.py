@@ -44,7 +44,7 @@ class AlignmentConfig:
     # all: also train the flat start on dev and test (everything in memory); for aligning a corpus only, never for
     # training a recogniser
     learn_from: Literal["train", "all"] = "train"
-    leaves: Count = 400  # senones wanted
+    leaves: Count = 400  # senones, at most
     min_count: Count = 100  # frames per senone
     optional_silence: bool = True  # between words and around them; false where the transcripts name every silence
     phases: Count = 1  # more: word and phone times finer than a frame, from as many alignments; labels do not change

@@ -1,4 +1,4 @@
-"""Samples of utterances: one channel of a recording, or of a segment of it, checked and at the rate that is wanted.
+"""Samples of utterances: one channel of a recording, or of a segment of it, checked and at the target's rate.
 
 Utterances of one recording are read together, so that a long recording is decoded once. Where a seek gives the very
 samples that decoding from the beginning gives (PCM and its like), what lies between them is left out.
@@ -95,11 +95,11 @@ class Extent:
     samples: int  # at the recording's rate
     recording: Recorded
     channel: int  # from 0
-    rate: int  # Hz that is wanted
+    rate: int  # Hz of the target
 
     @property
     def num_samples(self) -> int:
-        """At the wanted rate, rounded half up."""
+        """At the target's rate, rounded half up."""
         return (2 * self.samples * self.rate + self.recording.rate) // (2 * self.recording.rate)
 
 
@@ -111,39 +111,39 @@ class Clip:
     extent: Extent
 
     def resampled(self) -> NDArray[np.float32]:
-        """(extent.num_samples,) float32 at the wanted rate."""
-        rate, wanted = self.extent.recording.rate, self.extent.rate
-        if rate == wanted:
+        """(extent.num_samples,) float32 at the target's rate."""
+        rate, target = self.extent.recording.rate, self.extent.rate
+        if rate == target:
             return self.samples
         import torch
         from torchaudio.functional import resample
 
-        samples = resample(torch.from_numpy(self.samples), rate, wanted)
+        samples = resample(torch.from_numpy(self.samples), rate, target)
         return np.asarray(samples[: self.extent.num_samples].numpy())  # resample rounds up
 
 
-def read_audio(audio: Audio | Path, wanted: AudioFormat) -> NDArray[np.float32]:
-    """(n,) float32 all samples of an utterance, from -1 to 1, at the wanted rate.
+def read_audio(audio: Audio | Path, target: AudioFormat) -> NDArray[np.float32]:
+    """(n,) float32 all samples of an utterance, from -1 to 1, at the target's rate.
 
     Raises:
       BadAudio: see `read_clips`.
     """
-    return _read_one(audio, wanted).resampled()
+    return _read_one(audio, target).resampled()
 
 
-def check_audio(audio: Audio | Path, wanted: AudioFormat) -> Extent:
+def check_audio(audio: Audio | Path, target: AudioFormat) -> Extent:
     """Reads all samples of an utterance; raises as `read_audio` does."""
-    return _read_one(audio, wanted).extent
+    return _read_one(audio, target).extent
 
 
-def _read_one(audio: Audio | Path, wanted: AudioFormat) -> Clip:
-    ((_, clip),) = read_clips([audio if isinstance(audio, Audio) else Audio(audio)], wanted)
+def _read_one(audio: Audio | Path, target: AudioFormat) -> Clip:
+    ((_, clip),) = read_clips([audio if isinstance(audio, Audio) else Audio(audio)], target)
     if isinstance(clip, BadAudio):
         raise clip
     return clip
 
 
-def read_clips(utterances: Sequence[Audio], wanted: AudioFormat) -> Iterator[tuple[int, Clip | BadAudio]]:
+def read_clips(utterances: Sequence[Audio], target: AudioFormat) -> Iterator[tuple[int, Clip | BadAudio]]:
     """Reads utterances, those of one recording one after the other.
 
     Yields:
@@ -156,13 +156,13 @@ def read_clips(utterances: Sequence[Audio], wanted: AudioFormat) -> Iterator[tup
         recordings.setdefault(audio.source, []).append(number)
     for source, numbers in recordings.items():
         if isinstance(source, LhotseRecording):
-            yield from ((number, _read_by_lhotse(source, utterances[number], wanted)) for number in numbers)
+            yield from ((number, _read_by_lhotse(source, utterances[number], target)) for number in numbers)
         else:
-            yield from _read_recording(source, sorted(numbers, key=lambda n: utterances[n].start), utterances, wanted)
+            yield from _read_recording(source, sorted(numbers, key=lambda n: utterances[n].start), utterances, target)
 
 
 def _read_recording(
-    source: Encoded, numbers: Sequence[int], utterances: Sequence[Audio], wanted: AudioFormat
+    source: Encoded, numbers: Sequence[int], utterances: Sequence[Audio], target: AudioFormat
 ) -> Iterator[tuple[int, Clip | BadAudio]]:
     """As `read_clips`, of utterances that are in the order of their beginnings."""
     import soundfile
@@ -177,7 +177,7 @@ def _read_recording(
                 stream = _Stream(sound, str(source), known_length=any(utterances[n] != Audio(source) for n in left))
                 while left:
                     try:
-                        clip: Clip | BadAudio = _clip(stream, utterances[left[0]], wanted)
+                        clip: Clip | BadAudio = _clip(stream, utterances[left[0]], target)
                     except BadAudio as bad:
                         clip = bad
                     yield left.pop(0), clip
@@ -256,10 +256,10 @@ class _Stream:
         self._first, self._buffer = self._first + dropped, self._buffer[dropped:].copy() if dropped else self._buffer
 
 
-def _clip(stream: _Stream, audio: Audio, wanted: AudioFormat) -> Clip:
+def _clip(stream: _Stream, audio: Audio, target: AudioFormat) -> Clip:
     rate, channels = stream.recording.rate, stream.recording.channels
-    _check_rate(stream.name, rate, audio, wanted)
-    channel = _channel(stream.name, channels, audio, wanted)
+    _check_rate(stream.name, rate, audio, target)
+    channel = _channel(stream.name, channels, audio, target)
     first = _samples(audio.start, rate)
     end = None if audio.duration is None else first + _samples(audio.duration, rate)
     samples = np.ascontiguousarray(stream.read(first, end)[:, channel])
@@ -269,56 +269,56 @@ def _clip(stream: _Stream, audio: Audio, wanted: AudioFormat) -> Clip:
     lacking = 0 if end is None else end - first - len(samples)
     if lacking > _OVERSHOOT * rate or (first and not len(samples)):
         raise BadAudio(f"{audio}: the recording ends at {recording.samples / rate:.2f} s; correct the segment's times")
-    return Clip(_checked(samples, audio, wanted), Extent(len(samples), recording, channel, wanted.sampling_rate))
+    return Clip(_checked(samples, audio, target), Extent(len(samples), recording, channel, target.sampling_rate))
 
 
 def _samples(seconds: float, rate: int) -> int:
     return int(seconds * rate + 0.5)
 
 
-def _check_rate(name: str, rate: int, audio: Audio, wanted: AudioFormat) -> None:
-    if rate != wanted.sampling_rate and not wanted.resample and audio.rate != wanted.sampling_rate:
+def _check_rate(name: str, rate: int, audio: Audio, target: AudioFormat) -> None:
+    if rate != target.sampling_rate and not target.resample and audio.rate != target.sampling_rate:
         raise BadAudio(
-            f"{name} has {rate} Hz, the config says {wanted.sampling_rate}; convert it, or set corpus.resample to true "
+            f"{name} has {rate} Hz, the config says {target.sampling_rate}; convert it, or set corpus.resample to true "
             "(or corpus.sampling_rate)"
         )
 
 
-def _channel(name: str, channels: int, audio: Audio, wanted: AudioFormat) -> int:
-    channel = wanted.channel if audio.channel is None else audio.channel
+def _channel(name: str, channels: int, audio: Audio, target: AudioFormat) -> int:
+    channel = target.channel if audio.channel is None else audio.channel
     if channel is None and channels > 1:
         raise BadAudio(
-            f"{name} has {channels} channels; choose one by {wanted.channel_key} (0 is the first), or make it mono"
+            f"{name} has {channels} channels; choose one by {target.channel_key} (0 is the first), or make it mono"
         )
     if channel is not None and channel >= channels:
         have = f"{channels} channels" if channels > 1 else "1 channel"
-        which = wanted.channel_key if audio.channel is None else "the corpus"
+        which = target.channel_key if audio.channel is None else "the corpus"
         raise BadAudio(f"{name} has {have}, but {which} names channel {channel} (0 is the first); name another")
     return channel or 0
 
 
-def _checked(samples: NDArray[np.float32], audio: Audio, wanted: AudioFormat) -> NDArray[np.float32]:
+def _checked(samples: NDArray[np.float32], audio: Audio, target: AudioFormat) -> NDArray[np.float32]:
     if len(samples) == 0:
         raise BadAudio(f"{audio} holds no samples; record it again")
     if not np.isfinite(samples).all():
         raise BadAudio(f"{audio} holds samples that are not finite (NaN); write it again")
-    if not wanted.silent and samples.min() == samples.max():
+    if not target.silent and samples.min() == samples.max():
         raise BadAudio(f"{audio} is digital silence; record it again, or leave it out")
     return samples
 
 
-def _read_by_lhotse(source: LhotseRecording, audio: Audio, wanted: AudioFormat) -> Clip | BadAudio:
+def _read_by_lhotse(source: LhotseRecording, audio: Audio, target: AudioFormat) -> Clip | BadAudio:
     from lhotse import Recording
 
     try:
         recording = Recording.from_dict(source.data)
-        _check_rate(str(source), recording.sampling_rate, audio, wanted)
+        _check_rate(str(source), recording.sampling_rate, audio, target)
         channels = recording.channel_ids or [0]
-        channel = _channel(str(source), len(channels), audio, wanted)
+        channel = _channel(str(source), len(channels), audio, target)
         loaded = recording.load_audio(channels=channels[channel], offset=audio.start, duration=audio.duration)[0]
-        samples = _checked(loaded.astype(np.float32, copy=False), audio, wanted)
+        samples = _checked(loaded.astype(np.float32, copy=False), audio, target)
         recorded = Recorded(recording.sampling_rate, recording.num_samples, len(channels))
-        return Clip(samples, Extent(len(samples), recorded, channel, wanted.sampling_rate))
+        return Clip(samples, Extent(len(samples), recorded, channel, target.sampling_rate))
     except BadAudio as bad:
         return bad
     except Exception as error:  # lhotse's back ends raise errors of any class; for the user it is a bad file

@@ -52,7 +52,7 @@ def write_cuts(path: Path, members: list[Utterance], extents: Mapping[str, Exten
 
 
 def _recording(utterance: Utterance, extent: Extent, root: Path) -> Any:
-    """The lhotse.Recording that an utterance is part of; lhotse converts it to the wanted rate as we do."""
+    """The lhotse.Recording that an utterance is part of; lhotse converts it to the rate asked for as we do."""
     from lhotse import AudioSource, Recording
 
     source, recorded = utterance.audio.source, extent.recording

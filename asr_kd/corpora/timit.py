@@ -188,9 +188,9 @@ def _add(
     )
 
 
-def _recorded(audio: Audio, wanted: AudioFormat) -> Recorded | None:
+def _recorded(audio: Audio, target: AudioFormat) -> Recorded | None:
     """None where the recording cannot be used; prepare reports why."""
     try:
-        return check_audio(audio, wanted).recording
+        return check_audio(audio, target).recording
     except BadAudio:
         return None

@@ -102,8 +102,8 @@ class BeamSearch:
         begins, bests = np.empty(len(frames), np.int64), np.empty(len(frames))
         graph, active = self._graph, (self._tokens, self._scores, self._alive)
         self._history, self._kept, self._used, self._num_tokens, self._counter = _advance(
-            (graph.first, graph.arcs, graph.scores), frames, self._limits, active, self._slots, (begins, bests),
-            (self._history, self._kept), (self._used, self._num_tokens, self._counter),
+            (graph.first, graph.arcs, graph.scores), frames, self._limits, active, self._slots,
+            (begins, bests, self._history, self._kept), (self._used, self._num_tokens, self._counter),
         )  # fmt: skip
         self._begins.append(begins)
         self._bests.append(bests)
@@ -165,8 +165,8 @@ class BeamSearch:
 
 
 @compiled()
-def _advance(graph, frames, limits, active, slots, log, past, counts):  # type: ignore[no-untyped-def]
-    (begins, bests), (history, kept) = log, past
+def _advance(graph, frames, limits, active, slots, log, counts):  # type: ignore[no-untyped-def]
+    begins, bests, history, kept = log
     used, num_tokens, counter = counts
     for number in range(len(frames)):
         begins[number] = used

@@ -42,9 +42,8 @@ def prune(table: NGramTable, threshold: float) -> NGramTable:
         protected = np.zeros(len(level), bool)
         if n + 1 < order:
             protected[levels[n + 1].history[keeps[n + 1]]] = True
-        _drop(
-            level.history, level.suffix, level.log_p, lower.log_p, of_history[n - 1], protected, threshold, keeps[n]
-        )  # fmt: skip
+        log_p = level.log_p, lower.log_p, of_history[n - 1]
+        _drop(level.history, level.suffix, log_p, protected, threshold, keeps[n])
     return _with_new_weights(table, keeps).selected(keeps)
 
 
@@ -82,12 +81,13 @@ def _segment_end(history, start):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _drop(history, suffix, log_p, log_q, log_of_history, protected, threshold, keep):  # type: ignore[no-untyped-def]
+def _drop(history, suffix, log_probabilities, protected, threshold, keep):  # type: ignore[no-untyped-def]
     """Writes which rows of one level are kept (N,).
 
-    log_q: of the shorter n-grams. log_of_history, by row of the shorter ones: log P(history). protected (N,): kept in
+    log_probabilities: of the rows; of the shorter n-grams; and by row of these, log P(history). protected (N,): kept in
     any case.
     """
+    log_p, log_q, log_of_history = log_probabilities
     start = 0
     while start < len(history):
         end = _segment_end(history, start)

@@ -147,8 +147,8 @@ def _spoken_digest(config: Config, work: Workspace, stores: Mapping[str, FrameSt
     Args:
       whole: digest of data/lang.
     """
-    made = read_stamp(work.aligner(0))
-    if made is not None and made["inputs"].get("lang") == whole:
+    stamp = read_stamp(work.aligner(0))
+    if stamp is not None and stamp["inputs"].get("lang") == whole:
         return whole  # by a version that took the vocabulary as a whole
     texts = {text for name, store in stores.items() if not has_lexicon(config, name) for text in store.texts}
     words = sorted({word for text in texts for word in text.split()})

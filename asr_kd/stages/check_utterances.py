@@ -212,9 +212,9 @@ def corpus_folder(config: Config, work: Workspace, named: Path | None) -> Path:
     return beside
 
 
-def _check_shard(wanted: AudioFormat, utterances: Sequence[Audio]) -> list[Extent | str]:
+def _check_shard(target: AudioFormat, utterances: Sequence[Audio]) -> list[Extent | str]:
     outcomes = {
         number: str(clip) if isinstance(clip, BadAudio) else clip.extent
-        for number, clip in read_clips(utterances, wanted)
+        for number, clip in read_clips(utterances, target)
     }
     return [outcomes[number] for number in range(len(utterances))]

@@ -58,10 +58,10 @@ def put_together(path: Path, stamp: Stamp, count: int, metadata: dict[str, Any])
     results = {"members": count, "parameters": known[0]["parameters"]}
     results |= {key: [value for member in known for value in member[key]] for key in _LISTS}
     log.info("putting the %d members of %s together", count, path.name)
-    made = results | metadata
-    with replacing_folder(path, stamp, made) as temporary:
+    notes = results | metadata
+    with replacing_folder(path, stamp, notes) as temporary:
         merge_members(folders, temporary)
-        made[CONTENTS] = weights_digest(temporary)
+        notes[CONTENTS] = weights_digest(temporary)
         write_log(temporary, _joined_rows([read_log(folder) for folder in folders]))
     discard_members(path)
     return TrainResult(path, True, **results)

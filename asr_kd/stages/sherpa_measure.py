@@ -179,9 +179,9 @@ def recordings_of(
       UserError: a cut is damaged, or needs a command that is not allowed.
     """
     path, fix = work.cuts(name), f"prepare again: {work.command(prepare_command(work, name))}"
-    wanted, root, recordings = set(store.ids), work.root.resolve(), {}
+    expected, root, recordings = set(store.ids), work.root.resolve(), {}
     for cut in read_cuts(path, fix):
-        if cut["id"] not in wanted:  # features left it out
+        if cut["id"] not in expected:  # features left it out
             continue
         for source in cut["recording"]["sources"]:
             if source["type"] == "command":

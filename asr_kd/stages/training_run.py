@@ -164,10 +164,10 @@ def _train_models(
     results = _results(model, progress)
     if not ranks.first:
         return TrainResult(path, True, **results, member=member)
-    made = results | metadata
-    with replacing_folder(path, stamp, made) as temporary:
+    notes = results | metadata
+    with replacing_folder(path, stamp, notes) as temporary:
         save_model(model, temporary)
-        made[CONTENTS] = weights_digest(temporary)
+        notes[CONTENTS] = weights_digest(temporary)
         write_log(temporary, progress.rows)
     checkpoint.unlink(missing_ok=True)
     return TrainResult(path, True, **results, member=member)

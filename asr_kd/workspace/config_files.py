@@ -110,10 +110,8 @@ def _with_sets(raw: dict[str, Any], where: str) -> dict[str, Any]:
     entry = CORPORA.get(str(corpus.get("name")))
     if entry is None or not entry.names_sets:
         return raw
-    others = {*keys_of(settings_class(entry))} - {
-        "dev",
-        "test",
-    }  # which may also be mappings: what is drawn from training
+    # dev and test may also be mappings: what is drawn from training
+    others = {*keys_of(settings_class(entry))} - {"dev", "test"}
     named = {key: value for key, value in corpus.items() if key not in others and isinstance(value, (str, list, dict))}
     if "sets" in raw:
         names = ", ".join(named)

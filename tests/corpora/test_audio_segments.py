@@ -46,8 +46,8 @@ def write(path: Path, channels: int = 1, samples: NDArray[Any] = SAMPLES, rate: 
     return path
 
 
-def clips(utterances: Sequence[Audio], wanted: AudioFormat = FORMAT) -> list[Clip | BadAudio]:
-    outcomes = dict(read_clips(utterances, wanted))
+def clips(utterances: Sequence[Audio], target: AudioFormat = FORMAT) -> list[Clip | BadAudio]:
+    outcomes = dict(read_clips(utterances, target))
     return [outcomes[number] for number in range(len(utterances))]
 
 
@@ -170,8 +170,8 @@ def tar_of(path: Path, file: Path) -> TarMember:
         return TarMember(path, member.offset_data, member.size)
 
 
-def extents_of(utterances: Sequence[Utterance], wanted: AudioFormat) -> dict[str, Extent]:
-    return {u.id: check_audio(u.audio, wanted) for u in utterances}
+def extents_of(utterances: Sequence[Utterance], target: AudioFormat) -> dict[str, Extent]:
+    return {u.id: check_audio(u.audio, target) for u in utterances}
 
 
 def lhotse_recording(path: Path, **changes: Any) -> LhotseRecording:

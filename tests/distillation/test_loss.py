@@ -327,13 +327,13 @@ def test_float32_by_rows_is_the_float64_reference(seed, shape, temperature, soft
         (passed * terms.total.sum()).backward()
         return terms, logits.grad
 
-    (result, slope), (expected, wanted) = both(torch.float32), both(torch.float64)
+    (result, slope), (expected, expected_slope) = both(torch.float32), both(torch.float64)
     size = temperature**2 * max(1.0, scale / temperature)  # of the numbers whose small difference KL is
     for name in ("total", "soft", "hard"):
         value, reference = getattr(result, name).double(), getattr(expected, name)
         assert value.shape == reference.shape
         assert torch.allclose(value, reference, rtol=1e-5, atol=2e-6 * size)
-    assert torch.allclose(slope.double(), wanted, rtol=1e-4, atol=2e-6 * max(1.0, temperature))
+    assert torch.allclose(slope.double(), expected_slope, rtol=1e-4, atol=2e-6 * max(1.0, temperature))
     right = (z.argmax(-1) == states).double().mean(-1)
     assert torch.allclose(result.accuracy.double(), right, atol=1e-6) and torch.allclose(expected.accuracy, right)
 
