@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes"
-METRICS = {"frame accuracy": "frame_accuracy", "cross-entropy": "cross_entropy", "WER": "wer", "PER": "per"}
+METRICS = {"frame accuracy": "frame_accuracy", "cross-entropy": "cross_entropy", "WER": "wer", "PER": "per", "CER": "cer"}
 SETS = ("dev", "test")
 # document, its section, results; what rows call a comparison -> its distilled system
 DOCUMENTS = [
@@ -27,6 +27,18 @@ DOCUMENTS = [
     ("timit/RESULTS.md", "The order of the phones", "phones48_own", {}),
     ("timit/RESULTS.md", "The words", "phones48_words", {}),
     ("prompts/RESULTS.md", "Results", "demo", {"distilled": "distilled", "distilled-small": "distilled-small"}),
+    (
+        "prompts/RESULTS.md",
+        "French, from letters",
+        "fr",
+        {"distilled": "distilled", "distilled-small": "distilled-small"},
+    ),
+    (
+        "prompts/RESULTS.md",
+        "Spanish, from letters",
+        "es",
+        {"distilled": "distilled", "distilled-small": "distilled-small"},
+    ),
 ]
 
 
@@ -88,12 +100,15 @@ def test_tables_of_systems_are_those_of_the_run(
             for number, metric, part, is_interval in columns(header) if system is not None else ():
                 if written["unit"] == "phone":  # the rate of the units that were searched
                     metric = metric.replace("per", "wer")
-                value = system[f"{metric}_ci95" if is_interval else metric][part]
+                values = system
+                if metric == "cer":
+                    values, metric = system["characters"], "wer"
+                value = values[f"{metric}_ci95" if is_interval else metric][part]
                 cell = re.sub(r" \(.* each\)", "", row[number])
                 cell = cell.strip("()") if "monophone" in row[0] else cell
                 assert cell == (interval(value) if is_interval else shown(metric, value)), (row[0], metric, part)
                 seen.add((system["name"], metric, part))
-    rates = ["wer"] if written["unit"] == "phone" else ["wer", "per"]
+    rates = ["wer", "per"] if "per" in written["systems"][0] else ["wer"]
     assert {(name, metric, "test") for name in systems for metric in (*rates, "frame_accuracy")} <= seen
 
 
@@ -109,7 +124,7 @@ def test_differences_are_those_of_the_run(document: str, title: str, results: st
     assert [row[0] for row in rows] == list(compared)
     for row in rows:
         metrics = comparisons[compared[row[0]]]
-        for name in ("frame accuracy", "WER", "PER"):
+        for name in {"frame accuracy", "WER", "PER"} & {*header}:
             assert row[header.index(name)] == points(metrics[METRICS[name]]["difference"])
 
 
