@@ -66,6 +66,11 @@ class TargetsTask:
     device: str
 
     @property
+    def artefacts(self) -> tuple[Path, ...]:
+        """What a process must see for it."""
+        return self.frames_folder, *(teacher.folder for teacher in self.teachers)
+
+    @property
     def exact(self) -> bool:
         return cuts_nothing(self.settings.keep_mass, self.settings.max_entries, self.num_senones)
 

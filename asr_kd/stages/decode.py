@@ -38,6 +38,7 @@ from asr_kd.stages.decode_results import Recognised, Reference, write_results
 from asr_kd.stages.decode_worker import DecodeShard, Loaded, SearchSettings, TrainedModel, decode_shard, score_grid
 from asr_kd.workspace.cached_map import Codec, cached_groups, json_codec
 from asr_kd.workspace.config import DEV, Config
+from asr_kd.workspace.same_files import OnSameFiles, artefacts_of
 from asr_kd.workspace.work import Workspace
 
 log = logging.getLogger(__name__)
@@ -240,7 +241,7 @@ def _frozen_scales(context: DecodeContext, tasks: Sequence[DecodeTask], jobs: Se
     references = context.references(DEV) if jobs else []
     search = context.search(sorted(settings.acoustic_scales)[len(settings.acoustic_scales) // 2])
     groups = [(job.partial, shards_of(dev, job.task.models, search, references)) for job in jobs]
-    score = partial(score_grid, Loaded(), scoring)
+    score = OnSameFiles(partial(score_grid, Loaded(), scoring), artefacts_of(groups))
     grids = cached_groups(score, groups, "grid", _GRID, nj=context.nj, progress="scales on dev")
     words = sum(len(scoring.scored(reference)) for reference in references if reference is not None)
     for job, of_job in zip(jobs, grids, strict=True):
@@ -263,9 +264,8 @@ def _recognise(
         frozen = scales[job.task.system]
         search = context.search(frozen.acoustic_scale, frozen.word_penalty)
         groups.append((job.partial, shards_of(context.stores[job.name], job.task.models, search)))
-    recognised = cached_groups(
-        partial(decode_shard, Loaded()), groups, "words", _WORDS, nj=context.nj, progress="decoding"
-    )
+    decode_one = OnSameFiles(partial(decode_shard, Loaded()), artefacts_of(groups))
+    recognised = cached_groups(decode_one, groups, "words", _WORDS, nj=context.nj, progress="decoding")
     for job, (_, shards), of_job in zip(jobs, groups, recognised, strict=True):
         each = len(shards) // len(job.task.models)
         of_models = [list(islice(of_job, each)) for _ in job.task.models]

@@ -42,6 +42,10 @@ class TrainedModel:
     graph: Path
     member: int | None  # None: all members answer together
 
+    @property
+    def artefacts(self) -> tuple[Path, ...]:
+        return self.folder, self.tree, self.graph
+
 
 @dataclass(frozen=True)
 class SearchSettings:
@@ -67,6 +71,11 @@ class DecodeShard:
     end: int
     search: SearchSettings
     references: Sequence[Reference] = ()
+
+    @property
+    def artefacts(self) -> tuple[Path, ...]:
+        """What a process must see for it."""
+        return self.frames, *self.model.artefacts
 
 
 class Loaded:

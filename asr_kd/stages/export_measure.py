@@ -22,6 +22,7 @@ from asr_kd.stages.decode import shards_of
 from asr_kd.stages.decode_worker import DecodeShard, Loaded
 from asr_kd.stages.export_search import PHONES, WORDS, Search
 from asr_kd.workspace.cached_map import cached_groups, json_codec
+from asr_kd.workspace.same_files import OnSameFiles, artefacts_of
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,10 @@ class _Shard:
     words: DecodeShard
     phones: DecodeShard | None
     labels: str
+
+    @property
+    def artefacts(self) -> tuple[Path, ...]:
+        return self.words.artefacts + (self.phones.artefacts if self.phones else ())
 
 
 @dataclass
@@ -119,7 +124,8 @@ def measure(
         for number, model in enumerate(models)
         for name in names
     ]
-    measure_shard, nj = partial(_Worker.measure, _Worker()), searches[WORDS].context.nj
+    measure_shard = OnSameFiles(partial(_Worker.measure, _Worker()), artefacts_of(groups))
+    nj = searches[WORDS].context.nj
     results = cached_groups(measure_shard, groups, "shard", json_codec(dict, dict), nj=nj, progress="measuring")
     for _ in models:
         yield {name: _figures(searches, name, list(next(results))) for name in names}

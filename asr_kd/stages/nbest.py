@@ -21,6 +21,7 @@ from asr_kd.stages.decode_results import read_summary
 from asr_kd.stages.decode_worker import DecodeShard, Loaded, list_hypotheses
 from asr_kd.workspace.cached_map import Codec, cached_groups, json_codec
 from asr_kd.workspace.config import DEV
+from asr_kd.workspace.same_files import OnSameFiles, artefacts_of
 
 DRAWS = 500  # paths drawn from each lattice
 LIST_SIZE = 100  # hypotheses at most, the likeliest
@@ -66,9 +67,8 @@ def make_lists(context: DecodeContext, tasks: Sequence[DecodeTask]) -> dict[tupl
     if stale:
         load_backend(context.backend)  # fails before any process is started
     groups = [(partial_folder(folders[task.system, name], stamp), shards) for task, name, stamp, shards in stale]
-    listed = cached_groups(
-        partial(_list_shard, Loaded()), groups, "lists", _LISTS, nj=context.nj, progress="lists of hypotheses"
-    )
+    list_one = OnSameFiles(partial(_list_shard, Loaded()), artefacts_of(groups))
+    listed = cached_groups(list_one, groups, "lists", _LISTS, nj=context.nj, progress="lists of hypotheses")
     for (task, name, stamp, shards), of_group in zip(stale, listed, strict=True):
         folder, ids = folders[task.system, name], context.stores[name].ids
         with (

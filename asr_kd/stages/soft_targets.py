@@ -41,6 +41,7 @@ from asr_kd.stages.imported_targets import ImportTask, file_digests, import_targ
 from asr_kd.stages.training_set import TrainingSet, trained_stamp, training_set_of
 from asr_kd.workspace.config import TRAIN, Config
 from asr_kd.workspace.executor import RunOptions, default_jobs, parallel_map
+from asr_kd.workspace.same_files import OnSameFiles
 from asr_kd.workspace.work import Workspace
 
 log = logging.getLogger(__name__)
@@ -258,8 +259,9 @@ def _compute(
             desc="soft targets", total=store.num_frames, initial=int(store.offsets[sums["utterances"]]), unit="frame",
             unit_scale=True, disable=quiet, mininterval=1.0,
         )  # fmt: skip
+        compute = OnSameFiles(compute_soft_targets, task.artefacts)
         with bar:
-            for shard, result in zip(shards, parallel_map(compute_soft_targets, shards, nj=nj), strict=True):
+            for shard, result in zip(shards, parallel_map(compute, shards, nj=nj), strict=True):
                 writer.append(result.targets)
                 sums = {name: sums[name] + result.sums[name] for name in SUMS} | {"utterances": shard.end}
                 writer.commit(sums)

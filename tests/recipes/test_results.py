@@ -12,7 +12,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes"
-METRICS = {"frame accuracy": "frame_accuracy", "cross-entropy": "cross_entropy", "WER": "wer", "PER": "per", "CER": "cer"}
+METRICS = {
+    "frame accuracy": "frame_accuracy",
+    "cross-entropy": "cross_entropy",
+    "WER": "wer",
+    "PER": "per",
+    "CER": "cer",
+}
 SETS = ("dev", "test")
 # document, its section, results; what rows call a comparison -> its distilled system
 DOCUMENTS = [

@@ -33,6 +33,7 @@ from asr_kd.stages import decode_context
 from asr_kd.stages.decode import decode
 from asr_kd.stages.decoding_graph import open_graph
 from asr_kd.workspace.config import Config, SystemConfig
+from asr_kd.workspace.same_files import OnSameFiles
 from asr_kd.workspace.sets import add_set
 from asr_kd.workspace.work import Workspace
 
@@ -120,6 +121,20 @@ def test_a_second_run_does_nothing_and_a_changed_test_set_redoes_test_alone(work
     made = {(d.summary["system"], d.summary["set"]): d.ran for d in decode(CONFIG, work, backend="kaldi").decoded}
     assert made == {("plain", "dev"): False, ("plain", "test"): True,
                     ("crowd", "dev"): False, ("crowd", "test"): True}  # fmt: skip
+
+
+def test_each_process_looks_whether_it_sees_the_same_models_graph_tree_and_frames(work, monkeypatch):
+    looked = []
+    look = OnSameFiles._look
+
+    def noted(function) -> None:
+        looked.append({path.relative_to(work.root).as_posix() for path in function._identities})
+        look(function)
+
+    monkeypatch.setattr(OnSameFiles, "_look", noted)
+    decode(CONFIG, work, backend="kaldi")
+    models = {"exp/plain", "exp/crowd", "exp/graph", "exp/tree"}
+    assert looked == [models | {"data/frames/dev"}, models | {"data/frames/dev", "data/frames/test"}]
 
 
 def watch(monkeypatch, see) -> None:
