@@ -21,8 +21,8 @@ from asr_kd.frames.windows import windows_of
 from asr_kd.lang.lexicon import make_lang
 from asr_kd.workspace.config import Config, SystemConfig
 
-# Measured on 3.5 hours of speech (recipes/librispeech/notes/version-0.1.md): a process with torch and numba loaded; a
-# frame's label in training, once as numpy, once as torch; an utterance of an open FrameStore.
+# Measured on 3.5 hours of speech (notes/2026-11-27-version-0.1.md of recipes/librispeech): a process with torch and
+# numba loaded; a frame's label in training, once as numpy, once as torch; an utterance of an open FrameStore.
 PROCESS, LABEL, UTTERANCE = 0.6e9, 17.0, 1.2e3
 BYTES_PER_WEIGHT = 22  # weight, gradient, two moments and the best so far in float32, and a copy in bf16
 _HMM_STATES = 3  # of a phone
