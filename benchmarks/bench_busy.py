@@ -9,7 +9,8 @@ GOMP_SPINCOUNT, turns before a thread sleeps. `chosen` has the library's own, an
 else keeps busy, as the commands have it (`asr_kd.io.cores.choose_threads`). `later` is `chosen` where the others come
 when the work has begun (`asr_kd.io.cores.LoadWatch`, for trainings; give it --seconds 30), `unwatched` the same without
 the watch. The fair share beside b others on c cores is c / (c + b) for c threads and the others' b. Rounds go through
-all policies in turn; figures are medians. Recognising words is not here: each process has one thread.
+all policies in turn; figures are medians. Words are recognised by as many processes as there are cores, each with one
+thread, from a small graph.
 
 Measured with torch 1.13.1 on two cores of an AMD EPYC with avx512_bf16, --seconds 2; the first three lines of a kind
 are one call with two rounds, `chosen` is another with one round, in which default had 0.30 and 0.28, 0.30 and 0.22,
@@ -29,29 +30,39 @@ are one call with two rounds, `chosen` is another with one round, in which defau
                     1000                    0.89                    0.47                    0.43
                     chosen                  0.97                    0.66                    0.42
 
+In a call of their own, --seconds 4 with one round, with other work of low priority beside them:
+
+    viterbi         default                 1.00                    0.69                    0.61
+    decoding        default                 1.00                    0.77                    0.57
+
 Others that come later, --seconds 12 (of which the first 5 pass before the watch looks), one round:
 
     train dnn       unwatched               1.00                    0.36                    0.25
                     later                   1.04                    0.48                    0.30
 
-Threads that sleep lose a third on an idle machine, where a step has hundreds of small operations. Viterbi, whose
-threads do not wait for each other, has its fair share with any policy.
+Threads that sleep lose a third on an idle machine, where a step has hundreds of small operations. Viterbi's threads and
+the processes that recognise words do not wait for each other, and have their share with any policy.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import statistics
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from asr_kd.io.cores import choose_threads
 
-WORK = ("train dnn", "train tdnn", "soft targets", "viterbi")
+if TYPE_CHECKING:
+    from asr_kd.decoding.graph import Graph
+
+WORK = ("train dnn", "train tdnn", "soft targets", "viterbi", "decoding")
 SENONES, DIMS, LENGTH = 1000, 40, 300
 _SPIN = "while True: pass"
 _LATE = ("later", "unwatched")  # policies of others that come when the work has begun
@@ -77,6 +88,8 @@ def frames_per_second(work: str, seconds: float, follow_load: bool) -> float:
     rng = np.random.default_rng(0)
     if work == "viterbi":
         return _viterbi(seconds)
+    if work == "decoding":
+        return _decoding(seconds)
     tdnn = TdnnConfig(width=256, dropout=0.1)
     settings: ModelConfig = DnnConfig(layers=3, width=384, hidden_dropout=0.1) if work == "train dnn" else tdnn
     members = 3 if work == "train dnn" else 1
@@ -140,6 +153,45 @@ def _viterbi(seconds: float) -> float:
             list(pool.map(lambda _: viterbi(scores, graph), range(64)))
             count += 64 * len(scores)
     return count / (time.perf_counter() - started)
+
+
+def _decoding(seconds: float) -> float:
+    """As `asr-kd decode` does it: processes that search a shard each, here of one utterance."""
+    import numpy as np
+
+    from asr_kd.alignment.tree import monophone_tree
+    from asr_kd.decoding.graph import compile_graph
+    from asr_kd.lang.kneser_ney import estimate
+    from asr_kd.lang.lexicon import make_lang, pronounce
+    from asr_kd.workspace.executor import default_jobs, parallel_map
+
+    rng = np.random.default_rng(0)
+    words = ["ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE", "ZERO", "PLEASE", "PRESS", "FOR"]
+    lang = make_lang(words, pronounce(words, {}))
+    arpa = estimate([rng.choice(words, 8).tolist() for _ in range(300)], 3, words)
+    graph = compile_graph(lang, arpa, monophone_tree(lang.phones), 0.5)
+    decode = functools.partial(_decode, graph)
+    frames, jobs = 0, default_jobs()
+    decoded = parallel_map(decode, range(1_000_000), nj=jobs)
+    for _ in range(2 * jobs):  # the processes have begun, and have compiled the search
+        next(decoded)
+    started = _begin()
+    while time.perf_counter() - started < seconds:
+        frames += next(decoded)
+    rate = frames / (time.perf_counter() - started)
+    decoded.close()  # type: ignore[attr-defined]  # a generator, whose processes end here
+    return rate
+
+
+def _decode(graph: Graph, seed: int) -> int:
+    import numpy as np
+
+    from asr_kd.decoding.decoder import make_decoder
+    from asr_kd.decoding.settings import DecodingConfig
+
+    scores = np.random.default_rng(seed).normal(size=(LENGTH, graph.num_senones)).astype(np.float32)
+    make_decoder("native", graph, DecodingConfig(), acoustic_scale=0.3).decode([scores])
+    return LENGTH
 
 
 def measured(work: str, policy: str, busy: int, seconds: float) -> float:
