@@ -24,8 +24,29 @@ nothing beside it:
     search    k2                                          36.9  174.3%  602 words
     features, first net, first search: 64.4 times real time
 
-With other programs beside it the search suffers most, as it waits for memory: native 50.5, kaldi 14.6, k2 28.3 and 42.8
-in all, in a run beside two others.
+The demo's nets (recipes/prompts, seed 1, the beams of its config), every fourth recording of its test set, with other
+work of low priority beside them; first the small net, then the larger one's rows that differ most:
+
+    40 recordings, 84.4 s of speech; one thread
+    step      program                          times real time   share  note
+    features  lhotse                                    5605.4    2.0%
+    net       torch 1.13.1+cu117                        1087.2   10.3%  45.5 GFLOP/s
+    net       onnxruntime float32                       1698.9    6.6%  71.0 GFLOP/s
+    net       onnxruntime int8                          3110.2    3.6%  130.0 GFLOP/s
+    search    native                                     127.7   87.7%  188 words
+    search    kaldi                                       34.0  329.2%  188 words
+    search    k2                                          35.8  312.5%  188 words
+    all       sherpa-onnx model.onnx                      33.4  335.4%  distilled-small, 188 words
+    all       sherpa-onnx model.int8.onnx                 32.2  347.5%  distilled-small, 188 words
+    features, first net, first search: 112.0 times real time
+
+    net       torch 1.13.1+cu117                         718.6   21.4%  83.9 GFLOP/s
+    search    native                                     203.0   75.8%  189 words
+    all       sherpa-onnx model.onnx                      50.1  306.9%  distilled, 189 words
+    features, first net, first search: 153.8 times real time
+
+With other programs beside the LibriSpeech net its search suffers most, as it waits for memory: native 50.5, kaldi 14.6,
+k2 28.3 and 42.8 in all, in a run beside two others.
 """
 
 from __future__ import annotations
@@ -107,8 +128,9 @@ def whole(package: Path, recordings: Sequence[np.ndarray], max_active: int) -> I
         model = OnnxMetadata(package / name)
         recogniser = SherpaRecogniser(package, name, sampling_rate=model["sampling_rate"],
                                       num_mel_bins=model["num_mel_bins"], max_active=max_active)  # fmt: skip
-        seconds, words = timed(recogniser.words, recordings)
-        yield "all", f"sherpa-onnx {name}", seconds, f"{result['system']}, {sum(map(len, words))} words"
+        seconds, answers = timed(recogniser.recognise, recordings)
+        count = sum(len(answer.words) for answer in answers)
+        yield "all", f"sherpa-onnx {name}", seconds, f"{result['system']}, {count} words"
 
 
 class OnnxMetadata(dict[str, int]):

@@ -23,6 +23,9 @@ from asr_kd.cli import main
 from asr_kd.export.sherpa_run import SherpaRecogniser
 
 from .recipe import CONFIG, RATE, STAGES, arguments, finished_recipe, make_recipe, run
+from .test_benchmarks import load
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -208,3 +211,11 @@ def test_a_second_export_does_nothing_and_wrong_options_are_named(config, packag
     assert result.exit_code == 2 and "--streaming is for --format onnx" in result.output
     result = export("--chunk", "5")
     assert result.exit_code == 2 and "--chunk is for --format sherpa" in result.output
+
+
+def test_the_benchmark_of_what_takes_time_runs_sherpa_onnx_too(package, monkeypatch):
+    bench = load(ROOT / "benchmarks" / "bench_runtime.py", monkeypatch)
+    samples = [soundfile.read(path, dtype="float32")[0] for path in sorted((package / "test_wavs").glob("*.wav"))]
+    rows = list(bench.whole(package, samples, 3000))
+    assert [row[1] for row in rows] == ["sherpa-onnx model.onnx", "sherpa-onnx model.int8.onnx"]
+    assert all(seconds > 0 and re.fullmatch(r"distilled, [1-9]\d* words", note) for *_, seconds, note in rows)
