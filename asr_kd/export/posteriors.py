@@ -1,27 +1,27 @@
 """Posteriors of utterances in the files of other toolkits: numpy's .npz, and Kaldi's .ark and .scp.
 
 A folder holds `<utterance-id>.npz`, each with one array `log_posteriors` or `posteriors`; or `*.ark` of binary Kaldi
-matrices, or `*.scp` that say where such matrices lie. A matrix is (T, C): one row for each frame, of natural-log
-posteriors or of posteriors.
+matrices or sparse posteriors, or `*.scp` that say where such objects lie. A matrix is (T, C): one row for each frame,
+of natural-log posteriors or of posteriors. Sparse posteriors are pairs of a senone and its posterior, frame by frame.
 
 Shapes:  T frames of an utterance, C senones.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import kaldi_native_io
 import numpy as np
 
 from asr_kd.errors import UserError
+from asr_kd.export.kaldi_archives import entries_of_archive, is_sparse, read_sparse
 from asr_kd.io.files import DAMAGED_ARRAYS
-from asr_kd.io.kaldi_tables import file_of, read_token, script_entries
+from asr_kd.io.kaldi_tables import file_of, script_entries
 
 Format = Literal["npz", "ark"]
 ARK = "posteriors.ark"
@@ -52,6 +52,9 @@ def write_posteriors(folder: Path, utterances: Iterable[tuple[str, np.ndarray]],
 class PosteriorFolder:
     """Reads a folder of posteriors, one utterance at a time.
 
+    Args:
+      num_senones: C, for who reads sparse posteriors; matrices say theirs.
+
     Raises:
       UserError: the folder is missing, has no such file, or has one that is damaged.
 
@@ -59,10 +62,10 @@ class PosteriorFolder:
       files: all that is read, also what an .scp names outside the folder.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, num_senones: int = 0) -> None:
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder")
-        self.folder = folder
+        self.folder, self._num_senones = folder, num_senones
         self._archives, scripts = sorted(folder.glob("*.ark")), sorted(folder.glob("*.scp"))
         self.files = [*sorted(folder.rglob("*.npz")), *self._archives, *scripts]
         if not self.files:
@@ -73,22 +76,24 @@ class PosteriorFolder:
         self.files += sorted({file.resolve() for file in named if file.exists()} - inside)
 
     @cached_property
-    def _matrices(self) -> dict[str, str]:
-        """Utterance -> "file:offset" of its matrix."""
-        if self._of_scripts:  # an .scp says where the matrices of its .ark lie
+    def _objects(self) -> dict[str, str]:
+        """Utterance -> "file:offset" of its matrix or sparse posteriors."""
+        if self._of_scripts:  # an .scp says where the objects of its .ark lie
             return self._of_scripts
-        return {name: f"{file}:{offset}" for file in self._archives for name, offset in _entries_of_archive(file)}
+        return {name: f"{file}:{offset}" for file in self._archives for name, offset in entries_of_archive(file)}
 
     def __contains__(self, utterance: str) -> bool:
-        return utterance in self._matrices or self._npz(utterance).exists()
+        return utterance in self._objects or self._npz(utterance).exists()
 
     def read(self, utterance: str) -> np.ndarray:
         """(T, C) float32 natural-log posteriors; each row sums to one in the exponential."""
-        where = self._matrices.get(utterance)
+        where = self._objects.get(utterance)
         if where is None:
             file = self._npz(utterance)
             matrix, is_log = _read_npz(file)
             return _log_posteriors(matrix, is_log, f"{file}")
+        if is_sparse(where):
+            return _log_posteriors(read_sparse(where, self._num_senones), False, f"{where} ({utterance})")
         try:
             matrix = np.array(kaldi_native_io.FloatMatrix.read(where).numpy())
         except RuntimeError:
@@ -129,31 +134,3 @@ def _log_posteriors(matrix: np.ndarray, is_log: bool, where: str) -> np.ndarray:
         total = float(np.exp(log_sums[frame, 0]))
         raise UserError(f"{where}: the posteriors of frame {frame} sum to {total:.4g}, not to 1")
     return (values - log_sums).astype(np.float32)
-
-
-def _entries_of_archive(file: Path) -> Iterator[tuple[str, int]]:
-    """(utterance, offset of its matrix) of a binary Kaldi archive, without reading the matrices."""
-    size = file.stat().st_size
-    with file.open("rb") as archive:
-        while name := read_token(archive):
-            offset = archive.tell()
-            try:
-                archive.seek(_bytes_of_matrix(archive), 1)
-            except (KeyError, struct.error):
-                raise UserError(f"{file}: at {name} (byte {offset}) there is no binary Kaldi matrix") from None
-            if archive.tell() > size:
-                raise UserError(f"{file} ends within the matrix of {name}")
-            yield name, offset
-
-
-def _bytes_of_matrix(archive: BinaryIO) -> int:
-    """Reads a matrix's header, as in Kaldi's kaldi-matrix.cc and compressed-matrix.cc; returns the size of the rest."""
-    if archive.read(2) != b"\0B":
-        raise KeyError("text")
-    kind = read_token(archive)
-    if kind in ("FM", "DM"):
-        _, rows, _, columns = struct.unpack("<bibi", archive.read(10))
-        return int(rows * columns * {"FM": 4, "DM": 8}[kind])
-    _, _, rows, columns = struct.unpack("<ffii", archive.read(16))
-    bytes_per_entry, bytes_per_column = {"CM": (1, 8), "CM2": (2, 0), "CM3": (1, 0)}[kind]
-    return int(rows * columns * bytes_per_entry + columns * bytes_per_column)

@@ -73,7 +73,7 @@ def import_targets(folder: Path, stamp: Stamp, task: ImportTask, *, quiet: bool)
       UserError: another utterance has none, or posteriors are not of these frames or senones.
     """
     store, settings, num_senones = task.store, task.settings, task.num_senones
-    posteriors = PosteriorFolder(task.source)
+    posteriors = PosteriorFolder(task.source, num_senones)
     _check_complete(task, posteriors)
     mean_distribution = _sample_mean(task, posteriors)
     metadata: dict[str, Any] = {"temperature": settings.temperature, "num_senones": num_senones}

@@ -49,6 +49,45 @@ def test_an_scp_may_name_its_archive_relative_to_itself(tmp_path: Path) -> None:
     np.testing.assert_allclose(PosteriorFolder(tmp_path).read("b-2"), UTTERANCES["b-2"], atol=1e-5)
 
 
+def sparse(matrix: np.ndarray) -> list[list[tuple[int, float]]]:
+    """As Kaldi's type Posterior, without the zeros."""
+    return [[(senone, float(value)) for senone, value in enumerate(row) if value > 0] for row in matrix]
+
+
+@pytest.mark.parametrize("with_scp", [False, True])
+def test_sparse_posteriors_are_read_like_matrices(tmp_path: Path, with_scp: bool) -> None:
+    rng = np.random.default_rng(3)
+    dense = {f"u{k}": np.exp(log_posteriors(length, k)) for k, length in enumerate((9, 1, 14))}
+    for matrix in dense.values():
+        matrix[rng.random(matrix.shape) < 0.4] = 0
+        matrix[:, 1] += 1e-3  # no frame is empty
+        matrix /= matrix.sum(1, keepdims=True)
+    ark, scp = tmp_path / "post.ark", tmp_path / "post.scp"
+    with kaldi_native_io.PosteriorWriter(f"ark,scp:{ark},{scp}" if with_scp else f"ark:{ark}") as writer:
+        for name, matrix in dense.items():
+            writer.write(name, sparse(matrix))
+    folder = PosteriorFolder(tmp_path, num_senones=next(iter(dense.values())).shape[1])
+    for name, matrix in reversed(dense.items()):
+        np.testing.assert_allclose(np.exp(folder.read(name)), matrix, atol=1e-6)
+
+
+def test_sparse_posteriors_that_are_damaged_or_of_other_senones_are_named(tmp_path: Path) -> None:
+    ark = tmp_path / "post.ark"
+    with kaldi_native_io.PosteriorWriter(f"ark:{ark}") as writer:
+        writer.write("u", [[(0, 0.5), (4, 0.5)], [(2, 1.0)]])
+        writer.write("v", [[(1, 1.0)]])
+    with pytest.raises(UserError, match=r"a pair is of senone 4, but the tree has senones 0 to 3; .* post-to-pdf-post"):
+        PosteriorFolder(tmp_path, num_senones=4).read("u")
+    whole = ark.read_bytes()
+    for cut in range(1, 12):
+        ark.write_bytes(whole[:-cut])
+        with pytest.raises(UserError, match=r"ends within what v has|at v .* no binary Kaldi matrix or posterior"):
+            PosteriorFolder(tmp_path, num_senones=5).read("u")
+    (tmp_path / "post.scp").write_text(f"v {ark}:{whole.index(b'v ') + 2}\n")
+    with pytest.raises(UserError, match=r"the posteriors are damaged at frame 0"):
+        PosteriorFolder(tmp_path, num_senones=5).read("v")
+
+
 def test_rounded_rows_are_normalised(tmp_path: Path) -> None:
     np.savez(tmp_path / "u.npz", posteriors=np.exp(UTTERANCES["b-2"]).astype(np.float16))
     values = PosteriorFolder(tmp_path).read("u")
@@ -88,7 +127,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     whole = (tmp_path / "posteriors.ark").read_bytes()
     (tmp_path / "posteriors.ark").unlink()
     ark.write_bytes(whole[:-5])
-    with pytest.raises(UserError, match="ends within the matrix of c"):
+    with pytest.raises(UserError, match="ends within what c has"):
         PosteriorFolder(tmp_path).read("c")
     ark.write_bytes(b"u [ 1 2 ]\n")
     with pytest.raises(UserError, match=r"at u .* no binary Kaldi matrix"):
