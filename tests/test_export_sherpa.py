@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 import sherpa_onnx
 import soundfile
+import torch
 import yaml
 from click.testing import CliRunner
+from torchaudio.functional import resample
 
 from asr_kd.cli import main
 from asr_kd.export.sherpa_run import SherpaRecogniser
@@ -74,6 +76,14 @@ def commands(text: str) -> list[list[str]]:
     return [shlex.split(line) for line in lines]
 
 
+def run_tool(package: Path, tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command of sherpa-onnx, in the package."""
+    libraries = Path(sherpa_onnx.__file__).parent / "lib"
+    command = [str(Path(sys.executable).parent / tool), *arguments]
+    environment = os.environ | {"LD_LIBRARY_PATH": str(libraries)}
+    return subprocess.run(command, capture_output=True, text=True, cwd=package, env=environment)
+
+
 def answers(package: Path) -> Iterator[tuple[list[str], dict, str]]:
     """Runs the README's commands on its recordings: what it promises, sheet by sheet and line by line; the answers.
 
@@ -82,18 +92,13 @@ def answers(package: Path) -> Iterator[tuple[list[str], dict, str]]:
     """
     text = (package / "README.md").read_text()
     snippet = text.partition("```python\n")[2].partition("```")[0]
-    tools = Path(sys.executable).parent
-    libraries = Path(sherpa_onnx.__file__).parent / "lib"
     assert [command[0] for command in commands(text)] == ["sherpa-onnx-offline", "sherpa-onnx"]
     tables = re.findall(r"((?:^\| test_wavs.*\n)+)", text, re.MULTILINE)
     for (tool, *options, _), table in zip(commands(text), tables, strict=True):
         promised = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
         assert len(promised) == 3
         for cells in promised:
-            ended = subprocess.run(
-                [str(tools / tool), *options, cells[0]],
-                capture_output=True, text=True, cwd=package, env=os.environ | {"LD_LIBRARY_PATH": str(libraries)},
-            )  # fmt: skip
+            ended = run_tool(package, tool, *options, cells[0])
             printed = ended.stdout + ended.stderr
             (answer,) = (json.loads(line) for line in printed.splitlines() if line.startswith("{"))
             spoken = subprocess.run(
@@ -139,7 +144,8 @@ def test_processes_and_chunks_change_no_words(config, package, tmp_path):
     options = ["--format", "sherpa", "--set", "dev", "--nj", "2", "--chunk", "60"]
     result = CliRunner().invoke(main, arguments(config, ["export", "distilled", str(tmp_path / "out"), *options]))
     assert result.exit_code == 0, result.output
-    assert "2 processes side by side" in result.output and "650 ms" in (tmp_path / "out" / "README.md").read_text()
+    assert "2 processes side by side" in result.output
+    assert "650 ms" in (tmp_path / "out" / "README.md").read_text()
     for model in ("our own search", "model.onnx", "streaming.onnx"):
         assert rows(tmp_path / "out")[model]["rates"]["dev"] == pytest.approx(rows(package)[model]["rates"]["dev"])
 
@@ -171,10 +177,10 @@ SCRIPT = """
 import sys, numpy as np
 from pathlib import Path
 from asr_kd.export.sherpa_run import SherpaRecogniser
-folder, model, samples = sys.argv[1:]
+folder, model, rate, samples = sys.argv[1:]
 recogniser = SherpaRecogniser(Path(folder), model, sampling_rate=8000, num_mel_bins=40, max_active=3000)
 try:
-    print(recogniser.recognise(eval(samples, {"np": np}).astype(np.float32)).words)
+    print(recogniser.recognise(eval(samples, {"np": np}).astype(np.float32), int(rate)).words)
 except RuntimeError as error:
     print("error:", str(error)[:40])
 """
@@ -182,23 +188,58 @@ except RuntimeError as error:
 
 @pytest.mark.parametrize("model", ["model.onnx", "streaming.int8.onnx"])
 @pytest.mark.parametrize(
-    "samples",
+    ("rate", "samples"),
     [
-        "np.zeros(0)",
-        "np.zeros(1)",
-        "np.zeros(150)",
-        "np.full(8000, np.nan)",
-        "np.full(8000, 1e9)",
-        "np.zeros(8000 * SECONDS)",
+        (RATE, "np.zeros(0)"),
+        (RATE, "np.zeros(1)"),
+        (RATE, "np.zeros(150)"),
+        (RATE, "np.full(8000, np.nan)"),
+        (RATE, "np.full(8000, 1e9)"),
+        (RATE, "np.zeros(8000 * SECONDS)"),
+        (44100, "np.sin(np.arange(44100) / 9)"),
+        (50, "np.sin(np.arange(50))"),
     ],
-    ids=["empty", "one sample", "less than a window", "nan", "too loud", "minutes of silence"],
+    ids=["empty", "one sample", "less than a window", "nan", "too loud", "long silence", "another rate", "a low rate"],
 )
-def test_any_input_has_an_answer_or_an_error(package, model, samples):
-    # a stream traces its whole path back after each chunk: ten minutes would take a hundred seconds
-    samples = samples.replace("SECONDS", "120" if model.startswith("streaming") else "600")
-    command = [sys.executable, "-c", SCRIPT, str(package), model, samples]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+def test_any_input_has_an_answer_or_an_error(package, model, rate, samples):
+    # an hour takes 22 s; a stream traces its whole path back after each chunk: 5 minutes take 13 s, an hour 30 minutes
+    samples = samples.replace("SECONDS", "300" if model.startswith("streaming") else "3600")
+    command = [sys.executable, "-c", SCRIPT, str(package), model, str(rate), samples]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert ended.returncode == 0 and ended.stdout.startswith(("[", "error:")), ended.stderr
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_recordings_of_another_rate_are_resampled(package, rate):
+    samples = soundfile.read(package / "test_wavs" / "1.wav", dtype="float32")[0]
+    faster = resample(torch.from_numpy(samples), RATE, rate).numpy()
+    for model in ("model.onnx", "streaming.onnx"):
+        recogniser = SherpaRecogniser(package, model, sampling_rate=RATE, num_mel_bins=40, max_active=3000)
+        words = recogniser.recognise(samples).words
+        assert recogniser.recognise(faster, rate).words == words != []
+        recogniser.recognise(faster)  # as if it had the models' rate: other words, or none
+
+
+@pytest.mark.parametrize("bad", ["empty", "one sample", "nan", "two channels", "another rate", "no audio", "missing"])
+def test_the_commands_answer_any_file_or_refuse_it(package, tmp_path, bad):
+    samples, path = soundfile.read(package / "test_wavs" / "1.wav", dtype="float32")[0], tmp_path / "bad.wav"
+    written = {
+        "empty": samples[:0],
+        "one sample": samples[:1],
+        "nan": np.full(RATE, np.nan),
+        "two channels": np.stack([samples, samples], 1),
+        "another rate": samples,
+    }
+    if bad in written:
+        rate, kind = (2 * RATE if bad == "another rate" else RATE), ("FLOAT" if bad == "nan" else "PCM_16")
+        soundfile.write(path, written[bad], rate, subtype=kind)
+    elif bad == "no audio":
+        path.write_text("no audio")
+    for tool, *options, _ in commands((package / "README.md").read_text()):
+        ended = run_tool(package, tool, *options, str(path))
+        answered = re.search(r'^{.*"words"', ended.stdout + ended.stderr, re.MULTILINE)
+        refused = f"Failed to read '{path}'" in ended.stderr
+        assert (ended.returncode == 0 and answered) if bad in written else (ended.returncode == 255 and refused)
 
 
 def test_a_second_export_does_nothing_and_wrong_options_are_named(config, package):

@@ -50,13 +50,15 @@ def offline_model(model: FrameModel, normalisation: Normalisation, scores: Score
     """
     graph, left, right = OnnxGraph(), model.context.left, model.context.right
     graph.input("x", ("N", "T", model.num_dims))
-    heard = graph.op("GreaterOrEqual", graph.op("ReduceMax", "x", axes=[2], keepdims=1), graph.constant(_FILLED))
+    # a frame of padding more: without any frame (less than half a shift of speech) onnxruntime fails or reads elsewhere
+    frames = graph.op("Pad", "x", graph.constant([0, 0, 0, 0, 1, 0]), graph.constant(2 * _FILLED))
+    heard = graph.op("GreaterOrEqual", graph.op("ReduceMax", frames, axes=[2], keepdims=1), graph.constant(_FILLED))
     counted = graph.op("Cast", heard, to=FLOAT)  # (N, T, 1)
     # what is no number becomes the padding's 0, and so the mean: it must not spread over the utterance
-    energies = graph.op("Where", heard, "x", graph.constant(0.0))
+    energies = graph.op("Where", heard, frames, graph.constant(0.0))
     normalised = graph.op("Mul", add_normalised(graph, energies, normalisation, counted), counted)
-    places = graph.count(graph.constant([-left]), graph.op("Add", graph.length("x", 1), graph.constant([right])))
-    rows = graph.op("Unsqueeze", graph.count(graph.constant([0]), graph.length("x", 1)), graph.constant([0, 2]))
+    places = graph.count(graph.constant([-left]), graph.op("Add", graph.length(frames, 1), graph.constant([right])))
+    rows = graph.op("Unsqueeze", graph.count(graph.constant([0]), graph.length(frames, 1)), graph.constant([0, 2]))
     heard_rows = graph.op("Mul", rows, graph.op("Cast", heard, to=INT64))
     last = graph.op("ReduceMax", heard_rows, axes=[1], keepdims=1)  # (N, 1, 1)
     column = graph.op("Unsqueeze", places, graph.constant([0, 2]))
@@ -65,7 +67,8 @@ def offline_model(model: FrameModel, normalisation: Normalisation, scores: Score
     silence = np.full(model.num_senones, _UNUSED)
     silence[scores.silence] = 0.0
     answer = graph.op("Where", heard, _scores(graph, model, padded, scores), graph.constant(silence))
-    graph.output("log_prob", _columns(graph, answer, scores), ("N", "T", scores.num_columns + 1))
+    columns = _columns(graph, graph.rows(answer, 0, -1, axis=1), scores)
+    graph.output("log_prob", columns, ("N", "T", scores.num_columns + 1))
     mean = mean_in_words(normalisation)
     return graph.model(description.metadata(model, "sherpa", mean) | {"vocab_size": scores.num_columns + 1})
 

@@ -56,7 +56,7 @@ class SherpaRecogniser:
         )
         tokens, graph, path = str(folder / "tokens.txt"), str(folder / "HLG.fst"), str(folder / model)
         rules = str(folder / RULE) if (folder / RULE).exists() else ""
-        self._tail = round(tail * sampling_rate)
+        self._tail = tail
         self._rate, self.streams = sampling_rate, is_of_streams(model)
         if self.streams:
             kind = sherpa.OnlineZipformer2CtcModelConfig(model=path)
@@ -80,21 +80,25 @@ class SherpaRecogniser:
             )
             self._recogniser = sherpa.OfflineRecognizer(config)
 
-    def recognise(self, samples: np.ndarray) -> Answer:
-        """(n,) float32 samples of an utterance in [-1, 1] -> what sherpa-onnx answers."""
-        result = self._result(samples)
+    def recognise(self, samples: np.ndarray, rate: int | None = None) -> Answer:
+        """(n,) float32 samples of an utterance in [-1, 1] -> what sherpa-onnx answers.
+
+        Args:
+          rate: of the samples; sherpa-onnx resamples those of another than the features'. None: theirs.
+        """
+        result = self._result(samples, self._rate if rate is None else rate)
         return Answer(list(result.words), result.text)
 
-    def _result(self, samples: np.ndarray) -> Any:
+    def _result(self, samples: np.ndarray, rate: int) -> Any:
         stream = self._recogniser.create_stream()
         if not self.streams:
-            stream.accept_waveform(self._rate, samples)
+            stream.accept_waveform(rate, samples)
             self._recogniser.decode_stream(stream)
             return stream.result
-        ended = np.concatenate([samples, np.zeros(self._tail, np.float32)])
-        step = round(_TAKEN_AT_ONCE * self._rate)
+        ended = np.concatenate([samples, np.zeros(round(self._tail * rate), np.float32)])
+        step = round(_TAKEN_AT_ONCE * rate)
         for first in range(0, len(ended), step):
-            stream.accept_waveform(self._rate, ended[first : first + step])
+            stream.accept_waveform(rate, ended[first : first + step])
             self._decode(stream)
         stream.input_finished()
         self._decode(stream)

@@ -6,6 +6,7 @@ import logging
 import math
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,12 @@ from asr_kd.acoustic.joined import JoinedModels
 from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.settings import MODELS, DnnConfig, FrontConfig, ModelKind, TdnnConfig
 from asr_kd.errors import UserError
+from asr_kd.export.graph_files import Scores
 from asr_kd.export.onnx_acoustic import Description, streaming_model, utterance_model
 from asr_kd.export.onnx_graph import OnnxGraph, save
 from asr_kd.export.onnx_run import OnnxModel, OnnxStream, open_model
 from asr_kd.export.quantise import quantise_dynamic, quantise_static
+from asr_kd.export.sherpa import offline_model, online_model
 from asr_kd.frames.normalisation import Normalisation, RunningMean
 
 BINS, SENONES = 12, 9
@@ -222,6 +225,71 @@ def test_malformed_features_are_an_error(exported, bad):
     with pytest.raises(ValueError, match="features are"):
         exported.log_posteriors(given_features)
     assert len(exported.log_posteriors(features)) == 5
+
+
+# onnxruntime alone, in a process of its own, which a crash would end; of each input its value and shape, the rest is 0
+BARE = """
+import sys, numpy as np, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1])
+kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
+name, *state = [(entry.name, entry.shape, kinds[entry.type]) for entry in session.get_inputs()]
+for value, *shape in map(str.split, sys.argv[2:]):
+    values = {name[0]: np.full([*map(int, shape)], float(value), np.float32)}
+    for key, sizes, kind in state:
+        values[key] = np.zeros([size if isinstance(size, int) else 1 for size in sizes], kind)
+    try:
+        answer = session.run(None, values)[0]
+        print(*answer.shape, "finite" if np.isfinite(answer).all() else "not finite", flush=True)
+    except Exception as error:
+        print("refused", flush=True)
+"""
+
+
+def answers_alone(path: Path, inputs: Iterable[str]) -> list[str]:
+    """Of each input: the shape of the answer and whether it is finite, or that it is refused."""
+    ended = subprocess.run([sys.executable, "-c", BARE, str(path), *inputs], capture_output=True, text=True)
+    assert ended.returncode == 0, (ended.stdout, ended.stderr)
+    return ended.stdout.splitlines()
+
+
+@pytest.mark.parametrize("mean", ["speaker", "running"])
+@pytest.mark.parametrize("form", FORMS)
+def test_onnxruntime_alone_answers_malformed_features_or_refuses_them(tmp_path, form, mean):
+    save(FORMS[form](model_of("tdnn"), normalisation_of(mean), DESCRIPTION), tmp_path / "exported.onnx")
+    answers = {
+        f"-6 0 {BINS}": "refused",
+        f"-6 1 {BINS}": f"1 {SENONES} finite",
+        f"nan 5 {BINS}": f"5 {SENONES} not finite",
+        f"inf 5 {BINS}": f"5 {SENONES} not finite",
+        f"-6 5 {BINS - 1}": "refused",
+        f"-6 5 {BINS + 1}": "refused",
+        f"-6 {BINS}": "refused",
+    }
+    assert answers_alone(tmp_path / "exported.onnx", answers) == list(answers.values())
+
+
+@pytest.mark.parametrize("mean", ["prior", "running"])
+def test_models_for_sherpa_have_finite_scores_of_malformed_features_or_refuse_them(tmp_path, mean):
+    """No search could end with scores that are not finite."""
+    model, normalisation, scores = (
+        model_of("tdnn"),
+        normalisation_of(mean),
+        Scores(np.zeros(SENONES, np.float32), 0, 1.0),
+    )
+    save(offline_model(model, normalisation, scores, DESCRIPTION), tmp_path / "model.onnx")
+    chunk = 10 - model.context.right
+    save(online_model(model, normalisation, scores, DESCRIPTION, chunk=chunk), tmp_path / "streaming.onnx")
+    offline = {
+        f"-6 1 0 {BINS}": f"1 0 {SENONES + 1} finite",
+        f"-6 1 1 {BINS}": f"1 1 {SENONES + 1} finite",
+        f"nan 1 10 {BINS}": f"1 10 {SENONES + 1} finite",
+        f"-6 1 10 {BINS - 1}": "refused",
+        f"-6 1 10 {BINS + 1}": "refused",
+    }
+    streaming = dict.fromkeys(offline, "refused")  # all but chunks of one length
+    streaming[f"nan 1 10 {BINS}"] = f"1 {chunk} {SENONES + 1} finite"
+    for name, answers in (("model.onnx", offline), ("streaming.onnx", streaming)):
+        assert answers_alone(tmp_path / name, answers) == list(answers.values())
 
 
 @pytest.mark.parametrize("mean", ["speaker", "running"])
