@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import sherpa_onnx
 import soundfile
@@ -145,7 +146,11 @@ def test_processes_and_chunks_change_no_words(config, package, tmp_path):
     result = CliRunner().invoke(main, arguments(config, ["export", "distilled", str(tmp_path / "out"), *options]))
     assert result.exit_code == 0, result.output
     assert "2 processes side by side" in result.output
+    # 60 frames of 10 ms, and the 5 that the paper's net looks ahead: after so many does sherpa-onnx call the model
+    known = onnxruntime.InferenceSession(tmp_path / "out" / "streaming.onnx").get_modelmeta().custom_metadata_map
+    assert (known["decode_chunk_len"], known["T"]) == ("60", "65")
     assert "650 ms" in (tmp_path / "out" / "README.md").read_text()
+    assert "250 ms" in (package / "README.md").read_text()  # with the default of 20
     for model in ("our own search", "model.onnx", "streaming.onnx"):
         assert rows(tmp_path / "out")[model]["rates"]["dev"] == pytest.approx(rows(package)[model]["rates"]["dev"])
 
