@@ -222,3 +222,29 @@ def test_the_table_of_the_results_is_that_of_the_run() -> None:
     rows = re.findall(r"^\| (?!\|)(.*?) \| (.*?) \| (.*?) \|$", section, re.MULTILINE)
     shown = [(what.replace(" from one teacher", ""), here, paper) for what, here, paper in table(written)]
     assert rows == shown
+
+
+def test_the_page_begins_with_what_distilling_was_worth(tmp_path) -> None:
+    results = json.loads((RECIPE / "results" / "quick.json").read_text())
+    few = {"images": 10, "watched": 10, "rows": []}
+    for targets, errors in (("hard", [7, 8]), ("soft", [4])):
+        curves = {"train_accuracy": [0.5], "watched_accuracy": [0.5]}
+        few["rows"].append({"targets": targets, "stopped": True, "errors": errors} | curves)
+    grid = [{"width": 30, "temperature": t, "errors": [e, e]} for t, e in ((1.0, 327), (2.5, 352))]
+    extra = {"few": few | {"seconds": 1.0}, "temperatures": {"rows": grid, "seconds": 1.0}}
+    folder = write_report(MnistConfig(), tmp_path, results | extra, [])
+    said = (
+        "Of 10,000 test images the teacher gets 101 wrong, the small net 149.5 where it learns from labels and 125 "
+        "where it learns from the teacher (the paper: 67, 146, 74): distilling takes it 51 % of the way to the teacher."
+    )
+    html = (folder / "index.html").read_text()
+    assert re.search(r'<p class="lead">(.*?)</p>', html)[1] == said
+    assert (folder / "report.md").read_text().splitlines()[2] == said
+    for caption in (
+        "Fewest errors: 30 units at T = 1 (327).",
+        "Without 3s, one offset takes 178 errors to 155.",
+        "With hard targets 7.5 errors, with soft targets 4 errors.",
+    ):
+        assert f"<figcaption>{caption} " in html
+    alone = write_report(MnistConfig(), tmp_path / "alone", {"hard": results["hard"]}, [])
+    assert "Errors in 10,000 test images: small, on labels 149.5 ± 9.2." in (alone / "index.html").read_text()
