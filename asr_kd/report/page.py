@@ -16,7 +16,7 @@ from markupsafe import Markup
 from asr_kd.evaluation.wer import Pair, kind, most_confused
 from asr_kd.io.formatting import human_bytes, human_count, human_seconds, isolated, percent, plural, signed, text_table
 from asr_kd.report.collect import Evidence
-from asr_kd.report.results import Results
+from asr_kd.report.results import Results, SystemRow
 from asr_kd.report.style import looks
 from asr_kd.report.worth import by_worth, error_metrics, pairs, smaller_as_good
 
@@ -62,6 +62,11 @@ def sentences(results: Results) -> TemplateModule:
     return _environment(escaped=False).get_template("sentences.j2").make_module({"results": results})
 
 
+def captions(results: Results) -> TemplateModule:
+    """The macros of captions.j2, likewise."""
+    return _environment(escaped=False).get_template("captions.j2").make_module({"results": results})
+
+
 def picture(results: Results) -> str:
     """What the first figure shows, for who cannot see it."""
     said: Any = sentences(results)
@@ -94,8 +99,13 @@ def _environment(*, escaped: bool) -> jinja2.Environment:
         "md": markdown_escaped,
     }
     environment.globals |= {"most_confused": most_confused, "text_table": text_table}
-    environment.globals |= {f.__name__: f for f in (pairs, by_worth, smaller_as_good, error_metrics)}
+    environment.globals |= {f.__name__: f for f in (pairs, by_worth, smaller_as_good, error_metrics, rates)}
     return environment
+
+
+def rates(row: SystemRow, phones: bool) -> Mapping[str, float]:
+    """A system's error rate by set: of words (or what else was searched), or of the phones decoded beside them."""
+    return row.per if phones and row.per is not None else row.wer
 
 
 def _probability(value: float, form: str = "") -> str:

@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
@@ -22,7 +23,7 @@ from asr_kd.io.formatting import percent
 from asr_kd.io.stamp import CONTENTS, STAMP, Stamp, identity, read_stamp
 from asr_kd.report import plots
 from asr_kd.report.collect import collect
-from asr_kd.report.page import markdown_escaped, sentences
+from asr_kd.report.page import captions, markdown_escaped, sentences
 from asr_kd.report.results import MnistBias, MnistResults, Results
 from asr_kd.report.results_file import as_json, read_results, schema
 from asr_kd.report.style import as_image
@@ -224,6 +225,8 @@ def test_the_page_shows_the_results_and_is_well_formed(made: tuple[ReportResult,
     typed = read_results(result.path / "results.json")
     said = sentences(typed)
     controls = [said.control(row) for row in typed.controls]
+    see = captions(typed)
+    of_figures = [f(phones) for f in (partial(see.fewest, "test"), see.size) for phones in (False, True)]
     assert len(said.notes) >= 8 and len(controls) == 1
     for sentence in [
         said.worth(),
@@ -234,6 +237,10 @@ def test_the_page_shows_the_results_and_is_well_formed(made: tuple[ReportResult,
         *said.notes,
         *controls,
         *map(said.further, typed.comparisons),
+        *of_figures,
+        see.speed(),
+        see.training(),
+        see.members(),
     ]:
         assert len(sentence) > 40 and plain(sentence) in whole
     for group in ("The teacher, and one network", "A network of 141 parameters, trained", "The control, on untied"):
