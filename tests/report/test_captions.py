@@ -28,7 +28,8 @@ def test_the_fewest_errors_and_the_smallest_system_are_named(path: Path, phones:
     rates = {row.name: (row.per or {} if phones else row.wer)["test"] for row in results.systems}
     least, most = min(rates, key=rates.__getitem__), max(rates, key=rates.__getitem__)
     assert see(results).fewest("test", phones) == (
-        f"{least} makes the fewest errors ({percent(rates[least])}), {most} the most ({percent(rates[most])})."
+        f"The fewest errors are those of {least} ({percent(rates[least])}), "
+        f"the most those of {most} ({percent(rates[most])})."
     )
     small = min(results.systems, key=lambda row: (row.bytes, rates[row.name]))
     best = results.row(least)
@@ -44,8 +45,8 @@ def test_systems_that_make_as_many_errors_are_not_ordered() -> None:
     even = replace(results, systems=[replace(row, wer={"dev": 0.2, "test": 0.2}) for row in results.systems])
     assert see(even).fewest("test") == f"All systems have an error rate of {percent(0.2)}."
     one = replace(results, systems=results.systems[:1])
-    assert see(one).fewest("test") == f"direct has an error rate of {percent(one.systems[0].wer['test'])}."
-    assert see(one).speed() == "direct takes 0.009."
+    assert see(one).fewest("test") == f"The system has an error rate of {percent(one.systems[0].wer['test'])}."
+    assert see(one).speed() == "The system takes 0.009."
     none = replace(results, systems=[])
     assert see(none).fewest("test") == see(none).speed() == ""
     assert see(none).size() == "The nearer to the lower left corner, the better."
