@@ -73,6 +73,13 @@ class Page:
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
 
+    def drag(self, kind: str, selector: str, *files: Path) -> None:
+        """Files over an element's middle; `kind`: dragEnter, dragOver or drop."""
+        box = self.value(f"document.querySelector({json.dumps(selector)}).getBoundingClientRect().toJSON()")
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
+        self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
     def picture(self, path: Path, width: int, height: int, *, dark: bool = False) -> None:
         """A PNG of the window."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)

@@ -1,4 +1,4 @@
-"""The page in a browser: a recording as its microphone, a recording as a file."""
+"""The page in a browser: a recording as its microphone, recordings as files, chosen and dropped."""
 
 import json
 import wave
@@ -88,6 +88,20 @@ def test_one_takes_recordings(page, tmp_path):
     text, srt, vtt, as_json = page.value("saved")
     assert text.startswith("<b>good.wav\t") and srt.startswith("1\n00:00:0") and vtt.startswith("WEBVTT")
     assert len(json.loads(as_json)["words"]) == page.value("document.querySelectorAll('.word').length")
+
+
+def test_one_drops_recordings(page, tmp_path):
+    page.call("Page.reload")
+    page.wait("document.body?.dataset.ready")
+    recordings = [write_wave(tmp_path / name, noise(3.0), RATE) for name in ("one.wav", "two.wav")]
+    over = "document.getElementById('drop').classList.contains('over')"
+    for kind in ("dragEnter", "dragOver"):
+        page.drag(kind, "h1", *recordings)
+    page.wait(over)
+    page.drag("drop", "h1", *recordings)  # anywhere on the page
+    page.wait("document.querySelectorAll('.transcript[data-state=done]').length === 2")
+    assert page.value("[...document.querySelectorAll('h3')].map(name => name.textContent)") == ["two.wav", "one.wav"]
+    assert not page.value(over)
 
 
 @pytest.mark.parametrize(("source", "target"), [(48_000, 16_000), (44_100, 16_000), (44_100, 8000), (8000, 16_000)])
