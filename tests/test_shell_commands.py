@@ -1,29 +1,28 @@
 """The asr-kd commands that documents show are run, each document's in their order, by readers with small recipes.
 
-Not here: RESULTS.md, whose commands are those of measurements; other programs (`make`, `run.sh`; Dask's are in
-tests/test_two_hosts.py); and the commands of NOT_RUN.
+Elsewhere: `run.sh` of each recipe (tests/test_prompts_recipe.py and so on), Dask's commands (tests/test_two_hosts.py),
+`make` (tests/test_documents.py). Not run: RESULTS.md, whose commands are those of measurements, and those of NOT_RUN.
 """
 
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from click.testing import CliRunner
 
-from asr_kd.cli import main
 from asr_kd.io.yaml_files import dump_yaml, load_yaml, merged
 
 from . import test_documents
 from .recipe import LEXICON, RATE, finished_recipe, say
 from .stages.test_new import TINY
+from .typed import typed, typed_script
 
 ROOT = Path(__file__).parents[1]
 # pattern -> why
@@ -32,7 +31,8 @@ NOT_RUN = {
     "--executor dask:": "needs workers: tests/test_two_hosts.py, and a queue: tests/workspace/test_cluster.py",
     "full960.yaml": "times nets of 6 x 2048 units: tests/stages/test_plan_workers.py",
     "--compare timit": "reads TIMIT's own files: tests/stages/test_align_timit.py",
-    "asr-kd new": "what it writes is run by the test of own-speech.md",
+    "asr-kd new": "what it writes is run below",
+    "mine/run.sh": "the same",
 }
 # what readers put in the place of what is shown; the small recipe's teacher has two members
 STANDS_FOR = {"--config ...": "--config recipes/librispeech/conf/mini.yaml", "--member 3": "--member 1"}
@@ -41,8 +41,8 @@ WORDS = {"BA": "Ба", "BI": "би", "SA": "са", "SI": "си", "BASI": "бас
 
 
 def commands(path: Path) -> list[str]:
-    """Those of asr-kd, and what own-speech.md's reader types besides."""
-    return test_documents.commands(path, r"(?:asr-kd |sed |ukrainian/)")
+    """Those of asr-kd, and what readers with speech of their own type besides."""
+    return test_documents.commands(path, r"(?:asr-kd |sed |[\w-]+/run\.sh)")
 
 
 DOCUMENTS = [
@@ -75,18 +75,6 @@ def here(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: 
     return tmp_path
 
 
-def typed(line: str) -> str:
-    """Runs a command as one who types it does; returns what it prints."""
-    program, *arguments = shlex.split(line)
-    if program != "asr-kd":
-        done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, (line, done.stderr)
-        return done.stdout
-    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
-    assert result.exit_code == 0, (line, result.output)
-    return result.output
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_commands_of_documents_run(document: str, here: Path) -> None:
@@ -104,28 +92,75 @@ def test_commands_of_documents_run(document: str, here: Path) -> None:
                 typed(f"asr-kd {stage} --nj 1 --config recipes/librispeech/conf/mini.yaml")
 
 
-@pytest.mark.slow
-def test_own_speech_gets_from_a_folder_of_mp3s_to_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def sentences(speakers: str, count: int) -> Iterator[tuple[str, list[str]]]:
+    """Each speaker with what he or she says, `count` times."""
     rng = np.random.default_rng(3)
-    for speaker in ("olena", "taras", "ivan", "oksana", "petro", "daria"):
-        folder = Path("speech/train") / speaker
-        folder.mkdir(parents=True)
-        for number in range(6):
-            words = rng.choice(list(LEXICON), rng.integers(2, 5)).tolist()
-            soundfile.write(folder / f"{number:03d}.mp3", say(words, rng), RATE)
-            (folder / f"{number:03d}.txt").write_text(" ".join(WORDS[word] for word in words) + "!\n")
+    for speaker in speakers.split():
+        for _ in range(count):
+            yield speaker, rng.choice(list(LEXICON), rng.integers(2, 5)).tolist()
+
+
+def in_ukrainian(words: list[str]) -> str:
+    return " ".join(WORDS[word] for word in words) + "!"
+
+
+@pytest.fixture
+def speech(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the reader of own-speech.md has: MP3s and transcripts in folders, and a corpus as Common Voice ships it."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(5)
+    for number, (speaker, words) in enumerate(sentences("olena taras ivan oksana petro daria", 6)):
+        recording = Path("speech/train") / speaker / f"{number % 6:03d}.mp3"
+        recording.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(recording, say(words, rng), RATE)
+        recording.with_suffix(".txt").write_text(in_ukrainian(words) + "\n")
     shutil.copy("speech/train/olena/000.mp3", "new.mp3")
+    clips = Path("cv-corpus/uk/clips")
+    clips.mkdir(parents=True)
+    for part, speakers in (("train", "a b c d"), ("dev", "e"), ("test", "f")):
+        rows = ["client_id\tpath\tsentence\tup_votes"]
+        for number, (speaker, words) in enumerate(sentences(speakers, 6)):
+            name = f"common_voice_uk_{part}{number}.mp3"
+            soundfile.write(clips / name, say(words, rng).repeat(48_000 // RATE), 48_000)
+            rows.append(f"{speaker}\t{name}\t{in_ukrainian(words)}\t2")
+        (clips.parent / f"{part}.tsv").write_text("\n".join(rows) + "\n")
+    return tmp_path
+
+
+def make_small(config: Path, changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes a config; returns what it said before."""
+    settings = load_yaml(config)
+    config.write_text(dump_yaml(merged(settings, changes)))
+    return settings
+
+
+@pytest.mark.slow
+def test_own_speech_gets_from_a_folder_of_mp3s_to_captions(speech: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")  # run.sh calls asr-kd
     *lines, captions = [line for line in commands(ROOT / "docs" / "own-speech.md") if "cv-uk" not in line]
     assert [line.split()[0] for line in lines] == ["asr-kd", "sed", "asr-kd", "ukrainian/run.sh"]
     for line in lines:
         typed(line)
         if line.startswith("sed"):
-            config = Path("ukrainian/conf/config.yaml")
-            settings = load_yaml(config)
+            settings = make_small(speech / "ukrainian/conf/config.yaml", TINY)
             assert settings["corpus"]["folder_is_speaker"] is True
-            config.write_text(dump_yaml(merged(settings, TINY)))
     report = Path("ukrainian/exp/report/index.html").read_text(encoding="utf-8")
     assert "character error rate" in report
     assert "new.mp3\t" in typed(captions)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("document", "recipe", "changes"),
+    [
+        ("quick-start.md", "mine", TINY),
+        ("own-speech.md", "cv-uk", {key: value for key, value in TINY.items() if key != "corpus"}),
+    ],
+)
+def test_a_recipe_that_was_written_runs(document: str, recipe: str, changes: dict[str, Any], speech: Path) -> None:
+    new, run = [line for line in commands(ROOT / "docs" / document) if re.search(rf"\b{recipe}\b", line)]
+    typed(new)
+    make_small(speech / recipe / "conf" / "config.yaml", changes)
+    typed_script(run, speech / "noted")
+    report = (speech / recipe / "exp" / "report" / "index.html").read_text(encoding="utf-8")
+    assert "character error rate" in report

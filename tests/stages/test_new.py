@@ -17,6 +17,7 @@ from asr_kd.stages.new import LAYOUTS
 from asr_kd.workspace.config_files import load_config
 
 from ..recipe import LEXICON, RATE, say
+from ..typed import noted, shim, typed
 
 # sizes for a test, over those of the config that is written
 TRAINING = {"epochs": 1, "batch_size": 64, "learning_rate": 5.0e-3}
@@ -33,10 +34,6 @@ TINY = {
     "decoding": {"acoustic_scales": [0.2], "word_penalties": [0.0]},
     "evaluation": {"bootstrap_samples": 20},
 }
-RECORDER = """#!/bin/sh
-for argument; do printf '%s\\n' "$argument" >>"$CALLS"; done
-echo >>"$CALLS"
-"""  # stands for asr-kd
 
 
 def new(folder: Path | str, *options: str, corpus: str = "folder") -> Result:
@@ -132,14 +129,6 @@ def test_in_the_current_folder_the_printed_commands_work_too(tmp_path: Path, mon
     assert "\n./run.sh --corpus-dir CORPUS_DIR  #" in new(".").output
 
 
-def shim(root: Path) -> dict[str, str]:
-    """An environment in which asr-kd only notes its arguments in root/calls."""
-    (root / "bin").mkdir(exist_ok=True)
-    (root / "bin" / "asr-kd").write_text(RECORDER)
-    (root / "bin" / "asr-kd").chmod(0o755)
-    return os.environ | {"PATH": f"{root / 'bin'}:{os.environ['PATH']}", "CALLS": str(root / "calls")}
-
-
 def speak(corpus: Path) -> None:
     """Six speakers, each in a folder, with MP3s and their transcripts."""
     rng = np.random.default_rng(3)
@@ -161,14 +150,12 @@ def test_the_printed_commands_lead_from_a_folder_of_mp3s_to_a_report(tmp_path: P
     environment = shim(tmp_path)
     for line in printed:
         subprocess.run(line, shell=True, check=True, env=environment)
-    calls = [call.splitlines() for call in (tmp_path / "calls").read_text().split("\n\n") if call]
+    calls = noted(tmp_path)
     assert [call[0] for call in calls] == [
         *("prepare", "prepare", "features", "align", "train", "soft-targets", "train", "decode", "report"),
     ]
     for call in calls:
-        call = [*call[: call.index("--nj")], "--nj", "1"] if "--nj" in call else call
-        done = CliRunner().invoke(main, call, catch_exceptions=False)
-        assert done.exit_code == 0, done.output
+        done = typed(shlex.join(["asr-kd", *call]))
         if call[0] == "prepare":
-            assert "dev: 6 of 36 utterances were drawn from training, all those of 1 of 6 speakers" in done.output
+            assert "dev: 6 of 36 utterances were drawn from training, all those of 1 of 6 speakers" in done
     assert (tmp_path / "mine" / "exp" / "report" / "index.html").exists()
