@@ -48,6 +48,8 @@ SLOW = (
     "test_shell_commands",
     "test_timit_recipe",
     "test_librispeech_recipe",
+    "test_prompts_recipe",
+    "test_contributing",
     "test_export",
     "test_export_sherpa",
     "test_export_kaldi",
