@@ -21,6 +21,7 @@ from asr_kd.options import (
     decoder_option,
     nj_option,
     numbers_of_workers,
+    old_option,
     parts_of_set,
     pipes_option,
     run_options,
@@ -77,6 +78,9 @@ def download(
     callback=lambda context, parameter, value: value and parts_of_set(value),
     help="Only add this test set to a prepared work folder; nothing that is there changes.",
 )
+@old_option("--train-parts", "name the parts of each set with --set NAME=PART,PART")
+@old_option("--dev-parts", "name the parts of each set with --set NAME=PART,PART")
+@old_option("--test-parts", "name the parts of each set with --set NAME=PART,PART")
 @nj_option
 @pipes_option
 def prepare(
@@ -164,9 +168,7 @@ def _needed(directory: Path | None) -> Path:
     return directory
 
 
-def _old_training_option(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    if value:
-        raise UserError("systems are trained by their names in the config: asr-kd train [SYSTEM...], or --teachers.")
+_BY_NAME = "systems are trained by their names in the config: asr-kd train [SYSTEM...], or --teachers"
 
 
 @stage("train")
@@ -174,8 +176,8 @@ def _old_training_option(context: click.Context, parameter: click.Parameter, val
 @click.option("--teachers", is_flag=True, help="Only the systems on hard labels that other systems learn from.")
 @click.option("--member", type=click.IntRange(0), help="Train only this one of a system's models, counted from 0.")
 @click.option("--merge", is_flag=True, help="Put the members of SYSTEMS together that were trained apart.")
-@click.option("--ensemble", is_flag=True, hidden=True, expose_value=False, callback=_old_training_option)
-@click.option("--pair", multiple=True, hidden=True, expose_value=False, callback=_old_training_option)
+@old_option("--ensemble", _BY_NAME)
+@old_option("--pair", _BY_NAME)
 @nj_option
 @run_options
 def train(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import click
 
 from asr_kd.decoding.settings import BACKENDS
+from asr_kd.errors import UserError
 from asr_kd.io.torchrun import torchrun
 from asr_kd.workspace.config import Config
 from asr_kd.workspace.executor import RunOptions, running_on
@@ -66,6 +67,18 @@ def decoder_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--decoder", metavar="NAME", help=f"{' or '.join(BACKENDS)}  [default: the first of them that is installed]"
     )(function)
+
+
+def old_option(name: str, advice: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option of an earlier version, with a value or without: who gives it gets a sentence with the new way."""
+
+    def refuse(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+        if value is not None:
+            raise UserError(f"{name} is gone: {advice}.")
+
+    return click.option(
+        name, is_flag=False, flag_value="", default=None, hidden=True, expose_value=False, callback=refuse
+    )
 
 
 def run_options(function: Callable[..., Any]) -> Callable[..., Any]:

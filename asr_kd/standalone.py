@@ -14,7 +14,7 @@ import click
 from asr_kd.commands import main, messages
 from asr_kd.errors import UserError, printable, some_of
 from asr_kd.io.yaml_files import dump_yaml
-from asr_kd.options import PATH
+from asr_kd.options import PATH, old_option
 from asr_kd.runtime.transcript import FORMATS
 from asr_kd.settings import to_mapping
 from asr_kd.workspace.config_files import load_config
@@ -106,6 +106,7 @@ def recogniser_option(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--mic", is_flag=True, help="Listen to the microphone instead, until Ctrl-C.")
 @click.option("--skip-existing", is_flag=True, help="Leave out recordings whose file is in --output already.")
 @click.option("--nj", type=click.IntRange(1), default=1, show_default=True, help="Processes; each loads the model.")
+@old_option("--decoder", "the package's own search is used; leave it out")
 @click.argument("recordings", nargs=-1, type=PATH)
 def transcribe(
     files: Any, recordings: tuple[Path, ...], form: str, output: Path | None, speakers: Path | None, **options: Any

@@ -373,6 +373,19 @@ def test_an_old_command_says_the_new_way(tmp_path, command):
     assert "asr-kd train" in result.output and "Traceback" not in result.output
 
 
+@pytest.mark.parametrize("option", [["--train-parts", "a,b"], ["--dev-parts"], ["--test-parts=t"]])
+def test_an_old_option_of_prepare_says_the_new_way(tmp_path, option):
+    config = make_recipe(tmp_path)
+    result = CliRunner().invoke(main, arguments(config, ["prepare", "--corpus-dir", str(tmp_path), *option]))
+    assert result.exit_code == 2
+    assert f"{option[0].partition('=')[0]} is gone: name the parts of each set with --set NAME=PART" in result.output
+
+
+def test_transcribe_says_that_it_takes_no_decoder(tmp_path):
+    result = CliRunner().invoke(main, ["transcribe", "--model", str(tmp_path), "--decoder", "kaldi", "a.wav"])
+    assert result.exit_code == 2 and "--decoder is gone: the package's own search is used; leave it" in result.output
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
