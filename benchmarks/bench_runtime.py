@@ -1,6 +1,6 @@
 """Where the time of recognising goes on one core: features, net and search, by each program that can do it.
 
-    python benchmarks/bench_runtime.py --model RECOGNISER [--package SHERPA] [--most 60] RECORDING...
+    python benchmarks/bench_runtime.py --model RECOGNISER [--package SHERPA] [--most 60] [--decoder NAME] RECORDING...
 
 RECOGNISER was written by `asr-kd export SYSTEM DIR --format recogniser`, SHERPA by the same with `--format sherpa`: its
 offline model and sherpa-onnx do all three steps in one. Each step is run once before it is timed, and gets the same
@@ -47,6 +47,14 @@ work of low priority beside them; first the small net, then the larger one's row
 
 With other programs beside the LibriSpeech net its search suffers most, as it waits for memory: native 50.5, kaldi 14.6,
 k2 28.3 and 42.8 in all, in a run beside two others.
+
+Nothing puts recordings or pieces of them together in batches. With `--decoder native --most 40` (283.7 s of test-clean,
+other programs beside it) torch computes eight recordings at once more slowly than one by one, and the net's share
+bounds what any batch could save:
+
+    net               one by one   eight at once   share   without any net
+    distilled-small        460.4           369.0    8.6%    1.09 times faster
+    distilled, 3 x 384     439.3           345.2   11.6%    1.13 times faster
 """
 
 from __future__ import annotations
@@ -82,6 +90,8 @@ from asr_kd.runtime.recogniser import Recogniser  # noqa: E402
 
 Row = tuple[str, str, float, str]  # step, program, seconds, note
 
+_BATCH = 8  # recordings
+
 
 def timed(run: Callable[[Any], Any], inputs: Sequence[Any]) -> tuple[float, list[Any]]:
     """Seconds, and what was answered."""
@@ -91,7 +101,7 @@ def timed(run: Callable[[Any], Any], inputs: Sequence[Any]) -> tuple[float, list
     return time.perf_counter() - started, answers
 
 
-def steps(recogniser: Recogniser, recordings: Sequence[np.ndarray]) -> Iterator[Row]:
+def steps(recogniser: Recogniser, recordings: Sequence[np.ndarray], decoders: Sequence[str]) -> Iterator[Row]:
     """Rows of the table."""
     parts, frames = recogniser.parts, 0
     seconds, features = timed(recogniser.features, recordings)
@@ -101,6 +111,9 @@ def steps(recogniser: Recogniser, recordings: Sequence[np.ndarray]) -> Iterator[
     gigaflops = 2e-9 * parts.model.members * parts.model.products_per_frame * frames
     seconds, loglikes = timed(recogniser.loglikes, normalised)
     yield "net", f"torch {torch.__version__}", seconds, f"{gigaflops / seconds:.1f} GFLOP/s"
+    together = [np.concatenate(normalised[first : first + _BATCH]) for first in range(0, len(normalised), _BATCH)]
+    seconds, _ = timed(recogniser.loglikes, together)
+    yield "net", f"torch, {_BATCH} recordings at once", seconds, f"{gigaflops / seconds:.1f} GFLOP/s"
     with tempfile.TemporaryDirectory() as folder:
         float32, int8 = Path(folder) / "model.onnx", Path(folder) / "model.int8.onnx"
         description = Description("bench", recogniser.sampling_rate, recogniser.settings.running_seconds, {})
@@ -110,9 +123,7 @@ def steps(recogniser: Recogniser, recordings: Sequence[np.ndarray]) -> Iterator[
             seconds, _ = timed(OnnxModel(path).log_posteriors, [each.astype(np.float32) for each in features])
             yield "net", name, seconds, f"{gigaflops / seconds:.1f} GFLOP/s"
     settings = recogniser.settings
-    for name in sorted(BACKENDS, reverse=True):
-        if not BACKENDS[name].installed:
-            continue
+    for name in decoders:
         decoder = make_decoder(name, parts.graph, settings.decoding, acoustic_scale=settings.acoustic_scale,
                                word_penalty=settings.word_penalty)  # fmt: skip
         seconds, hypotheses = timed(lambda array, decoder=decoder: decoder.decode([array])[0], loglikes)
@@ -148,13 +159,15 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--package", type=Path)
     parser.add_argument("--most", type=int, default=60, help="recordings")
+    installed = [name for name in sorted(BACKENDS, reverse=True) if BACKENDS[name].installed]
+    parser.add_argument("--decoder", dest="decoders", action="append", choices=installed, help="repeated; all")
     parser.add_argument("recordings", nargs="+", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     recogniser = asr_kd.load(options.model)
     recordings = [recogniser.read(path) for path in options.recordings[: options.most]]
     speech = sum(map(len, recordings)) / recogniser.sampling_rate
-    rows = list(steps(recogniser, recordings))
+    rows = list(steps(recogniser, recordings, options.decoders or installed))
     if options.package is not None and importlib.util.find_spec("sherpa_onnx") is not None:
         rows += whole(options.package, recordings, recogniser.settings.decoding.max_active)
     first: dict[str, float] = {}

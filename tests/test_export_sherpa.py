@@ -207,7 +207,7 @@ except RuntimeError as error:
     ids=["empty", "one sample", "less than a window", "nan", "too loud", "long silence", "another rate", "a low rate"],
 )
 def test_any_input_has_an_answer_or_an_error(package, model, rate, samples):
-    # an hour takes 22 s; a stream traces its whole path back after each chunk: 5 minutes take 13 s, an hour 30 minutes
+    # an hour takes 21 s; a stream traces its whole path back after each chunk: 5 minutes take 10 s, an hour 25 minutes
     samples = samples.replace("SECONDS", "300" if model.startswith("streaming") else "3600")
     command = [sys.executable, "-c", SCRIPT, str(package), model, str(rate), samples]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=900)
