@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -311,7 +310,7 @@ def plan(
 )
 @click.option("--decode", "sets", multiple=True, help="Also decode this set; may be repeated.")
 @click.option("--decoder", "backend", type=click.Choice(list(BACKENDS)), help="[default: the first that is installed]")
-@click.option("--nj", type=click.IntRange(1), default=1, show_default=True, help="Points that run at once.")
+@nj_option
 @run_options
 def sweep(
     config: Config,
@@ -322,12 +321,15 @@ def sweep(
     options: RunOptions,
     **of_plan: Any,
 ) -> Any:
-    """Train systems at every point of a grid over the config's keys: one table, one figure; resumes by itself."""
+    """Train systems at every point of a grid over the config's keys: one table, one figure; resumes by itself.
+
+    On CPUs and on a cluster, points are trained side by side, unless --nj is 1.
+    """
     from asr_kd.stages.sweep import SweepPlan, default_systems, parse_grid
     from asr_kd.stages.sweep import sweep as run
 
     sweep_plan = SweepPlan(parse_grid(entries), **of_plan | {"systems": of_plan["systems"] or default_systems(config)})
-    return run(config, work, sweep_plan, dataclasses.replace(options, quiet=nj > 1), name, nj)
+    return run(config, work, sweep_plan, options, name, nj)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from asr_kd.workspace.work import Workspace, default_root
 log = logging.getLogger(__name__)
 
 
-_TRAINING = frozenset({"align", "train", "soft-targets"})  # commands that spend their time in batches of a net
+_TRAINING = frozenset({"align", "train", "soft-targets", "sweep"})  # commands that spend their time in batches of a net
 # commands that leave the work folder as it is
 _READING = frozenset({"plan", "export", "export-posteriors"})
 _MOVE = "there is a file where a folder belongs, or the reverse: move it away, or give another name"

@@ -16,7 +16,14 @@ import pytest
 
 from .recipe import finished_recipe, make_recipe, run
 
-STAGES = ("prepare", "features", "align", "train", "decode")
+# each stage, and what is deleted of a finished recipe so that it is at work again
+STAGES = {
+    "prepare": ["data"],
+    "features": ["data/frames"],
+    "align": ["exp/align", "exp/realign", "exp/tree"],
+    "train": ["exp/targets", "exp/direct", "exp/distilled"],
+    "decode": ["exp/decode", "exp/phone_decode"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -86,26 +93,52 @@ class Killer(threading.Thread):
         return self.killed
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_worker_that_is_killed_in_a_stage_changes_nothing(
-    stage, cluster, small_shards, tmp_path, tmp_path_factory
-) -> None:
+@pytest.fixture
+def copies(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The configs of two finished recipes."""
     finished = finished_recipe(tmp_path_factory)
-    shutil.copytree(finished.parent.parent, tmp_path / "work")
-    config = tmp_path / "work" / "conf" / finished.name
-    gone = {
-        "prepare": ["data"],
-        "features": ["data/frames"],
-        "align": ["exp/align", "exp/realign", "exp/tree"],
-        "train": ["exp/targets", "exp/direct", "exp/distilled"],
-        "decode": ["exp/decode", "exp/phone_decode"],
-    }
-    for folder in gone[stage]:
-        shutil.rmtree(config.parent.parent / folder)
+    configs = [tmp_path / name / "conf" / finished.name for name in ("here", "there")]
+    for config in configs:
+        shutil.copytree(finished.parent.parent, config.parent.parent)
+    return configs
+
+
+def run_and_kill(cluster: Any, config: Path, command: list[str]) -> None:
+    """Runs a command on the cluster, one of whose workers is killed at work."""
     killer = Killer(cluster)
     killer.start()
-    run(config, [[stage, "--executor", f"dask:{cluster.scheduler_address}"]])
-    assert killer.end(), f"no worker was at work in {stage}"
-    rest = [[each, "--nj", "1"] for each in STAGES[STAGES.index(stage) + 1 :]]
-    run(config, rest)
+    try:
+        run(config, [[*command, "--executor", f"dask:{cluster.scheduler_address}"]])
+    finally:
+        killed = killer.end()
+    assert killed, f"no worker was at work in {command[0]}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_worker_that_is_killed_in_a_stage_changes_nothing(stage, cluster, small_shards, copies) -> None:
+    finished, config = copies
+    for folder in STAGES[stage]:
+        shutil.rmtree(config.parent.parent / folder)
+    run_and_kill(cluster, config, [stage])
+    run(config, [[each, "--nj", "1"] for each in [*STAGES][[*STAGES].index(stage) + 1 :]])
     assert same(made(config), made(finished))
+
+
+def swept(root: Path) -> dict[str, bytes]:
+    """What a sweep has made, but for the clock's part: soft targets, models, and the rows of the table."""
+    folder = root / "exp" / "sweep" / "temperatures"
+    files = [*folder.glob("shared/*/*.npy"), *folder.glob("points/*/exp/distilled/*.safetensors")]
+    rows = [row | {"rtf": 0} for row in json.loads((folder / "report" / "sweep.json").read_text())]
+    return {str(path.relative_to(root)): path.read_bytes() for path in files} | {"rows": json.dumps(rows).encode()}
+
+
+def test_a_sweep_on_workers_that_are_killed_is_that_of_one_process(cluster, small_shards, copies, caplog) -> None:
+    keys = ["--grid", "systems.distilled.targets.temperature=1,3", "--grid", "systems.distilled.seeds=1"]
+    command = ["sweep", *keys, "--name", "temperatures", "--decode", "dev"]
+    run(copies[0], [[*command, "--nj", "1"]])
+    caplog.clear()
+    run_and_kill(cluster, copies[1], command)
+    trained = [record for record in caplog.records if record.getMessage().startswith("training distilled")]
+    assert len(trained) >= 2 and os.getpid() not in {record.process for record in trained}
+    here, there = (swept(config.parent.parent) for config in copies)
+    assert here == there and len(here) > 10

@@ -12,7 +12,7 @@ import itertools
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -37,7 +37,7 @@ from asr_kd.stages.decode_context import chosen_sets
 from asr_kd.stages.decoding_graph import make_graph
 from asr_kd.stages.phone_graph import make_phone_graph
 from asr_kd.stages.soft_targets import make_soft_targets
-from asr_kd.stages.train import train
+from asr_kd.stages.train import net_threads, places_for, threads_each, train
 from asr_kd.stages.training_set import seeds_of
 from asr_kd.workspace.config import NAME, Config, why_not_reused
 from asr_kd.workspace.config_files import with_settings
@@ -157,7 +157,8 @@ def sweep(
 
     Args:
       name: of the folder in exp/sweep; None: made from the keys.
-      nj: points that run at once.
+      nj: points that run at once; on a GPU of this machine there is one. The result does not depend on it, but for
+        real-time factors.
 
     Raises:
       UserError: no grid, an unknown system or key, or a stage before has not run.
@@ -180,8 +181,10 @@ def sweep(
     folder = work.exp("sweep") / (name or "-".join(key.rpartition(".")[2] for key in plan.grid))
     linked = [(point, _linked_folder(config, work, folder, point)) for point in points]
     for point, of_point in linked:  # one after the other: several points share these
-        _make_shared(point.config, of_point, plan, options)
-    results = list(parallel_map(partial(_run_point, plan, options), linked, nj=nj, progress="points"))
+        _make_shared(point.config, of_point, plan, options, nj)
+    at_once = min(places_for(options, nj), len(linked))
+    run_point = partial(_run_point, plan, replace(options, quiet=options.quiet or at_once > 1), threads_each(at_once))
+    results = list(parallel_map(run_point, linked, nj=at_once, progress="points"))
     rows = [row for of_point in results for row in of_point]
     diverged = [
         f"{system} at {point.name}"
@@ -265,7 +268,7 @@ def _resolved(path: Path) -> Path:
     return path.resolve() if path.is_symlink() else path
 
 
-def _make_shared(config: Config, work: Workspace, plan: SweepPlan, options: RunOptions) -> None:
+def _make_shared(config: Config, work: Workspace, plan: SweepPlan, options: RunOptions, nj: int) -> None:
     """The graphs, teachers and soft targets that a point's systems need, where the links lead."""
     if plan.sets:
         for tree in dict.fromkeys(config.systems[name].tree for name in plan.systems):
@@ -276,10 +279,10 @@ def _make_shared(config: Config, work: Workspace, plan: SweepPlan, options: RunO
     needed = _needed(config, plan.systems)
     teachers = [name for name in config.in_training_order() if name in needed and name in sources]
     if teachers:
-        train(config, work, options, teachers)
+        train(config, work, options, teachers, nj)
     learners = [name for name in plan.systems if config.systems[name].stored_targets is not None]
     if learners:
-        make_soft_targets(config, work, options, learners)
+        make_soft_targets(config, work, options, learners, nj)
 
 
 def _needed(config: Config, names: Sequence[str]) -> set[str]:
@@ -290,7 +293,7 @@ def _needed(config: Config, names: Sequence[str]) -> set[str]:
     return needed
 
 
-def _run_point(plan: SweepPlan, options: RunOptions, linked: tuple[Point, Workspace]) -> list[SweepRow]:
+def _run_point(plan: SweepPlan, options: RunOptions, threads: int, linked: tuple[Point, Workspace]) -> list[SweepRow]:
     from asr_kd.report.sweep_figure import SweepRow
 
     point, work = linked
@@ -298,7 +301,8 @@ def _run_point(plan: SweepPlan, options: RunOptions, linked: tuple[Point, Worksp
     rows = []
     for name in plan.systems:
         try:
-            train(config, work, options, [name], nj=1)
+            with net_threads(threads):
+                train(config, work, options, [name], nj=1)
         except DivergedError as error:  # the other points say more than none
             log.warning("left out: %s", error)
             continue

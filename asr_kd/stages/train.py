@@ -55,7 +55,7 @@ def train(
     opened = _Opened(config, work)
     for name in pending:  # settings that do not fit together are refused before anything is trained
         opened.run(name)
-    places = _places(options, nj)
+    places = places_for(options, nj)
     at_once = places if on_cluster() else min(places, _SIDE_BY_SIDE)
     results: list[TrainResult | SoftTargetsResult] = []
     while pending:
@@ -189,7 +189,7 @@ class _Opened:
         return self._runs[name]
 
 
-def _places(options: RunOptions, nj: int | None) -> int:
+def places_for(options: RunOptions, nj: int | None) -> int:
     """How many trainings can run at once: on the cores of this machine, or the workers of a cluster."""
     if on_cluster():
         return nj or 1
@@ -223,13 +223,9 @@ def _side_by_side(
     Args:
       run: any of them. what: names, and members, in the order in which they start.
     """
-    if on_cluster():
-        threads, sides = 0, [replace(options, quiet=True, follow_load=False) for _ in what]
-    else:
-        threads = max(1, min(usable_cores(), torch.get_num_threads()) // nj)  # OMP_NUM_THREADS may ask for fewer
-        # a process would take those beside it for other programs
-        sides = [replace(options, follow_load=False) for _ in what]
-    train_side = partial(_train_side, run.config, run.work, threads, 0 if on_cluster() else nj)
+    # a process would take those beside it for other programs
+    sides = [replace(options, quiet=options.quiet or on_cluster(), follow_load=False) for _ in what]
+    train_side = partial(_train_side, run.config, run.work, threads_each(nj), 0 if on_cluster() else nj)
     return list(parallel_map(train_side, list(zip(what, sides, strict=True)), nj=nj))
 
 
@@ -241,7 +237,7 @@ def _train_side(
     if places:
         options = replace(options, bar=number_of_helper() % places)
     try:
-        with _threads(threads):
+        with net_threads(threads):
             run = SystemRun(config, work, name, training_set_of(config, work, name))
             return run.train(options) if member is None else run.train_member(member, options)
     except Exception as error:
@@ -250,8 +246,14 @@ def _train_side(
         raise
 
 
+def threads_each(trainings: int) -> int:
+    """How many threads each of so many trainings at once has; 0, as many as its worker says, on a cluster."""
+    # OMP_NUM_THREADS may ask for fewer
+    return 0 if on_cluster() else max(1, min(usable_cores(), torch.get_num_threads()) // trainings)
+
+
 @contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
+def net_threads(count: int) -> Iterator[None]:
     """Within it torch has so many threads; 0: as many as it has."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)

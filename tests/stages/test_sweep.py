@@ -107,7 +107,7 @@ def trained(tmp_path_factory) -> Path:
 
 
 def sweep(config: Path, *options: str) -> str:
-    result = CliRunner().invoke(main, arguments(config, ["sweep", *options]), catch_exceptions=False)
+    result = CliRunner().invoke(main, arguments(config, ["sweep", "--nj", "1", *options]), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
 
@@ -138,7 +138,7 @@ def test_points_share_what_they_can_and_are_made_once(trained: Path) -> None:
     assert not (root / "exp" / "distilled").exists() and not (root / "exp" / "targets").exists()
 
     before = times(root / "exp/sweep/two/points")
-    sweep(trained, *grid[:1], f"{DISTILLED}.temperature=1,3,4", *grid[2:], "--name", "two")
+    sweep(trained, *grid[:1], f"{DISTILLED}.temperature=1,3,4", *grid[2:], "--name", "two", "--nj", "2")
     after = times(root / "exp/sweep/two/points")
     assert {name: after[name] for name in before} == before  # only what is new was made
     assert len(json.loads((root / "exp/sweep/two/report/sweep.json").read_text())) == 6
