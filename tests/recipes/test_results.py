@@ -171,18 +171,20 @@ def test_times_and_memory_of_librispeech_are_those_of_the_run() -> None:
     assert said["6 the small pair, on one core"][0] == " and ".join(pair)
 
 
-def test_the_row_of_the_kept_seed_is_that_of_the_run() -> None:
-    """No results.json of the prompts' seeds 2 and 3 is kept."""
-    systems, comparisons = systems_of("prompts/demo"), comparisons_of("prompts/demo")
+@pytest.mark.parametrize(
+    ("row", "results"), list(enumerate(["prompts/demo", "prompts/demo_seed2", "prompts/demo_seed3"]))
+)
+def test_the_rows_of_the_demos_seeds_are_those_of_their_runs(row: int, results: str) -> None:
+    systems, comparisons = systems_of(results), comparisons_of(results)
     (_, rows), *_ = (
         table for table in tables(section(RECIPES / "prompts" / "RESULTS.md", "Results")) if "p" in table[0]
     )
-    expected = ["seed 1"]
+    expected = [f"seed {results_of(results)['seed']}"]
     for size in ("", "-small"):
         for metric in ("wer", "per"):
             expected += [shown(metric, systems[f"{kind}{size}"][metric]["test"]) for kind in ("direct", "distilled")]
             expected.append(probability(comparisons[f"distilled{size}"][metric]["p_distilled_better"], 2))
-    assert rows[0] == expected
+    assert rows[row] == expected
 
 
 def test_the_first_table_of_the_readme_is_that_of_the_librispeech_run() -> None:
