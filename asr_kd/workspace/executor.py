@@ -13,6 +13,7 @@ import logging.handlers
 import multiprocessing
 import multiprocessing.process
 import os
+import signal
 import sys
 import threading
 from collections import deque
@@ -130,7 +131,7 @@ def _pool(helpers: int, function: Callable[[Any], Any]) -> Iterator[ProcessPoolE
         try:
             yield pool
         except KeyboardInterrupt:
-            for helper in multiprocessing.active_children():  # else each would take the next shard that waits
+            for helper in multiprocessing.active_children():
                 helper.kill()
             raise
         except BaseException:
@@ -170,6 +171,8 @@ def _logging_of_helpers(records: Any) -> Iterator[None]:
 def _start_helper(records: Any, function: Callable[[Any], Any]) -> None:
     global _function
     _function = function
+    # Ctrl-C in a terminal reaches helpers too, and one whose shard it ends would take the next: the parent kills it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if "torch" in sys.modules:  # the function's module has loaded it
         sys.modules["torch"].set_num_threads(1)
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # should it be loaded later
