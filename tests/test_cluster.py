@@ -21,7 +21,8 @@ STAGES = {
     "prepare": ["data"],
     "features": ["data/frames"],
     "align": ["exp/align", "exp/realign", "exp/tree"],
-    "train": ["exp/targets", "exp/direct", "exp/distilled"],
+    "soft-targets": ["exp/targets"],
+    "train": ["exp/direct", "exp/distilled"],
     "decode": ["exp/decode", "exp/phone_decode"],
 }
 
@@ -64,6 +65,8 @@ def same(ours: dict[str, bytes], theirs: dict[str, bytes]) -> bool:
 def test_two_workers_make_what_one_process_makes(cluster, small_shards, tmp_path, tmp_path_factory) -> None:
     config, executor = make_recipe(tmp_path / "work"), ["--executor", f"dask:{cluster.scheduler_address}"]
     for stage in STAGES:
+        if stage == "soft-targets":
+            run(config, [["train", "--teachers", *executor]])
         run(config, [[stage, *executor]])
     assert same(made(config), made(finished_recipe(tmp_path_factory)))
     assert list((config.parent.parent / "exp" / ".cluster").iterdir()) == []
@@ -122,6 +125,39 @@ def test_a_worker_that_is_killed_in_a_stage_changes_nothing(stage, cluster, smal
     run_and_kill(cluster, config, [stage])
     run(config, [[each, "--nj", "1"] for each in [*STAGES][[*STAGES].index(stage) + 1 :]])
     assert same(made(config), made(finished))
+
+
+def test_a_worker_that_is_killed_while_lists_are_rescored_changes_nothing(cluster, copies) -> None:
+    rescored = []
+    for config in copies:
+        root = config.parent.parent
+        larger = root / "data" / "lm" / "G.arpa"  # the same one does
+        command = ["decode", "--system", "distilled", "--rescore-lm", str(larger)]
+        if config is copies[0]:
+            run(config, [[*command, "--nj", "1"]])
+        else:
+            run_and_kill(cluster, config, command)
+        files = sorted(root.glob("exp/rescored/**/hyps.jsonl"))
+        rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        rescored.append([[row["utterance"], row["seed"], row["hyp"]] for row in rows])
+    assert rescored[0] == rescored[1] and len(rescored[0]) > 30
+
+
+def test_a_worker_that_is_killed_while_an_export_is_measured_changes_nothing(cluster, copies) -> None:
+    measured = []
+    for config in copies:
+        folder = config.parent.parent / "out"
+        command = ["export", "distilled", str(folder), "--precision", "float32"]
+        if config is copies[0]:
+            run(config, [[*command, "--nj", "1"]])
+        else:
+            run_and_kill(cluster, config, command)
+        figures = json.loads((folder / "export.json").read_text())
+        for row in figures["models"]:
+            for of_set in row["sets"].values():
+                del of_set["net_rtf"]
+        measured.append([figures | {"processes": 0}, (folder / "model.onnx").read_bytes()])
+    assert measured[0] == measured[1] and len(measured[0][0]["models"]) == 2
 
 
 def swept(root: Path) -> dict[str, bytes]:
