@@ -18,6 +18,7 @@ from asr_kd.options import PATH, old_option
 from asr_kd.runtime.transcript import FORMATS
 from asr_kd.settings import to_mapping
 from asr_kd.workspace.config_files import load_config
+from asr_kd.workspace.executor import capped_jobs
 from asr_kd.workspace.work import Workspace, default_root
 
 
@@ -130,7 +131,8 @@ def transcribe(
         raise UserError("--skip-existing is for files in a folder: name it with --output.")
     of = None if speakers is None else speakers_of(recordings, speakers)
     chosen = Recordings(recordings, of, channel)
-    bad = transcribe_to(files, chosen, form, output, nj=options["nj"], skip_existing=skip_existing, echo=click.echo)
+    nj = capped_jobs(options["nj"])
+    bad = transcribe_to(files, chosen, form, output, nj=nj, skip_existing=skip_existing, echo=click.echo)
     if bad:
         names = some_of([printable(str(path)) for path in bad])
         raise UserError(f"{len(bad)} of {len(recordings)} recordings cannot be used ({names}); see the messages above.")

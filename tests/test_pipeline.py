@@ -96,8 +96,14 @@ def test_a_second_run_does_nothing(finished):
     assert page.stat().st_mtime_ns == before
 
 
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with one core too."""
+    for module in ("stages.train", "workspace.executor"):
+        monkeypatch.setattr(f"asr_kd.{module}.usable_cores", lambda: 2)
+
+
 def test_systems_trained_side_by_side_are_those_of_one_after_the_other(copy, monkeypatch):
-    monkeypatch.setattr("asr_kd.stages.train.usable_cores", lambda: 2)  # on a machine with one core too
+    two_cores(monkeypatch)
     root = copy.parent.parent
     names = ("direct", "distilled", "monophone")
     models = {path: path.read_bytes() for name in names for path in (root / "exp" / name).glob("member_*.safetensors")}
@@ -114,7 +120,7 @@ def test_systems_trained_side_by_side_are_those_of_one_after_the_other(copy, mon
 
 
 def test_where_one_of_two_trainings_fails_the_other_is_kept(copy, monkeypatch):
-    monkeypatch.setattr("asr_kd.stages.train.usable_cores", lambda: 2)
+    two_cores(monkeypatch)
     root = copy.parent.parent
     for name in ("direct", "distilled"):
         shutil.rmtree(root / "exp" / name)

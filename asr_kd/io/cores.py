@@ -131,19 +131,15 @@ def choose_threads(asked: int | None, environment: MutableMapping[str, str] = os
     """
     cores, given = usable_cores(), environment.get(_VARIABLE)
     if asked is not None:
-        environment[_VARIABLE] = str(asked)
-        return Threads(follow_load=False)
+        environment[_VARIABLE] = str(min(asked, cores))
+        return Threads(follow_load=False, remark=_too_many(f"--threads {asked}", asked, cores))
     if given is not None:
         first = given.partition(",")[0].strip()  # further ones are for threads that start threads
         if not first.isdecimal() or int(first) < 1:
             raise UserError(f"{_VARIABLE}={given}: it must be a number of threads, at least 1; unset or correct it.")
-        if int(first) <= cores:
-            return Threads(follow_load=False)
-        environment[_VARIABLE] = str(cores)
-        remark = (
-            f"{_VARIABLE}={given} is more than the {cores} cores that this process may use: {cores} threads are used"
-        )
-        return Threads(follow_load=False, remark=remark)
+        if int(first) > cores:
+            environment[_VARIABLE] = str(cores)
+        return Threads(follow_load=False, remark=_too_many(f"{_VARIABLE}={given}", int(first), cores))
     allowed = _allowed()
     taken = min(allowed, round(taken_cores()))
     threads = _free(taken)
@@ -151,3 +147,10 @@ def choose_threads(asked: int | None, environment: MutableMapping[str, str] = os
     if threads == cores:
         return Threads(follow_load=True)
     return Threads(True, f"other programs keep {taken} of {allowed} cores busy: --threads {threads} is taken")
+
+
+def _too_many(what: str, threads: int, cores: int) -> str:
+    """A remark, or nothing where there are cores for them."""
+    if threads <= cores:
+        return ""
+    return f"{what} is more than the {cores} cores that this process may use: {cores} threads are used"

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from asr_kd.errors import FullDiskError, KilledHelpersError, UserError
 from asr_kd.io.cores import usable_cores
+from asr_kd.io.formatting import human_bytes
 from asr_kd.io.resources import available_memory
 from asr_kd.kernels.process import end_with_parent
 
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 _function: Callable[[Any], Any] | None = None  # that this helper process was started for
 _cluster: ContextVar[Cluster | None] = ContextVar("cluster", default=None)
 _PROCESS = 1e9  # bytes: torch and numba, a net, a shard and its results
+_LEAST = 0.3e9  # bytes that a process cannot do without: half are torch and numba before they have any data
 _AHEAD = 4  # shards for each helper that are submitted before the first result is taken
 
 
@@ -211,7 +213,7 @@ def running_on(spec: str, options: Path | None, root: Path, nj: int | None = Non
       spec: "processes", "processes:4", "dask:tcp://host:8786", or "dask:" and a batch system.
       options: YAML file for the batch system; see `asr_kd.workspace.cluster.connected`.
       root: the work folder.
-      nj: processes, or workers that the batch system is asked for.
+      nj: processes, of which this machine may get fewer, or workers that the batch system is asked for.
 
     Raises:
       UserError: there is no such executor, or it cannot be reached.
@@ -220,7 +222,8 @@ def running_on(spec: str, options: Path | None, root: Path, nj: int | None = Non
     if kind == "processes" and (not where or (where.isdecimal() and int(where) > 0)):
         if options is not None:
             raise UserError("--executor-config is for --executor dask:slurm and other batch systems.")
-        yield int(where) if where else nj or _default_jobs_with_reason()
+        asked = int(where) if where else nj
+        yield _default_jobs_with_reason() if asked is None else capped_jobs(asked)
     elif kind == "dask" and where:
         from asr_kd.workspace.cluster import connected
 
@@ -246,6 +249,17 @@ def _default_jobs_with_reason() -> int:
     jobs, cores = default_jobs(), usable_cores()
     if jobs < cores:
         log.warning("%d of %d cores are used, since memory is short; --nj says otherwise", jobs, cores)
+    return jobs
+
+
+def capped_jobs(asked: int) -> int:
+    """So many processes, or fewer where there are not the cores or the memory for them, with a sentence in the log."""
+    cores, free = usable_cores(), available_memory()
+    fitting = cores if free is None else max(1, int(free // _LEAST))
+    jobs = min(asked, cores, fitting)
+    if jobs < asked:
+        what = f"cores that may be used ({cores})" if jobs == cores else f"free memory ({human_bytes(free or 0)})"
+        log.warning("%d processes are too many for the %s: --nj %d is taken", asked, what, jobs)
     return jobs
 
 

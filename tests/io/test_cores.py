@@ -133,6 +133,7 @@ def test_a_busy_program_is_seen() -> None:
     [
         (3, None, 3.9, "3", ""),
         (3, "1", 0, "3", ""),
+        (64, "1", 0, "4", "--threads 64 is more than the 4 cores that this process may use: 4 threads are used"),
         (None, "2", 3.9, "2", ""),
         (None, "4,2", 0, "4,2", ""),
         (

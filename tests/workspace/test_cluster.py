@@ -354,7 +354,10 @@ def test_an_executor_that_does_not_exist_is_one_sentence(
         pass
 
 
-def test_a_number_of_processes_is_that_of_the_executor_or_of_nj(tmp_path: Path) -> None:
+def test_a_number_of_processes_is_that_of_the_executor_or_of_nj(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asr_kd.workspace.executor.usable_cores", lambda: 4)
     for spec, nj, expected in (("processes", 3, 3), ("processes:2", 3, 2)):
         with running_on(spec, None, tmp_path, nj) as at_once:
             assert at_once == expected and not on_cluster()

@@ -154,6 +154,28 @@ def test_no_more_processes_run_by_default_than_memory_suffices_for(
 ) -> None:
     monkeypatch.setattr(executor, "usable_cores", lambda: 8)
     monkeypatch.setattr(executor, "available_memory", lambda: free)
-    with running_on("processes", None, tmp_path) as at_once, running_on("processes", None, tmp_path, 8) as asked:
-        assert (at_once, asked) == (jobs, 8)
+    with running_on("processes", None, tmp_path) as at_once:
+        assert at_once == jobs
     assert (f"{jobs} of 8 cores are used, since memory is short; --nj says otherwise" in caplog.text) == (jobs < 8)
+
+
+@pytest.mark.parametrize(
+    ("spec", "nj", "free", "jobs", "says"),
+    [
+        ("processes", 8, 2.9e9, 8, ""),  # it fits, if each needs little
+        ("processes", 64, None, 8, "64 processes are too many for the cores that may be used (8): --nj 8 is taken"),
+        ("processes:64", 2, 64e9, 8, "64 processes are too many for the cores that may be used (8): --nj 8 is taken"),
+        ("processes", 8, 1e9, 3, "8 processes are too many for the free memory (1.0 GB): --nj 3 is taken"),
+        ("processes:2", None, 0.1e9, 1, "2 processes are too many for the free memory (100.0 MB): --nj 1 is taken"),
+        ("processes", 1, 0.1e9, 1, ""),
+    ],
+)
+def test_no_more_processes_run_than_there_are_cores_and_memory_for(
+    spec: str, nj: int | None, free: float | None, jobs: int, says: str, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(executor, "usable_cores", lambda: 8)
+    monkeypatch.setattr(executor, "available_memory", lambda: free)
+    with running_on(spec, None, tmp_path, nj) as at_once:
+        assert at_once == jobs
+    assert [record.getMessage().startswith(says) for record in caplog.records] == ([True] if says else [])
