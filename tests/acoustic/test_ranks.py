@@ -34,6 +34,7 @@ MASKS = AugmentConfig(freq_masks=1, freq_width=2, time_masks=1, time_width=3)
 CASES: dict[str, tuple[ModelConfig, str, TrainingConfig]] = {
     "dnn, hard": (DNN, "hard", TrainingConfig(batch_size=50, clip_norm=0.3)),
     "dnn, stored": (DNN, "stored", TrainingConfig(batch_size=50, augment=MASKS)),
+    "dnn, online": (DNN, "online", TrainingConfig(batch_size=50)),
     "tdnn, hard": (TDNN, "hard", TrainingConfig(batch_size=60, augment=MASKS)),
     "tdnn, stored": (TDNN, "stored", TrainingConfig(batch_size=60, clip_norm=0.3)),
     "tdnn, online": (TDNN, "online", TrainingConfig(batch_size=60)),
