@@ -18,18 +18,23 @@ cores of an AMD EPYC, the win of a step in float32, elapsed / processor time (--
     all of them, hard     19 / 19 %       23 / 21 %
     all of them, soft     25 / 24 %       23 / 21 %
 
-cross_entropy and dropout_mask win 10 and 8 ms of the speech case's step. They stay for bfloat16: there products take
-less than half of the time and the whole step of a similar case 59 ms (bench_training.py): 17 and 14 %, by proportion.
+With avx512_bf16, in bfloat16 (--rounds 9; mnist: 11), with other work of low priority beside it:
+
+    kernel                speech          mnist
+    adamw                 10 / 10 %       20 / 23 %
+    soft_cross_entropy    15 / 17 %       2 / 1 %
+    cross_entropy         8 / 8 %         1 / 1 %
+    dropout_mask          12 / 11 %       10 / 5 %
+    all of them, hard     27 / 27 %       26 / 26 %
+    all of them, soft     30 / 30 %       28 / 26 %
+
+By that rule cross_entropy would go. It stays, since a step may not become 3 % slower either, and it wins 8.
 
 These went. Measured beside other work, elapsed / processor time, or processor time alone where elapsed times scattered:
 
     relu_dropout          1 / 1 %         - / 3 %      by itself 3.9 ms against 3.9, in bfloat16 6.5 against 3.0
     clip_column_norms_    1 / 2 %         - / 5 %
     ensemble_log_mean     - / 0 %         - / 0 %      by itself 10 ms against 14 of a step of 220
-
-The processor has no bfloat16, so its products would be emulated and whole steps in bfloat16 say nothing. adamw's copies
-in bfloat16 stay by argument alone: one pass over 32 bytes of each weight does what takes torch two passes more, over 6
-bytes to widen the gradient and 6 to copy the weight.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ openslr=false                 # true: stage 0 downloads OpenSLR's lexicon and la
 openslr_lm=3-gram.pruned.3e-7 # the language model that stage 0 downloads where none is named
 rescore_lm=                   # for a second pass: ARPA files or OpenSLR's 3-gram.pruned.1e-7, 3-gram, commas between
 lm_text=                      # sentences to estimate a language model from, gzipped or not
-nj=$(nproc)                   # processes at once
+nj=                           # processes at once (default: one a core, as far as memory goes)
 on_bad_utterance=             # fail, or skip: leave it out, count it, list it in the report
 decoder=                      # k2, native or kaldi (default: k2 where it is installed, else native)
 . local/parse_options.sh
@@ -75,7 +75,7 @@ fi
 
 if stage 1; then
   log "Stage 1: prepare cuts, lexicon and language model"
-  asr-kd prepare "${recipe[@]}" "${parts[@]}" --corpus-dir "${corpus_dir:-$fetched}" --nj "$nj" \
+  asr-kd prepare "${recipe[@]}" "${parts[@]}" --corpus-dir "${corpus_dir:-$fetched}" ${nj:+--nj "$nj"} \
     ${lexicon:+--lexicon "$lexicon"} ${lm:+--lm "$lm"} \
     ${lm_text:+--lm-text "$lm_text"} ${on_bad_utterance:+--on-bad-utterance "$on_bad_utterance"}
 fi

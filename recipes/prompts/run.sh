@@ -12,7 +12,7 @@ language=en                          # of the prompts: en, fr or es
 config=                              # settings (default: conf/demo.yaml, or conf/LANGUAGE.yaml)
 work_dir=                            # folder that gets download/, data/ and exp/ (default: recipes/prompts[/LANGUAGE])
 prompts_dir=                         # your copy of the prompts: sounds/ and core-sounds-LANGUAGE.txt
-nj=$(nproc)                          # processes at once
+nj=                                  # processes at once (default: one a core, as far as memory goes)
 on_bad_utterance=fail                # fail, or skip: leave it out, count it, list it in the report
 decoder=                             # k2, native or kaldi (default: k2 where it is installed, else native)
 mnist=                               # results of recipes/mnist, for a section of the report
@@ -37,7 +37,7 @@ if stage 1; then
   text=$work_dir/data/sentences.txt
   mkdir -p "$work_dir/data"
   python recipes/prompts/local/write_text.py "$language" "$work_dir/download" "$(dirname "$config")" >"$text"
-  asr-kd prepare "${recipe[@]}" --corpus-dir "$work_dir/download" --lm-text "$text" --nj "$nj" \
+  asr-kd prepare "${recipe[@]}" --corpus-dir "$work_dir/download" --lm-text "$text" ${nj:+--nj "$nj"} \
     --on-bad-utterance "$on_bad_utterance"
 fi
 

@@ -13,7 +13,7 @@ work_dir=                     # folder that gets data/ and exp/ (default: work/<
 timit_dir=                    # the corpus, or a copy in its layout: the folder that holds TRAIN, or data/TRAIN
 dev_speakers=                 # of a copy without TEST: take so many speakers for dev
 test_speakers=                # and so many for test
-nj=$(nproc)                   # processes at once
+nj=                           # processes at once (default: one a core, as far as memory goes)
 on_bad_utterance=             # fail, or skip: leave it out, count it, list it in the report (default: the config's)
 decoder=                      # k2, native or kaldi (default: k2 where it is installed, else native)
 . local/parse_options.sh
@@ -25,7 +25,7 @@ recipe=(--config "$config" --work-dir "$work_dir")
 if stage 1; then
   [[ -n $timit_dir ]] || _options_die "name the corpus, or a copy in its layout, with --timit-dir."
   log "Stage 1: prepare cuts, lexicon and language model"
-  asr-kd prepare "${recipe[@]}" --corpus-dir "$timit_dir" --nj "$nj" \
+  asr-kd prepare "${recipe[@]}" --corpus-dir "$timit_dir" ${nj:+--nj "$nj"} \
     ${dev_speakers:+--dev-speakers "$dev_speakers"} ${test_speakers:+--test-speakers "$test_speakers"} \
     ${on_bad_utterance:+--on-bad-utterance "$on_bad_utterance"}
 fi
