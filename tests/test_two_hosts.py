@@ -21,7 +21,7 @@ from .hosts import Host, two_hosts, why_not
 from .recipe import arguments, finished_recipe, make_recipe, run
 from .stages.toy import HARD, OPTIONS, make_toy, soft
 from .test_chaos import COMMAND
-from .test_cluster import STAGES, made, same
+from .test_cluster import COMMANDS, made, same
 from .test_documents import ROOT, commands
 
 CLUSTER = ROOT / "docs" / "cluster.md"
@@ -66,9 +66,9 @@ def test_workers_on_another_host_make_what_one_process_makes(
     head, node = hosts
     config = make_recipe(tmp_path / "work")
     with cluster(head, node):
-        for stage in STAGES:
-            result = asr_kd(head, arguments(config, [stage]))
-            assert result.returncode == 0, f"{stage}: {result.stderr}"
+        for command in COMMANDS:
+            result = asr_kd(head, arguments(config, command))
+            assert result.returncode == 0, f"{command}: {result.stderr}"
     assert same(made(config), made(finished_recipe(tmp_path_factory)))
 
 
