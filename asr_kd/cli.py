@@ -31,6 +31,8 @@ from asr_kd.workspace.config_files import load_config, with_settings
 from asr_kd.workspace.executor import RunOptions
 from asr_kd.workspace.work import Workspace, default_root
 
+_BY_SET = "name the parts of each set with --set NAME=PART,PART"
+
 
 @stage("download")
 @sets_options
@@ -77,9 +79,9 @@ def download(
     callback=lambda context, parameter, value: value and parts_of_set(value),
     help="Only add this test set to a prepared work folder; nothing that is there changes.",
 )
-@old_option("--train-parts", "name the parts of each set with --set NAME=PART,PART")
-@old_option("--dev-parts", "name the parts of each set with --set NAME=PART,PART")
-@old_option("--test-parts", "name the parts of each set with --set NAME=PART,PART")
+@old_option("--train-parts", _BY_SET)
+@old_option("--dev-parts", _BY_SET)
+@old_option("--test-parts", _BY_SET)
 @nj_option
 @pipes_option
 def prepare(

@@ -8,13 +8,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asr_kd.errors import UserError
-from asr_kd.io.kaldi_tables import file_of, read_token
+from asr_kd.io.kaldi_tables import opened_at, read_token
 
 _BINARY = b"\0B"
 _INT = b"\4"  # a number's size stands before it; a matrix begins with its kind
@@ -42,7 +42,7 @@ def entries_of_archive(file: Path) -> Iterator[tuple[str, int]]:
             yield name, offset
 
 
-def _skip(archive: BinaryIO) -> None:
+def _skip(archive: IO[bytes]) -> None:
     if archive.read(2) != _BINARY:
         raise KeyError("text")
     first = archive.read(1)
@@ -54,14 +54,14 @@ def _skip(archive: BinaryIO) -> None:
         archive.seek(_bytes_of_matrix(archive, (first + read_token(archive).encode()).decode()), 1)
 
 
-def _count(archive: BinaryIO) -> int:
+def _count(archive: IO[bytes]) -> int:
     size, count = struct.unpack("<bi", archive.read(5))
     if size != 4 or count < 0:
         raise KeyError("no number")
     return int(count)
 
 
-def _bytes_of_matrix(archive: BinaryIO, kind: str) -> int:
+def _bytes_of_matrix(archive: IO[bytes], kind: str) -> int:
     """Reads a matrix's header, as in Kaldi's kaldi-matrix.cc and compressed-matrix.cc; returns the size of the rest."""
     if kind in ("FM", "DM"):
         _, rows, _, columns = struct.unpack("<bibi", archive.read(10))
@@ -74,9 +74,9 @@ def _bytes_of_matrix(archive: BinaryIO, kind: str) -> int:
 def is_sparse(where: str) -> bool:
     """Whether "file:offset" is a list of pairs, not a matrix; False where it cannot be read."""
     try:
-        with _opened(where) as archive:
+        with opened_at(where) as archive:
             return archive.read(3) == _BINARY + _INT
-    except (OSError, ValueError):
+    except UserError:
         return False
 
 
@@ -87,7 +87,7 @@ def read_sparse(where: str, num_senones: int) -> NDArray[np.float32]:
       UserError: it is damaged, or has a senone that there is none of.
     """
     rows = []
-    with _opened(where) as archive:
+    with opened_at(where) as archive:
         try:
             archive.seek(3, 1)
             (frames,) = struct.unpack("<i", archive.read(4))
@@ -106,10 +106,3 @@ def read_sparse(where: str, num_senones: int) -> NDArray[np.float32]:
             )
         np.add.at(row, ids, values)
     return matrix
-
-
-def _opened(where: str) -> BinaryIO:
-    place = file_of(where)
-    archive = place.open("rb")
-    archive.seek(0 if place == Path(where) else int(where.rpartition(":")[2]))
-    return archive

@@ -11,7 +11,6 @@ Shapes:  N frames of the set, D mel bins, U utterances, G normalisation groups, 
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from asr_kd.frames.features import FeaturesConfig, check_features
 from asr_kd.frames.normalisation import CMVN, Normalisation, SetStatistics
 from asr_kd.io.append_log import AppendLog, reserve_header, write_header
 from asr_kd.io.files import DAMAGED_ARRAYS, read_json_lines, replacing_file
-from asr_kd.io.stamp import Stamp, read_stamp
+from asr_kd.io.stamp import Stamp, another_here, read_stamp
 
 
 def copy_name(utterance_id: str, speed: float, warp: float = 1.0) -> str:
@@ -340,8 +339,5 @@ def store_bytes(frames: int, utterances: int, config: FeaturesConfig) -> int:
 def _same_store(folder: Path, digest: str) -> FrameStore:
     store = FrameStore.open(folder)
     if store.digest != digest:
-        raise UserError(
-            f"{folder} is {store.digest} on {platform.node()}, but {digest} where the work was begun; run the command "
-            "again when all machines see the same files."
-        )
+        raise another_here(folder, store.digest, digest)
     return store

@@ -61,14 +61,24 @@ def read_int_vectors(file: Path) -> Iterator[tuple[str, NDArray[np.int32]]]:
     """
     if file.suffix == ".scp":
         for name, where in script_entries(file):
-            place = file_of(where)
-            with _opened(place) as archive:
-                archive.seek(0 if place == Path(where) else int(where.rpartition(":")[2]))
-                yield name, _vector(archive, place, name)
+            with opened_at(where) as archive:
+                yield name, _vector(archive, file_of(where), name)
         return
     with _opened(file) as archive:
         while name := _key(archive, file):
             yield name, _vector(archive, file, name)
+
+
+def opened_at(where: str) -> IO[bytes]:
+    """The archive of "file:offset", or of a file alone, at the object.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    place = file_of(where)
+    archive = _opened(place)
+    archive.seek(0 if place == Path(where) else int(where.rpartition(":")[2]))
+    return archive
 
 
 def _opened(file: Path) -> IO[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,14 @@ def identity(stamp: Mapping[str, Any]) -> str:
     """
     contents = stamp.get("metadata", {}).get(CONTENTS)
     return f"{stamp['digest']}-{contents}" if contents else str(stamp["digest"])
+
+
+def another_here(path: Path, here: str | None, expected: str) -> UserError:
+    """What to raise where a process sees another artefact than the one that started the work; None: it sees none."""
+    return UserError(
+        f"{path} is {here or 'not there'} on {platform.node()}, but {expected} where the work was begun; run the "
+        "command again when all machines see the same files."
+    )
 
 
 def stale_reason(path: Path, stamp: Stamp) -> str | None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from asr_kd.errors import UserError
-from asr_kd.io.stamp import identity, read_stamp
+from asr_kd.io.stamp import another_here, identity, read_stamp
 
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")
@@ -53,10 +51,7 @@ class OnSameFiles(Generic[Shard, Result]):
     def _look(self) -> None:
         for path, expected in self._identities.items():
             if (here := _identity(path)) != expected:
-                raise UserError(
-                    f"{path} is {here or 'not there'} on {platform.node()}, but {expected} where the work was begun; "
-                    "run the command again when all machines see the same files."
-                )
+                raise another_here(path, here, expected)
         self._looked = True
 
 

@@ -131,7 +131,7 @@ class Copies:
         self.waiting: list[str] = []  # where a copy made the host wait
         self.readers: set[int] = set()  # threads that read stored targets
         self.pinned = 0
-        from_numpy, pin, to, read = torch.from_numpy, torch.Tensor.pin_memory, torch.Tensor.to, SoftTargetStore.read
+        from_numpy, to, read = torch.from_numpy, torch.Tensor.to, SoftTargetStore.read
         of_host: dict[int, torch.Tensor] = {}  # which still live: their numbers are their own
 
         def noted(array: np.ndarray) -> torch.Tensor:
@@ -140,7 +140,6 @@ class Copies:
             return tensor
 
         def pinned(tensor: torch.Tensor) -> torch.Tensor:
-            assert not torch.cuda.is_available() or pin(tensor) is not None
             self.pinned += 1
             return tensor.clone()
 
