@@ -205,7 +205,7 @@ def train(
         return stage_of_training.merge(config, work, options, systems)
     names = tuple(config.teachers()) if teachers else systems
     if teachers and not names:
-        return "the config has no system on hard labels that others learn from: nothing to train"
+        return "the config has no system on hard labels that others learn from: nothing to do"
     if torchrun().world > 1:
         return stage_of_training.train_together(config, work, options, names, nj)
     stage_of_training.merge_finished(config, work)
@@ -222,7 +222,8 @@ def soft_targets(config: Config, work: Workspace, systems: tuple[str, ...], nj: 
     from asr_kd.stages.train import merge_finished
 
     merge_finished(config, work)
-    return make_soft_targets(config, work, options, systems, nj)
+    results = make_soft_targets(config, work, options, systems, nj)
+    return results or "no system of the config learns from stored soft targets: nothing to do"
 
 
 @stage("decode")

@@ -18,7 +18,8 @@ compile() {
   rm -f "$draft"
   if [ -f "$name.lock" ]; then cp "$name.lock" "$draft"; fi
   "$uv" pip compile --quiet --python-version "$python" --python-platform x86_64-manylinux_2_28 \
-    --extra dask --extra dev --extra export --extra serve --generate-hashes --no-emit-index-url --no-emit-find-links --no-header "$@" \
+    --extra bench --extra dask --extra dev --extra export --extra mic --extra serve --extra tensorboard \
+    --generate-hashes --no-emit-index-url --no-emit-find-links --no-header "$@" \
     --output-file "$draft" pyproject.toml "$name.in"
   sed -i '/^[^#]/,$!d' "$draft"
 }

@@ -162,3 +162,11 @@ def test_a_sweep_stays_in_its_folder(config: Path, tmp_path: Path, name: str) ->
         "sweep", "--config", config, "--work-dir", tmp_path, "--name", name, "--grid", grid, "--system", "direct"
     )
     assert result.exit_code == 2 and "this cannot name a sweep" in result.output
+
+
+@pytest.mark.parametrize("command", [("train", "--teachers"), ("soft-targets",)])
+def test_where_nothing_is_distilled_the_stages_of_teachers_have_nothing_to_do(config: Path, command: tuple) -> None:
+    """run.sh goes on to the stages after them."""
+    config.write_text("systems: {direct: {model: {layers: 1, width: 8}}}\n")
+    result = call(*command, "--config", config, "--work-dir", config.parent / "work")
+    assert result.exit_code == 0 and result.output.endswith(": nothing to do\n")

@@ -47,7 +47,7 @@ from asr_kd.report.results import (
 from asr_kd.report.systems import Measured, curve, main_set, measure, rates, row_of
 from asr_kd.report.worth_results import Resampled
 from asr_kd.workspace.config import DEV, Config
-from asr_kd.workspace.sets import open_frames, open_labels, prepared, scored_sets
+from asr_kd.workspace.sets import name_of_speech, open_frames, open_labels, prepared, scored_sets
 from asr_kd.workspace.work import Workspace, require
 
 T = TypeVar("T", StoredTargetsResults, SetSize, LeftOut)
@@ -96,7 +96,7 @@ def collect(config: Config, work: Workspace) -> Evidence:
     counted += [phone_error_rate(phones)] if phones else []
     compared = [compare_systems(config, work, c, rows, counted, resampling) for c in config.compare]
     results = Results(
-        corpus=config.corpus.name,
+        corpus=name_of_speech(config, work),
         unit=unit,
         sets=list(sets),
         metrics=[of_metric.metric for of_metric in counted],

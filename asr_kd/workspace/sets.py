@@ -15,7 +15,7 @@ from asr_kd.io.files import read_json, write_json
 from asr_kd.settings import to_mapping
 from asr_kd.workspace.config import DEV, TRAIN, Config
 from asr_kd.workspace.config_files import with_settings
-from asr_kd.workspace.work import Workspace, labels_of, require
+from asr_kd.workspace.work import Workspace, default_root, labels_of, require
 
 _ADDED = "added_sets.json"
 
@@ -81,6 +81,14 @@ def with_parts(config: Config, parts: Mapping[str, Sequence[str]], dev_speakers:
     if isinstance(config.corpus, LibriSpeechConfig) and dev_speakers is None and parts.get(DEV):
         dev_speakers = 0
     return with_settings(config, {"sets": sets, "corpus.dev_speakers": dev_speakers})
+
+
+def name_of_speech(config: Config, work: Workspace) -> str:
+    """What a report calls the speech: the corpus, or, where it is anyone's, the config or the folder of its recipe."""
+    if not isinstance(config.corpus, OwnSpeechConfig):
+        return config.corpus.name
+    path = work.config_path
+    return (default_root(path).name if path.stem == "config" else path.stem) or config.corpus.name
 
 
 def prepared(config: Config, work: Workspace) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def made(finished_run: tuple[Config, Workspace]) -> tuple[ReportResult, dict, st
 
 def test_results_have_the_agreed_form(made: tuple[ReportResult, dict, str], fake: SimpleNamespace) -> None:
     results = made[1]
-    assert results["corpus"] == "folder"
+    assert results["corpus"] == "test"  # the config is test.yaml
     assert [row["name"] for row in results["systems"]] == list(fake.systems)
     for row in results["systems"]:
         for key in ("members", "parameters", "bytes"):

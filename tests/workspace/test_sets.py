@@ -8,7 +8,7 @@ import pytest
 from asr_kd.corpora.settings import FolderConfig, HeldOut, LibriSpeechConfig, TimitConfig, UntranscribedConfig
 from asr_kd.errors import UserError
 from asr_kd.workspace.config import Config
-from asr_kd.workspace.sets import add_set, all_sets, scored_sets, speech_sets, with_parts
+from asr_kd.workspace.sets import add_set, all_sets, name_of_speech, scored_sets, speech_sets, with_parts
 from asr_kd.workspace.work import Workspace
 
 BY_SPEAKERS = Config(
@@ -69,3 +69,15 @@ def test_parts_of_a_set_without_transcripts_may_be_named_too(tmp_path: Path) -> 
     assert "more" not in all_sets(named, work) and "more" not in scored_sets(named, work)
     with pytest.raises(UserError, match="the config's sets are train, dev, test, more;"):
         with_parts(hidden, {"tset": ("a",)})
+
+
+@pytest.mark.parametrize(
+    ("config", "path", "name"),
+    [
+        (BY_SPEAKERS, "recipes/librispeech/conf/mini.yaml", "librispeech"),
+        (Config(corpus=FolderConfig()), "mine/conf/config.yaml", "mine"),
+        (Config(corpus=FolderConfig()), "mine/conf/large.yaml", "large"),
+    ],
+)
+def test_a_report_calls_speech_of_ones_own_by_the_name_of_its_recipe(config: Config, path: str, name: str) -> None:
+    assert name_of_speech(config, Workspace(Path("work"), Path(path))) == name

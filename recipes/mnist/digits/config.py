@@ -11,7 +11,7 @@ import pydantic
 from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from asr_kd.acoustic.settings import DnnConfig, TrainingConfig
+from asr_kd import DnnConfig, TrainingConfig
 from asr_kd.errors import UserError
 from asr_kd.io.yaml_files import load_with_bases
 from asr_kd.settings import STRICT, Count, Dropout, Fraction, Natural, NotNegative, Positive, Seed, first_error

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from asr_kd.acoustic.model import FrameModel
+from asr_kd import FrameModel
 from asr_kd.acoustic.training import read_log
 from asr_kd.distillation.prior_correction import add_offsets, matching_offsets, offsets_from_targets, shared_offset
 from digits.images import Images, Shift, errors, log_posteriors, tempered_mean

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_kd.acoustic.model import FrameModel, ensemble_log_mean
+from asr_kd import FrameModel
+from asr_kd.acoustic.model import ensemble_log_mean
 from asr_kd.acoustic.rng import StepRng
 from asr_kd.frames.source import Context
 from digits.data import SIDE, Digits

@@ -16,13 +16,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_kd.acoustic.criteria import Criterion, DevScorer, HardTargets
+from asr_kd import (
+    DistillationCriterion,
+    FrameModel,
+    HardTargets,
+    RunControl,
+    TableTargets,
+    TrainingConfig,
+    TrainingData,
+    build_model,
+    fit,
+    save_model,
+)
+from asr_kd.acoustic.criteria import Criterion, DevScorer
 from asr_kd.acoustic.divergence import diverged_in
-from asr_kd.acoustic.model import FrameModel, build_model, pick_device
-from asr_kd.acoustic.model_files import load_model, save_model
-from asr_kd.acoustic.settings import TrainingConfig
-from asr_kd.acoustic.training import RunControl, TrainingData, fit, write_log
-from asr_kd.distillation.targets import DistillationCriterion, OnlineTargets, TableTargets, TargetProvider, Teacher
+from asr_kd.acoustic.model import pick_device
+from asr_kd.acoustic.model_files import load_model
+from asr_kd.acoustic.training import write_log
+from asr_kd.distillation.targets import OnlineTargets, TargetProvider, Teacher
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import Stamp, stale_reason
 from digits.config import MnistConfig, NetConfig, SoftConfig
