@@ -83,7 +83,7 @@ class Commands(click.Group):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(limit=200)) for name in group])
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        """As click's; the help of a command ends with its example."""
+        """Adds a command as click does, and ends the command's help with its example."""
         super().add_command(cmd, name)
         for group in EXAMPLES.values():
             if example := group.get(name or cmd.name or ""):

@@ -47,7 +47,7 @@ def printable(text: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Of what an error says, or its class where it says nothing.
+    """Returns the first line of what an error says, or the name of its class where it says nothing.
 
     >>> first_line(ValueError("no such node\\nin the graph")), first_line(KeyError())
     ('no such node', 'KeyError')

@@ -74,7 +74,7 @@ class Meter:
         return self._counts.tolist(), dict(zip(self._names, sums, strict=True))
 
     def means(self) -> dict[str, list[float]]:
-        """By name, per member."""
+        """Returns the mean of each logged number over the frames: by name, one value per member."""
         counts, sums = self.read()
         return {name: [s / max(1.0, n) for s, n in zip(values, counts, strict=True)] for name, values in sums.items()}
 

@@ -38,7 +38,7 @@ class Terms:
 
 
 class Criterion(Protocol):
-    """Where targets come from and how the logits are compared with them."""
+    """A training criterion: it says where targets come from and how the logits are compared with them."""
 
     def __call__(self, logits: Tensor, batch: Batch) -> Terms:
         """(M, B, C) float32 logits of the batch's frames -> the members' losses. Must not wait for the device."""

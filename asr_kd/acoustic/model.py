@@ -115,7 +115,7 @@ class FrameModel(nn.Module):
         return self.member_logits(features).log_softmax(-1)
 
     def member_logits(self, features: Tensor | np.ndarray) -> Tensor:
-        """As `member_log_posteriors`, before the softmax."""
+        """Returns the (M, T, C) logits of the members: `member_log_posteriors` before the softmax."""
         return torch.cat(list(self._logits(features)), dim=1)
 
     def _logits(self, features: Tensor | np.ndarray) -> Iterator[Tensor]:

@@ -55,7 +55,7 @@ def save_model(model: FrameModel, folder: Path) -> None:
 
 
 def weights_digest(folder: Path) -> str:
-    """Of the members' files in a folder, 16 hexadecimal digits."""
+    """Returns a digest of the members' files in a folder, 16 hexadecimal digits."""
     return digest_of([file_digest(file) for file in sorted(folder.glob("member_*.safetensors"))])[:16]
 
 

@@ -52,7 +52,7 @@ class Ranks:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Waits until all processes have come to this call."""
         if not self.alone:
             _distributed().barrier()
 
@@ -100,7 +100,7 @@ class Ranks:
         return Terms(loss, count, dict(zip(names, others, strict=True)))
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Over all processes, of which there are several, with a gradient."""
+        """Returns the sum of a tensor over all processes, with a gradient; there must be several processes."""
         from torch.distributed.nn import functional
 
         total: Tensor = functional.all_reduce(tensor)

@@ -160,7 +160,7 @@ def fit(
 
 @dataclass(frozen=True)
 class _Update:
-    """From the loss of a batch to the gradients that the optimiser takes.
+    """The part of a training step that leads from a batch's loss to the gradients that the optimiser takes.
 
     Attributes:
       tensors: which have the gradients: the weights, or what training computes with in place of some.
@@ -225,7 +225,7 @@ def _augmented(batch: Batch, augment: Augment | None, rng: StepRng) -> Batch:
 
 
 def _ahead(batches: Iterator[Batch], criterion: Criterion, device: torch.device) -> Iterator[Batch]:
-    """With what the criterion reads for them.
+    """Returns the batches, each with what the criterion reads for it before its step.
 
     On an accelerator another thread draws the next batches, and reads, while this one starts the kernels of a step.
     """

@@ -59,7 +59,7 @@ class Aligner:
         nj: int = 1,
         progress: str | None = None,
     ) -> Iterator[PathOrError]:
-        """For the graph of each utterance its (T,) states and the score in nats, or why there is no path; in order.
+        """Yields the best path of each utterance, in order: its (T,) states and score in nats, or why there is no path.
 
         The net runs in this thread; Viterbi, which is compiled and holds no lock, on `nj` others.
 

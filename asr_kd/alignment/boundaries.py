@@ -89,10 +89,10 @@ def pooled(parts: Sequence[Boundaries]) -> Boundaries:
 
 
 def boundaries(ours: Sequence[Interval], reference: Sequence[Interval]) -> Boundaries:
-    """Where equal labels begin, and where they end before silence; labels are matched by edit distance.
+    """Finds the boundaries that two alignments share: where equal labels begin, and where they end before silence.
 
-    Case, stress marks, positions in words (AA1_B) and silence are ignored. Where one label ends and the next begins
-    there is one boundary.
+    Labels are matched by edit distance. Case, stress marks, positions in words (AA1_B) and silence are ignored. Where
+    one label ends and the next begins there is one boundary.
     """
     left, right = _spoken(ours), _spoken(reference)
     aligned = align_sequences([i.label for i in right], [i.label for i in left], _NOTHING)
@@ -134,7 +134,10 @@ def boundaries_to_learn_from(ours: Times, reference: Times) -> list[Boundary]:
 
 
 def _word_edges(times: Times) -> set[float]:
-    """Where words begin and end; empty where the transcript is of phones, so that each is a word."""
+    """Returns the times in seconds at which words begin and end.
+
+    The set is empty where the transcript is of phones, so that each phone is a word.
+    """
     if [word.label for word in times.words] == [phone.label for phone in times.phones]:
         return set()
     return {edge for word in times.words for edge in (word.start, word.end)}

@@ -34,7 +34,9 @@ class _Key(NamedTuple):
 def compile_in_context(
     words: Sequence[str], lang: Lang, tree: Tree, *, optional_silence: bool = True
 ) -> TranscriptGraph:
-    """As `topology.compile_transcript`, with the senones of a tree in place of context-independent states.
+    """Returns the graph of a transcript, with the senones of a tree for its phones in context.
+
+    It is that of `topology.compile_transcript`, with senones in place of context-independent states.
 
     Raises:
       CannotAlignError: the transcript is empty, or a word has no pronunciation.

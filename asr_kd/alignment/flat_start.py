@@ -115,7 +115,7 @@ class _FlatStart:
         return {"paths": np.concatenate(self._paths), **self._net.state()}
 
     def restore(self, state: State) -> None:
-        """As after the round that returned `state`."""
+        """Restores the net and the paths as they were after the round that returned `state`."""
         ends = np.cumsum([len(path) for path in self._paths])
         self._paths = np.split(state["paths"], ends[:-1])
         self._net.restore(state)

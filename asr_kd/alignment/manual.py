@@ -22,9 +22,9 @@ from asr_kd.kernels import compiled
 
 
 def read_starts(cuts: Path, store: FrameStore) -> Starts:
-    """From the phone times in a list of cuts; those of altered copies are altered likewise.
+    """Reads the first frame of each phone of each utterance from the phone times in a list of cuts.
 
-    An utterance with fewer frames than phones is not in the result.
+    The times of altered copies are altered likewise. An utterance with fewer frames than phones is not in the result.
 
     Raises:
       UserError: a cut has no phone times, or the store has an utterance that is no cut.

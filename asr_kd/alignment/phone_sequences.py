@@ -30,5 +30,9 @@ def phone_sequences(segments: NDArray[np.int32], num_utterances: int) -> Iterato
 
 
 def read_phone_sequences(folder: Path, num_utterances: int) -> Iterator[NDArray[np.int32]]:
-    """As `phone_sequences`, of a set's alignment on disk; raises UserError where that is missing or damaged."""
+    """Reads the phones of each utterance, as `phone_sequences` yields them, from a set's alignment on disk.
+
+    Raises:
+      UserError: the alignment is missing or damaged.
+    """
     return phone_sequences(read_array(folder / SEGMENTS), num_utterances)

@@ -41,7 +41,7 @@ class SubframeShiftedFrames:
 
 
 def mean_starts(segments: Sequence[NDArray[np.int32]]) -> NDArray[np.float64]:
-    """When each segment of the first phase begins.
+    """Returns the time at which each segment of the first phase begins, as the mean over all phases.
 
     A phase with another pronunciation, or with silence where the first phase has none, does not count there.
 

@@ -98,7 +98,10 @@ def _search(ll, graph, beam, back):  # type: ignore[no-untyped-def]
 
 @compiled()
 def _enter(same, neighbour, stay, step, now, back):  # type: ignore[no-untyped-def]
-    """For each state the better of staying in it and coming from the one before. Vectorises: no index is computed."""
+    """Takes for each state the better of staying in it and coming from the state before.
+
+    The loop vectorises: no index is computed.
+    """
     for s in range(len(now)):
         a = same[s] + stay[s]
         b = neighbour[s] + step[s]

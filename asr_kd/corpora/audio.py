@@ -54,7 +54,7 @@ class AudioFormat:
 
 @dataclass(frozen=True)
 class Audio:
-    """Where the samples of an utterance are.
+    """The place of an utterance's samples in a recording.
 
     Attributes:
       source: the encoded recording; most often a file's name.
@@ -99,7 +99,7 @@ class Extent:
 
     @property
     def num_samples(self) -> int:
-        """At the target's rate, rounded half up."""
+        """The number of samples at the target's rate, rounded half up."""
         return (2 * self.samples * self.rate + self.recording.rate) // (2 * self.recording.rate)
 
 
@@ -164,7 +164,7 @@ def read_clips(utterances: Sequence[Audio], target: AudioFormat) -> Iterator[tup
 def _read_recording(
     source: Encoded, numbers: Sequence[int], utterances: Sequence[Audio], target: AudioFormat
 ) -> Iterator[tuple[int, Clip | BadAudio]]:
-    """As `read_clips`, of utterances that are in the order of their beginnings."""
+    """Reads utterances of one recording, given in the order of their beginnings, as `read_clips` does."""
     import soundfile
 
     left = list(numbers)
@@ -213,7 +213,7 @@ class _Stream:
 
     @property
     def recording(self) -> Recorded:
-        """Of the length that the header promises, or else that was found."""
+        """The recording, with the length that its header promises or, once its end is reached, the one found."""
         samples = self._position if self.ended else self._sound.frames
         return Recorded(self._sound.samplerate, samples, self._sound.channels)
 

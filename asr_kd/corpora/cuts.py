@@ -95,7 +95,7 @@ def read_cuts(path: Path, fix: str) -> Iterator[dict[str, Any]]:
 
 
 def cut_audio(cut: Mapping[str, Any], root: Path, channel: int | None = None) -> Audio:
-    """Where the samples of a cut are.
+    """Returns the place of a cut's samples in its recording.
 
     Args:
       root: what names of files are relative to.
@@ -117,7 +117,7 @@ def recording_audio(
     channel: int | None = None,
     segment: tuple[float, float | None] = (0.0, None),
 ) -> Audio:
-    """Where the samples of a lhotse recording are.
+    """Returns the place of the samples of a lhotse recording, or of a segment of it.
 
     Args:
       recording: as plain data.
@@ -175,7 +175,10 @@ def relative_name(path: Path, root: Path) -> str:
 
 
 def audio_fingerprints(utterances: Sequence[Utterance], root: Path) -> dict[str, Fingerprint | None]:
-    """Of each recording, by the name that cuts have for it; of a large corpus without digests. None: it is missing."""
+    """Returns the fingerprint of each recording's file, by the name that cuts have for it; None: the file is missing.
+
+    In a large corpus the fingerprints have no digests.
+    """
     ordered = (file for u in sorted(utterances, key=lambda u: u.id) for file in files_of(u.audio.source))
     files = {relative_name(file, root): file if file.is_file() else None for file in dict.fromkeys(ordered)}
     hashed = sum(path.stat().st_size for path in files.values() if path is not None) <= _HASHED_BYTES
@@ -183,12 +186,12 @@ def audio_fingerprints(utterances: Sequence[Utterance], root: Path) -> dict[str,
 
 
 def audio_digest(files: Mapping[str, Fingerprint | None]) -> str:
-    """Of the recordings' names and contents; in a large corpus, of their sizes and times."""
+    """Returns a digest of the recordings' names and contents; in a large corpus, of their names, sizes and times."""
     return digest_of([[name, *((file.size, file.digest or file.time) if file else ())] for name, file in files.items()])
 
 
 def audio_place(audio: Audio, root: Path) -> list[Any]:
-    """Where the samples of an utterance are, as plain data; nothing of one that has a file of its own."""
+    """Returns the place of an utterance's samples as plain data; an empty list where it has a file of its own."""
     if isinstance(audio.source, Path) and audio == Audio(audio.source):
         return []
     files = [relative_name(file, root) for file in files_of(audio.source)]

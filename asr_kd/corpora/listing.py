@@ -105,9 +105,10 @@ class CorpusManifest:
         self.problems.append(InvalidUtterance(utterance, reason, set_name))
 
     def only_utf8(self) -> CorpusManifest:
-        """Without utterances whose name or file has bytes that are not UTF-8: what is written could not name them.
+        """Returns the corpus without utterances whose name or file has bytes that are not UTF-8.
 
-        They are among the problems; so is one whose name was no UTF-8 already, with its bytes escaped.
+        Such utterances could not be named in the files that are written. They are among the problems; so is one whose
+        name was no UTF-8 already, with its bytes escaped.
         """
         problems = [
             InvalidUtterance(
@@ -127,7 +128,7 @@ class CorpusManifest:
         return replace(self, utterances=utterances, problems=problems)
 
     def without_transcripts(self, sets: Collection[str]) -> CorpusManifest:
-        """With all that is known of what is said in some sets removed."""
+        """Returns the corpus without the texts, phone times and references of some sets."""
 
         def hidden(utterance: Utterance) -> Utterance:
             return replace(utterance, text="", phones=(), reference="", verbatim=True)

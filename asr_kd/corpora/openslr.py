@@ -79,7 +79,7 @@ OPENSLR = Release(
 
 @dataclass(frozen=True)
 class DownloadResult:
-    """Where the downloads are: the lexicon, the language models and the corpus, as far as they were requested."""
+    """The result of a download: where the lexicon, language models and corpus are, as far as they were requested."""
 
     places: tuple[Path, ...]
     fetched: int  # bytes

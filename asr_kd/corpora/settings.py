@@ -14,7 +14,7 @@ PhoneSet = Literal[61, 48, 39]
 
 @dataclass(frozen=True, config=STRICT)
 class CorpusConfig:
-    """Where the speech comes from, and what happens to an utterance that cannot be used."""
+    """The corpus that the speech comes from, and what happens to an utterance that cannot be used."""
 
     name: str
     sampling_rate: Count = 16000  # Hz; audio at another rate is an error, unless `resample` is true

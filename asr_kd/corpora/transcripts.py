@@ -61,7 +61,10 @@ def check_losses(source: Path, what: str, losses: Losses, normalise: Normaliser)
 
 
 def dropped_metadata(dropped: DroppedText) -> dict[str, Any]:
-    """For a stamp: kind -> how many were dropped, and the most frequent ones as [what, times, an utterance]."""
+    """Returns what the transcripts of a set lost, as plain data for a stamp.
+
+    Kind -> how many were dropped, and the most frequent ones as [what, times, an utterance].
+    """
     metadata: dict[str, Any] = {}
     for kind in _KINDS:
         if pieces := dropped.losses.of_kind(kind):

@@ -276,7 +276,7 @@ def _trace(history, before, arc, num_frames):  # type: ignore[no-untyped-def]
 
 @compiled()
 def _links(graph, frames, log, past, slots, beam):  # type: ignore[no-untyped-def]
-    """From the last frame to the first: the arcs between survivors on paths within a beam of the best one.
+    """Finds, from the last frame to the first, the arcs between survivors on paths within a beam of the best one.
 
     Args:
       log: (T + 2,) where each frame's survivors begin, those after the last frame included, and where these end;

@@ -154,7 +154,7 @@ class OneByOne(abc.ABC):
     def decode_grid(
         self, loglikes: Sequence[np.ndarray], scales: Sequence[float], penalties: Sequence[float]
     ) -> list[Grid]:
-        """From one lattice per utterance, made at this decoder's scale."""
+        """Returns each utterance's words at each scale and penalty, from one lattice made at this decoder's scale."""
         check_no_penalty(self._penalty)
         check_loglikes(loglikes, self._graph)
         return [self._grid(array, scales, penalties) for array in loglikes]

@@ -87,7 +87,7 @@ def with_one_end(lattice: Lattice) -> Lattice:
 
 
 def spans(keys: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where each key's rows begin and end once they are sorted by key: two (size,) int64."""
+    """Returns where each key's rows begin and end once they are sorted by key: two (size,) int64."""
     last = np.cumsum(np.bincount(keys, minlength=size))
     return np.concatenate([[0], last[:-1]]), last
 

@@ -148,7 +148,10 @@ def compile_graph(lang: Lang, arpa: Arpa, tree: Tree, silence_probability: float
 
 
 def _determinize(fst: Any) -> None:
-    """In place. Every language model that can be read can be determinised; if one cannot, this ends nevertheless."""
+    """Determinises a transducer in place.
+
+    Every language model that can be read can be determinised; if one cannot, this ends nevertheless.
+    """
     most = _GROWTH * fst.num_states + _ALWAYS
     try:
         kaldifst.determinize_star(fst, max_states=most)

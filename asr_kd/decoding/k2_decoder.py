@@ -71,7 +71,7 @@ class K2Decoder:
     def decode_grid(
         self, loglikes: Sequence[np.ndarray], scales: Sequence[float], penalties: Sequence[float]
     ) -> list[Grid]:
-        """From one lattice per utterance, made at this decoder's scale."""
+        """Returns each utterance's words at each scale and penalty, from one lattice made at this decoder's scale."""
         check_no_penalty(self._penalty)
         results = self._of_lattices(loglikes, lambda lattice: self._grid(lattice, scales, penalties))
         return [grid or empty_grid(scales, penalties) for grid, _ in results]
@@ -173,7 +173,7 @@ class K2Decoder:
 
     @staticmethod
     def _outputs(paths: Any) -> list[tuple[list[int], slice]]:
-        """Of each linear path of a k2.FsaVec the outputs of its arcs (none: no path was found), and its arcs."""
+        """Returns the outputs on each linear path of a k2.FsaVec (none: no path was found), and the path's arcs."""
         outputs = paths.aux_labels.tolist()
         return [(outputs[arcs], arcs) for arcs in _arcs_of_each(paths)]
 

@@ -66,7 +66,7 @@ class NativeDecoder(OneByOne):
         search.advance(loglikes * np.float32(self._scale))
 
     def hypothesis(self, arcs: NDArray[np.int32], loglikes: np.ndarray) -> Hypothesis:
-        """Of a path through the graph.
+        """Returns the words and the score of a path through the graph.
 
         Args:
           arcs: (T,); none: no path was found.
@@ -80,7 +80,7 @@ class NativeDecoder(OneByOne):
         return Hypothesis(self.words_of(arcs), float(graph + self._scale * acoustic))
 
     def words_of(self, arcs: NDArray[np.int32]) -> tuple[str, ...]:
-        """Of a path."""
+        """Returns the words of a path through the graph."""
         return self._graph.spell(self._arcs.arcs[arcs, 3].tolist())
 
     def senones_of(self, arcs: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -112,7 +112,11 @@ class NativeDecoder(OneByOne):
         return None if search is None else self.lattice_so_far(search, loglike)
 
     def lattice_so_far(self, search: BeamSearch, loglikes: np.ndarray) -> Lattice | None:
-        """Of a search that has seen these frames, (T, C) not scaled; None where no path may end here."""
+        """Returns the lattice of a search that has seen these frames; None where no path may end here.
+
+        Args:
+          loglikes: (T, C) not scaled.
+        """
         return search.lattice(loglikes * np.float32(self._scale), self._settings.output_beam)
 
     def _decode(self, loglike: np.ndarray) -> Hypothesis:
@@ -184,7 +188,10 @@ class NativeStream:
         return self._decoder.hypothesis(self._path(final=True), self.loglikes) if self._portions else NO_PATH
 
     def lattice(self) -> Lattice | None:
-        """As `NativeDecoder.lattice`, of the frames so far, without a wider search; None where no path may end here."""
+        """Returns the lattice of the frames so far; None where no path may end here.
+
+        It is as `NativeDecoder.lattice` makes it, without a wider search.
+        """
         return self._decoder.lattice_so_far(self._search, self.loglikes) if self._portions else None
 
     def _path(self, *, final: bool) -> NDArray[np.int32]:

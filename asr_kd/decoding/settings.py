@@ -40,12 +40,15 @@ class DecodingConfig:
     phone_penalties: tuple[float, ...] = (-2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0)  # added to the score of each phone
 
     def for_words(self) -> DecodingConfig:
-        """Without what concerns phones alone: on that no words depend."""
+        """Returns the settings with those that concern phones alone at their defaults: no words depend on them."""
         names = ("phones", "phone_acoustic_scales", "phone_penalties")
         return dataclasses.replace(self, **{name: getattr(DecodingConfig, name) for name in names})
 
     def for_phones(self) -> DecodingConfig:
-        """With the grids for phones in place of those for words; silence is a token of the phone bigram."""
+        """Returns the settings with the grids for phones in place of those for words.
+
+        Silence is a token of the phone bigram.
+        """
         return dataclasses.replace(
             self.for_words(),
             acoustic_scales=self.phone_acoustic_scales,

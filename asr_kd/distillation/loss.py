@@ -199,7 +199,7 @@ def where_present(values: Tensor, teacher: SoftTargets) -> Tensor:
 
 
 def _mean(values: Tensor, valid: Tensor | None) -> Tensor:
-    """Over the last axis, valid entries only; a batch without any has mean 0."""
+    """Returns the mean over the last axis, of valid entries only; a batch without any has mean 0."""
     if valid is None:
         return values.mean(-1)
     # where, not a product: an invalid frame may hold inf or nan
@@ -208,7 +208,7 @@ def _mean(values: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def at_least_float32(logits: Tensor) -> Tensor:
-    """In which logits are reduced, whatever their format."""
+    """Returns logits in the format in which they are reduced: float64 as they are, any other in float32."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 

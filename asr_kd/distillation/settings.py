@@ -39,7 +39,7 @@ LOSSES: dict[str, Loss] = {
 
 @dataclass(frozen=True, config=STRICT)
 class TargetsConfig:
-    """Where a system's soft targets come from, what is kept of them, and how they are learnt.
+    """The source of a system's soft targets, what is kept of them, and how they are learnt.
 
     `source` is called `from` in a config file: trained systems, whose distributions are averaged with equal weight, or
     a folder of another toolkit's posteriors (a name with a slash in it, relative to the config).
@@ -64,7 +64,7 @@ class TargetsConfig:
 
     @property
     def name(self) -> str:
-        """Of the folder that they are stored in: the teachers, the temperature, and what differs from the defaults."""
+        """The name of the targets' folder: the teachers, the temperature, and what differs from the defaults."""
         parts = ["+".join(part.strip("./").replace("/", "_") for part in self.source), f"T{self.temperature:g}"]
         changed = {"mean": self.mean, "keep_mass": self.keep_mass, "max_entries": self.max_entries}
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
@@ -72,7 +72,7 @@ class TargetsConfig:
         return ",".join(parts)
 
     def stamp(self, made_from: Mapping[str, str], seed: int) -> Stamp:
-        """Of the store of these targets.
+        """Returns the stamp of the store of these targets.
 
         Args:
           made_from: identities of the teachers, or digests of imported files, and of frames other than training's.

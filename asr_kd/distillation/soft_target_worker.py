@@ -76,7 +76,7 @@ class TargetsTask:
 
     @property
     def max_entries(self) -> int:
-        """Of a frame."""
+        """The largest number of entries that are stored for a frame."""
         return min(self.settings.max_entries, self.num_senones)
 
     def shards(self, offsets: np.ndarray, first: int = 0) -> Iterator[tuple[int, int]]:

@@ -57,14 +57,14 @@ class TopK:
 
     @classmethod
     def absent(cls, frames: int) -> TopK:
-        """Of frames without targets."""
+        """Returns the entries of frames without targets: none."""
         return cls(
             np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(frames, np.int64), np.zeros(frames, np.float32)
         )
 
 
 def truncate(log_probabilities: Tensor, *, keep_mass: float, max_entries: int) -> TopK:
-    """For each frame the smallest set of entries that holds `keep_mass`, at most `max_entries`.
+    """Returns for each frame the smallest set of entries that holds `keep_mass`, at most `max_entries`.
 
     Args:
       log_probabilities: (B, C).

@@ -126,10 +126,10 @@ def frame_metrics(model: FrameModel, store: FrameStore, senones: np.ndarray) -> 
 def diversity(
     model: FrameModel, store: FrameStore, senones: np.ndarray, order: Sequence[int] | None = None
 ) -> tuple[FrameMetrics, Diversity]:
-    """As `frame_metrics`, with how the members differ and what each one adds: one forward pass for all.
+    """Scores a model as `frame_metrics` does, and measures how its members differ and what each one adds.
 
-    Where to start is arbitrary, so all M rotations of the order are followed: a curve over them shows what the k-th
-    member is worth, not what the k-th seed happened to be.
+    Both come from one forward pass. Where to start is arbitrary, so all M rotations of the order are followed: a
+    curve over them shows what the k-th member is worth, not what the k-th seed happened to be.
 
     Args:
       order: (M,) in which members join; None: that of their numbers.

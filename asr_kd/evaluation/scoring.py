@@ -40,7 +40,10 @@ class Scoring:
 
     @property
     def inputs(self) -> dict[str, str]:
-        """For the stamp of a result: the table of phones by its digest, and what else differs from words alone."""
+        """The entries of a result's stamp that say how it was scored; none where words alone are scored.
+
+        They are the digest of the table of phones, or what else differs from words alone.
+        """
         if self.phones:
             return {"scored phones": digest_of(sorted(self.phones.items()))[:16]}
         return {"scored": "characters" if self.unspaced else "words and characters"} if self != WORDS else {}

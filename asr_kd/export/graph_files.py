@@ -38,7 +38,7 @@ class Scores:
 
     @property
     def factor(self) -> float:
-        """Of all costs for sherpa-onnx, of the graph and of the model."""
+        """The factor by which all costs for sherpa-onnx are multiplied, those of the graph and of the model."""
         return SHERPA_BEAM / self.beam
 
     @property
@@ -47,7 +47,7 @@ class Scores:
 
 
 def write_fst(path: Path, fst: Fst) -> None:
-    """In OpenFst's binary format, vector and standard.
+    """Writes a transducer in OpenFst's binary format, vector and standard.
 
     Raises:
       OSError: the disk is full.

@@ -21,7 +21,7 @@ def write_log_priors(path: Path, log_priors: np.ndarray) -> None:
 
 
 def write_phones(path: Path, phones: Sequence[str]) -> None:
-    """As Kaldi numbers phones: 0 is <eps>, silence is 1."""
+    """Writes the phones and their numbers, as Kaldi numbers phones: 0 is <eps>, silence is 1."""
     lines = (f"{name} {number}\n" for number, name in enumerate(["<eps>", *phones]))
     path.write_text("".join(lines), encoding="utf-8")
 

@@ -90,7 +90,10 @@ class OnnxStream(OnnxModel):
         self._last: np.ndarray | None = None
 
     def log_posteriors(self, features: np.ndarray) -> np.ndarray:
-        """As that of an utterance's model: a stream of its own, in chunks of CHUNK frames."""
+        """Returns the log posteriors of an utterance, as `OnnxModel.log_posteriors` does.
+
+        The utterance is a stream of its own, in chunks of CHUNK frames.
+        """
         self.restart()
         features = self._checked(features)
         parts = [self.accept(features[first : first + CHUNK]) for first in range(0, len(features), CHUNK)]

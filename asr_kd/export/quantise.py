@@ -81,7 +81,7 @@ def _without_weights(path: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the advice that onnxruntime logs to the root logger, which is about graphs made by other tools.
+    """Silences the advice that onnxruntime logs to the root logger, which is about graphs made by other tools.
 
     What it calls also gives the root logger a handler where there is none; that goes again.
     """

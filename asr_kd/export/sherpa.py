@@ -44,7 +44,7 @@ def sherpa_fst(graph: Graph, scores: Scores) -> Fst:
 
 
 def offline_model(model: FrameModel, normalisation: Normalisation, scores: Scores, description: Description) -> Any:
-    """For `--tdnn-model`: `x` (N, T, D) log-mel energies -> `log_prob` (N, T, V) scores.
+    """Returns the model for `--tdnn-model`: `x` (N, T, D) log-mel energies -> `log_prob` (N, T, V) scores.
 
     sherpa-onnx says nothing of lengths. Where it fills up the shorter of several utterances, only silence can be.
     """
@@ -76,7 +76,9 @@ def offline_model(model: FrameModel, normalisation: Normalisation, scores: Score
 def online_model(
     model: FrameModel, normalisation: Normalisation, scores: Scores, description: Description, *, chunk: int
 ) -> Any:
-    """For `--zipformer2-ctc-model`: chunks of L = `chunk` frames, and the frames after them that the model looks ahead.
+    """Returns the model for `--zipformer2-ctc-model`, which takes speech chunk by chunk.
+
+    Its input is a chunk of L = `chunk` frames, and the frames after it that the model looks ahead.
 
     Of the forms that sherpa-onnx streams, this is the one whose features are as asked for (NeMo's are others). The
     cache that it offers, `embed_states`, holds the left context and the sums of the running mean.
