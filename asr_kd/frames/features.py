@@ -50,7 +50,7 @@ class FeaturesConfig:
 
 
 def frame_samples(sampling_rate: int) -> int:
-    """From one frame to the next."""
+    """Returns the number of samples from one frame to the next."""
     return round(FRAME_SHIFT * sampling_rate)
 
 
@@ -122,7 +122,10 @@ def _extractor(sampling_rate: int, num_mel_bins: int) -> Any:
 
 
 def _warped(samples: np.ndarray, sampling_rate: int, num_mel_bins: int, warp: float) -> np.ndarray:
-    """Like lhotse's filterbanks, which cannot be warped: its spectrum, Kaldi's warped filters."""
+    """Returns (T, D) log-mel energies from lhotse's spectrum and Kaldi's warped filters.
+
+    lhotse's own filterbanks cannot be warped.
+    """
     import torch
 
     spectrum, filters = _warped_filters(sampling_rate, num_mel_bins, warp)

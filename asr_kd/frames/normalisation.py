@@ -97,7 +97,7 @@ class Normalisation:
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Normalisation:
-        """From what `arrays` gave; KeyError where one is missing."""
+        """Builds a normalisation from the arrays that `arrays` returned; raises KeyError where one is missing."""
         running = None
         if "prior" in arrays:
             running = RunningMean(arrays["prior"], float(arrays["running_seconds"]))

@@ -80,7 +80,7 @@ class FrameSource(Protocol):
 
     @property
     def num_frames(self) -> int:
-        """Of all utterances."""
+        """The number of frames of all utterances."""
 
     def normalised(self, first: int, end: int | None = None) -> np.ndarray:
         """(T, D) float32 frames of utterance `first`, or of all from `first` up to `end` (exclusive)."""

@@ -129,11 +129,11 @@ _Block = tuple[int, WindowedFrames]  # its first frame that is in memory
 
 
 class BlockedFrames:
-    """Like WindowedFrames, for a set that does not fit: loads only the blocks that batches now come from.
+    """The windows of a set that does not fit into memory: only the blocks that batches now come from are loaded.
 
-    For the order that `asr_kd.frames.sampler` gives beyond `block_frames`, in which each block is drawn empty before
-    the next is begun. A batch may straddle two, so two are in memory, and the one after them where it is known which
-    that is: another thread loads it meanwhile.
+    They are used like those of `WindowedFrames`, in the order that `asr_kd.frames.sampler` gives beyond `block_frames`:
+    in it each block is drawn empty before the next is begun. A batch may straddle two, so two are in memory, and the
+    one after them where it is known which that is: another thread loads it meanwhile.
 
     Args:
       block_frames: as given to the sampler; block b has the frames b * block_frames up to (b + 1) * block_frames.

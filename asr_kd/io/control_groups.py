@@ -26,7 +26,7 @@ def groups(controller: str, root: Path = Path("/")) -> Iterator[tuple[Path, int]
 
 
 def read_lines(path: Path) -> list[str]:
-    """Of a file of the kernel's; none where it is not there."""
+    """Returns the lines of a file that the kernel writes; none where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -58,7 +58,7 @@ def _taken(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]
 
 
 def _busy_and_all(stat: Path) -> dict[str, tuple[int, int]]:
-    """Of each core of this process: ticks in which it worked, and all ticks."""
+    """Returns for each core of this process, by name, the ticks in which it worked, and all its ticks."""
     mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     counts = {}
     for line in read_lines(stat):
@@ -75,7 +75,7 @@ def _free(taken: int) -> int:
 
 
 class LoadWatch:
-    """With how many threads a net had best go on, while other programs come and go.
+    """A watch on the load of other programs, which says how many threads a net should use from now on.
 
     The work of this process is not counted as theirs; that of processes that it has started is.
 

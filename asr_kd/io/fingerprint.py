@@ -14,7 +14,7 @@ from asr_kd.io.files import file_digest, read_json
 
 
 class Fingerprint(NamedTuple):
-    """Of one file; a list of three in JSON."""
+    """The size, the time and the digest of one file; a list of three in JSON."""
 
     size: int  # bytes
     time: int  # of the last change, ns
@@ -37,7 +37,7 @@ class Fingerprint(NamedTuple):
 
 
 def fingerprint(path: Path, known: Fingerprint | None = None, *, hashed: bool = True) -> Fingerprint:
-    """Of a file that exists.
+    """Returns the fingerprint of a file that exists.
 
     Args:
       known: an earlier one; where size and time are still the same its digest is taken, and nothing is read.

@@ -64,7 +64,7 @@ def discard_partial(path: Path) -> None:
 
 @contextlib.contextmanager
 def resuming_folder(path: Path, stamp: Stamp, metadata: dict[str, Any] | None = None) -> Iterator[Path]:
-    """As `replacing_folder`, but the folder holds what a killed run with the same stamp has left.
+    """Yields a folder as `replacing_folder` does, with what a killed run with the same stamp has left in it.
 
     It is deleted where the body raises UserError, because the input has to be fixed first, unless only disk or memory
     ran out (`ResumableError`).

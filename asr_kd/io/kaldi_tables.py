@@ -41,7 +41,7 @@ def script_entries(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def file_of(where: str) -> Path:
-    """Without the offset, and the range of rows, of an object in it."""
+    """Returns the file in which an object lies: `where` without the offset and the range of rows."""
     return Path(re.sub(r":\d+(\[.*\])?$", "", where))
 
 

@@ -27,7 +27,7 @@ class IntervalTier:
 
 
 def parse_textgrid(content: str) -> tuple[float, list[IntervalTier]]:
-    """Where a TextGrid ends, in seconds, and its tiers of intervals; tiers of points are left out.
+    """Returns where a TextGrid ends, in seconds, and its tiers of intervals; leaves out tiers of points.
 
     Raises:
       ValueError: this is no TextGrid, or it is cut short; the message says what is wrong.

@@ -19,7 +19,7 @@ class Torchrun(NamedTuple):
 
 
 def torchrun(environment: Mapping[str, str] = os.environ) -> Torchrun:
-    """From the variables that torchrun sets; without it this process is the only one.
+    """Reads which process this is from the variables that torchrun sets; without torchrun it is the only one.
 
     Raises:
       UserError: they are not as torchrun sets them.

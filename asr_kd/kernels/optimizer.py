@@ -73,7 +73,7 @@ class FusedAdamW(TorchAdamW):
         self._cache: dict[nn.Parameter, tuple[list[int], list[np.ndarray]]] = {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's; moments are laid out in memory as the weights are now."""
+        """Loads the state as torch's optimiser does; lays out the moments in memory as the weights are now."""
         super().load_state_dict(state_dict)
         for parameter, state in self.state.items():
             for name in ("exp_avg", "exp_avg_sq"):

@@ -214,7 +214,7 @@ def _dot(left, right, lanes):  # type: ignore[no-untyped-def]
 
 @compiled(inline="always")
 def _largest(values, lanes):  # type: ignore[no-untyped-def]
-    """Of a row of one number or more."""
+    """Returns the largest number of a row, which has one number or more."""
     whole = values.size // LANES * LANES
     lanes[:] = values[0]
     for first in range(0, whole, LANES):

@@ -60,11 +60,14 @@ class NGramTable:
 
     @property
     def num_ngrams(self) -> int:
-        """As an ARPA file without <s> counts them."""
+        """The number of n-grams, as an ARPA file without <s> counts them."""
         return sum(map(len, self.levels)) - 1
 
     def restricted(self, words: Iterable[str]) -> NGramTable:
-        """Without n-grams of other words than these and the sentence marks; back-off weights do not change."""
+        """Returns the model without the n-grams that have words other than these and the sentence marks.
+
+        Back-off weights do not change.
+        """
         known = {BEGIN, END, *words}
         keeps = [np.array([word in known for word in self.words])]
         for level in self.levels[1:]:
@@ -114,7 +117,7 @@ def estimate(sentences: Iterable[Sequence[str]], order: int, vocabulary: Iterabl
 
 
 def estimate_table(text: NumberedText, order: int, progress: str | None = None) -> NGramTable:
-    """As `estimate`, for a text of any size.
+    """Estimates the interpolated modified Kneser-Ney model of a text of any size; see `estimate`.
 
     Args:
       progress: label of the progress bar of counting; None: no bar.

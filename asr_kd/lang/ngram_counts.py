@@ -152,7 +152,7 @@ class _Positions:
 
 
 def _first_of_each(keys: Keys) -> NDArray[np.int64]:
-    """Where each different one of sorted keys begins."""
+    """Returns the position of the first occurrence of each distinct key; the keys are sorted."""
     return np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else np.zeros(0, np.int64)
 
 

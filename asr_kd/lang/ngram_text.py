@@ -83,7 +83,7 @@ class NumberedText:
 
     @property
     def tokens(self) -> int:
-        """With sentence marks."""
+        """The number of tokens, sentence marks included."""
         return sum(map(len, self.blocks))
 
     def number(self, word: str) -> int:

@@ -117,7 +117,7 @@ class Normaliser:
         return primary(self.language) == "en"
 
     def _words(self, text: str, dropped: Counter[tuple[Kind, str]] | None) -> str:
-        """Of text without notes."""
+        """Returns the words of a text without notes, separated by single spaces."""
         if self.english and _ENGLISH_WORDS.fullmatch(text):  # as all of LibriSpeech's texts are
             return text
         text = self._numbers(text.translate(_APOSTROPHES))

@@ -254,7 +254,7 @@ class PhonesAsWords:
         return {word: [(word.upper(),)] for word in words if word.islower() and word.upper() in phones | {SILENCE}}
 
     def lack(self, word: str) -> str:
-        """As of a `PronunciationModel`."""
+        """Returns why a word has no pronunciation; see `PronunciationModel.lack`."""
         return "is no phone (in lower case) that a word of the transcripts has"
 
 

@@ -131,7 +131,7 @@ def collect(config: Config, work: Workspace) -> Evidence:
 
 
 def _of_system(hypotheses: Mapping[tuple[str, str], Hypotheses], system: str) -> dict[str, Hypotheses]:
-    """By set."""
+    """Returns the hypotheses of one system, by set."""
     return {name: of_set for (other, name), of_set in hypotheses.items() if other == system}
 
 
@@ -142,9 +142,9 @@ def _ordered(config: Config) -> list[str]:
 
 
 def _with_ensemble(config: Config, results: Results, measured: Mapping[str, Measured]) -> Results:
-    """With the curves of the first comparison's teacher, or of the first ensemble where that is none.
+    """Returns the results with the curves of one ensemble: the first teacher that is one, or else the first ensemble.
 
-    One of several systems comes before all others.
+    An ensemble of several systems comes before all others.
     """
     teachers = [comparison.teacher for comparison in results.all_comparisons]
     ensembles = [name for name in (*teachers, *measured) if config.systems[name].is_ensemble]
@@ -187,7 +187,7 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 def _with_phones(config: Config, work: Workspace, results: Results, resampling: Mapping[str, Resampling]) -> Results:
-    """With the rates where silence counts, and which phones are confused."""
+    """Returns the results with the error rates where silence counts, and with the confusions of phones."""
     corpus = config.corpus
     chosen = results.distillation.distilled if results.distillation else results.systems[0].name
     rows: list[SystemRow] = []

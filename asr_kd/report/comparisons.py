@@ -149,7 +149,7 @@ def _compare_on(
 
 
 def _compared(metric: Metric, counts: Sequence[Counts], resampling: Resampling) -> MetricComparison:
-    """By one metric: direct, teacher and distilled on the same resamples."""
+    """Compares the direct, the teacher and the distilled system by one metric, on the same resamples."""
     direct, teacher, distilled = (of_system.errors for of_system in counts)
     totals = counts[0].totals
     if not totals.any():  # no frame has a label
@@ -170,7 +170,7 @@ def _compared(metric: Metric, counts: Sequence[Counts], resampling: Resampling) 
 
 
 def _difference(metric: Metric, errors: Interval) -> Difference:
-    """Of two error rates, as one of the metric's values."""
+    """Converts the difference of two error rates into a difference of the metric's values."""
     if metric.lower_is_better:
         return Difference(value=errors.value, ci95=(errors.low, errors.high))
     return Difference(value=-errors.value, ci95=(-errors.high, -errors.low))

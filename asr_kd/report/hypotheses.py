@@ -65,7 +65,7 @@ class Hypotheses:
 
     @property
     def total(self) -> WordErrors:
-        """Over all seeds: errors and words are sums, so that the WER is the mean of the seeds'."""
+        """The errors and words of all seeds: both are sums, so that the WER is the mean of the seeds'."""
         return pooled(self.per_seed)
 
     @property
@@ -97,7 +97,7 @@ class Difference:
 
     @property
     def errors(self) -> tuple[int, int]:
-        """Of the first and of the second."""
+        """The errors of the first and of the second system."""
         return count_errors(self.first).errors, count_errors(self.second).errors
 
     @property
@@ -140,7 +140,10 @@ def read_hypotheses(folder: Path, command: str, *, with_silence: bool = False) -
 
 
 def differences(first: Hypotheses, second: Hypotheses) -> list[Difference]:
-    """Where the first seeds' words differ: first those on which `second` has fewer errors, then by name."""
+    """Returns the utterances on which the first seeds' words differ.
+
+    Those on which `second` has fewer errors come first; utterances with the same change are sorted by name.
+    """
     differing = []
     seconds = dict(zip(second.ids, second.alignments[0], strict=True))
     for utterance, pairs in zip(first.ids, first.alignments[0], strict=True):

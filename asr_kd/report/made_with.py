@@ -34,7 +34,7 @@ class MadeWith:
 
 
 def made_with(clone: Path = _CLONE, cpuinfo: Path = Path("/proc/cpuinfo")) -> MadeWith:
-    """Of this process."""
+    """Returns the versions, the commit and the machine of this process."""
     return MadeWith(
         asr_kd=asr_kd.__version__,
         commit=_commit(clone),

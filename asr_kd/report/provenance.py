@@ -52,7 +52,11 @@ def inputs(config: Config, work: Workspace) -> dict[str, str]:
 
 
 def _decoded_digest(work: Workspace, folder: Path, system: str, model: str) -> str:
-    """Of what a system recognised; raises UserError where that is missing, or the model is another one now."""
+    """Returns the digest of what a system recognised.
+
+    Raises:
+      UserError: it is missing, or the model is another one now.
+    """
     stamp = require(folder, work, f"decode --system {system}")
     if model not in stamp["inputs"].values():
         raise UserError(

@@ -16,7 +16,7 @@ from asr_kd.workspace.work import Workspace
 
 @dataclass(frozen=True)
 class Resampling:
-    """Of every interval and comparison on a set.
+    """The resampling that every interval and comparison on a set uses.
 
     Attributes:
       speakers: utterance -> speaker; None where it is not known.

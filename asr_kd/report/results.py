@@ -42,7 +42,10 @@ class Rates:
 
 @dataclass(frozen=True, config=STRICT)
 class PerSeed:
-    """By set, one number for each seed; of an ensemble: for each member alone (rates: for the ensemble)."""
+    """The measures of a system by set, one number for each seed.
+
+    An ensemble has the numbers of each member alone; its error rates are those of the ensemble.
+    """
 
     frame_accuracy: dict[str, list[float]]
     cross_entropy: dict[str, list[float]]

@@ -44,7 +44,7 @@ class SweepRow:
     rtf: float | None = None  # on the last of these sets
 
     def as_mapping(self) -> dict[str, Any]:
-        """For sweep.json: the grid's values and what was measured."""
+        """Returns the grid's values and what was measured, for sweep.json."""
         left_out = {"values", "role"} | (set() if self.wer else {"unit", "wer", "wer_per_seed", "rtf"})
         left_out |= set() if self.cer else {"cer"}
         left_out |= set() if self.per else {"per", "per_per_seed"}

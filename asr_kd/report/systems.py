@@ -193,7 +193,7 @@ def role_of(config: Config, name: str) -> Role:
 
 
 def rates(hypotheses: Mapping[str, Hypotheses], resampling: Mapping[str, Resampling]) -> Rates:
-    """Of each set: the rate of errors over all seeds, its interval, and the errors."""
+    """Returns for each set the error rate over all seeds, its interval, and the counts of errors."""
     intervals = {
         name: ratio_interval(h.errors, h.words, **resampling[name].of(h.ids)) for name, h in hypotheses.items()
     }
@@ -205,7 +205,7 @@ def rates(hypotheses: Mapping[str, Hypotheses], resampling: Mapping[str, Resampl
 
 
 def main_set(sets: Sequence[str]) -> str:
-    """Of dev and the test sets, the one that a figure shows where there is space for one."""
+    """Returns the set that a figure shows where there is space for one: the first test set or, without any, dev."""
     return (*sets[1:], *sets)[0]
 
 

@@ -30,13 +30,13 @@ class Pair:
 
     @property
     def verdict(self) -> Literal["pays", "harms", "unclear"]:
-        """By the interval of the difference: unclear where it includes 0."""
+        """Whether distilling pays or harms, by the interval of the difference; unclear where that includes 0."""
         low, high = sorted(self.sign * end for end in self.measured.difference.ci95)
         return "pays" if high < 0 else "harms" if low > 0 else "unclear"
 
     @property
     def sign(self) -> int:
-        """Of a change for the worse."""
+        """The sign of a change of the metric for the worse."""
         return 1 if self.metric.lower_is_better else -1
 
     def value(self, system: SystemRow) -> float:

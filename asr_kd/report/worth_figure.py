@@ -102,7 +102,7 @@ def lines(of_set: Sequence[Pair]) -> list[list[int]]:
 
 
 def _places(of_set: Sequence[Pair]) -> list[dict[str, float]]:
-    """Where a pair's two points are: side by side around its size, and beside those of the same size."""
+    """Returns where each pair's two points lie on the axis: around its size, and beside pairs of the same size."""
     left, right = _range(of_set)
     step = (right / left) ** 0.011
     places = []
@@ -115,7 +115,7 @@ def _places(of_set: Sequence[Pair]) -> list[dict[str, float]]:
 
 
 def _range(of_set: Sequence[Pair]) -> tuple[float, float]:
-    """Of the axis."""
+    """Returns the two ends of the axis of parameters."""
     sizes = [pair.distilled.parameters for pair in of_set]
     margin = max(1.8, (max(sizes) / min(sizes)) ** 0.25)
     return min(sizes) / margin, max(sizes) * margin

@@ -42,7 +42,7 @@ class GainKept:
 
 @dataclass(frozen=True, config=STRICT)
 class Difference:
-    """Of two systems on the same utterances, with its 95 % interval."""
+    """The difference of two systems on the same utterances, with its 95 % interval."""
 
     value: float
     ci95: Ends

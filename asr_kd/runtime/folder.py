@@ -63,7 +63,7 @@ def load_recogniser(folder: str | Path) -> Recogniser:
 
 @dataclass(frozen=True)
 class RecogniserFiles:
-    """Where the parts of a recogniser are; unlike a recogniser it can be sent to another process.
+    """The places of a recogniser's parts; unlike a recogniser they can be sent to another process.
 
     Attributes:
       model: its folder. members: how many of its first members answer; None: all.
@@ -88,7 +88,7 @@ class RecogniserFiles:
 
     @classmethod
     def of_folder(cls, folder: Path) -> RecogniserFiles:
-        """Of an exported recogniser; raises as `load_recogniser`."""
+        """Returns the files of an exported recogniser; raises as `load_recogniser`."""
         path, advice = folder / SETTINGS, _EXPORT.format(folder=folder)
         if not path.exists():
             raise UserError(f"{folder} {_instead(folder)}; make a recogniser: {advice}.")

@@ -118,7 +118,7 @@ class Recogniser:
 
     @property
     def frame_seconds(self) -> float:
-        """From one frame to the next."""
+        """The seconds from one frame to the next."""
         return frame_seconds(self.sampling_rate)
 
     @cached_property
@@ -177,7 +177,10 @@ class Recogniser:
         ]
 
     def transcribe_pieces(self, samples: NDArray[np.float32], *, confidence: bool = False) -> Iterator[Transcript]:
-        """As `transcribe`, for who does other things in between: yields the words of each piece of up to 30 s."""
+        """Yields the words of each piece of a recording, of up to 30 s, where `transcribe` returns them all at once.
+
+        The caller can do other things between the pieces.
+        """
         cut, features = self._cut(samples)
         yield from self._of_recording(self.parts.normalisation.of_new_group([features]), cut, features, confidence)
 
@@ -190,7 +193,10 @@ class Recogniser:
     def _of_recording(
         self, normalisation: Normalisation, cut: Sequence[range], features: NDArray[np.float16], confidence: bool
     ) -> Iterator[Transcript]:
-        """Of each piece, from the features of all pieces, one after the other: a running mean runs through them."""
+        """Yields the transcript of each piece of a recording.
+
+        The features are those of all pieces, one after the other: a running mean runs through them.
+        """
         normalised = features.astype(np.float32)
         normalisation.apply(normalised, 0)
         first = 0
@@ -251,7 +257,7 @@ class Recogniser:
     def timed(
         self, hypothesis: Hypothesis, loglikes: NDArray[np.float32], start: float, lattice: Lattice | None = None
     ) -> Transcript:
-        """When each word of a hypothesis was said, and how sure the search is of it.
+        """Returns when each word of a hypothesis was said, and how sure the search is of it.
 
         Args:
           loglikes: (T, C) of the stretch that it is of.

@@ -30,7 +30,7 @@ _BREATH = 0.1  # seconds of silence at which a stretch that is too long ends
 
 @settings_dataclass(frozen=True, config=STRICT)
 class StreamSettings:
-    """When a stream answers.
+    """The settings that say when a stream answers.
 
     Attributes:
       chunk: frames that the model gets at once.
@@ -127,7 +127,10 @@ class Stream:
             yield from self._stretch()
 
     def _has_ended(self) -> bool:
-        """As of paths that end with a whole word or silence: others often begin a word in the last frames."""
+        """Returns whether the stretch of speech has ended.
+
+        Only paths that end with a whole word or silence count: others often begin a word in the last frames.
+        """
         words, senones = self._search.best(final=True)
         silent = self._recogniser.silences[senones]
         quiet = self._seconds * (len(silent) if silent.all() else int(silent[::-1].argmin()))
@@ -149,7 +152,10 @@ class Stream:
             yield transcript
 
     def _timed(self, hypothesis: Hypothesis, loglikes: NDArray[np.float32]) -> Transcript:
-        """Without last words for which there are not enough frames: they had just begun."""
+        """Returns when each word of a hypothesis was said, without last words for which there are not enough frames.
+
+        These words had just begun.
+        """
         start = self._begin * self._seconds
         lattice = self._search.lattice() if self._settings.confidence else None
         while True:
@@ -209,7 +215,7 @@ class _NetStream:
         return self._forward(normalised)
 
     def finish(self) -> NDArray[np.float32]:
-        """Of the last frames: the last one is repeated."""
+        """Returns the log-likelihoods of the last frames; the last frame is repeated in place of those to come."""
         if self._padded is None:
             return self._none()
         return self._forward(np.repeat(self._padded[-1:], self._context.right, axis=0))

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Address:
-    """Where the server listens; port 0 is any that is free."""
+    """The host and the port where the server listens; port 0 is any that is free."""
 
     host: str
     port: int
@@ -95,7 +95,10 @@ def serve(files: RecogniserFiles, address: Address, *, max_upload: int, echo: Ca
 
 
 def _bounded(files: RecogniserFiles) -> RecogniserFiles:
-    """Without second searches by wider beams: on a large graph one takes minutes, in which all others wait."""
+    """Returns the files of a recogniser with settings that allow no second search by wider beams.
+
+    On a large graph such a search takes minutes, in which all others wait.
+    """
     decoding = replace(files.settings.decoding, retry_beams=())
     return replace(files, settings=replace(files.settings, decoding=decoding))
 

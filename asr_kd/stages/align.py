@@ -140,7 +140,7 @@ def _open(config: Config, work: Workspace, nj: int) -> _Run:
 
 
 def _spoken_digest(config: Config, work: Workspace, stores: Mapping[str, FrameStore], lang: Lang, whole: str) -> str:
-    """Of the phones, and of how the words are pronounced that sets without a lexicon of their own have.
+    """Returns the digest of the phones and of the pronunciations of words in sets without a lexicon of their own.
 
     A vocabulary that grew by `lang.lm_text` changes no alignment, and so no net.
 
@@ -196,7 +196,7 @@ class _Run:
 
     @cached_property
     def data(self) -> dict[str, TranscribedFrames]:
-        """Of each set: test sets have lexicons of their own beside that of training."""
+        """The transcribed frames of each set; test sets have lexicons of their own beside that of training."""
         settings, data = self.config.alignment, {}
         for name, store in self.stores.items():
             lang = read_lang(self.work.lang, self.work.lexicon(name))
@@ -281,12 +281,12 @@ class _Run:
 
     @cached_property
     def set_metadata(self) -> dict[str, Mapping[str, Any]]:
-        """Of the finished alignment of each set."""
+        """The metadata of the finished alignment of each set."""
         return {name: require(self.folder(name), self.work, "align")["metadata"] for name in self.stores}
 
     @property
     def failed(self) -> list[dict[str, str]]:
-        """By set and utterance."""
+        """The utterances that failed to align, sorted by set and utterance."""
         return [failed for name in sorted(self.set_metadata) for failed in self.set_metadata[name]["failed"]]
 
     def check_failures(self) -> None:

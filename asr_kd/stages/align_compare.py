@@ -58,7 +58,7 @@ class Comparison:
     with_offsets: dict[str, Statistics]
 
     def results(self) -> dict[str, Any]:
-        """As in a report's results.json."""
+        """Returns the comparison in the form of a report's results.json."""
         return {
             "alignment": {
                 "compared": self.utterances,

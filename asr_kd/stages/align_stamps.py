@@ -42,7 +42,7 @@ class AlignmentStamps:
     respelt: Mapping[str, str] = field(default_factory=dict)
 
     def aligner(self, number: int) -> Stamp:
-        """Of the flat start (0), or of a round of realignment."""
+        """Returns the stamp of an aligner: that of the flat start (number 0), or of a round of realignment."""
         settings, seed = self.config.alignment, self.config.seed
         if number:
             inputs = {"aligner": self.aligner(number - 1).digest}
@@ -84,7 +84,7 @@ class AlignmentStamps:
         return Stamp("subframe times", settings, {"alignment": self.alignment(name).digest})
 
     def totals(self, offsets: Mapping[str, float]) -> Stamp:
-        """Of all sets together.
+        """Returns the stamp of the totals of all sets together.
 
         Args:
           offsets: of boundaries, by their kind; see `asr_kd.alignment.boundaries`.

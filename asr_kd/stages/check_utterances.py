@@ -58,7 +58,7 @@ class UsableUtterances:
 
 @dataclass(frozen=True)
 class CorpusSource:
-    """Where sets are read from.
+    """The corpus that sets are read from.
 
     Attributes:
       folder: the corpus as stage 0 left it, or one's own recordings.
@@ -150,7 +150,7 @@ class CorpusSource:
         return referenced
 
     def _check_audio(self, utterances: Sequence[Utterance]) -> list[Extent | str]:
-        """For each utterance what it takes of its recording, or why that cannot be used."""
+        """Returns for each utterance what it takes of its recording, or why the recording cannot be used."""
         # all utterances of a recording at once, for it may be long
         recordings: dict[Source, list[int]] = {}
         for number, utterance in enumerate(utterances):

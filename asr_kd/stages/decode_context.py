@@ -72,7 +72,7 @@ class DecodeContext:
         return SearchSettings(self.decoding, self.backend, scale, penalty)
 
     def folder(self, system: str, name: str) -> Path:
-        """Of what a system recognised in a set."""
+        """Returns the folder of what a system recognised in a set."""
         return self.work.decoded(system, name)
 
     def references(self, name: str) -> list[Reference]:
@@ -112,7 +112,7 @@ class PhoneContext(DecodeContext):
         return read_lang(self.work.lang).phones
 
     def references(self, name: str) -> list[Reference]:
-        """For each utterance of the set its phones; None where it has no alignment."""
+        """Returns the phones of each utterance of the set; None for an utterance that has no alignment."""
         aligned = read_phone_sequences(self.work.exp("align") / name, len(self.stores[name].ids))
         return [[self._phones[phone] for phone in sequence] if len(sequence) else None for sequence in aligned]
 
@@ -199,7 +199,7 @@ def _check_labels(work: Workspace, system: str, tree: str, stamp: dict[str, Any]
 
 
 def phone_context(context: DecodeContext) -> PhoneContext:
-    """For decoding phones beside the words.
+    """Returns the context for decoding phones beside the words.
 
     Raises:
       UserError: a set is not aligned, or no utterance of it is.

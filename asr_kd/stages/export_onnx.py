@@ -102,7 +102,7 @@ class ExportResult:
 
     @property
     def rows(self) -> list[Row]:
-        """Of the table; none where nothing was measured."""
+        """The rows of the table, one for each model; none where nothing was measured."""
         return [
             Row(row["name"], row["bytes"], {name: Figures(**each) for name, each in row["sets"].items()}, row["costly"])
             for row in self.result["models"]

@@ -62,7 +62,7 @@ def searches_of(context: DecodeContext, system: str) -> dict[str, Search]:
 
 
 def words_search(context: DecodeContext, system: str) -> Search:
-    """As `searches_of`, of words alone."""
+    """Returns the search for words alone; see `searches_of`."""
     return _search(context, task_of(context.config, context.work, system, may_compile=False))
 
 
@@ -81,7 +81,7 @@ def _search(context: DecodeContext, task: DecodeTask) -> Search:
 
 
 def scores_of(search: Search) -> Scores:
-    """As the system is decoded."""
+    """Returns how log posteriors become scores, as the system is decoded."""
     tree, decoding = read_tree(search.model.tree), search.settings.decoding
     return Scores(
         tree.log_priors(),

@@ -90,7 +90,7 @@ class Row:
     characters: dict[str, float] = field(default_factory=dict)
 
     def cells(self, in_characters: Sequence[str]) -> list[str]:
-        """Of a table; the sets in which characters are counted have a column for them."""
+        """Returns the cells of a table's row; the sets in which characters are counted have a column for them."""
         size = "" if self.bytes is None else f"{self.bytes / 1e6:.2f}"
         same = "" if self.same is None else f"{self.same:.1%}"
         empty, speed = ("" if value is None else value for value in (self.empty, self.rtf and f"{1 / self.rtf:.1f}"))
@@ -126,7 +126,7 @@ class SherpaResult:
 
     @property
     def notes(self) -> list[str]:
-        """Of the table."""
+        """The notes below the table."""
         processes = self.result["processes"]
         beside = f", {processes} processes side by side" if processes > 1 else ""
         return [
@@ -250,7 +250,7 @@ def _spelled(config: Config, work: Workspace, search: Search) -> tuple[Spelling 
 
 
 def _rows(package: Package, search: Search, sets: dict[str, list[Recording]], nj: int) -> Iterator[Row]:
-    """As the system was decoded; of our own search with the package's means; of each model."""
+    """Yields the table's rows: the system as decoded, our own search with the package's means, and each model."""
     cache = package.folder / _CACHE
     cache.mkdir(exist_ok=True)
     decoded = {name: search.context.read_summary(search.task.system, name)["wer_per_seed"][0] for name in sets}

@@ -202,7 +202,10 @@ def _of_set(config: Config, name: str) -> FeaturesConfig:
 
 
 def _stamp(config: Config, work: Workspace, name: str) -> Stamp:
-    """Of a set's store: its own cuts, and for other sets than training the training store, which they are scaled by."""
+    """Returns the stamp of a set's feature store.
+
+    It depends on the set's own cuts and, for other sets than training, on the training store, which they are scaled by.
+    """
     command = prepare_command(work, name)
     inputs = {"cuts": require(work.cuts_stamp(name), work, command)["digest"]}
     if not work.cuts(name).exists():

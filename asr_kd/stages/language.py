@@ -71,7 +71,7 @@ class LanguageFiles:
 
     @property
     def lm_source(self) -> str:
-        """Where the words of the language model come from, for messages."""
+        """The source of the words of the language model, for messages."""
         return str(self.lm or self.lm_text or "the training transcripts")
 
 

@@ -24,12 +24,12 @@ _LISTS = ("dev_accuracy", "best_epoch", "train_accuracy")
 
 
 def member_folder(path: Path, member: int) -> Path:
-    """Of a member, counted from 0, of the system whose folder is `path`."""
+    """Returns the folder of a member, counted from 0, of the system whose folder is `path`."""
     return path.with_name(f"{path.name}.members") / str(member)
 
 
 def member_stamp(stamp: Stamp, member: int) -> Stamp:
-    """From that of the whole system."""
+    """Returns the stamp of a member, made from that of the whole system."""
     return Stamp("train a member", {**stamp.settings, "member": member}, stamp.inputs, stamp.seed, stamp.version)
 
 

@@ -52,7 +52,7 @@ class NewRecipe:
 
 
 def _run_script(folder: Path) -> str:
-    """For the shell, with a slash even where the folder is the current one."""
+    """Returns the path of run.sh for the shell, with a slash even where the folder is the current one."""
     return shlex.quote(os.path.join(folder, "run.sh"))
 
 

@@ -69,7 +69,7 @@ def chosen_prior(model: FrameModel, normalisation: Normalisation, dev: FrameStor
 
 
 def beginnings(normalisation: Normalisation, dev: FrameStore, labels: np.ndarray) -> Iterator[Piece]:
-    """Of utterances, each of which is all that is known of its speaker.
+    """Yields normalised beginnings of utterances, each of which is all that is known of its speaker, and their senones.
 
     Args:
       labels: (N,) senone of each of the store's frames; those below 0 do not count.
@@ -81,7 +81,7 @@ def beginnings(normalisation: Normalisation, dev: FrameStore, labels: np.ndarray
 
 
 def cross_entropy(model: FrameModel, pieces: Iterable[Piece]) -> float:
-    """In nats a labelled frame."""
+    """Returns the cross-entropy of the model on the pieces, in nats a labelled frame."""
     total, count = 0.0, 0
     for frames, senones in pieces:
         labelled = np.flatnonzero(senones >= 0)

@@ -117,17 +117,17 @@ class Speech:
 
     @property
     def utterances(self) -> int:
-        """Of all sets."""
+        """The number of utterances of all sets, estimated from their hours."""
         return round(sum(self.hours.values()) * 3600 / SECONDS_OF_UTTERANCE)
 
     @property
     def scored_frames(self) -> int:
-        """Of all sets that nothing is learnt from."""
+        """The number of frames of all sets that nothing is learnt from."""
         scored = [hours for name, hours in self.hours.items() if name not in (TRAIN, *self.untranscribed)]
         return round(sum(scored) * 3600 / FRAME_SHIFT)
 
     def extra_frames(self, system: SystemConfig) -> int:
-        """Of the untranscribed sets that a system learns from beside training."""
+        """Returns the number of frames of the untranscribed sets that a system learns from beside training."""
         return sum(self.untranscribed[name] for name in (system.targets.extra if system.targets else ()))
 
 
@@ -313,7 +313,7 @@ def _all_decoded(config: Config) -> int:
 
 
 def _forward_seconds(systems: Sequence[SystemPlan], speeds: Speeds, frames: float) -> float | None:
-    """Of frames through all models of the systems, on all cores."""
+    """Returns the seconds that frames take through all models of the systems, on all cores; None: not known."""
     total = 0.0
     for plan in systems:
         speed = speeds[plan.name]

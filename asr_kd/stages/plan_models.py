@@ -32,7 +32,7 @@ _STEPS, _TIMES = 3, 3
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one model.
+    """The parameters, the FLOPs and the memory of one model.
 
     Attributes:
       forward_flops: of a frame.
@@ -69,7 +69,7 @@ class SystemPlan:
 
     @property
     def forward_flops(self) -> float:
-        """Of a frame, all models."""
+        """The FLOPs of a frame's forward pass through all models."""
         return self.costs.forward_flops * self.system.num_models
 
     @property
@@ -104,7 +104,10 @@ def dnn_costs(settings: DnnConfig, num_inputs: int, num_senones: int, num_models
 
 
 def built_costs(settings: ModelConfig, num_dims: int, num_senones: int) -> Costs:
-    """Of any kind of model, from one that is built: its products count for the context's frames too."""
+    """Returns the costs of a model of any kind, from one that is built.
+
+    The products of this model count for the context's frames too.
+    """
     model = build_model(settings, num_dims=num_dims, num_senones=num_senones, seeds=[1])
     length = settings.chunk_frames
     num_bytes = 0
@@ -157,7 +160,10 @@ def _monophone_senones() -> int:
 
 
 def step_seconds(plan: SystemPlan, batch: int, steps: int = _STEPS) -> float:
-    """Of one real training step of one member, on this machine's CPU: the best of some runs of a few."""
+    """Times one real training step of one member on this machine's CPU, in seconds.
+
+    The result is the best of some runs of a few steps.
+    """
     settings = plan.system.model
     rng = np.random.default_rng(1)
     windows = windows_of(ArrayFrames([rng.normal(size=(batch * steps, plan.num_dims))]), settings.context)
@@ -173,7 +179,7 @@ def step_seconds(plan: SystemPlan, batch: int, steps: int = _STEPS) -> float:
 
 
 def flops_per_second(plan: SystemPlan) -> float:
-    """Of training on this machine's CPU.
+    """Returns the FLOP a second of training on this machine's CPU.
 
     A step takes a time for its weights and a time for each frame; both follow from two sizes of batch.
     """

@@ -158,17 +158,17 @@ def _stage_hours(config: Config, speech: Speech, rates: ShardRates) -> Iterator[
 
 
 def _net_hours(flops: float, speed: float | None, hours: float) -> float | None:
-    """Of nets that take so many FLOP a frame, over hours of speech."""
+    """Returns the core hours of nets that take so many FLOP a frame, over hours of speech; None: not known."""
     return None if speed is None else flops * hours / FRAME_SHIFT / speed
 
 
 def _speed(nets: Mapping[str, float], system: SystemConfig) -> float:
-    """Of the system's kind of net; the mean of all where that kind was not timed."""
+    """Returns the FLOP a second of the system's kind of net; the mean of all kinds where that kind was not timed."""
     return nets.get(system.model.kind, float(np.mean(list(nets.values()))))
 
 
 def _flops_by_system(config: Config) -> dict[str, float]:
-    """Of a frame, by all models of each system."""
+    """Returns for each system the FLOPs of a frame's forward pass through all its models."""
     alone = {plan.name: plan.forward_flops for plan in plans_of(config)}
     return {name: sum(alone[part] for part in system.parts or (name,)) for name, system in config.systems.items()}
 
@@ -271,7 +271,7 @@ def _decode_rates(config: Config, work: Workspace) -> tuple[dict[str, float], di
 
 
 def _rates_of(context: DecodeContext, task: DecodeTask, loaded: Loaded) -> tuple[Search, float]:
-    """Of one model of a system: its search, and seconds of its net for each second of speech."""
+    """Times one model of a system: its search, and its net in seconds for each second of speech."""
     store, settings = context.stores[DEV], context.decoding
     middle = context.search(sorted(settings.acoustic_scales)[len(settings.acoustic_scales) // 2])
     whole, references = shards_of(store, task.models[:1], middle)[0], context.references(DEV)

@@ -209,7 +209,7 @@ def _files_read(
 
 
 def _stamp(config: Config, files: LanguageFiles, manifest: CorpusManifest, sets: Mapping[str, Stamp]) -> Stamp:
-    """Of the lexicon and the language model."""
+    """Returns the stamp of the lexicon and the language model."""
     lang = dataclasses.replace(config.lang, lexicon=LangConfig.lexicon, lm="", lm_text="")  # files count by content
     inputs = {name: sets[name].digest for name in (TRAIN, DEV)}
     inputs |= {name: file_digest(path) for name, path in files.present.items()}

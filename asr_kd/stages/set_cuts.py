@@ -65,7 +65,7 @@ class SetWriter:
         return {word for text in self.usable.texts(name) for word in text.split()}
 
     def _lexicon(self, name: str) -> Pronunciations:
-        """Of the transcripts' words, in the units of data/lang."""
+        """Returns the pronunciations of the words in a set's transcripts, in the units of data/lang."""
         units, known = set(self.symbols), self.usable.pronunciations
         words = sorted(self._words(name) & known.keys())
         return {word: [variant for variant in known[word] if units.issuperset(variant)] for word in words}

@@ -151,7 +151,7 @@ def _sherpa(package: Package, model: str) -> Callable[[np.ndarray], list[str]]:
 
 
 def _own_search(package: Package, normalisation: Normalisation) -> Callable[[np.ndarray], list[str]]:
-    """With kaldi-decoder."""
+    """Returns our own search with kaldi-decoder, as a function from (n,) samples to words."""
     loaded, search = Loaded(), replace(package.search, backend="kaldi")
     rate, bins = package.audio_format.sampling_rate, package.num_mel_bins
     decoder = loaded.decoder(package.model.graph, search)

@@ -133,7 +133,7 @@ class SystemTargets:
         return targets
 
     def folder(self, of_set: str = TRAIN) -> Path:
-        """Of a set's store, where there is one."""
+        """Returns the folder of a set's store of soft targets, where there is one."""
         return self.work.targets(self.settings.name + ("" if of_set == TRAIN else f",set={of_set}"))
 
     @cached_property
@@ -188,7 +188,7 @@ class SystemTargets:
         return TargetsTask(frames, tuple(teachers), self.settings.stored, self.data.num_senones, device)
 
     def provider(self, device: torch.device) -> TargetProvider:
-        """Where they come from while the system is trained: the stores of its sets, or its teachers at each step.
+        """Returns the source of the targets in training: the stores of the system's sets, or its teachers at each step.
 
         Raises:
           UserError: a store is missing, damaged, or was made from something else.
@@ -277,7 +277,7 @@ def _compute(
 
 
 def _check_disk(folder: Path, task: TargetsTask, entries: float, num_frames: int) -> None:
-    """By the number of entries in a sample of frames, and a tenth more."""
+    """Checks that the targets fit on the disk, by the number of entries in a sample of frames, and a tenth more."""
     needed = stored_bytes(num_frames, min(1.1 * entries, task.max_entries), exact=task.exact)
     log.info("a sample of frames has %.1f entries each: about %s of disk are needed", entries, human_bytes(needed))
     check_disk(folder, needed)

@@ -133,7 +133,7 @@ def points_of(config: Config, grid: Grid) -> list[Point]:
 
 
 def _point(config: Config, values: dict[str, Any]) -> Point:
-    """With `reuse` dropped where the grid makes the two systems differ."""
+    """Returns the grid point of these values; drops `reuse` where they make a system differ from the one it reuses."""
     reusing = {name: system.reuse for name, system in config.systems.items() if system.reuse}
     apart = with_settings(config, values | {f"systems.{name}.reuse": "" for name in reusing}, "--grid")
     unlike = [
@@ -237,7 +237,7 @@ def _shared_parts(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _digest(config: Config, name: str) -> str:
-    """Of a system's settings, those that its stamp has, and of all systems that it learns from."""
+    """Returns the digest of a system's settings, those that its stamp has, and of all systems that it learns from."""
     system = config.systems[name]
     settings = to_mapping(system, changed_only=True)
     return str(digest_of([settings, seeds_of(config, name), [_digest(config, teacher) for teacher in system.teachers]]))
@@ -324,7 +324,7 @@ def _run_point(plan: SweepPlan, options: RunOptions, threads: int, linked: tuple
 
 
 def _dev_cross_entropies(config: Config, work: Workspace, name: str) -> list[float]:
-    """Of each of a system's models at its best epoch."""
+    """Returns the cross-entropy on dev of each of a system's models at its best epoch."""
     if parts := config.systems[name].parts:
         return [value for part in parts for value in _dev_cross_entropies(config, work, part)]
     best_epochs = require(work.exp(name), work, f"train {name}")["metadata"]["best_epoch"]

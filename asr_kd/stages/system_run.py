@@ -85,7 +85,7 @@ class SystemRun:
 
     @cached_property
     def stamp(self) -> Stamp:
-        """Of a finished folder."""
+        """The stamp of the system's finished folder."""
         inputs, step = self.data.inputs, "train"
         if self.system.reuse:
             source = trained_stamp(self.config, self.work, self.system.reuse, self.data, self.system.num_models)
@@ -178,7 +178,7 @@ class SystemRun:
 
     @cached_property
     def _products(self) -> int:
-        """Of one of its models, for a frame."""
+        """The number of multiplications of one of the system's models for a frame."""
         data = self.data
         model = build_model(self.system.model, num_dims=data.train.num_dims, num_senones=data.num_senones, seeds=[0])
         return model.products_per_frame

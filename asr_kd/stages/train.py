@@ -90,9 +90,9 @@ def _in_order(config: Config, names: Sequence[str]) -> list[str]:
 def train_together(
     config: Config, work: Workspace, options: RunOptions, names: Sequence[str] = (), nj: int | None = None
 ) -> list[TrainResult | SoftTargetsResult]:
-    """As `train`, in each of the processes that torchrun has started: one system after the other, by all of them.
+    """Trains one system after the other, each by all the processes that torchrun has started; see `train`.
 
-    The first process alone makes soft targets, copies and joins models, and writes.
+    It runs in each of these processes. The first one alone makes soft targets, copies and joins models, and writes.
     """
     results: list[TrainResult | SoftTargetsResult] = []
     with process_group(options.device) as (ranks, device):

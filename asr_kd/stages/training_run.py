@@ -215,7 +215,7 @@ def join_systems(path: Path, stamp: Stamp, parts: Mapping[str, Path], metadata: 
 
 
 def checkpoint_of(path: Path) -> Path:
-    """Of a training into the folder `path`."""
+    """Returns the checkpoint file of a training into the folder `path`."""
     return path.with_name(f".{path.name}.checkpoint.pt")
 
 

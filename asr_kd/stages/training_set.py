@@ -129,7 +129,7 @@ def seeds_of(config: Config, name: str) -> list[int]:
 
 
 def training_settings(config: Config, name: str) -> dict[str, Any]:
-    """For a stamp: the seeds say how many models there are."""
+    """Returns a system's settings for a stamp; its seeds say how many models there are."""
     system = to_mapping(config.systems[name], changed_only=True)
     for key in ("seeds", "reuse", "targets", *(() if config.systems[name].parts else ("members",))):
         system.pop(key, None)

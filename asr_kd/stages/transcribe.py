@@ -202,7 +202,7 @@ class _Worker:
     recogniser: Recogniser | None = None
 
     def answer(self, paths: Sequence[Path]) -> list[Transcript | BadAudio]:
-        """Of the recordings of one speaker."""
+        """Returns the transcript of each recording of one speaker, or why it cannot be used."""
         if self.recogniser is None:
             self.recogniser = self.files.load()
         answers: dict[int, Transcript | BadAudio] = {}

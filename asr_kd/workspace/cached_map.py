@@ -46,7 +46,7 @@ class Codec(Generic[Result]):
 
 
 def json_codec(to_data: Callable[[Result], Any], from_data: Callable[[Any], Result]) -> Codec[Result]:
-    """For results that can be expressed as plain data.
+    """Returns a codec for results that can be expressed as plain data.
 
     >>> import io
     >>> codec, file = json_codec(list, tuple), io.BytesIO()

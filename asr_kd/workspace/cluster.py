@@ -151,7 +151,7 @@ class Cluster:
         return result
 
     def _wait(self, future: Any) -> BaseException | None:
-        """Until a shard is done, or has failed; as long as there are workers, or may be again.
+        """Waits until a shard is done or has failed, as long as there are workers or may be workers again.
 
         Returns what it failed with.
         """
@@ -175,7 +175,7 @@ class Cluster:
                     ) from None
 
     def _addresses(self) -> set[str]:
-        """Of the workers; none where the scheduler is gone."""
+        """Returns the addresses of the workers; none where the scheduler is gone."""
         return self._ask()[0]
 
     def _ask(self) -> tuple[set[str], bool]:
@@ -238,7 +238,7 @@ class _Sent:
 
 
 def _call(sent: _Sent, folder: str, shard: bytes) -> tuple[Any, UserError | None, list[logging.LogRecord]]:
-    """On a worker: the result, or a sentence for the user, and what was logged.
+    """Computes a shard on a worker; returns the result, or a sentence for the user, and what was logged.
 
     Args:
       folder: the command's; paths of shards may be relative to it.

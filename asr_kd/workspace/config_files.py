@@ -125,7 +125,7 @@ def _with_sets(raw: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _not_plain(raw: Any, location: tuple[Any, ...] = (), above: tuple[int, ...] = ()) -> tuple[Any, str] | None:
-    """Where something is no number, text, list or mapping, and what is wrong with it."""
+    """Returns where something is no number, text, list or mapping, and what is wrong with it; None: all is plain."""
     if id(raw) in above:
         return location, "this contains itself"
     if isinstance(raw, (dict, list)):

@@ -154,5 +154,5 @@ def _cell(text: str) -> str:
 
 
 def _anchor(heading: str) -> str:
-    """As GitHub makes them."""
+    """Returns the anchor of a heading, as GitHub makes it."""
     return "".join(c for c in heading.lower().replace(" ", "-") if c.isalnum() or c in "-_")

@@ -143,7 +143,10 @@ def _pool(helpers: int, function: Callable[[Any], Any]) -> Iterator[ProcessPoolE
 
 
 def _in_order(pool: ProcessPoolExecutor, shards: Sequence[Any], ahead: int) -> Iterator[Any]:
-    """As pool.map, but at most `ahead` shards are in progress or wait to be taken: results may be large."""
+    """Yields the results of the shards in their order, as pool.map does.
+
+    At most `ahead` shards are in progress or wait to be taken: results may be large.
+    """
     in_progress: deque[Future[Any]] = deque()
     for shard in shards:
         in_progress.append(pool.submit(_call, shard))
@@ -189,7 +192,10 @@ def _start_helper(records: Any, function: Callable[[Any], Any]) -> None:
 
 
 def number_of_helper() -> int:
-    """Of this process, among those that its parent has started one after the other; 0 in a process of another kind."""
+    """Returns the number of this process among those that its parent has started one after the other.
+
+    It is 0 in a process of another kind.
+    """
     number = multiprocessing.current_process().name.rpartition("-")[2]
     return int(number) if number.isdecimal() else 0
 
