@@ -1,5 +1,6 @@
 """The words of the project are the field's: names and turns of phrase that a stranger must read twice are not used."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -68,3 +69,20 @@ def test_the_patterns_match_what_they_are_for(text):
 def test_no_banned_words_or_names():
     lines = [line for path in files() for line in offenders(path)]
     assert not lines, "\n".join(lines)
+
+
+FRAGMENT = re.compile(
+    r"(As|By|Cached|Estimated|For|From|In|Its|Like|Of|On|Over|Relative|That of|Those|Until|Up to|With|Within|Without)\b"
+)
+
+
+def test_a_docstring_is_understood_without_the_name_above_it() -> None:
+    """It begins with what the thing is, does or returns: "Of each set." says nothing."""
+    fragments = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}: {text.splitlines()[0]}"
+        for path in sorted((ROOT / "asr_kd").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef)
+        and FRAGMENT.match(text := ast.get_docstring(node) or "")
+    ]
+    assert not fragments, "\n".join(fragments)

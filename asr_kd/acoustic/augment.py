@@ -63,7 +63,7 @@ def _masked(factors: Tensor, count: int, width: int, *, axis: int) -> Tensor:
 
 
 def in_turn(*steps: Augment | None) -> Augment | None:
-    """One after the other; None: nothing is altered."""
+    """Returns an alteration that applies all of these, one after the other; None where there are none."""
     chosen = [step for step in steps if step is not None]
     if not chosen:
         return None

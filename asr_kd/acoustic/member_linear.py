@@ -87,7 +87,7 @@ class MemberLinear(nn.Module):
 
 
 class ShadowWeights:
-    """Within its `with` block, the `MemberLinear` layers of a model train with copies of their weights.
+    """Copies of the weights of `MemberLinear` layers, with which a model trains within the `with` block.
 
     The copies are in the number format of the products and get the gradients; what changes a weight changes its copy
     too. There are none where the products are in another format than bfloat16, or not on a CPU.

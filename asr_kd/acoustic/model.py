@@ -69,7 +69,7 @@ class FrameModel(nn.Module):
 
     @property
     def members(self) -> int:
-        """M."""
+        """The number of members, M."""
         return len(self.seeds)
 
     @property

@@ -203,7 +203,7 @@ def _together(model: FrameModel) -> Iterator[Sequence[nn.Module]]:
 
 
 def _step(state: TrainingState, batch: Batch, criterion: Criterion, rng: StepRng, update: _Update) -> None:
-    """One update; nothing here waits for the device."""
+    """Takes one training step; nothing here waits for the device."""
     model, optimizer, progress = state.model, state.optimizer, state.progress
     for group in optimizer.param_groups:
         group["lr"] = state.rate_at(progress.step)

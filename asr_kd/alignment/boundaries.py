@@ -40,7 +40,7 @@ BoundaryOffsets = Mapping[str, float]  # kind -> ms to add to our time
 
 
 class Boundary(NamedTuple):
-    """One that both alignments have."""
+    """A boundary that both alignments have."""
 
     difference: float  # our time minus the reference's, in seconds
     kind: str  # classes of the reference's phones on both sides: "stop-vowel"
@@ -118,7 +118,7 @@ def _spoken(intervals: Sequence[Interval]) -> list[Interval]:
 
 
 def boundaries_to_learn_from(ours: Times, reference: Times) -> list[Boundary]:
-    """Those of phones inside words, as "stop-vowel", and those of words, as "stop#vowel" by our own phones."""
+    """Returns boundaries of phones inside words, as "stop-vowel", and of words, as "stop#vowel" by our own phones."""
     of_phones = boundaries(ours.phones, reference.phones).common
     edges = _word_edges(ours)
     if not edges:

@@ -62,7 +62,7 @@ class TranscriptGraph:
 
     @cached_property
     def search_arcs(self) -> SearchArcs:
-        """Cached, because a flat start searches the same graph in every round."""
+        """The arcs as the search takes them; cached, because a flat start searches the same graph in every round."""
         arranged = _arrange(self.first, self.source, self.weight, self.final)
         return SearchArcs(self.classes, self.initial, self.final, *arranged)
 

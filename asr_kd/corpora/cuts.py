@@ -169,7 +169,7 @@ def _lhotse_recording(recording: Mapping[str, Any], locate: Callable[[str], Path
 
 
 def relative_name(path: Path, root: Path) -> str:
-    """Relative to `root` where the file is below it, else absolute."""
+    """Returns a name relative to `root` where the file is below it, else absolute."""
     path, root = path.resolve(), root.resolve()
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 

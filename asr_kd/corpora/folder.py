@@ -57,7 +57,7 @@ class _Part:
 
     @property
     def utterances(self) -> list[str]:
-        """Those that have a transcript, a recording or a segment; sorted."""
+        """Every name that has a transcript, a recording or a segment, sorted."""
         return sorted({*self.texts, *self.recordings, *(self.segments or ())})
 
     def audio(self, utterance: str) -> Audio:
@@ -122,7 +122,7 @@ def read(request: ReadRequest[FolderConfig]) -> CorpusManifest:
 
 
 def _folders_without_speakers(listing: CorpusManifest) -> set[Path]:
-    """Those with training recordings of which each counts as a speaker of its own."""
+    """Returns the folders with training recordings of which each counts as a speaker of its own."""
     train = [utterance for utterance in listing.utterances if utterance.set == TRAIN]
     return {Path(str(utterance.audio.source)).parent for utterance in train if utterance.speaker == utterance.id}
 

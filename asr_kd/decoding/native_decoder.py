@@ -57,7 +57,7 @@ class NativeDecoder(OneByOne):
         return NativeStream(self)
 
     def new_search(self, beams: Beams | None = None) -> BeamSearch:
-        """One with a memory of its own; None: with the ordinary beams."""
+        """Returns a search with memory of its own; `beams` None: with the ordinary beams."""
         return BeamSearch(self._arcs, beams or self._ordinary)
 
     def advance(self, search: BeamSearch, loglikes: np.ndarray) -> None:
@@ -84,11 +84,11 @@ class NativeDecoder(OneByOne):
         return self._graph.spell(self._arcs.arcs[arcs, 3].tolist())
 
     def senones_of(self, arcs: NDArray[np.int32]) -> NDArray[np.int32]:
-        """(T,) of a path."""
+        """Returns the (T,) senones of a path through the graph."""
         return self._arcs.arcs[arcs, 1]
 
     def _all_beams(self) -> list[Beams]:
-        """The ordinary ones, then the wider ones that `retry_beams` asks for."""
+        """Yields the ordinary beams, then the wider ones that `retry_beams` asks for."""
         settings = self._settings
         wider = (Beams(beam, 10 * settings.max_active, settings.min_active) for beam in settings.retry_beams)
         return [self._ordinary, *wider]

@@ -63,7 +63,7 @@ class Batch:
 
     @property
     def length(self) -> int:
-        """L."""
+        """The number of frames in a chunk, L."""
         return len(self.frames) // len(self.inputs)
 
     @property

@@ -146,7 +146,7 @@ class Normalisation:
         return frames
 
     def of_new_group(self, utterances: Sequence[np.ndarray]) -> Normalisation:
-        """That of a group that the set does not have, number 0, from the (T, D) raw features of its utterances.
+        """Returns the normalisation of a new group, number 0, from the (T, D) raw features of its utterances.
 
         The variance with which `scales` are made is that about the mean that is subtracted.
         """

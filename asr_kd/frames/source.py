@@ -76,7 +76,7 @@ class FrameSource(Protocol):
 
     @property
     def num_dims(self) -> int:
-        """D."""
+        """The number of dimensions of a frame, D."""
 
     @property
     def num_frames(self) -> int:

@@ -19,7 +19,7 @@ _PASSING = 0.35  # of a core, which others may take without costing a thread
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Those that this process may run on, and no more than the quota of its control groups (containers) pays for.
+    """Returns how many cores this process may run on; no more than the quota of its control groups (containers) gives.
 
     Args:
       root: where proc/ and sys/ are.

@@ -46,7 +46,7 @@ def file_of(where: str) -> Path:
 
 
 def read_token(archive: IO[bytes]) -> str:
-    """Up to the next space; "" at the end of the file."""
+    """Reads up to the next space; returns "" at the end of the file."""
     characters = bytearray()
     while (character := archive.read(1)) not in (b"", b" "):
         characters += character

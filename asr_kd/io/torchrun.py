@@ -10,7 +10,7 @@ from asr_kd.errors import UserError
 
 
 class Torchrun(NamedTuple):
-    """Its number among all processes, how many they are, and the same on its machine."""
+    """A process of torchrun: its number among all processes, how many they are, and the same on its machine."""
 
     rank: int = 0
     world: int = 1

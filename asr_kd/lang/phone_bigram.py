@@ -19,7 +19,9 @@ ORDER = 2
 
 
 def phone_bigram(utterances: Iterable[Sequence[int] | NDArray[np.int32]], phones: Sequence[str]) -> Arpa:
-    """Estimated as word n-grams are. A phone that no utterance has cannot be recognised: no model has learnt it.
+    """Estimates a bigram of phones, as word n-grams are estimated.
+
+    A phone that no utterance has cannot be recognised: no model has learnt it.
 
     Args:
       utterances: indices into `phones`, silence included; empty ones (without an alignment) are left out.

@@ -240,7 +240,7 @@ def _stored_targets(config: Config, work: Workspace) -> StoredTargetsResults | N
 
 
 def _typed(cls: type[T], entries: Mapping[str, Any]) -> T:
-    """Those entries that are fields of a class of results."""
+    """Returns the entries that are fields of a class of results."""
     return cls(**{field.name: entries[field.name] for field in fields(cls) if field.name in entries})
 
 

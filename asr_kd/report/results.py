@@ -54,7 +54,7 @@ class PerSeed:
 
 @dataclass(frozen=True, config=STRICT)
 class Scales:
-    """Chosen on dev, used on every set."""
+    """The scales of the search, chosen on dev and used on every set."""
 
     acoustic_scale: float
     word_penalty: float

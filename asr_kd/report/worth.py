@@ -44,7 +44,7 @@ class Pair:
         return float(getattr(system, self.metric.key)[self.set])
 
     def interval(self, system: SystemRow) -> tuple[float, float]:
-        """Its 95 % interval."""
+        """The 95 % interval of the difference."""
         low, high = getattr(system, f"{self.metric.key}_ci95")[self.set]
         return low, high
 

@@ -82,7 +82,7 @@ class RecogniserFiles:
 
     @property
     def name(self) -> str:
-        """That of the exported folder, or of the system's."""
+        """The name of the exported folder, or of the system's."""
         model = self.model.resolve()
         return model.parent.name if model.name == MODEL else model.name
 

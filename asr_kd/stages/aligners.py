@@ -36,7 +36,7 @@ _CHECKPOINT = "checkpoint"  # of its net
 
 @dataclass
 class Aligners:
-    """Those that a work folder has or is to have.
+    """The aligners that a work folder has or is to have.
 
     Attributes:
       data: of each set.

@@ -129,7 +129,7 @@ class PhoneContext(DecodeContext):
 
 
 def chosen_sets(config: Config, work: Workspace, names: Sequence[str]) -> tuple[str, ...]:
-    """Those named, or all that are scored; raises UserError where there is no such set."""
+    """Returns the sets named, or all that are scored; raises UserError where there is no such set."""
     known = all_sets(config, work)
     for name in names:
         if name not in known or name == TRAIN:
@@ -138,7 +138,7 @@ def chosen_sets(config: Config, work: Workspace, names: Sequence[str]) -> tuple[
 
 
 def chosen_systems(config: Config, work: Workspace, names: Sequence[str]) -> list[str]:
-    """Those named, or all that are trained; raises UserError where there is no such system."""
+    """Returns the systems named, or all that are trained; raises UserError where there is no such system."""
     for name in names:
         config.system(name)
     chosen = list(dict.fromkeys(names)) or [name for name in config.systems if read_stamp(work.exp(name)) is not None]

@@ -313,7 +313,7 @@ def _expected(package: Package, model: str, wavs: Sequence[str], samples: Sequen
 
 
 def _examples(recordings: Sequence[Recording]) -> list[Recording]:
-    """Some of ordinary length, spread over the set's lengths."""
+    """Returns some utterances of ordinary length, spread over the set's lengths."""
     by_length = sorted(recordings, key=lambda recording: recording.seconds)
     short = [recording for recording in by_length if recording.seconds <= _LONGEST] or by_length[:_EXAMPLES]
     places = np.unique(np.linspace(0, len(short) - 1, _EXAMPLES + 2).round().astype(int)[1:-1])

@@ -55,7 +55,7 @@ class LanguageFiles:
 
     @property
     def present(self) -> dict[str, Path]:
-        """Those that enter prepare's stamp, by name.
+        """The files that enter prepare's stamp, by name.
 
         Raises:
           UserError: a file that must be there is missing.

@@ -96,7 +96,7 @@ _LISTS: Codec[list[Rows]] = json_codec(lambda lists: lists, lambda data: data)
 
 
 def read_lists(folder: Path) -> Iterator[ListedUtterance]:
-    """Seed by seed, in the order of the set.
+    """Reads the lists of hypotheses: seed by seed, in the order of the set.
 
     Raises:
       UserError: the file is missing or damaged.

@@ -31,9 +31,10 @@ _FRAMES = 300  # of each, its first: later on the mean of a recording is as good
 
 
 def normalisation_of(config: Config, work: Workspace, system: str) -> Normalisation:
-    """That of the training set, for new speech; how many frames of training's mean count is chosen on dev.
+    """Returns the training set's normalisation, for new speech.
 
-    Of a system that was trained with the means of utterances, or running ones, none do.
+    How many frames of training's mean count is chosen on dev; none do for a system that was trained with the means of
+    utterances, or running ones.
 
     Raises:
       UserError: an earlier stage has not run.

@@ -34,7 +34,7 @@ _DISK_PER_TRIPHONE = 5.0
 
 
 def read_phone_bigram(work: Workspace) -> Arpa:
-    """Estimated from the training alignment where exp/phone_lm is missing or out of date; altered copies do not count.
+    """Reads the phone bigram; estimates it from the training alignment where exp/phone_lm is missing or out of date.
 
     Raises:
       UserError: the training set is not aligned.

@@ -61,7 +61,7 @@ class Row:
     gpu: bool = False  # whether it runs on one
 
     def cells(self, gpu_tflops: float) -> list[str]:
-        """Its line of the table."""
+        """The row's line of the table."""
         return [
             f"{self.stage}: {self.what}",
             f"{self.flops:.1e}" if self.flops else "",

@@ -320,7 +320,7 @@ def _check_files(work: Workspace, files: LanguageFiles, prepared: Mapping[str, s
 def _in_lm_text(
     config: Config, work: Workspace, files: LanguageFiles, train_texts: Sequence[str], texts: set[str]
 ) -> set[str]:
-    """Those of `texts` that the language model was estimated from, as far as that is known."""
+    """Returns those of `texts` that the language model was estimated from, as far as that is known."""
     if files.lm is not None:
         return set()
     if files.lm_text is None:

@@ -113,6 +113,6 @@ def _commands(work: Workspace) -> list[str]:
 
 
 def _shown(path: Path) -> str:
-    """Relative to the current folder where it lies inside: a report is the same in another checkout."""
+    """Returns a path relative to the current folder where it lies inside: a report is the same in another checkout."""
     absolute, current = path.absolute(), Path.cwd()
     return str(absolute.relative_to(current)) if absolute.is_relative_to(current) else str(path)

@@ -106,7 +106,7 @@ def has_lexicon(config: Config, name: str) -> bool:
 
 
 def guesses(model: PronunciationModel, words: set[str]) -> dict[str, list[str]]:
-    """Those of the words that letter-to-sound rules pronounced, with their pronunciations."""
+    """Returns those of the words that letter-to-sound rules pronounced, with their pronunciations."""
     pronunciations = model(words & model.guessed)
     return {word: [" ".join(variant) for variant in pronunciations[word]] for word in sorted(pronunciations)}
 

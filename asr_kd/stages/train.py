@@ -208,7 +208,7 @@ def _train_apart(run: SystemRun, options: RunOptions, places: int) -> None:
 
 
 def _next(runs: Sequence[SystemRun], at_once: int) -> list[SystemRun]:
-    """Those that are trained next, of some that are ready, in the order in which they start."""
+    """Returns the systems to train next, of those that are ready, in the order in which they start."""
     if at_once < 2:
         return [runs[0]]
     alone = 1.0 if on_cluster() else WITH_ALL_CORES
@@ -254,7 +254,7 @@ def threads_each(trainings: int) -> int:
 
 @contextlib.contextmanager
 def net_threads(count: int) -> Iterator[None]:
-    """Within it torch has so many threads; 0: as many as it has."""
+    """Gives torch so many threads within the block; 0: as many as it has."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

@@ -190,7 +190,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def _reached() -> Iterator[None]:
-    """Within it a client asks its scheduler."""
+    """Makes a client ask its scheduler within the block."""
     try:
         yield
     except (CancelledError, ClosedClientError, CommClosedError) as lost:
@@ -346,7 +346,7 @@ def _first_workers(client: Any, where: str, refusal: Callable[[], str]) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Within it Dask does not log what the command says in a sentence of its own."""
+    """Keeps Dask from logging what the command says in a sentence of its own."""
     # some have levels of their own, which their parent's does not change
     loggers = [logging.getLogger(name) for name in ("distributed", *_LOUD)]
     before = [logger.level for logger in loggers]

@@ -105,7 +105,7 @@ class SystemConfig:
 
     @property
     def stored_targets(self) -> TargetsConfig | None:
-        """Its soft targets where they are stored; None where it has none, or its teachers run online."""
+        """The system's soft targets where they are stored; None where it has none, or its teachers run online."""
         return None if self.targets is None or self.targets.online else self.targets
 
     @property

@@ -213,7 +213,7 @@ def _end_after(parent: multiprocessing.process.BaseProcess) -> None:
 
 @contextlib.contextmanager
 def running_on(spec: str, options: Path | None, root: Path, nj: int | None = None) -> Iterator[int]:
-    """Within it `parallel_map` runs where `spec` says; yields how many shards then run at once.
+    """Makes `parallel_map` run where `spec` says, within the block; yields how many shards then run at once.
 
     Args:
       spec: "processes", "processes:4", "dask:tcp://host:8786", or "dask:" and a batch system.
@@ -259,7 +259,7 @@ def _default_jobs_with_reason() -> int:
 
 
 def capped_jobs(asked: int) -> int:
-    """So many processes, or fewer where there are not the cores or the memory for them, with a sentence in the log."""
+    """Returns the number asked for, or, with a sentence in the log, as many processes as cores and memory allow."""
     cores, free = usable_cores(), available_memory()
     fitting = cores if free is None else max(1, int(free // _LEAST))
     jobs = min(asked, cores, fitting)

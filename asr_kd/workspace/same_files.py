@@ -21,7 +21,7 @@ class NeedsArtefacts(Protocol):
 
 
 def artefacts_of(groups: Iterable[tuple[Path, Sequence[NeedsArtefacts]]]) -> set[Path]:
-    """Those of all shards in groups, as `asr_kd.workspace.cached_map.cached_groups` takes them."""
+    """Returns the artefacts of all shards in groups, as `asr_kd.workspace.cached_map.cached_groups` takes them."""
     return {path for _, shards in groups for shard in shards for path in shard.artefacts}
 
 

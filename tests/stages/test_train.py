@@ -19,7 +19,7 @@ import yaml
 from click.testing import CliRunner
 
 from asr_kd.acoustic.model_files import load_model
-from asr_kd.acoustic.training import fit
+from asr_kd.acoustic.training import fit, read_log
 from asr_kd.cli import main
 from asr_kd.errors import UserError
 from asr_kd.frames.sampler import draw_fraction
@@ -347,6 +347,19 @@ def test_the_tensorboard_writer_is_closed(toy: Toy, monkeypatch: pytest.MonkeyPa
         train(toy.config(teacher=HARD), toy.work, replace(OPTIONS, tensorboard=toy.work.root / "tb"))
     assert events[0] == "open teacher" and events[-1] == "close"
     assert fails or events.count("scalar") > 2
+
+
+def test_tensorboard_reads_what_training_writes(toy: Toy) -> None:
+    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(toy.config(teacher=HARD), toy.work, replace(OPTIONS, tensorboard=toy.work.root / "tb"))
+    events = EventAccumulator(str(toy.work.root / "tb" / "teacher")).Reload()
+    rows = read_log(toy.work.exp("teacher"))
+    assert {"loss", "dev_accuracy", "learning_rate"} <= set(events.Tags()["scalars"])
+    for name in ("loss", "dev_accuracy"):
+        means = [(row["epoch"], pytest.approx(sum(row[name]) / len(row[name]))) for row in rows]
+        assert [(event.step, event.value) for event in events.Scalars(name)] == means
 
 
 def test_systems_are_needed(toy: Toy) -> None:
