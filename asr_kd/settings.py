@@ -20,7 +20,7 @@ STRICT = ConfigDict(strict=True, extra="forbid", populate_by_name=True, allow_in
 
 Natural = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, le=10**18)]  # members have the next ones; torch and numpy take 64 bits
+Seed = Annotated[int, Field(ge=0, le=10**15)]  # a thousand times as much, for members, must fit into 64 bits
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -99,12 +99,14 @@ class DevScorer:
       labels: (N,) int; negative: not scored.
 
     Raises:
-      ValueError: there is not one label for each frame.
+      ValueError: there is not one label for each frame, or no frame is scored.
     """
 
     def __init__(self, windows: Windows, labels: np.ndarray, batch_size: int = 4096) -> None:
         if len(labels) != windows.offsets[-1]:
             raise ValueError(f"{len(labels)} labels for {windows.offsets[-1]} frames")
+        if not (labels >= 0).any():
+            raise ValueError("no frame has a label")
         self._windows, self._batch_size = windows, batch_size
         self._labels = torch.from_numpy(np.asarray(labels, np.int64))
 
@@ -120,7 +122,7 @@ class DevScorer:
             correct += (log_posteriors.argmax(-1) == labels).sum(1)
             entropy -= log_posteriors[:, torch.arange(len(labels)), labels].sum(1).double()
             num_frames += len(labels)
-        return DevScores(correct.div(max(1, num_frames)).tolist(), entropy.div(max(1, num_frames)).tolist())
+        return DevScores(correct.div(num_frames).tolist(), entropy.div(num_frames).tolist())
 
     def _batches(self, length: int) -> Iterator[Batch]:
         labelled = self._labels.ge(0).numpy()

@@ -164,3 +164,7 @@ class TrainingConfig:
     patience: Natural = 0  # stop after this many epochs without a better dev frame accuracy; 0: run all epochs
     precision: Precision = "auto"  # of the products; auto: bfloat16, on GPUs without it float16, else float32
     augment: AugmentConfig = AugmentConfig()
+
+    def __post_init__(self) -> None:
+        if self.schedule == "exponential" and self.final_learning_rate == 0:
+            raise ValueError("schedule: exponential never comes to final_learning_rate: 0; give a fraction above 0")

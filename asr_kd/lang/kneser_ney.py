@@ -79,7 +79,7 @@ class NGramTable:
         places = [np.where(keep, np.cumsum(keep) - 1, -1).astype(np.int32) for keep in keeps]
         levels = []
         for n, (level, keep) in enumerate(zip(self.levels, keeps, strict=True)):
-            shorter = places[max(0, n - 1)]
+            shorter = np.append(places[max(0, n - 1)], np.int32(-1))  # -1, of a suffix that was pruned, stays
             history, suffix = (shorter[rows[keep]] if n else rows[keep] for rows in (level.history, level.suffix))
             word = places[0][level.word[keep]]
             levels.append(Level(history, word, suffix, level.log_p[keep], level.backoff[keep]))

@@ -80,7 +80,7 @@ def import_targets(folder: Path, stamp: Stamp, task: ImportTask, *, quiet: bool)
     exact = cuts_nothing(settings.keep_mass, settings.max_entries, num_senones)
     with resuming_folder(folder, stamp, metadata) as temporary:
         writer = SoftTargetWriter(temporary, num_senones, mean_distribution.numpy(), exact=exact)
-        sums = writer.note or {"utterances": 0, "frames": 0, **dict.fromkeys(SUMS, 0.0)}
+        sums = {"zeros": 0} | (writer.note or {"utterances": 0, "frames": 0, **dict.fromkeys(SUMS, 0.0)})
         for utterance in tqdm(range(sums["utterances"], len(store.ids)), "imported targets", disable=quiet):
             full = task.distribution(posteriors, utterance)
             added = dict.fromkeys(SUMS, 0.0)
@@ -93,11 +93,13 @@ def import_targets(folder: Path, stamp: Stamp, task: ImportTask, *, quiet: bool)
             sums = {name: sums[name] + added[name] for name in SUMS} | {
                 "frames": sums["frames"] + (0 if full is None else len(full)),
                 "utterances": utterance + 1,
+                "zeros": sums["zeros"] + (0 if full is None else int(torch.isneginf(full).sum())),
             }
             writer.commit(sums)
         writer.close()
         written = SoftTargetStore(temporary, temperature=settings.temperature, num_frames=store.num_frames)
-        metadata |= {name: sums[name] / max(1, sums["frames"]) for name in SUMS} | {"frames": sums["frames"]}
+        metadata |= {name: sums[name] / max(1, sums["frames"]) for name in SUMS}
+        metadata |= {"frames": sums["frames"], "zeros": sums["zeros"]}
         metadata |= {"bytes_per_frame": written.bytes_per_frame, "full_bytes_per_frame": 2 * num_senones}
     return metadata
 

@@ -115,9 +115,9 @@ def language_model(
             text = text.limited(settings.vocabulary)
         table = estimate_table(text, settings.ngram_order, "counting n-grams" if files.lm_text else None)
         full_ngrams = table.num_ngrams
-        if settings.vocabulary:
-            table = table.restricted(word for word in table.words if not word.startswith("<"))
         table = prune(table, settings.prune)
+        if settings.vocabulary:  # not before: what backs off would get the mass of the words that are left out
+            table = table.restricted(word for word in table.words if not word.startswith("<"))
         check_memory(table.num_ngrams, Path(files.lm_source), given=False, reading=True)
         arpa = table.arpa()
     return arpa, {

@@ -41,7 +41,7 @@ from asr_kd.workspace.sets import prepared
 from asr_kd.workspace.work import Workspace, require
 
 _MANY_UNKNOWN = 0.1  # of a set's words; fewer are named alone
-_VERSION = 2  # raise it when the same files give other words or pronunciations
+_VERSION = 3  # raise it when the same files give other words or pronunciations
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from asr_kd.acoustic.model import pick_device
-from asr_kd.distillation.settings import TargetsConfig
+from asr_kd.distillation.settings import LOSSES, TargetsConfig
 from asr_kd.distillation.soft_target_worker import (
     SUMS,
     Shard,
@@ -203,6 +203,11 @@ class SystemTargets:
         folder, again = self.folder(of_set), self.work.command(f"soft-targets {self.name}")
         if (reason := stale_reason(folder, self.stamps[of_set])) is not None:
             raise UserError(f"{folder}: {reason}; make it again: {again}")
+        if LOSSES[self.settings.loss].needs_all_entries and (read_stamp(folder) or {})["metadata"].get("zeros"):
+            raise UserError(
+                f"{folder}: some posteriors are 0, whose logits are not known; leave out "
+                f"systems.{self.name}.targets.loss."
+            )
         temperature, num_frames = self.settings.temperature, self.data.stores[of_set].num_frames
         try:
             return SoftTargetStore(folder, temperature=temperature, num_frames=num_frames, device=device)

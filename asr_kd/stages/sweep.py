@@ -39,7 +39,7 @@ from asr_kd.stages.phone_graph import make_phone_graph
 from asr_kd.stages.soft_targets import make_soft_targets
 from asr_kd.stages.train import net_threads, places_for, threads_each, train
 from asr_kd.stages.training_set import seeds_of
-from asr_kd.workspace.config import NAME, Config, why_not_reused
+from asr_kd.workspace.config import DEV, NAME, Config, why_not_reused
 from asr_kd.workspace.config_files import with_settings
 from asr_kd.workspace.executor import RunOptions, parallel_map
 from asr_kd.workspace.work import Workspace, require
@@ -99,7 +99,7 @@ class SweepResult:
         return f"\nTraining diverged: {', '.join(self.diverged)}.\n" if self.diverged else ""
 
     def __str__(self) -> str:
-        best = max(self.rows, key=lambda row: row.frame_accuracy)
+        best = min(self.rows, key=lambda row: row.wer.get(DEV, -row.frame_accuracy))
         chosen = ", ".join(f"{key} {best.values[key]}" for key in self.keys)
         return (
             f"{markdown(self)}\n{self.left_out}best on dev: {best.system} with {chosen}\n{self.folder}/report/sweep.md"

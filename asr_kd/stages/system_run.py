@@ -204,6 +204,7 @@ class SystemRun:
         labelled = labels >= 0
         if (fraction := draw_fraction(data.train, self.system.train_fraction, self.config.seed)) is not None:
             labelled &= fraction
+        self._check_labelled(labelled)
         transform = None
         if count := getattr(model, "lda_dims", 0):
             # of all folds together: their covariances are alike
@@ -226,6 +227,22 @@ class SystemRun:
             evaluate=DevScorer(windows_of(data.dev, model.context, device=device), data.dev_labels),
             transform=transform,
         )
+
+    def _check_labelled(self, labelled: np.ndarray) -> None:
+        """Raises UserError where a model would learn from no frame, or no frame of dev says which epoch is best."""
+        data, see = self.data, f"; {self.work.exp('align') / 'failed.json'} says why utterances have none"
+        if not labelled.any():
+            raise UserError(f"{self.name} has nothing to learn from: no frame of {data.train.folder} has a label{see}.")
+        if not (data.dev_labels >= 0).any():
+            raise UserError(f"no frame of {data.dev.folder} has a label, so that no epoch of {self.name} is best{see}.")
+        if self.system.folds:
+            held_out = held_out_frames(data.train, self.system.folds, self.system.num_models)
+            alone = np.flatnonzero(~(labelled & ~held_out).any(1))
+            if len(alone):
+                raise UserError(
+                    f"{self.name}: all labelled frames are in fold {int(alone[0]) % self.system.folds + 1}, on which "
+                    f"member {int(alone[0]) + 1} does not train; lower folds."
+                )
 
     def _criterion(
         self,

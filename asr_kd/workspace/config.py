@@ -82,6 +82,8 @@ class SystemConfig:
             raise ValueError("members and seeds exclude each other: an ensemble has members, a single model seeds")
         if self.folds == 1 or (self.folds > 1 and self.members < self.folds):
             raise ValueError(f"folds must be 0, or at least 2 and at most members ({self.members}), not {self.folds}")
+        if self.folds and self.train_fraction < 1:
+            raise ValueError("folds are of all utterances: leave out folds or train_fraction")
         if self.reuse and self.targets:
             raise ValueError("reuse is for models that learn from hard labels: leave out reuse or targets")
         if self.folds and (self.reuse or self.targets):

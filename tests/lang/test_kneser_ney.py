@@ -88,10 +88,10 @@ def test_pruning_a_larger_vocabulary_limited_to_its_frequent_words(threshold: fl
     known = [[word if word in spoken else UNKNOWN for word in sentence] for sentence in sentences]
     theirs = restrict(reference.estimate(known, 3), spoken)
     assert_same(table.restricted(spoken).arpa(), theirs)
-    pruned = prune(table.restricted(spoken), threshold)
+    pruned = prune(table, threshold).restricted(spoken)
     assert table.num_ngrams == sum(map(len, reference.estimate(known, 3).probabilities))
     assert 0 < pruned.num_ngrams < table.restricted(spoken).num_ngrams
-    assert_same(pruned.arpa(), reference.prune(theirs, threshold))
+    assert_same(pruned.arpa(), restrict(reference.prune(reference.estimate(known, 3), threshold), spoken))
 
 
 def test_a_pruned_model_is_not_pruned_again() -> None:

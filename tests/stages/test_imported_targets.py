@@ -185,3 +185,7 @@ def test_posteriors_may_be_zero(toy: Toy) -> None:
     (result,) = make_soft_targets(imported(toy, temperature=1.0), toy.work, OPTIONS)
     assert 0 < result.entropy < np.log(SENONES - 2)
     assert train(imported(toy, temperature=1.0), toy.work, OPTIONS, ["distilled"])[-1].ran
+    with pytest.raises(
+        UserError, match=r"posteriors are 0, whose logits .*; leave out systems\.distilled\.targets\.loss"
+    ):
+        train(imported(toy, temperature=1.0, loss="logits"), toy.work, OPTIONS, ["distilled"])

@@ -48,3 +48,17 @@ def test_a_model_without_a_word_is_named(tmp_path: Path, words: list[list[str]])
     files = language.LanguageFiles(tmp_path / "lexicon.txt", file, None, optional_lexicon=True)
     with pytest.raises(UserError, match=r"other\.arpa: no transcript can have a word of this language model"):
         language.language_model(LangConfig(), files, [], [])
+
+
+def test_pruning_gives_nothing_of_the_mass_of_words_outside_a_limited_vocabulary_to_others(tmp_path: Path) -> None:
+    """A threshold that drops no n-gram changes nothing."""
+    names = [f"NAME{chr(65 + k)}" for k in range(20)]
+    texts = [f"SEE MISTER {name} NOW" for name in names] + ["SEE MISTER NOW", "NOW SEE"] * 3
+    files = language.LanguageFiles(tmp_path / "lexicon.txt", None, None, optional_lexicon=True)
+    whole, pruned = (
+        language.language_model(LangConfig(vocabulary=3, prune=threshold), files, texts, [])[0]
+        for threshold in (0.0, 1e-300)
+    )
+    assert whole.spoken_words == pruned.spoken_words == {"SEE", "MISTER", "NOW"}
+    assert pruned.log_probability(("MISTER",), "SEE") == pytest.approx(whole.log_probability(("MISTER",), "SEE"))
+    assert pruned.probabilities == whole.probabilities

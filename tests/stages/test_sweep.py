@@ -97,6 +97,17 @@ def test_the_rate_of_characters_or_of_phones_stands_beside_that_of_words() -> No
     assert written == [set(), {"unit", *decoded}, {"unit", "cer", *decoded}, {"unit", "per", "per_per_seed", *decoded}]
 
 
+def test_the_best_point_is_the_one_with_the_fewest_word_errors_where_dev_was_decoded() -> None:
+    """A sweep over the search changes nothing else."""
+    measured = {"system": "direct", "role": "direct", "parameters": 1200, "seeds": 1, "frame_accuracy_each": [0.5],
+                "cross_entropy": 1.0, "wer_per_seed": {"dev": [0.5]}, "rtf": 0.01}  # fmt: skip
+    rows = [SweepRow({"beam": beam}, **measured, frame_accuracy=accuracy, wer={"dev": rate})
+            for beam, accuracy, rate in ((5, 0.7, 0.4), (20, 0.7, 0.15), (10, 0.8, 0.3))]  # fmt: skip
+    assert "best on dev: direct with beam 20" in str(SweepResult(Path("sweep"), ("beam",), rows, []))
+    undecoded = [replace(row, wer={}) for row in rows]
+    assert "best on dev: direct with beam 10" in str(SweepResult(Path("sweep"), ("beam",), undecoded, []))
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     """A work folder as it is before soft targets are made."""

@@ -22,8 +22,9 @@ from asr_kd.acoustic.model_files import load_model
 from asr_kd.acoustic.training import fit, read_log
 from asr_kd.cli import main
 from asr_kd.errors import UserError
-from asr_kd.frames.sampler import draw_fraction
-from asr_kd.io.stamp import read_stamp
+from asr_kd.frames.sampler import draw_fraction, fold_of_utterances
+from asr_kd.frames.store import FrameStore
+from asr_kd.io.stamp import Stamp, read_stamp
 from asr_kd.stages.system_run import SystemRun
 from asr_kd.stages.train import train
 from asr_kd.stages.training_run import TrainResult
@@ -360,6 +361,27 @@ def test_tensorboard_reads_what_training_writes(toy: Toy) -> None:
     for name in ("loss", "dev_accuracy"):
         means = [(row["epoch"], pytest.approx(sum(row[name]) / len(row[name]))) for row in rows]
         assert [(event.step, event.value) for event in events.Scalars(name)] == means
+
+
+@pytest.mark.parametrize("without", ["train", "dev"])
+def test_frames_without_a_label_say_so(toy: Toy, without: str) -> None:
+    """Dev alone may have failed to align: without its labels no epoch is the best one."""
+    store = FrameStore.open(toy.work.frames(without))
+    inputs = {"tree": read_stamp(toy.work.tree("tied"))["digest"]}  # type: ignore[index]
+    store.attach("senones", [np.full(store.num_frames, -1)], np.int32, Stamp("align", {"changed": True}, inputs))
+    says = {"train": "teacher has nothing to learn from: no frame of .*train has a label; ",
+            "dev": "no frame of .*dev has a label, so that no epoch of teacher is best; "}[without]  # fmt: skip
+    with pytest.raises(UserError, match=says + r".*failed\.json says why"):
+        train(toy.config(teacher=HARD), toy.work, OPTIONS, nj=1)
+
+
+def test_a_member_must_have_frames_outside_its_fold(toy: Toy) -> None:
+    store = toy.train
+    labels = np.where(np.repeat(fold_of_utterances(store, 2) == 1, np.diff(store.offsets)), 0, -1)
+    inputs = {"tree": read_stamp(toy.work.tree("tied"))["digest"]}  # type: ignore[index]
+    store.attach("senones", [labels], np.int32, Stamp("align", {"changed": True}, inputs))
+    with pytest.raises(UserError, match=r"teacher: all labelled frames are in fold 2, .* member 2 does not train"):
+        train(toy.config(teacher=HARD | {"members": 2, "folds": 2}), toy.work, OPTIONS, nj=1)
 
 
 def test_systems_are_needed(toy: Toy) -> None:

@@ -211,8 +211,11 @@ def test_the_reference_in_the_docs_is_that_of_the_code():
          "not '01e-3' (quotes, leading zeros and colons make it text)"),
         ("seed", "010", "seed must be a whole number, not '010' (quotes, leading zeros and colons make it text)"),
         ("seed", "1:30", "seed must be a whole number, not '1:30' (quotes, leading zeros and colons make it text)"),
-        ("seed", 10**18 + 1, "seed must be at most 1e+18, not 1000000000000000001"),
-        ("seed", 10**30, "seed must be at most 1e+18, not 1000000000000000000000000000000"),
+        ("seed", 10**15 + 1, "seed must be at most 1e+15, not 1000000000000001"),
+        ("systems.teacher.training", {"schedule": "exponential", "final_learning_rate": 0},
+         "systems.teacher.training: schedule: exponential never comes to final_learning_rate: 0; give a fraction "
+         "above 0"),
+        ("seed", 10**30, "seed must be at most 1e+15, not 1000000000000000000000000000000"),
         ("systems.direct.training.epochs", 0, "systems.direct.training.epochs must be at least 1, not 0"),
         ("corpus.name", "mine", f"corpus.name must be one of {', '.join(map(repr, CORPORA))}, not 'mine'"),
         ("corpus", {"name": "timit", "phone_set": 40}, "corpus.phone_set must be one of 61, 48, 39, not 40"),
@@ -246,6 +249,8 @@ def test_the_reference_in_the_docs_is_that_of_the_code():
          "learn from each other"),
         ("systems", {"a": {"members": ["b"]}, "b": {"members": 2}, "c": {"reuse": "a"}}, "systems.c.reuse: a is an "
          "ensemble of systems: reuse one of these"),
+        ("systems.teacher", {"members": 4, "folds": 2, "train_fraction": 0.5},
+         "systems.teacher: folds are of all utterances: leave out folds or train_fraction"),
         ("systems.teacher.folds", 3, "systems.teacher: folds must be 0, or at least 2 and at most members (2), not 3"),
         ("systems.distilled.reuse", "teacher", "systems.distilled: reuse is for models that learn from hard labels: "
          "leave out reuse or targets"),
