@@ -159,7 +159,9 @@ def align(
     if directory is not None:
         raise UserError(f"{directory}: a folder is for --export and --compare; leave it out to align.")
     from asr_kd.stages.align import align as run
+    from asr_kd.stages.current import check_features
 
+    check_features(config, work)
     return run(config, work, nj=nj)
 
 
@@ -194,7 +196,9 @@ def train(
     if teachers and systems:
         raise UserError("--teachers and names of systems exclude each other.")
     from asr_kd.stages import train as stage_of_training
+    from asr_kd.stages.current import check_aligned
 
+    check_aligned(config, work)
     if member is not None or merge:
         if torchrun().world > 1:
             raise UserError("--member and --merge are for commands of their own, without torchrun.")
@@ -218,10 +222,12 @@ def train(
 @run_options
 def soft_targets(config: Config, work: Workspace, systems: tuple[str, ...], nj: int, options: RunOptions) -> Any:
     """Stage 5: the soft targets that SYSTEMS learn from, by default of all whose teachers are trained."""
+    from asr_kd.stages.current import check_aligned
     from asr_kd.stages.soft_targets import make_soft_targets
     from asr_kd.stages.train import merge_finished
 
     merge_finished(config, work)
+    check_aligned(config, work)
     results = make_soft_targets(config, work, options, systems, nj)
     return results or "no system of the config learns from stored soft targets: nothing to do"
 
@@ -247,11 +253,13 @@ def decode(
     nj: int,
 ) -> Any:
     """Stage 7: compile the decoding graph, choose scales on dev, recognise the words of every set."""
+    from asr_kd.stages.current import check_trained
     from asr_kd.stages.decode import decode as run
     from asr_kd.stages.train import merge_finished
 
     decoder = chosen_backend(decoder)
     merge_finished(config, work)
+    check_trained(config, work, systems)
     if not rescore_lm:
         return run(config, work, systems, sets, decoder, nj)
     from asr_kd.stages.rescore import check_models, rescore
@@ -265,9 +273,11 @@ def decode(
 @click.option("--mnist", "mnist_root", type=PATH, help="What recipes/mnist wrote, for a section.")
 def report(config: Config, work: Workspace, mnist_root: Path | None) -> Any:
     """Stage 8: tables and figures of the whole run in exp/report/."""
+    from asr_kd.stages.current import check_trained
     from asr_kd.stages.report import mnist_of
     from asr_kd.stages.report import report as run
 
+    check_trained(config, work)
     return run(config, work, mnist_of(mnist_root))
 
 

@@ -359,6 +359,40 @@ def test_a_corpus_that_changed_is_noticed_without_the_stages_that_read_it(tmp_pa
 
 
 @pytest.mark.parametrize(
+    ("section", "values", "stages", "says"),
+    [
+        ("lang", {"ngram_order": 2}, ["align", "train", "soft-targets", "decode", "report"],
+         r"data was made with another lang\.ngram_order than .*: asr-kd prepare"),
+        ("features", {"speeds": [1.0]}, ["align", "train", "soft-targets", "decode", "report"],
+         r"frames/train was made with another features\.speeds than .*: asr-kd features"),
+        ("alignment", {"leaves": 12}, ["train", "soft-targets", "decode", "report"],
+         r"was made with another alignment\.leaves than .*: asr-kd align"),
+        ("systems", {"direct": CONFIG["systems"]["direct"] | {"seeds": 1}}, ["decode", "report"],
+         r"direct was trained with other settings than the config's direct .*: asr-kd train direct"),
+    ],
+)  # fmt: skip
+def test_a_stage_alone_does_not_take_what_another_config_made(copy, section, values, stages, says):
+    """A report would print this config beside the numbers of that one."""
+    copy.write_text(yaml.safe_dump(changed(**{section: values})))
+    before = stamps(copy.parent.parent)
+    for stage in stages:
+        result = CliRunner().invoke(main, arguments(copy, [stage]))
+        assert result.exit_code == 2 and re.search(says, result.output), result.output
+    assert stamps(copy.parent.parent) == before
+
+
+def test_transcripts_that_changed_are_not_scored_as_they_were(copy):
+    text = copy.parent.parent / "corpus" / "test" / "text"
+    first, rest = text.read_text().split("\n", 1)
+    text.write_text(f"{first.split()[0]} SA SA SA\n{rest}")
+    run(copy, STAGES[:1])
+    for stage in ("decode", "report"):
+        result = CliRunner().invoke(main, arguments(copy, [stage]))
+        assert result.exit_code == 2, result.output
+        assert re.search(r"frames/test was made from cuts \w+, but .* has \w+ now; .*asr-kd features", result.output)
+
+
+@pytest.mark.parametrize(
     "stage", [["align"], ["train", "--teachers"], ["soft-targets"], ["train"], ["decode"], ["report"]]
 )
 def test_a_stage_before_its_inputs_says_what_to_run(tmp_path, stage):
@@ -425,7 +459,12 @@ def test_a_bad_config_is_one_sentence(tmp_path, text, message):
             ["train", "distilled", "--nj", "1"],
             "teacher was trained on train senones",
         ),
-        ({"alignment": {"leaves": 12}}, ["align"], ["decode"], "trained on .*labels .* of tree"),
+        (
+            {"alignment": {"leaves": 12}},
+            ["align"],
+            ["decode"],
+            "direct was trained on train senones .*: asr-kd train direct",
+        ),
         ({"features": {"speeds": [1.0]}}, ["features"], ["train"], "no .*labels .*asr-kd align"),
         ({"features": {"speeds": [1.0]}}, ["features"], ["train", "distilled"], "no .*labels .*asr-kd align"),
     ],

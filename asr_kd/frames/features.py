@@ -38,6 +38,9 @@ class FeaturesConfig:
     variance: Literal["training", "speaker"] = "training"
 
     def __post_init__(self) -> None:
+        for key, factors in (("speeds", self.speeds), ("warps", self.warps)):
+            if len({f"{factor:g}" for factor in factors}) < len(set(factors)):
+                raise ValueError(f"{key}: two of {', '.join(map(str, factors))} are alike in six digits; leave one out")
         if self.variance == "speaker" and self.mean != "speaker":
             raise ValueError(
                 f"variance: speaker is the variance about the speaker's mean: it needs mean: speaker, not {self.mean}"

@@ -46,6 +46,7 @@ from asr_kd.io.resources import check_disk
 from asr_kd.io.stamp import STAMP, Stamp, read_stamp, stale_reason
 from asr_kd.lang.lexicon import Lang, read_lang
 from asr_kd.stages.align_stamps import AlignmentStamps
+from asr_kd.stages.current import check_cuts
 from asr_kd.stages.finished_alignment import times_folder
 from asr_kd.stages.set_cuts import has_lexicon
 from asr_kd.workspace.cached_map import ARRAYS, cached_map
@@ -124,7 +125,7 @@ def _open(config: Config, work: Workspace, nj: int) -> _Run:
     sets = list(all_sets(config, work))
     vocabulary = require(work.lang, work, "prepare")
     for name in sets:
-        _check_current(work, name)
+        check_cuts(work, name)
     check_inputs_unmodified(work)
     stores = {name: open_frames(work, name) for name in sets}
     file = config.alignment.boundary_offsets
@@ -170,16 +171,6 @@ def _respelt(lexicon: Path, lang: Lang) -> str:
 
 def _label_folder(config: Config, work: Workspace) -> Path:
     return work.config_path.parent / config.alignment.dir
-
-
-def _check_current(work: Workspace, name: str) -> None:
-    frames = require(work.frames(name), work, "features")
-    cuts = read_stamp(work.cuts_stamp(name))
-    if cuts is not None and frames["inputs"].get("cuts") not in (None, cuts["digest"]):
-        raise UserError(
-            f"{work.frames(name)} was made from cuts {frames['inputs']['cuts']}, but {work.cuts(name)} has "
-            f"{cuts['digest']} now; make the features again: {work.command('features')}"
-        )
 
 
 @dataclass

@@ -12,12 +12,13 @@ from asr_kd.corpora.audio import Audio, AudioFormat, BadAudio, Extent, read_clip
 from asr_kd.corpora.held_out import draw
 from asr_kd.corpora.listing import CorpusManifest, DroppedText, InvalidUtterance, ReadRequest, Utterance
 from asr_kd.corpora.registry import CORPORA
+from asr_kd.corpora.shared_audio import check_disjoint
 from asr_kd.corpora.sources import Source
 from asr_kd.corpora.transcripts import check_losses, in_words
 from asr_kd.errors import UserError, printable
 from asr_kd.frames.features import FRAME_SHIFT
 from asr_kd.lang.units import PhonesAsWords, PronunciationModel, Pronunciations, normaliser
-from asr_kd.workspace.config import TRAIN, Config
+from asr_kd.workspace.config import DEV, TRAIN, Config
 from asr_kd.workspace.executor import parallel_map
 from asr_kd.workspace.work import Workspace
 
@@ -94,6 +95,7 @@ class CorpusSource:
             allow_pipes=self.allow_pipes, untranscribed=untranscribed,
         )  # fmt: skip
         listing = CORPORA[corpus.name].read(request).only_utf8()
+        check_disjoint(listing.utterances, self._is_scored_only)
         hidden = {name: of_training for name in parts if name in untranscribed
                   and (of_training := self.config.untranscribed[name].hidden) is not None}  # fmt: skip
         listing = draw(listing, hidden, seed, self.folder, "untranscribed").without_transcripts(untranscribed)
@@ -101,6 +103,9 @@ class CorpusSource:
         for name, dropped in manifest.dropped.items():
             check_losses(self.folder, name, dropped.losses, normalise)
         return manifest
+
+    def _is_scored_only(self, name: str) -> bool:
+        return name not in (TRAIN, DEV) and name not in self.config.untranscribed
 
     def check(
         self, manifest: CorpusManifest, names: Collection[str], model: PronunciationModel, *, any_word: bool = False

@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from asr_kd.acoustic.model import FrameModel, pick_device
 from asr_kd.acoustic.model_files import load_model
-from asr_kd.errors import UserError
-from asr_kd.export.posteriors import Format, write_posteriors
+from asr_kd.errors import UserError, some_of
+from asr_kd.export.posteriors import ARK, Format, write_posteriors
 from asr_kd.frames.store import FrameStore
 from asr_kd.io.folders import replacing_folder
-from asr_kd.io.stamp import Stamp, identity, read_stamp, stale_reason
+from asr_kd.io.stamp import STAMP, Stamp, identity, read_stamp, stale_reason
 from asr_kd.workspace.config import Config
 from asr_kd.workspace.sets import open_frames, speech_sets
 from asr_kd.workspace.work import Workspace, require
@@ -24,6 +24,7 @@ from asr_kd.workspace.work import Workspace, require
 log = logging.getLogger(__name__)
 
 _STEP = "export-posteriors"
+_FILES = (STAMP, ARK)  # and .npz files
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,19 @@ def export_posteriors(
     """
     if set_name not in speech_sets(config, work):
         raise UserError(f"there is no set {set_name!r}; the config has: {', '.join(speech_sets(config, work))}.")
+    config.system(system)
+    folder = folder.absolute()
+    if folder in (Path.cwd(), *Path.cwd().parents):
+        raise UserError(f"{folder} is where this command runs; give the name of a new folder.")
     trained = require(work.exp(system), work, f"train {system}")
     store = open_frames(work, set_name)
     stamp = Stamp(_STEP, {"format": form}, {system: identity(trained), f"{set_name} frames": store.digest})
     old = read_stamp(folder)
-    if folder.exists() and (old is None or old["step"] != _STEP) and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} holds other files; name a new folder.")
+    files = [path for path in folder.rglob("*") if not path.is_dir()] if folder.is_dir() else [folder]
+    written = old is not None and old["step"] == _STEP
+    others = [path.name for path in files if not written or (path.name not in _FILES and path.suffix != ".npz")]
+    if folder.exists() and others:
+        raise UserError(f"{folder} holds other files ({some_of(sorted(others))}); name a new folder.")
     reason = stale_reason(folder, stamp)
     if reason is None:
         return ExportResult(folder, False, len(store.ids))

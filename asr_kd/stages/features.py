@@ -5,7 +5,6 @@ The training set comes first: the other sets are scaled by its variance, and the
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import hashlib
 import itertools
@@ -31,6 +30,7 @@ from asr_kd.io.formatting import human_bytes
 from asr_kd.io.resources import check_disk
 from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.kernels.switch import one_thread
+from asr_kd.stages.current import features_of, features_settings
 from asr_kd.workspace.config import TRAIN, Config
 from asr_kd.workspace.executor import on_cluster, parallel_map
 from asr_kd.workspace.freshness import check_inputs_unmodified
@@ -115,7 +115,7 @@ def _make_set(config: Config, work: Workspace, name: str, nj: int, allow_pipes: 
         metadata = require(folder, work, "features")["metadata"]
         return SetFeatures(name, False, seconds=time.monotonic() - started, **metadata)
     training = None if name == TRAIN else open_frames(work, TRAIN).normalisation
-    features = _of_set(config, name)
+    features = features_of(config, name)
     again = _again(work, name)
     durations = {}
     for cut in read_cuts(cuts, again):
@@ -162,7 +162,7 @@ def shard_seconds(config: Config, work: Workspace, utterances: int) -> float:
       UserError: there are no cuts yet, or a recording of them cannot be used.
     """
     require(work.cuts_stamp(TRAIN), work, "prepare")
-    extractor = _Extractor(work.root.resolve(), config.corpus.audio_format, _of_set(config, TRAIN))
+    extractor = _Extractor(work.root.resolve(), config.corpus.audio_format, features_of(config, TRAIN))
     cuts = list(read_cuts(work.cuts(TRAIN), _again(work, TRAIN)))
     cuts = cuts[:: max(1, len(cuts) // utterances)]
     extractor(cuts[:1])  # loads what it needs
@@ -193,14 +193,6 @@ def _check_names(utterances: Collection[str], copies: Sequence[tuple[float, floa
             )
 
 
-def _of_set(config: Config, name: str) -> FeaturesConfig:
-    """Only the training set and untranscribed ones, which are learnt from, have altered copies."""
-    features = config.features
-    if name in (TRAIN, *config.untranscribed):
-        return features
-    return dataclasses.replace(features, speeds=(1.0,), warps=(1.0,))
-
-
 def _stamp(config: Config, work: Workspace, name: str) -> Stamp:
     """Returns the stamp of a set's feature store.
 
@@ -213,12 +205,7 @@ def _stamp(config: Config, work: Workspace, name: str) -> Stamp:
     inputs["contents of cuts"] = _content_digest(work.cuts(name), _again(work, name))
     if name != TRAIN:
         inputs["training set"] = require(work.frames(TRAIN), work, "features")["digest"]
-    settings = {
-        "features": _of_set(config, name),
-        "sampling_rate": config.corpus.sampling_rate,
-        "on_bad_utterance": config.corpus.on_bad_utterance,
-    }
-    return Stamp("features", settings, inputs)
+    return Stamp("features", features_settings(config, name), inputs)
 
 
 def _extract(extractor: _Extractor, cuts: Iterator[dict[str, Any]], nj: int) -> Iterator[list[_Extracted]]:

@@ -8,7 +8,6 @@ finished run: with cuts, lexicon and stamp of its own, and nothing that is there
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,10 +26,10 @@ from asr_kd.io.formatting import plural
 from asr_kd.io.stamp import STAMP, Stamp, read_stamp, stale_reason
 from asr_kd.lang.lexicon import LANG_FILES, make_lang, read_lang, write_lang
 from asr_kd.lang.ngram import Arpa, read_arpa, write_arpa
-from asr_kd.lang.settings import LangConfig
 from asr_kd.lang.units import Pronunciations, normaliser, pronunciation_model
 from asr_kd.settings import to_mapping
 from asr_kd.stages.check_utterances import CorpusSource, UsableUtterances
+from asr_kd.stages.current import lang_settings
 from asr_kd.stages.language import LanguageFiles, check_vocabulary, language_model, read_sentences
 from asr_kd.stages.set_cuts import SetWriter, cuts_stamp, guesses, stale_set
 from asr_kd.workspace.config import DEV, TRAIN, Config
@@ -210,13 +209,12 @@ def _files_read(
 
 def _stamp(config: Config, files: LanguageFiles, manifest: CorpusManifest, sets: Mapping[str, Stamp]) -> Stamp:
     """Returns the stamp of the lexicon and the language model."""
-    lang = dataclasses.replace(config.lang, lexicon=LangConfig.lexicon, lm="", lm_text="")  # files count by content
     inputs = {name: sets[name].digest for name in (TRAIN, DEV)}
     inputs |= {name: file_digest(path) for name, path in files.present.items()}
     if files.lm is None and files.lm_text is not None:
         scored = {utterance.text for utterance in manifest.utterances if utterance.set in config.scored_sets}
         inputs["scored transcripts"] = digest_of(sorted(scored))
-    return Stamp("prepare", {"lang": lang}, inputs, version=_VERSION)
+    return Stamp("prepare", {"lang": lang_settings(config)}, inputs, version=_VERSION)
 
 
 def _stale_language(work: Workspace, stamp: Stamp) -> str | None:

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from asr_kd.errors import UserError
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.io.yaml_files import dump_yaml
@@ -45,6 +46,8 @@ def report(config: Config, work: Workspace, mnist: MnistResults | None = None) -
     Raises:
       UserError: a stage before is missing (it is named), or what it left is damaged or out of date.
     """
+    if not config.systems:
+        raise UserError(f"{work.config_path} has no systems to report on; name some under systems:, and train them.")
     path = work.exp("report")
     # the whole config: it is on the page
     settings = {"config": to_mapping(config), "mnist": mnist}

@@ -148,6 +148,7 @@ def transcribe_to(
         _make(output)
         if skip_existing:
             recordings = recordings.without({path for path, target in targets.items() if target.exists()})
+        _check_no_transcripts({path: targets[path] for path in recordings.paths})
     bad = []
     with tqdm(total=len(recordings.paths), desc="transcribing", disable=output is None, mininterval=0.5) as bar:
         for path, answer in transcribe(files, recordings, nj=nj, confidence=form in CONFIDENT):
@@ -184,12 +185,20 @@ def _targets(paths: Sequence[Path], output: Path | None, form: str) -> dict[Path
     suffix = {"text": "txt"}.get(form, form)
     folder = Path() if output is None else output
     targets = {path: folder / f"{'stdin' if path == Path('-') else path.stem}.{suffix}" for path in paths}
-    counts = Counter(targets.values())
+    counts = Counter("_".join(str(t).split()) if form == "ctm" else str(t) for t in targets.values())
     if (output is not None or form == "ctm") and (twice := sorted(t for t, count in counts.items() if count > 1)):
-        raise UserError(
-            f"several recordings would be {printable(str(twice[0]))}; transcribe them apart, or rename one."
-        )
+        raise UserError(f"several recordings would be {printable(twice[0])}; transcribe them apart, or rename one.")
     return targets
+
+
+def _check_no_transcripts(targets: Mapping[Path, Path]) -> None:
+    """Raises UserError where a file would replace one of the recording's name beside it: perhaps its transcript."""
+    for path, target in targets.items():
+        if target.suffix == ".txt" and target.exists() and target.resolve().parent == path.resolve().parent:
+            raise UserError(
+                f"{printable(str(target))} is beside its recording, and may be a transcript by hand: it is not "
+                "replaced; name another folder with --output."
+            )
 
 
 @dataclass

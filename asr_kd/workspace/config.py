@@ -26,6 +26,7 @@ from asr_kd.workspace.work import ALIGNER
 
 TRAIN, DEV = "train", "dev"  # the set that everything is learnt from, and the one that settings are chosen on
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_LONGEST_NAME = 100  # characters; file systems take 255 bytes, of which endings need some
 _RESERVED = {  # folders of exp/ that are no system's
     *("align", "align_compare", "decode", "graph", "graph_monophone", "log", "nbest", "realign", "report"),
     *("rescored", "sweep", "targets", "tree", "tree_monophone"),
@@ -242,8 +243,17 @@ def _check_sets(sets: Mapping[str, Any]) -> None:
 def _check_name(name: str, key: str) -> None:
     if not NAME.fullmatch(name):
         raise ValueError(f"{key}: {name!r} cannot name a set: use letters, digits, '.', '_' and '-'")
+    _check_file_name(name, key)
     if name == ALIGNER:
         raise ValueError(f"{key}: {name!r} cannot name a set: exp/align/{name} is the aligner")
+
+
+def _check_file_name(name: str, where: str) -> None:
+    """Raises ValueError where a folder of this name cannot be, or could be taken for a file of the work folder."""
+    if name.endswith((".json", ".yaml")) or len(name) > _LONGEST_NAME:
+        raise ValueError(
+            f"{where}: {name!r} cannot be a name: it may have {_LONGEST_NAME} characters, and not end in .json or .yaml"
+        )
 
 
 def _check_untranscribed(untranscribed: Mapping[str, UntranscribedConfig], sets: Mapping[str, Any]) -> None:
@@ -282,6 +292,7 @@ def _check_system(name: str, system: SystemConfig, systems: Mapping[str, SystemC
     if not NAME.fullmatch(name) or name in _RESERVED or name.endswith(".members"):
         raise ValueError(f"{where}: this cannot name a system: use letters, digits, '.', '_' and '-', and no name of "
                          f"another folder of exp/ ({', '.join(sorted(_RESERVED))}, SYSTEM.members)")  # fmt: skip
+    _check_file_name(name, "systems")
     for part in system.parts:
         if part not in systems:
             raise ValueError(f"{where}.members: there is no system {part!r}")

@@ -151,7 +151,7 @@ def test_posteriors_of_something_else_are_refused(toy: Toy, change: Any, says: s
     assert list(toy.work.exp("targets").glob("[!.]*")) == []
 
 
-def test_exports_replace_only_exports(toy: Toy) -> None:
+def test_exports_replace_only_exports(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     config = toy.config(teacher=HARD | {"members": 1}, direct=HARD)
     folder = toy.work.root / "posteriors"
     arguments = {"form": "npz", "set_name": "dev"}
@@ -167,6 +167,15 @@ def test_exports_replace_only_exports(toy: Toy) -> None:
         export_posteriors(config, toy.work, "teacher", folder, form="npz", set_name="test-other")
     with pytest.raises(UserError, match="holds other files"):
         export_posteriors(config, toy.work, "teacher", toy.work.root, **arguments)
+    (folder / "NOTES.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"holds other files \(NOTES\.txt\)"):
+        export_posteriors(config, toy.work, "teacher", folder, form="npz", set_name="train")
+    assert (folder / "NOTES.txt").exists()
+    with pytest.raises(UserError, match=r"there is no system 'align'"):
+        export_posteriors(config, toy.work, "align", toy.work.root / "more", **arguments)
+    monkeypatch.chdir(toy.work.root)
+    with pytest.raises(UserError, match="is where this command runs; give the name of a new folder"):
+        export_posteriors(config, toy.work, "teacher", Path(), **arguments)
 
 
 def test_a_folder_cannot_run_beside_a_student(toy: Toy) -> None:

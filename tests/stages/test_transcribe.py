@@ -204,6 +204,14 @@ def test_files_for_each_recording(work, recordings, tmp_path, caplog):
     for form, output in (("srt", tmp_path / "out"), ("ctm", None)):
         with pytest.raises(UserError, match=rf"several recordings would be .*one\.{form}"):
             transcribe_to(files, twice, form, output, echo=echo)
+    spaced = Recordings((tmp_path / "a b.wav", tmp_path / "other" / "a_b.wav"))  # columns of CTM have no spaces
+    with pytest.raises(UserError, match=r"several recordings would be a_b\.ctm"):
+        transcribe_to(files, spaced, "ctm", None, echo=echo)
+    by_hand = recordings[0].with_suffix(".txt")
+    by_hand.write_text("my transcript")
+    with pytest.raises(UserError, match=r"one\.txt is beside its recording, and may be a transcript by hand"):
+        transcribe_to(files, Recordings(tuple(recordings)), "text", recordings[0].parent, echo=echo)
+    assert by_hand.read_text() == "my transcript"
     with pytest.raises(UserError, match="no recording given"):
         transcribe_to(files, Recordings(()), "text", None, echo=echo)
     with pytest.raises(UserError, match=r"cannot be made .*; name another folder with --output"):

@@ -75,7 +75,9 @@ CONFIGS = st.fixed_dictionaries(
     optional={
         "seed": st.integers(0, 2**31),
         "corpus": st.sampled_from([{"name": "timit", "phone_set": 39}, {"sampling_rate": 16000}, {"name": "folder"}]),
-        "features": st.fixed_dictionaries({"speeds": st.lists(st.integers(1, 3) | st.floats(0.5, 2), max_size=3)}),
+        "features": st.fixed_dictionaries(
+            {"speeds": st.lists(st.integers(1, 3) | st.floats(0.5, 2).map(lambda speed: round(speed, 3)), max_size=3)}
+        ),
     },
 )
 
@@ -202,6 +204,10 @@ def test_the_reference_in_the_docs_is_that_of_the_code():
         ("systems.direct", [1], "systems.direct: expected a mapping of settings, not [1]"),
         ("systems.direct.model", "big", "systems.direct.model: expected a mapping of settings, not 'big'"),
         ("features.speeds", 3, "features.speeds must be a list, not 3"),
+        ("features.speeds", [1.0, 0.9, 0.9000001],
+         "features: speeds: two of 1.0, 0.9, 0.9000001 are alike in six digits; leave one out"),
+        ("systems", {"seconds.json": {}}, "systems: 'seconds.json' cannot be a name: it may have 100 characters, "
+         "and not end in .json or .yaml"),
         ("seed", True, "seed must be a whole number, not True"),
         ("seed", 1.0, "seed must be a whole number, not 1.0"),
         ("lang.closures", 1, "lang.closures must be true or false, not 1"),
