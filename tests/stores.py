@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asr_kd.frames.features import FRAME_SHIFT, FeaturesConfig
+from asr_kd.frames.features import FeaturesConfig, frame_seconds
 from asr_kd.frames.normalisation import Normalisation
 from asr_kd.frames.store import FrameStore, FrameStoreWriter, StoredUtterance
 from asr_kd.io.stamp import STAMP, Stamp
@@ -23,6 +23,7 @@ def write_store(
     warps: list[float] | None = None,
     config: FeaturesConfig | None = None,
     training: Normalisation | None = None,
+    sampling_rate: int = 16000,
 ) -> FrameStore:
     """A small store from features in memory, [(id, (T, D))]."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,7 +36,7 @@ def write_store(
                 utterance_id,
                 group=groups[u] if groups else utterance_id,
                 text=texts[u] if texts else "",
-                duration=len(features) * FRAME_SHIFT,
+                duration=len(features) * frame_seconds(sampling_rate),
                 speed=speeds[u] if speeds else 1.0,
                 warp=warps[u] if warps else 1.0,
             )

@@ -23,13 +23,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_kd.alignment.times import find_textgrids, read_ctm, read_textgrid
+from asr_kd.alignment.times import Interval, find_textgrids, read_ctm, read_textgrid
 from asr_kd.errors import UserError
-from asr_kd.frames.features import FRAME_SHIFT
 from asr_kd.io.files import read_lines
 from asr_kd.io.kaldi_tables import file_of, read_int_vectors, script_entries
 
-# a label (an index into the names), its start and its end in frames of 10 ms
+# a label (an index into the names), its start and its end in frames
 SPAN = np.dtype([("label", "<i4"), ("start", "<f4"), ("end", "<f4")])
 _PHONES = "phones.txt"
 _CTM = re.compile(r".*\.ctm(\.gz)?")
@@ -68,8 +67,11 @@ def label_files(folder: Path) -> list[Path]:
     return sorted({*files, *([table] if table.exists() else [])})
 
 
-def read_labels(folder: Path, utterances: Collection[str]) -> GivenLabels:
+def read_labels(folder: Path, utterances: Collection[str], frame_seconds: float) -> GivenLabels:
     """The labels of those of these utterances that the folder has labels of.
+
+    Args:
+      frame_seconds: from one of our frames to the next; times become frames by it. Archives count frames already.
 
     Raises:
       UserError: there is no such folder, it has no labels, labels of several kinds or of other utterances alone; or a
@@ -77,7 +79,8 @@ def read_labels(folder: Path, utterances: Collection[str]) -> GivenLabels:
     """
     kind, files = _sources(folder)
     table = folder / _PHONES
-    request = _Request(folder, files, _read_phones(table) if table.exists() else {}, utterances)
+    phones = _read_phones(table) if table.exists() else {}
+    request = _Request(folder, files, phones, utterances, frame_seconds)
     index: dict[str, int] = {"": 0}
     labelled: dict[str, list[NDArray[np.void]]] = {}
     other = ""
@@ -122,6 +125,12 @@ class _Request:
     files: Sequence[Path]
     phones: Mapping[str, str]  # number -> name
     utterances: Collection[str]
+    frame_seconds: float
+
+    def row(self, interval: Interval, names: Mapping[str, str]) -> Row:
+        """Counts the times of an interval in frames; its label is renamed where it is among `names`."""
+        label = names.get(interval.label, interval.label)
+        return label, interval.start / self.frame_seconds, interval.end / self.frame_seconds
 
 
 def _read_textgrids(request: _Request) -> Iterator[tuple[str, Sequence[Row]]]:
@@ -130,16 +139,13 @@ def _read_textgrids(request: _Request) -> Iterator[tuple[str, Sequence[Row]]]:
         intervals = read_textgrid(path).phones if needed else []
         if needed and not intervals:
             raise UserError(f"{path}: there is no tier 'phones' in it; rename its tier of phones, or delete the file.")
-        yield utterance, [(i.label, i.start / FRAME_SHIFT, i.end / FRAME_SHIFT) for i in intervals]
+        yield utterance, [request.row(interval, {}) for interval in intervals]
 
 
 def _read_ctms(request: _Request) -> Iterator[tuple[str, Sequence[Row]]]:
-    names = request.phones
     for path in request.files:
         for utterance, lines in itertools.groupby(read_ctm(path), lambda line: line[0]):
-            intervals = [i for _, i in lines]
-            rows = [(names.get(i.label, i.label), i.start / FRAME_SHIFT, i.end / FRAME_SHIFT) for i in intervals]
-            yield utterance, rows
+            yield utterance, [request.row(interval, request.phones) for _, interval in lines]
 
 
 def _read_archives(request: _Request) -> Iterator[tuple[str, Sequence[Row]]]:

@@ -15,16 +15,18 @@ from numpy.typing import NDArray
 from asr_kd.alignment.topology import NUM_HMM_STATES, CannotAlignError, TranscriptGraph
 from asr_kd.alignment.transcripts import Starts
 from asr_kd.errors import UserError
-from asr_kd.frames.features import FRAME_SHIFT
 from asr_kd.frames.store import FrameStore
 from asr_kd.io.files import open_text
 from asr_kd.kernels import compiled
 
 
-def read_starts(cuts: Path, store: FrameStore) -> Starts:
+def read_starts(cuts: Path, store: FrameStore, frame_seconds: float) -> Starts:
     """Reads the first frame of each phone of each utterance from the phone times in a list of cuts.
 
     The times of altered copies are altered likewise. An utterance with fewer frames than phones is not in the result.
+
+    Args:
+      frame_seconds: from one frame of the store to the next.
 
     Raises:
       UserError: a cut has no phone times, or the store has an utterance that is no cut.
@@ -45,20 +47,24 @@ def read_starts(cuts: Path, store: FrameStore) -> Starts:
         if original not in seconds:
             raise UserError(f"{store.folder} has an utterance {original} that {cuts} does not have.")
         num_frames = int(store.offsets[utterance + 1] - store.offsets[utterance])
-        first_frames = frames_of(seconds[original] / float(store.speeds[utterance]), num_frames)
+        times = seconds[original] / float(store.speeds[utterance])
+        first_frames = frames_of(times, num_frames, frame_seconds)
         if first_frames is not None:
             starts[utterance] = first_frames
     return starts
 
 
-def frames_of(seconds: NDArray[np.float64], num_frames: int) -> NDArray[np.int32] | None:
+def frames_of(seconds: NDArray[np.float64], num_frames: int, frame_seconds: float) -> NDArray[np.int32] | None:
     """(K,) times at which phones begin -> (K + 1,) their first frames and T; each phone gets at least one frame.
 
     None where there are fewer frames than phones.
+
+    Args:
+      frame_seconds: from one frame to the next.
     """
     if num_frames < len(seconds):
         return None
-    starts = np.append(np.round(seconds / FRAME_SHIFT), num_frames).astype(np.int32)
+    starts = np.append(np.round(seconds / frame_seconds), num_frames).astype(np.int32)
     order = np.arange(len(starts), dtype=np.int32)
     starts[0] = 0
     # strictly rising from left to right, then moved back where too few frames are left for the phones that follow

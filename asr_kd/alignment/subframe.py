@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_kd.frames.features import FRAME_SHIFT
 from asr_kd.frames.source import FrameSource
 
 _SHORTEST = 0.001  # seconds that a phone must keep
@@ -40,13 +39,14 @@ class SubframeShiftedFrames:
         return frames + self._delay * steps
 
 
-def mean_starts(segments: Sequence[NDArray[np.int32]]) -> NDArray[np.float64]:
+def mean_starts(segments: Sequence[NDArray[np.int32]], frame_seconds: float) -> NDArray[np.float64]:
     """Returns the time at which each segment of the first phase begins, as the mean over all phases.
 
     A phase with another pronunciation, or with silence where the first phase has none, does not count there.
 
     Args:
       segments: (K, 5) of each phase, as in `set_alignment`; phase p of P lies p / P frames later than the first.
+      frame_seconds: from one frame to the next.
 
     Returns:
       (K,) seconds.
@@ -62,9 +62,9 @@ def mean_starts(segments: Sequence[NDArray[np.int32]]) -> NDArray[np.float64]:
     begins = np.append(True, np.diff(first[:, 0]) != 0)[: len(first_starts)]
     starts = np.where(begins, 0.0, total / count)
     # neighbours that count the same phases keep their order; others could lose it
-    short = ~begins & (np.diff(starts, prepend=0.0) < _SHORTEST / FRAME_SHIFT)
+    short = ~begins & (np.diff(starts, prepend=0.0) < _SHORTEST / frame_seconds)
     broken = np.isin(first[:, 0], first[short, 0])
-    return np.where(broken, first_starts, starts) * FRAME_SHIFT
+    return np.where(broken, first_starts, starts) * frame_seconds
 
 
 def _keys(segments: NDArray[np.int32]) -> NDArray[np.void]:

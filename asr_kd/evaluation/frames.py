@@ -17,11 +17,11 @@ from torch import Tensor
 from asr_kd.acoustic.model import FrameModel
 from asr_kd.distillation.loss import ensemble_distribution
 from asr_kd.evaluation.bootstrap import Interval, ratio_interval
-from asr_kd.frames.features import FRAME_SHIFT
 from asr_kd.frames.store import FrameStore
 
 _NUMBERS_AT_ONCE = 1 << 23  # posteriors of a block over all members: 32 MiB in float32
 _EXAMPLE_FRAMES = 50_000  # that an example is chosen from
+_EXAMPLE_SENONES = 8  # that it shows
 
 
 @dataclass(frozen=True)
@@ -266,10 +266,10 @@ def example_frame(
     store: FrameStore,
     senones: np.ndarray,
     *,
+    frame_seconds: float,
     temperatures: Sequence[float],
     mean: Literal["arithmetic", "geometric"] = "arithmetic",
     silence: frozenset[int] = frozenset(),
-    entries: int = 8,
 ) -> ExampleFrame | None:
     """The frame that shows best what soft targets say: the teacher is right and confident, yet names two more senones.
 
@@ -278,6 +278,7 @@ def example_frame(
 
     Args:
       senones: as in `frame_metrics`.
+      frame_seconds: from one frame to the next.
       silence: senones of silence.
 
     Returns:
@@ -303,10 +304,10 @@ def example_frame(
     features = torch.from_numpy(store.normalised(utterance)).to(model.device)
     logits = model.member_log_posteriors(features)[:, position : position + 1]
     rows = [ensemble_distribution(logits, temperature=t, mean=mean)[0].exp().cpu() for t in temperatures]
-    order = rows[int(np.argmin(temperatures))].argsort(descending=True, stable=True)[:entries]
+    order = rows[int(np.argmin(temperatures))].argsort(descending=True, stable=True)[:_EXAMPLE_SENONES]
     return ExampleFrame(
         store.ids[utterance],
-        position * FRAME_SHIFT,
+        position * frame_seconds,
         int(senones[frame]),
         list(temperatures),
         order.tolist(),

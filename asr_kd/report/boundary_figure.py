@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from asr_kd.alignment.times import Interval, Times
-from asr_kd.frames.features import FRAME_SHIFT
 from asr_kd.report.svg import STYLE, to_svg
 
 OURS, REFERENCE = "#d95f02", "#1f78b4"  # two colours that also differ for the colour-blind
@@ -22,16 +21,17 @@ _INCHES_PER_SECOND = 4.0
 
 
 @mpl.rc_context(STYLE | {"axes.grid": False})
-def boundary_figure(features: np.ndarray, ours: Times, reference: Times) -> str:
+def boundary_figure(features: np.ndarray, ours: Times, reference: Times, *, frame_seconds: float) -> str:
     """SVG, for words and phones may be of any script.
 
     Args:
       features: (T, D) log-mel energies, the lowest band first.
+      frame_seconds: from one frame to the next.
     """
     width = float(np.clip(_INCHES_PER_SECOND * ours.duration, 8, 40))
     figure = Figure(figsize=(width, 5.4), layout=ConstrainedLayoutEngine(hspace=0, h_pad=0.02))
     above, middle, below = figure.subplots(3, 1, sharex=True, height_ratios=[1, 3.2, 1])
-    end = len(features) * FRAME_SHIFT
+    end = len(features) * frame_seconds
     middle.imshow(
         np.asarray(features, np.float32).T, origin="lower", aspect="auto", cmap="Greys", extent=(0, end, 0, 1)
     )

@@ -21,6 +21,7 @@ from asr_kd.errors import UserError
 from asr_kd.evaluation.bootstrap import ratio_interval
 from asr_kd.evaluation.frames import Diversity, ExampleFrame, between_parts, example_frame
 from asr_kd.evaluation.wer import confusions
+from asr_kd.frames.features import frame_seconds
 from asr_kd.frames.store import FrameStore
 from asr_kd.io.files import read_json
 from asr_kd.io.stamp import read_stamp
@@ -224,6 +225,7 @@ def _example(
         TeacherFolder(work.exp(teacher), sum(config.answering(teacher).values())).load("cpu"),
         store,
         np.asarray(open_labels(work, store, kind)),
+        frame_seconds=frame_seconds(config.corpus.sampling_rate),
         temperatures=sorted({1.0, results.distillation.temperature, FLAT_TEMPERATURE}),
         mean=results.distillation.mean,
         silence=silence,

@@ -38,7 +38,7 @@ from asr_kd.alignment.transcripts import Failures, TranscribedFrames
 from asr_kd.alignment.tree import Tree, monophone_tree, read_tree, write_tree
 from asr_kd.alignment.tree_growing import grow_tree_of_set
 from asr_kd.errors import UserError
-from asr_kd.frames.features import FRAME_SHIFT
+from asr_kd.frames.features import FRAME_SHIFT, frame_seconds
 from asr_kd.frames.store import FrameStore
 from asr_kd.io.files import digest_of, file_digest, read_lines, replacing_file
 from asr_kd.io.folders import discard_partial, replacing_folder, resuming_folder
@@ -189,9 +189,10 @@ class _Run:
     def data(self) -> dict[str, TranscribedFrames]:
         """The transcribed frames of each set; test sets have lexicons of their own beside that of training."""
         settings, data = self.config.alignment, {}
+        shift = frame_seconds(self.config.corpus.sampling_rate)
         for name, store in self.stores.items():
             lang = read_lang(self.work.lang, self.work.lexicon(name))
-            starts = read_starts(self.work.cuts(name), store) if settings.labels == "manual" else None
+            starts = read_starts(self.work.cuts(name), store, shift) if settings.labels == "manual" else None
             data[name] = TranscribedFrames.of_store(store, lang, settings.optional_silence, starts)
         return data
 
@@ -342,8 +343,9 @@ class _Run:
                 shifted = replace(data, frames=SubframeShiftedFrames(data.frames, phase / phases))
                 self._align_set(phase_folder, shifted, f"align {name}, phase {phase + 1} of {phases}")
                 segments.append(read_array(phase_folder / SEGMENTS))
+            starts = mean_starts(segments, frame_seconds(self.config.corpus.sampling_rate))
             with replacing_file(folder / STARTS) as temporary:
-                np.save(temporary, mean_starts(segments), allow_pickle=False)
+                np.save(temporary, starts, allow_pickle=False)
         for phase_folder in phase_folders:
             shutil.rmtree(phase_folder, ignore_errors=True)
 

@@ -26,6 +26,7 @@ from asr_kd.alignment.times import Interval, Times, find_textgrids, read_textgri
 from asr_kd.corpora.settings import TimitConfig
 from asr_kd.corpora.timit_times import Span, mapped, read_phone_map, read_phones, read_words
 from asr_kd.errors import UserError
+from asr_kd.frames.features import frame_seconds
 from asr_kd.io.files import digest_of, file_digest
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import Stamp
@@ -109,7 +110,7 @@ def compare(config: Config, work: Workspace, form: str, directory: Path) -> Comp
     stores = {name: open_frames(work, name) for name in all_sets(config, work)}
     references = _references(config, work, form, directory, [i for store in stores.values() for i in store.ids])
     pairs, other = [], ""
-    for ours in (times for name in stores for times in read_times(work, name)):
+    for ours in (times for name in stores for times in read_times(config, work, name)):
         if ours.utterance in references:
             pairs.append((ours, references[ours.utterance].read()))
         else:
@@ -138,7 +139,8 @@ def compare(config: Config, work: Workspace, form: str, directory: Path) -> Comp
             store = next(store for store in stores.values() if result.typical in store.ids)
             features = store.features[store.span(store.index(result.typical))]
             shown = next(pair for pair in pairs if pair[0].utterance == result.typical)
-            (temporary / "example.svg").write_text(as_image(boundary_figure(features, *shown)), encoding="utf-8")
+            figure = boundary_figure(features, *shown, frame_seconds=frame_seconds(config.corpus.sampling_rate))
+            (temporary / "example.svg").write_text(as_image(figure), encoding="utf-8")
     return result
 
 

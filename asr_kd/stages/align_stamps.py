@@ -8,6 +8,8 @@
 - the labels of a set: its alignment and the tree;
 - times that are finer than a frame: the alignment of their set.
 
+Where frames are not exactly 10 ms apart, what is made from times in seconds, or gives them, depends on their distance.
+
 So no artefact but the totals depends on a set that is only scored.
 """
 
@@ -17,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from asr_kd.alignment.settings import flat_start_settings, realign_settings, tree_settings
+from asr_kd.frames.features import FRAME_SHIFT, frame_seconds
 from asr_kd.frames.store import FrameStore
 from asr_kd.io.files import digest_of, file_digest
 from asr_kd.io.stamp import Stamp
@@ -50,7 +53,18 @@ class AlignmentStamps:
         inputs = {"lang": self.spoken} | ({"labels": self.given_labels} if self.given_labels else {})
         for name in self.stores if settings.learn_from == "all" else [TRAIN]:
             inputs |= {f"{name} {key}": digest for key, digest in self._of_set(name).items()}
-        return Stamp("aligner", {"alignment": flat_start_settings(settings)}, inputs, seed)
+        # only these labels are read from times in seconds
+        shift = self._frame_seconds if settings.labels in ("manual", "from") else {}
+        return Stamp("aligner", {"alignment": flat_start_settings(settings), **shift}, inputs, seed)
+
+    @property
+    def _frame_seconds(self) -> dict[str, float]:
+        """The seconds from one frame to the next, as an entry of settings; nothing where they are 10 ms.
+
+        Versions before this entry took them for 10 ms always: what they made is out of date only where they are not.
+        """
+        seconds = frame_seconds(self.config.corpus.sampling_rate)
+        return {} if seconds == FRAME_SHIFT else {"frame_seconds": seconds}
 
     def _of_set(self, name: str) -> dict[str, str]:
         lexicon = self.work.lexicon(name)
@@ -80,7 +94,7 @@ class AlignmentStamps:
         return Stamp(labels_of(kind), {"set": name}, inputs)
 
     def times(self, name: str) -> Stamp:
-        settings = {"phases": self.config.alignment.phases}
+        settings = {"phases": self.config.alignment.phases, **self._frame_seconds}
         return Stamp("subframe times", settings, {"alignment": self.alignment(name).digest})
 
     def totals(self, offsets: Mapping[str, float]) -> Stamp:

@@ -20,6 +20,7 @@ from asr_kd.alignment.set_alignment import AlignedBlock
 from asr_kd.alignment.topology import CannotAlignError
 from asr_kd.alignment.transcripts import TranscribedFrames
 from asr_kd.errors import UserError
+from asr_kd.frames.features import frame_seconds
 from asr_kd.io.folders import resuming_folder
 from asr_kd.io.stamp import Stamp
 from asr_kd.lang.lexicon import read_lang
@@ -99,7 +100,8 @@ class Aligners:
         if settings.labels == "from":
             # the flat start learns from no others
             ids = {name for name, unaltered in zip(data.frames.ids, data.unaltered, strict=True) if unaltered}
-            labels = read_labels(self.work.config_path.parent / settings.dir, ids)
+            shift = frame_seconds(self.config.corpus.sampling_rate)
+            labels = read_labels(self.work.config_path.parent / settings.dir, ids, shift)
         resumed = partial(cached_rounds, folder=unfinished / _ROUNDS, codec=ARRAYS)
         return flat_start(data, settings, seed=self.config.seed, nj=self.nj, map_rounds=resumed, labels=labels)
 

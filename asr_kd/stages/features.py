@@ -23,7 +23,7 @@ from asr_kd.corpora.audio import Audio, AudioFormat, BadAudio, Clip, read_clips
 from asr_kd.corpora.cuts import cut_audio, read_cuts
 from asr_kd.corpora.sources import allowed_pipe
 from asr_kd.errors import UserError
-from asr_kd.frames.features import FRAME_LENGTH, FRAME_SHIFT, FeaturesConfig, check_features, fbank, resample
+from asr_kd.frames.features import FRAME_LENGTH, FeaturesConfig, check_features, fbank, frame_seconds, resample
 from asr_kd.frames.store import FrameStoreWriter, StoredUtterance, copy_name, store_bytes
 from asr_kd.io.folders import discard_partial, resuming_folder
 from asr_kd.io.formatting import human_bytes
@@ -127,7 +127,8 @@ def _make_set(config: Config, work: Workspace, name: str, nj: int, allow_pipes: 
         raise UserError(f"{cuts} has no cut; {again}.")
     _check_names(durations, features.copies)
     seconds = sum(durations.values()) * sum(1 / speed for speed, _ in features.copies)
-    needed = store_bytes(round(seconds / FRAME_SHIFT), len(durations) * len(features.copies), features)
+    shift = frame_seconds(config.corpus.sampling_rate)
+    needed = store_bytes(round(seconds / shift), len(durations) * len(features.copies), features)
     log.info("features of %s: %s; %d cuts, %s of disk needed", name, reason, len(durations), human_bytes(needed))
     check_disk(folder, needed)
     if seconds < _SMALL and not on_cluster():
@@ -146,7 +147,7 @@ def _make_set(config: Config, work: Workspace, name: str, nj: int, allow_pipes: 
         metadata |= {
             "utterances": writer.num_utterances,
             "frames": writer.num_frames,
-            "minutes": round(writer.num_frames * FRAME_SHIFT / 60, 3),
+            "minutes": round(writer.num_frames * shift / 60, 3),
             "bytes": sum(file.stat().st_size for file in temporary.iterdir()),
             "left_out": state["left_out"],
         }

@@ -12,7 +12,7 @@ from asr_kd.alignment.set_alignment import SEGMENTS, STARTS, read_array
 from asr_kd.alignment.times import Interval, Times, ctm_lines, write_textgrid
 from asr_kd.alignment.topology import SIL
 from asr_kd.errors import UserError
-from asr_kd.frames.features import FRAME_SHIFT
+from asr_kd.frames.features import frame_seconds
 from asr_kd.io.files import replacing_file
 from asr_kd.io.stamp import read_stamp
 from asr_kd.lang.lexicon import Lang, read_lang
@@ -28,7 +28,7 @@ def export(config: Config, work: Workspace, form: str, directory: Path) -> int:
     """
     require(work.exp("align"), work, "align")
     directory.mkdir(parents=True, exist_ok=True)
-    utterances = [times for name in all_sets(config, work) for times in read_times(work, name)]
+    utterances = [times for name in all_sets(config, work) for times in read_times(config, work, name)]
     if form == "textgrid":
         for times in utterances:
             with replacing_file(directory / f"{times.utterance}.TextGrid") as temporary:
@@ -40,7 +40,7 @@ def export(config: Config, work: Workspace, form: str, directory: Path) -> int:
     return len(utterances)
 
 
-def read_times(work: Workspace, name: str) -> Iterator[Times]:
+def read_times(config: Config, work: Workspace, name: str) -> Iterator[Times]:
     """The aligned, unaltered utterances of a set."""
     folder = work.exp("align") / name
     if not (folder / SEGMENTS).exists():  # of a set that was added after the others were aligned
@@ -49,7 +49,7 @@ def read_times(work: Workspace, name: str) -> Iterator[Times]:
     segments = read_array(folder / SEGMENTS)
     offsets_file = work.exp("align") / OFFSETS_FILE
     offsets = read_offsets(offsets_file) if offsets_file.exists() else {}
-    starts = segments[:, 3] * FRAME_SHIFT  # seconds
+    starts = segments[:, 3] * frame_seconds(config.corpus.sampling_rate)
     if read_stamp(times_folder(work, name)) is not None:
         starts = read_array(times_folder(work, name) / STARTS)
     bounds = np.searchsorted(segments[:, 0], np.arange(len(store.ids) + 1))

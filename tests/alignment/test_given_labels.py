@@ -19,6 +19,8 @@ from asr_kd.alignment.times import Interval, Times, write_textgrid
 from asr_kd.alignment.topology import equal_alignment
 from asr_kd.alignment.transcripts import TranscribedFrames
 from asr_kd.errors import UserError
+from asr_kd.frames.features import FRAME_SHIFT, frame_seconds
+from asr_kd.frames.features import num_frames as frames_of_samples
 from asr_kd.frames.source import ArrayFrames
 from asr_kd.lang.lexicon import Lang
 
@@ -58,18 +60,37 @@ def write_numbered_ctm(folder: Path) -> None:
 @pytest.mark.parametrize("write", [write_kaldi, write_grid, write_ctm, write_numbered_ctm])
 def test_every_kind_of_file_gives_the_same_frames(tmp_path: Path, write: Callable[[Path], None]) -> None:
     write(tmp_path)
-    labels = read_labels(tmp_path, {"u", "v"})
+    labels = read_labels(tmp_path, {"u", "v"}, FRAME_SHIFT)
     assert labels.names[0] == "" and labels.spans.keys() == {"u"}
     spans = labels.spans["u"]
     assert [(labels.names[s["label"]] or "SIL", round(s["start"]), round(s["end"])) for s in spans] == PHONES
     assert len(label_files(tmp_path)) == len([path for path in tmp_path.rglob("*.*") if path.name != "words.ctm"])
 
 
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100])
+@pytest.mark.parametrize("form", ["TextGrid", "ctm"])
+def test_times_begin_in_the_frame_that_is_then_at_any_sampling_rate(tmp_path: Path, rate: int, form: str) -> None:
+    """At 22,050 and 11,025 Hz frames are not 10 ms apart, and 30 s are seven frames more than 3,000."""
+    phones = [Interval(0.0, 25.0, "B"), Interval(25.0, 25.1, "AA"), Interval(25.1, 30.0, "B")]
+    if form == "ctm":
+        (tmp_path / "phones.ctm").write_text(
+            "".join(f"u 1 {i.start} {i.end - i.start:.4f} {i.label}\n" for i in phones)
+        )
+    else:
+        write_textgrid(Times("u", 30.0, [], phones), tmp_path / "u.TextGrid")
+    labels = read_labels(tmp_path, {"u"}, frame_seconds(rate))
+    symbols = frame_symbols(labels.spans["u"], frames_of_samples(30 * rate, rate))
+    assert symbols is not None, "labels of the whole recording have its length"
+    inside = np.flatnonzero(symbols // 3 == labels.names.index("AA"))
+    assert inside[0] == round(25.0 * rate / round(rate / 100))
+    assert inside[-1] + 1 == round(25.1 * rate / round(rate / 100))
+
+
 def test_kaldis_own_alignments_are_of_transitions_whatever_lies_beside_them(tmp_path: Path) -> None:
     write_kaldi(tmp_path, "u", [7, 7, 812])
     (tmp_path / "ali.1.gz").write_bytes(gzip.compress((tmp_path / "phones.ark").read_bytes()))
     (tmp_path / "phones.ark").unlink()
-    labels = read_labels(tmp_path, {"u"})
+    labels = read_labels(tmp_path, {"u"}, FRAME_SHIFT)
     assert labels.names == ["", "7", "812"] and labels.spans["u"].tolist() == [(1, 0, 2), (2, 2, 3)]
 
 
@@ -95,14 +116,14 @@ def test_a_folder_that_cannot_be_used_is_one_sentence(
     prepare(tmp_path)
     with pytest.raises(UserError, match=message):
         label_files(tmp_path)
-        read_labels(tmp_path, {"u"})
+        read_labels(tmp_path, {"u"}, FRAME_SHIFT)
 
 
 def test_a_wrong_phones_txt_is_named(tmp_path: Path) -> None:
     write_kaldi(tmp_path)
     (tmp_path / "phones.txt").write_text("<eps> 0\nSIL\n")
     with pytest.raises(UserError, match=r"phones\.txt:2: expected PHONE NUMBER, found 'SIL'; correct the line"):
-        read_labels(tmp_path, {"u"})
+        read_labels(tmp_path, {"u"}, FRAME_SHIFT)
     with pytest.raises(UserError, match="gone: there is no such folder; name the one that holds the labels"):
         label_files(tmp_path / "gone")
 

@@ -12,6 +12,7 @@ from asr_kd.acoustic.model import FrameModel, build_model
 from asr_kd.acoustic.settings import DnnConfig, ModelConfig, TdnnConfig
 from asr_kd.evaluation import frames as frames_module
 from asr_kd.evaluation.frames import alternating, between_parts, diversity, example_frame, frame_metrics
+from asr_kd.frames.features import FRAME_SHIFT, frame_seconds
 from asr_kd.frames.store import FrameStore
 
 from ..stores import write_store
@@ -168,16 +169,21 @@ def test_labels_of_another_length_are_refused(model: FrameModel, store: FrameSto
         frame_metrics(model, store, senones[:-1])
 
 
+@pytest.mark.parametrize("rate", [16000, 22050])
 def test_example_frame_is_a_real_frame_and_its_rows_are_the_tempered_mean(
-    model: FrameModel, store: FrameStore, senones: np.ndarray
+    model: FrameModel, store: FrameStore, senones: np.ndarray, rate: int
 ) -> None:
-    actual = example_frame(model, store, senones, temperatures=[1.0, 3.0], silence=frozenset({0}), entries=4)
+    shift, silence = frame_seconds(rate), frozenset({0})
+    actual = example_frame(model, store, senones, frame_seconds=shift, temperatures=[1.0, 3.0], silence=silence)
     assert actual is not None
-    frame = int(store.offsets[store.index(actual.utterance)]) + round(actual.seconds * 100)
+    position = actual.seconds * rate / round(rate / 100)
+    assert position == pytest.approx(round(position), abs=1e-9) and position > 0
+    frame = int(store.offsets[store.index(actual.utterance)]) + round(position)
     assert senones[frame] == actual.label != 0
     logits = np.log(posteriors(model, store)[:, frame])
     for temperature, row in zip(actual.temperatures, actual.probabilities, strict=True):
         p = np.exp(logits / temperature)
         np.testing.assert_allclose(row, (p / p.sum(1, keepdims=True)).mean(0)[actual.senones], rtol=1e-4)
     assert list(actual.probabilities[0]) == sorted(actual.probabilities[0], reverse=True)
-    assert example_frame(model, store, np.full_like(senones, -1), temperatures=[1.0]) is None
+    nothing = np.full_like(senones, -1)
+    assert example_frame(model, store, nothing, frame_seconds=FRAME_SHIFT, temperatures=[1.0]) is None

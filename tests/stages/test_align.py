@@ -18,6 +18,7 @@ from asr_kd.alignment import aligner, flat_start
 from asr_kd.alignment.set_alignment import CONTEXTS, SEGMENTS, read_array
 from asr_kd.alignment.settings import AlignmentConfig, RealignConfig
 from asr_kd.alignment.tree import read_tree
+from asr_kd.corpora.settings import FolderConfig
 from asr_kd.errors import UserError
 from asr_kd.frames.source import FrameSource
 from asr_kd.frames.store import FrameStore
@@ -25,6 +26,7 @@ from asr_kd.io.stamp import STAMP, Stamp, read_stamp
 from asr_kd.lang.lexicon import Lang, write_lang
 from asr_kd.stages import align as stage
 from asr_kd.stages.align import AlignResult
+from asr_kd.stages.align_stamps import AlignmentStamps
 from asr_kd.stages.finished_alignment import read_times
 from asr_kd.workspace.config import Config, SystemConfig
 from asr_kd.workspace.sets import add_set, open_labels
@@ -346,7 +348,7 @@ def test_killed_again_and_again_it_gets_done(tmp_path: Path) -> None:
     assert work.exp("tree_monophone").exists() and not list(work.root.rglob("senones*.stamp.json"))
     assert align(config, work, Never).ran
     assert_same(labels(work), labels(whole))
-    assert list(read_times(work, "test")) == list(read_times(whole, "test"))
+    assert list(read_times(CONFIG, work, "test")) == list(read_times(CONFIG, whole, "test"))
 
 
 def test_blocks_and_rounds_that_are_done_are_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,7 +424,7 @@ def test_phases_change_times_and_no_label(tmp_path: Path) -> None:
     align(changed(phases=4), four)
     assert_same(labels(one), labels(four))
     for name in SETS:
-        by_frame, finer = list(read_times(one, name)), list(read_times(four, name))
+        by_frame, finer = list(read_times(CONFIG, one, name)), list(read_times(CONFIG, four, name))
         assert [times.utterance for times in by_frame] == [times.utterance for times in finer]
         pairs = [pair for one, other in zip(by_frame, finer, strict=True)
                  for pair in zip(one.phones, other.phones, strict=True)]  # fmt: skip
@@ -430,7 +432,8 @@ def test_phases_change_times_and_no_label(tmp_path: Path) -> None:
         moved = np.array([b.start - a.start for a, b in pairs])
         assert np.abs(moved).max() < 0.05 and (np.abs(moved) > 1e-4).mean() > 0.3
     # without phases the times are those of frames again
-    assert align(CONFIG, four, Never).ran and list(read_times(four, "dev")) == list(read_times(one, "dev"))
+    assert align(CONFIG, four, Never).ran
+    assert list(read_times(CONFIG, four, "dev")) == list(read_times(CONFIG, one, "dev"))
 
 
 def test_linear_rounds_come_first_and_are_resumed(tmp_path: Path) -> None:
@@ -473,6 +476,35 @@ def test_settings_that_are_off_leave_older_alignments_as_they_are(tmp_path: Path
     assert stamp is not None and stamp["settings"] == {"alignment": {"rounds": 5}}
     assert not align(changed(max_bad_fraction=0.5), work, Never).ran
     assert align(changed(linear_rounds=1), work).ran
+
+
+def at_rate(rate: int, **settings: Any) -> Config:
+    return dataclasses.replace(changed(**settings), corpus=FolderConfig(sampling_rate=rate))
+
+
+def test_only_times_that_were_counted_in_frames_of_another_length_are_made_again(tmp_path: Path) -> None:
+    """At 44,100 Hz frames are 10 ms apart, at 22,050 Hz 220 samples."""
+    work, _ = make_work(tmp_path)
+    align(at_rate(16000, phases=2), work)
+    before, expected = list(read_times(CONFIG, work, "dev")), labels(work)
+    assert not align(at_rate(44100, phases=2), work, Never).ran
+    assert align(at_rate(22050, phases=2), work, Never).ran
+    assert_same(labels(work), expected)
+    for old, new in zip(before, read_times(at_rate(22050), work, "dev"), strict=True):
+        ratio = 220 / 22050 / 0.01
+        assert [phone.start for phone in new.phones] == pytest.approx([ratio * phone.start for phone in old.phones])
+
+
+@pytest.mark.parametrize(("given", "depends"), [("forced", False), ("words", False), ("manual", True), ("from", True)])
+def test_an_aligner_depends_on_the_distance_of_frames_where_labels_have_times(
+    tmp_path: Path, given: str, depends: bool
+) -> None:
+    work, _ = make_work(tmp_path)
+    stores = {name: FrameStore.open(work.frames(name)) for name in SETS}
+    settings = {"labels": given} | ({"dir": "labels"} if given == "from" else {})
+    rates = (8000, 16000, 22050, 44100, 48000)
+    digests = [AlignmentStamps(at_rate(rate, **settings), work, "", stores).aligner(0).digest for rate in rates]
+    assert len({*digests[:2], *digests[3:]}) == 1 and (digests[2] != digests[0]) == depends
 
 
 def stamps(work: Workspace) -> dict[str, bytes]:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from matplotlib.axes import Axes
 
 from asr_kd.alignment.boundaries import OFFSETS_FILE, write_offsets
 from asr_kd.alignment.set_alignment import SEGMENTS, STARTS, read_array
+from asr_kd.alignment.times import Interval, Times, write_textgrid
 from asr_kd.cli import main
+from asr_kd.corpora.settings import FolderConfig
 from asr_kd.errors import UserError
 from asr_kd.io.stamp import STAMP, Stamp
 from asr_kd.lang.lexicon import Lang, write_lang
@@ -47,6 +52,22 @@ def work(tmp_path: Path) -> Workspace:
         np.save(work.exp("align") / name / SEGMENTS, segments)
     Stamp("align", {}, {}).write(work.exp("align") / STAMP)
     return work
+
+
+@pytest.fixture
+def long_work(work: Workspace) -> Workspace:
+    """At 22,050 Hz frames are 220 samples apart; dev holds 30 s that end with a word."""
+    rows = [(0, 0, -1, 0, 2506), (0, 1, 0, 2506, 2510), (0, 2, 0, 2510, 2516), (0, 0, -1, 2516, 3000)]
+    rows += [(0, 3, 1, 3000, 3004), (0, 4, 1, 3004, 3007)]
+    shutil.rmtree(work.frames("dev"))
+    utterances = [("dev-0", np.random.default_rng(7).normal(size=(3007, 5)))]
+    write_store(work.frames("dev"), utterances, texts=["SAY NO"], sampling_rate=22050)
+    np.save(work.exp("align") / "dev" / SEGMENTS, np.array(rows, np.int32))
+    return work
+
+
+LONG = Config(corpus=FolderConfig(sampling_rate=22050))
+LONG_WORDS = [(frame * 220 / 22050, label) for frame, label in ((2506, "SAY"), (3000, "NO"))]
 
 
 def parse_textgrid(text: str) -> Tiers:
@@ -93,9 +114,43 @@ def test_ctm_reads_back_sorted(work: Workspace, tmp_path: Path) -> None:
 
 
 def test_times_end_with_the_audio(work: Workspace) -> None:
-    (times,) = read_times(work, "dev")
+    (times,) = read_times(Config(), work, "dev")
     for tier in (times.words, times.phones):
         assert tier[0].start == 0.0 and tier[-1].end == times.duration
+
+
+def test_times_follow_the_frames_of_the_sampling_rate(long_work: Workspace, tmp_path: Path) -> None:
+    export(LONG, long_work, "textgrid", tmp_path / "grids")
+    tiers = parse_textgrid((tmp_path / "grids" / "dev-0.TextGrid").read_text(encoding="utf-8"))
+    words = [(start, label) for start, _, label in tiers["words"] if label]
+    assert [label for _, label in words] == ["SAY", "NO"]
+    assert [start for start, _ in words] == pytest.approx([start for start, _ in LONG_WORDS], abs=1e-4)
+    export(LONG, long_work, "ctm", tmp_path / "ctm")
+    rows = [line.split() for line in (tmp_path / "ctm" / "phones.ctm").read_text(encoding="utf-8").splitlines()]
+    assert all(float(row[3]) > 0 for row in rows)
+    ends = [float(row[2]) + float(row[3]) for row in rows if row[0] == "dev-0"]
+    assert ends[-1] == pytest.approx(3007 * 220 / 22050, abs=1e-4)
+
+
+def test_comparing_follows_the_frames_of_the_sampling_rate(
+    long_work: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (say, _), (no, _) = LONG_WORDS
+    intervals = [Interval(0.0, say, ""), Interval(say, say + 0.1, "SAY"), Interval(say + 0.1, no, "")]
+    (tmp_path / "grids").mkdir()
+    reference = Times("dev-0", 30.01, [*intervals, Interval(no, 30.01, "NO")], [])
+    write_textgrid(reference, tmp_path / "grids" / "dev-0.TextGrid")
+    extents, imshow = [], Axes.imshow
+
+    def noted(axes: Axes, *arguments: Any, **settings: Any) -> Any:
+        extents.append(settings["extent"])
+        return imshow(axes, *arguments, **settings)
+
+    monkeypatch.setattr(Axes, "imshow", noted)
+    result = compare(LONG, long_work, "textgrid", tmp_path / "grids")
+    assert result.utterances == 1 and result.words["boundaries"] == 4
+    assert result.words["mean_abs_ms"] < 10 and abs(result.words["median_ms"]) < 1
+    assert extents == [(0, pytest.approx(3007 * 220 / 22050), 0, 1)]
 
 
 def test_export_before_align_names_the_command(tmp_path: Path) -> None:
@@ -105,22 +160,22 @@ def test_export_before_align_names_the_command(tmp_path: Path) -> None:
 
 
 def test_times_finer_than_frames_and_offsets_are_what_is_read(work: Workspace) -> None:
-    by_frame = next(read_times(work, "dev"))
+    by_frame = next(read_times(Config(), work, "dev"))
     segments = read_array(work.exp("align") / "dev" / SEGMENTS)
     folder = times_folder(work, "dev")
     folder.mkdir()
     Stamp("subframe times", {}, {}).write(folder / STAMP)
     np.save(folder / STARTS, 0.01 * segments[:, 3] + 0.003 * (segments[:, 3] > 0))
-    finer = next(read_times(work, "dev"))
+    finer = next(read_times(Config(), work, "dev"))
     assert [one.start for one in finer.phones[1:]] == pytest.approx([one.start + 0.003 for one in by_frame.phones[1:]])
     assert finer.words[1].start == finer.phones[1].start and finer.words[-1].end == finer.duration
     write_offsets(work.exp("align") / OFFSETS_FILE, {"silence-fricative": -10.0})
-    moved = next(read_times(work, "dev"))
+    moved = next(read_times(Config(), work, "dev"))
     assert moved.words[1].start == moved.phones[1].start == pytest.approx(0.12 + 0.003 - 0.01)
     assert moved.phones[2:] == finer.phones[2:]
     (folder / STARTS).write_bytes(b"torn")
     with pytest.raises(UserError, match=r"starts\.npy is missing or damaged"):
-        next(read_times(work, "dev"))
+        next(read_times(Config(), work, "dev"))
 
 
 def test_a_damaged_alignment_is_one_sentence(work: Workspace, tmp_path: Path) -> None:

@@ -107,6 +107,13 @@ def test_stores(corpus: Corpus) -> None:
     assert "18 utterances" in str(result)
 
 
+def test_minutes_are_those_of_the_audio_where_frames_are_not_10_ms_apart(corpus: Corpus) -> None:
+    """At 22,050 Hz they are 220 samples apart: 30 s are 3,007 frames."""
+    corpus.write("train", [corpus.cut("u", noise(30 * 22050), rate=22050)])
+    result = make_features(Config(corpus=PromptsConfig(sampling_rate=22050)), corpus.work, sets=("train",))
+    assert (result.sets[0].frames, result.sets[0].minutes) == (3007, 0.5)
+
+
 def test_warped_copies(corpus: Corpus) -> None:
     plain = make_features(SPEEDS, corpus.work, sets=("train",)).sets[0]
     before = FrameStore.open(corpus.work.frames("train"))
