@@ -55,6 +55,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     samples, _ = soundfile.read(config.parent.parent / "corpus" / "test" / "test00.wav", dtype="float32")
     soundfile.write(here / "call.mp3", samples, RATE, format="MP3")
+    sounds = here / "recipes" / "prompts" / "download" / "sounds"
+    sounds.mkdir(parents=True, exist_ok=True)
+    soundfile.write(sounds / "confbridge-only-one.wav", samples, RATE)
     return here
 
 

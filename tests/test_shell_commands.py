@@ -69,6 +69,8 @@ def here(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: 
     rng = np.random.default_rng(5)
     for name in ("call.mp3", "meeting.wav", "new.mp3"):
         soundfile.write(name, say(["BA", "SI"], rng), RATE)
+    Path("recipes/prompts/download/sounds").mkdir(parents=True, exist_ok=True)
+    shutil.copy("meeting.wav", "recipes/prompts/download/sounds/confbridge-only-one.wav")
     shutil.copytree("corpus", "LibriSpeech")
     shutil.copytree("corpus", "TIMIT")
     shutil.copytree("corpus/test", "LibriSpeech/test-other")
