@@ -21,7 +21,7 @@ def replacing_folder(path: Path, stamp: Stamp, metadata: dict[str, Any] | None =
 
     `metadata` may be filled by the body. A killed run leaves only the temporary folder, which the next run removes.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = _beside(path, "tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     with full_disk_is_an_error(path):
         temporary.mkdir(parents=True)
@@ -34,9 +34,12 @@ def replacing_folder(path: Path, stamp: Stamp, metadata: dict[str, Any] | None =
 
 
 def put_in_place(temporary: Path, path: Path, stamp: Stamp, metadata: dict[str, Any] | None = None) -> None:
-    """Writes the stamp into a finished folder and moves it to `path`, replacing what was there."""
+    """Writes the stamp into a finished folder and moves it to `path`, replacing what was there.
+
+    Where `path` is a link, as to another disk, it stays one, and the folder that it names is replaced.
+    """
     stamp.write(temporary / STAMP, metadata)
-    old = path.with_name(f".{path.name}.old")
+    path, old = _place(path), _beside(path, "old")
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():
         path.rename(old)
@@ -46,7 +49,7 @@ def put_in_place(temporary: Path, path: Path, stamp: Stamp, metadata: dict[str, 
 
 def partial_folder(path: Path, stamp: Stamp) -> Path:
     """The folder that a killed run for `path` with this stamp has left, or an empty one."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = _beside(path, "partial")
     mark = partial / _MADE_BY
     if not mark.exists() or mark.read_text(encoding="utf-8") != stamp.digest:
         shutil.rmtree(partial, ignore_errors=True)
@@ -59,7 +62,16 @@ def partial_folder(path: Path, stamp: Stamp) -> Path:
 
 def discard_partial(path: Path) -> None:
     """Deletes what a killed run for `path` has left; for when `path` is up to date."""
-    shutil.rmtree(path.with_name(f".{path.name}.partial"), ignore_errors=True)
+    shutil.rmtree(_beside(path, "partial"), ignore_errors=True)
+
+
+def _place(path: Path) -> Path:
+    return path.resolve() if path.is_symlink() else path
+
+
+def _beside(path: Path, what: str) -> Path:
+    place = _place(path)
+    return place.with_name(f".{place.name}.{what}")
 
 
 @contextlib.contextmanager

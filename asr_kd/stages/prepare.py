@@ -36,7 +36,7 @@ from asr_kd.workspace.config import DEV, TRAIN, Config
 from asr_kd.workspace.config_files import with_settings
 from asr_kd.workspace.freshness import note_files
 from asr_kd.workspace.sets import add_set as note_set
-from asr_kd.workspace.sets import prepared
+from asr_kd.workspace.sets import forget_added_sets, prepared
 from asr_kd.workspace.work import Workspace, require
 
 _MANY_UNKNOWN = 0.1  # of a set's words; fewer are named alone
@@ -141,6 +141,7 @@ def prepare(
     source = CorpusSource(config, work, corpus_dir, nj, allow_pipes)
     files = LanguageFiles.of(config.lang, work.config_path.parent)
     manifest = source.read(config.all_parts)
+    forget_added_sets(config, work)
     recordings = {name: audio_fingerprints(manifest.of_set(name), work.root) for name in config.all_parts}
     files_read = _files_read(work, manifest, recordings)
     stamps = {name: cuts_stamp(config, work, manifest.of_set(name), recordings[name]) for name in config.all_parts}

@@ -26,7 +26,7 @@ from asr_kd.evaluation.scoring import rate_name
 from asr_kd.io.files import digest_of, write_json
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.formatting import markdown_table
-from asr_kd.io.stamp import Stamp
+from asr_kd.io.stamp import Stamp, read_stamp
 from asr_kd.io.yaml_files import parse_yaml
 from asr_kd.report.hypotheses import read_hypotheses
 from asr_kd.report.style import as_image
@@ -118,6 +118,8 @@ def parse_grid(entries: Sequence[str]) -> Grid:
         values = [parse_yaml(value, f"--grid {key}") for value in text.split(",") if value.strip()]
         if not equals or not values:
             raise UserError(f"--grid: expected KEY=VALUE,VALUE,..., found {entry!r}.")
+        if twice := [value for number, value in enumerate(values) if value in values[:number]]:
+            raise UserError(f"--grid: {key} has the value {twice[0]} twice; leave one out.")
         if key in grid:
             raise UserError(f"--grid: {key} appears twice; give all its values at once.")
         if key.partition(".")[0] not in _SWEPT:
@@ -179,6 +181,10 @@ def sweep(
                      config.systems[system].reuse)  # fmt: skip
     require(work.exp("align"), work, "align")
     folder = work.exp("sweep") / (name or "-".join(key.rpartition(".")[2] for key in plan.grid))
+    made = read_stamp(folder / "report")
+    if made is not None and made["settings"]["grid"].keys() != plan.grid.keys():
+        other = ", ".join(made["settings"]["grid"])
+        raise UserError(f"{folder} has the results of another sweep, over {other}; give this one a name: --name NAME.")
     linked = [(point, _linked_folder(config, work, folder, point)) for point in points]
     for point, of_point in linked:  # one after the other: several points share these
         _make_shared(point.config, of_point, plan, options, nj)

@@ -134,6 +134,13 @@ def added_sets(work: Workspace) -> dict[str, tuple[str, ...]]:
     return {name: tuple(parts) for name, parts in added.items()}
 
 
+def forget_added_sets(config: Config, work: Workspace) -> None:
+    """Leaves to the config the sets that it has under `sets:` itself now."""
+    added = added_sets(work)
+    if own := added.keys() & config.sets.keys():
+        write_json(work.data / _ADDED, {name: parts for name, parts in added.items() if name not in own})
+
+
 def prepare_command(work: Workspace, name: str) -> str:
     """The one that makes the cuts of a set, for `Workspace.command`: an added set has its own."""
     added = added_sets(work)

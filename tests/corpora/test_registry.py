@@ -29,7 +29,7 @@ class ToyConfig(CorpusConfig):
 
 def read_toy(request: ReadRequest[ToyConfig]) -> CorpusManifest:
     utterances = [
-        Utterance(f"{part}{k}", Audio(request.root / f"{k}.wav"), "HELLO WORLD", "someone", name)
+        Utterance(f"{part}{k}", Audio(request.root / f"{part}{k}.wav"), "HELLO WORLD", "someone", name)
         for name, parts in request.parts.items()
         for part in parts
         for k in range(request.settings.utterances)
@@ -44,8 +44,8 @@ def test_a_corpus_that_is_registered_can_be_configured_and_prepared(
     config_path = tmp_path / "toy.yaml"
     config_path.write_text("corpus: {name: toy, sampling_rate: 8000, utterances: 3}\n")
     (tmp_path / "lexicon.txt").write_text("")
-    for k in range(3):
-        write_wav(tmp_path / "audio" / f"{k}.wav", 1.0)
+    for name in (f"{part}{k}" for part in ("train", "dev", "test") for k in range(3)):
+        write_wav(tmp_path / "audio" / f"{name}.wav", 1.0)
     with pytest.raises(UserError, match=r"corpus\.name must be one of .*'librispeech'.*, not 'toy'"):
         load_config(config_path)
     monkeypatch.setitem(CORPORA, "toy", Corpus(ToyConfig, read_toy))

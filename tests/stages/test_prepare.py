@@ -22,7 +22,7 @@ from asr_kd.stages.features import make_features
 from asr_kd.stages.prepare import AddSetResult, add_set
 from asr_kd.workspace.config_files import with_settings
 from asr_kd.workspace.freshness import check_inputs_unmodified
-from asr_kd.workspace.sets import all_sets, prepared
+from asr_kd.workspace.sets import added_sets, all_sets, prepared
 
 from .conftest import Recipe, write_wav
 
@@ -222,6 +222,21 @@ def test_an_added_set_whose_transcripts_changed_is_named_with_its_command(folder
     says = r"others/text changed after .*asr-kd prepare --add-set more=others --config .* --corpus-dir DIR"
     with pytest.raises(UserError, match=says):
         check_inputs_unmodified(folder_recipe.work)
+
+
+def test_a_set_that_was_added_and_is_in_the_config_now_is_the_configs(folder_recipe: Recipe) -> None:
+    """Else each of the two commands would send the user to the other one."""
+    folder_recipe.prepare()
+    add(folder_recipe, {"m1": "hello world"})
+    sets = {name: list(parts) for name, parts in folder_recipe.config.sets.items()} | {"more": ["others"]}
+    recipe = replace(folder_recipe, config=with_settings(folder_recipe.config, {"sets": sets}))
+    recipe.prepare()
+    assert added_sets(recipe.work) == {}
+    (recipe.corpus / "others" / "text").write_text("m1 hello\n")
+    with pytest.raises(UserError, match=r"others/text changed after .*asr-kd prepare --config"):
+        check_inputs_unmodified(recipe.work)
+    assert recipe.prepare().ran
+    check_inputs_unmodified(recipe.work)
 
 
 def other_time(path: Path, seconds: float) -> None:

@@ -42,6 +42,7 @@ def test_values_are_read_as_numbers_words_and_nothing():
         (["alignment.leaves=3"], "alignment.leaves cannot be swept; keys begin with systems or decoding"),
         ([f"{DISTILLED}.temperature=[1"], f"--grid {DISTILLED}.temperature: this is not YAML"),
         (["systems.teacher.members=1", "systems.teacher.members=2"], "systems.teacher.members appears twice"),
+        (["systems.teacher.members=1,2,1"], "systems.teacher.members has the value 1 twice; leave one out"),
     ],
 )
 def test_a_bad_grid_is_one_sentence(entries, message):
@@ -147,6 +148,10 @@ def test_points_share_what_they_can_and_are_made_once(trained: Path) -> None:
     assert len(list((root / "exp/sweep/two/shared").iterdir())) == 2  # one store for each temperature
     assert times(root / "exp" / "teacher") == teacher
     assert not (root / "exp" / "distilled").exists() and not (root / "exp" / "targets").exists()
+
+    other = ["sweep", "--nj", "1", "--grid", "systems.direct.training.epochs=1", "--name", "two"]
+    result = CliRunner().invoke(main, arguments(trained, other))
+    assert result.exit_code == 2 and "exp/sweep/two has the results of another sweep, over systems.dis" in result.output
 
     before = times(root / "exp/sweep/two/points")
     sweep(trained, *grid[:1], f"{DISTILLED}.temperature=1,3,4", *grid[2:], "--name", "two", "--nj", "2")
