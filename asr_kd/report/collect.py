@@ -46,7 +46,6 @@ from asr_kd.report.results import (
     SystemRow,
 )
 from asr_kd.report.systems import Measured, curve, main_set, measure, rates, row_of
-from asr_kd.report.worth_results import Resampled
 from asr_kd.workspace.config import DEV, Config
 from asr_kd.workspace.sets import name_of_speech, open_frames, open_labels, prepared, scored_sets
 from asr_kd.workspace.work import Workspace, require
@@ -101,7 +100,7 @@ def collect(config: Config, work: Workspace) -> Evidence:
         unit=unit,
         sets=list(sets),
         metrics=[of_metric.metric for of_metric in counted],
-        resampled={name: Resampled(*resampling[name].units(stores[name].ids)) for name in sets},
+        resampled={name: resampling[name].drawn(stores[name].ids) for name in sets},
         systems=rows,
         alignment=_alignment(config, work, left_out),
         data=_data(prepared(config, work)),

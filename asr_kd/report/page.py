@@ -18,7 +18,14 @@ from asr_kd.io.formatting import human_bytes, human_count, human_seconds, isolat
 from asr_kd.report.collect import Evidence
 from asr_kd.report.results import Results, SystemRow
 from asr_kd.report.style import looks
-from asr_kd.report.worth import by_worth, error_metrics, pairs, smaller_as_good
+from asr_kd.report.worth import (
+    by_worth,
+    error_metrics,
+    pairs,
+    smaller_as_good,
+    with_many_unknown,
+    with_one_seed,
+)
 
 _DIFFERENCES = 300  # shown on the page; a large test set has thousands
 
@@ -62,6 +69,11 @@ def sentences(results: Results) -> TemplateModule:
     return _environment(escaped=False).get_template("sentences.j2").make_module({"results": results})
 
 
+def headline(results: Results) -> TemplateModule:
+    """The lines and macros of headline.j2, likewise."""
+    return _environment(escaped=False).get_template("headline.j2").make_module({"results": results})
+
+
 def captions(results: Results) -> TemplateModule:
     """The macros of captions.j2, likewise."""
     return _environment(escaped=False).get_template("captions.j2").make_module({"results": results})
@@ -100,6 +112,7 @@ def _environment(*, escaped: bool) -> jinja2.Environment:
     }
     environment.globals |= {"most_confused": most_confused, "text_table": text_table}
     environment.globals |= {f.__name__: f for f in (pairs, by_worth, smaller_as_good, error_metrics, rates)}
+    environment.globals |= {f.__name__: f for f in (with_one_seed, with_many_unknown)}
     return environment
 
 

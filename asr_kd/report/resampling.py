@@ -8,7 +8,8 @@ from typing import Any
 
 from asr_kd.corpora.cuts import read_cuts
 from asr_kd.errors import UserError
-from asr_kd.evaluation.bootstrap import Unit, speaker_groups
+from asr_kd.evaluation.bootstrap import speaker_groups
+from asr_kd.report.worth_results import Resampled
 from asr_kd.workspace.config import Config
 from asr_kd.workspace.sets import prepare_command
 from asr_kd.workspace.work import Workspace
@@ -38,10 +39,13 @@ class Resampling:
         groups = speaker_groups([self.speakers[name] for name in utterances])
         return {"groups": groups, "samples": self.samples, "seed": self.seed}
 
-    def units(self, utterances: Sequence[str]) -> tuple[Unit, int]:
-        """What is drawn, and how many of them there are."""
-        groups = self.of(utterances)["groups"]
-        return ("utterance", len(utterances)) if groups is None else ("speaker", int(groups.max()) + 1)
+    def drawn(self, utterances: Sequence[str]) -> Resampled:
+        """What is drawn, how many of them there are, and who speaks."""
+        groups, names = self.of(utterances)["groups"], {self.speakers[name] for name in utterances}
+        speakers = None if None in names else len(names)
+        if groups is None:
+            return Resampled("utterance", len(utterances), speakers)
+        return Resampled("speaker", int(groups.max()) + 1, speakers)
 
 
 def read_resampling(config: Config, work: Workspace, name: str) -> Resampling:

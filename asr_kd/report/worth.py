@@ -1,4 +1,4 @@
-"""What distilling was worth, pair by pair: the rows of the table "When to distil", and what the first sentence says.
+"""What distilling was worth, pair by pair: the rows of the table "When to distil", and what the first lines say.
 
 A pair is one comparison of the config: a network trained directly, the same one distilled, and the teacher.
 """
@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from asr_kd.report.results import Results, SystemRow
-from asr_kd.report.worth_results import Distillation, Metric, MetricComparison
+from asr_kd.report.worth_results import Distillation, Metric, MetricComparison, Resampled
+
+_MANY_UNKNOWN = 0.1  # of the words of a set
 
 
 @dataclass(frozen=True)
@@ -23,14 +25,20 @@ class Pair:
     teacher: SystemRow
     metric: Metric
     set: str
+    resampled: Resampled
 
     @property
     def measured(self) -> MetricComparison:
         return self.comparison.sets[self.set].metrics[self.metric.key]
 
     @property
-    def verdict(self) -> Literal["pays", "harms", "unclear"]:
-        """Whether distilling pays or harms, by the interval of the difference; unclear where that includes 0."""
+    def verdict(self) -> Literal["pays", "harms", "unclear", "too-few"]:
+        """Whether distilling pays or harms, by the interval of the difference; unclear where that includes 0.
+
+        No verdict where too few utterances or speakers are resampled.
+        """
+        if self.resampled.too_few:
+            return "too-few"
         low, high = sorted(self.sign * end for end in self.measured.difference.ci95)
         return "pays" if high < 0 else "harms" if low > 0 else "unclear"
 
@@ -57,10 +65,30 @@ def error_metrics(results: Results) -> list[Metric]:
 def pairs(results: Results, name: str, metric: Metric) -> list[Pair]:
     """The comparisons on a set, the smallest network first."""
     of_config = [
-        Pair(c, results.row(c.direct), results.row(c.distilled), results.row(c.teacher), metric, name)
+        Pair(
+            c,
+            results.row(c.direct),
+            results.row(c.distilled),
+            results.row(c.teacher),
+            metric,
+            name,
+            results.resampled[name],
+        )
         for c in results.all_comparisons
     ]
     return sorted(of_config, key=lambda pair: pair.distilled.parameters)
+
+
+def with_one_seed(results: Results) -> list[SystemRow]:
+    """The direct and distilled networks, each trained once, of which nobody knows what another seed would give."""
+    names = dict.fromkeys(name for c in results.all_comparisons for name in (c.direct, c.distilled))
+    return [row for row in map(results.row, names) if row.seeds == 1 and not row.is_ensemble]
+
+
+def with_many_unknown(results: Results) -> list[str]:
+    """The test sets of whose words more than a tenth are outside the vocabulary."""
+    known = results.systems[0].oov if results.systems else {}
+    return [name for name in results.test_sets if name in known and known[name].rate > _MANY_UNKNOWN]
 
 
 def by_worth(of_set: Sequence[Pair]) -> list[Pair]:

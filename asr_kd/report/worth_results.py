@@ -10,6 +10,8 @@ from asr_kd.settings import STRICT
 
 Ends = tuple[float, float]  # low and high of a 95 % interval
 
+FEWEST_RESAMPLED = 10  # intervals over fewer utterances or speakers are too narrow for a verdict
+
 
 @dataclass(frozen=True, config=STRICT)
 class Metric:
@@ -27,6 +29,12 @@ class Resampled:
 
     over: Literal["speaker", "utterance"]
     number: int
+    speakers: int | None = None  # who speak in the set; null: one is not known, or an older report did not say
+
+    @property
+    def too_few(self) -> bool:
+        """Whether nothing can be said of other speech of the kind."""
+        return self.number < FEWEST_RESAMPLED
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -42,6 +42,7 @@ from asr_kd.frames.features import FRAME_SHIFT, frame_seconds
 from asr_kd.frames.store import FrameStore
 from asr_kd.io.files import digest_of, file_digest, read_lines, replacing_file
 from asr_kd.io.folders import discard_partial, replacing_folder, resuming_folder
+from asr_kd.io.formatting import plural
 from asr_kd.io.resources import check_disk
 from asr_kd.io.stamp import STAMP, Stamp, read_stamp, stale_reason
 from asr_kd.lang.lexicon import Lang, read_lang
@@ -77,8 +78,8 @@ class AlignResult:
 
     def __str__(self) -> str:
         lines = [
-            f"{'aligned' if self.ran else 'already aligned'}: {self.utterances:,} utterances, "
-            f"{self.num_senones} senones, {len(self.failed)} utterances failed"
+            f"{'aligned' if self.ran else 'already aligned'}: {plural(self.utterances, 'utterance')}, "
+            f"{self.num_senones} senones, {plural(len(self.failed), 'utterance')} failed"
         ]
         lines += self.notes
         lines += [f"  failed: {failed['utterance']} ({failed['set']}): {failed['reason']}" for failed in self.failed]

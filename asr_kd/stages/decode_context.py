@@ -15,6 +15,7 @@ from asr_kd.decoding.settings import DecodingConfig, chosen_backend
 from asr_kd.errors import UserError, some_of
 from asr_kd.evaluation.scoring import Scoring, scoring_of_phones
 from asr_kd.frames.store import FrameStore
+from asr_kd.io.formatting import plural
 from asr_kd.io.stamp import identity, read_stamp, stale_reason
 from asr_kd.lang.lexicon import read_lang
 from asr_kd.stages.decode_results import Reference, read_summary_file
@@ -179,7 +180,9 @@ def task_of(config: Config, work: Workspace, system: str, *, may_compile: bool =
         raise UserError(f"{folder} holds no member_<k>.safetensors; delete it, then: {train}")
     members: list[int | None] = [None] if settings.is_ensemble else list(range(len(files)))
     models = [TrainedModel(folder, work.tree(settings.tree), graph_folder, member) for member in members]
-    log.info("%s: %d models, graph of %d states, %d arcs", system, len(models), graph.num_states, graph.num_arcs)
+    log.info(
+        "%s: %s, graph of %d states, %d arcs", system, plural(len(models), "model"), graph.num_states, graph.num_arcs
+    )
     return DecodeTask(system, models, {"model": identity(stamp), "graph": expected.digest})
 
 

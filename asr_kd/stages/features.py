@@ -26,7 +26,7 @@ from asr_kd.errors import UserError
 from asr_kd.frames.features import FRAME_LENGTH, FeaturesConfig, check_features, fbank, frame_seconds, resample
 from asr_kd.frames.store import FrameStoreWriter, StoredUtterance, copy_name, store_bytes
 from asr_kd.io.folders import discard_partial, resuming_folder
-from asr_kd.io.formatting import human_bytes
+from asr_kd.io.formatting import human_bytes, plural
 from asr_kd.io.resources import check_disk
 from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.kernels.switch import one_thread
@@ -63,7 +63,7 @@ class SetFeatures:
         state = f"made in {self.seconds:.1f} s" if self.ran else "up to date"
         left_out = f", {len(self.left_out)} left out" if self.left_out else ""
         return (
-            f"{self.name}: {self.utterances:,} utterances, {self.frames:,} frames, {self.minutes:.1f} minutes, "
+            f"{self.name}: {plural(self.utterances, 'utterance')}, {self.frames:,} frames, {self.minutes:.1f} minutes, "
             f"{human_bytes(self.bytes)}{left_out} ({state})"
         )
 

@@ -20,7 +20,7 @@ from asr_kd.frames.sampler import BLOCK_FRAMES
 from asr_kd.frames.store import store_bytes
 from asr_kd.io.cores import taken_cores, usable_cores
 from asr_kd.io.files import read_lines
-from asr_kd.io.formatting import human_bytes, text_table
+from asr_kd.io.formatting import human_bytes, plural, text_table
 from asr_kd.io.stamp import read_stamp
 from asr_kd.lang.ngram import read_counts
 from asr_kd.stages.language import bytes_on_disk, bytes_to_compile
@@ -289,7 +289,7 @@ def _decode(config: Config, work: Workspace, flops: float) -> Row:
     if not model.is_file():
         return Row("decode", f"{decoded} models; the graph depends on a language model that is not there yet", flops)
     ngrams = sum(read_counts(model))
-    what = f"{decoded} models, graph of {ngrams / 1e6:.2f} M n-grams; memory to compile it"
+    what = f"{plural(decoded, 'model')}, graph of {ngrams / 1e6:.2f} M n-grams; memory to compile it"
     return Row("decode", what, flops, bytes_on_disk(ngrams), bytes_to_compile(ngrams))
 
 
@@ -299,7 +299,7 @@ def _decode_phones(config: Config, work: Workspace, flops: float) -> Row:
     if not file.is_file():
         return Row("decode phones", f"{decoded} models; the graph depends on a lexicon that is not there yet", flops)
     phones = sum(1 for _ in read_lines(file, "run asr-kd prepare again"))
-    what = f"{decoded} models, graph of {phones} phones; memory to compile it"
+    what = f"{plural(decoded, 'model')}, graph of {phones} phones; memory to compile it"
     return Row("decode phones", what, flops, phone_graph_bytes(phones), bytes_to_compile_phones(phones))
 
 

@@ -57,20 +57,20 @@ class PrepareResult:
         lines += [line for name, entries in self.metadata["sets"].items() for line in _describe_set(name, entries)]
         lm, guessed = self.metadata["lm"], self.metadata["guessed_pronunciations"]
         lines.append(
-            f"language model: order {lm['order']}, {lm['words']} words, {lm['ngrams']} n-grams; "
+            f"language model: order {lm['order']}, {plural(lm['words'], 'word')}, {plural(lm['ngrams'], 'n-gram')}; "
             f"perplexity {lm['perplexity']['dev']:.1f} on dev"
         )
         if left_out := lm["sentences_left_out"]:
-            lines.append(f"{left_out} sentences of its text are transcripts of scored sets and were left out")
+            lines.append(f"left out of its text: {plural(left_out, 'sentence')} of the transcripts of scored sets")
         if guessed:
             lines.append(
-                f"{len(guessed)} words are in no lexicon: letter-to-sound rules gave their pronunciations (listed in "
-                "the stamps of data/)"
+                f"in no lexicon: {plural(len(guessed), 'word')}, pronounced by letter-to-sound rules (listed in the "
+                "stamps of data/)"
             )
         if not_speech := self.metadata["not_speech"]:
             lines.append(f"no speech in {plural(len(not_speech), 'recording')}, left out: {some_of(not_speech)}")
         if incomplete := self.metadata["known_missing"]:
-            lines.append(f"{len(incomplete)} utterances are released without recording or transcript, left out")
+            lines.append(f"{plural(len(incomplete), 'utterance')} released without recording or transcript, left out")
         lines += [
             f"warning: {name} was added with another lexicon or language model; add it again: asr-kd prepare --add-set"
             for name in self.metadata["outdated_sets"]
@@ -92,17 +92,18 @@ class AddSetResult:
 
 def _describe_set(name: str, entries: Mapping[str, Any]) -> list[str]:
     """Lines on a set, from its stamp's metadata."""
+    utterances, minutes = plural(entries["utterances"], "utterance"), f"{entries['minutes']:.1f} minutes"
     if entries.get("untranscribed"):
-        lines = [f"{name}: {entries['utterances']} utterances without transcripts, {entries['minutes']:.1f} minutes"]
+        lines = [f"{name}: {utterances} without transcripts, {minutes}"]
         if entries.get("resampled"):
-            lines.append(f"{entries['resampled']} utterances of {name} are converted from another sampling rate")
+            lines.append(f"{plural(entries['resampled'], 'utterance')} of {name} converted from another sampling rate")
         if shared := entries["shared_speakers"]:
             lines.append(f"warning: {len(shared)} of its speakers also speak in a test set: {', '.join(shared)}")
         return lines + [f"left out {bad['utterance']}: {bad['reason']}" for bad in entries["left_out"]]
     some = f" ({some_of(entries['most_frequent_oov'])})" if entries["most_frequent_oov"] else ""
     lines = [
-        f"{name}: {entries['utterances']} utterances, {entries['words']} words, {entries['minutes']:.1f} minutes, "
-        f"{entries['oov_words']} words outside the vocabulary{some}"
+        f"{name}: {utterances}, {plural(entries['words'], 'word')}, {minutes}, "
+        f"{plural(entries['oov_words'], 'word')} outside the vocabulary{some}"
     ]
     unknown = entries["oov_words"] / max(1, entries["words"])
     if unknown >= _MANY_UNKNOWN and name != TRAIN:
@@ -111,13 +112,15 @@ def _describe_set(name: str, entries: Mapping[str, Any]) -> list[str]:
             "text adds words: lang.lm_text, with lang.lm_transcripts: true"
         )
     notes = {
-        "without_pronunciation": "{} utterances have a word without pronunciation: they cannot be aligned",
-        "sentences_in_lm_text": "warning: {} of its sentences are in the text of the language model, which knows them "
+        "without_pronunciation": "{} cannot be aligned: no pronunciation of a word",
+        "sentences_in_lm_text": "warning: {} of this set also in the text of the language model, which knows them "
         "too well",
-        "training_utterances": "warning: {} of its utterances are training utterances",
-        "resampled": f"{{}} utterances of {name} are converted from another sampling rate",
+        "training_utterances": "warning: {} of this set also in training",
+        "resampled": f"{{}} of {name} converted from another sampling rate",
     }
-    lines += [note.format(entries[key]) for key, note in notes.items() if entries.get(key)]
+    nouns = {"sentences_in_lm_text": "sentence"}
+    counts = {key: plural(entries[key], nouns.get(key, "utterance")) for key in notes if entries.get(key)}
+    lines += [notes[key].format(count) for key, count in counts.items()]
     lines += [f"{name}: {line}" for line in describe_dropped(entries.get("dropped", {}), entries.get("language", "en"))]
     if shared := entries["shared_speakers"]:
         lines.append(f"warning: {len(shared)} of its speakers also speak in training or dev: {', '.join(shared)}")

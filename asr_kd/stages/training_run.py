@@ -22,6 +22,7 @@ from asr_kd.acoustic.ranks import Ranks
 from asr_kd.acoustic.training import RunControl, TrainingData, fit, read_log, write_log
 from asr_kd.errors import UserError
 from asr_kd.io.folders import replacing_folder
+from asr_kd.io.formatting import plural
 from asr_kd.io.locks import locked
 from asr_kd.io.resources import check_disk
 from asr_kd.io.stamp import CONTENTS, Stamp, read_stamp, stale_reason
@@ -51,19 +52,18 @@ class TrainResult:
     member: int | None = None  # of the system, which is trained apart
 
     def __str__(self) -> str:
-        spread = f"{min(self.dev_accuracy):.1%} to {max(self.dev_accuracy):.1%}" if self.dev_accuracy else "-"
+        ends = [f"{edge(self.dev_accuracy):.1%}" for edge in (min, max)] if self.dev_accuracy else ["-"]
+        spread = " to ".join(dict.fromkeys(ends))
+        best = f"best epoch{'s' if len(self.best_epoch) > 1 else ''} {', '.join(map(str, self.best_epoch))}"
         state = f"reused from {self.reused_from}" if self.reused_from else "trained"
         sizes = f"{self.members} x {self.parameters:,.0f} parameters"
         if self.parts:
             state = f"joined from {' and '.join(self.parts)}"
-            sizes = f"{self.members} models, {self.parameters * self.members:,.0f} parameters together"
+            sizes = f"{plural(self.members, 'model')}, {self.parameters * self.members:,.0f} parameters together"
         name = self.folder.name
         if self.member is not None:
             name = f"{self.folder.parent.name.removesuffix('.members')}, member {self.member}"
-        return (
-            f"{name}: {'' if self.ran else 'already '}{state}; {sizes}, dev frame accuracy {spread} "
-            f"(best epochs {', '.join(map(str, self.best_epoch))})"
-        )
+        return f"{name}: {'' if self.ran else 'already '}{state}; {sizes}, dev frame accuracy {spread} ({best})"
 
 
 @dataclass(frozen=True)

@@ -223,6 +223,19 @@ def test_members_of_an_ensemble_are_reused(toy: Toy) -> None:
         train(more, toy.work, OPTIONS, ["direct"])
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "epochs", "says"),
+    [
+        ([0.479], [3], "dev frame accuracy 47.9% (best epoch 3)"),
+        ([0.4791, 0.4789], [3, 3], "dev frame accuracy 47.9% (best epochs 3, 3)"),
+        ([0.5, 0.479], [3, 4], "dev frame accuracy 47.9% to 50.0% (best epochs 3, 4)"),
+    ],
+)
+def test_one_net_has_one_accuracy_and_one_best_epoch(accuracy: list[float], epochs: list[int], says: str) -> None:
+    result = TrainResult(Path("exp/direct"), True, len(epochs), 10, accuracy, epochs, accuracy)
+    assert str(result).endswith(says)
+
+
 def test_models_of_one_kind_have_the_same_seeds(toy: Toy) -> None:
     config = toy.config(
         teacher=HARD | {"members": 2},
