@@ -100,7 +100,8 @@ def _check_settings(work: Workspace, path: Path, settings: Mapping[str, Any], co
     if stamp is None:
         return
     expected = to_mapping(settings, changed_only=True)
-    if (key := first_difference(stamp["settings"], expected)) is not None:
+    made = {name: value for name, value in stamp["settings"].items() if name in expected}
+    if (key := first_difference(made, {name: expected[name] for name in made})) is not None:
         raise UserError(
             f"{path} was made with another {key} than {work.config_path} has now; make it again, or put the setting "
             f"back: {work.command(command)}"
