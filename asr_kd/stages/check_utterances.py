@@ -135,9 +135,18 @@ class CorpusSource:
         self._report(problems)
         for name in names:
             if name not in sets:
-                raise UserError(f"{self.folder}: the {name} set has no usable utterance; give it some, or other parts.")
+                raise self._no_utterance(name)
         phones = PhonesAsWords(pronunciations) if phones_recognised else None
         return UsableUtterances(sets, extents, problems, pronunciations, phones, manifest.dropped)
+
+    def require_training(self, manifest: CorpusManifest) -> None:
+        """Raises UserError where nothing can be learnt, with what is wrong with the utterances."""
+        if not manifest.of_set(TRAIN):
+            self._report(manifest.problems)
+            raise self._no_utterance(TRAIN)
+
+    def _no_utterance(self, name: str) -> UserError:
+        return UserError(f"{self.folder}: the {name} set has no usable utterance; give it some, or other parts.")
 
     def _recognises_phones(self, utterances: Sequence[Utterance]) -> bool:
         """Whether phones are recognised where the transcripts are words."""

@@ -153,6 +153,7 @@ def prepare(
         return PrepareResult(False, prepared(config, work))
     logger.info("preparing %s of %s: %s", ", ".join(stale), work.data, next(iter(stale.values())))
 
+    source.require_training(manifest)
     model = pronunciation_model(config.lang, files.lexicon, [u.text for u in manifest.of_set(TRAIN)])
     usable = source.check(manifest, stale, model)
     if relearn:

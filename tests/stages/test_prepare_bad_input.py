@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from asr_kd.corpora.audio import AudioFormat, BadAudio, check_audio
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FeaturesConfig
+from asr_kd.workspace.config_files import with_settings
 
 from .conftest import RATE, Recipe, write_wav
 
@@ -187,6 +188,25 @@ def test_bad_input_leaves_what_was_made_before(folder_recipe: Recipe) -> None:
     with pytest.raises(UserError):
         folder_recipe.prepare()
     assert {p: p.read_bytes() for p in folder_recipe.work.data.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("units", ["phones", "characters", "bpe"])
+def test_a_training_set_of_a_format_that_cannot_be_read_says_so(folder_recipe: Recipe, units: str) -> None:
+    train = folder_recipe.corpus / "train"
+    for recording in train.glob("*.wav"):
+        recording.rename(recording.with_suffix(".m4a"))
+    folder_recipe.config = with_settings(folder_recipe.config, {"lang.units": units})
+    convert = "t1.m4a: this format cannot be read; convert it, for example with ffmpeg -i t1.m4a t1.wav"
+    with pytest.raises(UserError, match=f"3 utterances cannot be used: t1: {train}/{convert}"):
+        folder_recipe.prepare()
+    with pytest.raises(UserError, match="the train set has no usable utterance"):
+        folder_recipe.prepare("skip")
+
+
+def test_a_recording_of_a_format_that_cannot_be_read(folder_recipe: Recipe) -> None:
+    recording = folder_recipe.corpus / "train" / "t1.wav"
+    recording.rename(recording.with_suffix(".m4a"))
+    assert_refused_then_skipped(folder_recipe, "t1", r"t1\.m4a: this format cannot be read; convert it, .* t1\.wav")
 
 
 @given(st.data())
