@@ -100,10 +100,9 @@ def _describe_set(name: str, entries: Mapping[str, Any]) -> list[str]:
         if shared := entries["shared_speakers"]:
             lines.append(f"warning: {len(shared)} of its speakers also speak in a test set: {', '.join(shared)}")
         return lines + [f"left out {bad['utterance']}: {bad['reason']}" for bad in entries["left_out"]]
-    some = f" ({some_of(entries['most_frequent_oov'])})" if entries["most_frequent_oov"] else ""
     lines = [
         f"{name}: {entries['utterances']} utterances, {entries['words']} words, {entries['minutes']:.1f} minutes, "
-        f"{entries['oov_words']} words outside the vocabulary{some}"
+        f"{_describe_oov(entries)}"
     ]
     unknown = entries["oov_words"] / max(1, entries["words"])
     if unknown >= _MANY_UNKNOWN and name != TRAIN:
@@ -124,6 +123,15 @@ def _describe_set(name: str, entries: Mapping[str, Any]) -> list[str]:
         lines.append(f"warning: {len(shared)} of its speakers also speak in training or dev: {', '.join(shared)}")
     lines += entries.get("notes", ())
     return lines + [f"left out {bad['utterance']}: {bad['reason']}" for bad in entries["left_out"]]
+
+
+def _describe_oov(entries: Mapping[str, Any]) -> str:
+    """Returns how many of a set's words are outside the vocabulary, with some of them."""
+    count, frequent = entries["oov_words"], entries["most_frequent_oov"]
+    different = entries.get("different_oov", len(frequent))  # stamps of earlier versions do not have it
+    ones = f" ({plural(different, 'different one')})" if different < count else ""
+    some = f" ({some_of(frequent, count=different)})" if frequent else ""
+    return f"{count} words{ones} outside the vocabulary{some}"
 
 
 def prepare(

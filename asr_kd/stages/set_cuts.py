@@ -89,6 +89,7 @@ class SetWriter:
             "dropped": dropped_metadata(self.usable.dropped.get(name, DroppedText())),
             **({"resampled": resampled} if corpus.resample else {}),
             "oov_words": oov.total(),
+            "different_oov": len(oov),
             "most_frequent_oov": [word for word, _ in oov.most_common(10)],
             **({} if name == TRAIN or untranscribed else {"perplexity": perplexity(self.arpa, sentences)}),
             **({"untranscribed": True} if untranscribed else {}),

@@ -192,6 +192,21 @@ def test_a_set_is_added_and_nothing_else_changes(folder_recipe: Recipe) -> None:
     assert prepared(folder_recipe.config, folder_recipe.work)["sets"]["more"] == result.metadata
 
 
+def test_all_words_outside_the_vocabulary_are_counted(folder_recipe: Recipe) -> None:
+    folder_recipe.prepare()
+    said = str(
+        add(
+            folder_recipe,
+            {"m1": "one two three four five", "m2": "six seven eight nine ten", "m3": "eleven twelve two", "m4": "two"},
+        )
+    )
+    # ONE is known
+    assert (
+        "more: 4 utterances, 14 words, 0.1 minutes, 13 words (11 different ones) outside the vocabulary (TWO, " in said
+    )
+    assert " and 6 more)" in said
+
+
 def test_a_set_that_was_added_with_another_language_model_is_named(folder_recipe: Recipe) -> None:
     folder_recipe.prepare()
     add(folder_recipe, {"m1": "hello world"})
