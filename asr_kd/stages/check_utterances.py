@@ -12,6 +12,7 @@ from asr_kd.corpora.audio import Audio, AudioFormat, BadAudio, Extent, read_clip
 from asr_kd.corpora.held_out import draw
 from asr_kd.corpora.listing import CorpusManifest, DroppedText, InvalidUtterance, ReadRequest, Utterance
 from asr_kd.corpora.registry import CORPORA
+from asr_kd.corpora.settings import OwnSpeechConfig
 from asr_kd.corpora.sources import Source
 from asr_kd.corpora.transcripts import check_losses, in_words
 from asr_kd.errors import UserError, printable
@@ -82,7 +83,9 @@ class CorpusSource:
           UserError: there is no such folder, the corpus is malformed, or transcripts are not of `lang.language`.
         """
         if not self.folder.is_dir():
-            raise UserError(f"{self.folder}: there is no such folder; fetch the corpus first (stage 0).")
+            own = isinstance(self.config.corpus, OwnSpeechConfig)
+            fix = "correct --corpus-dir" if own else "fetch the corpus first (stage 0)"
+            raise UserError(f"{self.folder}: there is no such folder; {fix}.")
         if printable(folder := str(self.folder.resolve())) != folder:
             raise UserError(f"{folder}: the name of the corpus's folder is not UTF-8; rename it.")
         corpus, words = self.config.corpus, self.config.alignment.labels == "words"

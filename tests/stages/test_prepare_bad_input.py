@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.corpora.audio import AudioFormat, BadAudio, check_audio
+from asr_kd.corpora.settings import CorpusConfig, CutsConfig, FolderConfig, KaldiConfig, TableConfig
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FeaturesConfig
 from asr_kd.workspace.config_files import with_settings
@@ -149,6 +150,14 @@ def test_a_malformed_corpus_stops_even_when_skipping(
     with pytest.raises(UserError, match=says):
         prompts_recipe.prepare("skip")
     assert not prompts_recipe.work.data.exists()
+
+
+@pytest.mark.parametrize("corpus", [FolderConfig(), TableConfig(), KaldiConfig(), CutsConfig()])
+def test_a_folder_of_own_speech_that_is_not_there_was_misspelled(folder_recipe: Recipe, corpus: CorpusConfig) -> None:
+    folder_recipe.corpus.rename(folder_recipe.root / "x")
+    folder_recipe.config = replace(folder_recipe.config, corpus=corpus)
+    with pytest.raises(UserError, match=r"download: there is no such folder; correct --corpus-dir\.$"):
+        folder_recipe.prepare()
 
 
 def test_an_utterance_in_two_sets_or_with_two_recordings(folder_recipe: Recipe) -> None:
