@@ -32,7 +32,7 @@ from asr_kd.lang.units import Pronunciations, normaliser, pronunciation_model
 from asr_kd.settings import to_mapping
 from asr_kd.stages.check_utterances import CorpusSource, UsableUtterances
 from asr_kd.stages.language import LanguageFiles, check_vocabulary, language_model, read_sentences
-from asr_kd.stages.set_cuts import SetWriter, cuts_stamp, guesses, stale_set
+from asr_kd.stages.set_cuts import SetWriter, cuts_stamp, describe_guesses, guesses, stale_set, write_guesses
 from asr_kd.workspace.config import DEV, TRAIN, Config
 from asr_kd.workspace.config_files import with_settings
 from asr_kd.workspace.freshness import note_files
@@ -56,18 +56,15 @@ class PrepareResult:
     def __str__(self) -> str:
         lines = list(self.metadata.get("notes", ()))
         lines += [line for name, entries in self.metadata["sets"].items() for line in _describe_set(name, entries)]
-        lm, guessed = self.metadata["lm"], self.metadata["guessed_pronunciations"]
+        lm = self.metadata["lm"]
         lines.append(
             f"language model: order {lm['order']}, {lm['words']} words, {lm['ngrams']} n-grams; "
             f"perplexity {lm['perplexity']['dev']:.1f} on dev"
         )
         if left_out := lm["sentences_left_out"]:
             lines.append(f"{left_out} sentences of its text are transcripts of scored sets and were left out")
-        if guessed:
-            lines.append(
-                f"{len(guessed)} words are in no lexicon: letter-to-sound rules gave their pronunciations (listed in "
-                "the stamps of data/)"
-            )
+        if self.metadata["guessed_pronunciations"]:
+            lines.append(describe_guesses(self.metadata))
         if not_speech := self.metadata["not_speech"]:
             lines.append(f"no speech in {plural(len(not_speech), 'recording')}, left out: {some_of(not_speech)}")
         if incomplete := self.metadata["known_missing"]:
@@ -158,7 +155,7 @@ def prepare(
     stale = {name: why for name in stamps if (why := relearn or stale_set(config, work, name, stamps[name]))}
     if not stale:
         note_files(work, files_read)  # the contents are the same, but the times may be others
-        return PrepareResult(False, prepared(config, work))
+        return PrepareResult(False, _prepared(config, work))
     logger.info("preparing %s of %s: %s", ", ".join(stale), work.data, next(iter(stale.values())))
 
     source.require_training(manifest)
@@ -191,7 +188,14 @@ def prepare(
         }
         with replacing_file(work.data / STAMP) as path:
             stamp.write(path, metadata)
-    return PrepareResult(True, prepared(config, work))
+    return PrepareResult(True, _prepared(config, work))
+
+
+def _prepared(config: Config, work: Workspace) -> dict[str, Any]:
+    """Returns what `prepared` does, and lists the pronunciations that were guessed."""
+    metadata = prepared(config, work)
+    write_guesses(work, metadata["guessed_pronunciations"])
+    return metadata
 
 
 def _learnt_speakers(config: Config, manifest: CorpusManifest) -> set[str]:
@@ -312,6 +316,7 @@ def add_set(
     metadata = SetWriter(config, work, usable, model, arpa, symbols, speakers).write(name, stamp, more)
     note_files(work, files_read, name)
     note_set(work, name, tuple(parts))
+    _prepared(config, work)
     return AddSetResult(True, name, metadata)
 
 

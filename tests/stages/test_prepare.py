@@ -376,3 +376,24 @@ def test_units_other_than_phones_need_no_lexicon(folder_recipe: Recipe, units: s
     assert "BLORPLING" in lang.words
     spelt = "".join(lang.phones[unit] for unit in lang.pronunciations["BLORPLING"][0])
     assert spelt.lstrip("\N{LOWER ONE EIGHTH BLOCK}") == "BLORPLING"
+
+
+def test_words_whose_pronunciation_was_guessed_are_named_and_listed(folder_recipe: Recipe) -> None:
+    folder_recipe.config = with_settings(
+        folder_recipe.config, {"lang.guess_pronunciations": True, "lang.lm_text": "text.txt", "lang.ngram_order": 1}
+    )
+    (folder_recipe.conf / "text.txt").write_text("hello world\nzorpling\npress one good bye\n")
+    assert "1 word is in no lexicon (ZORPLING): letter-to-sound" in str(folder_recipe.prepare())
+    (folder_recipe.corpus / "train" / "text").write_text("t1 hello blorpling\nt2 press flimmish\nt3 good drobbit\n")
+    (folder_recipe.corpus / "dev" / "text").write_text("d1 hello florn clarb\n")
+    (folder_recipe.corpus / "test" / "text").write_text("e1 grelch blorpling\n")
+    result = folder_recipe.prepare()
+    assert (
+        "7 words are in no lexicon (BLORPLING in t1, CLARB in d1, DROBBIT in t3, FLIMMISH in t2, FLORN in d1 and 2 "
+        "more): letter-to-sound rules gave the pronunciations, all of which are in data/guessed_lexicon.txt"
+    ) in str(result)
+    listed = folder_recipe.work.data / "guessed_lexicon.txt"
+    words = [line.split()[0] for line in listed.read_text().splitlines()]
+    assert words == ["BLORPLING", "CLARB", "DROBBIT", "FLIMMISH", "FLORN", "GRELCH", "ZORPLING"]
+    (folder_recipe.conf / "lexicon.txt").write_text(listed.read_text())  # it is a lexicon
+    assert "in no lexicon" not in str(folder_recipe.prepare()) and not listed.exists()
