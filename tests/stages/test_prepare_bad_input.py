@@ -183,11 +183,24 @@ def test_a_malformed_line_of_own_transcripts_is_named(folder_recipe: Recipe, tex
         folder_recipe.prepare("skip")
 
 
-def test_five_are_named_and_the_rest_counted(folder_recipe: Recipe) -> None:
-    lines = "".join(f"x{i} hello\n" for i in range(9))
-    (folder_recipe.corpus / "test" / "text").write_text(f"e1 press one\n{lines}")
-    with pytest.raises(UserError, match=r"9 utterances cannot be used: x0: .*x4: [^;]*;[^;]*; and 4 more \("):
+def test_several_bad_utterances_have_a_line_each_and_equal_advice_is_given_once(folder_recipe: Recipe) -> None:
+    lines = "".join(f"x{i:02} hello\n" for i in range(12))
+    test = folder_recipe.corpus / "test"
+    (test / "text").write_text(f"e1 press one\n{lines}")
+    for name in ("x00", "x02"):
+        (test / f"{name}.m4a").touch()
+    with pytest.raises(UserError) as caught:
         folder_recipe.prepare()
+    missing = "wav (or .flac, .mp3, ...) is missing"
+    skip = "(corpus.on_bad_utterance: skip leaves such utterances out)"
+    assert str(caught.value).splitlines() == [
+        f"{folder_recipe.corpus}: 12 utterances cannot be used {skip}:",
+        f"  x00: {test}/x00.m4a: this format cannot be read; convert it, for example with ffmpeg -i x00.m4a x00.wav",
+        f"  x01: {test}/x01.{missing}; put it there, or delete its transcript",
+        f"  x02: {test}/x02.m4a: this format cannot be read",
+        *(f"  x{i:02}: {test}/x{i:02}.{missing}" for i in range(3, 10)),
+        "  and 2 more",
+    ]
 
 
 def test_bad_input_leaves_what_was_made_before(folder_recipe: Recipe) -> None:
@@ -206,7 +219,7 @@ def test_a_training_set_of_a_format_that_cannot_be_read_says_so(folder_recipe: R
         recording.rename(recording.with_suffix(".m4a"))
     folder_recipe.config = with_settings(folder_recipe.config, {"lang.units": units})
     convert = "t1.m4a: this format cannot be read; convert it, for example with ffmpeg -i t1.m4a t1.wav"
-    with pytest.raises(UserError, match=f"3 utterances cannot be used: t1: {train}/{convert}"):
+    with pytest.raises(UserError, match=f"3 utterances cannot be used .*:\n  t1: {train}/{convert}\n  t2: "):
         folder_recipe.prepare()
     with pytest.raises(UserError, match="the train set has no usable utterance"):
         folder_recipe.prepare("skip")
@@ -247,6 +260,10 @@ def test_names_that_are_no_utf8_are_refused_with_their_bytes(folder_recipe: Reci
     with pytest.raises(UserError) as error:
         folder_recipe.prepare()
     sentence = str(error.value)
-    assert "2 utterances cannot be used: caf\\xe9: the name of its recording is not UTF-8; rename it; t3: " in sentence
-    assert "\\xe9t\\xe9/t3.wav: the name of its recording is not UTF-8" in sentence and sentence.isprintable()
+    head, cafe, t3 = sentence.splitlines()
+    assert "2 utterances cannot be used" in head and cafe.endswith(
+        "caf\\xe9: the name of its recording is not UTF-8; rename it"
+    )
+    assert t3.startswith("  t3: ") and "\\xe9t\\xe9/t3.wav: the name of its recording is not UTF-8" in t3
+    assert all(line.isprintable() for line in (head, cafe, t3))
     assert "left out caf\\xe9: the name of its recording is not UTF-8" in str(folder_recipe.prepare("skip"))
