@@ -84,13 +84,15 @@ def dropped_metadata(dropped: DroppedText) -> dict[str, Any]:
 
 def describe_dropped(metadata: dict[str, Any], language: str) -> list[str]:
     """Lines on what `dropped_metadata` counted."""
-    names = {
-        "note": "notes in brackets",
-        "symbol": "punctuation marks and symbols",
-        "letter": f"letters or accents that the language {language} does not have",
+    lacking = f"that the language {language} does not have"
+    names = {  # of one, of several
+        "note": ("note in brackets", "notes in brackets"),
+        "symbol": ("punctuation mark or symbol", "punctuation marks and symbols"),
+        "letter": (f"letter or accent {lacking}", f"letters or accents {lacking}"),
     }
     lines = []
     for kind, entry in metadata.items():
         shown = ", ".join(f"{times:,} “{piece}”" for piece, times, _ in entry["most_frequent"])
-        lines.append(f"dropped {entry['times']:,} {names[kind]}: {shown}; first in {entry['most_frequent'][0][2]}")
+        what = names[kind][entry["times"] > 1]
+        lines.append(f"dropped {entry['times']:,} {what}: {shown}; first in {entry['most_frequent'][0][2]}")
     return lines

@@ -41,6 +41,7 @@ from asr_kd.workspace.sets import prepared
 from asr_kd.workspace.work import Workspace, require
 
 _MANY_UNKNOWN = 0.1  # of a set's words; fewer are named alone
+_RESAMPLED = "{name}: {} converted from another sampling rate"
 _VERSION = 2  # raise it when the same files give other words or pronunciations
 
 logger = logging.getLogger(__name__)
@@ -58,17 +59,17 @@ class PrepareResult:
         lines += [line for name, entries in self.metadata["sets"].items() for line in _describe_set(name, entries)]
         lm = self.metadata["lm"]
         lines.append(
-            f"language model: order {lm['order']}, {lm['words']} words, {lm['ngrams']} n-grams; "
+            f"language model: order {lm['order']}, {plural(lm['words'], 'word')}, {plural(lm['ngrams'], 'n-gram')}; "
             f"perplexity {lm['perplexity']['dev']:.1f} on dev"
         )
         if left_out := lm["sentences_left_out"]:
-            lines.append(f"{left_out} sentences of its text are transcripts of scored sets and were left out")
+            lines.append(f"its text was read without {plural(left_out, 'sentence')} that scored sets have too")
         if self.metadata["guessed_pronunciations"]:
             lines.append(describe_guesses(self.metadata))
         if not_speech := self.metadata["not_speech"]:
             lines.append(f"no speech in {plural(len(not_speech), 'recording')}, left out: {some_of(not_speech)}")
         if incomplete := self.metadata["known_missing"]:
-            lines.append(f"{len(incomplete)} utterances are released without recording or transcript, left out")
+            lines.append(f"left out {plural(len(incomplete), 'utterance')} released without recording or transcript")
         lines += [
             f"warning: {name} was added with another lexicon or language model; add it again: asr-kd prepare --add-set"
             for name in self.metadata["outdated_sets"]
@@ -91,15 +92,19 @@ class AddSetResult:
 def _describe_set(name: str, entries: Mapping[str, Any]) -> list[str]:
     """Lines on a set, from its stamp's metadata."""
     if entries.get("untranscribed"):
-        lines = [f"{name}: {entries['utterances']} utterances without transcripts, {entries['minutes']:.1f} minutes"]
+        utterances = plural(entries["utterances"], "utterance")
+        lines = [f"{name}: {utterances} without transcripts, {entries['minutes']:.1f} minutes"]
         if entries.get("resampled"):
-            lines.append(f"{entries['resampled']} utterances of {name} are converted from another sampling rate")
+            lines.append(_RESAMPLED.format(plural(entries["resampled"], "utterance"), name=name))
         if shared := entries["shared_speakers"]:
-            lines.append(f"warning: {len(shared)} of its speakers also speak in a test set: {', '.join(shared)}")
+            lines.append(
+                f"warning: {plural(len(shared), 'speaker')} of {name} can be heard in a test set too: "
+                f"{', '.join(shared)}"
+            )
         return lines + [f"left out {bad['utterance']}: {bad['reason']}" for bad in entries["left_out"]]
     lines = [
-        f"{name}: {entries['utterances']} utterances, {entries['words']} words, {entries['minutes']:.1f} minutes, "
-        f"{_describe_oov(entries)}"
+        f"{name}: {plural(entries['utterances'], 'utterance')}, {plural(entries['words'], 'word')}, "
+        f"{entries['minutes']:.1f} minutes, {_describe_oov(entries)}"
     ]
     unknown = entries["oov_words"] / max(1, entries["words"])
     if unknown >= _MANY_UNKNOWN and name != TRAIN:
@@ -108,16 +113,21 @@ def _describe_set(name: str, entries: Mapping[str, Any]) -> list[str]:
             "text adds words: lang.lm_text, with lang.lm_transcripts: true"
         )
     notes = {
-        "without_pronunciation": "{} utterances have a word without pronunciation: they cannot be aligned",
-        "sentences_in_lm_text": "warning: {} of its sentences are in the text of the language model, which knows them "
-        "too well",
-        "training_utterances": "warning: {} of its utterances are training utterances",
-        "resampled": f"{{}} utterances of {name} are converted from another sampling rate",
-    }
-    lines += [note.format(entries[key]) for key, note in notes.items() if entries.get(key)]
+        "without_pronunciation": ("utterance", "{name}: {} cannot be aligned, as a word has no pronunciation"),
+        "sentences_in_lm_text": ("sentence", "warning: the language model was estimated from {} of {name}, which it "
+                                 "knows too well"),
+        "training_utterances": ("utterance", "warning: training has {} of {name} too"),
+        "resampled": ("utterance", _RESAMPLED),
+    }  # fmt: skip
+    lines += [
+        note.format(plural(entries[key], noun), name=name) for key, (noun, note) in notes.items() if entries.get(key)
+    ]
     lines += [f"{name}: {line}" for line in describe_dropped(entries.get("dropped", {}), entries.get("language", "en"))]
     if shared := entries["shared_speakers"]:
-        lines.append(f"warning: {len(shared)} of its speakers also speak in training or dev: {', '.join(shared)}")
+        lines.append(
+            f"warning: {plural(len(shared), 'speaker')} of {name} can be heard in training or dev too: "
+            f"{', '.join(shared)}"
+        )
     lines += entries.get("notes", ())
     return lines + [f"left out {bad['utterance']}: {bad['reason']}" for bad in entries["left_out"]]
 
@@ -128,7 +138,7 @@ def _describe_oov(entries: Mapping[str, Any]) -> str:
     different = entries.get("different_oov", len(frequent))  # stamps of earlier versions do not have it
     ones = f" ({plural(different, 'different one')})" if different < count else ""
     some = f" ({some_of(frequent, count=different)})" if frequent else ""
-    return f"{count} words{ones} outside the vocabulary{some}"
+    return f"{plural(count, 'word')}{ones} outside the vocabulary{some}"
 
 
 def prepare(

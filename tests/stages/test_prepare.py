@@ -53,6 +53,8 @@ def test_prompts_become_cuts_lexicon_and_language_model(prompts_recipe: Recipe) 
     assert "DAHDI" not in lang.pronunciations  # nothing of a test set is in what models depend on
     assert "DAHDI" in read_lang(work.lang, work.lexicon("test")).pronunciations
     assert read_arpa(work.lm / "G.arpa").words == lang.words
+    assert "dev: 2 utterances, 2 words, " in str(result) and "test: 1 utterance, 1 word, " in str(result)
+    assert "left out 1 utterance released without recording or transcript" in str(result)
     assert result.ran and result.metadata["not_speech"] == ["beep"]
     assert result.metadata["known_missing"] == ["pls-try-call-later"]
     assert result.metadata["sets"]["dev"]["oov_words"] == 2

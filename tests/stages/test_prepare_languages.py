@@ -65,7 +65,7 @@ def test_cyrillic_is_kept_and_counted(folder_recipe: Recipe) -> None:
     assert lang.words == ("да", "мир", "пять", "ёж")
     assert set(lang.phones) == {"SIL", *"мирёждапять"}
     assert result.metadata["not_speech"] == ["t2"]
-    assert "train: dropped 1 notes in brackets: 1 “[шум]”; first in t2" in str(result)
+    assert "train: dropped 1 note in brackets: 1 “[шум]”; first in t2" in str(result)
 
 
 def test_a_language_that_num2words_lacks_names_utterance_and_number(folder_recipe: Recipe) -> None:
