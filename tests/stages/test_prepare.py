@@ -380,6 +380,17 @@ def test_units_other_than_phones_need_no_lexicon(folder_recipe: Recipe, units: s
     assert spelt.lstrip("\N{LOWER ONE EIGHTH BLOCK}") == "BLORPLING"
 
 
+def test_a_lexicon_beside_cmudict_may_be_missing(folder_recipe: Recipe) -> None:
+    folder_recipe.prepare()
+    before = contents(folder_recipe.work.data / "lang")
+    (folder_recipe.conf / "lexicon.txt").unlink()
+    assert folder_recipe.prepare().ran
+    assert contents(folder_recipe.work.data / "lang") == before
+    folder_recipe.config = with_settings(folder_recipe.config, {"lang.lexicon": "mine.txt"})
+    with pytest.raises(UserError, match=r"mine\.txt: there is no such file; name another as lang\.lexicon"):
+        folder_recipe.prepare()
+
+
 def test_words_whose_pronunciation_was_guessed_are_named_and_listed(folder_recipe: Recipe) -> None:
     folder_recipe.config = with_settings(
         folder_recipe.config, {"lang.guess_pronunciations": True, "lang.lm_text": "text.txt", "lang.ngram_order": 1}
