@@ -32,7 +32,15 @@ from asr_kd.lang.units import Pronunciations, normaliser, pronunciation_model
 from asr_kd.settings import to_mapping
 from asr_kd.stages.check_utterances import CorpusSource, UsableUtterances
 from asr_kd.stages.language import LanguageFiles, check_vocabulary, language_model, read_sentences
-from asr_kd.stages.set_cuts import SetWriter, cuts_stamp, describe_guesses, guesses, stale_set, write_guesses
+from asr_kd.stages.set_cuts import (
+    SetWriter,
+    cuts_stamp,
+    describe_guesses,
+    describe_redrawn,
+    guesses,
+    stale_set,
+    write_guesses,
+)
 from asr_kd.workspace.config import DEV, TRAIN, Config
 from asr_kd.workspace.config_files import with_settings
 from asr_kd.workspace.freshness import note_files
@@ -180,6 +188,8 @@ def prepare(
     else:
         arpa = read_arpa(work.lm / "G.arpa")
     writer = SetWriter(config, work, usable, model, arpa, model.symbols, _learnt_speakers(config, manifest))
+    if redrawn := describe_redrawn(config, work, usable.sets, corpus_dir):
+        logger.warning("%s", redrawn)
     work.data.mkdir(parents=True, exist_ok=True)
     if relearn:
         (work.data / STAMP).unlink(missing_ok=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from asr_kd.corpora.cuts import audio_digest, audio_place, write_cuts
+from asr_kd.corpora.cuts import audio_digest, audio_place, read_cuts, write_cuts
 from asr_kd.corpora.listing import DroppedText, Utterance
+from asr_kd.corpora.settings import OwnSpeechConfig
 from asr_kd.corpora.transcripts import dropped_metadata
-from asr_kd.errors import some_of
+from asr_kd.errors import UserError, some_of
 from asr_kd.io.files import digest_of, replacing_file
 from asr_kd.io.fingerprint import Fingerprint
 from asr_kd.io.formatting import plural
@@ -145,6 +147,39 @@ def describe_guesses(metadata: Mapping[str, Any]) -> str:
         f"({some_of(named, count=len(guessed))}): letter-to-sound rules gave the pronunciations, "
         f"all of which are in data/{_GUESSES}"
     )
+
+
+def describe_redrawn(
+    config: Config, work: Workspace, sets: Mapping[str, Sequence[Utterance]], corpus_dir: Path
+) -> str | None:
+    """Returns a sentence on dev and test where others are drawn for them than their cuts, which are there still, have.
+
+    Args:
+      sets: the sets that are to be written.
+
+    Returns:
+      None where the speakers (or utterances, where speakers are not known) are the same, or nothing is drawn.
+    """
+    corpus = config.corpus
+    drawn = {"test": corpus.test, "dev": corpus.dev} if isinstance(corpus, OwnSpeechConfig) else {}
+    changes, known = [], False
+    for name in (name for name, held_out in drawn.items() if held_out is not None and name in sets):
+        try:
+            cuts = list(read_cuts(work.cuts(name), "")) if work.cuts(name).exists() else []
+        except UserError:  # it is damaged, and written anew
+            continue
+        before = {cut["supervisions"][0]["speaker"] for cut in cuts}
+        if cuts and before != (now := {utterance.speaker for utterance in sets[name]}):
+            known |= any(utterance.speaker != utterance.id for utterance in sets[name])
+            changes.append(f"{name} was {some_of(sorted(before))}, is now {some_of(sorted(now))}")
+    if not changes:
+        return None
+    keys = "in place of corpus.test and corpus.dev"
+    advice = f"to keep sets, give them parts of their own under sets:, {keys}"
+    if corpus.name == "folder":
+        what, folders = "speakers" if known else "recordings", f"{corpus_dir / 'test'} and {corpus_dir / 'dev'}"
+        advice = f"put {what} into {folders} to keep them, and name these folders under sets:, {keys}"
+    return f"{'; '.join(changes)}: results before and after do not compare; {advice}"
 
 
 def cuts_stamp(
