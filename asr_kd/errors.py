@@ -24,13 +24,18 @@ class KilledHelpersError(ResumableError):
     """Helper processes were killed again and again, most often because memory ran out."""
 
 
-def some_of(names: Sequence[str], most: int = 5) -> str:
+def some_of(names: Sequence[str], most: int = 5, count: int | None = None) -> str:
     """The first names, and how many more there are.
 
-    >>> some_of("abcdefg", 2)
-    'a, b and 5 more'
+    Args:
+      count: of all names, where `names` are the first of them only.
+
+    >>> some_of("abcdefg", 2), some_of("abc", 2, count=9)
+    ('a, b and 5 more', 'a, b and 7 more')
     """
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    shown = names[:most]
+    more = (len(names) if count is None else count) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
 def printable(text: str) -> str:

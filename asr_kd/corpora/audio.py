@@ -20,12 +20,13 @@ from asr_kd.corpora.headers import check_header
 from asr_kd.corpora.sources import BadAudio, Encoded, LhotseRecording, Source, open_source
 
 __all__ = [
-    "SUFFIXES", "Audio", "AudioFormat", "BadAudio", "Clip", "Extent", "Recorded", "check_audio", "read_audio",
-    "read_clips",
+    "SUFFIXES", "UNREADABLE", "Audio", "AudioFormat", "BadAudio", "Clip", "Extent", "Recorded", "check_audio",
+    "read_audio", "read_clips",
 ]  # fmt: skip
 
 # of files that libsndfile reads
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".rf64", ".sph", ".w64")
+UNREADABLE = (".m4a", ".aac", ".wma", ".webm", ".mp4", ".amr", ".3gp")  # of recordings that it does not read
 _NO_LENGTH = 1 << 62  # samples: what libsndfile says where it cannot know
 _BLOCK = 1 << 20  # samples
 _OVERSHOOT = 0.05  # seconds: times of segments are rounded, so the last one may end a little after its recording

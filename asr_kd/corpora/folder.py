@@ -8,6 +8,9 @@ too (anna/001.mp3: anna-001). `utt2spk` holds "utterance-id speaker" lines; with
 `segments` holds "utterance-id recording start end" lines in seconds, as Kaldi has it; a recording's name is as an
 utterance's would be.
 
+Recordings in a format that cannot be read (M4A, WMA, ...) are refused where they have a transcript, unless a converted
+one lies beside them.
+
 Names are compared in Unicode's composed form (NFC), whichever form a file system or an editor gave them; symbolic links
 to folders are followed; hidden files do not count.
 """
@@ -15,13 +18,14 @@ to folders are followed; hidden files do not count.
 from __future__ import annotations
 
 import os
+import shlex
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from asr_kd.corpora.audio import SUFFIXES, Audio
+from asr_kd.corpora.audio import SUFFIXES, UNREADABLE, Audio
 from asr_kd.corpora.held_out import TRAIN, draw, drawn_sets, parts_to_read
 from asr_kd.corpora.listing import CorpusManifest, ReadRequest, Utterance, read_table, utterance_id
 from asr_kd.corpora.segments import Segment, read_segments
@@ -70,6 +74,10 @@ class _Part:
         """Why an utterance cannot be used; "": it can."""
         if utterance not in self.recordings:
             return self._what_is_missing(utterance)
+        if _is_unreadable(path := self.recordings[utterance]):
+            converted = path.with_suffix(".wav").name
+            convert = shlex.join(["ffmpeg", "-i", path.name, converted])
+            return f"{path}: this format cannot be read; convert it, for example with {convert}"
         if self.transcribed and (reason := self._problem_of_text(utterance)):
             return reason
         if self.speakers is not None and utterance not in self.speakers:
@@ -111,7 +119,7 @@ def read(request: ReadRequest[FolderConfig]) -> CorpusManifest:
     seen: dict[str, str] = {}
     for name, part in parts_to_read(request, drawn):
         transcribed = name not in request.untranscribed
-        _add(listing, _read_part(request.root / part, request.settings, listing, transcribed), name, seen)
+        _add(listing, _read_part(request, part, listing, transcribed), name, seen)
     if drawn and (count := len(_folders_without_speakers(listing))) > 1:
         listing.notes.append(
             f"warning: training recordings are in {count} folders, and utterances of {' and '.join(drawn)} are drawn "
@@ -143,45 +151,50 @@ def _add(listing: CorpusManifest, part: _Part, name: str, seen: dict[str, str]) 
             listing.utterances.append(Utterance(utterance, part.audio(written), text, speaker, name))
 
 
-def _read_part(folder: Path, settings: FolderConfig, listing: CorpusManifest, transcribed: bool) -> _Part:
+def _read_part(request: ReadRequest[FolderConfig], part: str, listing: CorpusManifest, transcribed: bool) -> _Part:
     """Notes in the listing which files were read, and which belong to no utterance."""
+    folder = request.root / part
     if not folder.is_dir():
         raise UserError(
             f"{folder}: there is no such folder; put recordings there, or change sets: (train: [.] is the corpus's "
             "folder itself, a test set need not be there; corpus.dev and corpus.test draw sets from training)."
         )
     files = _files(folder)
-    recordings = _recordings(folder, files)
     segments: dict[str, Segment] | None = None
     texts: dict[str, str | UserError] = {}
     speakers: dict[str, str] | None = None
     if (path := folder / "segments").exists():
         segments = _in_nfc(path, read_segments(path, "check the file's rights"))
         listing.transcripts.append(path)
-        named = {unicodedata.normalize("NFC", segment.recording) for segment in segments.values()}
-        _note(listing, f"{folder}: recordings without a segment", recordings.keys() - named)
         places = {u: unicodedata.normalize("NFC", segment.recording) for u, segment in segments.items()}
+        recordings = _recordings(folder, files, set(places.values()))
+        _note(listing, f"{folder}: recordings without a segment", recordings.keys() - set(places.values()))
         recordings = {u: recordings[place] for u, place in places.items() if place in recordings}
-    elif transcribed and not (folder / "text").exists():
-        texts = _read_texts(folder, files, recordings, listing)
+    elif not transcribed:
+        recordings = _recordings(folder, files, {utterance_id(path.relative_to(folder)) for path in files})
+    elif not (folder / "text").exists():
+        recordings = _recordings(folder, files, None)
+        texts = _read_texts(request.root, files, recordings, listing)
     ids_given = not texts if transcribed else segments is not None
     if transcribed and ids_given:
         path = folder / "text"
         texts = {**_read_table(path, f"write a line 'utterance-id words' per recording, or a {_BESIDE} beside it")}
         listing.transcripts.append(path)
+        if segments is None:
+            recordings = _recordings(folder, files, texts.keys())
     if (path := folder / "utt2spk").exists():
         speakers = _read_table(path, "write 'utterance-id speaker' lines")
         listing.transcripts.append(path)
-    elif settings.folder_is_speaker:
+    elif request.settings.folder_is_speaker:
         folders = {utterance: path.relative_to(folder).parts[:-1] for utterance, path in recordings.items()}
         speakers = {utterance: place[0] for utterance, place in folders.items() if place}
     return _Part(folder, texts, recordings, segments, speakers, ids_given, transcribed)
 
 
 def _read_texts(
-    folder: Path, files: list[Path], recordings: Mapping[str, Path], listing: CorpusManifest
+    root: Path, files: list[Path], recordings: Mapping[str, Path], listing: CorpusManifest
 ) -> dict[str, str | UserError]:
-    """Utterance -> the transcript beside its recording, as written."""
+    """Utterance -> the transcript beside its recording, as written; `root` is the corpus's folder."""
     utterances = {path.with_suffix(""): utterance for utterance, path in recordings.items()}
     texts: dict[str, str | UserError] = {}
     alone = []
@@ -189,12 +202,12 @@ def _read_texts(
         if path.suffix.lower() != _BESIDE:
             continue
         if (utterance := utterances.get(path.with_suffix(""))) is None:
-            alone.append(path.name)
+            alone.append(os.path.relpath(path, root))
         else:
             texts[utterance] = _read_text(path)
             listing.transcripts.append(path)
     if texts:
-        _note(listing, f"{folder}: {_BESIDE} files without a recording beside them", alone)
+        _note(listing, f"{root}: {_BESIDE} files without a recording beside them", alone)
     return texts
 
 
@@ -226,9 +239,29 @@ def _in_nfc(path: Path, table: Mapping[str, T]) -> dict[str, T]:
     return names
 
 
-def _recordings(folder: Path, files: list[Path]) -> dict[str, Path]:
-    """Utterance -> its recording."""
-    paths = [path for path in files if path.suffix.lower() in SUFFIXES]
+def _is_unreadable(path: Path) -> bool:
+    return path.suffix.lower() in UNREADABLE
+
+
+def _recordings(folder: Path, files: list[Path], named: Collection[str] | None) -> dict[str, Path]:
+    """Utterance -> its recording.
+
+    Args:
+      named: the names that have a transcript or a segment: a recording that cannot be read counts under one of them
+        alone; None: it counts where a transcript is beside it.
+    """
+    readable = [path for path in files if path.suffix.lower() in SUFFIXES]
+    converted = {path.with_suffix("") for path in readable}
+    others = [path for path in files if _is_unreadable(path) and path.with_suffix("") not in converted]
+    if named is None:
+        beside = {path.with_suffix("") for path in files if path.suffix.lower() == _BESIDE}
+        others = [path for path in others if path.with_suffix("") in beside]
+    else:
+        free = set(named) - {utterance_id(Path(path.name)) for path in readable}
+        others = [
+            p for p in others if utterance_id(Path(p.name)) in free or utterance_id(p.relative_to(folder)) in named
+        ]
+    paths = sorted([*readable, *others])
     names = [utterance_id(Path(path.name)) for path in paths]
     if len(set(names)) < len(names):
         names = [utterance_id(path.relative_to(folder)) for path in paths]

@@ -12,6 +12,7 @@ from asr_kd.lang.normalise import Kind, Losses, Normaliser
 from asr_kd.lang.numbers import NumberError
 
 MOST_LOST = 0.01  # of the characters of words
+MOST_FOREIGN = 0.5  # of them, where they are kept
 _KINDS: tuple[Kind, ...] = ("note", "symbol", "letter")
 _NAMED = 5  # dropped pieces of each kind that are named
 
@@ -49,12 +50,20 @@ def _add(listing: CorpusManifest, utterance: Utterance, words: str, losses: Loss
 
 
 def check_losses(source: Path, what: str, losses: Losses, normalise: Normaliser) -> None:
-    """Raises UserError where more than a hundredth of the characters of words were dropped or changed."""
-    if losses.lost <= MOST_LOST * losses.characters:
+    """Raises UserError where text is hardly of the language.
+
+    More than a hundredth of the characters of words were dropped or changed, or most of them are of another script; a
+    few of another script are names and quotations.
+    """
+    if losses.lost > MOST_LOST * losses.characters:
+        lost, letters = losses.lost, losses.of_kind("letter")
+    elif losses.foreign.total() > MOST_FOREIGN * losses.characters:
+        lost, letters = losses.foreign.total(), losses.foreign.most_common()
+    else:
         return
-    shown = ", ".join(f"{times:,} “{letter}”" for letter, times in losses.of_kind("letter")[:_NAMED])
+    shown = ", ".join(f"{times:,} “{letter}”" for letter, times in letters[:_NAMED])
     raise UserError(
-        f"{source}: {losses.lost / losses.characters:.1%} of the characters in the words of {what} are no letters of "
+        f"{source}: {lost / losses.characters:.1%} of the characters in the words of {what} are no letters of "
         f"the language {normalise.language} ({shown}); set lang.language to the language of the text, or "
         "lang.normalise: none to leave it as it is."
     )
@@ -75,13 +84,15 @@ def dropped_metadata(dropped: DroppedText) -> dict[str, Any]:
 
 def describe_dropped(metadata: dict[str, Any], language: str) -> list[str]:
     """Lines on what `dropped_metadata` counted."""
-    names = {
-        "note": "notes in brackets",
-        "symbol": "punctuation marks and symbols",
-        "letter": f"letters or accents that the language {language} does not have",
+    lacking = f"that the language {language} does not have"
+    names = {  # of one, of several
+        "note": ("note in brackets", "notes in brackets"),
+        "symbol": ("punctuation mark or symbol", "punctuation marks and symbols"),
+        "letter": (f"letter or accent {lacking}", f"letters or accents {lacking}"),
     }
     lines = []
     for kind, entry in metadata.items():
         shown = ", ".join(f"{times:,} “{piece}”" for piece, times, _ in entry["most_frequent"])
-        lines.append(f"dropped {entry['times']:,} {names[kind]}: {shown}; first in {entry['most_frequent'][0][2]}")
+        what = names[kind][entry["times"] > 1]
+        lines.append(f"dropped {entry['times']:,} {what}: {shown}; first in {entry['most_frequent'][0][2]}")
     return lines

@@ -16,6 +16,7 @@ from typing import Literal
 import regex
 
 from asr_kd.lang.numbers import UNSPACED, NumberWords, primary
+from asr_kd.lang.scripts import foreign_letters
 
 Kind = Literal["note", "symbol", "letter"]
 _UNSPACED_LANGUAGES = frozenset(["zh", "yue", "wuu", "nan", "hak", "gan", "cdo", "ja", "th", "lo", "km", "my"])
@@ -54,10 +55,12 @@ class Losses:
       dropped: (kind, what was written) -> how often. A note is in brackets; a symbol is no letter, punctuation
         included; a letter is none of the language's.
       characters: letters, marks and digits that were written, outside notes.
+      foreign: letters that were kept, though they are of a script that the language is not written in -> how often.
     """
 
     dropped: Counter[tuple[Kind, str]] = field(default_factory=Counter)
     characters: int = 0
+    foreign: Counter[str] = field(default_factory=Counter)
 
     def of_kind(self, kind: Kind) -> list[tuple[str, int]]:
         """What was dropped of a kind and how often, the most frequent first."""
@@ -69,7 +72,7 @@ class Losses:
         return sum(times for _, times in self.of_kind("letter"))
 
     def __add__(self, other: Losses) -> Losses:
-        return Losses(self.dropped + other.dropped, self.characters + other.characters)
+        return Losses(self.dropped + other.dropped, self.characters + other.characters, self.foreign + other.foreign)
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,10 @@ class Normaliser:
         text = _composed(text)
         dropped: Counter[tuple[Kind, str]] = Counter(("note", note) for note in _NOTE.findall(text))
         text = _NOTE.sub(" ", text)
-        return self._words(text, dropped), Losses(dropped, len(_OF_A_WORD.findall(text)))
+        words = self._words(text, dropped)
+        foreign = None if self.english else foreign_letters(self.language)
+        kept: Counter[str] = Counter(foreign.findall(words) if foreign else ())
+        return words, Losses(dropped, len(_OF_A_WORD.findall(text)), kept)
 
     @property
     def english(self) -> bool:

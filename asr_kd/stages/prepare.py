@@ -31,7 +31,15 @@ from asr_kd.settings import to_mapping
 from asr_kd.stages.check_utterances import CorpusSource, UsableUtterances
 from asr_kd.stages.current import lang_settings
 from asr_kd.stages.language import LanguageFiles, check_vocabulary, language_model, read_sentences
-from asr_kd.stages.set_cuts import SetWriter, cuts_stamp, guesses, stale_set
+from asr_kd.stages.set_cuts import (
+    SetWriter,
+    cuts_stamp,
+    describe_guesses,
+    describe_redrawn,
+    guesses,
+    stale_set,
+    write_guesses,
+)
 from asr_kd.workspace.config import DEV, TRAIN, Config
 from asr_kd.workspace.config_files import with_settings
 from asr_kd.workspace.freshness import note_files
@@ -40,6 +48,7 @@ from asr_kd.workspace.sets import forget_added_sets, prepared
 from asr_kd.workspace.work import Workspace, require
 
 _MANY_UNKNOWN = 0.1  # of a set's words; fewer are named alone
+_RESAMPLED = "{name}: {} converted from another sampling rate"
 _VERSION = 3  # raise it when the same files give other words or pronunciations
 
 logger = logging.getLogger(__name__)
@@ -55,22 +64,19 @@ class PrepareResult:
     def __str__(self) -> str:
         lines = list(self.metadata.get("notes", ()))
         lines += [line for name, entries in self.metadata["sets"].items() for line in _describe_set(name, entries)]
-        lm, guessed = self.metadata["lm"], self.metadata["guessed_pronunciations"]
+        lm = self.metadata["lm"]
         lines.append(
             f"language model: order {lm['order']}, {plural(lm['words'], 'word')}, {plural(lm['ngrams'], 'n-gram')}; "
             f"perplexity {lm['perplexity']['dev']:.1f} on dev"
         )
         if left_out := lm["sentences_left_out"]:
-            lines.append(f"left out of its text: {plural(left_out, 'sentence')} of the transcripts of scored sets")
-        if guessed:
-            lines.append(
-                f"in no lexicon: {plural(len(guessed), 'word')}, pronounced by letter-to-sound rules (listed in the "
-                "stamps of data/)"
-            )
+            lines.append(f"its text was read without {plural(left_out, 'sentence')} that scored sets have too")
+        if self.metadata["guessed_pronunciations"]:
+            lines.append(describe_guesses(self.metadata))
         if not_speech := self.metadata["not_speech"]:
             lines.append(f"no speech in {plural(len(not_speech), 'recording')}, left out: {some_of(not_speech)}")
         if incomplete := self.metadata["known_missing"]:
-            lines.append(f"{plural(len(incomplete), 'utterance')} released without recording or transcript, left out")
+            lines.append(f"left out {plural(len(incomplete), 'utterance')} released without recording or transcript")
         lines += [
             f"warning: {name} was added with another lexicon or language model; add it again: asr-kd prepare --add-set"
             for name in self.metadata["outdated_sets"]
@@ -96,15 +102,14 @@ def _describe_set(name: str, entries: Mapping[str, Any]) -> list[str]:
     if entries.get("untranscribed"):
         lines = [f"{name}: {utterances} without transcripts, {minutes}"]
         if entries.get("resampled"):
-            lines.append(f"{plural(entries['resampled'], 'utterance')} of {name} converted from another sampling rate")
+            lines.append(_RESAMPLED.format(plural(entries["resampled"], "utterance"), name=name))
         if shared := entries["shared_speakers"]:
-            lines.append(f"warning: {len(shared)} of its speakers also speak in a test set: {', '.join(shared)}")
+            lines.append(
+                f"warning: {plural(len(shared), 'speaker')} of {name} can be heard in a test set too: "
+                f"{', '.join(shared)}"
+            )
         return lines + [f"left out {bad['utterance']}: {bad['reason']}" for bad in entries["left_out"]]
-    some = f" ({some_of(entries['most_frequent_oov'])})" if entries["most_frequent_oov"] else ""
-    lines = [
-        f"{name}: {utterances}, {plural(entries['words'], 'word')}, {minutes}, "
-        f"{plural(entries['oov_words'], 'word')} outside the vocabulary{some}"
-    ]
+    lines = [f"{name}: {utterances}, {plural(entries['words'], 'word')}, {minutes}, {_describe_oov(entries)}"]
     unknown = entries["oov_words"] / max(1, entries["words"])
     if unknown >= _MANY_UNKNOWN and name != TRAIN:
         lines.append(
@@ -112,20 +117,32 @@ def _describe_set(name: str, entries: Mapping[str, Any]) -> list[str]:
             "text adds words: lang.lm_text, with lang.lm_transcripts: true"
         )
     notes = {
-        "without_pronunciation": "{} cannot be aligned: no pronunciation of a word",
-        "sentences_in_lm_text": "warning: {} of this set also in the text of the language model, which knows them "
-        "too well",
-        "training_utterances": "warning: {} of this set also in training",
-        "resampled": f"{{}} of {name} converted from another sampling rate",
-    }
-    nouns = {"sentences_in_lm_text": "sentence"}
-    counts = {key: plural(entries[key], nouns.get(key, "utterance")) for key in notes if entries.get(key)}
-    lines += [notes[key].format(count) for key, count in counts.items()]
+        "without_pronunciation": ("utterance", "{name}: {} cannot be aligned, as a word has no pronunciation"),
+        "sentences_in_lm_text": ("sentence", "warning: the language model was estimated from {} of {name}, which it "
+                                 "knows too well"),
+        "training_utterances": ("utterance", "warning: training has {} of {name} too"),
+        "resampled": ("utterance", _RESAMPLED),
+    }  # fmt: skip
+    lines += [
+        note.format(plural(entries[key], noun), name=name) for key, (noun, note) in notes.items() if entries.get(key)
+    ]
     lines += [f"{name}: {line}" for line in describe_dropped(entries.get("dropped", {}), entries.get("language", "en"))]
     if shared := entries["shared_speakers"]:
-        lines.append(f"warning: {len(shared)} of its speakers also speak in training or dev: {', '.join(shared)}")
+        lines.append(
+            f"warning: {plural(len(shared), 'speaker')} of {name} can be heard in training or dev too: "
+            f"{', '.join(shared)}"
+        )
     lines += entries.get("notes", ())
     return lines + [f"left out {bad['utterance']}: {bad['reason']}" for bad in entries["left_out"]]
+
+
+def _describe_oov(entries: Mapping[str, Any]) -> str:
+    """Returns how many of a set's words are outside the vocabulary, with some of them."""
+    count, frequent = entries["oov_words"], entries["most_frequent_oov"]
+    different = entries.get("different_oov", len(frequent))  # stamps of earlier versions do not have it
+    ones = f" ({plural(different, 'different one')})" if different < count else ""
+    some = f" ({some_of(frequent, count=different)})" if frequent else ""
+    return f"{plural(count, 'word')}{ones} outside the vocabulary{some}"
 
 
 def prepare(
@@ -153,9 +170,10 @@ def prepare(
     stale = {name: why for name in stamps if (why := relearn or stale_set(config, work, name, stamps[name]))}
     if not stale:
         note_files(work, files_read)  # the contents are the same, but the times may be others
-        return PrepareResult(False, prepared(config, work))
+        return PrepareResult(False, _prepared(config, work))
     logger.info("preparing %s of %s: %s", ", ".join(stale), work.data, next(iter(stale.values())))
 
+    source.require_training(manifest)
     model = pronunciation_model(config.lang, files.lexicon, [u.text for u in manifest.of_set(TRAIN)])
     usable = source.check(manifest, stale, model)
     if relearn:
@@ -167,6 +185,8 @@ def prepare(
     else:
         arpa = read_arpa(work.lm / "G.arpa")
     writer = SetWriter(config, work, usable, model, arpa, model.symbols, _learnt_speakers(config, manifest))
+    if redrawn := describe_redrawn(config, work, usable.sets, corpus_dir):
+        logger.warning("%s", redrawn)
     work.data.mkdir(parents=True, exist_ok=True)
     if relearn:
         (work.data / STAMP).unlink(missing_ok=True)
@@ -185,7 +205,14 @@ def prepare(
         }
         with replacing_file(work.data / STAMP) as path:
             stamp.write(path, metadata)
-    return PrepareResult(True, prepared(config, work))
+    return PrepareResult(True, _prepared(config, work))
+
+
+def _prepared(config: Config, work: Workspace) -> dict[str, Any]:
+    """Returns what `prepared` does, and lists the pronunciations that were guessed."""
+    metadata = prepared(config, work)
+    write_guesses(work, metadata["guessed_pronunciations"])
+    return metadata
 
 
 def _learnt_speakers(config: Config, manifest: CorpusManifest) -> set[str]:
@@ -305,6 +332,7 @@ def add_set(
     metadata = SetWriter(config, work, usable, model, arpa, symbols, speakers).write(name, stamp, more)
     note_files(work, files_read, name)
     note_set(work, name, tuple(parts))
+    _prepared(config, work)
     return AddSetResult(True, name, metadata)
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from asr_kd.corpora.cuts import audio_digest, audio_place, write_cuts
+from asr_kd.corpora.cuts import audio_digest, audio_place, read_cuts, write_cuts
 from asr_kd.corpora.listing import DroppedText, Utterance
+from asr_kd.corpora.settings import OwnSpeechConfig
 from asr_kd.corpora.transcripts import dropped_metadata
+from asr_kd.errors import UserError, some_of
 from asr_kd.io.files import digest_of, replacing_file
 from asr_kd.io.fingerprint import Fingerprint
+from asr_kd.io.formatting import plural
 from asr_kd.io.stamp import Stamp, read_stamp, stale_reason
 from asr_kd.lang.lexicon import write_lexicon
 from asr_kd.lang.ngram import Arpa, perplexity
@@ -20,6 +24,9 @@ from asr_kd.lang.units import PronunciationModel, Pronunciations
 from asr_kd.stages.check_utterances import UsableUtterances
 from asr_kd.workspace.config import DEV, TRAIN, Config
 from asr_kd.workspace.work import Workspace
+
+GUESSES_NAMED = 5  # words with guessed pronunciations of which each set's stamp has an utterance
+_GUESSES = "guessed_lexicon.txt"  # in data/
 
 
 @dataclass(frozen=True)
@@ -89,10 +96,14 @@ class SetWriter:
             "dropped": dropped_metadata(self.usable.dropped.get(name, DroppedText())),
             **({"resampled": resampled} if corpus.resample else {}),
             "oov_words": oov.total(),
+            "different_oov": len(oov),
             "most_frequent_oov": [word for word, _ in oov.most_common(10)],
             **({} if name == TRAIN or untranscribed else {"perplexity": perplexity(self.arpa, sentences)}),
             **({"untranscribed": True} if untranscribed else {}),
-            "guessed_pronunciations": guesses(self.model, self._words(name)),
+            "guessed_pronunciations": (guessed := guesses(self.model, self._words(name))),
+            "guessed_in": {
+                word: next(u.id for u in members if word in u.text.split()) for word in list(guessed)[:GUESSES_NAMED]
+            },
             "shared_speakers": sorted(speakers & self.learnt_speakers) if has_lexicon(self.config, name) else [],
             "left_out": [
                 {"utterance": bad.utterance, "reason": bad.reason} for bad in self.usable.problems if bad.set == name
@@ -109,6 +120,66 @@ def guesses(model: PronunciationModel, words: set[str]) -> dict[str, list[str]]:
     """Returns those of the words that letter-to-sound rules pronounced, with their pronunciations."""
     pronunciations = model(words & model.guessed)
     return {word: [" ".join(variant) for variant in pronunciations[word]] for word in sorted(pronunciations)}
+
+
+def write_guesses(work: Workspace, guessed: Mapping[str, Sequence[str]]) -> None:
+    """Writes the guessed pronunciations of all sets as a lexicon to look into; deletes it where there are none.
+
+    Args:
+      guessed: word -> its pronunciations, as `guesses` has them.
+    """
+    path = work.data / _GUESSES
+    if not guessed:
+        path.unlink(missing_ok=True)
+        return
+    with replacing_file(path) as temporary:
+        write_lexicon(temporary, {word: [tuple(v.split()) for v in guessed[word]] for word in sorted(guessed)})
+
+
+def describe_guesses(metadata: Mapping[str, Any]) -> str:
+    """Returns a sentence on the words that are in no lexicon, from what `prepared` gives."""
+    guessed = sorted(metadata["guessed_pronunciations"])
+    sets = reversed(list(metadata["sets"].values()))  # the first set counts
+    places = {word: utterance for entries in sets for word, utterance in entries.get("guessed_in", {}).items()}
+    named = [f"{word} in {places[word]}" if word in places else word for word in guessed[:GUESSES_NAMED]]
+    return (
+        f"{plural(len(guessed), 'word')} {'are' if len(guessed) > 1 else 'is'} in no lexicon "
+        f"({some_of(named, count=len(guessed))}): letter-to-sound rules gave the pronunciations, "
+        f"all of which are in data/{_GUESSES}"
+    )
+
+
+def describe_redrawn(
+    config: Config, work: Workspace, sets: Mapping[str, Sequence[Utterance]], corpus_dir: Path
+) -> str | None:
+    """Returns a sentence on dev and test where others are drawn for them than their cuts, which are there still, have.
+
+    Args:
+      sets: the sets that are to be written.
+
+    Returns:
+      None where the speakers (or utterances, where speakers are not known) are the same, or nothing is drawn.
+    """
+    corpus = config.corpus
+    drawn = {"test": corpus.test, "dev": corpus.dev} if isinstance(corpus, OwnSpeechConfig) else {}
+    changes, known = [], False
+    for name in (name for name, held_out in drawn.items() if held_out is not None and name in sets):
+        try:
+            cuts = list(read_cuts(work.cuts(name), "")) if work.cuts(name).exists() else []
+        except UserError:  # it is damaged, and written anew
+            continue
+        before = {cut["supervisions"][0]["speaker"] for cut in cuts}
+        if cuts and before != (now := {utterance.speaker for utterance in sets[name]}):
+            known |= any(utterance.speaker != utterance.id for utterance in sets[name])
+            changes.append(f"{name} was {some_of(sorted(before))}, is now {some_of(sorted(now))}")
+    if not changes:
+        return None
+    keys = "in place of corpus.test and corpus.dev"
+    advice = f"to keep sets, give them parts of their own under sets:, {keys}"
+    if corpus.name == "folder":
+        what, folders = "speakers" if known else "recordings", f"{corpus_dir / 'test'} and {corpus_dir / 'dev'}"
+        advice = f"put {what} into {folders} to keep them, and name these folders under sets:, {keys}"
+    return f"{'; '.join(changes)}: results before and after do not compare; {advice}"
 
 
 def cuts_stamp(

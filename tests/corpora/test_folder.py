@@ -126,7 +126,60 @@ def test_what_is_wrong_with_a_transcript_beside_a_recording(tmp_path: Path) -> N
         "latin": f"{train / 'latin.txt'}: this is not UTF-8 text; save it as UTF-8",
         "mute": f"{train / 'mute.wav'} has no transcript; write it in a .txt beside it",
     }
-    assert listing.notes == [f"{train}: .txt files without a recording beside them: 1 (alone.txt)"]
+    assert listing.notes == [f"{tmp_path}: .txt files without a recording beside them: 1 (train/alone.txt)"]
+
+
+# --- formats that cannot be read
+
+
+def convert(path: Path) -> str:
+    command = f"ffmpeg -i {path.name} {path.with_suffix('.wav').name}"
+    return f"{path}: this format cannot be read; convert it, for example with {command}"
+
+
+def as_m4a(path: Path) -> Path:
+    """The recording under a name of that format."""
+    return path.with_suffix(".wav").rename(path.with_suffix(".m4a"))
+
+
+def test_a_transcribed_recording_that_cannot_be_read_is_refused_until_it_is_converted(tmp_path: Path) -> None:
+    beside(tmp_path / "train", anna__001="one", dan__001="two", dan__002="three")
+    (tmp_path / "train" / "dan" / "cover.mp4").touch()  # it has no transcript
+    one, two = (as_m4a(tmp_path / "train" / "dan" / name) for name in ("001", "002"))
+    listing = read(tmp_path, folder_is_speaker=True)
+    assert [u.id for u in listing.utterances] == ["anna-001"]
+    assert {p.utterance: p.reason for p in listing.problems} == {"dan-001": convert(one), "dan-002": convert(two)}
+    assert not listing.notes
+    for path in (one, two):  # the original stays where it is
+        path.with_suffix(".wav").touch()
+    assert names(read(tmp_path, folder_is_speaker=True)) == ["anna-001", "dan-001", "dan-002"]
+
+
+@pytest.mark.parametrize("suffix", [".m4a", ".AAC", ".wma", ".webm", ".mp4", ".amr", ".3gp"])
+def test_a_folder_of_a_format_that_cannot_be_read_says_so(tmp_path: Path, suffix: str) -> None:
+    write(tmp_path / "train", "", f"a b{suffix}")
+    (tmp_path / "train" / "text").unlink()
+    (tmp_path / "train" / "a b.txt").write_text("one")
+    (problem,) = read(tmp_path).problems
+    assert problem.utterance == "a_b"
+    assert f"cannot be read; convert it, for example with ffmpeg -i 'a b{suffix}' 'a b.wav'" in problem.reason
+
+
+def test_a_format_that_cannot_be_read_is_refused_wherever_its_utterance_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "train", "one x\nthree z\n", "anna/one.m4a", "three.mp3", "original/three.m4a")
+    assert [p.reason for p in read(tmp_path).problems] == [convert(tmp_path / "train" / "anna" / "one.m4a")]
+    write(tmp_path / "dev", "anna-1 x\nben-1 y\n", "anna/1.m4a", "ben/1.mp3")
+    assert [(p.utterance, p.reason) for p in read(tmp_path, "dev").problems] == [
+        ("anna-1", convert(tmp_path / "dev" / "anna" / "1.m4a"))
+    ]
+    write(tmp_path / "long", "a one\n", "talk.m4a")
+    (tmp_path / "long" / "segments").write_text("a talk 0 1\n")
+    assert [p.reason for p in read(tmp_path, "long").problems] == [convert(tmp_path / "long" / "talk.m4a")]
+    write(tmp_path / "more", "", "b.wma", "c.wav")
+    request = ReadRequest(tmp_path, tmp_path, FolderConfig(), {"more": ("more",)}, untranscribed=frozenset({"more"}))
+    listing = folder.read(request)
+    assert [u.id for u in listing.utterances] == ["c"]
+    assert [p.reason for p in listing.problems] == [convert(tmp_path / "more" / "b.wma")]
 
 
 def test_a_folder_may_be_the_speaker(tmp_path: Path) -> None:

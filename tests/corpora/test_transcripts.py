@@ -41,8 +41,8 @@ def test_what_is_dropped_is_counted_and_shown_with_an_utterance() -> None:
     lines = describe_dropped(dropped_metadata(listing.dropped["train"]), "en")
     assert lines == [
         "dropped 3 notes in brackets: 2 “[beep]”, 1 “<unk>”; first in u0",
-        "dropped 1 punctuation marks and symbols: 1 “,”; first in u1",
-        "dropped 1 letters or accents that the language en does not have: 1 “é”; first in u2",
+        "dropped 1 punctuation mark or symbol: 1 “,”; first in u1",
+        "dropped 1 letter or accent that the language en does not have: 1 “é”; first in u2",
     ]
 
 

@@ -145,7 +145,7 @@ def test_other_rates_are_converted_where_that_is_wanted(recipe: Recipe) -> None:
     recipe.config, unconverted = resampling, recipe.config
     result = recipe.prepare("skip")  # the utterance that was left out is used now
     assert result.ran and result.metadata["sets"]["train"]["resampled"] == 1
-    assert "1 utterance of train converted from another sampling rate" in str(result)
+    assert "train: 1 utterance converted from another sampling rate" in str(result)
     make_features(resampling, recipe.work)
     store = FrameStore.open(recipe.work.frames("train"))
     assert store.ids[::2] == ["t1", "t2", "t3"] and 0.5 < store.durations[2] < 0.52

@@ -53,6 +53,8 @@ def test_prompts_become_cuts_lexicon_and_language_model(prompts_recipe: Recipe) 
     assert "DAHDI" not in lang.pronunciations  # nothing of a test set is in what models depend on
     assert "DAHDI" in read_lang(work.lang, work.lexicon("test")).pronunciations
     assert read_arpa(work.lm / "G.arpa").words == lang.words
+    assert "dev: 2 utterances, 2 words, " in str(result) and "test: 1 utterance, 1 word, " in str(result)
+    assert "left out 1 utterance released without recording or transcript" in str(result)
     assert result.ran and result.metadata["not_speech"] == ["beep"]
     assert result.metadata["known_missing"] == ["pls-try-call-later"]
     assert result.metadata["sets"]["dev"]["oov_words"] == 2
@@ -190,6 +192,21 @@ def test_a_set_is_added_and_nothing_else_changes(folder_recipe: Recipe) -> None:
     assert not add(folder_recipe, {"m1": "hello world", "m2": "good man", "m3": "qqqqx"}).ran
     assert not folder_recipe.prepare().ran
     assert prepared(folder_recipe.config, folder_recipe.work)["sets"]["more"] == result.metadata
+
+
+def test_all_words_outside_the_vocabulary_are_counted(folder_recipe: Recipe) -> None:
+    folder_recipe.prepare()
+    said = str(
+        add(
+            folder_recipe,
+            {"m1": "one two three four five", "m2": "six seven eight nine ten", "m3": "eleven twelve two", "m4": "two"},
+        )
+    )
+    # ONE is known
+    assert (
+        "more: 4 utterances, 14 words, 0.1 minutes, 13 words (11 different ones) outside the vocabulary (TWO, " in said
+    )
+    assert " and 6 more)" in said
 
 
 def test_a_set_that_was_added_with_another_language_model_is_named(folder_recipe: Recipe) -> None:
@@ -376,3 +393,35 @@ def test_units_other_than_phones_need_no_lexicon(folder_recipe: Recipe, units: s
     assert "BLORPLING" in lang.words
     spelt = "".join(lang.phones[unit] for unit in lang.pronunciations["BLORPLING"][0])
     assert spelt.lstrip("\N{LOWER ONE EIGHTH BLOCK}") == "BLORPLING"
+
+
+def test_a_lexicon_beside_cmudict_may_be_missing(folder_recipe: Recipe) -> None:
+    folder_recipe.prepare()
+    before = contents(folder_recipe.work.data / "lang")
+    (folder_recipe.conf / "lexicon.txt").unlink()
+    assert folder_recipe.prepare().ran
+    assert contents(folder_recipe.work.data / "lang") == before
+    folder_recipe.config = with_settings(folder_recipe.config, {"lang.lexicon": "mine.txt"})
+    with pytest.raises(UserError, match=r"mine\.txt: there is no such file; name another as lang\.lexicon"):
+        folder_recipe.prepare()
+
+
+def test_words_whose_pronunciation_was_guessed_are_named_and_listed(folder_recipe: Recipe) -> None:
+    folder_recipe.config = with_settings(
+        folder_recipe.config, {"lang.guess_pronunciations": True, "lang.lm_text": "text.txt", "lang.ngram_order": 1}
+    )
+    (folder_recipe.conf / "text.txt").write_text("hello world\nzorpling\npress one good bye\n")
+    assert "1 word is in no lexicon (ZORPLING): letter-to-sound" in str(folder_recipe.prepare())
+    (folder_recipe.corpus / "train" / "text").write_text("t1 hello blorpling\nt2 press flimmish\nt3 good drobbit\n")
+    (folder_recipe.corpus / "dev" / "text").write_text("d1 hello florn clarb\n")
+    (folder_recipe.corpus / "test" / "text").write_text("e1 grelch blorpling\n")
+    result = folder_recipe.prepare()
+    assert (
+        "7 words are in no lexicon (BLORPLING in t1, CLARB in d1, DROBBIT in t3, FLIMMISH in t2, FLORN in d1 and 2 "
+        "more): letter-to-sound rules gave the pronunciations, all of which are in data/guessed_lexicon.txt"
+    ) in str(result)
+    listed = folder_recipe.work.data / "guessed_lexicon.txt"
+    words = [line.split()[0] for line in listed.read_text().splitlines()]
+    assert words == ["BLORPLING", "CLARB", "DROBBIT", "FLIMMISH", "FLORN", "GRELCH", "ZORPLING"]
+    (folder_recipe.conf / "lexicon.txt").write_text(listed.read_text())  # it is a lexicon
+    assert "in no lexicon" not in str(folder_recipe.prepare()) and not listed.exists()

@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.corpora.audio import AudioFormat, BadAudio, check_audio
+from asr_kd.corpora.settings import CorpusConfig, CutsConfig, FolderConfig, KaldiConfig, TableConfig
 from asr_kd.errors import UserError
 from asr_kd.frames.features import FeaturesConfig
+from asr_kd.workspace.config_files import with_settings
 
 from .conftest import RATE, Recipe, write_wav
 
@@ -134,7 +136,6 @@ def edit(path: Path, old: str, new: str) -> None:
         (lambda r: edit(r.conf / "en" / "split.tsv", "hello\tdev", "hello\ttrain"), "hello.* have the same text"),
         (lambda r: edit(r.conf / "en" / "split.tsv", "hello\tdev", "hello\tdevel"), "split.tsv:3: expected"),
         (lambda r: edit(r.conf / "en" / "split.tsv", "\ttest", "\ttrain"), "the test set has no usable utterance"),
-        (lambda r: (r.conf / "lexicon.txt").unlink(), "lexicon.txt: cannot be read .*beside the config file"),
         (lambda r: (r.conf / "lexicon.txt").write_bytes(b"\xff\xfe"), "lexicon.txt: this is not UTF-8"),
         (lambda r: edit(r.conf / "en" / "corrections.txt", "\t", " "), "corrections.txt:2: expected"),
         (lambda r: (r.corpus / "sounds").rename(r.corpus / "noises"), "sounds: there is no such folder"),
@@ -148,6 +149,14 @@ def test_a_malformed_corpus_stops_even_when_skipping(
     with pytest.raises(UserError, match=says):
         prompts_recipe.prepare("skip")
     assert not prompts_recipe.work.data.exists()
+
+
+@pytest.mark.parametrize("corpus", [FolderConfig(), TableConfig(), KaldiConfig(), CutsConfig()])
+def test_a_folder_of_own_speech_that_is_not_there_was_misspelled(folder_recipe: Recipe, corpus: CorpusConfig) -> None:
+    folder_recipe.corpus.rename(folder_recipe.root / "x")
+    folder_recipe.config = replace(folder_recipe.config, corpus=corpus)
+    with pytest.raises(UserError, match=r"download: there is no such folder; correct --corpus-dir\.$"):
+        folder_recipe.prepare()
 
 
 def test_an_utterance_in_two_sets_or_with_two_recordings(folder_recipe: Recipe) -> None:
@@ -173,11 +182,24 @@ def test_a_malformed_line_of_own_transcripts_is_named(folder_recipe: Recipe, tex
         folder_recipe.prepare("skip")
 
 
-def test_five_are_named_and_the_rest_counted(folder_recipe: Recipe) -> None:
-    lines = "".join(f"x{i} hello\n" for i in range(9))
-    (folder_recipe.corpus / "test" / "text").write_text(f"e1 press one\n{lines}")
-    with pytest.raises(UserError, match=r"9 utterances cannot be used: x0: .*x4: [^;]*;[^;]*; and 4 more \("):
+def test_several_bad_utterances_have_a_line_each_and_equal_advice_is_given_once(folder_recipe: Recipe) -> None:
+    lines = "".join(f"x{i:02} hello\n" for i in range(12))
+    test = folder_recipe.corpus / "test"
+    (test / "text").write_text(f"e1 press one\n{lines}")
+    for name in ("x00", "x02"):
+        (test / f"{name}.m4a").touch()
+    with pytest.raises(UserError) as caught:
         folder_recipe.prepare()
+    missing = "wav (or .flac, .mp3, ...) is missing"
+    skip = "(corpus.on_bad_utterance: skip leaves such utterances out)"
+    assert str(caught.value).splitlines() == [
+        f"{folder_recipe.corpus}: 12 utterances cannot be used {skip}:",
+        f"  x00: {test}/x00.m4a: this format cannot be read; convert it, for example with ffmpeg -i x00.m4a x00.wav",
+        f"  x01: {test}/x01.{missing}; put it there, or delete its transcript",
+        f"  x02: {test}/x02.m4a: this format cannot be read",
+        *(f"  x{i:02}: {test}/x{i:02}.{missing}" for i in range(3, 10)),
+        "  and 2 more",
+    ]
 
 
 def test_bad_input_leaves_what_was_made_before(folder_recipe: Recipe) -> None:
@@ -187,6 +209,25 @@ def test_bad_input_leaves_what_was_made_before(folder_recipe: Recipe) -> None:
     with pytest.raises(UserError):
         folder_recipe.prepare()
     assert {p: p.read_bytes() for p in folder_recipe.work.data.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("units", ["phones", "characters", "bpe"])
+def test_a_training_set_of_a_format_that_cannot_be_read_says_so(folder_recipe: Recipe, units: str) -> None:
+    train = folder_recipe.corpus / "train"
+    for recording in train.glob("*.wav"):
+        recording.rename(recording.with_suffix(".m4a"))
+    folder_recipe.config = with_settings(folder_recipe.config, {"lang.units": units})
+    convert = "t1.m4a: this format cannot be read; convert it, for example with ffmpeg -i t1.m4a t1.wav"
+    with pytest.raises(UserError, match=f"3 utterances cannot be used .*:\n  t1: {train}/{convert}\n  t2: "):
+        folder_recipe.prepare()
+    with pytest.raises(UserError, match="the train set has no usable utterance"):
+        folder_recipe.prepare("skip")
+
+
+def test_a_recording_of_a_format_that_cannot_be_read(folder_recipe: Recipe) -> None:
+    recording = folder_recipe.corpus / "train" / "t1.wav"
+    recording.rename(recording.with_suffix(".m4a"))
+    assert_refused_then_skipped(folder_recipe, "t1", r"t1\.m4a: this format cannot be read; convert it, .* t1\.wav")
 
 
 @given(st.data())
@@ -218,6 +259,10 @@ def test_names_that_are_no_utf8_are_refused_with_their_bytes(folder_recipe: Reci
     with pytest.raises(UserError) as error:
         folder_recipe.prepare()
     sentence = str(error.value)
-    assert "2 utterances cannot be used: caf\\xe9: the name of its recording is not UTF-8; rename it; t3: " in sentence
-    assert "\\xe9t\\xe9/t3.wav: the name of its recording is not UTF-8" in sentence and sentence.isprintable()
+    head, cafe, t3 = sentence.splitlines()
+    assert "2 utterances cannot be used" in head and cafe.endswith(
+        "caf\\xe9: the name of its recording is not UTF-8; rename it"
+    )
+    assert t3.startswith("  t3: ") and "\\xe9t\\xe9/t3.wav: the name of its recording is not UTF-8" in t3
+    assert all(line.isprintable() for line in (head, cafe, t3))
     assert "left out caf\\xe9: the name of its recording is not UTF-8" in str(folder_recipe.prepare("skip"))

@@ -35,6 +35,24 @@ def test_text_of_another_script_stops_with_the_key_to_set(folder_recipe: Recipe)
     assert not (folder_recipe.work.data / "stamp.json").exists()
 
 
+@pytest.mark.parametrize("units", ["characters", "bpe"])
+def test_text_of_another_script_whose_letters_are_kept_stops_too(folder_recipe: Recipe, units: str) -> None:
+    texts = {
+        "train": {"t1": "Hello world", "t2": "press one", "t3": "good bye"},
+        "dev": {"d1": "quick fox"},
+        "test": {"e1": "five"},
+    }
+    in_language(folder_recipe, texts, units=units, bpe_size=30, language="uk")
+    says = r"download: 100\.0% of the characters in the words of train are no letters of the language uk \(5 “o”, 4 “e”"
+    with pytest.raises(UserError, match=rf"{says}.*\); set lang\.language to the language of the text"):
+        folder_recipe.prepare("skip")
+    texts["train"]["t3"] = "перша є українською, а друга OK"  # names and quotations are common
+    texts["train"]["t1"] = "привіт світ"
+    texts["dev"]["d1"], texts["test"]["e1"] = "привіт", "світ"
+    in_language(folder_recipe, texts, units=units, bpe_size=30, language="uk")
+    assert folder_recipe.prepare("skip").ran
+
+
 def test_cyrillic_is_kept_and_counted(folder_recipe: Recipe) -> None:
     in_language(folder_recipe, RUSSIAN, units="characters", language="ru")
     result = folder_recipe.prepare()
@@ -47,7 +65,7 @@ def test_cyrillic_is_kept_and_counted(folder_recipe: Recipe) -> None:
     assert lang.words == ("да", "мир", "пять", "ёж")
     assert set(lang.phones) == {"SIL", *"мирёждапять"}
     assert result.metadata["not_speech"] == ["t2"]
-    assert "train: dropped 1 notes in brackets: 1 “[шум]”; first in t2" in str(result)
+    assert "train: dropped 1 note in brackets: 1 “[шум]”; first in t2" in str(result)
 
 
 def test_a_language_that_num2words_lacks_names_utterance_and_number(folder_recipe: Recipe) -> None:
