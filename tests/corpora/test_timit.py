@@ -210,7 +210,7 @@ def test_a_recording_that_was_cut_short_is_named(corpus: Path, tmp_path: Path) -
         file.write_bytes(file.read_bytes()[:-9000])
     (tmp_path / "conf").mkdir()
     shutil.copy(CONF / "phones.txt", tmp_path / "conf")
-    with pytest.raises(UserError, match=r"FBBB0-S\w+: .*cut short.*FBBB0-S\w+: .*cut short"):
+    with pytest.raises(UserError, match=r"FBBB0-S\w+: .*cut short.*\n.*FBBB0-S\w+: .*cut short"):
         prepare(CONFIG, Workspace(tmp_path / "work", tmp_path / "conf" / "t.yaml"), corpus_dir=corpus)
 
 
