@@ -18,7 +18,7 @@ from asr_kd.io.stamp import first_difference, read_stamp
 from asr_kd.lang.settings import LangConfig
 from asr_kd.settings import to_mapping
 from asr_kd.stages.training_set import trained_stamp, training_set_of
-from asr_kd.workspace.config import TRAIN, Config
+from asr_kd.workspace.config import DEV, TRAIN, Config
 from asr_kd.workspace.sets import speech_sets
 from asr_kd.workspace.work import Workspace
 
@@ -68,6 +68,8 @@ def check_trained(config: Config, work: Workspace, systems: Sequence[str] = ()) 
       systems: none: all of the config. Those that are not trained are left to the stage that needs them.
     """
     check_aligned(config, work)
+    if any(read_stamp(work.frames(name)) is None for name in (TRAIN, DEV, *config.untranscribed)):
+        return  # whoever needs the space may delete what systems were trained on
     for name in systems or config.systems:
         if name in config.systems and read_stamp(work.exp(name)) is not None:
             trained_stamp(config, work, name, training_set_of(config, work, name))
