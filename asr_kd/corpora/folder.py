@@ -72,6 +72,8 @@ class _Part:
 
     def problem(self, utterance: str) -> str:
         """Why an utterance cannot be used; "": it can."""
+        if not utterance.strip():
+            return f"{self.folder}: the recording '{utterance}' has a name of spaces alone; rename it"
         if utterance not in self.recordings:
             return self._what_is_missing(utterance)
         if _is_unreadable(path := self.recordings[utterance]):

@@ -250,3 +250,16 @@ def test_a_set_without_transcripts_is_its_recordings_or_their_segments(tmp_path:
     ]  # fmt: skip
     (problem,) = listing.problems
     assert problem.utterance == "lost-1" and problem.reason.endswith("put it there, or delete its segment")
+
+
+@pytest.mark.parametrize("file", [" .wav", "\u00a0.wav"])
+def test_a_recording_without_a_name_is_refused(tmp_path: Path, file: str) -> None:
+    """It would be a column of a CTM file that is not there."""
+    (tmp_path / "train").mkdir()
+    for name in (file, "a.wav"):
+        (tmp_path / "train" / name).touch()
+        (tmp_path / "train" / name).with_suffix(".txt").write_text("one")
+    manifest = read(tmp_path)
+    assert [utterance.id for utterance in manifest.utterances] == ["a"]
+    (problem,) = manifest.problems
+    assert "has a name of spaces alone; rename it" in problem.reason
