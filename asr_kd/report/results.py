@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from asr_kd.evaluation.scoring import Unit, rate_name
 from asr_kd.report.made_with import MadeWith
+from asr_kd.report.mnist_results import MnistResults
 from asr_kd.report.worth_results import Distillation, Ends, Metric, Resampled
 from asr_kd.settings import STRICT
 
@@ -266,27 +267,6 @@ class Confusions:
     set: str
     with_silence: bool
     counts: list[tuple[str | None, str | None, int]]
-
-
-@dataclass(frozen=True, config=STRICT)
-class MnistBias:
-    """A net that never saw a 3: errors before and after one offset that was chosen without labels."""
-
-    before: float
-    after: float
-    threes_right: float
-
-
-@dataclass(frozen=True, config=STRICT)
-class MnistResults:
-    """Mean errors on the 10,000 test images; or why there are none."""
-
-    teacher: float | None = None
-    hard: float | None = None
-    distilled: float | None = None
-    seeds: int | None = None
-    no3: MnistBias | None = None
-    missing: str | None = None
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -10,7 +10,8 @@ import pydantic
 from pydantic import TypeAdapter
 
 from asr_kd.errors import UserError
-from asr_kd.report.results import MnistResults, Results
+from asr_kd.report.mnist_results import MnistResults
+from asr_kd.report.results import Results
 from asr_kd.settings import to_mapping
 
 T = TypeVar("T")

@@ -11,9 +11,9 @@ from asr_kd.io.folders import replacing_folder
 from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.io.yaml_files import dump_yaml
 from asr_kd.report.collect import Evidence, collect
+from asr_kd.report.mnist_results import MnistResults
 from asr_kd.report.page import Origin, picture, render, terminal_text
 from asr_kd.report.provenance import inputs
-from asr_kd.report.results import MnistResults
 from asr_kd.report.results_file import as_json, read_mnist, read_results
 from asr_kd.report.style import as_image
 from asr_kd.settings import to_mapping

@@ -23,8 +23,9 @@ from asr_kd.io.formatting import percent
 from asr_kd.io.stamp import CONTENTS, STAMP, Stamp, identity, read_stamp
 from asr_kd.report import plots
 from asr_kd.report.collect import collect
+from asr_kd.report.mnist_results import MnistBias, MnistResults
 from asr_kd.report.page import captions, headline, markdown_escaped, sentences
-from asr_kd.report.results import MnistBias, MnistResults, Results
+from asr_kd.report.results import Results
 from asr_kd.report.results_file import as_json, read_results, schema
 from asr_kd.report.style import as_image
 from asr_kd.stages.report import ReportResult, report
