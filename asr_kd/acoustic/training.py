@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from asr_kd.frames.batches import Batch, Batches, prefetched
 from asr_kd.frames.windows import Windows
 from asr_kd.io.cores import LoadWatch
 from asr_kd.io.files import read_json_lines, write_json_lines
+from asr_kd.io.progress import progress_bar
 from asr_kd.kernels.optimizer import adamw
 from asr_kd.kernels.switch import changing_threads
 from asr_kd.kernels.transfer import is_accelerator
@@ -259,18 +260,9 @@ def _begin_epoch(state: TrainingState, row: dict[str, Any]) -> None:
     state.meter.restore([], {})
 
 
-def _progress_bar(frames_per_epoch: int, epochs: int, progress: Progress, run: RunControl) -> tqdm[NoReturn]:
-    return tqdm(
-        total=epochs * frames_per_epoch,
-        initial=progress.epoch * frames_per_epoch + progress.frames,
-        desc=run.label,
-        unit="frame",
-        unit_scale=True,
-        disable=run.label is None,
-        mininterval=1.0,
-        dynamic_ncols=True,
-        position=run.bar,
-    )
+def _progress_bar(frames_per_epoch: int, epochs: int, progress: Progress, run: RunControl) -> tqdm[Any]:
+    done = progress.epoch * frames_per_epoch + progress.frames
+    return progress_bar(run.label, epochs * frames_per_epoch, "frame", initial=done, unit_scale=True, position=run.bar)
 
 
 def _report(row: dict[str, Any], writer: Any, bar: Any) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from asr_kd.alignment.classifiers import LdaClassifier, NetClassifier
 from asr_kd.alignment.manual import best_split
@@ -24,6 +23,7 @@ from asr_kd.alignment.transcripts import TranscribedFrames
 from asr_kd.alignment.tree import TREE, Tree, read_tree, write_tree
 from asr_kd.alignment.viterbi import viterbi
 from asr_kd.frames.source import FrameSource
+from asr_kd.io.progress import progress_bar
 
 _BLOCK = 64  # utterances whose posteriors are in memory at once,
 _BLOCK_SCORES = 1 << 26  # unless these are more numbers than this (268 MB)
@@ -68,7 +68,7 @@ class Aligner:
         """
         with (
             ThreadPoolExecutor(nj) as pool,
-            tqdm(total=len(graphs), desc=progress, disable=progress is None, unit="utt", mininterval=1.0) as bar,
+            progress_bar(progress, len(graphs), "utt") as bar,
         ):
             for block in self._blocks(source, list(graphs)):
                 posteriors = self.classifier.log_posteriors(source, block)

@@ -18,10 +18,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from asr_kd.corpora.transfer import RemoteFile, byte_bar, fetch, size_of
+from asr_kd.corpora.transfer import RemoteFile, fetch, size_of
 from asr_kd.errors import UserError
 from asr_kd.io.files import full_disk_is_an_error
 from asr_kd.io.formatting import human_bytes
+from asr_kd.io.progress import progress_bar
 
 CORPUS = "LibriSpeech"  # the one folder that the archives hold
 COMPLETED = ".completed"  # marks a part as whole; lhotse's downloader leaves a file of this name too
@@ -248,7 +249,7 @@ def _write_members(archive: Path, part: str, folder: Path) -> None:
     try:
         with (
             archive.open("rb") as packed,
-            byte_bar(f"unpacking {archive.name}", size_of(archive)) as bar,
+            progress_bar(f"unpacking {archive.name}", size_of(archive), "B", unit_scale=True) as bar,
             tarfile.open(fileobj=packed, mode="r|gz") as tar,
         ):
             for member in tar:

@@ -13,11 +13,9 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
 
 from asr_kd.errors import UserError
+from asr_kd.io.progress import progress_bar
 
 _SECONDS = 60  # without an answer
 _TRIES = 5  # connections in a row that bring nothing, after one that did
@@ -73,7 +71,7 @@ def _wrong(path: Path, file: RemoteFile) -> str | None:
     algorithm, expected = file.checksum.split(":")
     digest = hashlib.new(algorithm, usedforsecurity=False)  # MD5 is there to find damage, which it does
     size = size_of(path)
-    with path.open("rb") as data, byte_bar(f"checking {file.name}", size, delay=2.0) as bar:
+    with path.open("rb") as data, progress_bar(f"checking {file.name}", size, "B", unit_scale=True, delay=2.0) as bar:
         while block := data.read(1 << 20):
             digest.update(block)
             bar.update(len(block))
@@ -81,12 +79,6 @@ def _wrong(path: Path, file: RemoteFile) -> str | None:
         return None
     lengths = "" if size == file.size else f", it has {size:,} bytes and not {file.size:,}"
     return f"its {algorithm.upper()} sum is {digest.hexdigest()}, not {expected}{lengths}"
-
-
-def byte_bar(description: str, total: int, **options: Any) -> tqdm:
-    return tqdm(
-        desc=description, total=total, unit="B", unit_scale=True, mininterval=0.5, dynamic_ncols=True, **options
-    )
 
 
 class _BrokenOffError(Exception):
@@ -97,7 +89,7 @@ def _transfer(file: RemoteFile, partial: Path) -> None:
     """Fetches what `partial` lacks, over as many connections as it takes."""
     tries = 0  # where not even the first connection brings anything, waiting will not help
     partial.touch()
-    with byte_bar(file.name, file.size, initial=size_of(partial)) as bar:
+    with progress_bar(file.name, file.size, "B", unit_scale=True, initial=size_of(partial)) as bar:
         while (before := size_of(partial)) != file.size:
             try:
                 with partial.open("r+b") as out:

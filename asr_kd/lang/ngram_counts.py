@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from asr_kd.errors import UserError
+from asr_kd.io.progress import progress_bar
 from asr_kd.lang.ngram import BEGIN
 from asr_kd.lang.ngram_text import BLOCK_TOKENS, NumberedText, Scratch
 
@@ -55,7 +55,7 @@ def kneser_ney_counts(text: NumberedText, order: int, progress: str | None = Non
     tables = [NGramCounts(nothing, every, nothing, text.counts())]
     rows = text.blocks  # of the n-grams that end at each position
     steps = max(1, (2 * order - 3) * len(text.blocks))
-    with tqdm(total=steps, desc=progress, disable=progress is None, unit="block", mininterval=1.0) as bar:
+    with progress_bar(progress, steps, "block") as bar:
         for n in range(2, order + 1):
             runs = []
             for tokens, shorter in zip(text.blocks, rows, strict=True):

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from asr_kd.acoustic.model import FrameModel, pick_device
 from asr_kd.acoustic.model_files import load_model
@@ -16,6 +15,7 @@ from asr_kd.errors import UserError, some_of
 from asr_kd.export.posteriors import ARK, Format, write_posteriors
 from asr_kd.frames.store import FrameStore
 from asr_kd.io.folders import replacing_folder
+from asr_kd.io.progress import progress_bar
 from asr_kd.io.stamp import STAMP, Stamp, identity, read_stamp, stale_reason
 from asr_kd.workspace.config import Config
 from asr_kd.workspace.sets import open_frames, speech_sets
@@ -79,5 +79,5 @@ def answering_model(config: Config, work: Workspace, system: str, device: str = 
 
 
 def _log_posteriors(model: FrameModel, store: FrameStore) -> Iterator[tuple[str, np.ndarray]]:
-    for number, name in enumerate(tqdm(store.ids, "posteriors", mininterval=1.0)):
+    for number, name in enumerate(progress_bar("posteriors", unit="utt", items=store.ids)):
         yield name, model.log_posteriors(store.normalised(number)).cpu().numpy()

@@ -27,6 +27,7 @@ from asr_kd.frames.features import FRAME_LENGTH, FeaturesConfig, check_features,
 from asr_kd.frames.store import FrameStoreWriter, StoredUtterance, copy_name, store_bytes
 from asr_kd.io.folders import discard_partial, resuming_folder
 from asr_kd.io.formatting import human_bytes, plural
+from asr_kd.io.progress import progress_bar
 from asr_kd.io.resources import check_disk
 from asr_kd.io.stamp import Stamp, stale_reason
 from asr_kd.kernels.switch import one_thread
@@ -139,10 +140,7 @@ def _make_set(config: Config, work: Workspace, name: str, nj: int, allow_pipes: 
         with FrameStoreWriter(temporary, features.num_mel_bins, training, features) as writer:
             state = writer.note or {"cuts": 0, "left_out": []}  # a killed run's
             results = _extract(extractor, islice(read_cuts(cuts, again), state["cuts"], None), nj)
-            with tqdm(
-                total=len(durations), initial=state["cuts"], desc=f"features of {name}", unit="utt", mininterval=0.5,
-                dynamic_ncols=True,
-            ) as bar:  # fmt: skip
+            with progress_bar(f"features of {name}", len(durations), "utt", initial=state["cuts"]) as bar:
                 _fill(writer, state, results, bar, skip=config.corpus.on_bad_utterance == "skip")
         metadata |= {
             "utterances": writer.num_utterances,

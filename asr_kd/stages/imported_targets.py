@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from asr_kd.distillation.settings import TargetsConfig
 from asr_kd.distillation.soft_target_worker import SAMPLE_FRAMES, SUMS, truncation_sums
@@ -22,6 +21,7 @@ from asr_kd.frames.store import FrameStore
 from asr_kd.io.files import digest_of, write_json
 from asr_kd.io.fingerprint import fingerprint, read_fingerprints
 from asr_kd.io.folders import resuming_folder
+from asr_kd.io.progress import progress_bar
 from asr_kd.io.stamp import Stamp
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,8 @@ def import_targets(folder: Path, stamp: Stamp, task: ImportTask, *, quiet: bool)
     with resuming_folder(folder, stamp, metadata) as temporary:
         writer = SoftTargetWriter(temporary, num_senones, mean_distribution.numpy(), exact=exact)
         sums = {"zeros": 0} | (writer.note or {"utterances": 0, "frames": 0, **dict.fromkeys(SUMS, 0.0)})
-        for utterance in tqdm(range(sums["utterances"], len(store.ids)), "imported targets", disable=quiet):
+        left = range(sums["utterances"], len(store.ids))
+        for utterance in progress_bar(None if quiet else "imported targets", unit="utt", items=left):
             full = task.distribution(posteriors, utterance)
             added = dict.fromkeys(SUMS, 0.0)
             if full is None:

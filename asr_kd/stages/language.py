@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from asr_kd.corpora.transcripts import check_losses
 from asr_kd.errors import UserError, some_of
 from asr_kd.io.files import open_text
 from asr_kd.io.formatting import human_bytes, plural
+from asr_kd.io.progress import progress_bar
 from asr_kd.io.resources import available_memory
 from asr_kd.lang.kneser_ney import estimate_table
 from asr_kd.lang.lexicon import spelled_as_transcripts
@@ -184,7 +183,7 @@ def read_sentences(path: Path, normalise: Normaliser, progress: str | None = Non
     """
     losses, number, sentences = Losses(), 0, 0
     with open_text(path, "the language model's text", "give UTF-8 text, a sentence a line (.gz where gzipped)") as file:
-        lines = tqdm(file, progress, disable=progress is None, unit=" lines", mininterval=1.0)
+        lines = progress_bar(progress, unit="line", items=file)
         for number, written in enumerate(lines, 1):
             line = _UTTERANCE_ID.sub("", written, count=1)
             try:

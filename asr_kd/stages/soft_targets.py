@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from asr_kd.acoustic.model import pick_device
 from asr_kd.distillation.settings import LOSSES, TargetsConfig
@@ -35,6 +34,7 @@ from asr_kd.frames.store import FrameStore
 from asr_kd.frames.windows import Windows, windows_of
 from asr_kd.io.folders import discard_partial, resuming_folder
 from asr_kd.io.formatting import human_bytes
+from asr_kd.io.progress import progress_bar
 from asr_kd.io.resources import check_disk
 from asr_kd.io.stamp import Stamp, identity, read_stamp, stale_reason
 from asr_kd.stages.imported_targets import ImportTask, file_digests, import_targets
@@ -263,9 +263,9 @@ def _compute(
         writer = SoftTargetWriter(temporary, task.num_senones, mean_distribution, exact=task.exact)
         sums = writer.note or {"utterances": 0, **dict.fromkeys(SUMS, 0.0)}
         shards = [Shard(task, *ends, mean_distribution) for ends in task.shards(store.offsets, sums["utterances"])]
-        bar = tqdm(
-            desc="soft targets", total=store.num_frames, initial=int(store.offsets[sums["utterances"]]), unit="frame",
-            unit_scale=True, disable=quiet, mininterval=1.0,
+        bar = progress_bar(
+            None if quiet else "soft targets", store.num_frames, "frame",
+            initial=int(store.offsets[sums["utterances"]]), unit_scale=True,
         )  # fmt: skip
         compute = OnSameFiles(compute_soft_targets, task.artefacts)
         with bar:

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from asr_kd.corpora.audio import BadAudio
 from asr_kd.errors import UserError, printable, some_of
 from asr_kd.io.files import read_lines, replacing_file
+from asr_kd.io.progress import progress_bar
 from asr_kd.runtime.folder import RecogniserFiles
 from asr_kd.runtime.recogniser import Recogniser, RecogniserSettings
 from asr_kd.runtime.transcript import CAPTIONS, CONFIDENT, FORMATS, Transcript
@@ -150,7 +150,7 @@ def transcribe_to(
             recordings = recordings.without({path for path, target in targets.items() if target.exists()})
         _check_no_transcripts({path: targets[path] for path in recordings.paths})
     bad = []
-    with tqdm(total=len(recordings.paths), desc="transcribing", disable=output is None, mininterval=0.5) as bar:
+    with progress_bar(None if output is None else "transcribing", len(recordings.paths), "file") as bar:
         for path, answer in transcribe(files, recordings, nj=nj, confidence=form in CONFIDENT):
             bar.update()
             name = printable(str(path))

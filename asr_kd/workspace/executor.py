@@ -25,11 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tqdm import tqdm
-
 from asr_kd.errors import FullDiskError, KilledHelpersError, UserError
 from asr_kd.io.cores import usable_cores
 from asr_kd.io.formatting import human_bytes
+from asr_kd.io.progress import progress_bar
 from asr_kd.io.resources import available_memory
 from asr_kd.kernels.process import end_with_parent
 
@@ -81,10 +80,7 @@ def parallel_map(
       UserError: helper processes, or workers of a cluster, are killed again and again.
     """
     results = _results(function, shards, nj)
-    if progress is None:
-        yield from results
-    else:
-        yield from tqdm(results, total=len(shards), desc=progress, mininterval=0.5, dynamic_ncols=True)
+    yield from progress_bar(progress, len(shards), "shard", items=results)
 
 
 def _results(function: Callable[[Shard], Result], shards: Sequence[Shard], nj: int) -> Iterator[Result]:
