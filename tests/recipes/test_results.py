@@ -39,6 +39,7 @@ DOCUMENTS = [
         {"3 x 384": "distilled", "small": "distilled-small"},
     ),
     ("librispeech/RESULTS.md", "Untranscribed speech", "librispeech/semi10", {}),
+    ("librispeech/RESULTS.md", "Half of the transcripts", "librispeech/semi", {}),
     ("librispeech/RESULTS.md", "Alignment", "librispeech/flat_start", {}),
     ("timit/RESULTS.md", "Phone times by hand", "timit/phones48", {}),
     ("timit/RESULTS.md", "The order of the phones", "timit/phones48_own", {}),

@@ -94,6 +94,23 @@ def test_the_results_of_untranscribed_speech_say_what_it_was_worth() -> None:
     ) in prose(section(IN_DETAIL, "semi10.yaml"))
 
 
+def test_the_results_of_half_of_the_transcripts_say_what_it_was_worth() -> None:
+    name, oracle = "librispeech/semi", "librispeech/mini"
+    both = comparisons_of(name)
+    points, ends = saved(both["distilled-all"]["wer"]["difference"])
+    points_left, ends_left = saved(both["distilled"]["wer"]["difference"])
+    frames, words, phones = (kept(both["distilled-all"][metric]) for metric in ("frame_accuracy", "wer", "per"))
+    for sentence in (
+        f"{minutes(name, 'train')} minutes of 150 speakers with transcripts, {minutes(name, 'hidden')} minutes of 41",
+        f"is {points} points better than trained directly (95 % interval {ends}), and distilled on what is left "
+        f"{points_left} ({ends_left}).",
+        f"It keeps {frames} of the teacher's gain in frames, {words} in words and {phones} in phones.",
+        f"With all transcripts the direct net makes {rate(oracle, 'direct')} %, the distilled one "
+        f"{rate(oracle, 'distilled')} %.",
+    ):
+        assert sentence in prose(section(LIBRISPEECH, "Half of the transcripts"))
+
+
 def test_the_results_of_timit_say_what_distilling_was_worth() -> None:
     runs = [f"timit/phones48{kind}" for kind in ("", "_own", "_words")]
     metrics: list[dict[str, Any]] = [comparisons_of(run)["distilled"] for run in runs]
