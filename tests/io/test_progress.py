@@ -49,4 +49,4 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
         terminal.flush()
         drawn = os.read(leader, 10000).decode()
     os.close(leader)
-    assert "\r" in drawn and "points: 100%|" in drawn
+    assert "\rpoints:   0%|" in drawn  # a read may end before what follows
