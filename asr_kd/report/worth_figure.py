@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,10 +52,15 @@ def _panel(ax: Axes, of_set: Sequence[Pair], look: Mapping[str, Look]) -> list[A
         name = "trained directly" if role == "direct" else role
         ax.plot([], [], _MARKERS[role], color=COLOURS[role], markersize=9, label=name)
     labels = []
+    drawn: set[tuple[str, float]] = set()
+    of_size = Counter(pair.distilled.parameters for pair in of_set)
     for place, pair in zip(places, of_set, strict=True):
         for role, side in (("direct", -1), ("distilled", 1)):
             row = getattr(pair, role)
             x, y, tone = place[role], pair.value(row), look[row.name].colour
+            if (row.name, x) in drawn:
+                continue
+            drawn.add((row.name, x))
             ax.plot([x, x], pair.interval(row), color=tone, linewidth=1.6, alpha=0.5)
             ax.plot(x, y, _MARKERS[role], **mark(look[row.name], 9), zorder=3)
             # beside the lines, which fall to the right, and away from the teacher's
@@ -62,7 +68,8 @@ def _panel(ax: Axes, of_set: Sequence[Pair], look: Mapping[str, Look]) -> list[A
             beside: dict[str, Any] = {"ha": "right" if side < 0 else "left", "va": "top" if below else "bottom"}
             beside["fontsize"] = 10 if len(of_set) <= 3 else 8.5
             offset = 8 * side, -5 if below else 5
-            labels.append(ax.annotate(f"{y:.1%}", (x, y), offset, **LABEL, **beside, color=tone))
+            text = f"{row.name} {y:.1%}" if of_size[pair.distilled.parameters] > 1 else f"{y:.1%}"
+            labels.append(ax.annotate(text, (x, y), offset, **LABEL, **beside, color=tone))
         start, end = ((place[role], pair.value(getattr(pair, role))) for role in ("direct", "distilled"))
         arrow = {"arrowstyle": "->", "color": INK, "alpha": 0.55, "shrinkA": 7, "shrinkB": 7}
         ax.annotate("", end, start, arrowprops=arrow)
@@ -102,15 +109,21 @@ def lines(of_set: Sequence[Pair]) -> list[list[int]]:
 
 
 def _places(of_set: Sequence[Pair]) -> list[dict[str, float]]:
-    """Returns where each pair's two points lie on the axis: around its size, and beside pairs of the same size."""
+    """Returns where each pair's two points lie on the axis: around its size, and beside pairs of the same size.
+
+    A network that several pairs of one size have in the same role has one place.
+    """
     left, right = _range(of_set)
     step = (right / left) ** 0.011
-    places = []
+    places: list[dict[str, float]] = []
+    first: dict[tuple[str, str, int], float] = {}
     for k, pair in enumerate(of_set):
         same = [other for other in of_set if other.distilled.parameters == pair.distilled.parameters]
         number = sum(other.distilled.parameters == pair.distilled.parameters for other in of_set[:k])
         centre = pair.distilled.parameters * step ** (8 * (number - (len(same) - 1) / 2))
-        places.append({"direct": centre / step, "distilled": centre * step})
+        own = {"direct": centre / step, "distilled": centre * step}
+        size = pair.distilled.parameters
+        places.append({role: first.setdefault((role, getattr(pair, role).name, size), x) for role, x in own.items()})
     return places
 
 

@@ -22,7 +22,7 @@ from asr_kd.workspace.work import Workspace
 
 log = logging.getLogger(__name__)
 
-_VERSION = 19  # of the page; raise it when templates or figures change, so that old reports are made again
+_VERSION = 20  # of the page; raise it when templates or figures change, so that old reports are made again
 
 
 @dataclass(frozen=True)

@@ -351,6 +351,23 @@ def test_networks_of_two_kinds_do_not_differ_in_size_alone(finished_run: tuple[C
     assert lines([of_set[0], of_set[0]]) == []  # two of one size: a line between them would stand upright
 
 
+def test_a_network_that_two_of_one_size_are_compared_with_is_drawn_once(
+    finished_run: tuple[Config, Workspace],
+) -> None:
+    results = read_results(report(*finished_run).path / "results.json")
+    assert results.distillation is not None
+    sizes = {row.name: row.parameters for row in results.systems}
+    systems = [replace(row, parameters=sizes["distilled"]) if row.name == "distilled-small" else row
+               for row in results.systems]  # fmt: skip
+    shared = replace(results.comparisons[0], direct="direct")
+    text = draw(replace(results, systems=systems, comparisons=[shared]), "worth")
+    panels = len(error_metrics(results))
+    for name, rate in ((name, 100 * results.row(name).wer["test"]) for name in ("direct", "distilled")):
+        assert text.count(f">{name} {rate:.1f}%<") == 1  # there are as many labels of phones, with other rates
+    assert [text.count(f">{name} ") for name in ("direct", "distilled", "distilled-small")] == [panels] * 3
+    assert ">direct " not in draw(results, "worth")  # of two sizes, which say which is which
+
+
 def test_untranscribed_sets_are_among_what_a_network_learnt_from(finished_run: tuple[Config, Workspace]) -> None:
     results = read_results(report(*finished_run).path / "results.json")
     row, said = results.row("distilled"), sentences(results)
