@@ -95,6 +95,8 @@ def parse_yaml(text: str, where: str) -> Any:
         return yaml.load(text, _Loader)
     except _DoubledKeyError as error:
         raise UserError(f"{where}: {error}; delete one of them.") from None
+    except RecursionError:
+        raise UserError(f"{where}: lists or mappings are nested too deeply; no setting is that deep.") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a number of thousands of digits
         raise UserError(f"{where}: this is not YAML: {' '.join(str(error).split())}.") from None
 

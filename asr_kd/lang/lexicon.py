@@ -105,6 +105,9 @@ def read_lexicon(
         variants = lexicon.setdefault(word, [])
         if tuple(phones) not in variants:
             variants.append(tuple(phones))
+    # a probability of 1 may also be a phone's name, but not in front of every pronunciation
+    if any_phones and lexicon and all(len(v) > 1 and v[0] == "1" for variants in lexicon.values() for v in variants):
+        raise UserError(f"{path}: {_probability('1')}.")
     if unusable:
         log.warning("%s: no transcript can have %d of its words: %s", path, len(unusable), some_of(unusable))
     return lexicon
@@ -126,7 +129,7 @@ def _wrong_phones(phones: Sequence[str], any_phones: bool) -> str:
         if SILENCE in phones:
             return f"{SILENCE} is the name of silence between words; give this phone another name"
         if re.fullmatch(r"[0-9]*\.[0-9]+", phones[0]):
-            return f"{phones[0]} is a probability and no phone; give the lexicon without probabilities"
+            return _probability(phones[0])
         return ""
     unknown = [phone for phone in phones if phone not in ARPABET]
     if not unknown:
@@ -135,6 +138,10 @@ def _wrong_phones(phones: Sequence[str], any_phones: bool) -> str:
         f"{unknown[0]} is not one of cmudict's 39 phones ({' '.join(ARPABET)}); where a lexicon has phones of its own, "
         "set lang.use_cmudict: false"
     )
+
+
+def _probability(written: str) -> str:
+    return f"{written} is a probability and no phone; give the lexicon without probabilities"
 
 
 def pronounce(words: Iterable[str], own: Mapping[str, list[tuple[str, ...]]]) -> dict[str, list[tuple[str, ...]]]:

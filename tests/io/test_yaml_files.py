@@ -41,6 +41,12 @@ def test_what_is_no_yaml_is_an_error(tmp_path, text):
     assert error(load_yaml, tmp_path / "bad.yaml").startswith("bad.yaml: this is not YAML: ")
 
 
+@pytest.mark.parametrize("text", ["[" * 1000, "{a: " * 1000 + "}" * 1000])
+def test_what_is_nested_too_deeply_is_an_error(tmp_path, text):
+    write(tmp_path, deep=text)
+    assert error(load_yaml, tmp_path / "deep.yaml").startswith("deep.yaml: lists or mappings are nested too deeply")
+
+
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path):
     assert "no.yaml: the config cannot be read (No such file" in error(load_yaml, tmp_path / "no.yaml")
     (tmp_path / "bytes.yaml").write_bytes(b"a: \xff\xfe")
