@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 import asr_kd
-from asr_kd.errors import UserError, printable
+from asr_kd.errors import UserError, first_line, is_out_of_memory, printable
 from asr_kd.io.cores import Threads, choose_threads
 from asr_kd.io.files import full_disk_is_an_error, read_json, write_json
 from asr_kd.io.locks import locked
@@ -42,6 +42,10 @@ _ADVICE = {
     errno.EROFS: "give a folder on another disk", errno.ENAMETOOLONG: "give a shorter name",
     errno.ELOOP: "links lead in a circle there: delete one of them",
 }  # fmt: skip
+_SMALLER = (
+    "lower width, layers, members, batch_size or the context of the networks in the config, or the number of helpers "
+    "(--nj)"
+)
 
 
 # what --help lists, in this order, and an example of each command
@@ -104,6 +108,10 @@ class Commands(click.Group):
             if error.errno not in _ADVICE or place is None:
                 raise
             sentence = f"{place}: {error.strerror}; {_ADVICE[error.errno]}."
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            sentence = f"there is not enough memory ({first_line(error)}); {_SMALLER}."
         rank = os.environ.get("RANK", "0") if os.environ.get("WORLD_SIZE", "1") != "1" else "0"
         process = "" if rank == "0" else f", process {rank} of torchrun"
         click.echo(f"asr-kd {ctx.invoked_subcommand}{process}: {printable(sentence)}", err=True)

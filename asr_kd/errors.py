@@ -58,3 +58,14 @@ def first_line(error: Exception) -> str:
     ('no such node', 'KeyError')
     """
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it says that memory could not be had, on the CPU or on a GPU.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
+    (True, True)
+    """
+    # torch has a class of its own for GPUs only, and says the rest as RuntimeErrors
+    says = ("out of memory", "can't allocate memory", "Storage size calculation overflowed")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(s in str(error) for s in says))

@@ -5,13 +5,17 @@ import fcntl
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import click
+import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from asr_kd.cli import main
-from asr_kd.commands import _key, _locked, _note
+from asr_kd.commands import Commands, _key, _locked, _note
 from asr_kd.errors import UserError
 
 HOLDER = """
@@ -170,3 +174,27 @@ def test_where_nothing_is_distilled_the_stages_of_teachers_have_nothing_to_do(co
     config.write_text("systems: {direct: {model: {layers: 1, width: 8}}}\n")
     result = call(*command, "--config", config, "--work-dir", config.parent / "work")
     assert result.exit_code == 0 and result.output.endswith(": nothing to do\n")
+
+
+@pytest.mark.parametrize(
+    ("allocate", "says"),
+    [
+        (lambda: torch.empty(2**46), "you tried to allocate 281474976710656 bytes"),
+        (lambda: torch.empty(2**62), "Storage size calculation overflowed"),
+        (lambda: np.empty(2**46), "Unable to allocate 512. TiB"),
+        (lambda: bytearray(2**46), "MemoryError"),
+    ],
+)
+def test_memory_that_is_not_there_is_one_sentence_with_advice(allocate: Callable[[], object], says: str) -> None:
+    group = Commands("asr-kd")
+    group.add_command(click.Command("train", callback=allocate))
+    result = CliRunner().invoke(group, ["train"])
+    assert result.exit_code == 2 and result.output.count("\n") == 1
+    assert result.output.startswith("asr-kd train: there is not enough memory (") and says in result.output
+    assert "lower width, layers, members, batch_size" in result.output
+
+
+def test_other_errors_of_the_runtime_stay_what_they_are() -> None:
+    group = Commands("asr-kd")
+    group.add_command(click.Command("train", callback=lambda: torch.ones(2) @ torch.ones(3)))
+    assert isinstance(CliRunner().invoke(group, ["train"]).exception, RuntimeError)

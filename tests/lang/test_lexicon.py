@@ -135,7 +135,7 @@ def test_phones_that_cannot_be_are_named(tmp_path: Path, line: str, says: str) -
 def test_a_probability_of_1_in_front_of_every_pronunciation_is_no_phone(tmp_path: Path) -> None:
     path = tmp_path / "lexicon.txt"
     path.write_text("да 1 d a\nмир 1 m i r\n", encoding="utf-8")
-    with pytest.raises(UserError, match="lexicon.txt: 1 is a probability and no phone"):
+    with pytest.raises(UserError, match=r"lexicon\.txt: 1 is a probability and no phone"):
         pronunciation_model(LangConfig(language="ru"), path, [])
     path.write_text("да 1 d a\nмир m i r\n", encoding="utf-8")  # an inventory of digits
     assert pronunciation_model(LangConfig(language="ru"), path, [])({"да"}) == {"да": [("1", "d", "a")]}
