@@ -22,6 +22,7 @@ from asr_kd.lang.phones import CLOSURE_OF, phone_class
 
 SILENCE = "SIL"
 LANG_FILES = ("phones.txt", "words.txt", "lexicon.txt")  # of `write_lang`
+MANY_UNKNOWN = 0.1  # share of the words of a set outside the vocabulary from which on there is a warning
 _PREPARE = "run asr-kd prepare again"
 _DELETE = "delete the file, then run asr-kd prepare again"
 _COMMENT = re.compile(r"^;;;.*|(^|\s)#.*")

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from asr_kd.lang.lexicon import MANY_UNKNOWN
 from asr_kd.report.results import Results, SystemRow
 from asr_kd.report.worth_results import Distillation, Metric, MetricComparison, Resampled
-
-_MANY_UNKNOWN = 0.1  # of the words of a set
 
 
 @dataclass(frozen=True)
@@ -86,9 +85,9 @@ def with_one_seed(results: Results) -> list[SystemRow]:
 
 
 def with_many_unknown(results: Results) -> list[str]:
-    """The test sets of whose words more than a tenth are outside the vocabulary."""
+    """The test sets of whose words a tenth or more are outside the vocabulary."""
     known = results.systems[0].oov if results.systems else {}
-    return [name for name in results.test_sets if name in known and known[name].rate > _MANY_UNKNOWN]
+    return [name for name in results.test_sets if name in known and known[name].rate >= MANY_UNKNOWN]
 
 
 def by_worth(of_set: Sequence[Pair]) -> list[Pair]:

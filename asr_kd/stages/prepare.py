@@ -24,7 +24,7 @@ from asr_kd.io.fingerprint import Fingerprint, fingerprint
 from asr_kd.io.folders import replacing_folder
 from asr_kd.io.formatting import plural
 from asr_kd.io.stamp import STAMP, Stamp, read_stamp, stale_reason
-from asr_kd.lang.lexicon import LANG_FILES, make_lang, read_lang, write_lang
+from asr_kd.lang.lexicon import LANG_FILES, MANY_UNKNOWN, make_lang, read_lang, write_lang
 from asr_kd.lang.ngram import Arpa, read_arpa, write_arpa
 from asr_kd.lang.units import Pronunciations, normaliser, pronunciation_model
 from asr_kd.settings import to_mapping
@@ -47,7 +47,6 @@ from asr_kd.workspace.sets import add_set as note_set
 from asr_kd.workspace.sets import forget_added_sets, prepared
 from asr_kd.workspace.work import Workspace, require
 
-_MANY_UNKNOWN = 0.1  # of a set's words; fewer are named alone
 _RESAMPLED = "{name}: {} converted from another sampling rate"
 _VERSION = 3  # raise it when the same files give other words or pronunciations
 
@@ -111,7 +110,7 @@ def _describe_set(name: str, entries: Mapping[str, Any]) -> list[str]:
         return lines + [f"left out {bad['utterance']}: {bad['reason']}" for bad in entries["left_out"]]
     lines = [f"{name}: {utterances}, {plural(entries['words'], 'word')}, {minutes}, {_describe_oov(entries)}"]
     unknown = entries["oov_words"] / max(1, entries["words"])
-    if unknown >= _MANY_UNKNOWN and name != TRAIN:
+    if unknown >= MANY_UNKNOWN and name != TRAIN:
         lines.append(
             f"warning: {unknown:.0%} of the words of {name} are outside the vocabulary, and cannot be recognised; more "
             "text adds words: lang.lm_text, with lang.lm_transcripts: true"
