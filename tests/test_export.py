@@ -144,7 +144,7 @@ def test_measuring_needs_what_dev_chose_for_this_model(config, tmp_path):
     assert export(copy, "distilled", str(tmp_path / "out"), "--no-measure").exit_code == 0
     shutil.rmtree(root / "exp" / "phone_graph")
     result = export(copy, "direct", str(tmp_path / "direct"))
-    assert result.exit_code == 2 and "phone_graph: it is not there yet; make it first: asr-kd decode" in result.output
+    assert result.exit_code == 2 and "phone_graph: not made yet; make it first: asr-kd decode" in result.output
     assert not (root / "exp" / "phone_graph").exists() and not (tmp_path / "direct").exists()
 
 

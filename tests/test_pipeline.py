@@ -116,7 +116,7 @@ def test_systems_trained_side_by_side_are_those_of_one_after_the_other(copy, mon
         assert path.read_bytes() == weights, path
     log = (root / "exp" / "log" / "train.log").read_text()
     for name in names:  # what helper processes log is not lost
-        assert f"training {name}: it is not there yet" in log
+        assert f"training {name}: not made yet" in log
 
 
 def test_where_one_of_two_trainings_fails_the_other_is_kept(copy, monkeypatch):

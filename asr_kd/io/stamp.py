@@ -101,7 +101,7 @@ def stale_reason(path: Path, stamp: Stamp) -> str | None:
     """None where the artefact is already what `stamp` would make; otherwise why it must be made."""
     old = read_stamp(path)
     if old is None:
-        return "it is not there yet"
+        return "not made yet"
     if old["digest"] == stamp.digest:
         return None
     new = json.loads(json.dumps(stamp._body))

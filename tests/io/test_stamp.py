@@ -78,4 +78,4 @@ def test_a_damaged_stamp_is_an_error_that_names_it(tmp_path, text):
 
 def test_a_folder_without_a_stamp_is_not_there_yet(tmp_path):
     assert read_stamp(tmp_path) is None and read_stamp(tmp_path / "no" / "such") is None
-    assert stale_reason(tmp_path, BASE) == "it is not there yet"
+    assert stale_reason(tmp_path, BASE) == "not made yet"

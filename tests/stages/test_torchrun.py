@@ -52,7 +52,7 @@ def test_two_processes_train_a_config_as_one_does(tmp_path: Path) -> None:
     for name in SYSTEMS:
         ours, theirs = (load_model(toy.work.exp(name)).state_dict() for toy in (both, alone))
         assert all(torch.allclose(ours[key].float(), theirs[key].float(), atol=1e-4) for key in theirs), name
-    assert "training dnn: it is not there yet" in (both.work.exp("log") / "train.log").read_text()
+    assert "training dnn: not made yet" in (both.work.exp("log") / "train.log").read_text()
     again = torchrun(both, "train", "--device", "cpu")
     assert again.returncode == 0 and again.stdout.count("already") == 5
 
