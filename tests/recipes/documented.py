@@ -29,11 +29,11 @@ def systems_of(name: str) -> dict[str, dict[str, Any]]:
     return {system["name"]: system for system in results_of(name)["systems"]}
 
 
-def comparisons_of(name: str) -> dict[str, dict[str, Any]]:
-    """The distilled system of each comparison -> its metrics on test."""
+def comparisons_of(name: str, scored: str = "test") -> dict[str, dict[str, Any]]:
+    """The distilled system of each comparison -> its metrics on a set."""
     written = results_of(name)
     entries = [written["distillation"], *written["comparisons"]]
-    return {entry["distilled"]: entry["sets"]["test"]["metrics"] for entry in entries}
+    return {entry["distilled"]: entry["sets"][scored]["metrics"] for entry in entries}
 
 
 def section(document: Path, title: str) -> str:

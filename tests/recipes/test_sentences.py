@@ -13,6 +13,7 @@ from .documented import (
     count,
     kept,
     percent,
+    points,
     prose,
     results_of,
     saved,
@@ -111,6 +112,24 @@ def test_the_results_of_half_of_the_transcripts_say_what_it_was_worth() -> None:
         f"{rate(oracle, 'distilled')} %.",
     ):
         assert sentence in prose(section(LIBRISPEECH, "Half of the transcripts"))
+
+
+def test_the_results_on_other_speakers_say_what_distilling_was_worth() -> None:
+    name = "librispeech/kept_back"
+    on_test, on_others = (comparisons_of(name, scored)["distilled"] for scored in ("test", "kept-back"))
+    words, phones, frames = (
+        [points(metrics[metric]["difference"]) for metrics in (on_others, on_test)]
+        for metric in ("wer", "per", "frame_accuracy")
+    )
+    text = prose(section(LIBRISPEECH, "Other speakers"))
+    for sentence in (
+        "108.4 minutes of 41 speakers",
+        f"in words {words[0]} points on them and {words[1]} on test",
+        f"in phones {phones[0]} and {phones[1]}",
+        f"in frames {frames[0]} and {frames[1]}",
+    ):
+        assert sentence in text
+    assert minutes(name, "kept-back") == "108.4"
 
 
 def test_the_results_of_timit_say_what_distilling_was_worth() -> None:
