@@ -61,7 +61,7 @@ def first_line(error: Exception) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it says that memory could not be had, on the CPU or on a GPU.
+    """Whether it says that there is not enough memory, on the CPU or on a GPU.
 
     >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
     (True, True)

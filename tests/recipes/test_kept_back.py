@@ -44,9 +44,9 @@ def test_hidden_speakers_become_a_part_under_other_numbers(folders: tuple[Path, 
     result = run(work, corpus)
     assert result.exit_code == 0 and result.output.endswith("kept-back: 2 speakers\n")
     part = corpus / "kept-back"
-    found = {tuple(path.relative_to(part).parts[:2]): path for path in part.rglob("*.trans.txt")}
-    assert found.keys() == {("90019", "198"), ("90019", "227"), ("91034", "7")}
-    path = found["90019", "198"]
+    transcripts = {tuple(path.relative_to(part).parts[:2]): path for path in part.rglob("*.trans.txt")}
+    assert transcripts.keys() == {("90019", "198"), ("90019", "227"), ("91034", "7")}
+    path = transcripts["90019", "198"]
     assert path.name == "90019-198.trans.txt"
     assert path.read_text() == "90019-198-0000 NOBODY COUNTS 19-198\n90019-198-0001 TWO\n"
     assert (path.parent / "90019-198-0001.flac").read_bytes() == b"19-198-0001"
